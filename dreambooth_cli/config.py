@@ -1,0 +1,97 @@
+"""`project.toml`: read, written with each help text as a comment, merged default < file < flag, the source of each value kept."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import tomlkit
+import tomlkit.items
+
+from .errors import ProjectError, UsageError
+from .settings import SECTIONS, Settings, annotation, check_name, flag_of, scalar_of
+
+S = TypeVar("S", bound=Settings)
+
+
+@dataclass(frozen=True)
+class Resolved(Generic[S]):
+    """Settings of one stage and where each value came from: `default`, `project.toml` or the flag's own spelling."""
+
+    values: S
+    sources: Mapping[str, str]
+
+    def describe(self, name: str) -> str:
+        """`steps 1200 (project.toml)`."""
+        return f"{name.replace('_', ' ')} {getattr(self.values, name)} ({self.sources[name]})"
+
+
+def merge(owner: type[S], stored: Mapping[str, Any], flags: Mapping[str, Any]) -> Resolved[S]:
+    """Settings from defaults, the project's file and the flags of this call; a flag that is None was not given.
+
+    Raises UsageError: an unknown key, a value out of bounds.
+    """
+    for name in stored:
+        check_name(owner, name, "project.toml")
+    given = {name: value for name, value in flags.items() if value is not None}
+    sources = {item.name: "default" for item in fields(owner)}
+    sources |= {name: "project.toml" for name in stored} | {name: flag_of(name) for name in given}
+    return Resolved(owner(**{**stored, **given}), sources)
+
+
+def read_config(path: Path) -> dict[str, dict[str, Any]]:
+    """The sections of a `project.toml`: section -> key -> value, paths as `Path`. Raises ProjectError where it can't be read."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProjectError(f"{path} is not valid TOML: {error}", "mend that line, or remove the file and run init") from error
+    except OSError as error:
+        raise ProjectError(f"{path} can't be read: {error.strerror}", "check the project with `dreambooth projects`") from error
+    for name, section in document.items():
+        if name not in SECTIONS:
+            raise ProjectError(f"{path}: there is no section [{name}]", f"the sections are: {', '.join(SECTIONS)}")
+        if not isinstance(section, dict):
+            raise ProjectError(f"{path}: {name} must be a section", f"write it as [{name}]")
+    return {name: _checked(path, name, document.get(name, {})) for name in SECTIONS}
+
+
+def _checked(path: Path, section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    owner = SECTIONS[section]
+    try:
+        for name in values:
+            check_name(owner, name, f"[{section}]")
+        typed = {name: _typed(owner, name, value) for name, value in values.items()}
+        owner(**typed)
+    except UsageError as error:
+        raise ProjectError(f"{path}: {error.message}", error.hint) from error
+    return typed
+
+
+def _typed(owner: type[Settings], name: str, value: Any) -> Any:
+    return Path(value) if scalar_of(annotation(owner, name)) is Path and isinstance(value, str) else value
+
+
+def write_config(path: Path, sections: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write values into a `project.toml`; what a person wrote there, comments too, stays. A new file has every setting,
+    those at their default as a comment. Written beside and renamed."""
+    document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else _template()
+    for section, values in sections.items():
+        table = document.setdefault(section, tomlkit.table())
+        for name, value in values.items():
+            table[name] = str(value) if isinstance(value, Path) else value
+    part = path.with_name(path.name + ".part")
+    part.write_text(tomlkit.dumps(document), encoding="utf-8")
+    part.replace(path)
+
+
+def _template() -> tomlkit.TOMLDocument:
+    """A `project.toml` that explains itself: help as a comment, then `# name = default`."""
+    lines = ["# Settings of this project. A line that begins with '#' shows a default; take the '#' away to change it."]
+    for section, owner in SECTIONS.items():
+        lines += ["", f"# {(owner.__doc__ or '').strip()}", f"[{section}]"]
+        for item in fields(owner):
+            default = item.default
+            shown = "..." if default is None else tomlkit.item(str(default) if isinstance(default, Path) else default).as_string()
+            lines += [f"# {item.metadata['help']}", f"# {item.name} = {shown}"]
+    return tomlkit.parse("\n".join(lines) + "\n")

@@ -1,0 +1,41 @@
+"""Every random draw of a step, from (seed, step, row) alone: so there is no random state to save, a resume is exact, and
+accumulation, batch split and number of processes change no draw.
+
+Generators live on the CPU, so that a GPU draws what a CPU draws. Seeds are hashes, never `seed + step`, which would make
+step 1 of seed 0 and step 0 of seed 1 the same.
+"""
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What row r of a step uses: which example, mirrored or not, its timestep, the noise of its latent sample and of eps."""
+
+    example: int
+    mirrored: bool
+    timestep: int
+    latent_noise: Tensor
+    noise: Tensor
+
+
+def seed_of(*parts: object) -> int:
+    """63 bits of a hash of the parts."""
+    digest = blake2b("/".join(str(part) for part in parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def generator_of(*parts: object) -> torch.Generator:
+    """A CPU generator seeded with a hash of the parts."""
+    return torch.Generator("cpu").manual_seed(seed_of(*parts))
+
+
+def example_at(seed: int, kind: str, position: int, count: int) -> int:
+    """Which of `count` examples stands at `position` of the endless sequence of shuffled epochs."""
+    epoch, place = divmod(position, count)
+    order = torch.randperm(count, generator=generator_of(seed, kind, "epoch", epoch))
+    return int(order[place])

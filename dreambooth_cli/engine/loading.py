@@ -1,0 +1,103 @@
+"""A base on disk -> a live family. Parts that idle can be let go and brought back later."""
+
+import gc
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline
+
+from ..base import Base, weight_variant
+from ..catalog import FamilyName
+from ..errors import ModelUnavailable, UsageError
+from .sdxl import StableDiffusionXL
+from .stable_diffusion import StableDiffusion
+
+PIPELINES: dict[FamilyName, type[Any]] = {"sd": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
+FAMILIES: dict[FamilyName, type[StableDiffusion]] = {"sd": StableDiffusion, "sdxl": StableDiffusionXL}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+diffusers.utils.logging.disable_progress_bar()
+transformers.utils.logging.disable_progress_bar()
+
+
+def find_device(name: str) -> torch.device:
+    """The device that the plan names. Raises UsageError where torch can't reach it."""
+    if name == "cuda" and not torch.cuda.is_available():
+        build = torch.version.cuda or "none"
+        raise UsageError(
+            f"there is an NVIDIA GPU, but this PyTorch ({torch.__version__}, CUDA: {build}) can't use it",
+            "install a CUDA build of PyTorch (the README's section Install says how)",
+        )
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("this PyTorch can't use the Apple GPU", "install PyTorch's macOS build for arm64")
+    return torch.device(name)
+
+
+def load_family(base: Base, *, dtype: torch.dtype, device: torch.device) -> StableDiffusion:
+    """A base as a family, its weights in `dtype` on `device`, frozen, ready to draw. Raises ModelUnavailable."""
+    pipe = load_pipeline(base, dtype=dtype)
+    for part in parts_of(pipe).values():
+        part.requires_grad_(False)
+        part.eval()
+    return FAMILIES[base.facts.family](pipe.to(device))
+
+
+def load_pipeline(base: Base, *, dtype: torch.dtype) -> Any:
+    """A base as a diffusers pipeline on the CPU, without safety checker and without bars. Raises ModelUnavailable."""
+    kind = PIPELINES[base.facts.family]
+    options: dict[str, Any] = {"local_files_only": True}
+    if base.facts.family == "sd":
+        options |= {"safety_checker": None, "requires_safety_checker": False}
+    # the fp16-safe VAE takes the place of SDXL's own only where it would run in fp16: there the stock one overflows
+    if base.vae_path is not None and dtype == torch.float16:
+        options["vae"] = AutoencoderKL.from_pretrained(base.vae_path, local_files_only=True, dtype=dtype)
+    try:
+        if base.is_single_file:
+            pipe = kind.from_single_file(str(base.path), config=str(base.config_path), dtype=dtype, **options)
+        else:
+            variant = weight_variant(base.path / "unet")
+            pipe = kind.from_pretrained(base.path, use_safetensors=True, dtype=dtype, variant=variant, **options)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise ModelUnavailable(
+            f"{base.name} can't be loaded from {base.path}: {str(error).splitlines()[0]}",
+            f"fetch it again: dreambooth models pull {base.name}" if base.repository else "check its files",
+        ) from error
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def parts_of(pipe: Any) -> dict[str, Any]:
+    """The networks of a pipeline that are there: unet, vae, text_encoder, text_encoder_2."""
+    names = ("unet", "vae", "text_encoder", "text_encoder_2")
+    return {name: part for name in names if (part := getattr(pipe, name, None)) is not None}
+
+
+def text_encoders_of(pipe: Any) -> dict[str, Any]:
+    """The text encoders of a pipeline that are there."""
+    return {name: part for name, part in parts_of(pipe).items() if name.startswith("text_encoder")}
+
+
+def let_go(pipe: Any, names: list[str]) -> None:
+    """Let idle parts leave memory."""
+    for name in names:
+        setattr(pipe, name, None)
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def bring_back(pipe: Any, base: Base, *, dtype: torch.dtype, device: torch.device) -> list[str]:
+    """Load the parts that were let go once more from the base. Returns their names."""
+    whole = PIPELINES[base.facts.family]
+    gone = [name for name in ("vae", "text_encoder", "text_encoder_2") if name in pipe.components and getattr(pipe, name) is None]
+    if not gone:
+        return []
+    fresh = load_pipeline(base, dtype=dtype)
+    assert isinstance(fresh, whole)
+    for name in gone:
+        setattr(pipe, name, getattr(fresh, name).to(device).requires_grad_(False).eval())
+    return gone

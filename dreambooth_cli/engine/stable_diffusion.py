@@ -1,0 +1,84 @@
+"""Stable Diffusion 1.x and 2.x: one text encoder, epsilon or velocity prediction."""
+
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from ..errors import ModelUnavailable
+from .family import Conditioning, LatentDistribution
+
+TRAINABLE_PREDICTIONS = ("epsilon", "v_prediction")
+
+
+class StableDiffusion:
+    """A Stable Diffusion 1 or 2 pipeline seen as what is trained: text encoder, VAE, UNet, noise scheduler."""
+
+    def __init__(self, pipe: Any) -> None:
+        """Raises ModelUnavailable where the base predicts something that DreamBooth has no target for."""
+        self.pipe = pipe
+        self.noise_scheduler = DDPMScheduler.from_config(pipe.scheduler.config)
+        self.prediction_type = str(self.noise_scheduler.config.prediction_type)
+        self.latent_scale = float(pipe.vae.config.scaling_factor)
+        self.latent_shift = float(pipe.vae.config.shift_factor or 0.0)
+        if self.prediction_type not in TRAINABLE_PREDICTIONS:
+            raise ModelUnavailable(
+                f"this base predicts {self.prediction_type!r}, which can't be trained here",
+                "use a base that predicts epsilon or velocity, for example sd15",
+            )
+
+    def encode_images(self, pixels: Tensor) -> LatentDistribution:
+        """Pixels [B, 3, H, W] in -1..1 -> the distribution of their latents, float32 [B, c, H/f, W/f]."""
+        vae = self.pipe.vae
+        with torch.no_grad():
+            distribution = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+        return LatentDistribution(distribution.mean.float(), distribution.std.float())
+
+    def sample_latents(self, distribution: LatentDistribution, noise: Tensor) -> Tensor:
+        """One draw of scaled latents (Kingma and Welling 2013, eq. 10; scaling of Rombach et al. 2022, appendix G)."""
+        return (distribution.mean + distribution.std * noise - self.latent_shift) * self.latent_scale
+
+    def encode_prompts(self, prompts: list[str]) -> Conditioning:
+        """Prompts -> embeddings [B, T, D], by the pipeline's own encoder, so that training and drawing see the same."""
+        embeddings, _ = self.pipe.encode_prompt(prompts, self.pipe.text_encoder.device, 1, False)
+        return Conditioning(embeddings)
+
+    def draw_timestep(self, generator: torch.Generator) -> int:
+        """Uniform over the scheduler's timesteps."""
+        count = int(self.noise_scheduler.config.num_train_timesteps)
+        return int(torch.randint(0, count, (), generator=generator))
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """z_t = alpha_t z + sigma_t eps (the paper's section 3.1)."""
+        noisy: Tensor = self.noise_scheduler.add_noise(latents, noise, timesteps)
+        return noisy
+
+    def predict(self, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """The UNet's prediction [B, c, h, w]."""
+        prediction: Tensor = self.pipe.unet(
+            noisy_latents, timesteps, conditioning.embeddings, added_cond_kwargs=self.added_conditions(noisy_latents, conditioning), return_dict=False
+        )[0]
+        return prediction
+
+    def added_conditions(self, latents: Tensor, conditioning: Conditioning) -> dict[str, Tensor] | None:
+        """What the UNet is told beside the embeddings: nothing in this family."""
+        return None
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """eps, or v = alpha_t eps - sigma_t z (Salimans and Ho 2022, eq. 15) for velocity models."""
+        if self.prediction_type == "epsilon":
+            return noise
+        velocity: Tensor = self.noise_scheduler.get_velocity(latents, noise, timesteps)
+        return velocity
+
+    def loss_weights(self, timesteps: Tensor, snr_gamma: float) -> Tensor:
+        """Min-SNR weights [B] (Hang et al. 2023, section 3.4): min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for velocity."""
+        if not snr_gamma:
+            return torch.ones(len(timesteps), device=timesteps.device)
+        alphas = self.noise_scheduler.alphas_cumprod.to(timesteps.device)[timesteps].float()
+        # SNR = alpha^2 / sigma^2, written so that a schedule which ends in SNR 0 divides by nothing that is 0
+        sigmas = 1 - alphas
+        if self.prediction_type == "epsilon":
+            return torch.clamp(snr_gamma * sigmas / alphas.clamp_min(1e-12), max=1.0)
+        return torch.minimum(alphas, snr_gamma * sigmas)

@@ -1,0 +1,70 @@
+"""What can go wrong, in words. Each kind has an exit code that scripts may hold on to.
+
+The first line of each docstring is the line of the README's table of exit codes.
+"""
+
+
+class DreamboothError(Exception):
+    """A failure with no kind of its own."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        """`message` says what and where; `hint` says what to do next."""
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(DreamboothError):
+    """Wrong usage: an option, a value or a prompt."""
+
+    exit_code = 2
+
+
+class PhotoError(DreamboothError):
+    """Bad photos: none that can be used."""
+
+    exit_code = 3
+
+
+class ProjectError(DreamboothError):
+    """A project that is missing, broken or in use by another run."""
+
+    exit_code = 3
+
+
+class DoesNotFit(DreamboothError):
+    """Does not fit in the GPU's memory."""
+
+    exit_code = 4
+
+
+class ModelUnavailable(DreamboothError):
+    """A base model that is not to be had: gone, gated, offline or broken."""
+
+    exit_code = 5
+
+
+class DiskError(DreamboothError):
+    """A full disk or damaged files."""
+
+    exit_code = 6
+
+
+class TrainingFailed(DreamboothError):
+    """Training went wrong: the loss is not finite, or no weight changed."""
+
+    exit_code = 7
+
+
+class Interrupted(DreamboothError):
+    """Interrupted by Ctrl-C; what was saved is said."""
+
+    exit_code = 130
+
+
+class Terminated(Interrupted):
+    """Interrupted by SIGTERM; what was saved is said."""
+
+    exit_code = 143

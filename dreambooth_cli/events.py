@@ -1,0 +1,211 @@
+"""Facts that a workflow yields while it runs. The CLI draws them, `--json` prints them, a test reads them."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One fact. `event` is its name in the JSON lines."""
+
+    event: ClassVar[str] = "event"
+
+
+Events = Iterator[Event]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseStarted(Event):
+    """Something longer than a moment begins: `total` units of it, or None where that is unknown."""
+
+    event: ClassVar[str] = "phase"
+    name: str
+    total: int | None = None
+    done: int = 0
+    unit: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warned(Event):
+    """Something the user should know, though the work goes on."""
+
+    event: ClassVar[str] = "warning"
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noted(Event):
+    """A line of information."""
+
+    event: ClassVar[str] = "note"
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoLooked(Event):
+    """A file of the photo folder was looked at. `status`: kept, warned, skipped or refused; `path` as the user gave it."""
+
+    event: ClassVar[str] = "photo"
+    path: str
+    status: str
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotosPrepared(Event):
+    """The photos are turned, cropped and written."""
+
+    event: ClassVar[str] = "prepared"
+    count: int
+    resolution: int
+    path: Path
+    contact_sheet: Path
+    report: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectSaved(Event):
+    """A project was made or its settings were written."""
+
+    event: ClassVar[str] = "project"
+    name: str
+    path: Path
+    created: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanMade(Event):
+    """How the run will be done, what it takes and why. `plan` is what `plan.json` holds."""
+
+    event: ClassVar[str] = "plan"
+    plan: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOpened(Event):
+    """A run begins (`step` 0) or goes on from `step`."""
+
+    event: ClassVar[str] = "run"
+    number: int
+    path: Path
+    step: int
+    steps: int
+    instance_prompt: str
+    class_prompt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BytesFetched(Event):
+    """A download has come this far."""
+
+    event: ClassVar[str] = "download"
+    file: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseReady(Event):
+    """A base model lies on disk."""
+
+    event: ClassVar[str] = "base"
+    name: str
+    path: Path
+    revision: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassImageMade(Event):
+    """One more class image is in the cache."""
+
+    event: ClassVar[str] = "class_image"
+    number: int
+    total: int
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureEncoded(Event):
+    """One more photo or class image is encoded to latents."""
+
+    event: ClassVar[str] = "encoded"
+    number: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepDone(Event):
+    """One optimizer step. `memory_gb` is the peak of the process's GPU memory so far, None without a GPU."""
+
+    event: ClassVar[str] = "step"
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    seconds: float
+    memory_gb: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSaved(Event):
+    """A picture drawn in the middle of training."""
+
+    event: ClassVar[str] = "sample"
+    step: int
+    path: Path
+    prompt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSaved(Event):
+    """From here the run can go on."""
+
+    event: ClassVar[str] = "checkpoint"
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSaved(Event):
+    """The fine-tuned model lies on disk."""
+
+    event: ClassVar[str] = "model"
+    path: Path
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSaved(Event):
+    """A picture that `generate` drew."""
+
+    event: ClassVar[str] = "image"
+    path: Path
+    seed: int
+    prompt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridSaved(Event):
+    """All pictures of a call on one sheet."""
+
+    event: ClassVar[str] = "grid"
+    path: Path
+
+
+def as_json(event: Event) -> dict[str, Any]:
+    """An event as plain JSON values, `event` first; paths become strings."""
+    fields = {name: _plain(value) for name, value in asdict(event).items()}
+    return {"event": event.event, **fields}
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Path():
+            return str(value)
+        case dict():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,1 @@
+"""Pictures on disk: found, opened, looked over, cropped. Pillow only."""

@@ -1,0 +1,253 @@
+"""Projects and runs: every path, their names, how they are made, found and locked.
+
+    projects/my-dog/
+      project.toml  photos/  prepared/  runs/1/  images/
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import unicodedata
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import platformdirs
+
+from .config import read_config
+from .errors import ProjectError
+
+NAME = re.compile(r"[^\W_][\w.-]{0,63}", re.UNICODE)
+RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))}
+
+
+def home_folder() -> Path:
+    """The per-user data directory; `DREAMBOOTH_HOME` moves it."""
+    return Path(os.environ.get("DREAMBOOTH_HOME") or platformdirs.user_data_dir("dreambooth", appauthor=False)).expanduser()
+
+
+def cache_folder() -> Path:
+    """What can be made again: class images, digests. Beside the projects where `DREAMBOOTH_HOME` is set."""
+    if os.environ.get("DREAMBOOTH_HOME"):
+        return home_folder() / "cache"
+    return Path(platformdirs.user_cache_dir("dreambooth", appauthor=False))
+
+
+def projects_folder() -> Path:
+    """Where the projects lie."""
+    return home_folder() / "projects"
+
+
+@dataclass(frozen=True)
+class Project:
+    """One subject: its photos, its settings, its runs and its pictures."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Its name, which is its folder's."""
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        """Its settings."""
+        return self.path / "project.toml"
+
+    @property
+    def photos(self) -> Path:
+        """The originals, copied in, never changed."""
+        return self.path / "photos"
+
+    @property
+    def prepared(self) -> Path:
+        """The photos turned and cropped, `report.json` and the contact sheet."""
+        return self.path / "prepared"
+
+    @property
+    def images(self) -> Path:
+        """What `generate` made."""
+        return self.path / "images"
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """What project.toml says: section -> name -> value."""
+        return read_config(self.config)
+
+    def runs(self) -> list["Run"]:
+        """Its runs, oldest first."""
+        folder = self.path / "runs"
+        numbers = sorted(int(child.name) for child in folder.glob("*") if child.name.isdigit()) if folder.is_dir() else []
+        return [Run(folder / str(number)) for number in numbers]
+
+    def find_run(self, digest: str) -> "Run | None":
+        """The newest run of this digest, finished or not; one that was superseded by `--restart` does not count."""
+        return next((run for run in reversed(self.runs()) if run.record().get("digest") == digest), None)
+
+    def new_run(self) -> "Run":
+        """The folder of the next run."""
+        numbers = [run.number for run in self.runs()]
+        run = Run(self.path / "runs" / str(max(numbers, default=0) + 1))
+        run.path.mkdir(parents=True)
+        return run
+
+    def finished_run(self, number: int | None) -> "Run":
+        """Run `number`, or the latest finished one. Raises ProjectError where there is none."""
+        finished = [run for run in self.runs() if run.is_finished]
+        if number is None:
+            if not finished:
+                raise ProjectError(f"project {self.name} has no finished run", f"train it: dreambooth train {self.name}")
+            return finished[-1]
+        for run in finished:
+            if run.number == number:
+                return run
+        has = ", ".join(str(run.number) for run in finished) or "none"
+        raise ProjectError(f"project {self.name} has no finished run {number}", f"its finished runs: {has}")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the project for one run. Raises ProjectError where another process holds it."""
+        lock = filelock.FileLock(self.path / ".lock", blocking=False)
+        holder = self.path / ".lock-holder"
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            who = holder.read_text() if holder.is_file() else "another process"
+            raise ProjectError(f"project {self.name} is in use by {who}", "wait for it, or stop it first") from error
+        try:
+            holder.write_text(f"process {os.getpid()}")
+            yield
+        finally:
+            lock.release()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of a project."""
+
+    path: Path
+
+    @property
+    def number(self) -> int:
+        """Its number within the project."""
+        return int(self.path.name)
+
+    @property
+    def plan(self) -> Path:
+        """What was asked and what was planned, frozen at the run's first start, and what changed on its way."""
+        return self.path / "plan.json"
+
+    @property
+    def events(self) -> Path:
+        """What happened, a JSON line each."""
+        return self.path / "events.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """From where the run can go on."""
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """Pictures drawn while it trained."""
+        return self.path / "samples"
+
+    @property
+    def model(self) -> Path:
+        """The finished model; it is there only when it is whole."""
+        return self.path / "model"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the finished model is there."""
+        return (self.model / "dreambooth.json").is_file()
+
+    def record(self) -> dict[str, Any]:
+        """What plan.json holds, or nothing where the run never began. Raises ProjectError where it is damaged."""
+        if not self.plan.is_file():
+            return {}
+        try:
+            record = json.loads(self.plan.read_text(encoding="utf-8"))
+            if not isinstance(record, dict):
+                raise ValueError("it is not a JSON object")
+        except (OSError, ValueError, RecursionError) as error:
+            raise ProjectError(f"{self.plan} can't be read: {error}", "begin another run with --restart") from error
+        return record
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Write plan.json beside and rename it."""
+        write_json(self.plan, record)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON beside `path` and rename it, so that a reader never meets half a file."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def check_name(name: str) -> str:
+    """A project's name as it may be used for a folder. Raises ProjectError."""
+    if not NAME.fullmatch(name) or name.lower().split(".")[0] in RESERVED or name.endswith("."):
+        raise ProjectError(
+            f"{name!r} can't be a project's name", "use letters, digits, dots and dashes, beginning with a letter or digit"
+        )
+    return name
+
+
+def suggest_name(text: str) -> str:
+    """A project's name from any words: `a Red Backpack!` -> `a-red-backpack`."""
+    plain = unicodedata.normalize("NFKC", text).lower()
+    return re.sub(r"[^\w]+|_+", "-", plain).strip("-")[:48] or "subject"
+
+
+def free_name(wanted: str) -> str:
+    """`wanted`, or with the next free number: `dog`, `dog-2`."""
+    taken = {project.name for project in list_projects()}
+    names = [wanted, *(f"{wanted}-{number}" for number in range(2, len(taken) + 3))]
+    return next(name for name in names if name not in taken)
+
+
+def list_projects() -> list[Project]:
+    """All projects, by name."""
+    folder = projects_folder()
+    return [Project(child) for child in sorted(folder.iterdir()) if (child / "project.toml").is_file()] if folder.is_dir() else []
+
+
+def open_project(name: str) -> Project:
+    """A project by its name. Raises ProjectError that names the nearest one, or how to make one."""
+    check_name(name)
+    project = Project(projects_folder() / name)
+    if not project.config.is_file():
+        names = [project.name for project in list_projects()]
+        hint = f"your projects: {', '.join(names)}" if names else f"make it: dreambooth init {name}"
+        raise ProjectError(f"there is no project called {name}", hint)
+    return project
+
+
+def remove_project(project: Project) -> None:
+    """Delete a project with all its runs and pictures."""
+    with project.lock():
+        shutil.rmtree(project.path)
+
+
+def find_project(photos: Path, noun: str) -> Project | None:
+    """The project that was made from this photo folder (its real path) and class noun."""
+    from .prompts import class_noun
+
+    for project in list_projects():
+        subject = project.settings()["subject"]
+        same_photos = subject.get("photos") is not None and Path(subject["photos"]).resolve() == photos.resolve()
+        if same_photos and class_noun(subject.get("class_prompt") or "") == noun:
+            return project
+    return None
+
+
+def run_digest(*, asked: Mapping[str, Any], photos: Mapping[str, str], class_photos: Mapping[str, str], base: str) -> str:
+    """The name of what shapes a run's weights: settings as asked, sha256 of each prepared photo and own class image, the base."""
+    parts = {"asked": dict(asked), "photos": sorted(photos.values()), "class_photos": sorted(class_photos.values()), "base": base}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,315 @@
+"""Every setting, declared once. Flags, `project.toml`, the interview, `--help` and the README's tables are read from here.
+
+A new setting is one line: its type, its default and its help. `shapes=True` marks those that shape the trained weights;
+they name the run (see `project.py`), so changing one begins another run.
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from .errors import UsageError
+
+Auto = Literal["auto"]
+AUTO: Auto = "auto"
+
+Schedule = Literal[
+    "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
+]
+Scheduler = Literal["auto", "ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "lms", "dpm++", "unipc"]
+
+
+def setting(
+    default: Any,
+    help: str,  # noqa: A002 - the word that Typer and argparse use
+    *,
+    ask: str | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    above: float | None = None,
+    multiple_of: int | None = None,
+    shapes: bool = False,
+    names: tuple[str, ...] = (),
+) -> Any:
+    """Declare a setting: a dataclass field with its help text, its bounds and, in `ask`, its question in the interview.
+
+    `names` are further spellings of the flag, the original guide's; `shapes` says that it shapes the trained weights.
+    """
+    metadata = {
+        "help": help,
+        "ask": ask,
+        "at_least": at_least,
+        "at_most": at_most,
+        "above": above,
+        "multiple_of": multiple_of,
+        "shapes": shapes,
+        "names": names,
+    }
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the stages' settings share: bounds and choices are checked when one is made."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            check_value(item, annotation(type(self), item.name), getattr(self, item.name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubjectSettings(Settings):
+    """The subject: what it is, what it is called, and the base model that learns it."""
+
+    photos: Path | None = setting(
+        None,
+        "Folder with 3 to 5 photos of the subject.",
+        ask="Where are the photos?",
+        names=("instance-data-dir",),
+    )
+    class_prompt: str | None = setting(
+        None, 'What the subject is, in general: "a dog".', ask="What is it? (for example: a dog)", shapes=True
+    )
+    identifier: str = setting(
+        AUTO, "The rare word that will stand for the subject.", ask="Which rare word shall stand for it?", shapes=True
+    )
+    model: str = setting(
+        "sd15",
+        "Base model: a name of `dreambooth models`, a hub repository, a diffusers folder or a .safetensors file.",
+        ask="Which base model?",
+        names=("model-name",),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.class_prompt is not None and not self.class_prompt.strip():
+            raise UsageError("the class prompt is empty", 'say what the subject is: --class-prompt "a dog"')
+        if not self.identifier.strip() or len(self.identifier.split()) != 1:
+            raise UsageError(
+                f"the identifier must be one word, not {self.identifier!r}", "for example: --identifier sks"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepSettings(Settings):
+    """How the photos are prepared."""
+
+    resolution: int | Auto = setting(
+        AUTO, "Side of the square training pictures in pixels; auto: the base model's own.", at_least=32, multiple_of=8
+    )
+    crop: Literal["center", "top"] = setting(
+        "center", "Which square of a photo is kept: its middle, or its top (people standing)."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(Settings):
+    """How the base model is fine-tuned."""
+
+    method: Literal["auto", "full", "lora"] = setting(
+        AUTO,
+        "Train all layers (full) or small added ones (lora); auto: full wherever it fits.",
+        ask="Which method?",
+        shapes=True,
+    )
+    train_text_encoder: bool | Auto = setting(
+        AUTO, "Fine-tune the text encoder as well; auto: wherever it fits.", shapes=True
+    )
+    steps: int = setting(1000, "Optimizer steps.", ask="How many steps?", at_least=1, shapes=True)
+    batch_size: int = setting(1, "Photos in a batch; with a class image beside each.", at_least=1, shapes=True)
+    gradient_accumulation: int = setting(1, "Batches that make one optimizer step.", at_least=1, shapes=True)
+    learning_rate: float | Auto = setting(AUTO, "Auto: 5e-6 for full, 1e-4 for lora.", above=0, shapes=True)
+    text_encoder_learning_rate: float | Auto = setting(
+        AUTO, "The text encoder's own rate; auto: the same.", above=0, shapes=True
+    )
+    text_encoder_stop: int = setting(
+        0, "Step after which the text encoder stays as it is; 0: never.", at_least=0, shapes=True
+    )
+    lr_schedule: Schedule = setting("constant", "How the learning rate runs over the steps.", shapes=True)
+    warmup_steps: int = setting(0, "Steps over which the rate rises from 0.", at_least=0, shapes=True)
+    optimizer: Literal["auto", "adamw", "adamw8bit"] = setting(
+        AUTO, "AdamW, or AdamW with 8-bit state (needs the 8bit extra).", shapes=True
+    )
+    weight_decay: float = setting(0.01, "AdamW's weight decay.", at_least=0, shapes=True)
+    max_grad_norm: float = setting(0.0, "Clip gradients to this norm; 0: no clipping.", at_least=0, shapes=True)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
+        AUTO, "Number format of the forward pass.", shapes=True
+    )
+    gradient_checkpointing: bool | Auto = setting(
+        AUTO, "Compute activations again in backward: less memory, a slower step.", shapes=True
+    )
+    rank: int = setting(16, "LoRA rank.", at_least=1, shapes=True)
+    alpha: float | Auto = setting(AUTO, "LoRA alpha; auto: the rank.", above=0, shapes=True)
+    ema: bool = setting(False, "Keep an exponential moving average of the weights and save that.", shapes=True)
+    ema_decay: float = setting(0.999, "How slowly the average follows.", above=0, at_most=1, shapes=True)
+    snr_gamma: float = setting(0.0, "Min-SNR weighting of the loss with this gamma; 0: off.", at_least=0, shapes=True)
+    prior_loss_weight: float = setting(
+        1.0, "Weight of the class images in the loss (lambda); 0: no prior preservation.", at_least=0, shapes=True
+    )
+    class_images: int = setting(
+        200, "Class images that keep the class what it was; 0: no prior preservation.", at_least=0, shapes=True
+    )
+    class_data_dir: Path | None = setting(None, "Your own class images; only what is missing is made.")
+    class_image_steps: int = setting(25, "Denoising steps of a class image.", at_least=1, shapes=True)
+    class_guidance_scale: float = setting(7.5, "Guidance scale of the class images.", at_least=1, shapes=True)
+    mirror: bool = setting(False, "Also train on the photos mirrored; not for text or asymmetric things.", shapes=True)
+    seed: int = setting(0, "Every draw of the run follows from it.", at_least=0, shapes=True)
+    checkpoint_every: int = setting(250, "Steps between checkpoints; 0: only at the end.", at_least=0)
+    keep_checkpoints: int = setting(2, "Checkpoints that are kept, the newest.", at_least=1)
+    sample_every: int = setting(0, "Steps between sample pictures; 0: none.", at_least=0)
+    sample_prompt: str | None = setting(None, "A prompt of your own for the samples.")
+    sample_steps: int = setting(25, "Denoising steps of a sample.", at_least=1)
+    save_dtype: Literal["fp32", "bf16", "fp16"] = setting("fp32", "Number format of the saved model.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lr_schedule == "constant" and self.warmup_steps:
+            raise UsageError(
+                "--warmup-steps has no effect with --lr-schedule constant",
+                "use --lr-schedule constant_with_warmup",
+            )
+        if self.warmup_steps >= self.steps and self.warmup_steps:
+            raise UsageError(
+                f"--warmup-steps {self.warmup_steps} leaves none of the {self.steps} steps at the full rate",
+                "use fewer warm-up steps",
+            )
+
+    @property
+    def with_prior(self) -> bool:
+        """Whether prior preservation is on."""
+        return self.class_images > 0 and self.prior_loss_weight > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateSettings(Settings):
+    """How pictures are drawn."""
+
+    negative_prompt: str = setting("", "What the picture should not show.")
+    num_images: int = setting(1, "How many pictures.", at_least=1)
+    seed: int | Auto = setting(AUTO, "Picture i uses seed + i; auto: drawn, and said.", at_least=0)
+    steps: int = setting(50, "Denoising steps.", at_least=1)
+    guidance_scale: float = setting(7.5, "How strictly the prompt is followed.", at_least=0)
+    width: int | Auto = setting(AUTO, "Width in pixels; auto: as trained.", at_least=32, multiple_of=8)
+    height: int | Auto = setting(AUTO, "Height in pixels; auto: as trained.", at_least=32, multiple_of=8)
+    scheduler: Scheduler = setting(AUTO, "Noise scheduler by name; auto: the model's own.")
+    batch_size: int = setting(1, "Pictures drawn at once.", at_least=1)
+
+
+SECTIONS: dict[str, type[Settings]] = {
+    "subject": SubjectSettings,
+    "prep": PrepSettings,
+    "train": TrainSettings,
+    "generate": GenerateSettings,
+}
+
+
+def annotation(owner: type[Settings], name: str) -> Any:
+    """The resolved type of a setting."""
+    return get_type_hints(owner)[name]
+
+
+def flag_of(name: str) -> str:
+    """`class_images` -> `--class-images`."""
+    return "--" + name.replace("_", "-")
+
+
+def choices_of(kind: Any) -> tuple[str, ...]:
+    """The words a setting may take where it is a choice; of `int | Auto` that is `auto` alone."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return tuple(word for part in get_args(kind) for word in choices_of(part))
+    return ()
+
+
+def scalar_of(kind: Any) -> type | None:
+    """The plain type of a setting beside its choices and None: `int | Auto` -> int; of a choice None."""
+    if get_origin(kind) in (Union, UnionType):
+        return next((found for part in get_args(kind) if (found := scalar_of(part))), None)
+    return kind if isinstance(kind, type) and kind is not type(None) else None
+
+
+def parse_value(owner: type[Settings], name: str, text: str) -> Any:
+    """A word from the command line or the interview as the setting's own type. Raises UsageError."""
+    kind = annotation(owner, name)
+    if text in choices_of(kind):
+        return text
+    scalar = scalar_of(kind)
+    try:
+        if scalar is bool:
+            return {"true": True, "yes": True, "false": False, "no": False}[text.lower()]
+        if scalar is not None:
+            return scalar(text)
+    except (ValueError, KeyError):
+        pass
+    raise UsageError(f"{flag_of(name)} can't be {text!r}", f"it takes {describe_type(kind)}")
+
+
+def describe_type(kind: Any) -> str:
+    """What a setting takes, in words: `a whole number or auto`."""
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", Path: "a path"}
+    scalar = scalar_of(kind)
+    parts = ([words[scalar]] if scalar in words else []) + list(choices_of(kind))
+    return " or ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+
+
+def check_value(item: Field[Any], kind: Any, value: Any) -> None:
+    """Hold one value against its type, choices and bounds. Raises UsageError that names the flag."""
+    flag, bound = flag_of(item.name), item.metadata
+    if value is None and type(None) in get_args(kind):
+        return
+    if isinstance(value, str) and value in choices_of(kind):
+        return
+    scalar = scalar_of(kind)
+    if scalar is None or not _is_a(value, scalar):
+        raise UsageError(f"{flag} can't be {value!r}", f"it takes {describe_type(kind)}")
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return
+    if value != value or value in (float("inf"), float("-inf")):
+        raise UsageError(f"{flag} can't be {value}", "it takes a finite number")
+    if bound["at_least"] is not None and value < bound["at_least"]:
+        raise UsageError(f"{flag} {value} is too small", f"it must be at least {bound['at_least']}")
+    if bound["at_most"] is not None and value > bound["at_most"]:
+        raise UsageError(f"{flag} {value} is too large", f"it must be at most {bound['at_most']}")
+    if bound["above"] is not None and value <= bound["above"]:
+        raise UsageError(f"{flag} {value} is too small", f"it must be above {bound['above']}")
+    if bound["multiple_of"] is not None and value % bound["multiple_of"]:
+        near = max(bound["multiple_of"], round(value / bound["multiple_of"]) * bound["multiple_of"])
+        raise UsageError(f"{flag} {value} is not a multiple of {bound['multiple_of']}", f"for example: {flag} {near}")
+
+
+def _is_a(value: Any, scalar: type) -> bool:
+    if scalar is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if scalar is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, scalar)
+
+
+def check_name(owner: type[Settings], name: str, where: str) -> None:
+    """Refuse a key that is no setting, naming the nearest one. Raises UsageError."""
+    known = [item.name for item in fields(owner)]
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        raise UsageError(
+            f"{where}: there is no setting {name!r}",
+            f"did you mean {near[0]!r}?" if near else f"the settings there are: {', '.join(known)}",
+        )
+
+
+def default_of(owner: type[Settings], name: str) -> Any:
+    """The default of a setting."""
+    item = next(item for item in fields(owner) if item.name == name)
+    return None if item.default is MISSING else item.default
+
+
+def shaping(values: Settings) -> Mapping[str, Any]:
+    """The settings that shape the weights, as asked, as plain values."""
+    return {
+        item.name: str(value) if isinstance(value := getattr(values, item.name), Path) else value
+        for item in fields(values)
+        if item.metadata["shapes"]
+    }

@@ -1,0 +1,48 @@
+"""Stopping is a flag, not an exception: SIGINT and SIGTERM set it, and the work leaves at its next whole state.
+
+The command line sets the handlers before the heavy imports; loops look at the flag between events, and long single calls
+(one sampled picture, a download) look at it from their library's own step callback through `check`.
+A second signal ends the process at once.
+"""
+
+import signal
+from types import FrameType
+
+from .errors import Interrupted, Terminated
+
+_received: list[int] = []
+
+
+def install() -> None:
+    """Let SIGINT and SIGTERM set the flag."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _receive)
+
+
+def _receive(number: int, frame: FrameType | None) -> None:
+    if _received:
+        raise error()
+    _received.append(number)
+
+
+def requested() -> bool:
+    """Whether a signal has come."""
+    return bool(_received)
+
+
+def error() -> Interrupted:
+    """The error that stands for the signal that came."""
+    if _received and _received[0] == signal.SIGTERM:
+        return Terminated("stopped by SIGTERM")
+    return Interrupted("stopped")
+
+
+def check() -> None:
+    """Raise Interrupted or Terminated if a signal has come."""
+    if _received:
+        raise error()
+
+
+def reset() -> None:
+    """Forget the signals (a new command in the same process)."""
+    _received.clear()

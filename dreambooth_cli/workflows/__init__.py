@@ -1,0 +1,1 @@
+"""What happens, in which order. Each workflow yields events; it knows no console."""
