@@ -183,6 +183,14 @@ class Run:
         write_json(self.plan, record)
 
 
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Wait for, then hold, a folder of the cache that projects share."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / ".lock"):
+        yield
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON beside `path` and rename it, so that a reader never meets half a file."""
     part = path.with_name(path.name + ".part")

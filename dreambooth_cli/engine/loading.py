@@ -1,12 +1,14 @@
 """A base on disk -> a live family. Parts that idle can be let go and brought back later."""
 
 import gc
+from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 import transformers
 from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline
+from safetensors import SafetensorError
 
 from ..base import Base, weight_variant
 from ..catalog import FamilyName
@@ -44,12 +46,12 @@ def load_family(base: Base, *, dtype: torch.dtype, device: torch.device) -> Stab
     return FAMILIES[base.facts.family](pipe.to(device))
 
 
-def load_pipeline(base: Base, *, dtype: torch.dtype) -> Any:
+def load_pipeline(base: Base, *, dtype: torch.dtype, without_unet: bool = False) -> Any:
     """A base as a diffusers pipeline on the CPU, without safety checker and without bars. Raises ModelUnavailable."""
     kind = PIPELINES[base.facts.family]
     options: dict[str, Any] = {"local_files_only": True}
     if base.facts.family == "sd":
-        options |= {"safety_checker": None, "requires_safety_checker": False}
+        options |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     # the fp16-safe VAE takes the place of SDXL's own only where it would run in fp16: there the stock one overflows
     if base.vae_path is not None and dtype == torch.float16:
         options["vae"] = AutoencoderKL.from_pretrained(base.vae_path, local_files_only=True, dtype=dtype)
@@ -58,6 +60,8 @@ def load_pipeline(base: Base, *, dtype: torch.dtype) -> Any:
             pipe = kind.from_single_file(str(base.path), config=str(base.config_path), dtype=dtype, **options)
         else:
             variant = weight_variant(base.path / "unet")
+            if without_unet:
+                options["unet"] = None
             pipe = kind.from_pretrained(base.path, use_safetensors=True, dtype=dtype, variant=variant, **options)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         if isinstance(error, torch.OutOfMemoryError):
@@ -91,13 +95,21 @@ def let_go(pipe: Any, names: list[str]) -> None:
 
 
 def bring_back(pipe: Any, base: Base, *, dtype: torch.dtype, device: torch.device) -> list[str]:
-    """Load the parts that were let go once more from the base. Returns their names."""
-    whole = PIPELINES[base.facts.family]
+    """Load the parts that were let go once more from the base. Returns their names, so that they can be let go again."""
     gone = [name for name in ("vae", "text_encoder", "text_encoder_2") if name in pipe.components and getattr(pipe, name) is None]
-    if not gone:
-        return []
-    fresh = load_pipeline(base, dtype=dtype)
-    assert isinstance(fresh, whole)
-    for name in gone:
-        setattr(pipe, name, getattr(fresh, name).to(device).requires_grad_(False).eval())
+    if gone:
+        fresh = load_pipeline(base, dtype=dtype, without_unet=True)
+        for name in gone:
+            # not setattr: diffusers would keep the part out of what it saves
+            pipe.register_modules(**{name: getattr(fresh, name).to(device).requires_grad_(False).eval()})
     return gone
+
+
+def load_lora(pipe: Any, path: Path) -> None:
+    """Put the LoRA of a folder or file into a pipeline. Raises ModelUnavailable where it does not belong to this base."""
+    try:
+        pipe.load_lora_weights(path.parent if path.is_file() else path, weight_name=path.name if path.is_file() else None)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelUnavailable(
+            f"the LoRA {path} can't be put into this base: {str(error).splitlines()[0]}", "check that it was trained on this base"
+        ) from error

@@ -44,6 +44,16 @@ class StableDiffusion:
         embeddings, _ = self.pipe.encode_prompt(prompts, self.pipe.text_encoder.device, 1, False)
         return Conditioning(embeddings)
 
+    def encode_frozen(self, prompts: list[str]) -> Conditioning:
+        """The embeddings of prompts whose encoder stays as it is, without gradients."""
+        with torch.no_grad():
+            return self.encode_prompts(prompts)
+
+    def autocast(self, precision: str) -> torch.autocast:
+        """The number format of a forward pass: fp32 is none at all."""
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+        return torch.autocast(self.pipe.unet.device.type, dtype, enabled=dtype is not None)
+
     def draw_timestep(self, generator: torch.Generator) -> int:
         """Uniform over the scheduler's timesteps."""
         count = int(self.noise_scheduler.config.num_train_timesteps)

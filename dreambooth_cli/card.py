@@ -1,0 +1,52 @@
+"""`dreambooth.json`, the card beside a finished model: what it knows, where it comes from, how it was made."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from .base import read_json
+from .errors import DreamboothError, ProjectError
+from .project import write_json
+
+CARD = "dreambooth.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What `generate` needs to know of a fine-tuned model, and the record of how it was made.
+
+    `base` holds the base's name as asked, repository, path and identity (hub revision or sha256 of its files); `run` is the
+    digest of what shaped the weights.
+    """
+
+    identifier: str
+    class_prompt: str
+    instance_prompt: str
+    method: str
+    resolution: int
+    steps: int
+    base: dict[str, Any]
+    run: str
+    settings: dict[str, Any]
+    plan: dict[str, Any]
+    versions: dict[str, str]
+
+
+def write_card(card: Card, folder: Path) -> None:
+    """Write the card into a model's folder."""
+    write_json(folder / CARD, asdict(card))
+
+
+def read_card(folder: Path) -> Card | None:
+    """The card of a model's folder, or None where it has none. Raises ProjectError where it is damaged."""
+    path = folder / CARD
+    if not path.is_file():
+        return None
+    try:
+        values = read_json(path)
+        card = Card(**{item.name: values[item.name] for item in fields(Card)})
+        if not isinstance(card.identifier, str) or not isinstance(card.base, dict) or not isinstance(card.resolution, int):
+            raise TypeError("a value has the wrong type")
+    except (DreamboothError, KeyError, TypeError) as error:
+        raise ProjectError(f"the card {path} can't be read: {error}", "train again, or restore that file") from error
+    return card

@@ -1,0 +1,46 @@
+"""An exponential moving average of the trained weights, by diffusers' EMAModel, its state as flat names -> tensors."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+
+
+class Average:
+    """The average that follows the weights: with decay min(decay, (1 + n) / (10 + n)) at step n, so that it starts quickly."""
+
+    def __init__(self, trained: Mapping[str, nn.Parameter], decay: float) -> None:
+        self.names = list(trained)
+        self.parameters = list(trained.values())
+        self.model = EMAModel(self.parameters, decay=decay)
+
+    def update(self, step: int) -> None:
+        """Follow the weights after step `step` (from 0)."""
+        self.model.optimization_step = step  # step() counts it up itself
+        self.model.step(self.parameters)
+
+    def state(self) -> dict[str, Tensor]:
+        """The averaged weights by name."""
+        return dict(zip(self.names, self.model.shadow_params, strict=True))
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take up averaged weights."""
+        with torch.no_grad():
+            for name, shadow in zip(self.names, self.model.shadow_params, strict=True):
+                shadow.copy_(state[name])
+
+    def take(self) -> None:
+        """Put the averaged weights into the networks for good."""
+        self.model.copy_to(self.parameters)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The averaged weights in the networks for the time of a sample or a save, then the trained ones again."""
+        self.model.store(self.parameters)
+        self.model.copy_to(self.parameters)
+        try:
+            yield
+        finally:
+            self.model.restore(self.parameters)

@@ -1,0 +1,457 @@
+"""Base models from the hub: which of a repository's files training needs, and how they come into huggingface_hub's own cache.
+
+huggingface_hub drops a half-fetched file when its process ends, so large files are streamed here, to
+`blobs/<etag>.incomplete`, and gone on with; listing, tokens, redirects and the snapshot's links are huggingface_hub's work.
+"""
+
+import errno
+import hashlib
+import logging
+import re
+import shutil
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, hf_hub_download, hf_hub_url, is_offline_mode
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: what the client raises, whatever its library
+    DisabledRepoError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but not marked as exports
+    build_hf_headers,
+    disable_progress_bars,
+    hf_raise_for_status,
+    http_stream_backoff,
+)
+
+from .. import stopping
+from ..base import (
+    TEXT_ENCODERS,
+    Base,
+    BaseRequest,
+    ask_for_base,
+    find_cached,
+    find_snapshot,
+    hub_cache,
+    identify,
+    lock_downloads,
+    missing_parts,
+    read_facts,
+    read_header,
+)
+from ..catalog import CATALOG, CatalogEntry, moved_note
+from ..errors import DiskError, DreamboothError, ModelUnavailable
+from ..events import BytesFetched, Event, Noted, PhaseStarted, Warned
+
+PARTS = ("scheduler", "tokenizer", "tokenizer_2", *TEXT_ENCODERS, "unet", "vae")
+WEIGHTS = re.compile(
+    r"(diffusion_pytorch_model|model)(\.fp16)?(-\d+-of-\d+)?(\.fp16)?\.safetensors(\.index(\.fp16)?\.json)?"
+)
+PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+CHUNK = 1 << 20  # bytes read at a time
+PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0)  # seconds before each new try of a connection that brought nothing
+EVENT_EVERY = 0.1  # seconds between two BytesFetched at least
+TIMEOUT = 20.0  # seconds without a byte
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a hub repository. `etag` names its blob in the cache; `sha256` is known of large files only; `size` in bytes."""
+
+    name: str
+    size: int
+    etag: str | None
+    sha256: str | None
+
+
+def obtain(request: BaseRequest) -> Generator[Event, None, Base]:
+    """The requested base, fetched where it is not on disk: `base = yield from obtain(request)`.
+
+    A local base or one in the hub's cache needs no network. Raises ModelUnavailable or DiskError.
+    """
+    note = moved_note(request.asked)
+    if note:
+        yield Noted(message=note)
+    if request.path is not None:
+        return (yield from _local_base(request.asked, request.path))
+    folder = find_cached(request) or (yield from fetch(request))
+    facts = read_facts(folder)
+    return Base(
+        name=_name(request),
+        path=folder,
+        repository=request.repository,
+        identity=folder.name,
+        facts=facts,
+        vae_path=(yield from _safe_vae(request.entry)) if request.entry else None,
+    )
+
+
+def fetch(request: BaseRequest) -> Generator[Event, None, Path]:
+    """Bring a hub base's files into the cache; what is there already is not fetched again. Returns the snapshot's folder."""
+    with _in_words(request):
+        return (yield from _download(request, lambda names: _checked_choice(request, names)))
+
+
+def choose_files(names: Iterable[str]) -> list[str]:
+    """The files of a diffusers repository that training needs, configs first: safetensors alone, fp32 where there is fp32."""
+    names = sorted(names)
+    chosen = [name for name in names if name == "model_index.json"]
+    weights: list[str] = []
+    for part in PARTS:
+        mine = [name for name in names if name.startswith(f"{part}/") and name.count("/") == 1]
+        chosen += [name for name in mine if _is_config(part, name)]
+        candidates = [name for name in mine if _is_weight(name)]
+        plain = [name for name in candidates if ".fp16" not in name]
+        weights += plain if any(name.endswith(".safetensors") for name in plain) else candidates
+    return chosen + weights
+
+
+def choose_config_files(names: Iterable[str]) -> list[str]:
+    """The files of a diffusers repository that say what it is: a few MB of JSON and text."""
+    return [name for name in choose_files(names) if not _is_weight(name)]
+
+
+def choose_vae_files(names: Iterable[str]) -> list[str]:
+    """The files of a repository that is one VAE."""
+    return [name for name in ("config.json", "diffusion_pytorch_model.safetensors") if name in set(names)]
+
+
+def _is_config(part: str, name: str) -> bool:
+    if part.startswith("tokenizer"):
+        return name.endswith((".json", ".txt"))
+    return name.removeprefix(f"{part}/") in ("config.json", "scheduler_config.json")
+
+
+def _is_weight(name: str) -> bool:
+    return bool(WEIGHTS.fullmatch(name.rpartition("/")[2]))
+
+
+def _checked_choice(request: BaseRequest, names: list[str]) -> list[str]:
+    """The files to fetch. Raises ModelUnavailable where they would be no whole base."""
+    repository = request.repository
+    if "model_index.json" not in names:
+        single = [name for name in names if "/" not in name and name.endswith(".safetensors")]
+        hint = f"download {single[0]} and give its path" if single else "see `dreambooth models` for bases that serve"
+        raise ModelUnavailable(f"{repository} is no base model in diffusers' form: it has no model_index.json", hint)
+    chosen = choose_files(names)
+    encoders = [part for part in TEXT_ENCODERS if any(name.startswith(f"{part}/") for name in names)] or [
+        "text_encoder"
+    ]
+    lacking = [
+        part
+        for part in ("unet", "vae", *encoders)
+        if not any(name.startswith(f"{part}/") and name.endswith(".safetensors") for name in chosen)
+    ]
+    if not lacking:
+        return chosen
+    if any(name.startswith(f"{part}/") and name.endswith(PICKLES) for part in lacking for name in names):
+        raise ModelUnavailable(
+            f"{repository} has weights as pickles only ({', '.join(lacking)}), which are never loaded: they could run any program",
+            "on a machine you can spare, open it with diffusers, save_pretrained() it as safetensors, and give that folder's path",
+        )
+    raise ModelUnavailable(
+        f"{repository} is not a whole base model: it has no weights for {', '.join(lacking)}", "see `dreambooth models`"
+    )
+
+
+# Bases that are not one hub repository
+
+
+def _local_base(name: str, path: Path) -> Generator[Event, None, Base]:
+    facts = read_facts(path)
+    config = (yield from _configs_for(path)) if path.is_file() else None
+    yield PhaseStarted(name="identify the base model")
+    return Base(name=name, path=path, repository=None, identity=identify(path), facts=facts, config_path=config)
+
+
+def _configs_for(path: Path) -> Generator[Event, None, Path]:
+    """A diffusers folder with the configs of a single-file checkpoint: the one beside it, or the catalogue's of its kind."""
+    beside = path.with_suffix("")
+    if (beside / "model_index.json").is_file():
+        return beside
+    entries = _same_kind(path)
+    for entry in entries:
+        for repository in (entry.repository, *entry.aliases):
+            snapshot = find_snapshot(repository, entry.revision)
+            if snapshot and all(name.endswith(".safetensors") for name in missing_parts(snapshot)):
+                return snapshot
+    request = ask_for_base(entries[0].name)
+    try:
+        with _in_words(request):
+            return (yield from _download(request, choose_config_files))
+    except ModelUnavailable as error:
+        raise ModelUnavailable(
+            f"{path.name} needs the configs of {entries[0].title}, which it does not hold itself: {error.message}",
+            f"go online once, or put a diffusers folder of its kind (JSON and tokenizer files are enough) at {beside}",
+        ) from error
+
+
+def _same_kind(path: Path) -> list[CatalogEntry]:
+    """The catalogue's models that a single-file checkpoint has the architecture of."""
+    header = read_header(path)
+    if any(name.startswith("conditioner.embedders.1.") for name in header):
+        return [entry for entry in CATALOG if entry.family == "sdxl"]
+    is_sd2 = any(name.startswith("cond_stage_model.model.") for name in header)
+    sd = [entry for entry in CATALOG if entry.family == "sd"]
+    return [entry for entry in sd if (entry.prediction_type == "v_prediction") == is_sd2]
+
+
+def _safe_vae(entry: CatalogEntry) -> Generator[Event, None, Path | None]:
+    """The snapshot of the VAE that does not overflow in fp16, of a model that needs one; None where it is not to be had."""
+    if entry.vae_repository is None:
+        return None
+    revision = entry.vae_revision or "main"
+    snapshot = find_snapshot(entry.vae_repository, revision)
+    if snapshot and len(choose_vae_files(file.name for file in snapshot.iterdir())) == 2:
+        return snapshot
+    request = BaseRequest(entry.vae_repository, None, entry.vae_repository, revision, None)
+    try:
+        with _in_words(request):
+            return (yield from _download(request, choose_vae_files))
+    except ModelUnavailable as error:
+        yield Warned(
+            message=f"{entry.title}'s VAE for fp16 is not to be had; its own is used, in float32 ({error.message})"
+        )
+        return None
+
+
+# The download
+
+
+def _download(request: BaseRequest, choose: Callable[[list[str]], list[str]]) -> Generator[Event, None, Path]:
+    """Fetch the chosen files of a repository, small ones first, one event now and then. Returns the snapshot's folder."""
+    repository = str(request.repository)
+    if is_offline_mode():
+        raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
+    disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    commit, listed = _list_files(repository, request.revision)
+    chosen = set(choose([file.name for file in listed]))
+    files = sorted(
+        (file for file in listed if file.name in chosen), key=lambda file: (_is_weight(file.name), file.name)
+    )
+    store = hub_cache() / ("models--" + repository.replace("/", "--"))
+    snapshot = store / "snapshots" / commit
+    there = {file.name: _bytes_there(store, snapshot, file) for file in files}
+    total, done = sum(file.size for file in files), sum(there.values())
+    _check_room(_name(request), total - done)
+    yield PhaseStarted(name=f"download {_name(request)}", total=total, done=done, unit="B")
+    with lock_downloads(repository):
+        for file in files:
+            before = done - there[file.name]
+            for so_far in _fetch_file(repository, commit, file, store, snapshot):
+                yield BytesFetched(file=file.name, done=before + so_far, total=total)
+            done = before + file.size
+        _write_reference(store, request.revision, commit)
+    return snapshot
+
+
+def _list_files(repository: str, revision: str) -> tuple[str, list[RemoteFile]]:
+    """The commit that a revision stands for, and its files."""
+    info = HfApi(endpoint=constants.ENDPOINT).model_info(
+        repository, revision=revision, files_metadata=True, timeout=TIMEOUT
+    )
+    files = [
+        RemoteFile(
+            name=sibling.rfilename,
+            size=sibling.size or 0,
+            etag=sibling.lfs.sha256 if sibling.lfs else sibling.blob_id,
+            sha256=sibling.lfs.sha256 if sibling.lfs else None,
+        )
+        for sibling in info.siblings or []
+    ]
+    return str(info.sha), files
+
+
+def _bytes_there(store: Path, snapshot: Path, file: RemoteFile) -> int:
+    if (snapshot / file.name).is_file() or _blob(store, file).is_file():
+        return file.size
+    part = _part(store, file)
+    return min(part.stat().st_size, file.size) if part.is_file() else 0
+
+
+def _blob(store: Path, file: RemoteFile) -> Path:
+    return store / "blobs" / (file.etag or "unnamed")
+
+
+def _part(store: Path, file: RemoteFile) -> Path:
+    return store / "blobs" / f"{file.etag}.incomplete"
+
+
+def _check_room(name: str, missing: int) -> None:
+    cache = hub_cache()
+    existing = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
+    free = shutil.disk_usage(existing).free
+    if missing > free:
+        raise DiskError(
+            f"{name} takes {missing / 1e9:.1f} GB more, and {cache} has {free / 1e9:.1f} GB free",
+            "make room, or set HF_HOME to a folder on a larger disk",
+        )
+
+
+def _fetch_file(repository: str, commit: str, file: RemoteFile, store: Path, snapshot: Path) -> Iterator[int]:
+    """Bring one file into the snapshot; yields how many bytes of it are on disk, at the end its size."""
+    stopping.check()
+    blob = _blob(store, file)
+    if not (snapshot / file.name).is_file():
+        if file.etag and file.size and not blob.is_file():
+            yield from _fetch_blob(
+                hf_hub_url(repository, file.name, revision=commit, endpoint=constants.ENDPOINT), file, store
+            )
+            _check_digest(file, _part(store, file))
+            _part(store, file).replace(blob)
+        hf_hub_download(repository, file.name, revision=commit, cache_dir=hub_cache(), endpoint=constants.ENDPOINT)
+    yield file.size
+
+
+def _fetch_blob(url: str, file: RemoteFile, store: Path) -> Iterator[int]:
+    """Stream a file to its part on disk from where that ends, and again after a broken connection."""
+    part = _part(store, file)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    part.touch()
+    failures, last_event = 0, 0.0
+    while (have := part.stat().st_size) != file.size:
+        if have > file.size:
+            part.unlink()
+        broken: HTTPError | None = None
+        try:
+            for so_far in _stream(url, part, have if have < file.size else 0):
+                if time.monotonic() - last_event > EVENT_EVERY:
+                    yield so_far
+                    last_event = time.monotonic()
+        except HTTPError as error:
+            if (
+                isinstance(error, HfHubHTTPError)
+                and error.response.status_code < 500
+                and error.response.status_code != 429
+            ):
+                raise
+            broken = error
+        failures = failures + 1 if part.is_file() and part.stat().st_size == have else 0
+        if failures > len(PAUSES):
+            raise broken or HTTPError("the hub sends nothing more")
+        if failures:
+            time.sleep(PAUSES[failures - 1])
+
+
+def _stream(url: str, part: Path, start: int) -> Iterator[int]:
+    """Append to `part` what the hub sends from byte `start` on; yields the bytes on disk."""
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    with http_stream_backoff("GET", url, headers=headers, timeout=TIMEOUT, max_retries=0) as response:
+        hf_raise_for_status(response)
+        with part.open("ab") as file:
+            if response.status_code != 206:
+                file.truncate(0)  # the whole file comes, though only its rest was asked for
+            for chunk in response.iter_bytes(CHUNK):
+                stopping.check()
+                file.write(chunk)
+                yield file.tell()
+
+
+def _check_digest(file: RemoteFile, part: Path) -> None:
+    if file.sha256 is None:
+        return
+    with part.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    if digest != file.sha256:
+        part.unlink()
+        raise ModelUnavailable(
+            f"{file.name} came damaged (its sha256 is not the hub's)", "run this again: that file is fetched anew"
+        )
+
+
+def _write_reference(store: Path, revision: str, commit: str) -> None:
+    """Note what a branch stood for, last of all: a half-fetched newer commit must not hide an older whole one."""
+    if revision != commit:
+        reference = store / "refs" / revision
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        reference.write_text(commit)
+
+
+# What went wrong, in words
+
+
+def _name(request: BaseRequest) -> str:
+    return request.entry.name if request.entry else request.asked
+
+
+@contextmanager
+def _in_words(request: BaseRequest) -> Iterator[None]:
+    """Raise what the hub's client raises as ModelUnavailable or DiskError, with what to do next."""
+    try:
+        yield
+    except (HTTPError, OSError, ValueError) as error:
+        raise _explain(error, request) from error
+
+
+def _explain(error: Exception, request: BaseRequest) -> DreamboothError:
+    repository = str(request.repository)
+    match error:
+        case OfflineModeIsEnabled():
+            return _not_here(request, "HF_HUB_OFFLINE is set")
+        case GatedRepoError():
+            page = f"{constants.ENDPOINT}/{repository}"
+            return ModelUnavailable(
+                f"{repository} is gated: its owner asks for consent first",
+                f"accept its licence at {page}, then run: hf auth login",
+            )
+        case RevisionNotFoundError():
+            return ModelUnavailable(
+                f"{repository} has no revision {request.revision}", "name another base: see `dreambooth models`"
+            )
+        case RepositoryNotFoundError() | DisabledRepoError():
+            return _gone(repository)
+        case HfHubHTTPError() if error.response.status_code in (401, 403, 404):
+            return _gone(repository)
+        case HfHubHTTPError():
+            return ModelUnavailable(
+                f"the hub can't serve {repository} now (it answers {error.response.status_code})",
+                "try again later; what came so far is kept",
+            )
+        case HTTPError():
+            return _not_here(request, f"the hub can't be reached ({str(error) or type(error).__name__})")
+        case HFValidationError():
+            return ModelUnavailable(f"{repository!r} can't be a hub repository's name", "write it as owner/name")
+        case OSError():
+            return _disk_error(error)
+    return ModelUnavailable(
+        f"what answers at {constants.ENDPOINT} is not the hub: {error}", "check the network and HF_ENDPOINT"
+    )
+
+
+def _gone(repository: str) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"the repository {repository} is gone or private",
+        "see `dreambooth models` for bases that are there; for a private one of yours run: hf auth login",
+    )
+
+
+def _not_here(request: BaseRequest, why: str) -> ModelUnavailable:
+    title = f"{request.entry.title} ({request.repository})" if request.entry else str(request.repository)
+    return ModelUnavailable(
+        f"{title} is not on this machine, and {why}",
+        f"with a connection, fetch it once: dreambooth models pull {_name(request)}",
+    )
+
+
+def _disk_error(error: OSError) -> DiskError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskError(
+            f"the disk of {hub_cache()} is full",
+            "make room, or set HF_HOME to a folder on a larger disk; what came so far is kept",
+        )
+    return DiskError(
+        f"{error.filename or hub_cache()} can't be written: {error.strerror or error}",
+        "check the folder, or set HF_HOME to another",
+    )

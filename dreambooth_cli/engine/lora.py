@@ -1,0 +1,43 @@
+"""LoRA (Hu et al. 2021): small trained matrices beside frozen attention weights. Layers, files and metadata are peft's and diffusers'."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from torch import nn
+
+from .draws import seed_of
+
+UNET_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
+TEXT_ENCODER_LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj"]
+
+
+def add_lora(module: nn.Module, name: str, *, rank: int, alpha: float, seed: int) -> None:
+    """Add LoRA layers to the attention of a UNet or text encoder: float32, trainable, drawn from (seed, name)."""
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # peft divides by the rank, a fraction is fine
+        init_lora_weights="gaussian",
+        target_modules=UNET_LAYERS if name == "unet" else TEXT_ENCODER_LAYERS,
+    )
+    # peft draws from the global generator: seed it for this moment only
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "lora", name))
+        module.add_adapter(config)  # type: ignore[operator]
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def save_lora(pipeline: type[Any], folder: Path, modules: Mapping[str, nn.Module], dtype: torch.dtype) -> None:
+    """Write `pytorch_lora_weights.safetensors`, rank and alpha in its header, so that `load_lora_weights` gives the same model."""
+    layers: dict[str, Any] = {}
+    for name, module in modules.items():
+        weights = {key: value.to(dtype) for key, value in get_peft_model_state_dict(module).items()}
+        layers[f"{name}_lora_layers"] = convert_state_dict_to_diffusers(weights)
+        layers[f"{name}_lora_adapter_metadata"] = module.peft_config["default"].to_dict()  # type: ignore[union-attr,index,operator]
+    pipeline.save_lora_weights(folder, **layers)

@@ -1,0 +1,100 @@
+"""The update of the weights after backward: clips, scales and steps, and hands out its state as flat names -> tensors.
+
+AdamW is torch's own; 8-bit AdamW is bitsandbytes' (an extra).
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from diffusers.optimization import get_scheduler
+from torch import Tensor, nn
+
+from ..errors import UsageError
+
+Parameters = Mapping[str, nn.Parameter]
+
+
+class Update:
+    """The optimizer of a run: parameters by name, in two groups with a learning rate each (UNet; text encoders)."""
+
+    def __init__(
+        self, groups: list[Parameters], *, kind: str, weight_decay: float, max_grad_norm: float, scaled: bool, device: torch.device
+    ) -> None:
+        """`kind` is adamw or adamw8bit; `scaled` turns the fp16 loss scaler on. Raises UsageError without bitsandbytes."""
+        self.names = {parameter: name for group in groups for name, parameter in group.items()}
+        self.max_grad_norm = max_grad_norm
+        self.optimizer = _make_optimizer(kind, [list(group.values()) for group in groups if group], weight_decay, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of `loss`, scaled where fp16 asks for it."""
+        self.scaler.scale(loss).backward()
+
+    def step(self, rates: Iterable[float]) -> None:
+        """One optimizer step with a learning rate for each group, then the gradients are let go."""
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=False):
+            group["lr"] = rate
+        if self.max_grad_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_([p for p in self.names if p.grad is not None], self.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything but the weights that the next step depends on, as `<parameter>.<slot>` and `scaler.<slot>`."""
+        flat = {
+            f"{self.names[parameter]}|{slot}": _as_tensor(value)
+            for parameter, slots in self.optimizer.state.items()
+            for slot, value in slots.items()
+        }
+        scaler = self.scaler.state_dict()
+        return flat | {f"scaler|{slot}": torch.tensor(float(value), dtype=torch.float64) for slot, value in scaler.items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take up a state that `state` gave."""
+        by_name = {name: parameter for parameter, name in self.names.items()}
+        scaler: dict[str, float | int] = {}
+        for key, value in state.items():
+            name, slot = key.rsplit("|", 1)
+            if name == "scaler":
+                scaler[slot] = int(value) if slot in ("_growth_tracker", "growth_interval") else float(value)
+                continue
+            parameter = by_name[name]
+            self.optimizer.state[parameter][slot] = _from_tensor(slot, value, parameter, self.optimizer)
+        if scaler:
+            self.scaler.load_state_dict(scaler)
+
+
+def rates_of(schedule: str, *, warmup_steps: int, steps: int) -> Any:
+    """The learning rate's factor as a function of the step (counted from 0), by diffusers' `get_scheduler`."""
+    # the factor is read off a schedule over one dummy weight, so the schedule itself has no state to save
+    dummy = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=1.0)
+    made = get_scheduler(schedule, dummy, num_warmup_steps=warmup_steps, num_training_steps=steps)
+    return made.lr_lambdas[0]
+
+
+def _make_optimizer(kind: str, groups: list[list[nn.Parameter]], weight_decay: float, device: torch.device) -> torch.optim.Optimizer:
+    sets = [{"params": group} for group in groups]
+    if kind == "adamw":
+        return torch.optim.AdamW(sets, lr=0.0, weight_decay=weight_decay, fused=device.type in ("cpu", "cuda"))
+    try:
+        from bitsandbytes.optim import AdamW8bit  # an extra: importing it costs seconds, so only where it is asked for
+    except ImportError as error:
+        raise UsageError("8-bit AdamW needs bitsandbytes", 'install it: pipx inject dreambooth-cli "bitsandbytes"') from error
+    made: torch.optim.Optimizer = AdamW8bit(sets, lr=0.0, weight_decay=weight_decay)
+    return made
+
+
+def _as_tensor(value: Any) -> Tensor:
+    return value.detach() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.int64)
+
+
+def _from_tensor(slot: str, value: Tensor, parameter: nn.Parameter, optimizer: torch.optim.Optimizer) -> Any:
+    """A saved slot in the form its optimizer keeps it: bitsandbytes counts steps in an int, torch in a CPU or device tensor."""
+    if slot == "step" and value.dtype == torch.int64:
+        return int(value)
+    if slot == "step":
+        return value.to(parameter.device if optimizer.defaults.get("fused") else "cpu").clone()
+    return value.to(parameter.device).clone()

@@ -1,0 +1,91 @@
+"""Class images: the frozen base model's own pictures of the class, made once and kept in a cache that projects share.
+
+The cache is keyed by content, so a changed prompt, base or size never reuses old images. How many are wanted is not in the
+key: 100 are the first 100 of 200. Image i has a seed of its own; images are made in batches of a fixed place (0-3, 4-7, ...),
+each kept whole or made again.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..errors import TrainingFailed
+from .draws import seed_of
+from .sampling import Drawing, draw, is_black, use_scheduler
+
+SAMPLER = "dpm++"
+ATTEMPTS = 5  # a seed that gives a black picture is replaced by another, this often
+
+
+def cache_key(*, base: str, prompt: str, drawing: Drawing, seed: int, precision: str) -> str:
+    """The name of the folder that holds these class images: a hash of all that shapes them."""
+    parts = {
+        "base": base,
+        "prompt": prompt,
+        "sampler": SAMPLER,
+        "steps": drawing.steps,
+        "guidance_scale": drawing.guidance_scale,
+        "size": [drawing.width, drawing.height],
+        "seed": seed,
+        "dtype": precision,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def class_image_paths(folder: Path, count: int) -> list[Path]:
+    """Where the first `count` class images of a cache folder lie, or will."""
+    return [folder / f"{index:06d}.png" for index in range(count)]
+
+
+def is_usable(path: Path) -> bool:
+    """Whether a class image is there, whole and not black."""
+    try:
+        with Image.open(path) as image:
+            return not is_black(image)
+    except (OSError, ValueError, SyntaxError):
+        return False
+
+
+def missing_batches(folder: Path, count: int, batch: int) -> list[list[int]]:
+    """The batches, as image numbers, of which an image under `count` is missing or can't be used."""
+    lacking = {index // batch for index, path in enumerate(class_image_paths(folder, count)) if not is_usable(path)}
+    return [list(range(place * batch, (place + 1) * batch)) for place in sorted(lacking)]
+
+
+def make_batch(pipe: Any, folder: Path, numbers: list[int], *, prompt: str, drawing: Drawing, seed: int) -> Iterator[Path]:
+    """Draw the class images of one batch, each written beside and renamed, and yield their paths.
+
+    A black picture is drawn again from another seed, never used. Raises TrainingFailed where every seed gives black.
+    """
+    own = pipe.scheduler
+    use_scheduler(pipe, SAMPLER)
+    try:
+        pictures = draw(pipe, [prompt] * len(numbers), [seed_of(seed, "class image", number, 0) for number in numbers], drawing)
+        pictures = [
+            picture if not is_black(picture) else _draw_again(pipe, number, prompt=prompt, drawing=drawing, seed=seed)
+            for number, picture in zip(numbers, pictures, strict=True)
+        ]
+    finally:
+        pipe.scheduler = own
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, picture in zip(numbers, pictures, strict=True):
+        path = folder / f"{number:06d}.png"
+        part = path.with_suffix(".part")
+        picture.save(part, format="PNG")
+        part.replace(path)
+        yield path
+
+
+def _draw_again(pipe: Any, number: int, *, prompt: str, drawing: Drawing, seed: int) -> Image.Image:
+    for attempt in range(1, ATTEMPTS + 1):
+        (picture,) = draw(pipe, [prompt], [seed_of(seed, "class image", number, attempt)], drawing)
+        if not is_black(picture):
+            return picture
+    raise TrainingFailed(
+        f"the base model draws only black class images for {prompt!r}",
+        "use --precision fp32 or bf16, or give your own class images with --class-data-dir",
+    )

@@ -1,0 +1,100 @@
+"""Prompts and seeds -> pictures: for samples, class images and `generate`.
+
+Picture i uses its own seed, so any one can be made again alone: the same noise whatever the batch, the pixels equal up to the
+rounding of the kernels, which differ by batch.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import diffusers
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .. import stopping
+from ..errors import UsageError
+
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddim": ("DDIMScheduler", {}),
+    "ddpm": ("DDPMScheduler", {}),
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler-a": ("EulerAncestralDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "lms": ("LMSDiscreteScheduler", {}),
+    "dpm++": ("DPMSolverMultistepScheduler", {}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+}
+BLACK = 8  # of 255: a picture with no channel of any pixel above this counts as black
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """How pictures are drawn: denoising steps, guidance scale, size in pixels."""
+
+    steps: int
+    guidance_scale: float
+    width: int
+    height: int
+
+
+def use_scheduler(pipe: Any, name: str) -> None:
+    """Give a pipeline another noise scheduler by name, with its own betas and prediction type; `auto` leaves it."""
+    if name == "auto":
+        return
+    kind, options = SCHEDULERS[name]
+    try:
+        pipe.scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config, **options)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"the scheduler {name} can't be used with this model: {error}", "try --scheduler dpm++") from error
+
+
+def draw(pipe: Any, prompts: list[str], seeds: list[int], drawing: Drawing, *, negative_prompt: str = "") -> list[Image.Image]:
+    """One picture for each prompt and seed, drawn as one batch.
+
+    Raises Interrupted between denoising steps where a signal has come.
+    """
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    latents = pipe(
+        prompt=prompts,
+        negative_prompt=[negative_prompt] * len(prompts) if negative_prompt else None,
+        num_inference_steps=drawing.steps,
+        guidance_scale=drawing.guidance_scale,
+        width=drawing.width,
+        height=drawing.height,
+        generator=generators,
+        output_type="latent",
+        callback_on_step_end=_stop_between_steps,
+    ).images
+    return decode(pipe, latents)
+
+
+def _stop_between_steps(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+    stopping.check()
+    return tensors
+
+
+@torch.no_grad()
+def decode(pipe: Any, latents: Tensor) -> list[Image.Image]:
+    """Latents [B, c, h, w] -> pictures. A VAE that overflows in half precision (SDXL's own does) decodes in float32."""
+    pixels = _decode(pipe.vae, latents)
+    if not pixels.isfinite().all() and pipe.vae.dtype != torch.float32:
+        pipe.vae.to(torch.float32)
+        pixels = _decode(pipe.vae, latents)
+    # what is still not finite becomes black, and `is_black` tells
+    pictures: list[Image.Image] = pipe.image_processor.postprocess(
+        torch.where(pixels.isfinite(), pixels, -1.0), output_type="pil", do_denormalize=[True] * len(pixels)
+    )
+    return pictures
+
+
+def _decode(vae: Any, latents: Tensor) -> Tensor:
+    with torch.autocast(latents.device.type, enabled=False):
+        pixels: Tensor = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
+    return pixels
+
+
+def is_black(image: Image.Image) -> bool:
+    """Whether a picture is black all over: a model that overflowed, or weights that are broken."""
+    return all(high <= BLACK for _, high in image.convert("RGB").getextrema())  # type: ignore[misc]

@@ -1,0 +1,55 @@
+"""The finished model: a diffusers folder (full) or a LoRA file, in the layout that other tools read too."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import diffusers
+import peft
+import torch
+import transformers
+
+from ..base import Base
+from .checkpoint import sync_folder
+from .loading import PIPELINES, bring_back, parts_of, text_encoders_of
+from .lora import save_lora
+
+
+def save_full(pipe: Any, base: Base, folder: Path, *, dtype: torch.dtype) -> None:
+    """Write a whole pipeline as a diffusers folder. The pipeline is moved to the CPU and to `dtype`: it is of no use after."""
+    pipe.to("cpu")
+    bring_back(pipe, base, dtype=dtype, device=torch.device("cpu"))
+    for part in parts_of(pipe).values():
+        part.to(dtype)
+    pipe.save_pretrained(folder, safe_serialization=True)
+    for name, encoder in text_encoders_of(pipe).items():
+        _save_text_encoder(encoder, folder / name)
+        # vocab.json and merges.txt beside tokenizer.json: readers older than transformers 5 know only those
+        tokenizer = getattr(pipe, name.replace("text_encoder", "tokenizer"))
+        tokenizer.backend_tokenizer.model.save(str(folder / name.replace("text_encoder", "tokenizer")))
+    sync_folder(folder)
+
+
+def _save_text_encoder(encoder: Any, folder: Path) -> None:
+    """Write a text encoder in the layout with `text_model.`, which every reader knows."""
+    if not hasattr(encoder, "text_model"):  # the flat class of transformers >= 5.6
+        nested = {f"text_model.{key}": value for key, value in encoder.state_dict().items()}
+        encoder.save_pretrained(folder, state_dict=nested)
+    # transformers opens an encoder in the dtype of its config, diffusers a UNet in float32: the two must agree
+    config = folder / "config.json"
+    values = json.loads(config.read_text()) | {"dtype": "float32"}
+    config.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def save_adapter(pipe: Any, base: Base, folder: Path, *, train_text_encoder: bool, dtype: torch.dtype) -> None:
+    """Write the LoRA layers as `pytorch_lora_weights.safetensors`, which `load_lora_weights` takes."""
+    modules = {"unet": pipe.unet, **(text_encoders_of(pipe) if train_text_encoder else {})}
+    save_lora(PIPELINES[base.facts.family], folder, modules, dtype)
+    sync_folder(folder)
+
+
+def library_versions() -> dict[str, str]:
+    """The versions that made a model, for its card."""
+    libraries = (torch, diffusers, transformers, peft, accelerate)
+    return {library.__name__: str(library.__version__) for library in libraries}

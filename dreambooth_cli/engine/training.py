@@ -1,0 +1,190 @@
+"""The loop, and the one thing here that has a life: `Training`.
+
+Traps of a generator loop, each measured: never `yield` inside `no_grad`, `autocast` or `accumulate`, the mode leaks into
+the caller; close the generator explicitly (`contextlib.closing`).
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ..errors import TrainingFailed
+from ..memory import Plan
+from ..settings import TrainSettings
+from .checkpoint import State
+from .draws import Draw
+from .ema import Average
+from .examples import Examples, draw_row
+from .family import Conditioning
+from .loading import text_encoders_of
+from .lora import add_lora
+from .objective import dreambooth_loss
+from .optimizers import Update, rates_of
+from .sampling import Drawing, draw
+from .stable_diffusion import StableDiffusion
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step, counted from 1. `loss` is the mean over its batches; `seconds` its wall time."""
+
+    number: int
+    loss: float
+    learning_rate: float
+    seconds: float
+
+
+class Training:
+    """A run under way: the networks, the optimizer, the step number."""
+
+    def __init__(
+        self, family: StableDiffusion, plan: Plan, settings: TrainSettings, *, instance: Examples, prior: Examples | None,
+        prompts: list[str], conditioning: Conditioning | None,
+    ) -> None:
+        """`prompts` are the instance prompt and, with a prior, the class prompt; `conditioning` holds their embeddings, a row
+        each, or is None where the text encoder is trained and they change with every step."""
+        self.family, self.plan, self.settings = family, plan, settings
+        self.instance, self.prior, self.prompts, self.conditioning = instance, prior, prompts, conditioning
+        self.device = instance.distribution.mean.device
+        self.step = 0
+        unet, text = make_trainable(family, plan, settings)
+        self.text_parameters = list(text.values())
+        self.trained = {**unet, **text}
+        self.update = Update(
+            [unet, text], kind=plan.optimizer, weight_decay=settings.weight_decay, max_grad_norm=settings.max_grad_norm,
+            scaled=plan.precision == "fp16", device=self.device,
+        )
+        self.rate = rates_of(settings.lr_schedule, warmup_steps=settings.warmup_steps, steps=settings.steps)
+        self.ema = Average(self.trained, settings.ema_decay) if settings.ema else None
+
+    def steps(self) -> Iterator[Step]:
+        """Train from the step reached to the last; a `Step` after each, when the state is whole.
+
+        Raises TrainingFailed where the loss is not finite: the weights are then still those of the step before.
+        """
+        while self.step < self.settings.steps:
+            began = time.perf_counter()
+            loss = self.train_step(self.step)
+            self.step += 1
+            yield Step(self.step, loss, self.plan.learning_rate * self.rate(self.step - 1), time.perf_counter() - began)
+
+    def train_step(self, step: int) -> float:
+        """One optimizer step over all batches of step `step` (from 0). Returns the mean loss."""
+        if self.settings.text_encoder_stop and step >= self.settings.text_encoder_stop:
+            for parameter in self.text_parameters:
+                parameter.requires_grad_(False)
+        batches = self.settings.gradient_accumulation
+        losses = []
+        for batch in range(batches):
+            loss = self.batch_loss(step, batch)
+            self.update.backward(loss / batches)
+            losses.append(loss.detach())
+        mean = float(torch.stack(losses).mean())
+        if mean != mean or mean in (float("inf"), float("-inf")):
+            raise TrainingFailed(f"the loss is not finite at step {step + 1}")
+        factor = self.rate(step)
+        self.update.step([self.plan.learning_rate * factor, self.plan.text_encoder_learning_rate * factor])
+        if self.ema:
+            self.ema.update(step)
+        return mean
+
+    def batch_loss(self, step: int, batch: int) -> Tensor:
+        """The DreamBooth loss of one batch: instance and class rows in one forward pass."""
+        draws, latents = self.draw_batch(step, batch)
+        instance_rows = self.settings.batch_size
+        timesteps = torch.tensor([draw.timestep for draw in draws], device=self.device)
+        noise = torch.stack([draw.noise for draw in draws]).to(self.device)
+        noisy = self.family.add_noise(latents, noise, timesteps)
+        with self.family.autocast(self.plan.precision):
+            rows = [0] * instance_rows + [1] * (len(draws) - instance_rows)
+            prediction = self.family.predict(noisy, timesteps, self.encode().rows(rows))
+        return dreambooth_loss(
+            prediction,
+            self.family.target(latents, noise, timesteps),
+            weights=self.family.loss_weights(timesteps, self.settings.snr_gamma),
+            instance_rows=instance_rows,
+            prior_loss_weight=self.settings.prior_loss_weight,
+        )
+
+    def draw_batch(self, step: int, batch: int) -> tuple[list[Draw], Tensor]:
+        """The draws of a batch's rows and their latents [rows, c, h, w], instance rows first."""
+        draws, latents = [], []
+        for kind, examples in (("instance", self.instance), ("class", self.prior)):
+            if examples is None:
+                continue
+            size = self.settings.batch_size
+            found = [
+                draw_row(
+                    self.family, seed=self.settings.seed, step=step, row=row, rows=size * self.settings.gradient_accumulation,
+                    kind=kind, count=len(examples), mirror=examples.mirrored is not None, shape=examples.distribution.mean.shape[1:],
+                )
+                for row in range(batch * size, (batch + 1) * size)
+            ]
+            draws += found
+            latents.append(examples.sample(self.family, found))
+        return draws, torch.cat(latents)
+
+    def encode(self) -> Conditioning:
+        """The embeddings of the prompts, a row each: kept ones, or the trained text encoder's of this very step."""
+        return self.conditioning if self.conditioning is not None else self.family.encode_prompts(self.prompts)
+
+    def draw(self, prompt: str, seed: int, drawing: Drawing) -> Image.Image:
+        """A sample picture with the weights as they stand (their average, where one is kept)."""
+        with self.family.autocast(self.plan.precision), self.ema.in_place() if self.ema else nullcontext():
+            return draw(self.family.pipe, [prompt], [seed], drawing)[0]
+
+    def take_average(self) -> None:
+        """At the end: let the average, where one is kept, be the weights."""
+        if self.ema:
+            self.ema.take()
+
+    def state(self) -> State:
+        """All that the next step depends on."""
+        weights = {name: parameter.detach() for name, parameter in self.trained.items()}
+        return State(self.step, weights, self.update.state(), self.ema.state() if self.ema else {})
+
+    def load(self, state: State) -> None:
+        """Go on from a checkpoint's state."""
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(state.weights[name])
+        self.update.load(state.optimizer)
+        if self.ema:
+            self.ema.load(state.ema)
+        self.step = state.step
+
+
+def make_trainable(family: StableDiffusion, plan: Plan, settings: TrainSettings) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Unfreeze, or add LoRA to, what the plan trains. Returns the trained parameters by name: the UNet's, the text encoders'."""
+    trained = {"unet": family.pipe.unet, **(text_encoders_of(family.pipe) if plan.train_text_encoder else {})}
+    found: dict[str, dict[str, nn.Parameter]] = {}
+    for name, module in trained.items():
+        if plan.method == "lora":
+            add_lora(module, name, rank=settings.rank, alpha=plan.alpha, seed=settings.seed)
+        else:
+            module.requires_grad_(True)
+        if plan.gradient_checkpointing:
+            checkpoint_gradients(name, module)
+        found[name] = {f"{name}.{key}": value for key, value in module.named_parameters() if value.requires_grad}
+    text = {key: value for name, group in found.items() if name != "unet" for key, value in group.items()}
+    return found["unet"], text
+
+
+def checkpoint_gradients(name: str, module: Any) -> None:
+    """Have a network compute its activations again in backward. Text encoders look at their mode: train, they have no dropout."""
+    if name == "unet":
+        module.enable_gradient_checkpointing()
+    else:
+        module.activation_checkpointing_enable()
+    module.train()
+
+
+def peak_memory_gb(device: torch.device) -> float | None:
+    """The most GPU memory that this process has held so far, in GB of 1e9 bytes; None on a CPU."""
+    return torch.cuda.max_memory_reserved(device) / 1e9 if device.type == "cuda" else None

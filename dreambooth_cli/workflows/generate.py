@@ -1,0 +1,145 @@
+"""`generate`: a fine-tuned model and a prompt -> pictures, each with what made it in its text chunks."""
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..base import Base, ask_for_base, read_facts
+from ..card import Card, read_card
+from ..engine.hub import obtain
+from ..engine.loading import DTYPES, find_device, load_family, load_lora
+from ..engine.sampling import Drawing, draw, is_black, use_scheduler
+from ..errors import ModelUnavailable, UsageError
+from ..events import Event, Events, GridSaved, ImageSaved, Noted, PhaseStarted, Warned
+from ..gpu import find_gpu
+from ..memory import inference_precision
+from ..photos.picture import make_grid, save_new, stem_of
+from ..prompts import PLACEHOLDER, fill, prompt_remarks
+from ..settings import GenerateSettings
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is drawn with: a model's folder or LoRA file, its card if it has one, and the base of a LoRA as the user named it."""
+
+    path: Path
+    base: str | None = None
+
+
+def generate(
+    source: Source, prompt: str, settings: GenerateSettings, *, identifier: str | None, output_dir: Path, grid: bool
+) -> Events:
+    """Draw pictures of a prompt. Raises UsageError, ModelUnavailable, ProjectError."""
+    folder = model_folder(source.path)
+    card = read_card(folder) if folder.is_dir() else None
+    text = yield from fill_prompt(prompt, card, identifier)
+    seed = settings.seed
+    if seed == "auto":
+        seed = secrets.randbelow(2**31)
+        yield Noted(message=f"seed {seed} (give --seed {seed} to draw these again)")
+    base: Base = yield from find_model(folder, card, source.base)
+    yield PhaseStarted(name="loading the model")
+    pipe = load_pipeline(base, None if folder == base.path else folder, settings.scheduler)
+    size = card.resolution if card else base.facts.resolution
+    drawing = Drawing(
+        steps=settings.steps,
+        guidance_scale=settings.guidance_scale,
+        width=size if settings.width == "auto" else settings.width,
+        height=size if settings.height == "auto" else settings.height,
+    )
+    yield PhaseStarted(name="drawing", total=settings.num_images, unit="images")
+    record = describe(source.path, text, settings, drawing, pipe)
+    pictures = []
+    for seeds in batches_of(list(range(seed, seed + settings.num_images)), settings.batch_size):
+        drawn = draw(pipe, [text] * len(seeds), seeds, drawing, negative_prompt=settings.negative_prompt)
+        for number, picture in zip(seeds, drawn, strict=True):
+            path = save_new(picture, output_dir, stem_of(text, number), record | {"seed": str(number)})
+            pictures.append(picture)
+            yield ImageSaved(path=path, seed=number, prompt=text)
+            if is_black(picture):
+                yield Warned(message=f"{path.name} is black: the model gave numbers that are not finite or far too dark; "
+                                     "try --scheduler ddim or another seed, and look whether its training went wrong")
+    if grid:
+        yield GridSaved(path=save_new(make_grid(pictures), output_dir, f"grid-{stem_of(text, seed)}", record | {"seed": str(seed)}))
+
+
+def model_folder(path: Path) -> Path:
+    """The model that a path means: one of our run folders, a model's folder or a LoRA file. Raises ModelUnavailable."""
+    if (path / "plan.json").is_file():
+        if not (path / "model").is_dir():
+            raise ModelUnavailable(f"the run {path} has no finished model", "run its train command again to finish it")
+        return path / "model"
+    if not path.exists():
+        raise ModelUnavailable(f"there is no model at {path}", "name a model's folder: --model-path ./output, or a project")
+    return path
+
+
+def fill_prompt(prompt: str, card: Card | None, identifier: str | None) -> Iterator[Event]:
+    """The prompt with its identifier; what looks forgotten is said. Raises UsageError where nobody knows the identifier."""
+    word = identifier or (card.identifier if card else None)
+    if word is None:
+        if PLACEHOLDER in prompt:
+            raise UsageError(f"the model has no card, so {PLACEHOLDER} stands for nothing", "name the word: --identifier sks")
+        return prompt
+    for remark in prompt_remarks(prompt, word, card.class_prompt if card else None):
+        yield Noted(message=remark)
+    return fill(prompt, word)
+
+
+def find_model(folder: Path, card: Card | None, base: str | None) -> Iterator[Event]:
+    """The base that is loaded: the folder itself where it is a whole model, else the base of the LoRA. Returns it."""
+    if (folder / "model_index.json").is_file():
+        return Base(name=folder.name, path=folder, repository=None, identity="", facts=read_facts(folder))
+    if folder.is_dir() and not (folder / LORA_FILE).is_file():
+        raise ModelUnavailable(
+            f"{folder} holds neither a diffusers model nor {LORA_FILE}", "name the folder that `dreambooth train` wrote"
+        )
+    if base is None and card is None:
+        raise UsageError(f"{folder} is a LoRA without a card: which base is it for?", "name it: --model sd15")
+    if base is not None:
+        return (yield from obtain(ask_for_base(base)))
+    return (yield from obtain_recorded(card.base if card else {}))
+
+
+def obtain_recorded(record: dict[str, Any]) -> Iterator[Event]:
+    """The base that a card names, in the revision that it was trained on."""
+    request = ask_for_base(str(record.get("path") or record.get("repository")))
+    if request.repository is not None:
+        request = replace(request, revision=str(record.get("identity") or request.revision))
+    found: Base = yield from obtain(request)
+    if found.identity != record.get("identity"):
+        yield Warned(message=f"{found.name} is not the base that this LoRA was trained on: its files have changed since")
+    return found
+
+
+def load_pipeline(base: Base, lora: Path | None, scheduler: str) -> Any:
+    """A pipeline on the best device here, ready to draw, in half precision where the GPU has it."""
+    device, precision = inference_precision(find_gpu())
+    family = load_family(base, dtype=DTYPES[precision], device=find_device(device))
+    if lora is not None:
+        load_lora(family.pipe, lora)
+    use_scheduler(family.pipe, scheduler)
+    return family.pipe
+
+
+def batches_of(seeds: list[int], size: int) -> list[list[int]]:
+    """Seeds in batches of `size`."""
+    return [seeds[start : start + size] for start in range(0, len(seeds), size)]
+
+
+def describe(model: Path, prompt: str, settings: GenerateSettings, drawing: Drawing, pipe: Any) -> dict[str, str]:
+    """What goes into a picture's text chunks."""
+    return {
+        "prompt": prompt,
+        "negative_prompt": settings.negative_prompt,
+        "model": model.name,
+        "steps": str(drawing.steps),
+        "guidance_scale": str(drawing.guidance_scale),
+        "size": f"{drawing.width}x{drawing.height}",
+        "scheduler": type(pipe.scheduler).__name__,
+        "Software": "dreambooth",
+    }

@@ -1,0 +1,40 @@
+"""What a run would do and take, before anything is done: no torch, nothing written."""
+
+from importlib.util import find_spec
+
+from ..base import BaseFacts, BaseRequest, ask_for_base, find_cached, read_facts
+from ..errors import ModelUnavailable
+from ..gpu import Gpu
+from ..memory import Plan, facts_of, make_plan
+from ..settings import PrepSettings, TrainSettings
+
+
+def known_facts(request: BaseRequest) -> BaseFacts | None:
+    """What is known of a base without fetching it: read from disk, or the catalogue's entry; else None."""
+    path = request.path or find_cached(request)
+    if path is not None:
+        return read_facts(path)
+    return facts_of(request.entry) if request.entry else None
+
+
+def choose_resolution(prep: PrepSettings, facts: BaseFacts) -> int:
+    """The side of the training pictures in pixels: what was asked, else what the base was made for."""
+    return facts.resolution if prep.resolution == "auto" else prep.resolution
+
+
+def plan_run(model: str, prep: PrepSettings, train: TrainSettings, *, gpu: Gpu | None) -> Plan:
+    """The plan of a run as it would be made now. Raises ModelUnavailable where nothing is known of the base yet."""
+    request = ask_for_base(model)
+    facts = known_facts(request)
+    if facts is None:
+        raise ModelUnavailable(
+            f"nothing is known of {model} before it is fetched", f"fetch it first: dreambooth models pull {model}"
+        )
+    return plan_with(facts, request, prep, train, gpu=gpu)
+
+
+def plan_with(facts: BaseFacts, request: BaseRequest, prep: PrepSettings, train: TrainSettings, *, gpu: Gpu | None) -> Plan:
+    """The plan of a run on a base whose facts are known."""
+    has_8bit = find_spec("bitsandbytes") is not None
+    name = request.entry.name if request.entry else request.asked
+    return make_plan(facts, train, resolution=choose_resolution(prep, facts), gpu=gpu, has_8bit=has_8bit, name=name)

@@ -1,0 +1,106 @@
+"""Class images: keyed by content, made once, black ones made again."""
+
+import pytest
+import torch
+from PIL import Image
+
+from dreambooth_cli.engine.loading import load_family
+from dreambooth_cli.engine.prior import cache_key, class_image_paths, is_usable, make_batch, missing_batches
+from dreambooth_cli.engine.sampling import Drawing, is_black
+from dreambooth_cli.errors import TrainingFailed
+from tests.engine.plans import base_of
+
+DRAWING = Drawing(steps=2, guidance_scale=7.5, width=64, height=64)
+ASKED = {"base": "abc", "prompt": "a dog", "drawing": DRAWING, "seed": 0, "precision": "fp32"}
+
+
+@pytest.fixture
+def pipe(sd1):
+    return load_family(base_of(sd1), dtype=torch.float32, device=torch.device("cpu")).pipe
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"base": "abd"}, {"prompt": "a cat"}, {"seed": 1}, {"precision": "bf16"},
+        {"drawing": Drawing(steps=3, guidance_scale=7.5, width=64, height=64)},
+        {"drawing": Drawing(steps=2, guidance_scale=7.0, width=64, height=64)},
+        {"drawing": Drawing(steps=2, guidance_scale=7.5, width=72, height=64)},
+    ],
+)
+def test_whatever_shapes_an_image_is_in_its_key(change):
+    assert cache_key(**ASKED) == cache_key(**ASKED)
+    assert cache_key(**(ASKED | change)) != cache_key(**ASKED)
+
+
+def make(pipe, folder, numbers):
+    return list(make_batch(pipe, folder, numbers, prompt="a dog", drawing=DRAWING, seed=0))
+
+
+def test_the_first_of_many_are_the_few(pipe, tmp_path):
+    """Image i is the same however many are wanted, because batches have a fixed place."""
+    for numbers in missing_batches(tmp_path / "few", 2, 2):
+        make(pipe, tmp_path / "few", numbers)
+    for numbers in missing_batches(tmp_path / "many", 5, 2):
+        make(pipe, tmp_path / "many", numbers)
+    few, many = class_image_paths(tmp_path / "few", 2), class_image_paths(tmp_path / "many", 6)
+    assert [path.read_bytes() for path in few] == [path.read_bytes() for path in many[:2]]
+    assert len({path.read_bytes() for path in many}) == 6
+    assert missing_batches(tmp_path / "many", 6, 2) == []
+
+
+def test_a_broken_or_missing_image_brings_its_whole_batch_back(pipe, tmp_path):
+    make(pipe, tmp_path, [0, 1])
+    make(pipe, tmp_path, [2, 3])
+    before = [path.read_bytes() for path in class_image_paths(tmp_path, 4)]
+    (tmp_path / "000001.png").write_bytes(before[1][:100])
+    (tmp_path / "000002.png").unlink()
+    assert missing_batches(tmp_path, 4, 2) == [[0, 1], [2, 3]]
+    for numbers in missing_batches(tmp_path, 4, 2):
+        make(pipe, tmp_path, numbers)
+    assert [path.read_bytes() for path in class_image_paths(tmp_path, 4)] == before
+
+
+def test_a_black_image_in_the_cache_is_not_usable(tmp_path):
+    Image.new("RGB", (8, 8), (3, 3, 3)).save(tmp_path / "a.png")
+    Image.new("RGB", (8, 8), (3, 90, 3)).save(tmp_path / "b.png")
+    assert not is_usable(tmp_path / "a.png")
+    assert is_usable(tmp_path / "b.png")
+
+
+def darken(pipe, bias):
+    """A VAE whose pictures are black where its numbers stay under -`bias`."""
+    with torch.no_grad():
+        pipe.vae.decoder.conv_out.bias.fill_(bias)
+
+
+def test_a_black_picture_is_drawn_again_from_another_seed(pipe, tmp_path):
+    """The decoder is darkened until the first seed's picture is black and other seeds' are not."""
+    brightest = []
+    for number in range(6):
+        (path,) = make(pipe, tmp_path / "bright", [number])
+        with Image.open(path) as image:
+            brightest.append(max(high for _, high in image.getextrema()))
+    darkest = min(range(6), key=lambda number: brightest[number])
+    spread = pipe.vae.decoder.conv_out.bias.detach().clone()
+    pipe.vae.decoder.conv_out.bias.data -= (brightest[darkest] - 4) / 127.5
+    (path,) = make(pipe, tmp_path / "dark", [darkest])
+    assert is_usable(path)
+    pipe.vae.decoder.conv_out.bias.data.copy_(spread)
+
+
+def test_nothing_but_black_is_an_error_that_says_what_to_do(pipe, tmp_path):
+    darken(pipe, -50.0)
+    with pytest.raises(TrainingFailed) as caught:
+        make(pipe, tmp_path, [0])
+    assert caught.value.exit_code == 7
+    assert "--class-data-dir" in caught.value.hint
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_that_are_not_finite_are_black_and_never_used(pipe, tmp_path):
+    with torch.no_grad():
+        pipe.unet.conv_out.weight.fill_(float("nan"))
+    with pytest.raises(TrainingFailed):
+        make(pipe, tmp_path, [0])
+    assert is_black(Image.new("RGB", (4, 4)))

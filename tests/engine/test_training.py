@@ -1,0 +1,126 @@
+"""It learns, it stops where it should, and it goes on to the bit."""
+
+import pytest
+import torch
+
+from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
+from dreambooth_cli.engine.loading import load_family
+from dreambooth_cli.engine.training import Training
+from dreambooth_cli.errors import TrainingFailed
+from dreambooth_cli.settings import TrainSettings
+from tests import small_models
+from tests.engine.plans import base_of, plan_for
+
+PROMPTS = ["a photo of a sks dog", "a photo of a dog"]
+
+
+def start(folder, settings, plan, pictures, *, prior=True):
+    """A run on the pictures of a folder, which serve as class images too."""
+    family = load_family(base_of(folder), dtype=torch.float32, device=torch.device("cpu"))
+    examples = Examples(stack(list(encode_pictures(family, sorted(pictures.iterdir())))))
+    conditioning = None if plan.train_text_encoder else family.encode_frozen(PROMPTS)
+    return Training(
+        family, plan, settings, instance=examples, prior=examples if prior else None, prompts=PROMPTS, conditioning=conditioning
+    )
+
+
+@pytest.fixture
+def squares(photos, tmp_path):
+    """The photos as 64 x 64 pictures."""
+    from PIL import Image
+
+    folder = tmp_path / "squares"
+    folder.mkdir()
+    for path in sorted(photos.iterdir()):
+        with Image.open(path) as image:
+            image.convert("RGB").resize((64, 64)).save(folder / f"{path.stem}.png")
+    return folder
+
+
+VARIANTS = {
+    "full": ({}, {}),
+    "text encoder": ({"train_text_encoder": True}, {"text_encoder_stop": 4}),
+    "lora": ({"method": "lora", "train_text_encoder": True}, {"rank": 4}),
+    "bf16 checkpointing": ({"precision": "bf16", "gradient_checkpointing": True}, {}),
+    "fp16 scaler clipping": ({"precision": "fp16"}, {"max_grad_norm": 1.0}),
+    "ema accumulation cosine": ({}, {"ema": True, "gradient_accumulation": 2, "lr_schedule": "cosine", "warmup_steps": 2}),
+    "8 bit": ({"optimizer": "adamw8bit"}, {}),
+}
+
+
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_three_and_three_are_six(variant, sd1, squares):
+    """Weights, optimizer state and average after a resume in a fresh object: equal to the bit."""
+    if variant == "8 bit":
+        pytest.importorskip("bitsandbytes", reason="the 8bit extra is not installed")
+    changes, options = VARIANTS[variant]
+    plan, settings = plan_for(**changes), TrainSettings(steps=6, **options)
+    whole = start(sd1, settings, plan, squares)
+    losses = [step.loss for step in whole.steps()]
+    half = start(sd1, settings, plan, squares)
+    steps = half.steps()
+    first = [next(steps).loss for _ in range(3)]
+    state = half.state()
+    later = start(sd1, settings, plan, squares)
+    later.load(state)
+    assert first + [step.loss for step in later.steps()] == losses
+    for kind in ("weights", "optimizer", "ema"):
+        ours, theirs = getattr(later.state(), kind), getattr(whole.state(), kind)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_what_is_trained_moves_and_what_is_not_stays(sd1, squares):
+    frozen = start(sd1, TrainSettings(steps=2), plan_for(), squares)
+    text = {name: value.clone() for name, value in frozen.family.pipe.text_encoder.state_dict().items()}
+    before = {name: value.clone() for name, value in frozen.state().weights.items()}
+    list(frozen.steps())
+    assert all(torch.equal(value, text[name]) for name, value in frozen.family.pipe.text_encoder.state_dict().items())
+    assert sum(not torch.equal(value, before[name]) for name, value in frozen.state().weights.items()) > 0.9 * len(before)
+
+
+def test_the_text_encoder_stops_where_it_is_told(sd1, squares):
+    training = start(sd1, TrainSettings(steps=5, text_encoder_stop=2), plan_for(train_text_encoder=True), squares)
+    steps = training.steps()
+    next(steps), next(steps)
+    before = {name: value.clone() for name, value in training.state().weights.items()}
+    list(steps)
+    after = training.state().weights
+    assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("text_encoder"))
+    assert not all(torch.equal(after[name], before[name]) for name in before if name.startswith("unet"))
+
+
+def test_two_batches_of_one_are_one_batch_of_two(sd1, squares):
+    """Accumulation: the same draws, the same gradient up to the rounding of another split."""
+    one = start(sd1, TrainSettings(steps=1, batch_size=2), plan_for(), squares)
+    two = start(sd1, TrainSettings(steps=1, gradient_accumulation=2), plan_for(), squares)
+    assert next(one.steps()).loss == pytest.approx(next(two.steps()).loss, rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(sd1, squares):
+    training = start(sd1, TrainSettings(steps=50), plan_for(learning_rate=1e30), squares)
+    weights = None
+    with pytest.raises(TrainingFailed) as caught:
+        for _ in training.steps():
+            weights = {name: value.clone() for name, value in training.state().weights.items()}
+    assert caught.value.exit_code == 7
+    assert "not finite at step" in caught.value.message
+    assert weights is not None
+    assert all(torch.equal(value, weights[name]) or value.isnan().any() for name, value in training.state().weights.items())
+
+
+def fixed_loss(training):
+    """The loss at a fixed set of noises and timesteps, which no step of the run has drawn."""
+    with torch.no_grad():
+        return sum(float(training.batch_loss(step, 0)) for step in range(10_000, 10_016)) / 16
+
+
+def test_it_learns(tmp_path, squares):
+    """A base of about 10 M random weights, 200 steps on five photos at 5e-4, a rate for training from nothing: the loss at
+    fixed noises and timesteps at least halves."""
+    folder = small_models.build("sd1", tmp_path / "base", width=112)
+    settings = TrainSettings(steps=200, lr_schedule="constant_with_warmup", warmup_steps=20)
+    training = start(folder, settings, plan_for(learning_rate=5e-4), squares, prior=False)
+    before = fixed_loss(training)
+    list(training.steps())
+    assert fixed_loss(training) <= before / 2
