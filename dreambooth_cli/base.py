@@ -8,10 +8,13 @@ import json
 import math
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import filelock
 
 from .catalog import CatalogEntry, FamilyName, find_entry, nearest_name
 from .errors import ModelUnavailable
@@ -70,7 +73,7 @@ def ask_for_base(model: str) -> BaseRequest:
     """
     path = Path(model).expanduser()
     entry = find_entry(model)
-    if entry is None and path.exists():
+    if entry is None and model and path.exists():
         return BaseRequest(model, path.resolve(), None, "", None)
     if entry is not None:
         return BaseRequest(model, None, entry.repository, entry.revision, entry)
@@ -90,6 +93,24 @@ def hub_cache() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")).expanduser()
 
 
+@contextmanager
+def lock_downloads(repository: str) -> Iterator[None]:
+    """Hold a repository's downloads, so that two processes never write to one half-fetched file. Raises ModelUnavailable."""
+    path = hub_cache() / ".locks" / ("models--" + repository.replace("/", "--")) / "dreambooth.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path, blocking=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise ModelUnavailable(
+            f"another process is fetching {repository}", "wait for it, then run this again"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def find_snapshot(repository: str, revision: str) -> Path | None:
     """The folder of a hub repository's revision in the hub's cache, or None."""
     folder = hub_cache() / ("models--" + repository.replace("/", "--"))
@@ -100,11 +121,17 @@ def find_snapshot(repository: str, revision: str) -> Path | None:
 
 
 def find_cached(request: BaseRequest) -> Path | None:
-    """The folder of a requested hub base where it lies whole in the hub's cache, or None."""
+    """The folder of a requested hub base where it lies whole in the hub's cache, or None.
+
+    The same revision from a repository that is gone by now, but was fetched when it was there, serves as well.
+    """
     if request.repository is None:
         return None
-    snapshot = find_snapshot(request.repository, request.revision)
-    return snapshot if snapshot and not missing_parts(snapshot) else None
+    for repository in (request.repository, *(request.entry.aliases if request.entry else ())):
+        snapshot = find_snapshot(repository, request.revision)
+        if snapshot and not missing_parts(snapshot):
+            return snapshot
+    return None
 
 
 def missing_parts(folder: Path) -> list[str]:
@@ -116,11 +143,20 @@ def missing_parts(folder: Path) -> list[str]:
             missing.append(f"{part}/config.json")
         if not weight_files(folder / part):
             missing.append(f"{part}/*.safetensors")
+        missing += [f"{part}/{shard}" for shard in _shards(folder / part) if not (folder / part / shard).is_file()]
     for part in text_encoder_parts(folder):
         tokenizer = folder / part.replace("text_encoder", "tokenizer")
-        if not (tokenizer / "vocab.json").is_file() and not (tokenizer / "tokenizer.json").is_file():
-            missing.append(f"{tokenizer.name}/vocab.json")
+        if not (tokenizer / "tokenizer.json").is_file():
+            missing += [
+                f"{tokenizer.name}/{name}" for name in ("vocab.json", "merges.txt") if not (tokenizer / name).is_file()
+            ]
     return missing
+
+
+def _shards(folder: Path) -> list[str]:
+    """The files that a part's index names, where its weights are split over several."""
+    indexes = [file for file in folder.glob("*.safetensors.index.json") if ".fp16" not in file.name]
+    return sorted({name for index in indexes for name in read_json(index).get("weight_map", {}).values()})
 
 
 def text_encoder_parts(folder: Path) -> list[str]:
@@ -198,8 +234,10 @@ def _facts_of_folder(folder: Path) -> BaseFacts:
     vae = read_json(folder / "vae" / "config.json")
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     factor = 2 ** (len(vae.get("block_out_channels", (0,) * 4)) - 1)
-    counts = {part: sum(count_parameters(read_header(file)) for file in weight_files(folder / part))
-              for part in ("unet", "vae", *text_encoder_parts(folder))}
+    counts = {
+        part: sum(count_parameters(read_header(file)) for file in weight_files(folder / part))
+        for part in ("unet", "vae", *text_encoder_parts(folder))
+    }
     return BaseFacts(
         family="sdxl" if unet.get("addition_embed_type") == "text_time" else "sd",
         prediction_type=scheduler.get("prediction_type", "epsilon"),
@@ -235,9 +273,15 @@ def _facts_of_file(path: Path) -> BaseFacts:
             "convert it to safetensors first (for example with diffusers: from_single_file on a machine you can spare)",
         )
     header = read_header(path)
-    widths = [tensor["shape"][1] for name, tensor in header.items() if name.startswith(SINGLE_FILE_UNET) and name.endswith(CROSS_ATTENTION)]
+    widths = [
+        tensor["shape"][1]
+        for name, tensor in header.items()
+        if name.startswith(SINGLE_FILE_UNET) and name.endswith(CROSS_ATTENTION)
+    ]
     if not widths:
-        raise ModelUnavailable(f"{path} is no Stable Diffusion checkpoint: it holds no UNet", "name a base model, not a LoRA or a VAE")
+        raise ModelUnavailable(
+            f"{path} is no Stable Diffusion checkpoint: it holds no UNet", "name a base model, not a LoRA or a VAE"
+        )
     family: FamilyName = "sdxl" if any(name.startswith("conditioner.embedders.1.") for name in header) else "sd"
     is_sd2 = family == "sd" and any(name.startswith("cond_stage_model.model.") for name in header)
     prediction = (header.get("__metadata__") or {}).get("modelspec.prediction_type", "")
@@ -254,12 +298,20 @@ def _facts_of_file(path: Path) -> BaseFacts:
 
 def identify(path: Path) -> str:
     """`sha256:...` over the weights and configs of a local base; remembered by size and time, so that it is read once."""
-    files = [path] if path.is_file() else sorted(
-        file for file in path.rglob("*") if file.is_file() and file.suffix in (".safetensors", ".json", ".txt")
+    files = (
+        [path]
+        if path.is_file()
+        else sorted(
+            file for file in path.rglob("*") if file.is_file() and file.suffix in (".safetensors", ".json", ".txt")
+        )
     )
     total = hashlib.sha256()
     for file in files:
-        total.update(f"{file.relative_to(path.parent)}\0{_file_digest(file)}\n".encode() if path.is_dir() else _file_digest(file).encode())
+        total.update(
+            f"{file.relative_to(path.parent)}\0{_file_digest(file)}\n".encode()
+            if path.is_dir()
+            else _file_digest(file).encode()
+        )
     return "sha256:" + total.hexdigest()
 
 

@@ -45,7 +45,11 @@ def read_card(folder: Path) -> Card | None:
     try:
         values = read_json(path)
         card = Card(**{item.name: values[item.name] for item in fields(Card)})
-        if not isinstance(card.identifier, str) or not isinstance(card.base, dict) or not isinstance(card.resolution, int):
+        if (
+            not isinstance(card.identifier, str)
+            or not isinstance(card.base, dict)
+            or not isinstance(card.resolution, int)
+        ):
             raise TypeError("a value has the wrong type")
     except (DreamboothError, KeyError, TypeError) as error:
         raise ProjectError(f"the card {path} can't be read: {error}", "train again, or restore that file") from error

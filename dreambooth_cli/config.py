@@ -45,9 +45,13 @@ def read_config(path: Path) -> dict[str, dict[str, Any]]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProjectError(f"{path} is not valid TOML: {error}", "mend that line, or remove the file and run init") from error
+        raise ProjectError(
+            f"{path} is not valid TOML: {error}", "mend that line, or remove the file and run init"
+        ) from error
     except OSError as error:
-        raise ProjectError(f"{path} can't be read: {error.strerror}", "check the project with `dreambooth projects`") from error
+        raise ProjectError(
+            f"{path} can't be read: {error.strerror}", "check the project with `dreambooth projects`"
+        ) from error
     for name, section in document.items():
         if name not in SECTIONS:
             raise ProjectError(f"{path}: there is no section [{name}]", f"the sections are: {', '.join(SECTIONS)}")
@@ -92,6 +96,10 @@ def _template() -> tomlkit.TOMLDocument:
         lines += ["", f"# {(owner.__doc__ or '').strip()}", f"[{section}]"]
         for item in fields(owner):
             default = item.default
-            shown = "..." if default is None else tomlkit.item(str(default) if isinstance(default, Path) else default).as_string()
+            shown = (
+                "..."
+                if default is None
+                else tomlkit.item(str(default) if isinstance(default, Path) else default).as_string()
+            )
             lines += [f"# {item.metadata['help']}", f"# {item.name} = {shown}"]
     return tomlkit.parse("\n".join(lines) + "\n")

@@ -1,9 +1,9 @@
 """Facts that a workflow yields while it runs. The CLI draws them, `--json` prints them, a test reads them."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +13,10 @@ class Event:
     event: ClassVar[str] = "event"
 
 
-Events = Iterator[Event]
+R = TypeVar("R")
+Events = Generator[Event, None, None]
+# a part of a workflow that yields events and hands its caller a result: `result = yield from part()`
+Yielding = Generator[Event, None, R]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +101,7 @@ class RunOpened(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class BytesFetched(Event):
-    """A download has come this far."""
+    """A download has come this far. `file` is the one under way, `done` and `total` are bytes of the whole download."""
 
     event: ClassVar[str] = "download"
     file: str

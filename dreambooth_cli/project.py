@@ -1,7 +1,7 @@
 """Projects and runs: every path, their names, how they are made, found and locked.
 
-    projects/my-dog/
-      project.toml  photos/  prepared/  runs/1/  images/
+projects/my-dog/
+  project.toml  photos/  prepared/  runs/1/  images/
 """
 
 import hashlib
@@ -28,7 +28,9 @@ RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt
 
 def home_folder() -> Path:
     """The per-user data directory; `DREAMBOOTH_HOME` moves it."""
-    return Path(os.environ.get("DREAMBOOTH_HOME") or platformdirs.user_data_dir("dreambooth", appauthor=False)).expanduser()
+    return Path(
+        os.environ.get("DREAMBOOTH_HOME") or platformdirs.user_data_dir("dreambooth", appauthor=False)
+    ).expanduser()
 
 
 def cache_folder() -> Path:
@@ -81,7 +83,9 @@ class Project:
     def runs(self) -> list["Run"]:
         """Its runs, oldest first."""
         folder = self.path / "runs"
-        numbers = sorted(int(child.name) for child in folder.glob("*") if child.name.isdigit()) if folder.is_dir() else []
+        numbers = (
+            sorted(int(child.name) for child in folder.glob("*") if child.name.isdigit()) if folder.is_dir() else []
+        )
         return [Run(folder / str(number)) for number in numbers]
 
     def find_run(self, digest: str) -> "Run | None":
@@ -100,7 +104,9 @@ class Project:
         finished = [run for run in self.runs() if run.is_finished]
         if number is None:
             if not finished:
-                raise ProjectError(f"project {self.name} has no finished run", f"train it: dreambooth train {self.name}")
+                raise ProjectError(
+                    f"project {self.name} has no finished run", f"train it: dreambooth train {self.name}"
+                )
             return finished[-1]
         for run in finished:
             if run.number == number:
@@ -202,7 +208,8 @@ def check_name(name: str) -> str:
     """A project's name as it may be used for a folder. Raises ProjectError."""
     if not NAME.fullmatch(name) or name.lower().split(".")[0] in RESERVED or name.endswith("."):
         raise ProjectError(
-            f"{name!r} can't be a project's name", "use letters, digits, dots and dashes, beginning with a letter or digit"
+            f"{name!r} can't be a project's name",
+            "use letters, digits, dots and dashes, beginning with a letter or digit",
         )
     return name
 
@@ -223,7 +230,11 @@ def free_name(wanted: str) -> str:
 def list_projects() -> list[Project]:
     """All projects, by name."""
     folder = projects_folder()
-    return [Project(child) for child in sorted(folder.iterdir()) if (child / "project.toml").is_file()] if folder.is_dir() else []
+    return (
+        [Project(child) for child in sorted(folder.iterdir()) if (child / "project.toml").is_file()]
+        if folder.is_dir()
+        else []
+    )
 
 
 def open_project(name: str) -> Project:
@@ -255,7 +266,14 @@ def find_project(photos: Path, noun: str) -> Project | None:
     return None
 
 
-def run_digest(*, asked: Mapping[str, Any], photos: Mapping[str, str], class_photos: Mapping[str, str], base: str) -> str:
+def run_digest(
+    *, asked: Mapping[str, Any], photos: Mapping[str, str], class_photos: Mapping[str, str], base: str
+) -> str:
     """The name of what shapes a run's weights: settings as asked, sha256 of each prepared photo and own class image, the base."""
-    parts = {"asked": dict(asked), "photos": sorted(photos.values()), "class_photos": sorted(class_photos.values()), "base": base}
+    parts = {
+        "asked": dict(asked),
+        "photos": sorted(photos.values()),
+        "class_photos": sorted(class_photos.values()),
+        "base": base,
+    }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

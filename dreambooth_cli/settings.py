@@ -16,15 +16,13 @@ from .errors import UsageError
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
 
-Schedule = Literal[
-    "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
-]
-Scheduler = Literal["auto", "ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "lms", "dpm++", "unipc"]
+Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
+Scheduler = Literal["auto", "ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "dpm++", "unipc"]
 
 
 def setting(
     default: Any,
-    help: str,  # noqa: A002 - the word that Typer and argparse use
+    help: str,
     *,
     ask: str | None = None,
     at_least: float | None = None,
@@ -87,7 +85,7 @@ class SubjectSettings(Settings):
         super().__post_init__()
         if self.class_prompt is not None and not self.class_prompt.strip():
             raise UsageError("the class prompt is empty", 'say what the subject is: --class-prompt "a dog"')
-        if not self.identifier.strip() or len(self.identifier.split()) != 1:
+        if len(self.identifier.split()) != 1 or "[identifier]" in self.identifier:
             raise UsageError(
                 f"the identifier must be one word, not {self.identifier!r}", "for example: --identifier sks"
             )

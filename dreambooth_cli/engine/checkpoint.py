@@ -39,8 +39,12 @@ def save_checkpoint(folder: Path, state: State, *, keep: int) -> Path:
     try:
         part.mkdir(parents=True)
         for name, tensors in (("weights", state.weights), ("optimizer", state.optimizer), ("ema", state.ema)):
-            save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, part / f"{name}.safetensors")
-        files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(part.iterdir())}
+            save_file(
+                {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, part / f"{name}.safetensors"
+            )
+        files = {
+            file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(part.iterdir())
+        }
         (part / MANIFEST).write_text(json.dumps({"step": state.step, "files": files}, indent=2))
         sync_folder(part)
         if final.exists():
@@ -49,7 +53,10 @@ def save_checkpoint(folder: Path, state: State, *, keep: int) -> Path:
         sync(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(part, ignore_errors=True)
-        raise DiskError(f"the checkpoint {final} can't be written: {error}", "make room on that disk, then run the same command again") from error
+        raise DiskError(
+            f"the checkpoint {final} can't be written: {error}",
+            "make room on that disk, then run the same command again",
+        ) from error
     if is_whole(final):
         prune(folder, keep)
     return final
@@ -62,12 +69,14 @@ def load_checkpoint(path: Path) -> State:
         parts = {name: load_file(path / f"{name}.safetensors") for name in ("weights", "optimizer", "ema")}
         return State(int(manifest["step"]), **parts)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise DiskError(f"the checkpoint {path} can't be read: {error}", "remove it; the run goes on from the one before") from error
+        raise DiskError(
+            f"the checkpoint {path} can't be read: {error}", "remove it; the run goes on from the one before"
+        ) from error
 
 
 def latest_checkpoint(folder: Path) -> tuple[Path | None, list[Path]]:
     """The newest whole checkpoint, if any, and the damaged ones newer than it."""
-    damaged = []
+    damaged: list[Path] = []
     for path in reversed(checkpoints(folder)):
         if is_whole(path):
             return path, damaged

@@ -1,21 +1,22 @@
 """Base models from the hub: which of a repository's files training needs, and how they come into huggingface_hub's own cache.
 
 huggingface_hub drops a half-fetched file when its process ends, so large files are streamed here, to
-`blobs/<etag>.incomplete`, and gone on with; listing, tokens, redirects and the snapshot's links are huggingface_hub's work.
+`blobs/<etag>.incomplete`, and gone on with; listing, tokens and redirects are huggingface_hub's work.
 """
 
 import errno
 import hashlib
 import logging
+import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, hf_hub_download, hf_hub_url, is_offline_mode
+from huggingface_hub import HfApi, constants, hf_hub_url, is_offline_mode
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: what the client raises, whatever its library
     DisabledRepoError,
     GatedRepoError,
@@ -69,7 +70,7 @@ class RemoteFile:
 
     name: str
     size: int
-    etag: str | None
+    etag: str
     sha256: str | None
 
 
@@ -122,7 +123,8 @@ def choose_config_files(names: Iterable[str]) -> list[str]:
 
 def choose_vae_files(names: Iterable[str]) -> list[str]:
     """The files of a repository that is one VAE."""
-    return [name for name in ("config.json", "diffusion_pytorch_model.safetensors") if name in set(names)]
+    there = set(names)
+    return [name for name in ("config.json", "diffusion_pytorch_model.safetensors") if name in there]
 
 
 def _is_config(part: str, name: str) -> bool:
@@ -248,8 +250,9 @@ def _download(request: BaseRequest, choose: Callable[[list[str]], list[str]]) ->
     with lock_downloads(repository):
         for file in files:
             before = done - there[file.name]
-            for so_far in _fetch_file(repository, commit, file, store, snapshot):
-                yield BytesFetched(file=file.name, done=before + so_far, total=total)
+            with closing(_fetch_file(repository, commit, file, store, snapshot)) as fetched:
+                for so_far in fetched:
+                    yield BytesFetched(file=file.name, done=before + so_far, total=total)
             done = before + file.size
         _write_reference(store, request.revision, commit)
     return snapshot
@@ -257,18 +260,14 @@ def _download(request: BaseRequest, choose: Callable[[list[str]], list[str]]) ->
 
 def _list_files(repository: str, revision: str) -> tuple[str, list[RemoteFile]]:
     """The commit that a revision stands for, and its files."""
-    info = HfApi(endpoint=constants.ENDPOINT).model_info(
-        repository, revision=revision, files_metadata=True, timeout=TIMEOUT
-    )
-    files = [
-        RemoteFile(
-            name=sibling.rfilename,
-            size=sibling.size or 0,
-            etag=sibling.lfs.sha256 if sibling.lfs else sibling.blob_id,
-            sha256=sibling.lfs.sha256 if sibling.lfs else None,
-        )
-        for sibling in info.siblings or []
-    ]
+    hub = HfApi(endpoint=constants.ENDPOINT)
+    info = hub.model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT)
+    files = []
+    for sibling in info.siblings or []:
+        etag = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
+        if info.sha is None or etag is None or sibling.size is None:
+            raise ValueError(f"its listing of {repository} lacks commit, hash or size of {sibling.rfilename}")
+        files.append(RemoteFile(sibling.rfilename, sibling.size, etag, sibling.lfs.sha256 if sibling.lfs else None))
     return str(info.sha), files
 
 
@@ -280,7 +279,7 @@ def _bytes_there(store: Path, snapshot: Path, file: RemoteFile) -> int:
 
 
 def _blob(store: Path, file: RemoteFile) -> Path:
-    return store / "blobs" / (file.etag or "unnamed")
+    return store / "blobs" / file.etag
 
 
 def _part(store: Path, file: RemoteFile) -> Path:
@@ -298,22 +297,33 @@ def _check_room(name: str, missing: int) -> None:
         )
 
 
-def _fetch_file(repository: str, commit: str, file: RemoteFile, store: Path, snapshot: Path) -> Iterator[int]:
+def _fetch_file(
+    repository: str, commit: str, file: RemoteFile, store: Path, snapshot: Path
+) -> Generator[int, None, None]:
     """Bring one file into the snapshot; yields how many bytes of it are on disk, at the end its size."""
     stopping.check()
-    blob = _blob(store, file)
-    if not (snapshot / file.name).is_file():
-        if file.etag and file.size and not blob.is_file():
-            yield from _fetch_blob(
-                hf_hub_url(repository, file.name, revision=commit, endpoint=constants.ENDPOINT), file, store
-            )
+    blob, pointer = _blob(store, file), snapshot / file.name
+    if not pointer.is_file():
+        if not blob.is_file():
+            url = hf_hub_url(repository, file.name, revision=commit, endpoint=constants.ENDPOINT)
+            yield from _fetch_blob(url, file, store)
             _check_digest(file, _part(store, file))
             _part(store, file).replace(blob)
-        hf_hub_download(repository, file.name, revision=commit, cache_dir=hub_cache(), endpoint=constants.ENDPOINT)
+        _point(pointer, blob)
     yield file.size
 
 
-def _fetch_blob(url: str, file: RemoteFile, store: Path) -> Iterator[int]:
+def _point(pointer: Path, blob: Path) -> None:
+    """Put a blob into the snapshot as huggingface_hub does: a relative link, or the file itself where there are no links."""
+    pointer.parent.mkdir(parents=True, exist_ok=True)
+    pointer.unlink(missing_ok=True)  # a link whose blob is gone
+    try:
+        pointer.symlink_to(os.path.relpath(blob, pointer.parent))
+    except OSError:
+        blob.replace(pointer)
+
+
+def _fetch_blob(url: str, file: RemoteFile, store: Path) -> Generator[int, None, None]:
     """Stream a file to its part on disk from where that ends, and again after a broken connection."""
     part = _part(store, file)
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -321,13 +331,14 @@ def _fetch_blob(url: str, file: RemoteFile, store: Path) -> Iterator[int]:
     failures, last_event = 0, 0.0
     while (have := part.stat().st_size) != file.size:
         if have > file.size:
-            part.unlink()
+            os.truncate(part, have := 0)
         broken: HTTPError | None = None
         try:
-            for so_far in _stream(url, part, have if have < file.size else 0):
-                if time.monotonic() - last_event > EVENT_EVERY:
-                    yield so_far
-                    last_event = time.monotonic()
+            with closing(_stream(url, part, have)) as streamed:
+                for so_far in streamed:
+                    if time.monotonic() - last_event > EVENT_EVERY:
+                        yield so_far
+                        last_event = time.monotonic()
         except HTTPError as error:
             if (
                 isinstance(error, HfHubHTTPError)
@@ -336,14 +347,14 @@ def _fetch_blob(url: str, file: RemoteFile, store: Path) -> Iterator[int]:
             ):
                 raise
             broken = error
-        failures = failures + 1 if part.is_file() and part.stat().st_size == have else 0
+        failures = failures + 1 if part.stat().st_size == have else 0
         if failures > len(PAUSES):
             raise broken or HTTPError("the hub sends nothing more")
         if failures:
             time.sleep(PAUSES[failures - 1])
 
 
-def _stream(url: str, part: Path, start: int) -> Iterator[int]:
+def _stream(url: str, part: Path, start: int) -> Generator[int, None, None]:
     """Append to `part` what the hub sends from byte `start` on; yields the bytes on disk."""
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
     if start:

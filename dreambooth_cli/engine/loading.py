@@ -7,6 +7,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from accelerate.utils.memory import should_reduce_batch_size
 from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors import SafetensorError
 
@@ -22,6 +23,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a GPU's or the machine's memory ran out."""
+    return isinstance(error, MemoryError) or (isinstance(error, Exception) and should_reduce_batch_size(error))
 
 
 def find_device(name: str) -> torch.device:
@@ -96,7 +102,11 @@ def let_go(pipe: Any, names: list[str]) -> None:
 
 def bring_back(pipe: Any, base: Base, *, dtype: torch.dtype, device: torch.device) -> list[str]:
     """Load the parts that were let go once more from the base. Returns their names, so that they can be let go again."""
-    gone = [name for name in ("vae", "text_encoder", "text_encoder_2") if name in pipe.components and getattr(pipe, name) is None]
+    gone = [
+        name
+        for name in ("vae", "text_encoder", "text_encoder_2")
+        if name in pipe.components and getattr(pipe, name) is None
+    ]
     if gone:
         fresh = load_pipeline(base, dtype=dtype, without_unet=True)
         for name in gone:
@@ -108,8 +118,11 @@ def bring_back(pipe: Any, base: Base, *, dtype: torch.dtype, device: torch.devic
 def load_lora(pipe: Any, path: Path) -> None:
     """Put the LoRA of a folder or file into a pipeline. Raises ModelUnavailable where it does not belong to this base."""
     try:
-        pipe.load_lora_weights(path.parent if path.is_file() else path, weight_name=path.name if path.is_file() else None)
+        pipe.load_lora_weights(
+            path.parent if path.is_file() else path, weight_name=path.name if path.is_file() else None
+        )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelUnavailable(
-            f"the LoRA {path} can't be put into this base: {str(error).splitlines()[0]}", "check that it was trained on this base"
+            f"the LoRA {path} can't be put into this base: {str(error).splitlines()[0]}",
+            "check that it was trained on this base",
         ) from error

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.utils import convert_state_dict_to_diffusers
+from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import nn
@@ -27,7 +27,7 @@ def add_lora(module: nn.Module, name: str, *, rank: int, alpha: float, seed: int
     # peft draws from the global generator: seed it for this moment only
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "lora", name))
-        module.add_adapter(config)  # type: ignore[operator]
+        module.add_adapter(config)
     for parameter in module.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

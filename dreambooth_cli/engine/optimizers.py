@@ -19,12 +19,21 @@ class Update:
     """The optimizer of a run: parameters by name, in two groups with a learning rate each (UNet; text encoders)."""
 
     def __init__(
-        self, groups: list[Parameters], *, kind: str, weight_decay: float, max_grad_norm: float, scaled: bool, device: torch.device
+        self,
+        groups: list[Parameters],
+        *,
+        kind: str,
+        weight_decay: float,
+        max_grad_norm: float,
+        scaled: bool,
+        device: torch.device,
     ) -> None:
         """`kind` is adamw or adamw8bit; `scaled` turns the fp16 loss scaler on. Raises UsageError without bitsandbytes."""
-        self.names = {parameter: name for group in groups for name, parameter in group.items()}
+        self.names: dict[Tensor, str] = {parameter: name for group in groups for name, parameter in group.items()}
         self.max_grad_norm = max_grad_norm
-        self.optimizer = _make_optimizer(kind, [list(group.values()) for group in groups if group], weight_decay, device)
+        self.optimizer = _make_optimizer(
+            kind, [list(group.values()) for group in groups if group], weight_decay, device
+        )
         self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
 
     def backward(self, loss: Tensor) -> None:
@@ -50,7 +59,9 @@ class Update:
             for slot, value in slots.items()
         }
         scaler = self.scaler.state_dict()
-        return flat | {f"scaler|{slot}": torch.tensor(float(value), dtype=torch.float64) for slot, value in scaler.items()}
+        return flat | {
+            f"scaler|{slot}": torch.tensor(float(value), dtype=torch.float64) for slot, value in scaler.items()
+        }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take up a state that `state` gave."""
@@ -75,14 +86,20 @@ def rates_of(schedule: str, *, warmup_steps: int, steps: int) -> Any:
     return made.lr_lambdas[0]
 
 
-def _make_optimizer(kind: str, groups: list[list[nn.Parameter]], weight_decay: float, device: torch.device) -> torch.optim.Optimizer:
+def _make_optimizer(
+    kind: str, groups: list[list[nn.Parameter]], weight_decay: float, device: torch.device
+) -> torch.optim.Optimizer:
     sets = [{"params": group} for group in groups]
     if kind == "adamw":
         return torch.optim.AdamW(sets, lr=0.0, weight_decay=weight_decay, fused=device.type in ("cpu", "cuda"))
     try:
-        from bitsandbytes.optim import AdamW8bit  # an extra: importing it costs seconds, so only where it is asked for
+        from bitsandbytes.optim.adamw import (
+            AdamW8bit,  # an extra: importing it costs seconds, so only where it is asked for
+        )
     except ImportError as error:
-        raise UsageError("8-bit AdamW needs bitsandbytes", 'install it: pipx inject dreambooth-cli "bitsandbytes"') from error
+        raise UsageError(
+            "8-bit AdamW needs bitsandbytes", 'install it: pipx inject dreambooth-cli "bitsandbytes"'
+        ) from error
     made: torch.optim.Optimizer = AdamW8bit(sets, lr=0.0, weight_decay=weight_decay)
     return made
 

@@ -56,7 +56,9 @@ def missing_batches(folder: Path, count: int, batch: int) -> list[list[int]]:
     return [list(range(place * batch, (place + 1) * batch)) for place in sorted(lacking)]
 
 
-def make_batch(pipe: Any, folder: Path, numbers: list[int], *, prompt: str, drawing: Drawing, seed: int) -> Iterator[Path]:
+def make_batch(
+    pipe: Any, folder: Path, numbers: list[int], *, prompt: str, drawing: Drawing, seed: int
+) -> Iterator[Path]:
     """Draw the class images of one batch, each written beside and renamed, and yield their paths.
 
     A black picture is drawn again from another seed, never used. Raises TrainingFailed where every seed gives black.
@@ -64,7 +66,9 @@ def make_batch(pipe: Any, folder: Path, numbers: list[int], *, prompt: str, draw
     own = pipe.scheduler
     use_scheduler(pipe, SAMPLER)
     try:
-        pictures = draw(pipe, [prompt] * len(numbers), [seed_of(seed, "class image", number, 0) for number in numbers], drawing)
+        pictures = draw(
+            pipe, [prompt] * len(numbers), [seed_of(seed, "class image", number, 0) for number in numbers], drawing
+        )
         pictures = [
             picture if not is_black(picture) else _draw_again(pipe, number, prompt=prompt, drawing=drawing, seed=seed)
             for number, picture in zip(numbers, pictures, strict=True)

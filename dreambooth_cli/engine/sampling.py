@@ -22,7 +22,6 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "euler": ("EulerDiscreteScheduler", {}),
     "euler-a": ("EulerAncestralDiscreteScheduler", {}),
     "heun": ("HeunDiscreteScheduler", {}),
-    "lms": ("LMSDiscreteScheduler", {}),
     "dpm++": ("DPMSolverMultistepScheduler", {}),
     "unipc": ("UniPCMultistepScheduler", {}),
 }
@@ -47,10 +46,14 @@ def use_scheduler(pipe: Any, name: str) -> None:
     try:
         pipe.scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config, **options)
     except (ImportError, ValueError) as error:
-        raise UsageError(f"the scheduler {name} can't be used with this model: {error}", "try --scheduler dpm++") from error
+        raise UsageError(
+            f"the scheduler {name} can't be used with this model: {error}", "try --scheduler dpm++"
+        ) from error
 
 
-def draw(pipe: Any, prompts: list[str], seeds: list[int], drawing: Drawing, *, negative_prompt: str = "") -> list[Image.Image]:
+def draw(
+    pipe: Any, prompts: list[str], seeds: list[int], drawing: Drawing, *, negative_prompt: str = ""
+) -> list[Image.Image]:
     """One picture for each prompt and seed, drawn as one batch.
 
     Raises Interrupted between denoising steps where a signal has come.

@@ -24,5 +24,7 @@ class StableDiffusionXL(StableDiffusion):
         if conditioning.pooled is None:
             raise ValueError("SDXL needs the pooled embedding")
         height, width = (side * self.pipe.vae_scale_factor for side in latents.shape[-2:])
-        sizes = torch.tensor([[height, width, 0, 0, height, width]], device=latents.device, dtype=conditioning.pooled.dtype)
+        sizes = torch.tensor(
+            [[height, width, 0, 0, height, width]], device=latents.device, dtype=conditioning.pooled.dtype
+        )
         return {"text_embeds": conditioning.pooled, "time_ids": sizes.repeat(len(latents), 1)}

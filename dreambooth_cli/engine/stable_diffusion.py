@@ -67,7 +67,11 @@ class StableDiffusion:
     def predict(self, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """The UNet's prediction [B, c, h, w]."""
         prediction: Tensor = self.pipe.unet(
-            noisy_latents, timesteps, conditioning.embeddings, added_cond_kwargs=self.added_conditions(noisy_latents, conditioning), return_dict=False
+            noisy_latents,
+            timesteps,
+            conditioning.embeddings,
+            added_cond_kwargs=self.added_conditions(noisy_latents, conditioning),
+            return_dict=False,
         )[0]
         return prediction
 
@@ -86,9 +90,13 @@ class StableDiffusion:
         """Min-SNR weights [B] (Hang et al. 2023, section 3.4): min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for velocity."""
         if not snr_gamma:
             return torch.ones(len(timesteps), device=timesteps.device)
-        alphas = self.noise_scheduler.alphas_cumprod.to(timesteps.device)[timesteps].float()
-        # SNR = alpha^2 / sigma^2, written so that a schedule which ends in SNR 0 divides by nothing that is 0
-        sigmas = 1 - alphas
+        # in float64 on the CPU: in float32, 1 - alpha has lost its last digits at the smallest timesteps
+        alphas = torch.cumprod(1 - self.noise_scheduler.betas.double(), dim=0)[timesteps.cpu()]
+        sigmas = (
+            1 - alphas
+        )  # SNR = alphas / sigmas; written below so that a schedule ending in SNR 0 divides by nothing
         if self.prediction_type == "epsilon":
-            return torch.clamp(snr_gamma * sigmas / alphas.clamp_min(1e-12), max=1.0)
-        return torch.minimum(alphas, snr_gamma * sigmas)
+            weights = torch.clamp(snr_gamma * sigmas / alphas.clamp_min(1e-12), max=1.0)
+        else:
+            weights = torch.minimum(alphas, snr_gamma * sigmas)
+        return weights.float().to(timesteps.device)

@@ -5,7 +5,7 @@ the caller; close the generator explicitly (`contextlib.closing`).
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -44,8 +44,15 @@ class Training:
     """A run under way: the networks, the optimizer, the step number."""
 
     def __init__(
-        self, family: StableDiffusion, plan: Plan, settings: TrainSettings, *, instance: Examples, prior: Examples | None,
-        prompts: list[str], conditioning: Conditioning | None,
+        self,
+        family: StableDiffusion,
+        plan: Plan,
+        settings: TrainSettings,
+        *,
+        instance: Examples,
+        prior: Examples | None,
+        prompts: list[str],
+        conditioning: Conditioning | None,
     ) -> None:
         """`prompts` are the instance prompt and, with a prior, the class prompt; `conditioning` holds their embeddings, a row
         each, or is None where the text encoder is trained and they change with every step."""
@@ -57,13 +64,17 @@ class Training:
         self.text_parameters = list(text.values())
         self.trained = {**unet, **text}
         self.update = Update(
-            [unet, text], kind=plan.optimizer, weight_decay=settings.weight_decay, max_grad_norm=settings.max_grad_norm,
-            scaled=plan.precision == "fp16", device=self.device,
+            [unet, text],
+            kind=plan.optimizer,
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.max_grad_norm,
+            scaled=plan.precision == "fp16",
+            device=self.device,
         )
         self.rate = rates_of(settings.lr_schedule, warmup_steps=settings.warmup_steps, steps=settings.steps)
         self.ema = Average(self.trained, settings.ema_decay) if settings.ema else None
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self) -> Generator[Step, None, None]:
         """Train from the step reached to the last; a `Step` after each, when the state is whole.
 
         Raises TrainingFailed where the loss is not finite: the weights are then still those of the step before.
@@ -121,8 +132,15 @@ class Training:
             size = self.settings.batch_size
             found = [
                 draw_row(
-                    self.family, seed=self.settings.seed, step=step, row=row, rows=size * self.settings.gradient_accumulation,
-                    kind=kind, count=len(examples), mirror=examples.mirrored is not None, shape=examples.distribution.mean.shape[1:],
+                    self.family,
+                    seed=self.settings.seed,
+                    step=step,
+                    row=row,
+                    rows=size * self.settings.gradient_accumulation,
+                    kind=kind,
+                    count=len(examples),
+                    mirror=examples.mirrored is not None,
+                    shape=examples.distribution.mean.shape[1:],
                 )
                 for row in range(batch * size, (batch + 1) * size)
             ]
@@ -160,7 +178,9 @@ class Training:
         self.step = state.step
 
 
-def make_trainable(family: StableDiffusion, plan: Plan, settings: TrainSettings) -> tuple[dict[str, Any], dict[str, Any]]:
+def make_trainable(
+    family: StableDiffusion, plan: Plan, settings: TrainSettings
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Unfreeze, or add LoRA to, what the plan trains. Returns the trained parameters by name: the UNet's, the text encoders'."""
     trained = {"unet": family.pipe.unet, **(text_encoders_of(family.pipe) if plan.train_text_encoder else {})}
     found: dict[str, dict[str, nn.Parameter]] = {}

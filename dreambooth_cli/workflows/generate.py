@@ -1,7 +1,6 @@
 """`generate`: a fine-tuned model and a prompt -> pictures, each with what made it in its text chunks."""
 
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from ..engine.hub import obtain
 from ..engine.loading import DTYPES, find_device, load_family, load_lora
 from ..engine.sampling import Drawing, draw, is_black, use_scheduler
 from ..errors import ModelUnavailable, UsageError
-from ..events import Event, Events, GridSaved, ImageSaved, Noted, PhaseStarted, Warned
+from ..events import Events, GridSaved, ImageSaved, Noted, PhaseStarted, Warned, Yielding
 from ..gpu import find_gpu
 from ..memory import inference_precision
 from ..photos.picture import make_grid, save_new, stem_of
@@ -41,7 +40,7 @@ def generate(
     if seed == "auto":
         seed = secrets.randbelow(2**31)
         yield Noted(message=f"seed {seed} (give --seed {seed} to draw these again)")
-    base: Base = yield from find_model(folder, card, source.base)
+    base = yield from find_model(folder, card, source.base)
     yield PhaseStarted(name="loading the model")
     pipe = load_pipeline(base, None if folder == base.path else folder, settings.scheduler)
     size = card.resolution if card else base.facts.resolution
@@ -61,10 +60,14 @@ def generate(
             pictures.append(picture)
             yield ImageSaved(path=path, seed=number, prompt=text)
             if is_black(picture):
-                yield Warned(message=f"{path.name} is black: the model gave numbers that are not finite or far too dark; "
-                                     "try --scheduler ddim or another seed, and look whether its training went wrong")
+                yield Warned(
+                    message=f"{path.name} is black: the model gave numbers that are not finite or far too dark; "
+                    "try --scheduler ddim or another seed, and look whether its training went wrong"
+                )
     if grid:
-        yield GridSaved(path=save_new(make_grid(pictures), output_dir, f"grid-{stem_of(text, seed)}", record | {"seed": str(seed)}))
+        yield GridSaved(
+            path=save_new(make_grid(pictures), output_dir, f"grid-{stem_of(text, seed)}", record | {"seed": str(seed)})
+        )
 
 
 def model_folder(path: Path) -> Path:
@@ -74,23 +77,27 @@ def model_folder(path: Path) -> Path:
             raise ModelUnavailable(f"the run {path} has no finished model", "run its train command again to finish it")
         return path / "model"
     if not path.exists():
-        raise ModelUnavailable(f"there is no model at {path}", "name a model's folder: --model-path ./output, or a project")
+        raise ModelUnavailable(
+            f"there is no model at {path}", "name a model's folder: --model-path ./output, or a project"
+        )
     return path
 
 
-def fill_prompt(prompt: str, card: Card | None, identifier: str | None) -> Iterator[Event]:
+def fill_prompt(prompt: str, card: Card | None, identifier: str | None) -> Yielding[str]:
     """The prompt with its identifier; what looks forgotten is said. Raises UsageError where nobody knows the identifier."""
     word = identifier or (card.identifier if card else None)
     if word is None:
         if PLACEHOLDER in prompt:
-            raise UsageError(f"the model has no card, so {PLACEHOLDER} stands for nothing", "name the word: --identifier sks")
+            raise UsageError(
+                f"the model has no card, so {PLACEHOLDER} stands for nothing", "name the word: --identifier sks"
+            )
         return prompt
-    for remark in prompt_remarks(prompt, word, card.class_prompt if card else None):
+    for remark in prompt_remarks(prompt, word, card.class_prompt if card else ""):
         yield Noted(message=remark)
     return fill(prompt, word)
 
 
-def find_model(folder: Path, card: Card | None, base: str | None) -> Iterator[Event]:
+def find_model(folder: Path, card: Card | None, base: str | None) -> Yielding[Base]:
     """The base that is loaded: the folder itself where it is a whole model, else the base of the LoRA. Returns it."""
     if (folder / "model_index.json").is_file():
         return Base(name=folder.name, path=folder, repository=None, identity="", facts=read_facts(folder))
@@ -105,14 +112,16 @@ def find_model(folder: Path, card: Card | None, base: str | None) -> Iterator[Ev
     return (yield from obtain_recorded(card.base if card else {}))
 
 
-def obtain_recorded(record: dict[str, Any]) -> Iterator[Event]:
+def obtain_recorded(record: dict[str, Any]) -> Yielding[Base]:
     """The base that a card names, in the revision that it was trained on."""
     request = ask_for_base(str(record.get("path") or record.get("repository")))
     if request.repository is not None:
         request = replace(request, revision=str(record.get("identity") or request.revision))
-    found: Base = yield from obtain(request)
+    found = yield from obtain(request)
     if found.identity != record.get("identity"):
-        yield Warned(message=f"{found.name} is not the base that this LoRA was trained on: its files have changed since")
+        yield Warned(
+            message=f"{found.name} is not the base that this LoRA was trained on: its files have changed since"
+        )
     return found
 
 

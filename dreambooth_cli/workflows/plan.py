@@ -33,7 +33,9 @@ def plan_run(model: str, prep: PrepSettings, train: TrainSettings, *, gpu: Gpu |
     return plan_with(facts, request, prep, train, gpu=gpu)
 
 
-def plan_with(facts: BaseFacts, request: BaseRequest, prep: PrepSettings, train: TrainSettings, *, gpu: Gpu | None) -> Plan:
+def plan_with(
+    facts: BaseFacts, request: BaseRequest, prep: PrepSettings, train: TrainSettings, *, gpu: Gpu | None
+) -> Plan:
     """The plan of a run on a base whose facts are known."""
     has_8bit = find_spec("bitsandbytes") is not None
     name = request.entry.name if request.entry else request.asked

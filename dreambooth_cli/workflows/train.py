@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,17 +15,16 @@ from ..config import Resolved
 from ..engine.checkpoint import checkpoints, latest_checkpoint, load_checkpoint, save_checkpoint, sha256_of
 from ..engine.examples import Examples, encode_pictures, stack
 from ..engine.hub import obtain
-from ..engine.loading import DTYPES, bring_back, find_device, let_go, load_family, text_encoders_of
+from ..engine.loading import DTYPES, bring_back, find_device, is_out_of_memory, let_go, load_family, text_encoders_of
 from ..engine.prior import cache_key, class_image_paths, make_batch, missing_batches
 from ..engine.sampling import Drawing
 from ..engine.saving import library_versions, save_adapter, save_full
 from ..engine.stable_diffusion import StableDiffusion
 from ..engine.training import Training, peak_memory_gb
-from ..errors import DiskError, Interrupted, TrainingFailed, UsageError
+from ..errors import DiskError, DoesNotFit, Interrupted, TrainingFailed, UsageError
 from ..events import (
     CheckpointSaved,
     ClassImageMade,
-    Event,
     Events,
     ModelSaved,
     Noted,
@@ -37,6 +35,7 @@ from ..events import (
     SampleSaved,
     StepDone,
     Warned,
+    Yielding,
     as_json,
 )
 from ..gpu import find_gpu
@@ -98,21 +97,34 @@ def train(
             return
         run = run or project.new_run()
         plan, prompts = yield from freeze_plan(run, asked, base, request, digest, replan=replan)
-        with run.events.open("a", encoding="utf-8") as log, closing(fine_tune(run, asked, base, plan, prompts, project, own_class_images)) as events:
+        yield from logged(fine_tune(run, asked, base, plan, prompts, project, own_class_images), run)
+        yield from deliver(run, output_dir, asked.train.steps)
+
+
+def logged(events: Events, run: Run) -> Events:
+    """The same events, each also a line of the run's events.jsonl. Raises DoesNotFit where memory runs out on the way."""
+    with run.events.open("a", encoding="utf-8") as log, closing(events):
+        try:
             for event in events:
                 log.write(json.dumps(as_json(event), ensure_ascii=False) + "\n")
                 log.flush()
                 yield event
-        yield from deliver(run, output_dir, asked.train.steps)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise DoesNotFit(
+                f"memory ran out: {str(error).splitlines()[0]}",
+                f"close what else uses it, or try --gradient-checkpointing, --method lora or a smaller --resolution; {saved_words(run)}",
+            ) from error
 
 
-def gather(project: Project, asked: Asked, request: BaseRequest) -> Iterator[Event]:
+def gather(project: Project, asked: Asked, request: BaseRequest) -> Yielding[tuple[Base, list[Path]]]:
     """The photos prepared, the base on disk, the user's own class images; the photos first where the size is known, so that
     bad ones are told before a download."""
     facts = known_facts(request)
     if facts is not None:
         yield from prepare(project, asked.prep, resolution=choose_resolution(asked.prep, facts))
-    base: Base = yield from obtain(request)
+    base = yield from obtain(request)
     resolution = choose_resolution(asked.prep, base.facts)
     if facts is None or choose_resolution(asked.prep, facts) != resolution:
         yield from prepare(project, asked.prep, resolution=resolution)
@@ -134,7 +146,7 @@ def digest_of(project: Project, asked: Asked, base: Base, own_class_images: list
 
 def freeze_plan(
     run: Run, asked: Asked, base: Base, request: BaseRequest, digest: str, *, replan: bool
-) -> Iterator[Event]:
+) -> Yielding[tuple[Plan, Prompts]]:
     """The run's plan: made at its first start and kept in plan.json, or the kept one. Raises DoesNotFit."""
     record = run.record()
     gpu = find_gpu()
@@ -155,14 +167,19 @@ def freeze_plan(
     return plan, Prompts(**record["prompts"])
 
 
-def record_of(asked: Asked, base: Base, digest: str, plan: Plan, prompts: Prompts, before: dict[str, Any]) -> dict[str, Any]:
+def record_of(
+    asked: Asked, base: Base, digest: str, plan: Plan, prompts: Prompts, before: dict[str, Any]
+) -> dict[str, Any]:
     """What plan.json holds: what was asked, what was planned, and what changed on the way with its step."""
     changes = list(before.get("changes", []))
     if before:
         changes.append({"what": "replanned", "from": before["plan"]})
     return {
         "digest": digest,
-        "asked": {name: {key: _plain(value) for key, value in asdict(getattr(asked, name)).items()} for name in ("subject", "prep", "train")},
+        "asked": {
+            name: {key: _plain(value) for key, value in asdict(getattr(asked, name)).items()}
+            for name in ("subject", "prep", "train")
+        },
         "base": base_record(base),
         "prompts": asdict(prompts),
         "plan": plan.to_json(),
@@ -177,12 +194,17 @@ def _plain(value: Any) -> Any:
 def base_record(base: Base) -> dict[str, Any]:
     """Which base a model was made from: enough to find it again."""
     local = base.repository is None
-    return {"name": base.name, "repository": base.repository, "path": str(base.path) if local else None, "identity": base.identity}
+    return {
+        "name": base.name,
+        "repository": base.repository,
+        "path": str(base.path) if local else None,
+        "identity": base.identity,
+    }
 
 
-def choose_prompts(asked: Asked, base: Base) -> Iterator[Event]:
+def choose_prompts(asked: Asked, base: Base) -> Yielding[Prompts]:
     """The identifier, chosen or checked against the base's own vocabulary, and the prompts made with it."""
-    folder = None if base.is_single_file else base.path
+    folder = base.config_path if base.is_single_file else base.path
     identifier = asked.subject.identifier
     if identifier == "auto":
         identifier, note = choose_identifier(folder)
@@ -210,11 +232,17 @@ def fine_tune(
     texts = [prompts.instance, prompts.class_] if prior is not None else [prompts.instance]
     conditioning = None if plan.train_text_encoder else family.encode_frozen(texts)
     let_go(family.pipe, ["vae"] if plan.train_text_encoder else ["vae", *text_encoders_of(family.pipe)])
-    training = Training(family, plan, settings, instance=instance, prior=prior, prompts=texts, conditioning=conditioning)
+    training = Training(
+        family, plan, settings, instance=instance, prior=prior, prompts=texts, conditioning=conditioning
+    )
     yield from restore(training, run)
     yield RunOpened(
-        number=run.number, path=run.path, step=training.step, steps=settings.steps,
-        instance_prompt=prompts.instance, class_prompt=prompts.class_,
+        number=run.number,
+        path=run.path,
+        step=training.step,
+        steps=settings.steps,
+        instance_prompt=prompts.instance,
+        class_prompt=prompts.class_,
     )
     yield from train_steps(training, run, base, prompts)
     yield PhaseStarted(name="saving the model")
@@ -231,13 +259,18 @@ def load_base(base: Base, plan: Plan) -> StableDiffusion:
 
 def gather_class_images(
     family: StableDiffusion, base: Base, plan: Plan, settings: TrainSettings, prompts: Prompts, own: list[Path]
-) -> Iterator[Event]:
+) -> Yielding[list[Path]]:
     """The user's own class images, and of the missing ones the cache's or new ones. Returns their paths."""
     wanted = max(0, settings.class_images - len(own))
     drawing = Drawing(
-        steps=settings.class_image_steps, guidance_scale=settings.class_guidance_scale, width=plan.resolution, height=plan.resolution
+        steps=settings.class_image_steps,
+        guidance_scale=settings.class_guidance_scale,
+        width=plan.resolution,
+        height=plan.resolution,
     )
-    key = cache_key(base=base.identity, prompt=prompts.class_, drawing=drawing, seed=settings.seed, precision=plan.precision)
+    key = cache_key(
+        base=base.identity, prompt=prompts.class_, drawing=drawing, seed=settings.seed, precision=plan.precision
+    )
     folder = cache_folder() / "class-images" / key
     with hold(folder):
         missing = missing_batches(folder, wanted, plan.class_image_batch)
@@ -246,7 +279,9 @@ def gather_class_images(
             yield PhaseStarted(name="class images", total=wanted, done=done, unit="images")
         for numbers in missing:
             with family.autocast(plan.precision):
-                made = list(make_batch(family.pipe, folder, numbers, prompt=prompts.class_, drawing=drawing, seed=settings.seed))
+                made = list(
+                    make_batch(family.pipe, folder, numbers, prompt=prompts.class_, drawing=drawing, seed=settings.seed)
+                )
             for number, path in zip(numbers, made, strict=True):
                 if number < wanted:
                     yield ClassImageMade(number=number + 1, total=wanted, path=path)
@@ -255,7 +290,7 @@ def gather_class_images(
 
 def encode(
     family: StableDiffusion, plan: Plan, settings: TrainSettings, photos: list[Path], class_paths: list[Path]
-) -> Iterator[Event]:
+) -> Yielding[tuple[Examples, Examples | None]]:
     """Photos and class images -> latents. Returns the instance examples and the class examples or None."""
     total = len(photos) * (2 if settings.mirror else 1) + len(class_paths)
     yield PhaseStarted(name="encoding", total=total, unit="pictures")
@@ -268,10 +303,11 @@ def encode(
             yield PictureEncoded(number=done, total=total)
         found.append(stack(encoded) if encoded else None)
     instance, mirrored, prior = found
+    assert instance is not None  # `prepare` refuses a project without a usable photo
     return Examples(instance, mirrored), None if prior is None else Examples(prior)
 
 
-def restore(training: Training, run: Run) -> Iterator[Event]:
+def restore(training: Training, run: Run) -> Events:
     """Go on from the newest whole checkpoint, if there is one."""
     path, damaged = latest_checkpoint(run.checkpoints)
     for broken in damaged:
@@ -288,8 +324,12 @@ def train_steps(training: Training, run: Run, base: Base, prompts: Prompts) -> E
         with closing(training.steps()) as steps:
             for step in steps:
                 yield StepDone(
-                    step=step.number, steps=settings.steps, loss=step.loss, learning_rate=step.learning_rate,
-                    seconds=step.seconds, memory_gb=peak_memory_gb(training.device),
+                    step=step.number,
+                    steps=settings.steps,
+                    loss=step.loss,
+                    learning_rate=step.learning_rate,
+                    seconds=step.seconds,
+                    memory_gb=peak_memory_gb(training.device),
                 )
                 if is_due(step.number, settings.sample_every):
                     yield from draw_samples(training, run, base, prompts)
@@ -298,7 +338,9 @@ def train_steps(training: Training, run: Run, base: Base, prompts: Prompts) -> E
                     saved = step.number
                     yield CheckpointSaved(step=step.number, path=path)
     except TrainingFailed as error:
-        raise TrainingFailed(error.message, f"{saved_words(run)}; try a lower --learning-rate, or --precision fp32") from error
+        raise TrainingFailed(
+            error.message, f"{saved_words(run)}; try a lower --learning-rate, or --precision fp32"
+        ) from error
     except (GeneratorExit, Interrupted):
         # between steps, where the state is whole: nothing done is lost
         if training.step > saved:
@@ -352,14 +394,25 @@ def save_model(training: Training, run: Run, asked: Asked, base: Base, plan: Pla
             save_adapter(training.family.pipe, base, part, train_text_encoder=plan.train_text_encoder, dtype=dtype)
         record = run.record()
         card = Card(
-            identifier=prompts.identifier, class_prompt=prompts.class_, instance_prompt=prompts.instance, method=plan.method,
-            resolution=plan.resolution, steps=asked.train.steps, base=record["base"], run=record["digest"],
-            settings=record["asked"], plan=record["plan"], versions={"dreambooth": __version__, **library_versions()},
+            identifier=prompts.identifier,
+            class_prompt=prompts.class_,
+            instance_prompt=prompts.instance,
+            method=plan.method,
+            resolution=plan.resolution,
+            steps=asked.train.steps,
+            base=record["base"],
+            run=record["digest"],
+            settings=record["asked"],
+            plan=record["plan"],
+            versions={"dreambooth": __version__, **library_versions()},
         )
         write_card(card, part)
         part.rename(run.model)
     except OSError as error:
-        raise DiskError(f"the model can't be written to {run.model}: {error}", f"make room on that disk, then run the same command again; {saved_words(run)}") from error
+        raise DiskError(
+            f"the model can't be written to {run.model}: {error}",
+            f"make room on that disk, then run the same command again; {saved_words(run)}",
+        ) from error
 
 
 def check_output(output_dir: Path | None, digest: str) -> None:
@@ -370,7 +423,9 @@ def check_output(output_dir: Path | None, digest: str) -> None:
         return
     card = read_card(output_dir) if output_dir.is_dir() else None
     if card is None or card.run != digest:
-        raise UsageError(f"{output_dir} exists and is not this run's model", "name another folder: --output-dir ./my-model")
+        raise UsageError(
+            f"{output_dir} exists and is not this run's model", "name another folder: --output-dir ./my-model"
+        )
 
 
 def deliver(run: Run, output_dir: Path | None, steps: int) -> Events:

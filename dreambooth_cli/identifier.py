@@ -1,0 +1,143 @@
+"""The identifier: the rare word that comes to mean the subject (section 3.2 of the DreamBooth paper).
+
+It should be one token of the base model's own vocabulary and mean nothing yet. A token's rank there is its rarity:
+byte-pair merges are learned commonest first. The table beside this file was made from CLIP's vocabulary, which all the
+base models of the catalogue share.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from .errors import ModelUnavailable
+
+AnyTokenizer = Any  # a tokenizers.Tokenizer; that package is loaded only when a base on disk is read
+FALLBACK = "sks"
+TABLE = Path(__file__).with_name("rare_tokens.txt")
+WORD_END = "</w>"  # CLIP's mark on the last piece of a word
+UNKNOWN = "<|endoftext|>"
+RAREST = 0.9  # tokens before the rarest tenth of a vocabulary are common: `zebra` is number 22,549 of CLIP's 49,408
+# What CLIP takes apart before it merges: words, single digits, runs of signs.
+PARTS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+def rare_tokens() -> tuple[str, ...]:
+    """The package's table of rare words, rarest first."""
+    lines = TABLE.read_text(encoding="utf-8").splitlines()
+    return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+def choose_identifier(base_folder: Path | None) -> tuple[str, str | None]:
+    """The rarest word that is one token of the base model, and a note where there is none and `sks` has to do.
+
+    Without a base on disk, or for a single-file one, it is the first word of the table. Raises ModelUnavailable where
+    the base's tokenizer can't be read.
+    """
+    tokenizer = load_tokenizer(base_folder)
+    if tokenizer is None:
+        return rare_tokens()[0], None
+    rarest = _rarest(tokenizer)
+    if rarest:
+        return rarest, None
+    note = (
+        f"none of the rare words is a single token of this base model: using {FALLBACK}, which is also a rifle; "
+        "--identifier names another"
+    )
+    return FALLBACK, note
+
+
+def identifier_remarks(identifier: str, base_folder: Path | None) -> list[str]:
+    """What speaks against an identifier, a line each: it splits into pieces, it is a common word, it is a rifle.
+
+    Without a base on disk, or for a single-file one, only what needs no vocabulary is said. Raises ModelUnavailable
+    where the base's tokenizer can't be read.
+    """
+    remarks = []
+    if identifier.lower() == FALLBACK:
+        remarks.append(
+            f"{identifier} is also a rifle, which the base model may know: a rifle can turn up in the pictures"
+        )
+    tokenizer = load_tokenizer(base_folder)
+    if tokenizer is None:
+        return remarks
+    rank = single_token(tokenizer, identifier)
+    if rank is None:
+        remarks.append(_describe_split(identifier, tokenizer))
+    elif rank < RAREST * (size := tokenizer.get_vocab_size()):
+        remarks.append(
+            f"{identifier} is a common word that already means something to the model "
+            f"(number {rank + 1:,} of {size:,}, commonest first): the subject has to overcome that; "
+            f"a rare word is easier{_example(tokenizer)}"
+        )
+    return remarks
+
+
+def load_tokenizer(base_folder: Path | None) -> AnyTokenizer | None:
+    """The tokenizer of a diffusers folder (an XL base's two share one vocabulary), or None where there is none.
+
+    Raises ModelUnavailable where its files are broken.
+    """
+    for name in ("tokenizer", "tokenizer_2"):
+        folder = base_folder / name if base_folder else None
+        if folder is None or not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
+            continue
+        try:
+            return _read_tokenizer(folder)
+        except Exception as error:  # the tokenizers package raises bare Exception for a broken file
+            raise ModelUnavailable(
+                f"the tokenizer in {folder} can't be read: {error}", "fetch the base model again"
+            ) from error
+    return None
+
+
+def single_token(tokenizer: AnyTokenizer, word: str) -> int | None:
+    """The rank of a word that is one token (0 is the commonest), or None where it splits or is unknown."""
+    encoding = tokenizer.encode(word, add_special_tokens=False)
+    known = len(encoding.ids) == 1 and encoding.tokens[0] not in (UNKNOWN, _unknown_token(tokenizer))
+    return int(encoding.ids[0]) if known else None
+
+
+def pieces(tokenizer: AnyTokenizer, word: str) -> list[str]:
+    """What a word splits into, as spelled in the word."""
+    encoding = tokenizer.encode(word, add_special_tokens=False)
+    return [word[start:end] for start, end in encoding.offsets]
+
+
+def _read_tokenizer(folder: Path) -> AnyTokenizer:
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+    if (folder / "tokenizer.json").is_file():
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer.no_padding()  # a saved tokenizer may pad each text to 77 tokens
+        return tokenizer
+    vocabulary, merges = str(folder / "vocab.json"), str(folder / "merges.txt")
+    tokenizer = Tokenizer(models.BPE.from_file(vocabulary, merges, end_of_word_suffix=WORD_END, unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    split = pre_tokenizers.Split(Regex(PARTS), "removed", invert=True)
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    return tokenizer
+
+
+def _unknown_token(tokenizer: AnyTokenizer) -> str | None:
+    unknown: str | None = getattr(tokenizer.model, "unk_token", None)
+    return unknown
+
+
+def _rarest(tokenizer: AnyTokenizer) -> str | None:
+    ranks = {word: rank for word in rare_tokens() if (rank := single_token(tokenizer, word)) is not None}
+    return max(ranks, key=ranks.__getitem__, default=None)
+
+
+def _describe_split(identifier: str, tokenizer: AnyTokenizer) -> str:
+    parts = pieces(tokenizer, identifier)
+    if len(parts) < 2:
+        return f"{identifier} is unknown to the base model: name another{_example(tokenizer)}"
+    return (
+        f"{identifier} splits into {' + '.join(parts)}: what these pieces mean to the model mixes into the subject; "
+        f"a word that is one token is learned better{_example(tokenizer)}"
+    )
+
+
+def _example(tokenizer: AnyTokenizer) -> str:
+    rarest = _rarest(tokenizer)
+    return f", for example {rarest}" if rarest else ""

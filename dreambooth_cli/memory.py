@@ -1,0 +1,487 @@
+"""The memory plan: what a run takes by tensor group, which means make it fit, and why. Arithmetic only, no torch.
+
+Weights, gradients and optimizer state follow exactly from parameter counts. Activations are counted figures: the bytes alive at
+the peak of one step of the full-size UNets (2026, fused attention, norms in float32 as CUDA's autocast has them), scaled by
+pixels and rows. The driver's context and the allocator's slack are predictions. Bytes everywhere; GB is 1e9 bytes.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from math import sqrt
+from typing import Any, Literal
+
+from .base import BaseFacts
+from .catalog import CATALOG, VAE_PARAMETERS, CatalogEntry
+from .errors import DoesNotFit, UsageError
+from .gpu import TAKEN, Gpu
+from .settings import AUTO, TrainSettings, default_of, flag_of
+
+Method = Literal["full", "lora"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Optimizer = Literal["adamw", "adamw8bit"]
+Device = Literal["cuda", "mps", "cpu"]
+
+INSTALL_8BIT = 'pipx inject dreambooth-cli "bitsandbytes"'
+BF16_CAPABILITY = (8, 0)  # NVIDIA's Ampere and newer compute in bf16
+FULL_RATE, LORA_RATE = 5e-6, 1e-4
+
+FP32, HALF = 4, 2  # bytes of a value
+ADAMW_STATE = 8  # bytes of a trained parameter: two float32 moments
+ADAMW_8BIT_STATE = 2.03  # two 8-bit moments and a float32 scale for each block of 256
+
+CONTEXT = 500_000_000  # what CUDA and its libraries hold before the first tensor; a prediction
+WORKSPACE = 100_000_000  # convolution and matrix workspaces; a prediction
+SLACK = 0.04  # part of the peak that the allocator holds and can't use; a prediction
+LARGEST_TENSOR = 160_000_000  # saving copies one tensor at a time: CLIP's embedding in float32
+
+# Largest first; a batch is taken only where it does not raise what the run needs.
+CLASS_IMAGE_BATCHES = (4, 2, 1)
+
+
+@dataclass(frozen=True)
+class Activations:
+    """GB of one row at the family's reference side: at the end of forward, and beside the whole gradients late in backward."""
+
+    forward: float
+    late: float
+
+
+REFERENCE_SIDE = {"sd": 512, "sdxl": 1024}
+REFERENCE_UNET = {"sd": 859_520_964, "sdxl": 2_567_463_684}
+
+# (family, method, checkpointed) -> in half precision, in float32
+ACTIVATIONS: dict[tuple[str, str, bool], tuple[Activations, Activations]] = {
+    ("sd", "full", False): (Activations(1.26, 0.31), Activations(1.88, 0.48)),
+    ("sd", "full", True): (Activations(0.23, 0.13), Activations(0.40, 0.24)),
+    ("sd", "lora", False): (Activations(1.17, 0.0), Activations(1.66, 0.0)),
+    ("sd", "lora", True): (Activations(0.275, 0.0), Activations(0.465, 0.0)),
+    ("sdxl", "full", False): (Activations(8.73, 0.88), Activations(13.83, 0.98)),
+    ("sdxl", "full", True): (Activations(0.71, 0.33), Activations(1.24, 0.54)),
+    ("sdxl", "lora", False): (Activations(7.81, 0.0), Activations(11.33, 0.0)),
+    ("sdxl", "lora", True): (Activations(0.73, 0.0), Activations(1.10, 0.0)),
+}
+TEXT_ACTIVATIONS = 0.29  # bytes of a row for each parameter of a text encoder; checkpointed or not
+DRAWING = 0.10  # GB of one row of the UNet without gradients, at 512 px for sd; SDXL's at 1024 px is 0.2
+DRAWING_XL = 0.20
+VAE_ENCODE, VAE_DECODE = 0.674, 0.806  # GB of one picture at 512 px in float32, the same VAE in all families
+
+# Values of the LoRA at rank 16, by the UNet's parameters and by a text encoder's: exact, linear in the rank.
+LORA_UNET = {859_520_964: 3_188_736, 865_910_724: 3_319_808, 2_567_463_684: 23_224_320}
+LORA_TEXT = {123_060_480: 1_179_648, 340_387_840: 3_014_656, 694_659_840: 5_242_880}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a run will be done: every `auto` resolved, the means that make it fit, what it takes.
+
+    `ledger` has bytes by tensor group, then the peaks (`peak: ...`); `needed` is the highest peak with context and slack.
+    `remedy` says, where it does not fit, what would.
+    """
+
+    method: Method
+    train_text_encoder: bool
+    precision: Precision
+    optimizer: Optimizer
+    gradient_checkpointing: bool
+    resolution: int
+    batch_size: int
+    learning_rate: float
+    text_encoder_learning_rate: float
+    alpha: float
+    class_image_batch: int
+    device: Device
+    means: tuple[str, ...]
+    ledger: dict[str, int]
+    needed: int
+    free: int | None
+    fits: bool
+    why: str
+    name: str = ""
+    remedy: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plan.json and the events hold it."""
+        return asdict(self) | {"means": list(self.means)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Plan":
+        """A plan that `to_json` gave; keys that are not a plan's are left out."""
+        known = {item.name for item in fields(cls)}
+        kept = {key: value for key, value in values.items() if key in known}
+        return cls(**kept | {"means": tuple(values["means"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One rung of the ladder: what is trained, and by which means."""
+
+    method: Method
+    train_text_encoder: bool
+    gradient_checkpointing: bool
+    optimizer: Optimizer
+    precision: Precision
+
+
+def facts_of(entry: CatalogEntry) -> BaseFacts:
+    """What the catalogue knows of a base, in the form that a base on disk has."""
+    return BaseFacts(
+        family=entry.family,
+        prediction_type=entry.prediction_type,
+        resolution=entry.resolution,
+        unet=entry.unet,
+        text_encoders=entry.text_encoders,
+        vae=entry.vae,
+    )
+
+
+def make_plan(
+    facts: BaseFacts, asked: TrainSettings, *, resolution: int, gpu: Gpu | None, has_8bit: bool, name: str
+) -> Plan:
+    """The best plan that fits the GPU's free memory, or the nearest miss (`fits` False). What was stated is never changed.
+
+    `resolution` is the pictures' side in pixels; `has_8bit`: whether bitsandbytes is there. Without a GPU the plan is for
+    the CPU and always fits. Raises UsageError where 8-bit AdamW is asked for and can't be had.
+    """
+    _check_optimizer(asked, gpu, has_8bit)
+    plan = _best_plan(facts, asked, resolution=resolution, gpu=gpu, has_8bit=has_8bit, name=name)
+    if plan.fits or gpu is None:
+        return plan
+    return replace(
+        plan, remedy=_find_remedy(facts, asked, resolution=resolution, gpu=gpu, has_8bit=has_8bit, name=name)
+    )
+
+
+def check_fits(plan: Plan, asked: TrainSettings) -> None:
+    """Stop before any work where a plan does not fit. Raises DoesNotFit naming what would, or the flag to drop."""
+    if plan.fits:
+        return
+    flags = " ".join(_stated_flags(asked).values())
+    free = "" if plan.free is None else f", {_gb(plan.free)} GB are free"
+    raise DoesNotFit(
+        f"{plan.name} does not fit in the GPU's memory: {_words(plan)}{f' (asked: {flags})' if flags else ''} "
+        f"needs {_gb(plan.needed)} GB{free}",
+        plan.remedy
+        or "close other programs that use the GPU, or go on under a new plan: the same command with --replan",
+    )
+
+
+def inference_precision(gpu: Gpu | None) -> tuple[Device, Precision]:
+    """The device and the number format to draw pictures with."""
+    return _device(gpu), _auto_precision(gpu)
+
+
+def lora_parameters(facts: BaseFacts, rank: int) -> tuple[int, int]:
+    """The values that a LoRA of this rank adds to the UNet and to the text encoders together.
+
+    Exact for the catalogue's bases; for any other an estimate: a network's attention grows like the root of its size.
+    """
+    nearest = REFERENCE_UNET[facts.family]
+    unet = LORA_UNET.get(facts.unet) or LORA_UNET[nearest] * sqrt(facts.unet / nearest)
+    text = sum(LORA_TEXT.get(count) or 1_179_648 * sqrt(count / 123_060_480) for count in facts.text_encoders)
+    return round(unet * rank / 16), round(text * rank / 16)
+
+
+def is_counted(facts: BaseFacts) -> bool:
+    """Whether a base's networks are the catalogue's, whose activations were counted; for others they are estimates."""
+    return facts.unet in LORA_UNET and all(count in LORA_TEXT for count in facts.text_encoders)
+
+
+def _check_optimizer(asked: TrainSettings, gpu: Gpu | None, has_8bit: bool) -> None:
+    if asked.optimizer != "adamw8bit":
+        return
+    if not has_8bit:
+        raise UsageError("--optimizer adamw8bit needs bitsandbytes", f"install it: {INSTALL_8BIT}")
+    if gpu is not None and gpu.kind == "mps":
+        raise UsageError("--optimizer adamw8bit does not run on an Apple GPU", "drop it, or use --optimizer adamw")
+
+
+def _best_plan(
+    facts: BaseFacts, asked: TrainSettings, *, resolution: int, gpu: Gpu | None, has_8bit: bool, name: str
+) -> Plan:
+    plans = []
+    for choice in _choices(asked, gpu, has_8bit):
+        plan = _plan_of(choice, facts, asked, resolution=resolution, gpu=gpu, name=name)
+        if plan.fits:
+            return plan
+        plans.append(plan)
+    return min(plans, key=lambda plan: plan.needed)
+
+
+def _choices(asked: TrainSettings, gpu: Gpu | None, has_8bit: bool) -> Iterator[Choice]:
+    """What `auto` may mean, the best and the cheapest means first: checkpointing costs time, 8-bit state some exactness."""
+    methods: list[Method] = ["full", "lora"] if asked.method == AUTO else [asked.method]
+    text_encoder = [True, False] if asked.train_text_encoder == AUTO else [bool(asked.train_text_encoder)]
+    checkpointing = [False, True] if asked.gradient_checkpointing == AUTO else [bool(asked.gradient_checkpointing)]
+    precision: Precision = _auto_precision(gpu) if asked.precision == AUTO else asked.precision
+    for method in methods:
+        for with_text in text_encoder:
+            for optimizer in _optimizers(asked, method, gpu, has_8bit):
+                for checkpointed in checkpointing:
+                    yield Choice(
+                        method=method,
+                        train_text_encoder=with_text,
+                        gradient_checkpointing=checkpointed,
+                        optimizer=optimizer,
+                        precision=precision,
+                    )
+
+
+def _optimizers(asked: TrainSettings, method: Method, gpu: Gpu | None, has_8bit: bool) -> list[Optimizer]:
+    if asked.optimizer != AUTO:
+        return [asked.optimizer]
+    # A LoRA's state is too small for 8 bits to gain anything.
+    helps = method == "full" and has_8bit and gpu is not None and gpu.kind != "mps"
+    return ["adamw", "adamw8bit"] if helps else ["adamw"]
+
+
+def _plan_of(
+    choice: Choice, facts: BaseFacts, asked: TrainSettings, *, resolution: int, gpu: Gpu | None, name: str
+) -> Plan:
+    ledger, class_image_batch = count_bytes(choice, facts, asked, resolution=resolution, on_gpu=gpu is not None)
+    needed = max(value for group, value in ledger.items() if group.startswith("peak: "))
+    needed += ledger.get("context", 0) + ledger.get("allocator slack", 0)
+    rate = asked.learning_rate if asked.learning_rate != AUTO else FULL_RATE if choice.method == "full" else LORA_RATE
+    text_rate = asked.text_encoder_learning_rate
+    free = None if gpu is None else gpu.free
+    plan = Plan(
+        method=choice.method,
+        train_text_encoder=choice.train_text_encoder,
+        precision=choice.precision,
+        optimizer=choice.optimizer,
+        gradient_checkpointing=choice.gradient_checkpointing,
+        resolution=resolution,
+        batch_size=asked.batch_size,
+        learning_rate=rate,
+        text_encoder_learning_rate=rate if text_rate == AUTO else text_rate,
+        alpha=float(asked.rank if asked.alpha == AUTO else asked.alpha),
+        class_image_batch=class_image_batch,
+        device=_device(gpu),
+        means=_means(choice),
+        ledger=ledger,
+        needed=needed,
+        free=free,
+        fits=free is None or needed <= free,
+        why="",
+        name=name,
+    )
+    return replace(plan, why=_why(plan, facts))
+
+
+def count_bytes(
+    choice: Choice, facts: BaseFacts, asked: TrainSettings, *, resolution: int, on_gpu: bool
+) -> tuple[dict[str, int], int]:
+    """The ledger of one choice, bytes by tensor group and peak (groups of 0 left out), and the class images' batch.
+
+    Copies and activations leave as the gradients come, so a step's peak is less than the sum of its groups, unless gradients
+    are accumulated over batches.
+    """
+    groups = _step_groups(choice, facts, asked, resolution)
+    kept = sum(groups[group] for group in ("weights", "optimizer state", "EMA"))
+    peaks = {
+        "peak: step": kept + _step_working_set(groups, asked),
+        **_other_peaks(choice, facts, asked, resolution, kept=kept, copies=groups["half-precision copies"]),
+    }
+    batch = 1
+    if asked.with_prior:
+        batch, peaks["peak: class images"] = _class_images(choice, facts, resolution, on_gpu, below=max(peaks.values()))
+    extra = {"context": CONTEXT, "allocator slack": WORKSPACE + round(SLACK * max(peaks.values()))} if on_gpu else {}
+    groups.pop("late activations")
+    return {group: value for group, value in (groups | extra | peaks).items() if value}, batch
+
+
+def _step_groups(choice: Choice, facts: BaseFacts, asked: TrainSettings, resolution: int) -> dict[str, int]:
+    text = sum(facts.text_encoders) if choice.train_text_encoder else 0
+    rows = asked.batch_size * (2 if asked.with_prior else 1)
+    if choice.method == "full":
+        trained, frozen = facts.unet + text, 0
+    else:
+        unet_lora, text_lora = lora_parameters(facts, asked.rank)
+        trained, frozen = unet_lora + (text_lora if text else 0), facts.unet + text
+    state = ADAMW_STATE if choice.optimizer == "adamw" else ADAMW_8BIT_STATE
+    activations = _activations(choice, facts, resolution)
+    # The text encoders read the two prompts, not every row.
+    text_activations = TEXT_ACTIVATIONS * text * (2 if asked.with_prior else 1)
+    return {
+        "weights": trained * FP32 + frozen * _value_bytes(choice.precision),
+        "gradients": trained * FP32,
+        "optimizer state": round(trained * state),
+        "EMA": trained * FP32 if asked.ema else 0,
+        "half-precision copies": 0 if choice.precision == "fp32" else trained * HALF,
+        "activations": round(activations.forward * rows * 1e9 + text_activations),
+        "late activations": round(activations.late * rows * 1e9),
+    }
+
+
+def _step_working_set(groups: Mapping[str, int], asked: TrainSettings) -> int:
+    forward = groups["half-precision copies"] + groups["activations"]
+    if asked.gradient_accumulation > 1:
+        return groups["gradients"] + forward
+    return max(forward, groups["gradients"] + groups["late activations"])
+
+
+def _activations(choice: Choice, facts: BaseFacts, resolution: int) -> Activations:
+    """Of one row. A UNet that is not the catalogue's: its width, hence its activations, go like the root of its size."""
+    half, single = ACTIVATIONS[facts.family, choice.method, choice.gradient_checkpointing]
+    figure = single if choice.precision == "fp32" else half
+    scale = (resolution / REFERENCE_SIDE[facts.family]) ** 2 * _width(facts)
+    return Activations(figure.forward * scale, figure.late * scale)
+
+
+def _width(facts: BaseFacts) -> float:
+    return 1.0 if facts.unet in LORA_UNET else sqrt(facts.unet / REFERENCE_UNET[facts.family])
+
+
+def _other_peaks(
+    choice: Choice, facts: BaseFacts, asked: TrainSettings, resolution: int, *, kept: int, copies: int
+) -> dict[str, int]:
+    """Peaks outside the step. `kept`: what stays beside a preview or a save; its gradients are gone by then."""
+    peaks = {
+        "peak: encoding": _base_bytes(choice, facts) + round(_picture(VAE_ENCODE, facts, resolution)),
+        "peak: saving": kept + LARGEST_TENSOR if _width(facts) == 1 else kept,
+    }
+    if asked.sample_every:
+        # The VAE and a frozen text encoder come back in float32 for their moment.
+        back = facts.vae * FP32 + (0 if choice.train_text_encoder else sum(facts.text_encoders) * FP32)
+        peaks["peak: preview"] = kept + copies + back + _drawing(facts, resolution, pictures=1)
+    return peaks
+
+
+def _class_images(choice: Choice, facts: BaseFacts, resolution: int, on_gpu: bool, *, below: int) -> tuple[int, int]:
+    """The batch that class images are drawn in and their peak: the largest that stays below the run's other peaks, or 1."""
+    weights = _base_bytes(choice, facts)
+    batches = CLASS_IMAGE_BATCHES if on_gpu else (1,)
+    peaks = {batch: weights + _drawing(facts, resolution, pictures=batch) for batch in batches}
+    batch = next((batch for batch, peak in peaks.items() if peak <= below), 1)
+    return batch, peaks[batch]
+
+
+def _base_bytes(choice: Choice, facts: BaseFacts) -> int:
+    """The whole frozen base, as it lies in memory before training: float32 where it will be trained; its VAE always."""
+    size = FP32 if choice.method == "full" else _value_bytes(choice.precision)
+    return (facts.unet + sum(facts.text_encoders)) * size + facts.vae * FP32
+
+
+def _drawing(facts: BaseFacts, resolution: int, *, pictures: int) -> int:
+    """Drawing pictures as one batch: the UNet's rows with and without the prompt, then decoding all of them."""
+    pixels = (resolution / REFERENCE_SIDE[facts.family]) ** 2
+    row = (DRAWING if facts.family == "sd" else DRAWING_XL) * pixels * _width(facts) * 1e9
+    return round(max(2 * pictures * row, pictures * _picture(VAE_DECODE, facts, resolution)))
+
+
+def _picture(figure: float, facts: BaseFacts, resolution: int) -> float:
+    return figure * 1e9 * (resolution / 512) ** 2 * min(1.0, sqrt(facts.vae / VAE_PARAMETERS))
+
+
+def _value_bytes(precision: Precision) -> int:
+    return FP32 if precision == "fp32" else HALF
+
+
+def _device(gpu: Gpu | None) -> Device:
+    if gpu is None:
+        return "cpu"
+    return "mps" if gpu.kind == "mps" else "cuda"  # ROCm's torch says cuda too
+
+
+def _auto_precision(gpu: Gpu | None) -> Precision:
+    if gpu is None or gpu.kind == "mps":
+        return "fp32"
+    return "fp16" if gpu.capability is not None and gpu.capability < BF16_CAPABILITY else "bf16"
+
+
+def _means(choice: Choice) -> tuple[str, ...]:
+    eight_bit = ("8-bit Adam",) if choice.optimizer == "adamw8bit" else ()
+    return eight_bit + (("gradient checkpointing",) if choice.gradient_checkpointing else ())
+
+
+def _why(plan: Plan, facts: BaseFacts) -> str:
+    words = _words(plan, encoders=len(facts.text_encoders))
+    about = "" if is_counted(facts) else "about "
+    if plan.free is None:
+        return f"no GPU: {words}, on the CPU; needs {about}{_gb(plan.needed)} GB of the machine's memory"
+    of = f" of {_gb(plan.free)} GB free" if plan.fits else f" GB, more than the {_gb(plan.free)} GB free"
+    return f"needs {about}{_gb(plan.needed)}{of}: {words}"
+
+
+def _words(plan: Plan, *, encoders: int = 1) -> str:
+    method = "full fine-tuning" if plan.method == "full" else "LoRA"
+    text = f" with the text encoder{'s' if encoders > 1 else ''}" if plan.train_text_encoder else ""
+    return ", ".join([method + text, plan.precision, *plan.means])
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:.1f}"
+
+
+def _find_remedy(
+    facts: BaseFacts, asked: TrainSettings, *, resolution: int, gpu: Gpu, has_8bit: bool, name: str
+) -> str:
+    """The nearest thing that would fit: the 8-bit extra, a flag to drop, more of the card, a smaller size, another base."""
+
+    def attempt(settings: TrainSettings, *, side: int = resolution, on: Gpu = gpu, eight_bit: bool = has_8bit) -> Plan:
+        return _best_plan(facts, settings, resolution=side, gpu=on, has_8bit=eight_bit, name=name)
+
+    flags = _stated_flags(asked)
+    if not has_8bit and gpu.kind != "mps" and (plan := attempt(asked, eight_bit=True)).fits:
+        # all that was asked for stays as it is
+        return f"install the 8bit extra ({INSTALL_8BIT}): it then {plan.why}"
+    for dropped in [[setting] for setting in flags] + ([list(flags)] if len(flags) > 1 else []):
+        if (plan := attempt(_without(asked, dropped))).fits:
+            return f"drop {' and '.join(flags[setting] for setting in dropped)}: it then {plan.why}"
+    most = round(gpu.total * (1 - TAKEN))
+    if gpu.free < most and (plan := attempt(asked, on=replace(gpu, free=most))).fits:
+        return (
+            f"close other programs that use the GPU, {_gb(gpu.total - gpu.free)} GB of it are taken: it then {plan.why}"
+        )
+    relaxed = _without(asked, list(flags))
+    for side in range(resolution - 64, facts.resolution // 2 - 1, -64):
+        if (plan := attempt(relaxed, side=side)).fits:
+            also = f"drop {' and '.join(flags.values())} and " if flags else ""
+            return f"{also}use --resolution {side}: it then {plan.why}"
+    return _smaller_base(facts, gpu, has_8bit)
+
+
+def _smaller_base(facts: BaseFacts, gpu: Gpu, has_8bit: bool) -> str:
+    for entry in CATALOG:
+        if entry.unet < facts.unet:
+            plan = _best_plan(
+                facts_of(entry),
+                TrainSettings(),
+                resolution=entry.resolution,
+                gpu=gpu,
+                has_8bit=has_8bit,
+                name=entry.name,
+            )
+            if plan.fits:
+                return f"use --model {entry.name}: it {plan.why}"
+    return "no base model of the catalogue fits this GPU; see `dreambooth models`"
+
+
+# What a run's memory follows from, and what dropping the flag comes down to.
+SIZING = (
+    "method",
+    "train_text_encoder",
+    "optimizer",
+    "precision",
+    "gradient_checkpointing",
+    "batch_size",
+    "gradient_accumulation",
+    "rank",
+    "ema",
+    "sample_every",
+)
+
+
+def _stated_flags(asked: TrainSettings) -> dict[str, str]:
+    """The settings that size a run and were not left at their default: name -> as it is spelled on the command line."""
+    stated = {name: getattr(asked, name) for name in SIZING if getattr(asked, name) != default_of(TrainSettings, name)}
+    return {name: _spelled(name, value) for name, value in stated.items()}
+
+
+def _spelled(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return flag_of(name) if value else flag_of(name).replace("--", "--no-", 1)
+    return f"{flag_of(name)} {value}"
+
+
+def _without(asked: TrainSettings, names: list[str]) -> TrainSettings:
+    return replace(asked, **{name: default_of(TrainSettings, name) for name in names})

@@ -1,0 +1,125 @@
+"""What every test stands on: homes of its own, no network but loopback, small base models and photos."""
+
+import os
+import random
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dreambooth_cli import stopping
+
+from . import small_models
+
+# Libraries read these once, when they are imported.
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_COLOR": "1", "COLUMNS": "80"}
+os.environ |= {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
+os.environ["OMP_NUM_THREADS"] = "1"
+for name in (
+    "FORCE_COLOR",
+    "GITHUB_ACTIONS",
+    "PY_COLORS",
+    "TTY_COMPATIBLE",
+    "CI",
+    "HF_ENDPOINT",
+    "HF_TOKEN",
+    "HF_HUB_CACHE",
+):
+    os.environ.pop(name, None)
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@pytest.fixture(autouse=True)
+def own_homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Projects, caches and the hub's downloads in the test's own folder; no signal left over."""
+    monkeypatch.setenv("DREAMBOOTH_HOME", str(tmp_path / "dreambooth-home"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
+    yield
+    stopping.reset()
+
+
+@pytest.fixture(autouse=True)
+def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection to any other machine fails."""
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, _guarded(getattr(socket.socket, name)))
+
+
+def _guarded(connect: Callable[[socket.socket, Any], Any]) -> Callable[[socket.socket, Any], Any]:
+    def guarded(self: socket.socket, address: Any) -> Any:
+        if isinstance(address, tuple) and address[0] not in LOOPBACK:
+            raise OSError(f"tests reach no network, but this one tried {address[0]}")
+        return connect(self, address)
+
+    return guarded
+
+
+@pytest.fixture(scope="session")
+def sd1(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Stable Diffusion 1 base (epsilon). Read it only: it is the whole session's."""
+    return _build("sd1", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def sd2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Stable Diffusion 2 base (velocity). Read it only: it is the whole session's."""
+    return _build("sd2", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Stable Diffusion XL base. Read it only: it is the whole session's."""
+    return _build("sdxl", tmp_path_factory)
+
+
+def _build(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    torch.set_num_threads(1)
+    return small_models.build(kind, tmp_path_factory.mktemp("bases") / kind)
+
+
+@pytest.fixture
+def photos(tmp_path: Path, drawn_photos: Path) -> Path:
+    """A folder of five small photos of one thing, the test's own copy."""
+    return Path(shutil.copytree(drawn_photos, tmp_path / "photos"))
+
+
+@pytest.fixture(scope="session")
+def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five pictures of a brown ball with two eyes, before five backgrounds, 96 to 160 px, in three formats."""
+    folder = tmp_path_factory.mktemp("drawn")
+    for number, (name, size) in enumerate(
+        (
+            ("one.jpg", (160, 120)),
+            ("two.jpg", (120, 160)),
+            ("three.jpg", (128, 128)),
+            ("four.png", (96, 144)),
+            ("five.webp", (150, 110)),
+        )
+    ):
+        draw_photo(folder / name, size, seed=number)
+    return folder
+
+
+def draw_photo(path: Path, size: tuple[int, int], *, seed: int) -> Path:
+    """Draw one sharp, coloured picture that differs with `seed`; its format is the name's."""
+    from PIL import Image, ImageDraw
+
+    rng = random.Random(seed)
+    picture = Image.new("RGB", size, tuple(rng.randrange(60, 230) for _ in range(3)))
+    draw = ImageDraw.Draw(picture)
+    for _ in range(40):
+        x, y, side = rng.randrange(size[0]), rng.randrange(size[1]), rng.randrange(4, 24)
+        draw.rectangle((x, y, x + side, y + side), fill=tuple(rng.randrange(256) for _ in range(3)))
+    radius = min(size) // 4
+    x, y = rng.randrange(radius, size[0] - radius), rng.randrange(radius, size[1] - radius)
+    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(139, 90, 43), outline=(20, 10, 0), width=2)
+    for eye in (x - radius // 3, x + radius // 3):
+        draw.ellipse((eye - 3, y - 6, eye + 3, y), fill="black")
+    picture.save(path, quality=92)
+    return path

@@ -1,0 +1,123 @@
+"""Bases of every form: folder, fp16 variant, single file; what can't be trained is refused in words."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from dreambooth_cli.base import Base, identify, read_facts
+from dreambooth_cli.engine.loading import bring_back, find_device, let_go, load_family, text_encoders_of
+from dreambooth_cli.engine.sampling import Drawing, draw
+from dreambooth_cli.errors import ModelUnavailable, UsageError
+from tests import small_models
+from tests.engine.plans import base_of
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
+def test_a_single_file_is_the_folder_it_was_made_of(kind, request, tmp_path):
+    folder = request.getfixturevalue(kind)
+    file = small_models.single_file(folder, tmp_path / "model.safetensors")
+    facts = read_facts(file)
+    expected = read_facts(folder)
+    assert (facts.family, facts.prediction_type) == (expected.family, expected.prediction_type)
+    single = Base(name="single", path=file, repository=None, identity=identify(file), facts=facts, config_path=folder)
+    drawing = Drawing(steps=2, guidance_scale=5.0, width=64, height=64)
+    pictures = [
+        np.asarray(draw(load_family(base, dtype=torch.float32, device=CPU).pipe, ["a dog"], [0], drawing)[0])
+        for base in (single, base_of(folder))
+    ]
+    assert np.array_equal(*pictures)
+
+
+def test_the_fp16_variant_is_found(sd1, tmp_path):
+    pipe = StableDiffusionPipeline.from_pretrained(sd1, safety_checker=None, feature_extractor=None, dtype=torch.float16)
+    pipe.save_pretrained(tmp_path / "half", variant="fp16")
+    family = load_family(base_of(tmp_path / "half"), dtype=torch.float32, device=CPU)
+    assert family.pipe.unet.dtype == family.pipe.text_encoder.dtype == torch.float32
+
+
+def test_parts_leave_and_come_back(sdxl):
+    base = base_of(sdxl)
+    pipe = load_family(base, dtype=torch.float32, device=CPU).pipe
+    weights = {name: part.state_dict() for name, part in text_encoders_of(pipe).items()}
+    let_go(pipe, ["vae", "text_encoder", "text_encoder_2"])
+    assert text_encoders_of(pipe) == {}
+    assert bring_back(pipe, base, dtype=torch.float32, device=CPU) == ["vae", "text_encoder", "text_encoder_2"]
+    for name, part in text_encoders_of(pipe).items():
+        assert all(torch.equal(value, weights[name][key]) for key, value in part.state_dict().items())
+    assert bring_back(pipe, base, dtype=torch.float32, device=CPU) == []
+
+
+def change_config(folder, part, **values):
+    path = folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_the_prediction_type_is_read_from_the_config(sd1, tmp_path):
+    """Not guessed from the name: a folder called sd1 that says velocity is trained on velocity."""
+    folder = shutil.copytree(sd1, tmp_path / "sd1")
+    change_config(folder, "scheduler", prediction_type="v_prediction")
+    assert base_of(folder).facts.prediction_type == "v_prediction"
+    assert load_family(base_of(folder), dtype=torch.float32, device=CPU).prediction_type == "v_prediction"
+
+
+def test_a_prediction_that_has_no_target_is_refused(sd1, tmp_path):
+    folder = shutil.copytree(sd1, tmp_path / "base")
+    change_config(folder, "scheduler", prediction_type="sample")
+    with pytest.raises(ModelUnavailable) as caught:
+        load_family(base_of(folder), dtype=torch.float32, device=CPU)
+    assert "'sample'" in caught.value.message
+
+
+def test_an_inpainting_base_is_refused(sd1, tmp_path):
+    folder = shutil.copytree(sd1, tmp_path / "base")
+    change_config(folder, "unet", in_channels=9)
+    with pytest.raises(ModelUnavailable) as caught:
+        read_facts(folder)
+    assert "inpainting" in caught.value.hint
+
+
+def test_pickled_weights_are_refused_with_the_way_to_convert(sd1, tmp_path):
+    folder = shutil.copytree(sd1, tmp_path / "base")
+    for file in (folder / "unet").glob("*.safetensors"):
+        file.rename(folder / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(ModelUnavailable) as caught:
+        read_facts(folder)
+    assert caught.value.exit_code == 5
+    assert "never loaded" in caught.value.hint
+
+
+def test_a_ckpt_file_is_refused(tmp_path):
+    (tmp_path / "model.ckpt").write_bytes(b"pickle")
+    with pytest.raises(ModelUnavailable) as caught:
+        read_facts(tmp_path / "model.ckpt")
+    assert "safetensors" in caught.value.hint
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 40, b"\x02\0\0\0\0\0\0\0{}", b"\x02\0\0\0\0\0\0\0[]"])
+def test_a_broken_single_file_is_refused(content, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(ModelUnavailable):
+        read_facts(tmp_path / "model.safetensors")
+
+
+def test_cut_weights_are_told_with_the_base(sd1, tmp_path):
+    folder = shutil.copytree(sd1, tmp_path / "base")
+    base = base_of(folder)
+    (file,) = (folder / "vae").glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ModelUnavailable) as caught:
+        load_family(base, dtype=torch.float32, device=CPU)
+    assert "can't be loaded" in caught.value.message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU here")
+def test_a_gpu_that_torch_can_not_use_is_told():
+    with pytest.raises(UsageError) as caught:
+        find_device("cuda")
+    assert "CUDA build" in caught.value.hint

@@ -1,0 +1,202 @@
+"""A small hub on loopback, for the real huggingface_hub client: listings, files with ETag, commit and ranges, large files behind a
+redirect to another host, and the answers that the hub gives for what is gone, gated or not there."""
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from huggingface_hub import constants
+
+LARGE = (".safetensors", ".bin", ".ckpt")
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a repository."""
+
+    name: str
+    path: Path
+
+    @cached_property
+    def content(self) -> bytes:
+        return self.path.read_bytes()
+
+    @property
+    def is_large(self) -> bool:
+        return self.name.endswith(LARGE)
+
+    @cached_property
+    def etag(self) -> str:
+        if self.is_large:
+            return hashlib.sha256(self.content).hexdigest()
+        return hashlib.sha1(b"blob %d\0" % len(self.content) + self.content).hexdigest()
+
+    def listed(self) -> dict[str, Any]:
+        """As `/api/models/...?blobs=true` lists it."""
+        lfs = {"sha256": self.etag, "size": len(self.content), "pointerSize": 134}
+        return {"rfilename": self.name, "size": len(self.content), "blobId": self.etag[:40]} | (
+            {"lfs": lfs} if self.is_large else {}
+        )
+
+
+@dataclass
+class HubServer:
+    """What the hub holds and how it behaves. `requests` is what came: method, path, Range header."""
+
+    url: str = ""
+    store: str = ""
+    repositories: dict[str, tuple[str, dict[str, File]]] = field(default_factory=dict)
+    gated: set[str] = field(default_factory=set)
+    requests: list[tuple[str, str, str | None]] = field(default_factory=list)
+    answer: int | None = None  # every request gets this status
+    cut_after: dict[str, int] = field(default_factory=dict)  # file -> bytes, then the connection breaks, once
+    corrupt: set[str] = field(default_factory=set)  # files that come with a byte changed
+    ignore_ranges: bool = False
+
+    def add(self, repository: str, folder: Path, revision: str) -> None:
+        """Serve a folder as a repository whose `main` is `revision`."""
+        names = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
+        self.repositories[repository] = (revision, {name: File(name, folder / name) for name in names})
+
+    def fetched(self) -> set[str]:
+        """The files whose content was asked for."""
+        return {path.split("/", 5)[5] for method, path, _ in self.requests if method == "GET" and "/resolve/" in path}
+
+    def ranges(self) -> list[str]:
+        """The Range headers that came."""
+        return [wanted for _, path, wanted in self.requests if wanted and "/resolve/" in path]
+
+
+@contextmanager
+def serve_hub() -> Iterator[HubServer]:
+    """A hub that answers on loopback until the block ends, and its store for large files on another port."""
+    hub = HubServer()
+    handler = type("Handler", (_Handler,), {"hub": hub})
+    with _serve(handler) as hub.url, _serve(handler) as hub.store:
+        yield hub
+
+
+def use_hub(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the client in this process take the server for the hub, as HF_ENDPOINT does for a new process."""
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+@contextmanager
+def _serve(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: HubServer
+
+    def do_GET(self) -> None:
+        self._route()
+
+    def do_HEAD(self) -> None:
+        self._route()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+    def _route(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.hub.requests.append((self.command, path, self.headers.get("Range")))
+        if self.hub.answer is not None:
+            self._send(self.hub.answer, b"<html>out of order</html>")
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)", path):
+            self._list(*found.groups())
+        elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            self._resolve(*found.groups())
+        elif found := re.fullmatch(r"/store/([^/]+/[^/]+)/(.+)", path):
+            self._send_content(self.hub.repositories[found[1]][1][found[2]], {})
+        else:
+            self._send(404, b"")
+
+    def _files(self, repository: str, revision: str) -> tuple[str, dict[str, File]] | None:
+        """The commit and the files, or None once the refusal is sent, as the hub words it."""
+        if repository in self.hub.gated:
+            self._send(403, b"", {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to model is restricted."})
+        elif repository not in self.hub.repositories:
+            # The hub does not tell strangers whether a repository is gone or private.
+            self._send(401, b"", {"X-Error-Message": "Invalid username or password."})
+        elif revision not in ("main", self.hub.repositories[repository][0]):
+            self._send(404, b"", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": f"Invalid rev id: {revision}"})
+        else:
+            return self.hub.repositories[repository]
+        return None
+
+    def _list(self, repository: str, kind: str, revision: str) -> None:
+        if (found := self._files(repository, revision)) is None:
+            return
+        commit, files = found
+        answer: Any = {"id": repository, "modelId": repository, "sha": commit, "tags": []}
+        if kind == "revision":
+            answer["siblings"] = [file.listed() for file in files.values()]
+        else:
+            answer = [
+                {"type": "file", "path": file.name, "size": len(file.content), "oid": file.etag[:40]}
+                | ({"lfs": {"oid": file.etag, "size": len(file.content), "pointerSize": 134}} if file.is_large else {})
+                for file in files.values()
+            ]
+        self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+
+    def _resolve(self, repository: str, revision: str, name: str) -> None:
+        if (found := self._files(repository, revision)) is None:
+            return
+        commit, files = found
+        file = files.get(name)
+        if file is None:
+            self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
+        elif file.is_large:
+            linked = {
+                "X-Linked-Etag": f'"{file.etag}"',
+                "X-Linked-Size": str(len(file.content)),
+                "X-Repo-Commit": commit,
+            }
+            self._send(302, b"", {"Location": f"{self.hub.store}/store/{repository}/{name}", **linked})
+        else:
+            self._send_content(file, {"X-Repo-Commit": commit})
+
+    def _send_content(self, file: File, headers: dict[str, str]) -> None:
+        content = file.content
+        if file.name in self.hub.corrupt:
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        start = int(wanted[1]) if wanted and not self.hub.ignore_ranges else 0
+        headers = {"ETag": f'"{file.etag}"', "Accept-Ranges": "bytes", **headers}
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        self._send(206 if start else 200, content[start:], headers, cut_after=self.hub.cut_after.pop(file.name, None))
+
+    def _send(
+        self, status: int, content: bytes, headers: dict[str, str] | None = None, *, cut_after: int | None = None
+    ) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content[:cut_after])

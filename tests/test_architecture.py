@@ -1,0 +1,199 @@
+"""An import may only point down, each library belongs to one layer, and what is slow to load stays out of `--help`.
+
+    cli > workflows > engine > photos > root
+"""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "dreambooth_cli"
+LAYERS = ("root", "photos", "engine", "workflows", "cli")
+
+# Which layer may import a library; a module by name where it is the only one.
+OWNERS: dict[str, set[str]] = {
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "questionary": {"cli"},
+    "prompt_toolkit": {"cli"},
+    "torch": {"engine"},
+    "diffusers": {"engine"},
+    "transformers": {"engine"},
+    "peft": {"engine"},
+    "accelerate": {"engine"},
+    "bitsandbytes": {"engine"},
+    "safetensors": {"engine"},
+    "huggingface_hub": {"engine"},
+    "numpy": {"engine"},
+    "PIL": {"photos", "engine"},
+    "pi_heif": {"photos"},
+    "platformdirs": {"root"},
+    "tomlkit": {"root"},
+    "filelock": {"root"},
+    "psutil": {"root"},
+    "pynvml": {"gpu.py"},
+    "tokenizers": {"identifier.py"},
+}
+# Imported inside the function that needs it, in whatever layer.
+DEFERRED = {"pynvml", "tokenizers", "bitsandbytes", "pi_heif"}
+SLOW = ("torch", "diffusers", "transformers", "accelerate", "peft", "bitsandbytes", "numpy", "PIL", "pi_heif")
+SLOW_TOO = ("safetensors", "huggingface_hub", "tokenizers", "questionary", "prompt_toolkit")
+COMMANDS = ("init", "prep", "train", "generate", "models", "projects")
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import of one file: the module it names, in full, and whether it is carried out when the file is imported."""
+
+    module: str
+    line: int
+    at_top: bool
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+pytestmark = pytest.mark.skipif(not FILES, reason="the package is not beside the tests")
+
+
+def layer_of(parts: tuple[str, ...]) -> str:
+    """The layer of a module by its path within the package; `python -m dreambooth_cli` is the command line's."""
+    if parts[:1] == ("__main__",):
+        return "cli"
+    return parts[0] if parts and parts[0] in LAYERS else "root"
+
+
+def module_parts(file: Path) -> tuple[str, ...]:
+    """`engine/lora.py` -> ("engine", "lora"); a package's `__init__.py` is the package."""
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+def imports_of(file: Path) -> Iterator[Import]:
+    """Every import of a file, relative ones spelled out, those inside functions or for types alone too."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    later = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.FunctionDef | ast.AsyncFunctionDef)
+        or (isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING")
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno, id(node) not in later)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield Import(f"{_spelled_out(file, node)}.{alias.name}", node.lineno, id(node) not in later)
+
+
+def _spelled_out(file: Path, node: ast.ImportFrom) -> str:
+    if not node.level:
+        return node.module or ""
+    folder = ("dreambooth_cli", *file.relative_to(PACKAGE).parts[:-1])
+    base = folder[: len(folder) - (node.level - 1)]
+    return ".".join((*base, *([node.module] if node.module else [])))
+
+
+def own_layer(module: str) -> str | None:
+    """The layer of an imported module of ours, None for any other."""
+    first, *rest = module.split(".")
+    return layer_of(tuple(rest)) if first == "dreambooth_cli" else None
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_point_down_and_libraries_stay_with_their_layer(file: Path) -> None:
+    layer = layer_of(module_parts(file))
+    wrong = []
+    for found in imports_of(file):
+        name = found.module.split(".")[0]
+        theirs = own_layer(found.module)
+        if theirs is not None:
+            if LAYERS.index(theirs) > LAYERS.index(layer):
+                wrong.append(f"line {found.line}: {layer} imports {found.module}, of the layer above")
+        elif name not in sys.stdlib_module_names:
+            owners = OWNERS.get(name)
+            if owners is None:
+                wrong.append(f"line {found.line}: no layer owns {name}")
+            elif not owners & {layer, file.relative_to(PACKAGE).as_posix()}:
+                wrong.append(f"line {found.line}: {name} belongs to {', '.join(sorted(owners))}, not to {layer}")
+            elif name in DEFERRED and found.at_top:
+                wrong.append(f"line {found.line}: {name} is imported where it is used, not at the top")
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "file", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE))
+)
+def test_the_command_line_loads_what_is_slow_inside_a_command(file: Path) -> None:
+    """At the top of `cli/` only the command line's own and the root layer; the work is imported by the command's body."""
+    at_top = [found.module for found in imports_of(file) if found.at_top]
+    assert [module for module in at_top if own_layer(module) in ("workflows", "engine", "photos")] == []
+
+
+@pytest.mark.parametrize(
+    "file", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE))
+)
+def test_a_workflow_is_imported_before_anything_else_in_a_function_is_done(file: Path) -> None:
+    late = []
+    for function in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        statements = function.body[1:] if ast.get_docstring(function) is not None else function.body
+        leading = len(statements)
+        for place, statement in enumerate(statements):
+            if not isinstance(statement, ast.Import | ast.ImportFrom):
+                leading = place
+                break
+        for statement in statements[leading:]:
+            for node in ast.walk(statement):
+                if isinstance(node, ast.ImportFrom) and "workflows" in _spelled_out(file, node).split("."):
+                    late.append(f"{function.name}, line {node.lineno}")
+    assert late == []
+
+
+LOOK = """
+import contextlib, io, json, sys
+from dreambooth_cli.cli.app import main
+
+loaded = {}
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["dreambooth", *words]
+    code = 0
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+    if code or not out.getvalue():
+        sys.exit(f"{words} gave {code}: {out.getvalue()} {err.getvalue()}")
+    loaded[" ".join(words)] = sorted({name.split(".")[0] for name in sys.modules})
+print(json.dumps(loaded))
+"""
+
+
+def modules_after(*commands: list[str]) -> dict[str, list[str]]:
+    """Run commands one after the other in one fresh process: command -> the top-level modules loaded once it is done."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, json.dumps(commands)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    result: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def test_no_help_and_no_version_loads_a_slow_library() -> None:
+    commands = [["--help"], ["--version"], *([command, "--help"] for command in COMMANDS)]
+    for command, modules in modules_after(*commands).items():
+        assert set(modules) & {*SLOW, *SLOW_TOO} == set(), command
+
+
+def test_models_loads_no_slow_library() -> None:
+    asked = [["models"], ["models", "--json"], ["models", "--gpu-memory", "8"], ["models", "sd15"]]
+    for command, modules in modules_after(*asked).items():
+        assert set(modules) & {*SLOW, "questionary", "prompt_toolkit"} == set(), command

@@ -1,0 +1,112 @@
+"""What a model name means, and what a base on disk says of itself."""
+
+import shutil
+
+import pytest
+
+from dreambooth_cli.base import ask_for_base, find_cached, hub_cache, identify, missing_parts, read_facts
+from dreambooth_cli.catalog import CATALOG, find_entry, moved_note
+from dreambooth_cli.errors import ModelUnavailable
+from tests import small_models
+
+
+@pytest.mark.parametrize(
+    ("named", "entry"),
+    [
+        ("sd15", "sd15"), ("SD15", "sd15"), ("runwayml/stable-diffusion-v1-5", "sd15"),
+        ("stable-diffusion-v1-5/stable-diffusion-v1-5", "sd15"), ("CompVis/stable-diffusion-v1-4", "sd14"),
+        ("stabilityai/stable-diffusion-2-1", "sd21"), ("stabilityai/stable-diffusion-xl-base-1.0", "sdxl"),
+    ],
+)
+def test_the_guides_names_reach_the_catalogue(named, entry):
+    request = ask_for_base(named)
+    assert request.entry is not None
+    assert request.entry.name == entry
+    assert request.repository == request.entry.repository
+
+
+@pytest.mark.parametrize("gone", ["runwayml/stable-diffusion-v1-5", "stabilityai/stable-diffusion-2-1"])
+def test_what_moved_is_said_in_one_line(gone):
+    note = moved_note(gone)
+    assert note is not None
+    assert "\n" not in note
+    assert find_entry(gone).repository in note
+
+
+def test_what_did_not_move_is_not_said():
+    assert [moved_note(name) for entry in CATALOG for name in (entry.name, entry.repository)] == [None] * 8
+
+
+def test_a_repository_of_ones_own():
+    request = ask_for_base("someone/their-model")
+    assert (request.repository, request.revision, request.entry) == ("someone/their-model", "main", None)
+
+
+@pytest.mark.parametrize(("named", "hint"), [("sdx", "sdxl"), ("./nowhere", "path"), ("nowhere.safetensors", "path"), ("", "models")])
+def test_names_that_mean_nothing(named, hint):
+    with pytest.raises(ModelUnavailable) as caught:
+        ask_for_base(named)
+    assert hint in caught.value.hint
+    assert caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "family", "prediction"), [("sd1", "sd", "epsilon"), ("sd2", "sd", "v_prediction"), ("sdxl", "sdxl", "epsilon")]
+)
+def test_facts_are_read_from_the_configs(kind, family, prediction, request):
+    folder = request.getfixturevalue(kind)
+    facts = read_facts(folder)
+    assert (facts.family, facts.prediction_type, facts.resolution) == (family, prediction, 64)
+    assert len(facts.text_encoders) == (2 if kind == "sdxl" else 1)
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+def test_counts_are_the_networks_own(kind, request):
+    import torch
+
+    from dreambooth_cli.engine.loading import load_family, parts_of
+    from tests.engine.plans import base_of
+
+    folder = request.getfixturevalue(kind)
+    facts = read_facts(folder)
+    parts = parts_of(load_family(base_of(folder), dtype=torch.float32, device=torch.device("cpu")).pipe)
+    counted = {name: sum(parameter.numel() for parameter in part.parameters()) for name, part in parts.items()}
+    assert facts.unet == counted["unet"]
+    assert facts.vae == counted["vae"]
+    assert list(facts.text_encoders) == [count for name, count in counted.items() if name.startswith("text")]
+
+
+@pytest.mark.parametrize("part", ["unet/config.json", "vae/config.json", "scheduler/scheduler_config.json", "model_index.json"])
+def test_a_missing_part_is_named(part, sd1, tmp_path):
+    folder = shutil.copytree(sd1, tmp_path / "base")
+    (folder / part).unlink()
+    assert part in missing_parts(folder)
+    with pytest.raises(ModelUnavailable) as caught:
+        read_facts(folder)
+    assert part in caught.value.message
+
+
+def test_a_config_that_is_no_json_is_told(sd1, tmp_path):
+    folder = shutil.copytree(sd1, tmp_path / "base")
+    (folder / "unet" / "config.json").write_text("{" * 5000)
+    with pytest.raises(ModelUnavailable) as caught:
+        read_facts(folder)
+    assert "unet/config.json" in caught.value.message
+
+
+def test_identity_follows_the_files(sd1, tmp_path):
+    first = shutil.copytree(sd1, tmp_path / "first" / "base")
+    second = shutil.copytree(sd1, tmp_path / "second" / "base")
+    assert identify(first) == identify(second)
+    config = second / "scheduler" / "scheduler_config.json"
+    config.write_text(config.read_text().replace("0.012", "0.013"))
+    assert identify(first) != identify(second)
+
+
+def test_a_base_in_the_hubs_cache_is_found(sd1):
+    request = ask_for_base("runwayml/stable-diffusion-v1-5")
+    assert find_cached(request) is None
+    snapshot = small_models.lay_out_hub_cache(sd1, hub_cache(), request.repository, request.revision)
+    assert find_cached(request) == snapshot
+    next((snapshot / "unet").glob("*.safetensors")).unlink()
+    assert find_cached(request) is None

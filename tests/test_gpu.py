@@ -1,0 +1,209 @@
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from dreambooth_cli import gpu
+from dreambooth_cli.gpu import Gpu, describe, find_gpu, sold_as, why_none
+
+GIB = 2**30
+
+
+class Driver(ModuleType):
+    """A stand-in for NVIDIA's driver, which no test machine has: cards in the order of the bus."""
+
+    def __init__(self, *cards: SimpleNamespace) -> None:
+        super().__init__("pynvml")
+        self.cards, self.closed = cards, 0
+
+    def nvmlInit(self) -> None:
+        pass
+
+    def nvmlShutdown(self) -> None:
+        self.closed += 1
+
+    def nvmlDeviceGetCount(self) -> int:
+        return len(self.cards)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> SimpleNamespace:
+        return self.cards[index]
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> SimpleNamespace:
+        return next(card for card in self.cards for slice_ in card.slices if slice_.uuid == uuid for card in [slice_])
+
+    def nvmlDeviceGetName(self, card: SimpleNamespace) -> str | bytes:
+        return card.name
+
+    def nvmlDeviceGetUUID(self, card: SimpleNamespace) -> str:
+        return card.uuid
+
+    def nvmlDeviceGetMemoryInfo(self, card: SimpleNamespace) -> SimpleNamespace:
+        return SimpleNamespace(total=card.total, free=card.free)
+
+    def nvmlDeviceGetCudaComputeCapability(self, card: SimpleNamespace) -> tuple[int, int]:
+        if card.capability is None:
+            raise RuntimeError("Not Supported")
+        return card.capability
+
+
+def card(name: str | bytes, gib: int, capability: tuple[int, int] | None, uuid: str) -> SimpleNamespace:
+    return SimpleNamespace(
+        name=name, total=gib * GIB, free=(gib - 1) * GIB, capability=capability, uuid=uuid, slices=[]
+    )
+
+
+OLD = card("GTX 1080", 8, (6, 1), "GPU-aaaa-1")
+NEW = card("RTX 3060", 12, (8, 6), "GPU-bbbb-2")
+
+
+@pytest.fixture(autouse=True)
+def plain_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No variable of CUDA's, no AMD card, no Mac, whatever the machine that runs the tests has."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    monkeypatch.setattr(gpu._amd, "__defaults__", (tmp_path / "no-drm", tmp_path / "no-kfd"))
+    monkeypatch.setattr(sys, "platform", "linux")
+
+
+def install(monkeypatch: pytest.MonkeyPatch, driver: ModuleType | None) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", driver)  # type: ignore[arg-type]  # None: as if it were not installed
+
+
+def test_an_nvidia_card_with_its_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(NEW)
+    install(monkeypatch, driver)
+    found = find_gpu()
+    assert found == Gpu(name="RTX 3060", kind="cuda", total=12 * GIB, free=11 * GIB, capability=(8, 6))
+    assert describe(found) == "RTX 3060, 11.8 of 12.9 GB free"
+    assert driver.closed == 1
+
+
+def test_the_fastest_card_is_the_first_as_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, Driver(OLD, NEW))
+    assert (found := find_gpu()) is not None
+    assert found.name == "RTX 3060"
+
+
+@pytest.mark.parametrize(
+    ("order", "visible", "expected"),
+    [
+        ("PCI_BUS_ID", None, "GTX 1080"),
+        ("PCI_BUS_ID", "1", "RTX 3060"),
+        ("PCI_BUS_ID", " 1 ,0", "RTX 3060"),
+        ("FASTEST_FIRST", "1", "GTX 1080"),
+        ("FASTEST_FIRST", "GPU-aaaa", "GTX 1080"),
+        ("FASTEST_FIRST", "", None),
+        ("FASTEST_FIRST", "-1", None),
+        ("FASTEST_FIRST", "7", None),
+        ("FASTEST_FIRST", "GPU-cccc", None),
+    ],
+)
+def test_cuda_visible_devices_is_obeyed(
+    monkeypatch: pytest.MonkeyPatch, order: str, visible: str | None, expected: str | None
+) -> None:
+    install(monkeypatch, Driver(OLD, NEW))
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", order)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = find_gpu()
+    assert (found and found.name) == expected
+    if expected is None:
+        assert why_none() == "CUDA_VISIBLE_DEVICES hides every NVIDIA card"
+
+
+def test_a_slice_of_a_card_has_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = card("H200", 140, (9, 0), "GPU-dddd")
+    whole.slices = [card("H200 MIG 1g.18gb", 18, (9, 0), "MIG-eeee")]
+    install(monkeypatch, Driver(whole))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-eeee")
+    assert (found := find_gpu()) is not None
+    assert found.total == 18 * GIB
+
+
+def test_old_bindings_and_unknown_capability(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, Driver(card(b"Quadro", 8, None, "GPU-x")))
+    assert find_gpu() == Gpu(name="Quadro", kind="cuda", total=8 * GIB, free=7 * GIB, capability=None)
+
+
+def test_a_driver_without_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, Driver())
+    assert find_gpu() is None
+    assert why_none() == "the NVIDIA driver shows no card"
+
+
+def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(NEW)
+    driver.nvmlInit = lambda: (_ for _ in ()).throw(OSError("libnvidia-ml.so.1 not found"))  # type: ignore[method-assign]
+    install(monkeypatch, driver)
+    assert find_gpu() is None
+    assert describe(None) == "no NVIDIA driver found"
+
+
+def test_no_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, None)
+    assert find_gpu() is None
+    assert "nvidia-ml-py" in why_none()
+
+
+def test_a_driver_that_breaks_is_said_not_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(NEW)
+    driver.nvmlDeviceGetMemoryInfo = lambda card: 1 / 0  # type: ignore[method-assign,assignment]
+    install(monkeypatch, driver)
+    assert find_gpu() is None
+    assert why_none() == "the NVIDIA driver does not answer: division by zero"
+    assert driver.closed == 2
+
+
+def amd_card(root: Path, number: int, *, gib: float, used: float = 1, vendor: str = "0x1002", name: str = "") -> Path:
+    device = root / f"card{number}" / "device"
+    device.mkdir(parents=True)
+    (device / "vendor").write_text(f"{vendor}\n")
+    (device / "mem_info_vram_total").write_text(f"{int(gib * GIB)}\n")
+    (device / "mem_info_vram_used").write_text(f"{int(used * GIB)}\n")
+    if name:
+        (device / "product_name").write_text(f"{name}\n")
+    return device
+
+
+def test_an_amd_card(tmp_path: Path) -> None:
+    amd_card(tmp_path, 0, gib=0.5, used=0.1)  # the processor's own
+    amd_card(tmp_path, 1, gib=16, name="Radeon RX 7800 XT")
+    (tmp_path / "card1-HDMI-A-1").mkdir()
+    (tmp_path / "kfd").touch()
+    found, reason = gpu._amd(tmp_path, tmp_path / "kfd")
+    assert found == Gpu(name="Radeon RX 7800 XT", kind="rocm", total=16 * GIB, free=15 * GIB)
+    assert reason == ""
+
+
+def test_an_amd_card_without_rocm_and_cards_that_are_none(tmp_path: Path) -> None:
+    amd_card(tmp_path, 0, gib=16)
+    found, reason = gpu._amd(tmp_path, tmp_path / "kfd")
+    assert found is None
+    assert reason.startswith("AMD GPU is there, but no ROCm driver")
+    (tmp_path / "card0/device/mem_info_vram_used").write_text("?")
+    assert gpu._amd(tmp_path, tmp_path / "kfd") == (None, "")
+
+
+def test_an_apple_gpu_shares_the_systems_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, None)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(gpu.platform, "machine", lambda: "arm64")
+    monkeypatch.setattr(gpu.psutil, "virtual_memory", lambda: SimpleNamespace(total=48 * GIB, available=40 * GIB))
+    assert (found := find_gpu()) is not None
+    assert (found.kind, found.total, found.free) == ("mps", 48 * GIB, 32 * GIB)
+
+
+def test_a_card_as_it_is_sold() -> None:
+    eight = sold_as(8)
+    assert eight.total == 8 * GIB
+    assert eight.free == round(8 * GIB * 0.93)
+    assert eight.to_json() == {"name": "a card of 8 GB", "kind": "cuda", "total_gb": 8.6, "free_gb": 8.0}
+    assert sold_as(7.5).name == "a card of 7.5 GB"
+
+
+def test_the_search_does_not_load_torch() -> None:
+    code = "import sys; from dreambooth_cli.gpu import find_gpu; print('pynvml' in sys.modules); find_gpu(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["False", "False"]

@@ -1,0 +1,185 @@
+"""The identifier: the table of rare words, the choice from a base's own vocabulary, and what is said of a bad one."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+
+from dreambooth_cli.errors import ModelUnavailable
+from dreambooth_cli.identifier import (
+    choose_identifier,
+    identifier_remarks,
+    load_tokenizer,
+    pieces,
+    rare_tokens,
+    single_token,
+)
+from tests.benchmarks import rare_tokens as made
+
+CLIP = Path(__file__).parents[2] / "shared" / "clip" / "bpe_simple_vocab_16e6.txt.gz"
+FILLERS = tuple(
+    f"{first}{second}" for first in "BCDFGHJKLM" for second in "BCDFGHJKLM"
+)  # never met: text is lowercased
+
+
+def write_base(folder: Path, common: tuple[str, ...], rare: tuple[str, ...]) -> Path:
+    """A diffusers folder's tokenizer: its words are single tokens, `common` before a hundred others, `rare` after."""
+    letters = made.byte_letters()
+    vocabulary = [*letters, *(letter + "</w>" for letter in letters)]
+    merges: list[str] = []
+    for word in (*common, *FILLERS, *rare):
+        left, *others = [*word[:-1], word[-1] + "</w>"]
+        for right in others:
+            if left + right not in vocabulary:
+                vocabulary.append(left + right)
+                merges.append(f"{left} {right}")
+            left += right
+    tokenizer = folder / "tokenizer"
+    tokenizer.mkdir(parents=True)
+    ids = {token: number for number, token in enumerate([*vocabulary, "<|startoftext|>", "<|endoftext|>"])}
+    (tokenizer / "vocab.json").write_text(json.dumps(ids), encoding="utf-8")
+    (tokenizer / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return write_base(tmp_path / "base", common=("dog", "ghue"), rare=("sks", "ront", "uer"))
+
+
+def test_the_table_holds_a_hundred_short_words_once_each() -> None:
+    table = rare_tokens()
+    assert len(table) >= 100
+    assert len(set(table)) == len(table)
+    assert all(re.fullmatch(r"[a-z]{3,4}", word) for word in table)
+    assert not set(table) & set(made.verdicts())
+
+
+def test_without_a_base_the_identifier_is_the_rarest_of_the_table(tmp_path: Path) -> None:
+    assert choose_identifier(None) == ("ront", None)
+    assert choose_identifier(tmp_path / "checkpoint.safetensors") == ("ront", None)
+
+
+def test_the_rarest_word_of_the_base_s_own_vocabulary_is_chosen(base: Path) -> None:
+    assert choose_identifier(base) == ("uer", None)
+
+
+def test_a_saved_tokenizer_that_pads_is_read_alike(base: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(base)
+    assert tokenizer is not None
+    tokenizer.enable_padding(length=77, pad_token="<|endoftext|>")
+    folder = tmp_path / "saved" / "tokenizer_2"
+    folder.mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    assert choose_identifier(tmp_path / "saved") == ("uer", None)
+    assert identifier_remarks("ront", tmp_path / "saved") == []
+
+
+def test_where_a_vocabulary_has_no_rare_word_sks_is_used_and_said(tmp_path: Path) -> None:
+    identifier, note = choose_identifier(write_base(tmp_path, common=("dog",), rare=("sks",)))
+    assert identifier == "sks"
+    assert note == (
+        "none of the rare words is a single token of this base model: using sks, which is also a rifle; "
+        "--identifier names another"
+    )
+
+
+def test_a_rare_single_token_has_no_remark(base: Path) -> None:
+    assert identifier_remarks("ront", base) == []
+    assert identifier_remarks("RONT", base) == []
+
+
+def test_a_word_that_splits_is_warned_about_with_its_pieces(base: Path) -> None:
+    assert identifier_remarks("Dogront", base) == [
+        "Dogront splits into Do + g + ront: what these pieces mean to the model mixes into the subject; "
+        "a word that is one token is learned better, for example uer"
+    ]
+    assert identifier_remarks("ront-uer", base)[0].startswith("ront-uer splits into ront + - + uer: ")
+
+
+def test_a_common_word_is_warned_about_with_its_rank(base: Path) -> None:
+    tokenizer = load_tokenizer(base)
+    assert tokenizer is not None
+    size = tokenizer.get_vocab_size()
+    assert identifier_remarks("dog", base) == [
+        f"dog is a common word that already means something to the model (number 514 of {size}, commonest first): "
+        "the subject has to overcome that; a rare word is easier, for example uer"
+    ]
+
+
+def test_a_warning_names_no_example_where_the_vocabulary_has_none(tmp_path: Path) -> None:
+    remarks = identifier_remarks("zxqy", write_base(tmp_path, common=("dog",), rare=()))
+    assert len(remarks) == 1
+    assert remarks[0].endswith("a word that is one token is learned better")
+
+
+def test_sks_is_a_rifle_with_and_without_a_base(base: Path) -> None:
+    rifle = "sks is also a rifle, which the base model may know: a rifle can turn up in the pictures"
+    assert identifier_remarks("sks", None) == [rifle]
+    assert identifier_remarks("sks", base) == [rifle]
+    assert identifier_remarks("zxqy", None) == []
+
+
+def test_a_word_of_letters_that_the_vocabulary_lacks_is_unknown(tmp_path: Path) -> None:
+    folder = write_base(tmp_path, common=("dog",), rare=("ront",))
+    file = folder / "tokenizer" / "vocab.json"
+    ids = {token: number for token, number in json.loads(file.read_text("utf-8")).items() if not token.startswith("x")}
+    file.write_text(json.dumps(ids), encoding="utf-8")
+    assert identifier_remarks("x", folder) == ["x is unknown to the base model: name another, for example ront"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text"), [("vocab.json", "{not json"), ("tokenizer.json", "{}"), ("merges.txt", "ab")]
+)
+def test_a_broken_tokenizer_is_an_error_that_names_its_folder(base: Path, file: str, text: str) -> None:
+    (base / "tokenizer" / file).write_text(text)
+    with pytest.raises(ModelUnavailable) as caught:
+        choose_identifier(base)
+    assert caught.value.message.startswith(f"the tokenizer in {base / 'tokenizer'} can't be read: ")
+    assert caught.value.hint == "fetch the base model again"
+    assert caught.value.exit_code == 5
+
+
+def test_pieces_are_spelled_as_in_the_word(base: Path) -> None:
+    tokenizer = load_tokenizer(base)
+    assert tokenizer is not None
+    assert "".join(pieces(tokenizer, "Zxqy7ront")) == "Zxqy7ront"
+    assert single_token(tokenizer, "Zxqy7ront") is None
+
+
+@pytest.fixture(scope="module")
+def clip_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    vocabulary = made.read_vocabulary(CLIP)
+    folder = tmp_path_factory.mktemp("clip")
+    (folder / "tokenizer").mkdir()
+    ids = {token: number for number, token in enumerate(vocabulary)}
+    (folder / "tokenizer" / "vocab.json").write_text(json.dumps(ids), encoding="utf-8")
+    merges = made.read_merges(CLIP)
+    (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges), encoding="utf-8")
+    assert isinstance(load_tokenizer(folder), Tokenizer)
+    return folder
+
+
+@pytest.mark.skipif(not CLIP.is_file(), reason="CLIP's own vocabulary is not beside this checkout")
+class TestWithTheVocabularyOfClip:
+    def test_the_table_is_what_its_script_makes(self) -> None:
+        vocabulary = made.read_vocabulary(CLIP)
+        assert len(vocabulary) == 49_408
+        assert tuple(made.table(vocabulary)) == rare_tokens()
+        assert set(made.verdicts()) <= set(made.candidates(vocabulary))
+
+    def test_each_word_of_the_table_is_one_token_and_the_rarest_is_chosen(self, clip_base: Path) -> None:
+        tokenizer = load_tokenizer(clip_base)
+        assert tokenizer is not None
+        ranks = [single_token(tokenizer, word) for word in rare_tokens()]
+        assert None not in ranks
+        assert ranks == sorted(ranks, key=lambda rank: -(rank or 0))
+        assert choose_identifier(clip_base) == ("ront", None)
+        assert all(identifier_remarks(word, clip_base) == [] for word in ("ront", "uer"))
+
+    def test_what_is_said_of_words_as_clip_reads_them(self, clip_base: Path) -> None:
+        assert identifier_remarks("zxqy", clip_base)[0].startswith("zxqy splits into z + x + q + y: ")
+        assert "number 1,930 of 49,408" in identifier_remarks("dog", clip_base)[0]
+        assert "number 22,549 of 49,408" in identifier_remarks("zebra", clip_base)[0]

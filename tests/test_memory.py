@@ -1,0 +1,353 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from dreambooth_cli.base import BaseFacts
+from dreambooth_cli.catalog import find_entry
+from dreambooth_cli.errors import DoesNotFit, UsageError
+from dreambooth_cli.gpu import Gpu, sold_as
+from dreambooth_cli.memory import (
+    Plan,
+    check_fits,
+    facts_of,
+    inference_precision,
+    is_counted,
+    lora_parameters,
+    make_plan,
+)
+from dreambooth_cli.settings import TrainSettings
+
+UNET, TEXT, VAE = 859_520_964, 123_060_480, 83_653_863
+
+
+def facts(name: str) -> BaseFacts:
+    entry = find_entry(name)
+    assert entry is not None
+    return facts_of(entry)
+
+
+def card(free_gb: float, *, capability: tuple[int, int] | None = (8, 6), total_gb: float | None = None) -> Gpu:
+    return Gpu(
+        name="card",
+        kind="cuda",
+        total=round((total_gb or free_gb) * 1e9),
+        free=round(free_gb * 1e9),
+        capability=capability,
+    )
+
+
+def plan_for(
+    free_gb: float | None, name: str = "sd15", *, resolution: int | None = None, has_8bit: bool = True, **asked: object
+) -> Plan:
+    base = facts(name)
+    gpu = None if free_gb is None else card(free_gb)
+    return make_plan(
+        base, TrainSettings(**asked), resolution=resolution or base.resolution, gpu=gpu, has_8bit=has_8bit, name=name
+    )
+
+
+def test_weights_gradients_and_state_are_exact() -> None:
+    ledger = plan_for(100, optimizer="adamw").ledger
+    assert ledger["weights"] == ledger["gradients"] == 4 * (UNET + TEXT)
+    assert ledger["optimizer state"] == 8 * (UNET + TEXT)
+    assert ledger["half-precision copies"] == 2 * (UNET + TEXT)
+    assert "EMA" not in ledger
+    # all that AdamW in float32 holds: 16 bytes a trained parameter, 15.7 GB for SD 1.5
+    assert ledger["weights"] + ledger["gradients"] + ledger["optimizer state"] == 16 * (UNET + TEXT)
+
+
+def test_each_setting_changes_its_own_groups() -> None:
+    plain = plan_for(100).ledger
+    eight_bit = plan_for(100, optimizer="adamw8bit").ledger
+    assert eight_bit["optimizer state"] == round(2.03 * (UNET + TEXT))
+    assert plan_for(100, ema=True).ledger["EMA"] == 4 * (UNET + TEXT)
+    assert plan_for(100, train_text_encoder=False).ledger["weights"] == 4 * UNET
+    assert "half-precision copies" not in plan_for(100, precision="fp32").ledger
+    assert plan_for(100, gradient_checkpointing=True).ledger["activations"] < plain["activations"] / 4
+    accumulated = plan_for(100, gradient_accumulation=2).ledger
+    assert accumulated["peak: step"] == sum(
+        plain[group] for group in ("weights", "gradients", "optimizer state", "half-precision copies", "activations")
+    )
+    assert accumulated["peak: step"] > plain["peak: step"]
+
+
+def test_activations_grow_with_pixels_and_rows() -> None:
+    one = plan_for(100, train_text_encoder=False, class_images=0).ledger["activations"]
+    assert one == 1_260_000_000
+    assert plan_for(100, train_text_encoder=False).ledger["activations"] == 2 * one
+    assert plan_for(100, train_text_encoder=False, batch_size=3).ledger["activations"] == 6 * one
+    assert (
+        plan_for(100, train_text_encoder=False, prior_loss_weight=0, resolution=1024).ledger["activations"] == 4 * one
+    )
+
+
+def test_a_lora_keeps_the_base_in_half_precision_and_itself_in_float32() -> None:
+    plan = plan_for(100, method="lora", train_text_encoder=True)
+    adapters = 3_188_736 + 1_179_648
+    assert plan.ledger["weights"] == 2 * (UNET + TEXT) + 4 * adapters
+    assert plan.ledger["optimizer state"] == 8 * adapters
+    in_float32 = plan_for(100, method="lora", train_text_encoder=False, precision="fp32")
+    assert in_float32.ledger["weights"] == 4 * UNET + 4 * 3_188_736
+
+
+@pytest.mark.parametrize(
+    ("name", "unet", "text"),
+    [
+        ("sd14", 3_188_736, 1_179_648),
+        ("sd15", 3_188_736, 1_179_648),
+        ("sd21", 3_319_808, 3_014_656),
+        ("sdxl", 23_224_320, 6_422_528),
+    ],
+)
+def test_lora_counts(name: str, unet: int, text: int) -> None:
+    assert lora_parameters(facts(name), 16) == (unet, text)
+    assert lora_parameters(facts(name), 4) == (unet // 4, text // 4)
+    assert is_counted(facts(name))
+
+
+def test_a_base_that_is_not_in_the_catalogue_is_estimated_and_that_is_said() -> None:
+    other = BaseFacts(
+        family="sd",
+        prediction_type="epsilon",
+        resolution=256,
+        unet=34_966_724,
+        text_encoders=(17_407_232,),
+        vae=5_252_487,
+    )
+    assert not is_counted(other)
+    plan = make_plan(other, TrainSettings(), resolution=256, gpu=card(8), has_8bit=False, name="mine")
+    assert plan.why.startswith("needs about ")
+    assert plan.ledger["weights"] == 4 * (34_966_724 + 17_407_232)
+    unet, _ = lora_parameters(other, 16)
+    assert unet == pytest.approx(3_188_736 / 5, rel=0.02)  # the same depth at a fifth of the width
+
+
+def test_full_fine_tuning_wherever_it_fits_and_the_cheapest_means_first() -> None:
+    """As memory falls the plan climbs down the ladder, never past a rung that would do."""
+    rungs = []
+    for tenths in range(240, 20, -1):
+        plan = plan_for(tenths / 10, gradient_accumulation=2)
+        rung = (plan.method, plan.train_text_encoder, plan.means)
+        if plan.fits and rung not in rungs:
+            rungs.append(rung)
+    ladder = [
+        (method, text, means)
+        for method in ("full", "lora")
+        for text in (True, False)
+        for means in (
+            [(), ("gradient checkpointing",), ("8-bit Adam",), ("8-bit Adam", "gradient checkpointing")]
+            if method == "full"
+            else [(), ("gradient checkpointing",)]
+        )
+    ]
+    places = [ladder.index(rung) for rung in rungs]
+    assert places == sorted(places)
+    assert {("full", True, ()), ("full", False, ("8-bit Adam", "gradient checkpointing")), ("lora", True, ())} <= set(
+        rungs
+    )
+
+
+def test_no_8bit_without_the_extra() -> None:
+    assert plan_for(12).means == ("8-bit Adam",)
+    without = plan_for(12, has_8bit=False)
+    assert (without.method, without.means) == ("lora", ())
+
+
+@pytest.mark.parametrize(
+    ("gb", "name", "method", "text_encoder"),
+    [
+        (8, "sd15", "lora", True),
+        (8, "sd21", "lora", True),
+        (12, "sd15", "full", True),
+        (12, "sd14", "full", True),
+        (12, "sd21", "full", False),
+        (12, "sdxl", "lora", True),
+        (16, "sd21", "full", True),
+        (48, "sdxl", "full", True),
+    ],
+)
+def test_what_a_card_of_this_size_can_train(gb: int, name: str, method: str, text_encoder: bool) -> None:
+    base = facts(name)
+    plan = make_plan(base, TrainSettings(), resolution=base.resolution, gpu=sold_as(gb), has_8bit=True, name=name)
+    assert (plan.fits, plan.method, plan.train_text_encoder) == (True, method, text_encoder)
+
+
+def test_free_memory_counts_not_all_of_it() -> None:
+    plan = make_plan(
+        facts("sd15"), TrainSettings(), resolution=512, gpu=card(6, total_gb=24), has_8bit=True, name="sd15"
+    )
+    assert (plan.method, plan.free) == ("lora", 6_000_000_000)
+
+
+def test_needed_is_the_highest_peak_with_context_and_slack() -> None:
+    plan = plan_for(100, "sdxl", method="lora", gradient_checkpointing=True, sample_every=10)
+    peaks = {group: size for group, size in plan.ledger.items() if group.startswith("peak: ")}
+    assert set(peaks) == {
+        "peak: step",
+        "peak: encoding",
+        "peak: saving",
+        "peak: preview",
+        "peak: class images",
+    }
+    assert plan.needed == max(peaks.values()) + plan.ledger["context"] + plan.ledger["allocator slack"]
+    assert max(peaks, key=lambda group: peaks[group]) != "peak: step"
+
+
+def test_class_images_come_in_batches_that_do_not_raise_the_need() -> None:
+    assert plan_for(100).class_image_batch == 4
+    assert plan_for(100, "sdxl", method="lora", gradient_checkpointing=True).class_image_batch == 1
+    assert plan_for(None).class_image_batch == 1
+    none = plan_for(100, class_images=0)
+    assert none.class_image_batch == 1
+    assert "peak: class images" not in none.ledger
+
+
+def test_the_reason_is_one_line() -> None:
+    assert plan_for(12).why == "needs 11.5 of 12.0 GB free: full fine-tuning with the text encoder, bf16, 8-bit Adam"
+    assert plan_for(12, "sdxl").why == (
+        "needs 11.3 of 12.0 GB free: LoRA with the text encoders, bf16, gradient checkpointing"
+    )
+    miss = plan_for(3)
+    assert not miss.fits
+    assert miss.why == (
+        "needs 3.5 GB, more than the 3.0 GB free: LoRA, bf16, gradient checkpointing"
+        if not miss.train_text_encoder
+        else "needs 3.8 GB, more than the 3.0 GB free: LoRA with the text encoder, bf16, gradient checkpointing"
+    )
+
+
+def test_autos_are_resolved() -> None:
+    full = plan_for(24)
+    assert (full.learning_rate, full.text_encoder_learning_rate) == (5e-6, 5e-6)
+    lora = plan_for(6, rank=8)
+    assert (lora.method, lora.learning_rate, lora.text_encoder_learning_rate, lora.alpha) == ("lora", 1e-4, 1e-4, 8.0)
+    stated = plan_for(24, learning_rate=1e-6, text_encoder_learning_rate=2e-7, alpha=4.0)
+    assert (stated.learning_rate, stated.text_encoder_learning_rate, stated.alpha) == (1e-6, 2e-7, 4.0)
+    assert plan_for(24, learning_rate=1e-6).text_encoder_learning_rate == 1e-6
+
+
+@pytest.mark.parametrize(
+    ("gpu", "device", "precision"),
+    [
+        (None, "cpu", "fp32"),
+        (card(24, capability=(8, 0)), "cuda", "bf16"),
+        (card(24, capability=(7, 5)), "cuda", "fp16"),
+        (sold_as(24), "cuda", "bf16"),
+        (replace(sold_as(24), kind="rocm"), "cuda", "bf16"),
+        (replace(sold_as(48), kind="mps"), "mps", "fp32"),
+    ],
+)
+def test_precision_follows_the_device(gpu: Gpu | None, device: str, precision: str) -> None:
+    plan = make_plan(facts("sd15"), TrainSettings(), resolution=512, gpu=gpu, has_8bit=True, name="sd15")
+    assert (plan.device, plan.precision) == (device, precision) == inference_precision(gpu)
+    stated = make_plan(
+        facts("sd15"), TrainSettings(precision="fp16"), resolution=512, gpu=gpu, has_8bit=True, name="sd15"
+    )
+    assert stated.precision == "fp16"
+
+
+def test_without_a_gpu_everything_is_trained_and_it_fits() -> None:
+    plan = plan_for(None)
+    assert (plan.method, plan.train_text_encoder, plan.device, plan.means) == ("full", True, "cpu", ())
+    assert (plan.free, plan.fits) == (None, True)
+    assert plan.why.startswith("no GPU: full fine-tuning with the text encoder, fp32, on the CPU; needs ")
+    check_fits(plan, TrainSettings())
+
+
+def test_an_apple_gpu_gets_no_8bit_adam() -> None:
+    apple = Gpu(name="Apple", kind="mps", total=16 * 10**9, free=10 * 10**9)
+    plan = make_plan(facts("sd15"), TrainSettings(), resolution=512, gpu=apple, has_8bit=True, name="sd15")
+    assert plan.optimizer == "adamw"
+    with pytest.raises(UsageError, match="Apple GPU"):
+        make_plan(
+            facts("sd15"), TrainSettings(optimizer="adamw8bit"), resolution=512, gpu=apple, has_8bit=True, name="sd15"
+        )
+
+
+def test_8bit_adam_without_bitsandbytes_is_refused() -> None:
+    with pytest.raises(UsageError, match="needs bitsandbytes") as caught:
+        plan_for(24, optimizer="adamw8bit", has_8bit=False)
+    assert "pipx inject" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"method": "full"},
+        {"method": "full", "train_text_encoder": True},
+        {"train_text_encoder": True, "gradient_checkpointing": False},
+        {"optimizer": "adamw"},
+        {"precision": "fp32"},
+        {"method": "lora", "optimizer": "adamw8bit"},
+    ],
+)
+@pytest.mark.parametrize("free_gb", [3, 8, 24])
+def test_what_was_stated_is_never_changed(asked: dict[str, object], free_gb: float) -> None:
+    plan = plan_for(free_gb, **asked)
+    assert {name: getattr(plan, name) for name in asked} == asked
+
+
+@pytest.mark.parametrize(
+    ("free_gb", "asked", "remedy"),
+    [
+        (8, {"method": "full"}, "drop --method full: it then needs "),
+        (8, {"method": "full", "train_text_encoder": True}, "drop --method full: it then needs "),
+        (4, {"method": "full", "batch_size": 4}, "drop --method full and --batch-size 4: it then needs "),
+        (4, {"gradient_checkpointing": False, "precision": "bf16"}, "drop --no-gradient-checkpointing: "),
+        (13, {"method": "full", "ema": True, "train_text_encoder": True}, "drop --method full: "),
+        (3.5, {}, "use --resolution 384: it then needs "),
+        (0.5, {}, "no base model of the catalogue fits this GPU"),
+    ],
+)
+def test_the_nearest_thing_that_would_fit_is_named(free_gb: float, asked: dict[str, object], remedy: str) -> None:
+    plan = plan_for(free_gb, **asked)
+    with pytest.raises(DoesNotFit) as caught:
+        check_fits(plan, TrainSettings(**asked))
+    assert caught.value.exit_code == 4
+    assert caught.value.hint.startswith(remedy)
+    assert caught.value.message.startswith("sd15 does not fit in the GPU's memory: ")
+    assert caught.value.message.endswith(f"needs {plan.needed / 1e9:.1f} GB, {free_gb:.1f} GB are free")
+
+
+def test_the_message_says_what_was_asked() -> None:
+    with pytest.raises(DoesNotFit, match=r"\(asked: --method full --no-train-text-encoder\)"):
+        check_fits(
+            plan_for(5, method="full", train_text_encoder=False), TrainSettings(method="full", train_text_encoder=False)
+        )
+
+
+def test_the_8bit_extra_is_named_where_it_would_do() -> None:
+    lacking = plan_for(12, method="full", has_8bit=False)
+    assert not lacking.fits
+    assert lacking.remedy == (
+        'install the 8bit extra (pipx inject dreambooth-cli "bitsandbytes"): it then needs 11.5 of 12.0 GB free: '
+        "full fine-tuning with the text encoder, bf16, 8-bit Adam"
+    )
+    assert plan_for(12, method="full", optimizer="adamw", has_8bit=False).remedy.startswith("drop --method full: ")
+    assert "8bit extra" not in plan_for(5, method="full", has_8bit=False).remedy
+
+
+def test_a_card_that_others_use_and_a_smaller_base() -> None:
+    busy = make_plan(
+        facts("sdxl"), TrainSettings(), resolution=1024, gpu=card(7, total_gb=24), has_8bit=True, name="sdxl"
+    )
+    assert busy.remedy.startswith("close other programs that use the GPU, 17.0 GB of it are taken: it then needs ")
+    small = make_plan(facts("sdxl"), TrainSettings(), resolution=1024, gpu=card(6), has_8bit=True, name="sdxl")
+    assert small.remedy.startswith("use --model sd15: it needs ")
+
+
+def test_a_plan_survives_json() -> None:
+    plan = plan_for(12)
+    values = json.loads(json.dumps(plan.to_json()))
+    assert values["means"] == ["8-bit Adam"]
+    assert Plan.from_json(values) == plan
+    assert Plan.from_json(values | {"written by a later version": 1}) == plan
+
+
+def test_a_kept_plan_that_no_longer_fits_points_to_replan() -> None:
+    kept = Plan.from_json(plan_for(12).to_json() | {"free": 5_000_000_000, "fits": False})
+    with pytest.raises(DoesNotFit) as caught:
+        check_fits(kept, TrainSettings())
+    assert "5.0 GB are free" in caught.value.message
+    assert "--replan" in caught.value.hint

@@ -1,0 +1,161 @@
+"""Names, folders, locks and runs of projects."""
+
+import json
+import multiprocessing
+
+import pytest
+
+from dreambooth_cli.errors import ProjectError
+from dreambooth_cli.project import (
+    Project,
+    check_name,
+    find_project,
+    free_name,
+    home_folder,
+    list_projects,
+    open_project,
+    projects_folder,
+    remove_project,
+    run_digest,
+    suggest_name,
+)
+
+
+def make(name, text=""):
+    project = Project(projects_folder() / name)
+    project.path.mkdir(parents=True)
+    project.config.write_text(text)
+    return project
+
+
+@pytest.mark.parametrize("name", ["dog", "my-dog", "dog-2", "Ünser.Hund", "犬", "a_b"])
+def test_good_names(name):
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a\\b", "-rf", ".hidden", "a b", "con", "NUL.txt", "a.", "x" * 65, "a\n", "a\0"])
+def test_names_that_could_leave_the_folder_or_break_a_shell(name):
+    with pytest.raises(ProjectError) as caught:
+        check_name(name)
+    assert caught.value.exit_code == 3
+    assert "letters" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("words", "name"), [("red backpack", "red-backpack"), ("  Dog! ", "dog"), ("", "subject"), ("ﬁsh", "fish"), ("!!", "subject")]
+)
+def test_names_made_of_words(words, name):
+    assert suggest_name(words) == name
+    check_name(suggest_name(words))
+
+
+def test_the_next_free_name():
+    assert free_name("dog") == "dog"
+    make("dog")
+    assert free_name("dog") == "dog-2"
+    make("dog-2")
+    assert free_name("dog") == "dog-3"
+
+
+def test_home_can_be_moved(monkeypatch, tmp_path):
+    monkeypatch.setenv("DREAMBOOTH_HOME", str(tmp_path / "else"))
+    assert home_folder() == tmp_path / "else"
+    monkeypatch.delenv("DREAMBOOTH_HOME")
+    assert home_folder().name == "dreambooth"
+
+
+def test_a_project_that_is_not_there_names_those_that_are():
+    with pytest.raises(ProjectError) as caught:
+        open_project("cat")
+    assert "dreambooth init cat" in caught.value.hint
+    make("dog")
+    with pytest.raises(ProjectError) as caught:
+        open_project("cat")
+    assert "your projects: dog" in caught.value.hint
+
+
+def test_a_project_is_found_by_photos_and_noun(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    project = make("rex", f'[subject]\nphotos = "{tmp_path / "photos"}"\nclass_prompt = "a photo of a dog"\n')
+    assert find_project(tmp_path / "link", "dog") == project
+    assert find_project(tmp_path / "photos", "cat") is None
+    assert find_project(tmp_path, "dog") is None
+
+
+def test_listing_and_removing():
+    make("b"), make("a")
+    (projects_folder() / "no-project").mkdir()
+    assert [project.name for project in list_projects()] == ["a", "b"]
+    remove_project(open_project("a"))
+    assert [project.name for project in list_projects()] == ["b"]
+
+
+def hold_and_report(path, ready, done):
+    with Project(path).lock():
+        ready.set()
+        done.wait(30)
+
+
+def test_another_process_is_named():
+    project = make("dog")
+    context = multiprocessing.get_context("spawn")
+    ready, done = context.Event(), context.Event()
+    other = context.Process(target=hold_and_report, args=(project.path, ready, done))
+    other.start()
+    try:
+        assert ready.wait(30)
+        with pytest.raises(ProjectError) as caught, project.lock():
+            pass
+        assert f"in use by process {other.pid}" in caught.value.message
+    finally:
+        done.set()
+        other.join()
+    with project.lock():
+        pass
+
+
+def finish(run):
+    run.model.mkdir()
+    (run.model / "dreambooth.json").write_text("{}")
+
+
+def test_runs_are_found_by_number_and_digest():
+    project = make("dog")
+    first, second = project.new_run(), project.new_run()
+    first.write_record({"digest": "a"})
+    second.write_record({"digest": "b"})
+    assert project.find_run("a") == first
+    assert project.find_run("c") is None
+    with pytest.raises(ProjectError) as caught:
+        project.finished_run(None)
+    assert "dreambooth train dog" in caught.value.hint
+    finish(first)
+    assert project.finished_run(None) == first
+    with pytest.raises(ProjectError) as caught:
+        project.finished_run(2)
+    assert "its finished runs: 1" in caught.value.hint
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\xff", "null"])
+def test_a_damaged_plan_is_told(content):
+    run = make("dog").new_run()
+    run.plan.write_text(content, encoding="latin-1")
+    with pytest.raises(ProjectError) as caught:
+        run.record()
+    assert "--restart" in caught.value.hint
+
+
+def test_the_digest_holds_what_shapes_the_weights():
+    parts = {"asked": {"steps": 3}, "photos": {"a": "1", "b": "2"}, "class_photos": {}, "base": "x"}
+    digest = run_digest(**parts)
+    assert run_digest(**(parts | {"photos": {"other": "2", "names": "1"}})) == digest
+    for change in ({"asked": {"steps": 4}}, {"photos": {"a": "1"}}, {"class_photos": {"c": "3"}}, {"base": "y"}):
+        assert run_digest(**(parts | change)) != digest
+
+
+def test_records_are_written_whole():
+    run = make("dog").new_run()
+    run.write_record({"digest": "ä"})
+    assert json.loads(run.plan.read_text()) == {"digest": "ä"}
+    assert [path.name for path in run.path.iterdir()] == ["plan.json"]

@@ -1,0 +1,190 @@
+"""The README against what it tells of: its tables, its file tree, its two commands and its links.
+
+`python -m tests.test_readme` writes the tables anew.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dreambooth_cli.catalog import CATALOG
+from dreambooth_cli.errors import DreamboothError
+from dreambooth_cli.events import Event
+from dreambooth_cli.settings import SECTIONS, Settings, annotation, describe_type, flag_of, scalar_of
+
+CHECKOUT = Path(__file__).parent.parent
+README = CHECKOUT / "README.md"
+pytestmark = pytest.mark.skipif(not README.is_file(), reason="needs the checkout")
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def base_models() -> str:
+    """The catalogue: one row for each base model."""
+    head = ("name", "model", "good for", "pixels", "recommended GPU memory", "download", "licence", "repository")
+    rows = [
+        (
+            f"`{entry.name}`",
+            entry.title,
+            entry.good_for,
+            str(entry.resolution),
+            f"{entry.recommended_gb} GB{' or more' if entry.name == 'sdxl' else ''}",
+            f"{entry.download_gb} GB",
+            entry.licence,
+            f"`{entry.repository}`",
+        )
+        for entry in CATALOG
+    ]
+    return table(head, rows)
+
+
+def settings_of(section: str) -> str:
+    """The settings of one stage: flag, default, meaning."""
+    owner = SECTIONS[section]
+    rows = [
+        (_flag(owner, item.name, item.metadata["names"]), _takes(owner, item.name), _default(item.default), item.metadata["help"])
+        for item in fields(owner)
+    ]
+    return table(("flag", "takes", "default", "what it does"), rows)
+
+
+def _flag(owner: type[Settings], name: str, names: tuple[str, ...]) -> str:
+    flag = f"`{flag_of(name)}`"
+    if scalar_of(annotation(owner, name)) is bool:
+        flag += f", `{flag_of('no_' + name)}`"
+    return ", ".join([flag, *(f"`--{other}`" for other in names)])
+
+
+def _takes(owner: type[Settings], name: str) -> str:
+    kind = annotation(owner, name)
+    return "" if scalar_of(kind) is bool else describe_type(kind)
+
+
+def _default(value: Any) -> str:
+    match value:
+        case None | "":
+            return ""
+        case bool():
+            return "yes" if value else "no"
+    return f"`{value}`"
+
+
+def exit_codes() -> str:
+    """What each exit code means, by the kinds of errors."""
+    rows = [("0", "", "Done.")]
+    for kind in sorted(kinds_of(DreamboothError), key=lambda kind: kind.exit_code):
+        rows.append((str(kind.exit_code), f"`{kind.__name__}`", (kind.__doc__ or "").splitlines()[0]))
+    return table(("code", "kind", "when"), rows)
+
+
+def kinds_of(kind: type[Any]) -> Iterator[type[Any]]:
+    """A class and all that derive from it, in the order they were written."""
+    yield kind
+    for child in kind.__subclasses__():
+        yield from kinds_of(child)
+
+
+def events() -> str:
+    """The lines of `--json`: name, fields, meaning."""
+    rows = [
+        (f"`{kind.event}`", ", ".join(f"`{item.name}`" for item in fields(kind)), (kind.__doc__ or "").splitlines()[0])
+        for kind in kinds_of(Event)
+        if kind is not Event and kind.__module__ == Event.__module__
+    ]
+    rows.append(("`error`", "`kind`, `message`, `hint`, `exit_code`", "The command failed; the last line."))
+    return table(("event", "fields", "when"), rows)
+
+
+TABLES = {
+    "base models": base_models,
+    **{f"{section} settings": lambda section=section: settings_of(section) for section in SECTIONS},
+    "exit codes": exit_codes,
+    "events": events,
+}
+
+
+def with_tables(text: str) -> str:
+    """The README's text with every table between its two markers as it should be."""
+    for name, make in TABLES.items():
+        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        assert text.count(start) == text.count(end) == 1, f"the README has no place for the table of {name}"
+        before, after = text.split(start)[0], text.split(end)[1]
+        text = f"{before}{start}\n{make()}\n{end}{after}"
+    return text
+
+
+def code_blocks(text: str) -> list[str]:
+    """The fenced blocks of a Markdown text."""
+    return re.findall(r"^```\w*\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def tree_of(text: str) -> dict[str, str]:
+    """The README's file tree: path from the top -> its clause. A folder's line ends in `/`, and what lies in it is indented."""
+    (block,) = [block for block in code_blocks(text) if block.startswith("dreambooth_cli/")]
+    tree: dict[str, str] = {}
+    folders: list[tuple[int, str]] = []
+    for line in block.splitlines():
+        indent = len(line) - len(line.lstrip())
+        name, _, clause = line.strip().partition(" ")
+        folders = [folder for folder in folders if folder[0] < indent]
+        path = (folders[-1][1] if folders else "") + name
+        tree[path] = clause.strip()
+        if name.endswith("/"):
+            folders.append((indent, path))
+    return tree
+
+
+def on_disk() -> set[str]:
+    """What the tree must list: the top level, each folder and module of the package; empty `__init__.py`s say nothing."""
+    package = CHECKOUT / "dreambooth_cli"
+    inside = [path for path in package.rglob("*") if "__pycache__" not in path.parts]
+    kept = [path for path in inside if path.is_dir() or path.name != "__init__.py" or path.stat().st_size]
+    top = [path for path in CHECKOUT.iterdir() if not path.name.startswith(".") and path.name not in IGNORED]
+    return {path.relative_to(CHECKOUT).as_posix() + ("/" if path.is_dir() else "") for path in [*kept, *top]}
+
+
+IGNORED = {"dist", "build", "instance_images", "output", "generated", "PKG-INFO", "README.md"}
+
+
+def test_the_tables_are_current() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert text == with_tables(text), "write them anew: python -m tests.test_readme"
+
+
+def test_the_tree_is_what_lies_on_disk() -> None:
+    tree = tree_of(README.read_text(encoding="utf-8"))
+    assert set(tree) == on_disk()
+    assert [path for path, clause in tree.items() if not clause] == []
+
+
+def test_ci_runs_the_second_command_word_for_word() -> None:
+    script = CHECKOUT / ".ci" / "run"
+    if not script.is_file():
+        pytest.skip("needs the repository, not the source archive")
+    commands = [block.strip() for block in code_blocks(README.read_text(encoding="utf-8")) if "venv" in block]
+    first, second = commands[:2]
+    assert first.endswith("dreambooth models")
+    assert "pytest" in second
+    assert f"\n{second} || exit\n" in script.read_text(encoding="utf-8")
+
+
+def test_every_link_within_the_repository_leads_somewhere() -> None:
+    text = README.read_text(encoding="utf-8")
+    headings = {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    }
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    broken = [link for link in links if not (link[1:] in headings if link[0] == "#" else (CHECKOUT / link).exists())]
+    assert broken == []
+
+
+if __name__ == "__main__":
+    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")

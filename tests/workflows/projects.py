@@ -1,0 +1,48 @@
+"""Projects made and trained as the commands do it."""
+
+from dreambooth_cli.config import merge
+from dreambooth_cli.events import ModelSaved, ProjectSaved
+from dreambooth_cli.project import Project
+from dreambooth_cli.settings import PrepSettings, SubjectSettings, TrainSettings
+from dreambooth_cli.workflows.initialise import initialise
+from dreambooth_cli.workflows.train import train
+
+QUICK = {"steps": 3, "class_images": 2, "class_image_steps": 2, "rank": 4, "learning_rate": 1e-3}
+
+
+def make_project(photos, model, *, name=None, class_prompt="a photo of a dog", identifier="sks", **train_settings):
+    """A project of these photos on this base."""
+    subject = SubjectSettings(photos=photos, class_prompt=class_prompt, identifier=identifier, model=str(model))
+    events = list(initialise(name, subject=subject, prep={}, train=QUICK | train_settings))
+    (saved,) = [event for event in events if isinstance(event, ProjectSaved)]
+    return Project(saved.path)
+
+
+def start(project, *, output_dir=None, restart=False, replan=False, subject=None, prep=None, **flags):
+    """The events of `train` with these flags, as a generator."""
+    stored = project.settings()
+    return train(
+        project,
+        subject=merge(SubjectSettings, stored["subject"], subject or {}),
+        prep=merge(PrepSettings, stored["prep"], prep or {}),
+        settings=merge(TrainSettings, stored["train"], flags),
+        output_dir=output_dir,
+        restart=restart,
+        replan=replan,
+    )
+
+
+def run(project, **options):
+    """Train to the end; all events."""
+    return list(start(project, **options))
+
+
+def model_of(events):
+    """Where the events say the model is."""
+    (saved,) = [event for event in events if isinstance(event, ModelSaved)]
+    return saved.path
+
+
+def of_kind(events, kind):
+    """The events of one kind."""
+    return [event for event in events if isinstance(event, kind)]

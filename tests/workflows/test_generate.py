@@ -1,0 +1,197 @@
+"""`generate`: from every kind of model, with what made it in each picture, and nothing overwritten."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dreambooth_cli.errors import ModelUnavailable, ProjectError, UsageError
+from dreambooth_cli.events import GridSaved, ImageSaved, Noted, Warned
+from dreambooth_cli.settings import GenerateSettings
+from dreambooth_cli.workflows.generate import Source, generate
+from tests.workflows.projects import make_project, model_of, of_kind, run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, sd1):
+    """A finished full run and a finished LoRA run: their projects. Made once, read only."""
+    from tests.conftest import draw_photo
+
+    patch = pytest.MonkeyPatch()
+    home = tmp_path_factory.mktemp("home")
+    patch.setenv("DREAMBOOTH_HOME", str(home))
+    photos = home / "photos"
+    photos.mkdir()
+    for number in range(3):
+        draw_photo(photos / f"{number}.png", (80, 80), seed=number)
+    full, lora = (make_project(photos, sd1, name=method, method=method, steps=1) for method in ("full", "lora"))
+    run(full), run(lora)
+    yield full, lora
+    patch.undo()
+
+
+def make(path, prompt="a [identifier] dog", *, base=None, identifier=None, folder, grid=False, **settings):
+    values = GenerateSettings(**({"seed": 1, "steps": 2} | settings))
+    return list(generate(Source(path, base), prompt, values, identifier=identifier, output_dir=folder, grid=grid))
+
+
+def pictures(events):
+    return [event.path for event in of_kind(events, ImageSaved)]
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def test_a_picture_tells_how_it_was_made(trained, tmp_path):
+    (path,) = pictures(make(trained[0].runs()[0].model, folder=tmp_path, negative_prompt="blurry [red]"))
+    with Image.open(path) as image:
+        text = image.text
+    assert text["prompt"] == "a sks dog"
+    assert text["negative_prompt"] == "blurry [red]"
+    assert text["seed"] == "1"
+    assert text["steps"] == "2"
+    assert text["scheduler"] == "PNDMScheduler"
+    assert text["size"] == "64x64"
+    assert text["model"]
+
+
+def test_image_i_uses_seed_plus_i(trained, tmp_path):
+    model = trained[0].runs()[0].model
+    events = make(model, folder=tmp_path, num_images=3, seed=7)
+    assert [event.seed for event in of_kind(events, ImageSaved)] == [7, 8, 9]
+    (alone,) = pictures(make(model, folder=tmp_path / "alone", seed=8))
+    assert np.array_equal(pixels(pictures(events)[1]), pixels(alone))
+
+
+def test_a_batch_gives_the_same_pictures_up_to_rounding(trained, tmp_path):
+    model = trained[0].runs()[0].model
+    one = pictures(make(model, folder=tmp_path / "one", num_images=3))
+    three = pictures(make(model, folder=tmp_path / "three", num_images=3, batch_size=2))
+    for first, second in zip(one, three, strict=True):
+        assert np.abs(pixels(first).astype(int) - pixels(second).astype(int)).max() <= 1
+
+
+def test_nothing_is_overwritten(trained, tmp_path):
+    model = trained[0].runs()[0].model
+    first, second = pictures(make(model, folder=tmp_path)), pictures(make(model, folder=tmp_path))
+    assert first != second
+    assert first[0].read_bytes() == second[0].read_bytes()
+
+
+def test_the_grid_holds_all_of_them(trained, tmp_path):
+    events = make(trained[0].runs()[0].model, folder=tmp_path, num_images=3, grid=True)
+    (grid,) = of_kind(events, GridSaved)
+    with Image.open(grid.path) as sheet:
+        assert sheet.size == (64 * 2 + 4, 64 * 2 + 4)
+        assert np.array_equal(np.asarray(sheet)[:64, :64], pixels(pictures(events)[0]))
+
+
+def test_a_seed_is_drawn_and_said(trained, tmp_path):
+    events = make(trained[0].runs()[0].model, folder=tmp_path, seed="auto")
+    (image,) = of_kind(events, ImageSaved)
+    assert any(f"--seed {image.seed}" in event.message for event in of_kind(events, Noted))
+
+
+@pytest.mark.parametrize("name", ["ddim", "euler-a", "dpm++"])
+def test_schedulers_by_name(name, trained, tmp_path):
+    (path,) = pictures(make(trained[0].runs()[0].model, folder=tmp_path, scheduler=name))
+    with Image.open(path) as image:
+        assert image.text["scheduler"].lower().startswith({"ddim": "ddim", "euler-a": "eulerancestral", "dpm++": "dpmsolver"}[name])
+
+
+def test_size_is_the_trained_one_or_as_asked(trained, tmp_path):
+    (path,) = pictures(make(trained[0].runs()[0].model, folder=tmp_path, width=96, height=48))
+    assert pixels(path).shape == (48, 96, 3)
+
+
+@pytest.mark.parametrize("place", ["run", "model", "lora file", "lora folder", "base"])
+def test_every_kind_of_model_draws(place, trained, sd1, tmp_path):
+    full, lora = (project.runs()[0] for project in trained)
+    path = {
+        "run": full.path, "model": full.model, "lora folder": lora.model, "base": sd1,
+        "lora file": lora.model / "pytorch_lora_weights.safetensors",
+    }[place]
+    base = str(sd1) if place == "lora file" else None
+    identifier = "sks" if place in ("base", "lora file") else None
+    assert len(pictures(make(path, folder=tmp_path, base=base, identifier=identifier))) == 1
+
+
+def test_prompts_that_forget_the_subject_are_drawn_with_a_word(trained, tmp_path):
+    events = make(trained[0].runs()[0].model, "the moon", folder=tmp_path)
+    assert len(pictures(events)) == 1
+    said = " ".join(event.message for event in of_kind(events, Noted))
+    assert "[identifier]" in said
+    assert "dog" in said
+
+
+def test_the_placeholder_without_a_card_is_refused(sd1, tmp_path):
+    with pytest.raises(UsageError) as caught:
+        make(sd1, folder=tmp_path)
+    assert caught.value.exit_code == 2
+    assert "--identifier" in caught.value.hint
+
+
+def test_a_lora_without_a_card_needs_its_base(trained, tmp_path):
+    file = shutil.copy(trained[1].runs()[0].model / "pytorch_lora_weights.safetensors", tmp_path / "my.safetensors")
+    with pytest.raises(UsageError) as caught:
+        make(tmp_path / "my.safetensors", "a dog", folder=tmp_path)
+    assert "--model" in caught.value.hint
+    assert file
+
+
+def test_a_lora_for_another_family_is_refused_in_words(trained, sdxl, tmp_path):
+    file = trained[1].runs()[0].model / "pytorch_lora_weights.safetensors"
+    with pytest.raises(ModelUnavailable) as caught:
+        make(file, "a dog", base=str(sdxl), folder=tmp_path)
+    assert "trained on this base" in caught.value.hint
+
+
+def test_no_model_there(tmp_path):
+    with pytest.raises(ModelUnavailable) as caught:
+        make(tmp_path / "nowhere", folder=tmp_path)
+    assert "--model-path" in caught.value.hint
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelUnavailable) as caught:
+        make(tmp_path / "empty", "a dog", folder=tmp_path)
+    assert "neither" in caught.value.message
+
+
+def test_an_unfinished_run_says_how_to_finish_it(trained, tmp_path):
+    shutil.copytree(trained[0].runs()[0].path, tmp_path / "1", ignore=shutil.ignore_patterns("model"))
+    with pytest.raises(ModelUnavailable) as caught:
+        make(tmp_path / "1", folder=tmp_path)
+    assert "no finished model" in caught.value.message
+
+
+def test_a_damaged_card_is_told(trained, tmp_path):
+    shutil.copytree(trained[0].runs()[0].model, tmp_path / "model")
+    (tmp_path / "model" / "dreambooth.json").write_text('{"identifier": 3}')
+    with pytest.raises(ProjectError) as caught:
+        make(tmp_path / "model", folder=tmp_path)
+    assert "dreambooth.json" in caught.value.message
+
+
+def test_a_black_picture_is_said_to_be_black(trained, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(trained[0].runs()[0].model, tmp_path / "model")
+    weights = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    tensors["conv_out.weight"] = tensors["conv_out.weight"] * float("nan")
+    weights.unlink()
+    save_file(tensors, weights, metadata={"format": "pt"})
+    events = make(tmp_path / "model", folder=tmp_path / "out")
+    assert len(pictures(events)) == 1
+    assert any("is black" in event.message for event in of_kind(events, Warned))
+
+
+def test_odd_prompts_come_through(trained, tmp_path):
+    prompt = "a [identifier] dog [red]\x07 \u202eabc\u202c " + "very " * 200
+    events = make(trained[0].runs()[0].model, prompt, folder=tmp_path)
+    (path,) = pictures(events)
+    assert len(path.name.encode()) < 255
+    with Image.open(path) as image:
+        assert image.text["prompt"].startswith("a sks dog [red]")

