@@ -362,10 +362,10 @@ def _base_bytes(choice: Choice, facts: BaseFacts) -> int:
 
 
 def _drawing(facts: BaseFacts, resolution: int, *, pictures: int) -> int:
-    """Drawing pictures as one batch: the UNet's rows with and without the prompt, then decoding all of them."""
+    """Drawing pictures as one batch: the UNet's rows with and without the prompt, then decoding one after the other."""
     pixels = (resolution / REFERENCE_SIDE[facts.family]) ** 2
     row = (DRAWING if facts.family == "sd" else DRAWING_XL) * pixels * _width(facts) * 1e9
-    return round(max(2 * pictures * row, pictures * _picture(VAE_DECODE, facts, resolution)))
+    return round(max(2 * pictures * row, _picture(VAE_DECODE, facts, resolution)))
 
 
 def _picture(figure: float, facts: BaseFacts, resolution: int) -> float:

@@ -362,7 +362,7 @@ def _stream(url: str, part: Path, start: int) -> Generator[int, None, None]:
     with http_stream_backoff("GET", url, headers=headers, timeout=TIMEOUT, max_retries=0) as response:
         hf_raise_for_status(response)
         with part.open("ab") as file:
-            if response.status_code != 206:
+            if start and response.status_code != 206:
                 file.truncate(0)  # the whole file comes, though only its rest was asked for
             for chunk in response.iter_bytes(CHUNK):
                 stopping.check()

@@ -65,7 +65,9 @@ def load_pipeline(base: Base, *, dtype: torch.dtype, without_unet: bool = False)
         if base.is_single_file:
             pipe = kind.from_single_file(str(base.path), config=str(base.config_path), dtype=dtype, **options)
         else:
-            variant = weight_variant(base.path / "unet")
+            # diffusers takes the variant where a part has it and the plain file elsewhere
+            variants = {weight_variant(part) for part in base.path.iterdir() if part.is_dir()}
+            variant = "fp16" if "fp16" in variants else None
             if without_unet:
                 options["unet"] = None
             pipe = kind.from_pretrained(base.path, use_safetensors=True, dtype=dtype, variant=variant, **options)
@@ -76,6 +78,9 @@ def load_pipeline(base: Base, *, dtype: torch.dtype, without_unet: bool = False)
             f"{base.name} can't be loaded from {base.path}: {str(error).splitlines()[0]}",
             f"fetch it again: dreambooth models pull {base.name}" if base.repository else "check its files",
         ) from error
+    if base.is_single_file:
+        # the configs came from elsewhere; what the file itself says of its prediction stands
+        pipe.scheduler = pipe.scheduler.from_config(pipe.scheduler.config, prediction_type=base.facts.prediction_type)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -8,7 +8,6 @@ import torch
 from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from torch import nn
 
 from .draws import seed_of
 
@@ -16,7 +15,7 @@ UNET_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
 TEXT_ENCODER_LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj"]
 
 
-def add_lora(module: nn.Module, name: str, *, rank: int, alpha: float, seed: int) -> None:
+def add_lora(module: Any, name: str, *, rank: int, alpha: float, seed: int) -> None:
     """Add LoRA layers to the attention of a UNet or text encoder: float32, trainable, drawn from (seed, name)."""
     config = LoraConfig(
         r=rank,
@@ -33,11 +32,11 @@ def add_lora(module: nn.Module, name: str, *, rank: int, alpha: float, seed: int
             parameter.data = parameter.data.float()
 
 
-def save_lora(pipeline: type[Any], folder: Path, modules: Mapping[str, nn.Module], dtype: torch.dtype) -> None:
+def save_lora(pipeline: type[Any], folder: Path, modules: Mapping[str, Any], dtype: torch.dtype) -> None:
     """Write `pytorch_lora_weights.safetensors`, rank and alpha in its header, so that `load_lora_weights` gives the same model."""
     layers: dict[str, Any] = {}
     for name, module in modules.items():
         weights = {key: value.to(dtype) for key, value in get_peft_model_state_dict(module).items()}
         layers[f"{name}_lora_layers"] = convert_state_dict_to_diffusers(weights)
-        layers[f"{name}_lora_adapter_metadata"] = module.peft_config["default"].to_dict()  # type: ignore[union-attr,index,operator]
+        layers[f"{name}_lora_adapter_metadata"] = module.peft_config["default"].to_dict()
     pipeline.save_lora_weights(folder, **layers)

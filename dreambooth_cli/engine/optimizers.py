@@ -108,7 +108,7 @@ def _as_tensor(value: Any) -> Tensor:
     return value.detach() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.int64)
 
 
-def _from_tensor(slot: str, value: Tensor, parameter: nn.Parameter, optimizer: torch.optim.Optimizer) -> Any:
+def _from_tensor(slot: str, value: Tensor, parameter: Tensor, optimizer: torch.optim.Optimizer) -> Any:
     """A saved slot in the form its optimizer keeps it: bitsandbytes counts steps in an int, torch in a CPU or device tensor."""
     if slot == "step" and value.dtype == torch.int64:
         return int(value)

@@ -80,11 +80,11 @@ def _stop_between_steps(pipe: Any, step: int, timestep: Any, tensors: dict[str, 
 
 @torch.no_grad()
 def decode(pipe: Any, latents: Tensor) -> list[Image.Image]:
-    """Latents [B, c, h, w] -> pictures. A VAE that overflows in half precision (SDXL's own does) decodes in float32."""
-    pixels = _decode(pipe.vae, latents)
-    if not pixels.isfinite().all() and pipe.vae.dtype != torch.float32:
-        pipe.vae.to(torch.float32)
-        pixels = _decode(pipe.vae, latents)
+    """Latents [B, c, h, w] -> pictures, one after the other: the decoder's activations are the largest of all.
+
+    A VAE that overflows in half precision (SDXL's own does) decodes in float32 from then on.
+    """
+    pixels = torch.cat([_decode(pipe.vae, row) for row in latents.split(1)])
     # what is still not finite becomes black, and `is_black` tells
     pictures: list[Image.Image] = pipe.image_processor.postprocess(
         torch.where(pixels.isfinite(), pixels, -1.0), output_type="pil", do_denormalize=[True] * len(pixels)
@@ -95,6 +95,9 @@ def decode(pipe: Any, latents: Tensor) -> list[Image.Image]:
 def _decode(vae: Any, latents: Tensor) -> Tensor:
     with torch.autocast(latents.device.type, enabled=False):
         pixels: Tensor = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
+    if not pixels.isfinite().all() and vae.dtype != torch.float32:
+        vae.to(torch.float32)
+        return _decode(vae, latents)
     return pixels
 
 

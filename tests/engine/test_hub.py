@@ -433,6 +433,19 @@ def test_no_room(sd1: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch) 
     )
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_a_disk_that_fills_up_on_the_way(sd1: Path, server: HubServer) -> None:
+    server.add(SD15, sd1, PINNED)
+    blobs = hub_cache() / ("models--" + SD15.replace("/", "--")) / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f"{server.repositories[SD15][1][UNET].etag}.incomplete").symlink_to("/dev/full")
+    assert failure("sd15", DiskError) == (
+        f"the disk of {hub_cache()} is full",
+        "make room, or set HF_HOME to a folder on a larger disk; what came so far is kept",
+        6,
+    )
+
+
 def test_a_cache_that_can_not_be_written(sd1: Path, server: HubServer) -> None:
     server.add(SD15, sd1, PINNED)
     store = hub_cache() / ("models--" + SD15.replace("/", "--"))

@@ -41,6 +41,26 @@ def test_the_fp16_variant_is_found(sd1, tmp_path):
     assert family.pipe.unet.dtype == family.pipe.text_encoder.dtype == torch.float32
 
 
+def test_a_part_that_is_only_there_in_half_is_found_too(sd1, tmp_path):
+    folder = shutil.copytree(sd1, tmp_path / "mixed")
+    for file in (folder / "text_encoder").glob("model.safetensors"):
+        file.rename(file.with_name("model.fp16.safetensors"))
+    mixed = load_family(base_of(folder), dtype=torch.float32, device=CPU).pipe
+    plain = load_family(base_of(sd1), dtype=torch.float32, device=CPU).pipe
+    for part in ("unet", "text_encoder", "vae"):
+        expected = getattr(plain, part).state_dict()
+        assert all(torch.equal(value, expected[key]) for key, value in getattr(mixed, part).state_dict().items())
+
+
+def test_what_a_single_file_says_of_its_prediction_stands(sd1, sd2, tmp_path):
+    """The configs beside it may be of the other kind: an SD 2 file read with an epsilon scheduler's configs."""
+    file = small_models.single_file(sd2, tmp_path / "model.safetensors")
+    configs = shutil.copytree(sd2, tmp_path / "configs")
+    change_config(configs, "scheduler", prediction_type="epsilon")
+    base = Base(name="x", path=file, repository=None, identity="x", facts=read_facts(file), config_path=configs)
+    assert load_family(base, dtype=torch.float32, device=CPU).prediction_type == "v_prediction"
+
+
 def test_parts_leave_and_come_back(sdxl):
     base = base_of(sdxl)
     pipe = load_family(base, dtype=torch.float32, device=CPU).pipe

@@ -1,7 +1,11 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from dreambooth_cli.base import ask_for_base, find_cached
 from dreambooth_cli.errors import ModelUnavailable
 from dreambooth_cli.events import BaseReady, Noted
 from dreambooth_cli.workflows.pull import pull
@@ -22,6 +26,24 @@ def test_pull_fetches_a_base_under_the_guides_name(sd2: Path, monkeypatch: pytes
     assert events[-1].path.name == COMMIT
     again = list(pull("sd21"))  # the hub is gone, the base is there
     assert again == [events[-1]]
+
+
+def test_pull_in_a_process_of_its_own_is_silent_and_loads_no_torch(sd1: Path) -> None:
+    program = """
+import sys
+from dreambooth_cli.workflows.pull import pull
+last = list(pull("sd15"))[-1]
+assert not {"torch", "diffusers", "transformers"} & set(sys.modules)
+print(last.path)
+"""
+    with serve_hub() as server:
+        server.add("stable-diffusion-v1-5/stable-diffusion-v1-5", sd1, "451f4fe16113bff5a5d2269ed5ad43b0592e9a14")
+        environment = {**os.environ, "HF_ENDPOINT": server.url, "HF_HUB_OFFLINE": "0"}
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    snapshot = find_cached(ask_for_base("sd15"))
+    assert done.stdout == f"{snapshot}\n"
 
 
 def test_pull_of_a_base_on_disk_says_where_it_is(sd1: Path) -> None:
