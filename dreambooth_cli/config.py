@@ -1,5 +1,6 @@
 """`project.toml`: read, written with each help text as a comment, merged default < file < flag, the source of each value kept."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -7,7 +8,6 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import tomlkit
-import tomlkit.items
 
 from .errors import ProjectError, UsageError
 from .settings import SECTIONS, Settings, annotation, check_name, flag_of, scalar_of
@@ -77,19 +77,53 @@ def _typed(owner: type[Settings], name: str, value: Any) -> Any:
 
 
 def write_config(path: Path, sections: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write values into a `project.toml`; what a person wrote there, comments too, stays. A new file has every setting,
-    those at their default as a comment. Written beside and renamed."""
-    document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else _template()
+    """Write values into a `project.toml`; what a person wrote there, comments too, stays; a value that is None is left out.
+
+    A new file has every setting, those at their default as a comment; a value takes the place of its comment.
+    Written beside and renamed. Raises ProjectError.
+    """
+    text = path.read_text(encoding="utf-8") if path.exists() else _template()
     for section, values in sections.items():
-        table = document.setdefault(section, tomlkit.table())
         for name, value in values.items():
-            table[name] = str(value) if isinstance(value, Path) else value
+            if value is not None:
+                text = _with_value(text, section, name, str(value) if isinstance(value, Path) else value)
     part = path.with_name(path.name + ".part")
-    part.write_text(tomlkit.dumps(document), encoding="utf-8")
+    try:
+        part.write_text(text, encoding="utf-8")
+    except UnicodeEncodeError as error:
+        part.unlink(missing_ok=True)
+        raise ProjectError(f"{path} can't hold a name that is not UTF-8: {error.object!r}", "rename it") from error
     part.replace(path)
 
 
-def _template() -> tomlkit.TOMLDocument:
+def _with_value(text: str, section: str, name: str, value: Any) -> str:
+    """The document with one value set: where the key is, in place of its commented default, or at the section's end."""
+    document = tomlkit.parse(text)
+    table = document.setdefault(section, tomlkit.table())
+    if name in table and table[name] == value:
+        return text
+    is_new = name not in table
+    table[name] = value
+    appended = tomlkit.dumps(document)
+    if not is_new:
+        return appended
+    wanted, line = tomllib.loads(appended), f"{name} = {tomlkit.item(value).as_string()}"
+    for comment in re.finditer(rf"^#[ \t]*{re.escape(name)}[ \t]*=.*$", text, flags=re.MULTILINE):
+        candidate = text[: comment.start()] + line + text[comment.end() :]
+        # another section, or a string of several lines, may hold the same words
+        if _is_document(candidate, wanted):
+            return candidate
+    return appended
+
+
+def _is_document(text: str, wanted: Mapping[str, Any]) -> bool:
+    try:
+        return tomllib.loads(text) == wanted
+    except tomllib.TOMLDecodeError:
+        return False
+
+
+def _template() -> str:
     """A `project.toml` that explains itself: help as a comment, then `# name = default`."""
     lines = ["# Settings of this project. A line that begins with '#' shows a default; take the '#' away to change it."]
     for section, owner in SECTIONS.items():
@@ -102,4 +136,4 @@ def _template() -> tomlkit.TOMLDocument:
                 else tomlkit.item(str(default) if isinstance(default, Path) else default).as_string()
             )
             lines += [f"# {item.metadata['help']}", f"# {item.name} = {shown}"]
-    return tomlkit.parse("\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"

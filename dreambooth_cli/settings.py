@@ -7,6 +7,7 @@ they name the run (see `project.py`), so changing one begins another run.
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -189,7 +190,9 @@ class GenerateSettings(Settings):
     num_images: int = setting(1, "How many pictures.", at_least=1)
     seed: int | Auto = setting(AUTO, "Picture i uses seed + i; auto: drawn, and said.", at_least=0)
     steps: int = setting(50, "Denoising steps.", at_least=1)
-    guidance_scale: float = setting(7.5, "How strictly the prompt is followed.", at_least=0)
+    guidance_scale: float | Auto = setting(
+        AUTO, "How strictly the prompt is followed; auto: 7.5, for SDXL 5.", at_least=0
+    )
     width: int | Auto = setting(AUTO, "Width in pixels; auto: as trained.", at_least=32, multiple_of=8)
     height: int | Auto = setting(AUTO, "Height in pixels; auto: as trained.", at_least=32, multiple_of=8)
     scheduler: Scheduler = setting(AUTO, "Noise scheduler by name; auto: the model's own.")
@@ -206,7 +209,12 @@ SECTIONS: dict[str, type[Settings]] = {
 
 def annotation(owner: type[Settings], name: str) -> Any:
     """The resolved type of a setting."""
-    return get_type_hints(owner)[name]
+    return _annotations(owner)[name]
+
+
+@cache
+def _annotations(owner: type[Settings]) -> dict[str, Any]:
+    return get_type_hints(owner)
 
 
 def flag_of(name: str) -> str:

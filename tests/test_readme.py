@@ -143,10 +143,10 @@ def tree_of(text: str) -> dict[str, str]:
 
 
 def on_disk() -> set[str]:
-    """What the tree must list: the top level, each folder and module of the package; empty `__init__.py`s say nothing."""
+    """What the tree must list: the top level, each folder and file of the package; a folder stands for its `__init__.py`."""
     package = CHECKOUT / "dreambooth_cli"
     inside = [path for path in package.rglob("*") if "__pycache__" not in path.parts]
-    kept = [path for path in inside if path.is_dir() or path.name != "__init__.py" or path.stat().st_size]
+    kept = [path for path in inside if path.name != "__init__.py" or path.parent == package]
     top = [path for path in CHECKOUT.iterdir() if not path.name.startswith(".") and path.name not in IGNORED]
     return {path.relative_to(CHECKOUT).as_posix() + ("/" if path.is_dir() else "") for path in [*kept, *top]}
 

@@ -1,6 +1,9 @@
 """A base on disk -> a live family. Parts that idle can be let go and brought back later."""
 
 import gc
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +125,25 @@ def bring_back(pipe: Any, base: Base, *, dtype: torch.dtype, device: torch.devic
 
 def load_lora(pipe: Any, path: Path) -> None:
     """Put the LoRA of a folder or file into a pipeline. Raises ModelUnavailable where it does not belong to this base."""
+    place, name = (path.parent, path.name) if path.is_file() else (path, None)
     try:
-        pipe.load_lora_weights(
-            path.parent if path.is_file() else path, weight_name=path.name if path.is_file() else None
-        )
+        with _silence():
+            pipe.load_lora_weights(place, weight_name=name)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelUnavailable(
             f"the LoRA {path} can't be put into this base: {str(error).splitlines()[0]}",
             "check that it was trained on this base",
         ) from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """No warnings and no logged errors of diffusers and peft: what fails is raised, and told in our own words."""
+    level = diffusers.utils.logging.get_verbosity()
+    diffusers.utils.logging.set_verbosity(diffusers.utils.logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        diffusers.utils.logging.set_verbosity(level)

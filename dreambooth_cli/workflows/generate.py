@@ -18,6 +18,7 @@ from ..photos.picture import make_grid, save_new, stem_of
 from ..prompts import PLACEHOLDER, fill, prompt_remarks
 from ..settings import GenerateSettings
 
+GUIDANCE = {"sd": 7.5, "sdxl": 5.0}  # what diffusers' own pipelines take where nothing is said
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
@@ -46,7 +47,7 @@ def generate(
     size = card.resolution if card else base.facts.resolution
     drawing = Drawing(
         steps=settings.steps,
-        guidance_scale=settings.guidance_scale,
+        guidance_scale=GUIDANCE[base.facts.family] if settings.guidance_scale == "auto" else settings.guidance_scale,
         width=size if settings.width == "auto" else settings.width,
         height=size if settings.height == "auto" else settings.height,
     )

@@ -2,14 +2,15 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from dreambooth_cli.base import Base, identify, read_facts
-from dreambooth_cli.engine.loading import bring_back, find_device, let_go, load_family, text_encoders_of
+from dreambooth_cli.engine.loading import bring_back, find_device, let_go, load_family, load_pipeline, text_encoders_of
 from dreambooth_cli.engine.sampling import Drawing, draw
 from dreambooth_cli.errors import ModelUnavailable, UsageError
 from tests import small_models
@@ -141,3 +142,17 @@ def test_a_gpu_that_torch_can_not_use_is_told():
     with pytest.raises(UsageError) as caught:
         find_device("cuda")
     assert "CUDA build" in caught.value.hint
+
+
+def test_the_catalogues_sdxl_takes_the_fp16_safe_vae_in_fp16_alone(sdxl, tmp_path):
+    safe = small_models.build_vae(tmp_path / "vae")
+    base = replace(base_of(sdxl), vae_path=safe)
+    safe_weights = AutoencoderKL.from_pretrained(safe).decoder.conv_in.weight
+
+    def is_safe(base, dtype):
+        vae = load_pipeline(base, dtype=dtype).vae
+        return vae.dtype == dtype and torch.equal(vae.decoder.conv_in.weight.float(), safe_weights.to(dtype).float())
+
+    assert is_safe(base, torch.float16)
+    assert not is_safe(base, torch.float32)
+    assert not is_safe(base_of(sdxl), torch.float16)

@@ -1,6 +1,9 @@
 """`train` end to end: every family and method on photos, the result opened by plain diffusers, resumes, refusals."""
 
 import json
+import shutil
+import subprocess
+import sys
 from contextlib import closing
 
 import numpy as np
@@ -16,6 +19,7 @@ from dreambooth_cli.events import CheckpointSaved, ClassImageMade, ImageSaved, M
 from dreambooth_cli.project import cache_folder
 from dreambooth_cli.settings import GenerateSettings
 from dreambooth_cli.workflows.generate import Source, generate
+from tests import small_models
 from tests.workflows.projects import make_project, model_of, of_kind, run, start
 
 METHODS = {
@@ -284,3 +288,40 @@ def test_a_base_that_is_not_to_be_had(model, photos, sd1):
 
 def test_a_model_saved_twice_is_one_event(sd1, photos):
     assert len(of_kind(run(make_project(photos, sd1)), ModelSaved)) == 1
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
+def test_a_single_file_is_a_base_too(kind, request, photos, tmp_path):
+    """A checkpoint with its configs in a folder of the same name beside it."""
+    shutil.copytree(request.getfixturevalue(kind), tmp_path / "mine")
+    file = small_models.single_file(tmp_path / "mine", tmp_path / "mine.safetensors")
+    project = make_project(photos, file, method="lora")
+    model = model_of(run(project, prep={"resolution": 64}))
+    assert read_card(model).base["path"] == str(file)
+    assert our_picture(model, "a [identifier] dog", 0, tmp_path / "out").shape == (64, 64, 3)
+
+
+def test_memory_that_runs_out_is_said_with_what_to_try(sd1, photos):
+    """A process whose address space is limited once everything is loaded: the allocator's own error becomes exit code 4."""
+    project = make_project(photos, sd1, class_images=0, batch_size=512)
+    script = f"""
+import resource, sys
+from dreambooth_cli.project import Project
+from dreambooth_cli.errors import DreamboothError
+from dreambooth_cli.events import RunOpened
+from tests.workflows.projects import start
+import torch
+torch.set_num_threads(1)
+try:
+    for event in start(Project(__import__("pathlib").Path({str(project.path)!r}))):
+        if isinstance(event, RunOpened):
+            used = int(open("/proc/self/statm").read().split()[0]) * 4096
+            resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000,) * 2)
+except DreamboothError as error:
+    print(type(error).__name__, error.message, "|", error.hint)
+    sys.exit(error.exit_code)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 4, done.stderr
+    assert "memory ran out" in done.stdout
+    assert "--gradient-checkpointing" in done.stdout

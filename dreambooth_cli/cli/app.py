@@ -1,0 +1,204 @@
+"""The `dreambooth` command: its subcommands, loaded when they are called, and `main`, where errors become words and exit codes."""
+
+import errno
+import json
+import sys
+from copy import copy
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from .. import __version__
+from ..errors import DiskError, DreamboothError, Interrupted, UsageError
+
+# name -> what it does, in one line. Each is a function of that name in the module of that name.
+COMMANDS = {
+    "init": "Make a project, by a guided interview or from flags.",
+    "prep": "Look the photos over, turn, crop and resize them.",
+    "train": "Fine-tune a base model on the photos; run it again to go on.",
+    "generate": "Draw pictures with a fine-tuned model.",
+    "models": "List the base models and which of them fit this GPU; fetch one.",
+    "projects": "List the projects, find one on disk, remove one.",
+}
+BROKEN_PIPE = 141  # as a program has that SIGPIPE ended
+
+
+def dashes(token: str) -> str:
+    """`--num_images` and `--num-images` are one flag."""
+    return token.replace("_", "-")
+
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "token_normalize_func": dashes}
+
+
+class PlainHelp:
+    """Help that fits 80 columns: each spelling of a flag on a line of its own, and no type where nothing is taken."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help, from copies of the parameters that are written for reading."""
+        command: Any = copy(self)
+        shown = [_for_reading(param) for param in command.get_params(ctx)]
+        command.get_params = lambda ctx: shown
+        super(PlainHelp, command).format_help(ctx, formatter)
+
+
+def _for_reading(param: Any) -> Any:
+    param = copy(param)
+    if param.param_type_name == "argument":
+        param.display_type_rich = lambda ctx: None
+        return param
+    names = [*param.opts, *param.secondary_opts]
+    param.opts = [name for name in names if not name.startswith("--")]
+    param.opts.append("\n".join(name for name in names if name.startswith("--")))
+    param.secondary_opts = []
+    param.metavar = "" if param.is_flag else param.metavar
+    return param
+
+
+class Command(PlainHelp, TyperCommand):
+    """A command."""
+
+
+class Group(PlainHelp, TyperGroup):
+    """A command with commands of its own."""
+
+
+class LazyGroup(Group):
+    """The subcommands by name and summary; the one that is called is loaded then, so that `--help` stays quick."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, in the order of a project's life."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command as a listing needs it."""
+        return TyperCommand(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is called, in full."""
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name is not None and found is not None else found, rest
+
+
+def load(name: str) -> Any:
+    """A command from its module: a function, or a Typer app with subcommands."""
+    found = getattr(import_module(f"{__package__}.{name}"), name)
+    if not isinstance(found, typer.Typer):
+        app = typer.Typer(add_completion=False, rich_markup_mode="rich", context_settings=CONTEXT)
+        app.command(name, cls=Command, context_settings=CONTEXT)(found)
+        found = app
+    command = typer.main.get_command(found)
+    command.name = name
+    return command
+
+
+app = typer.Typer(
+    cls=LazyGroup, rich_markup_mode="rich", context_settings=CONTEXT, pretty_exceptions_enable=False, no_args_is_help=True
+)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        typer.echo(f"dreambooth {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def dreambooth(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Teach a text-to-image model your dog, mug, toy or face, from 3 to 5 photos.
+
+    In turn: init, prep, train, generate. Or at once: train --photos DIR --class-prompt "a dog".
+    """
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    from .console import harden_streams
+
+    harden_streams()
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(args: list[str]) -> int:
+    """Run one command line; the only place where errors become words. Returns the exit code."""
+    plain = [dashes(word) for word in args[: args.index("--") if "--" in args else len(args)]]
+    as_json, debug = "--json" in plain, "--debug" in plain
+    try:
+        code = typer.main.get_command(app).main(args=args or ["--help"], prog_name="dreambooth", standalone_mode=False)
+        if code == Interrupted.exit_code:  # Typer makes this of a KeyboardInterrupt
+            raise Interrupted("stopped at once", "what was saved before stays")
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        return leave_broken_pipe()
+    except SystemExit as stop:
+        # Typer's answer to a reader that went away while it printed
+        return leave_broken_pipe() if isinstance(stop.__context__, BrokenPipeError) else int(stop.code or 0)
+    except Exception as error:
+        try:
+            return tell(error, as_json=as_json, debug=debug)
+        except BrokenPipeError:
+            return leave_broken_pipe()
+
+
+def leave_broken_pipe() -> int:
+    """The reader of stdout has gone: end quietly."""
+    from .console import close_quietly
+
+    close_quietly()
+    return BROKEN_PIPE
+
+
+def tell(error: Exception, *, as_json: bool, debug: bool) -> int:
+    """Say what went wrong, as an event line on stdout or in words on stderr. Returns the exit code."""
+    failure = in_words(error)
+    is_bug = failure is None
+    shown = failure or DreamboothError(
+        f"this is a bug in dreambooth: {type(error).__name__}: {error}", "please report it with the lines above"
+    )
+    if is_bug or debug:
+        import traceback
+
+        traceback.print_exception(error)
+    if as_json:
+        kind = "Bug" if is_bug else type(shown).__name__
+        line = {"event": "error", "kind": kind, "message": shown.message, "hint": shown.hint, "exit_code": shown.exit_code}
+        print(json.dumps(line), flush=True)
+    else:
+        from .console import messages, say
+
+        console = messages()
+        name = "Stopped" if isinstance(shown, Interrupted) else "Error"
+        say(console, f"{name}: {shown.message}", "" if isinstance(shown, Interrupted) else "red")
+        if shown.hint:
+            say(console, f"  {shown.hint}")
+    return shown.exit_code
+
+
+def in_words(error: Exception) -> DreamboothError | None:
+    """An error of ours as it is; Typer's and the disk's as one of ours; None for a bug."""
+    match error:
+        case DreamboothError():
+            return error
+        case typer.TyperException():
+            return usage_error(error)
+        case typer.Abort():
+            return Interrupted("stopped: there was nobody to answer")
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            return DiskError(f"the disk is full: {error.filename or error.strerror}", "make room, then run the same command again")
+        case MemoryError():
+            return DreamboothError("the machine's memory is used up", "close other programs, or choose a smaller base model")
+    return None
+
+
+def usage_error(error: typer.TyperException) -> DreamboothError:
+    """What Typer says of wrong usage, as an error of ours with the way to the help."""
+    ctx = getattr(error, "ctx", None)
+    return UsageError(error.format_message(), f"see {ctx.command_path} --help" if ctx else "see dreambooth --help")

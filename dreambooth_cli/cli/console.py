@@ -1,0 +1,92 @@
+"""The two streams: results on stdout, progress and messages on stderr; and the quiet that the libraries keep."""
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from rich.console import Console
+
+from .. import stopping
+
+LIBRARIES = "torch|diffusers|transformers|huggingface_hub|peft|accelerate|bitsandbytes"
+
+
+def results() -> Console:
+    """The console of results. Without a terminal, `NO_COLOR` and `TERM=dumb` aside, it has no colour anyway."""
+    return Console(highlight=False, markup=False, emoji=False, no_color=_plain() or None)
+
+
+def messages() -> Console:
+    """The console of progress and messages."""
+    return Console(stderr=True, highlight=False, markup=False, emoji=False, no_color=_plain() or None)
+
+
+def _plain() -> bool:
+    return bool(os.environ.get("NO_COLOR") or os.environ.get("CI")) or os.environ.get("TERM") == "dumb"
+
+
+def is_live(console: Console) -> bool:
+    """Whether moving bars may be drawn: on a terminal, and nobody asked for plain lines."""
+    return console.is_terminal and not _plain()
+
+
+def can_ask() -> bool:
+    """Whether a question can be asked: a person sits at both ends."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+
+
+def say(console: Console, line: str, style: str = "") -> None:
+    """One line as it is: no markup, never broken where there is no terminal."""
+    console.print(line, style=style or None, soft_wrap=not console.is_terminal)
+
+
+def harden_streams() -> None:
+    """Let every character be written somehow, and let a closed stream swallow what it is sent."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream: Any = getattr(sys, name)
+        if stream is None:
+            # also takes the free descriptor, which the next opened file would get otherwise
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for the process's life
+        elif mode == "w" and hasattr(stream, "reconfigure"):
+            utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
+            stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+
+
+def close_quietly() -> None:
+    """After a reader has gone: point stdout at nothing, so that Python's own last flush says nothing."""
+    try:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
+    except (OSError, ValueError):
+        pass
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own bars and warnings out of ours; each reads its variable when it is imported."""
+    wanted = {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "DIFFUSERS_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "BITSANDBYTES_NOWELCOME": "1",
+    }
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+    for kind in (FutureWarning, DeprecationWarning, UserWarning):
+        warnings.filterwarnings("ignore", category=kind, module=rf"({LIBRARIES})(\..*)?")
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Around a heavy import: signals only set the flag from here on, the libraries are quiet, a spinner turns on a terminal."""
+    quiet_libraries()
+    stopping.install()
+    console = messages()
+    spinner: AbstractContextManager[Any] = console.status(f"loading {what}...") if is_live(console) else nullcontext()
+    with spinner:
+        yield

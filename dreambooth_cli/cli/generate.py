@@ -1,0 +1,112 @@
+"""`dreambooth generate`: pictures of a prompt, drawn with a project's model or any other."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..config import merge
+from ..errors import UsageError
+from ..events import Events, GridSaved, ImageSaved
+from ..project import Project
+from ..settings import GenerateSettings
+from .console import loading
+from .options import Flags, Json, ProjectName, choose_project, with_flags
+from .views import follow, open_view
+
+OUTPUT = Path("generated")  # where there is no project
+
+
+@with_flags(GenerateSettings)
+def generate(
+    project: ProjectName = None,
+    words: Annotated[
+        str | None,
+        typer.Argument(metavar="PROMPT", show_default=False, help=r'What to draw: "a \[identifier] dog on the moon".'),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option("--prompt", metavar="<text>", show_default=False, help=r"The same as a flag. \[identifier] stands for the subject."),
+    ] = None,
+    model_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--model-path",
+            metavar="<path>",
+            show_default=False,
+            help="Draw with this instead of a project: a model's folder, a LoRA file, a run.",
+        ),
+    ] = None,
+    run: Annotated[
+        int | None, typer.Option("--run", metavar="<int>", show_default=False, help="Run of the project; the latest finished one.")
+    ] = None,
+    identifier: Annotated[
+        str | None,
+        typer.Option("--identifier", metavar="<text>", show_default=False, help="The subject's word, where the model has no card."),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--model", "--model-name", metavar="<text>", show_default=False, help="The base of a LoRA that has no card."),
+    ] = None,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--output-dir",
+            metavar="<path>",
+            show_default=False,
+            help="Where the pictures go: the project's images, or ./generated.",
+        ),
+    ] = None,
+    grid: Annotated[bool, typer.Option("--grid", help="Also put all pictures on one sheet.")] = False,
+    *,
+    flags: Flags,
+    json: Json = False,
+) -> None:
+    r"""Draw pictures with a fine-tuned model. \[identifier] in the prompt stands for your subject.
+
+    Keep the class noun beside it: "a \[identifier] dog on the moon".
+
+    With --model-path the only argument is the prompt. No file is overwritten.
+    """
+    where, text = understand(project, words, prompt, model_path)
+    if isinstance(where, Project):
+        path, stored, folder = where.finished_run(run).path, where.settings()["generate"], where.images
+    else:
+        path, stored, folder = where, {}, OUTPUT
+        if run is not None:
+            raise UsageError("--run is for a project", "name the project, or leave --run out")
+    settings = merge(GenerateSettings, stored, flags[GenerateSettings]).values
+    with loading("torch"):
+        workflow = load_generate()
+    events = workflow(path, base, text, settings, identifier, (output_dir or folder).expanduser(), grid)
+    follow(events, open_view(ImageSaved, GridSaved, json=json))
+
+
+def understand(project: str | None, words: str | None, prompt: str | None, model_path: Path | None) -> tuple[Project | Path, str]:
+    """Whose model draws, and what: with a model's path a single argument is the prompt. Raises UsageError, ProjectError."""
+    name = project
+    if words is None and prompt is None and name is not None and (model_path is not None or " " in name):
+        # a lone argument that can't be a project: no project's name holds a space
+        name, words = None, name
+    if words is not None and prompt is not None:
+        raise UsageError("there are two prompts", "give one: as an argument or with --prompt")
+    if model_path is not None and name is not None:
+        raise UsageError(f"there are two models: the project {name} and {model_path}", "leave one out")
+    text = prompt if prompt is not None else words
+    if text is None or not text.strip():
+        raise UsageError("the prompt is missing", 'say what to draw: --prompt "a [identifier] dog on the moon"')
+    return (model_path.expanduser() if model_path is not None else choose_project(name)), text
+
+
+def load_generate() -> Callable[..., Events]:
+    """The workflow."""
+    from ..workflows.generate import Source
+    from ..workflows.generate import generate as draw
+
+    def workflow(
+        path: Path, base: str | None, text: str, settings: GenerateSettings, identifier: str | None, folder: Path, grid: bool
+    ) -> Events:
+        return draw(Source(path, base), text, settings, identifier=identifier, output_dir=folder, grid=grid)
+
+    return workflow

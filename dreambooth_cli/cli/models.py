@@ -1,0 +1,102 @@
+"""`dreambooth models`: which base models there are, which of them fit this GPU and how; `pull` fetches one."""
+
+import json as json_
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from .. import gpu as gpus
+from ..catalog import CATALOG
+from ..errors import UsageError
+from ..events import BaseReady, Events
+from ..gpu import Gpu
+from ..survey import details, ledger_lines, recommended, row_of, survey, to_json
+from .console import loading, results, say
+from .options import Json, with_flags
+from .views import follow, format_models, format_pairs, open_view
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """The catalogue's names for the shell's completion."""
+    return [name for name in ("pull", *(entry.name for entry in CATALOG)) if name.startswith(incomplete)]
+
+
+@with_flags()
+def models(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME",
+            show_default=False,
+            autocompletion=complete_model,
+            help="Tell all about one base model. With pull before it: fetch it to this disk.",
+        ),
+    ] = None,
+    gpu_memory: Annotated[
+        float | None, typer.Option("--gpu-memory", metavar="<GB>", show_default=False, help="Ask about a card sold with this much memory.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the base models, what a run of each would take on this GPU, and whether it fits.
+
+    `dreambooth models NAME` tells all about one; `dreambooth models pull NAME` fetches it.
+    """
+    match names or []:
+        case []:
+            show_all(find_or_sold(gpu_memory), json=json)
+        case ["pull", name]:
+            pull(name, json=json)
+        case ["pull"]:
+            raise UsageError("pull what?", f"name a base model: dreambooth models pull {CATALOG[0].name}")
+        case [name]:
+            show_one(name, find_or_sold(gpu_memory), json=json)
+        case several:
+            raise UsageError(f"models takes one name, not {len(several)}", "to fetch one: dreambooth models pull NAME")
+
+
+def find_or_sold(gigabytes: float | None) -> Gpu | None:
+    """The GPU that is here, or one of so many GB. Raises UsageError."""
+    if gigabytes is None:
+        return gpus.find_gpu()
+    if not 0 < gigabytes < 10_000:
+        raise UsageError(f"--gpu-memory can't be {gigabytes:g}", "it takes the GB that a card is sold with: --gpu-memory 12")
+    return gpus.sold_as(gigabytes)
+
+
+def show_all(gpu: Gpu | None, *, json: bool) -> None:
+    """Print the table, or the one JSON document."""
+    rows = survey(gpu)
+    if json:
+        print(json_.dumps(to_json(rows, gpu)))
+        return
+    console = results()
+    say(console, f"GPU: {gpus.describe(gpu)}\n")
+    console.print(format_models(rows))
+    say(console, f"\nFor a first try: {recommended(rows).entry.name}. All about one: dreambooth models NAME")
+
+
+def show_one(name: str, gpu: Gpu | None, *, json: bool) -> None:
+    """Print one base model in full. Raises ModelUnavailable."""
+    row = row_of(name, gpu)
+    if json:
+        print(json_.dumps(to_json([row], gpu)))
+        return
+    console = results()
+    say(console, format_pairs([("GPU", gpus.describe(gpu)), *details(row).items()]))
+    if gpu is not None:
+        say(console, "\nMemory of a run:\n" + format_pairs(ledger_lines(row.plan.ledger)))
+
+
+def pull(name: str, *, json: bool) -> None:
+    """Fetch a base model. Raises ModelUnavailable, DiskError."""
+    with loading("the downloader"):
+        fetch = load_pull()
+    follow(fetch(name), open_view(BaseReady, json=json))
+
+
+def load_pull() -> Callable[[str], Events]:
+    """The workflow."""
+    from ..workflows.pull import pull as workflow
+
+    return workflow

@@ -1,0 +1,158 @@
+"""Settings -> flags: a command gets one keyword parameter for each setting, with the field's own help and default."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import Field, fields
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_origin
+
+import typer
+from rich.markup import escape
+
+from ..project import Project, list_projects, open_project
+from ..errors import UsageError
+from ..settings import (
+    GenerateSettings,
+    PrepSettings,
+    Settings,
+    SubjectSettings,
+    TrainSettings,
+    annotation,
+    choices_of,
+    flag_of,
+    parse_value,
+    scalar_of,
+)
+
+# What was typed: stage -> setting -> value; a setting that was not typed is not in it.
+Flags = Mapping[type[Settings], dict[str, Any]]
+
+STAGES: dict[type[Settings], str] = {
+    SubjectSettings: "Subject",
+    PrepSettings: "Photos",
+    TrainSettings: "Training",
+    GenerateSettings: "Pictures",
+}
+# Where a stage has too many settings for one panel of its help: setting -> panel.
+PANELS: dict[str, str] = {
+    **dict.fromkeys(("prior_loss_weight", "class_images", "class_data_dir"), "Class images (prior preservation)"),
+    **dict.fromkeys(("class_image_steps", "class_guidance_scale"), "Class images (prior preservation)"),
+    **dict.fromkeys(("precision", "optimizer", "gradient_checkpointing"), "Memory"),
+    **dict.fromkeys(("rank", "alpha"), "LoRA"),
+    **dict.fromkeys(("text_encoder_learning_rate", "text_encoder_stop", "lr_schedule", "warmup_steps"), "Details"),
+    **dict.fromkeys(("weight_decay", "max_grad_norm", "ema", "ema_decay", "snr_gamma"), "Details"),
+    **dict.fromkeys(("checkpoint_every", "keep_checkpoints", "save_dtype"), "Checkpoints and samples"),
+    **dict.fromkeys(("sample_every", "sample_prompt", "sample_steps"), "Checkpoints and samples"),
+}
+METAVAR_WIDTH = 16  # more choices than fit in this are told in the help
+
+
+def complete_project(incomplete: str) -> list[str]:
+    """Project names for the shell's completion."""
+    return [project.name for project in list_projects() if project.name.startswith(incomplete)]
+
+
+ProjectName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="PROJECT",
+        show_default=False,
+        autocompletion=complete_project,
+        help="A project's name; without one, the only project there is.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout, for scripts.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing.")]
+
+
+def with_flags(*owners: type[Settings], only: tuple[str, ...] | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the flags of these stages, `--json` and `--debug`.
+
+    The command takes what was typed as `flags`; `only` names the settings where not all of a stage are wanted.
+    `--debug` is read by `main`, which alone prints errors.
+    """
+    settings = {
+        item.name: (owner, item) for owner in owners for item in fields(owner) if only is None or item.name in only
+    }
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def call(**values: Any) -> None:
+            typed: dict[type[Settings], dict[str, Any]] = {owner: {} for owner in owners}
+            for name, (owner, _) in settings.items():
+                value = values.pop(name)
+                if value is not None:
+                    typed[owner][name] = parse_value(owner, name, value) if isinstance(value, str) else value
+            values.pop("debug")
+            command(**values, **({"flags": typed} if owners else {}))
+
+        own = [item for item in inspect.signature(command).parameters.values() if item.name != "flags"]
+        flags = [flag_parameter(owner, item) for owner, item in settings.values()]
+        common = [inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)]
+        parameters = [item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in own] + flags + common
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return call
+
+    return decorate
+
+
+def flag_parameter(owner: type[Settings], item: Field[Any]) -> inspect.Parameter:
+    """One setting as a parameter that Typer reads: None where it was not typed."""
+    kind = annotation(owner, item.name)
+    names = [flag_of(item.name), *(f"--{name}" for name in item.metadata["names"])]
+    type_: Any = str
+    metavar: str | None = metavar_of(kind)
+    if scalar_of(kind) is bool:
+        names, type_, metavar = [f"{names[0]}/{flag_of('no_' + item.name)}"], bool, ""
+    elif get_origin(kind) is Literal:
+        type_ = kind
+    elif scalar_of(kind) is Path:
+        type_ = Path
+    option = typer.Option(
+        *names,
+        help=help_of(item, kind),
+        metavar=metavar,
+        show_default=False,
+        rich_help_panel=PANELS.get(item.name, STAGES[owner]),
+    )
+    return inspect.Parameter(
+        item.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[type_ | None, option]
+    )
+
+
+def metavar_of(kind: Any) -> str:
+    """What a flag takes, for its help: `int | auto` -> `<int|auto>`."""
+    words = {int: "int", float: "float", str: "text", Path: "path"}
+    scalar = scalar_of(kind)
+    taken = "|".join([words[scalar]] * (scalar in words) + list(choices_of(kind)))
+    return f"<{taken}>" if len(taken) <= METAVAR_WIDTH else "<name>"
+
+
+def help_of(item: Field[Any], kind: Any) -> str:
+    """A setting's help with its default, escaped for rich: `[identifier]` must come through."""
+    words = escape(item.metadata["help"])
+    if metavar_of(kind) == "<name>":
+        words += f" One of {', '.join(choices_of(kind))}."
+    match item.default:
+        case None | "":
+            return words
+        case bool():
+            default = "yes" if item.default else "no"
+        case _:
+            default = str(item.default)
+    return f"{words} [dim]{escape(f'[default: {default}]')}[/dim]"
+
+
+def choose_project(name: str | None) -> Project:
+    """The named project, or the only one there is. Raises UsageError where that is not clear, ProjectError."""
+    if name is not None:
+        return open_project(name)
+    projects = list_projects()
+    if len(projects) == 1:
+        return projects[0]
+    if not projects:
+        raise UsageError("there is no project yet", "make one: dreambooth init")
+    names = ", ".join(project.name for project in projects)
+    raise UsageError("which project? its name is missing", f"your projects: {names}")

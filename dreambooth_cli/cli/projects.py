@@ -1,0 +1,102 @@
+"""`dreambooth projects`: list them, find one on disk, remove one."""
+
+import json as json_
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import ProjectError, UsageError
+from ..project import Project, list_projects, open_project, projects_folder, remove_project
+from .app import CONTEXT, Command, Group
+from .console import can_ask, messages, results, say
+from .options import Json, Yes, complete_project, with_flags
+from .views import format_bytes
+
+Name = Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete_project, help="A project's name.")]
+
+projects = typer.Typer(
+    cls=Group, invoke_without_command=True, add_completion=False, rich_markup_mode="rich", context_settings=CONTEXT,
+    subcommand_metavar="[list | path NAME | remove NAME]",
+)
+
+
+@projects.callback()
+@with_flags()
+def list_by_default(ctx: typer.Context, json: Json = False) -> None:
+    """List the projects, find one on disk, remove one."""
+    if ctx.invoked_subcommand is None:
+        show_projects(json=json)
+
+
+@projects.command("list", cls=Command)
+@with_flags()
+def list_(json: Json = False) -> None:
+    """List the projects."""
+    show_projects(json=json)
+
+
+@projects.command(cls=Command)
+@with_flags()
+def path(name: Name, json: Json = False) -> None:
+    """Print where a project lies."""
+    project = open_project(name)
+    print(json_.dumps(describe(project)) if json else project.path)
+
+
+@projects.command(cls=Command)
+@with_flags()
+def remove(name: Name, yes: Yes = False, json: Json = False) -> None:
+    """Delete a project with its photos, runs and pictures, after asking."""
+    project = open_project(name)
+    if not yes:
+        confirm_removal(project, json=json)
+    described = describe(project)
+    remove_project(project)
+    if json:
+        print(json_.dumps({**described, "removed": True}))
+    else:
+        say(messages(), f"removed {name}")
+
+
+def show_projects(*, json: bool) -> None:
+    """Print all projects, or the one JSON document."""
+    found = list_projects()
+    if json:
+        print(json_.dumps({"folder": str(projects_folder()), "projects": [describe(project) for project in found]}))
+    elif found:
+        for project in found:
+            say(results(), format_project(project))
+    else:
+        say(messages(), "there is no project yet; make one: dreambooth init")
+
+
+def describe(project: Project) -> dict[str, Any]:
+    """A project as plain values; one whose settings can't be read still has its name and place."""
+    try:
+        subject = project.settings()["subject"]
+    except ProjectError:
+        subject = {}
+    runs = project.runs()
+    return {
+        "name": project.name,
+        "path": str(project.path),
+        "class_prompt": subject.get("class_prompt"),
+        "runs": [run.number for run in runs],
+        "finished": [run.number for run in runs if run.is_finished],
+    }
+
+
+def format_project(project: Project) -> str:
+    """`dog  a dog, 2 runs (1 finished)`."""
+    facts = describe(project)
+    runs = f"{len(facts['runs'])} run{'' if len(facts['runs']) == 1 else 's'}"
+    return f"{project.name}  {facts['class_prompt'] or '?'}, {runs} ({len(facts['finished'])} finished)"
+
+
+def confirm_removal(project: Project, *, json: bool) -> None:
+    """Ask. Raises UsageError where nobody can be asked, typer.Exit where the answer is no."""
+    if json or not can_ask():
+        raise UsageError(f"removing {project.name} needs a yes", "give it: --yes")
+    size = sum(file.lstat().st_size for file in project.path.rglob("*") if file.is_file())
+    if not typer.confirm(f"Delete {project.path} with all its photos, runs and pictures ({format_bytes(size)})?"):
+        raise typer.Exit

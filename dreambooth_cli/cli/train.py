@@ -1,0 +1,185 @@
+"""`dreambooth train`: a project, or at once a folder of photos and a class prompt, to a fine-tuned model."""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from ..base import ask_for_base
+from ..card import read_card
+from ..config import Resolved, merge
+from ..errors import Interrupted, UsageError
+from ..events import Events, ModelSaved, PlanMade, ProjectSaved, RunOpened
+from ..project import Project, Run, find_project
+from ..prompts import class_noun
+from ..settings import PrepSettings, SubjectSettings, TrainSettings
+from .console import loading, results, say
+from .options import Flags, Json, ProjectName, choose_project, with_flags
+from .views import JsonLines, follow, format_plan, open_view
+
+DIRECT_OUTPUT = Path("output")
+
+
+@dataclass
+class Call:
+    """What one call of `train` means. `project` is None where the photos have no project yet; `run` is known once it begins."""
+
+    project: Project | None
+    photos: Path | None
+    subject: Resolved[SubjectSettings]
+    prep: Resolved[PrepSettings]
+    train: Resolved[TrainSettings]
+    output_dir: Path | None
+    restart: bool
+    replan: bool
+    run: Run | None = field(default=None)
+
+
+@with_flags(SubjectSettings, PrepSettings, TrainSettings)
+def train(
+    project: ProjectName = None,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--output-dir",
+            metavar="<path>",
+            show_default=False,
+            help="Put the finished model here as well. Without a PROJECT: ./output.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, what takes the memory, and stop.")] = False,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart/--resume",
+            show_default=False,
+            help="Begin another run, or go on with the one these settings mean (the default).",
+        ),
+    ] = False,
+    replan: Annotated[
+        bool, typer.Option("--replan", help="Go on under a new plan, where the run's own no longer fits the memory.")
+    ] = False,
+    *,
+    flags: Flags,
+    json: Json = False,
+) -> None:
+    """Fine-tune a base model on a project's photos. Ctrl-C saves; the same command again goes on.
+
+    Or at once, without init: train --photos DIR --class-prompt "a dog".
+
+    Flags hold for this call. What shapes the weights names the run: change
+    that, and it is another run.
+    """
+    call = understand(project, flags, output_dir, restart=restart, replan=replan)
+    if dry_run:
+        show_plan(call, json=json)
+        return
+    check_output(call.output_dir)
+    with loading("torch"):
+        workflow = load_training()
+    try:
+        follow(workflow(call), open_view(ModelSaved, json=json))
+    except Interrupted as stop:
+        raise type(stop)(f"{stop.message}; {what_was_saved(call)}", "run the same command again to go on") from stop
+
+
+def understand(name: str | None, flags: Flags, output_dir: Path | None, *, restart: bool, replan: bool) -> Call:
+    """What was typed, held against the project it means. Raises UsageError, ProjectError, ModelUnavailable."""
+    typed = dict(flags[SubjectSettings])
+    photos = typed.get("photos")
+    if photos is not None:
+        photos = typed["photos"] = photos.expanduser().resolve()
+    if name is not None and photos is not None:
+        raise UsageError(
+            f"project {name} has photos of its own", f"bring others in: dreambooth prep {name} --photos {photos}"
+        )
+    if name is None and photos is None and "class_prompt" in typed:
+        raise UsageError("where are the photos?", "name their folder: --photos ./instance_images, or name a project")
+    if photos is not None and "class_prompt" not in typed:
+        raise UsageError("what is in the photos? the class prompt is missing", 'say it: --class-prompt "a dog"')
+    if photos is None:
+        found: Project | None = choose_project(name)
+    else:
+        subject = SubjectSettings(**typed)  # before it is looked for: a wrong value is told first
+        found = find_project(photos, class_noun(subject.class_prompt or ""))
+        output_dir = output_dir or DIRECT_OUTPUT
+    stored = found.settings() if found else {"subject": {}, "prep": {}, "train": {}}
+    call = Call(
+        found,
+        photos,
+        merge(SubjectSettings, stored["subject"], typed),
+        merge(PrepSettings, stored["prep"], flags[PrepSettings]),
+        merge(TrainSettings, stored["train"], flags[TrainSettings]),
+        output_dir.expanduser() if output_dir else None,
+        restart,
+        replan,
+    )
+    ask_for_base(call.subject.values.model)
+    return call
+
+
+def check_output(folder: Path | None) -> None:
+    """Refuse, before any work, a folder that can't be a model of ours. Raises UsageError."""
+    if folder is None or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not folder.is_dir() or read_card(folder) is None:
+        raise UsageError(f"{folder} exists and is not this run's model", "name another folder: --output-dir ./my-model")
+
+
+def show_plan(call: Call, *, json: bool) -> None:
+    """Print how the run would be done; nothing is written. Raises DoesNotFit, ModelUnavailable."""
+    from ..workflows.plan import plan_run
+
+    from ..gpu import find_gpu
+    from ..memory import check_fits
+
+    plan = plan_run(call.subject.values.model, call.prep.values, call.train.values, gpu=find_gpu())
+    if json:
+        JsonLines().show(PlanMade(plan=plan.to_json()))
+    else:
+        say(results(), format_plan(plan.to_json()))
+    check_fits(plan, call.train.values)
+
+
+def what_was_saved(call: Call) -> str:
+    """In words, after the run was stopped."""
+    from ..workflows.train import saved_words
+
+    return saved_words(call.run) if call.run else "training had not begun; what is made so far is kept"
+
+
+def load_training() -> Callable[[Call], Events]:
+    """The workflow; in the direct form the project is made first, or brought up to date with its folder."""
+    from ..workflows.initialise import add_photos, initialise
+    from ..workflows.train import train as fine_tune
+
+    def workflow(call: Call) -> Events:
+        project = call.project
+        if project is None:
+            subject = {"photos": call.photos, "class_prompt": call.subject.values.class_prompt}
+            for event in initialise(None, subject=subject, prep={}, train={}):
+                if isinstance(event, ProjectSaved):
+                    project = Project(event.path)
+                yield event
+        elif call.photos is not None:
+            yield from add_photos(project, call.photos)
+        assert project is not None
+        run = fine_tune(
+            project,
+            subject=call.subject,
+            prep=call.prep,
+            settings=call.train,
+            output_dir=call.output_dir,
+            restart=call.restart,
+            replan=call.replan,
+        )
+        with closing(cast(Any, run)):
+            for event in run:
+                if isinstance(event, RunOpened):
+                    call.run = Run(event.path)
+                yield event
+
+    return workflow

@@ -1,0 +1,382 @@
+"""What a run looks like: `format_*` make the words, three views show them (moving bars, plain lines, JSON lines)."""
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, cast
+
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from .. import stopping
+from ..events import (
+    BaseReady,
+    BytesFetched,
+    CheckpointSaved,
+    ClassImageMade,
+    Event,
+    Events,
+    GridSaved,
+    ImageSaved,
+    ModelSaved,
+    Noted,
+    PhaseStarted,
+    PhotoLooked,
+    PhotosPrepared,
+    PictureEncoded,
+    PlanMade,
+    ProjectSaved,
+    RunOpened,
+    SampleSaved,
+    StepDone,
+    Warned,
+    as_json,
+)
+from ..survey import Row, ledger_lines
+from .console import is_live, messages, say
+
+WINDOW = 50  # steps over which loss and rate are averaged
+LINES = 10  # plain lines about the progress of one phase
+REFRESH = 8  # redraws of the bars in a second
+
+
+def format_event(event: Event) -> str | None:
+    """An event as a line for a person; None for one that only moves a bar."""
+    match event:
+        case Warned():
+            return f"warning: {event.message}"
+        case Noted():
+            return event.message
+        case PhotoLooked():
+            return None if event.status == "kept" else f"{event.path}: {'; '.join([event.status, *event.reasons])}"
+        case PhotosPrepared():
+            photos = "1 photo" if event.count == 1 else f"{event.count} photos"
+            return f"{photos} ready at {event.resolution} px; look them over: {event.contact_sheet}"
+        case ProjectSaved():
+            return f"project {event.name} {'made' if event.created else 'saved'}: {event.path}"
+        case PlanMade():
+            return format_plan_line(event.plan)
+        case RunOpened():
+            return format_run(event)
+        case SampleSaved():
+            return f"sample at step {event.step}: {event.path}"
+        case CheckpointSaved():
+            return f"checkpoint at step {event.step}: {event.path}"
+        case ModelSaved():
+            return f"the model is ready: {event.path}"
+        case BaseReady():
+            return f"{event.name} lies on disk: {event.path}"
+        case ImageSaved():
+            return f"seed {event.seed}: {event.path}"
+        case GridSaved():
+            return f"all on one sheet: {event.path}"
+    return None
+
+
+def result_of(event: Event) -> Path | None:
+    """The path that an event hands over, for stdout."""
+    match event:
+        case ProjectSaved() | PhotosPrepared() | BaseReady() | ModelSaved() | ImageSaved() | GridSaved():
+            return event.path
+    return None
+
+
+def format_run(run: RunOpened) -> str:
+    """`run 1: 1000 steps, "a sks dog" for the photos, "a dog" for the class images`."""
+    start = f"goes on from step {run.step} of {run.steps}" if run.step else f"{run.steps} steps"
+    return f'run {run.number}: {start}, "{run.instance_prompt}" for the photos, "{run.class_prompt}" for the class'
+
+
+def format_plan_line(plan: Mapping[str, Any]) -> str:
+    """A plan in a line: what it takes and why it was chosen."""
+    takes = "" if plan["device"] == "cpu" else f" (takes about {plan['needed'] / 1e9:.1f} GB)"
+    return f"plan: {plan['why']}{takes}"
+
+
+def format_plan(plan: Mapping[str, Any]) -> str:
+    """A plan in full, for `--dry-run` and the interview's last look: what is done, how, and what takes the memory."""
+    free = plan["free"]
+    lines = [
+        ("method", "all layers (full)" if plan["method"] == "full" else "LoRA"),
+        ("text encoder", "trained too" if plan["train_text_encoder"] else "stays as it is"),
+        ("resolution", f"{plan['resolution']} px"),
+        ("precision", plan["precision"]),
+        ("optimizer", plan["optimizer"]),
+        ("learning rate", f"{plan['learning_rate']:g}"),
+        ("means", ", ".join(plan["means"]) or "none needed"),
+        ("device", plan["device"]),
+        *((group, size) for group, size in ledger_lines(plan["ledger"])),
+        ("takes at most", f"{plan['needed'] / 1e9:.2f} GB"),
+        ("free", "not known" if free is None else f"{free / 1e9:.2f} GB"),
+        ("fits", "yes" if plan["fits"] else "no"),
+        ("why", plan["why"]),
+        ("what would fit", plan.get("remedy", "")),
+    ]
+    return format_pairs([(what, words) for what, words in lines if words])
+
+
+def format_pairs(pairs: list[tuple[str, str]]) -> str:
+    """Names and words in two columns."""
+    width = max((len(what) for what, _ in pairs), default=0)
+    return "\n".join(f"{what:<{width}}  {words}" for what, words in pairs)
+
+
+def format_bytes(count: float) -> str:
+    """`4.3 GB`, `12 MB`; GB is 1e9 bytes."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def format_duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def format_rate(seconds: float) -> str:
+    """How fast steps of so many seconds are: `1.25 s a step`, `3.1 steps a second`."""
+    return f"{seconds:.2f} s a step" if seconds >= 1 or seconds <= 0 else f"{1 / seconds:.1f} steps a second"
+
+
+def format_models(rows: list[Row]) -> Table:
+    """The table of `dreambooth models`, within 80 columns."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("model", no_wrap=True)
+    table.add_column("good for", max_width=18)
+    table.add_column("advised\nGPU", no_wrap=True)
+    table.add_column("a run here takes", max_width=23)
+    table.add_column("verdict", max_width=12)
+    table.add_column("on\ndisk", no_wrap=True)
+    for row in rows:
+        entry = row.entry
+        colour = "green" if row.plan.fits and row.plan.device != "cpu" else "yellow"
+        table.add_row(
+            entry.name,
+            entry.good_for,
+            f"{entry.recommended_gb} GB",
+            row.takes,
+            Text(row.verdict, style=colour),
+            "yes" if row.on_disk else "no",
+        )
+    return table
+
+
+class Meter:
+    """How far the phase at hand has come and how fast it goes. Time is claimed only once it was measured."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.begin(PhaseStarted(name=""))
+
+    def begin(self, phase: PhaseStarted) -> None:
+        """A phase starts."""
+        self.name, self.unit, self.total = phase.name, phase.unit, phase.total
+        self.first = self.done = phase.done
+        self.started = self.clock()
+        self.losses: deque[float] = deque(maxlen=WINDOW)
+        self.seconds: deque[float] = deque(maxlen=WINDOW)
+        self.memory_gb: float | None = None
+
+    def advance(self, event: Event) -> bool:
+        """Take an event in; whether the phase came further by it."""
+        match event:
+            case StepDone():
+                self.done, self.memory_gb = event.step, event.memory_gb
+                self.losses.append(event.loss)
+                self.seconds.append(event.seconds)
+            case BytesFetched():
+                if self.unit != "B":
+                    self.begin(PhaseStarted(name="downloading", total=event.total, unit="B"))
+                self.done, self.total = event.done, event.total
+            case ClassImageMade() | PictureEncoded():
+                self.done = event.number
+            case PhotoLooked() | ImageSaved():
+                self.done += 1
+            case _:
+                return False
+        return True
+
+    def seconds_left(self) -> float | None:
+        """Seconds until the phase is done, by what was measured in it; None before that."""
+        if self.total is None or self.done <= self.first:
+            return None
+        each = sum(self.seconds) / len(self.seconds) if self.seconds else (self.clock() - self.started) / (self.done - self.first)
+        return each * (self.total - self.done)
+
+    def count(self) -> str:
+        """`120 of 1000 steps`."""
+        if self.total is None:
+            return f"{self.done} {self.unit}" if self.done else ""
+        if self.unit == "B":
+            return f"{format_bytes(self.done)} of {format_bytes(self.total)}"
+        return f"{self.done} of {self.total} {self.unit}".rstrip()
+
+    def words(self) -> str:
+        """`loss 0.1234, 1.25 s a step, 18 min left, 9.8 GB`."""
+        left = self.seconds_left()
+        parts = [
+            f"loss {sum(self.losses) / len(self.losses):.4f}" if self.losses else "",
+            format_rate(sum(self.seconds) / len(self.seconds)) if self.seconds else "",
+            f"{format_duration(left)} left" if left is not None and self.total and self.done < self.total else "",
+            f"{self.memory_gb:.1f} GB" if self.memory_gb is not None else "",
+        ]
+        return ", ".join(filter(None, parts))
+
+
+class View(Protocol):
+    """Something that shows events: entered before the first, left after the last."""
+
+    def __enter__(self) -> "View":
+        """Begin."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """End."""
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+
+
+class JsonLines:
+    """One JSON object a line on stdout."""
+
+    def __enter__(self) -> "JsonLines":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pass
+
+    def show(self, event: Event) -> None:
+        """Print the event at once, so that a reader can follow."""
+        print(json.dumps(as_json(event)), flush=True)
+
+
+class PlainLines:
+    """Lines on stderr now and then, results on stdout: for files, pipes, CI and plain terminals."""
+
+    def __init__(self, results: tuple[type[Event], ...]) -> None:
+        self.results, self.console, self.meter = results, messages(), Meter()
+        self.shown = 0
+
+    def __enter__(self) -> "PlainLines":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pass
+
+    def show(self, event: Event) -> None:
+        """Print what an event says; of a phase's progress about ten lines."""
+        if isinstance(event, PhaseStarted):
+            self.begin(event)
+        elif self.meter.advance(event):
+            self.tell_progress()
+        if isinstance(event, self.results):
+            print(result_of(event), flush=True)
+        elif (line := format_event(event)) is not None:
+            say(self.console, line)
+
+    def begin(self, phase: PhaseStarted) -> None:
+        """Announce a phase."""
+        self.meter.begin(phase)
+        self.shown = part_of(self.meter)
+        say(self.console, ": ".join(filter(None, [phase.name, self.meter.count()])))
+
+    def tell_progress(self) -> None:
+        """Print how far the phase is, where another tenth is done."""
+        part = part_of(self.meter)
+        if part == self.shown:
+            return
+        self.shown = part
+        say(self.console, ": ".join(filter(None, [self.meter.name, ", ".join(filter(None, [self.meter.count(), self.meter.words()]))])))
+
+
+def part_of(meter: Meter) -> int:
+    """How many tenths of its phase are done."""
+    return LINES * meter.done // meter.total if meter.total else 0
+
+
+class LiveBars:
+    """Moving bars on a terminal, one for each phase; results come on stdout when the bars stand still."""
+
+    def __init__(self, results: tuple[type[Event], ...]) -> None:
+        self.results, self.console, self.meter = results, messages(), Meter()
+        self.found: list[Path] = []
+        self.task: TaskID | None = None
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[words]}", markup=False),
+            console=self.console,
+            refresh_per_second=REFRESH,
+            redirect_stdout=False,
+        )
+
+    def __enter__(self) -> "LiveBars":
+        self.progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.finish()
+        self.progress.stop()
+        for path in self.found:
+            print(path)
+
+    def show(self, event: Event) -> None:
+        """Move the bar, or print a line above it."""
+        before = self.meter.name
+        if isinstance(event, PhaseStarted):
+            self.finish()
+            self.meter.begin(event)
+            self.draw()
+        elif self.meter.advance(event):
+            if self.meter.name != before:
+                self.finish()
+            self.draw()
+        if isinstance(event, self.results):
+            self.found.append(cast(Path, result_of(event)))
+        elif (line := format_event(event)) is not None:
+            say(self.progress.console, line, "yellow" if isinstance(event, Warned) else "")
+
+    def draw(self) -> None:
+        """Bring the bar to where the meter is; `Progress` itself decides when it is redrawn."""
+        words = ", ".join(filter(None, [self.meter.count(), self.meter.words()]))
+        if self.task is None:
+            self.task = self.progress.add_task(self.meter.name, total=self.meter.total, words=words)
+        self.progress.update(self.task, completed=self.meter.done, total=self.meter.total, words=words)
+
+    def finish(self) -> None:
+        """Leave the phase's bar as it is; one without a measure goes away."""
+        if self.task is not None and self.progress.tasks:
+            task = next(each for each in self.progress.tasks if each.id == self.task)
+            if task.total is None:
+                self.progress.remove_task(self.task)
+            else:
+                self.progress.stop_task(self.task)
+        self.task = None
+
+
+def open_view(*results: type[Event], json: bool) -> View:
+    """The view that suits: JSON lines where asked for, bars on a terminal, else plain lines.
+
+    `results` are the events whose paths are what the command was called for.
+    """
+    if json:
+        return JsonLines()
+    return LiveBars(results) if is_live(messages()) else PlainLines(results)
+
+
+def follow(events: Events, view: View) -> None:
+    """Show a workflow's events until they end or a signal has come; then the work is closed where its state is whole.
+
+    Raises Interrupted or Terminated after a signal.
+    """
+    with view, closing(cast(Any, events)):
+        for event in events:
+            view.show(event)
+            if stopping.requested():
+                raise stopping.error()

@@ -1,0 +1,303 @@
+"""The files of a photo folder: which of them are pictures, and how each becomes upright RGB pixels.
+
+What a file is, is decided by its content, not by its name. Originals are only read.
+"""
+
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, Literal, cast
+
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+
+from ..errors import PhotoError
+from .crop import Box, Size, scaled_box
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")  # MPO: a JPEG with a second picture, as phones write
+SUFFIXES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib",
+    ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif", ".hif",
+}  # fmt: skip
+RAW_SUFFIXES = {".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"}
+MAGIC = re.compile(
+    rb"\xff\xd8\xff|\x89PNG|GIF8[79]a|RIFF....WEBP|II[*+]\x00|MM\x00[*+]|....ftyp(avi[fs]|he[iv][cxms]|m[is]f1)", re.DOTALL
+)
+HEIF_MAGIC = re.compile(rb"....ftyp(he[iv][cxms]|m[is]f1)", re.DOTALL)
+MOST_PIXELS = 60_000_000  # decoded at once; a JPEG is decoded smaller, whatever else is larger is refused by its header
+WHITE = (255, 255, 255, 255)
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """One file of a photo folder: a picture (`ok`), passed over (`skipped`) or a picture that can't be used (`refused`).
+
+    `reason` says why it is not used; `sha256` is of the file, where it is a picture; `size` its upright size, where known.
+    """
+
+    path: Path
+    status: Literal["ok", "skipped", "refused"]
+    reason: str = ""
+    sha256: str = ""
+    size: Size | None = None
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo as upright RGB pixels. `size` is the photo's own upright size; a large JPEG is decoded to fewer pixels."""
+
+    image: Image.Image
+    size: Size
+
+
+def look_over(folder: Path, left_out: Collection[str] = ()) -> Iterator[Look]:
+    """Every file of a folder in natural order, each decoded once, small; nothing is written.
+
+    Raises PhotoError where the folder is missing or is no folder.
+    """
+    for look in find_photos(folder, left_out):
+        yield decoded_look(look) if look.status == "ok" else look
+
+
+def decoded_look(look: Look) -> Look:
+    """The same look once the picture was decoded: its size, or why it is refused."""
+    try:
+        return replace(look, size=read_photo(look.path, 64).size)
+    except PhotoError as error:
+        return replace(look, status="refused", reason=error.message)
+
+
+def count_photos(folder: Path) -> int:
+    """How many files of a folder are pictures that can be read. Raises PhotoError as `look_over`."""
+    return sum(look.status == "ok" for look in look_over(folder))
+
+
+def find_photos(folder: Path, left_out: Collection[str] = ()) -> Iterator[Look]:
+    """Every file of a folder in natural order, told by its first bytes and its name; pictures are not decoded yet.
+
+    Of files with the same content the first counts. `left_out` names files that are to be passed over.
+    Raises PhotoError where the folder is missing or is no folder.
+    """
+    seen: dict[str, Path] = {}
+    for path in list_folder(folder):
+        look = _first_look(path)
+        if look.status == "ok" and path.name in left_out:
+            look = replace(look, status="skipped", reason="left out: it is gone from the photo folder")
+        elif look.sha256 in seen:
+            look = replace(look, status="skipped", reason=f"the same picture as {printable(seen[look.sha256].name)}")
+        elif look.status == "ok":
+            seen[look.sha256] = path
+        yield look
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """What lies in a folder, in natural order: 2 before 10. Raises PhotoError where it is missing or is no folder."""
+    try:
+        return sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
+    except FileNotFoundError as error:
+        raise PhotoError(f"there is no folder {printable(folder)}", "check the path of --photos") from error
+    except NotADirectoryError as error:
+        raise PhotoError(
+            f"{printable(folder)} is a file, not a folder", "put the photos into a folder and give that to --photos"
+        ) from error
+    except OSError as error:
+        raise PhotoError(f"{printable(folder)} can't be read: {error.strerror}", "check who may read it") from error
+
+
+def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Sorts numbers in names by their value, and letters without their case."""
+    parts = re.findall(r"([0-9]+)|([^0-9]+)", name.casefold())
+    return [(int(number), "") if number else (-1, text) for number, text in parts], name
+
+
+def printable(path: Path | str) -> str:
+    """A path or name that can be printed and written as UTF-8, whatever bytes it is made of."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def _first_look(path: Path) -> Look:
+    """What a file is by its name and its first bytes."""
+    if path.name.startswith("."):
+        return Look(path=path, status="skipped", reason="hidden")
+    if path.is_dir():
+        return Look(path=path, status="skipped", reason="a folder: only the photos beside it are read")
+    if not path.is_file():
+        return Look(path=path, status="skipped", reason="not a file")
+    if path.suffix.lower() in RAW_SUFFIXES:
+        return Look(path=path, status="skipped", reason="a camera's raw file: save it as jpg first")
+    try:
+        return _by_content(path)
+    except OSError as error:
+        return Look(path=path, status="refused", reason=f"can't be read: {error.strerror}")
+
+
+def _by_content(path: Path) -> Look:
+    with path.open("rb") as file:
+        head = file.read(32)
+        if not (MAGIC.match(head) or path.suffix.lower() in SUFFIXES or _is_bitmap(head)):
+            return Look(path=path, status="skipped", reason="not a picture")
+        if not head:
+            return Look(path=path, status="refused", reason="an empty file")
+        file.seek(0)
+        return Look(path=path, status="ok", sha256=hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _is_bitmap(head: bytes) -> bool:
+    # "BM" alone begins many a text; a bitmap's header goes on with four reserved zeros and a known header size
+    return head[:2] == b"BM" and head[6:10] == bytes(4) and head[14:18] in (b"\x0c\0\0\0", b"\x28\0\0\0", b"\x6c\0\0\0", b"\x7c\0\0\0")
+
+
+def read_photo(path: Path, side: int) -> Photo:
+    """A photo's first picture, upright, in RGB. A JPEG whose shorter side is far over `side` pixels is decoded smaller.
+
+    Raises PhotoError, whose message is the reason alone: `cut off: the file is not whole`.
+    """
+    with _quiet_pillow():
+        try:
+            with path.open("rb") as file, _open(file) as image:
+                size = _decode(image, side)
+                orientation = _orientation(image)
+                pixels = to_rgb(image)
+        except PhotoError:
+            raise
+        except UnidentifiedImageError as error:
+            raise PhotoError("damaged: no picture can be found in it") from error
+        except Exception as error:  # on a damaged file Pillow's decoders raise nearly anything
+            raise PhotoError(_reason(error)) from error
+    turn = TURNS.get(orientation)
+    turned = size if orientation < 5 else (size[1], size[0])
+    return Photo(pixels.transpose(turn) if turn is not None else pixels, turned)
+
+
+@contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Pillow without its warnings and without its own limit of pixels, which would refuse a large JPEG that `draft` can read."""
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _open(file: BinaryIO) -> Image.Image:
+    head = file.read(32)
+    file.seek(0)
+    if HEIF_MAGIC.match(head):
+        import pi_heif  # a tenth of a second, and few photos need it
+
+        pi_heif.register_heif_opener()
+        return Image.open(file, formats=("HEIF", "AVIF"))
+    return Image.open(file, formats=FORMATS)
+
+
+def _decode(image: Image.Image, side: int) -> Size:
+    """Decode the first frame, a JPEG to no fewer than twice `side` pixels; its size as the header says. Raises PhotoError."""
+    size = image.size
+    if image.format in ("JPEG", "MPO"):
+        # twice, so that Lanczos has the last word on every pixel
+        scale = min(1.0, 2 * side / min(size))
+        image.draft(None, (max(1, int(size[0] * scale)), max(1, int(size[1] * scale))))
+    if image.width * image.height > MOST_PIXELS:
+        raise PhotoError(f"too large: {size[0]} × {size[1]} pixels, at most {MOST_PIXELS // 10**6} megapixels are read")
+    drafted = image.size != size
+    image.load()
+    # a TIFF is turned by Pillow as it is loaded
+    return size if drafted else image.size
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8, of a decoded picture; 1 where it has none or its EXIF is damaged."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF is no reason to refuse a picture
+        return 1
+    return value if isinstance(value, int) and value in TURNS else 1
+
+
+def _reason(error: Exception) -> str:
+    words = str(error).lower()
+    if any(word in words for word in ("truncated", "not enough", "end of file", "unexpected end", "premature")):
+        return "cut off: the file is not whole"
+    if isinstance(error, MemoryError):
+        return "too large for this machine's memory"
+    if isinstance(error, OSError) and error.strerror:
+        return f"can't be read: {error.strerror}"
+    return f"damaged: {error or type(error).__name__}"
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any picture as 8-bit sRGB, what is transparent flattened on white. It carries no metadata."""
+    profile = image.info.get("icc_profile")
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        image = _to_grey(image)
+    elif image.has_transparency_data:
+        coloured = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, WHITE), coloured).convert("RGB")
+    if image.mode not in ("RGB", "L", "CMYK"):
+        image = image.convert("RGB")
+    image = _to_srgb(image, profile).convert("RGB")
+    plain = image.copy()
+    plain.info = {}
+    return plain
+
+
+def _to_grey(image: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits as 8: `convert` alone would clip 16 bits to white."""
+    deep = image if image.mode == "F" else image.convert("I")
+    highest = float(cast(tuple[float, float], deep.getextrema())[1])
+    if image.mode.startswith("I;16"):
+        scale = 1 / 256
+    elif image.mode == "F":
+        scale = 255 if highest <= 1 else 1 if highest <= 255 else 255 / highest
+    else:
+        scale = 1 if highest <= 255 else 1 / 256 if highest <= 65535 else 255 / highest
+    return deep.point(lambda value: value * scale).convert("L")
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Colours of a wider space, as phones photograph in, as sRGB; as they are where the profile can't be used."""
+    if not profile:
+        return image
+    try:
+        theirs = ImageCms.ImageCmsProfile(BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(theirs).lower():
+            return image
+        return ImageCms.profileToProfile(image, theirs, ImageCms.createProfile("sRGB"), outputMode="RGB") or image
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+        return image
+
+
+def training_picture(photo: Photo, box: Box, side: int) -> Image.Image:
+    """A box of a photo, given in the photo's own pixels, as a square of `side` pixels."""
+    return photo.image.resize(
+        (side, side), Image.Resampling.LANCZOS, box=scaled_box(box, photo.size, photo.image.size)
+    )
+
+
+def save_png(image: Image.Image, path: Path) -> str:
+    """Write a picture without any metadata; the file's sha256."""
+    image.save(path, format="PNG")
+    return sha256_of(path)
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

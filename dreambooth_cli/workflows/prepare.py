@@ -1,0 +1,262 @@
+"""`prep`: photos -> pictures to train on, with a report and a contact sheet. Done again only where something changed."""
+
+import errno
+import hashlib
+import json
+import shutil
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import DiskError, PhotoError, ProjectError, UsageError
+from ..events import Event, Events, PhaseStarted, PhotoLooked, PhotosPrepared, Warned
+from ..photos.crop import square_box
+from ..photos.files import Look, find_photos, printable, read_photo, save_png, sha256_of, training_picture
+from ..photos.inspect import judge_count, judge_size
+from ..photos.sheet import Tile, contact_sheet, save_sheet, small_picture
+from ..project import Project, cache_folder, hold, write_json
+from ..settings import PrepSettings
+
+RECIPE = 1  # counts up when the same photo would become other pixels
+REPORT, SHEET, LEFT_OUT = "report.json", "contact-sheet.jpg", ".left-out"
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """What shapes the prepared pictures: the files, as they were found, the side in pixels, and which square is kept."""
+
+    looks: list[Look]
+    resolution: int
+    settings: PrepSettings
+
+    @property
+    def key(self) -> str:
+        """A digest of all of it: the same key, the same pictures."""
+        files = [[printable(look.path.name), look.status, look.reason, look.sha256] for look in self.looks]
+        parts = [RECIPE, self.resolution, self.settings.crop, files]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def prepare(project: Project, settings: PrepSettings, *, resolution: int, source: Path | None = None) -> Events:
+    """Turn, crop and resize a project's photos to squares of `resolution` pixels; nothing is written where nothing changed.
+
+    `source` is the folder that the photos came from: events name a photo there, as the user gave it.
+    The caller holds the project's lock. Raises PhotoError where no photo can be used, DiskError.
+    """
+    looks = [look for look in find_photos(project.photos, left_out(project)) if look.path.name != LEFT_OUT]
+    preparing = Preparing(looks, resolution, settings)
+    report = _kept_report(project.prepared, preparing.key)
+    if report is None:
+        report = yield from _make(preparing, project.prepared, source)
+    else:
+        for row in report["photos"]:
+            yield _looked(project.photos / row["file"], row["status"], row["reasons"], source)
+    for warning in report["warnings"]:
+        yield Warned(message=warning)
+    yield PhotosPrepared(
+        count=report["usable"],
+        resolution=resolution,
+        path=project.prepared,
+        contact_sheet=project.prepared / SHEET,
+        report=project.prepared / REPORT,
+    )
+
+
+def prepared_photos(project: Project) -> list[tuple[Path, str]]:
+    """The prepared pictures of a project and the sha256 of each, in the order of the photos' names.
+
+    Raises ProjectError where the report or a picture is missing or was changed.
+    """
+    hint = f"prepare them again: dreambooth prep {project.name}"
+    report = _read_report(project.prepared)
+    if report is None:
+        raise ProjectError(f"the prepared photos in {project.prepared} are missing or damaged: {REPORT} can't be read", hint)
+    for path, digest in _pictures(project.prepared, report):
+        if not _is_whole(path, digest):
+            raise ProjectError(f"the prepared photo {path} is missing or was changed", hint)
+    return _pictures(project.prepared, report)
+
+
+def prepare_class_photos(
+    folder: Path, settings: PrepSettings, *, resolution: int
+) -> Generator[Event, None, list[Path]]:
+    """The user's own class images as squares of `resolution` pixels, in the cache; returns their paths, none where none can
+    be used. Only what is not used gets an event. Raises UsageError where there is no such folder, DiskError."""
+    try:
+        looks = list(find_photos(folder.expanduser()))
+    except PhotoError as error:
+        raise UsageError(f"--class-data-dir: {error.message}", "name a folder with pictures of the class") from error
+    preparing = Preparing(looks, resolution, settings)
+    target = cache_folder() / "class-photos" / preparing.key[:32] / "prepared"
+    with _disk_errors(target), hold(target.parent):
+        report = _kept_report(target, preparing.key)
+        if report is None:
+            report = yield from _make(preparing, target, folder, own_class_images=True)
+        else:
+            for row in report["photos"]:
+                if row["prepared"] is None:
+                    yield _looked(folder / row["file"], row["status"], row["reasons"], folder)
+    if not report["usable"]:
+        yield Warned(message=f"{printable(folder)} holds no class image that can be used; all of them are made")
+    return [path for path, _ in _pictures(target, report)]
+
+
+def left_out(project: Project) -> set[str]:
+    """The names of the project's photos that are kept but not used."""
+    path = project.photos / LEFT_OUT
+    return set(path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()) if path.is_file() else set()
+
+
+def no_usable_photo(folder: Path, looks: list[tuple[str, str]], hint: str) -> PhotoError:
+    """The error for a folder without a photo that can be used; `looks` are names and the reasons why not."""
+    if not looks:
+        return PhotoError(f"{printable(folder)} holds no photos", hint)
+    told = "; ".join(f"{name}: {reason}" for name, reason in looks[:3])
+    more = f"; and {len(looks) - 3} more" if len(looks) > 3 else ""
+    return PhotoError(f"no photo in {printable(folder)} can be used ({told}{more})", hint)
+
+
+def _make(
+    preparing: Preparing, target: Path, source: Path | None, *, own_class_images: bool = False
+) -> Generator[Event, None, dict[str, Any]]:
+    """Prepare every photo in a folder beside `target`, then rename it; returns the report. Left early, nothing is changed."""
+    name = "your class images" if own_class_images else "photos"
+    yield PhaseStarted(name=name, total=len(preparing.looks), unit="photos")
+    part = target.with_name(target.name + ".part")
+    try:
+        with _disk_errors(target):
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+        rows, tiles = [], []
+        for look in preparing.looks:
+            with _disk_errors(target):
+                row, tile = _prepare_photo(look, preparing, part, len(tiles))
+            rows.append(row)
+            if tile is not None:
+                tiles.append(tile)
+            if tile is None or not own_class_images:
+                yield _looked(look.path, row["status"], row["reasons"], source)
+        if not tiles and not own_class_images:
+            raise no_usable_photo(source or target.with_name("photos"), [(r["file"], r["reasons"][0]) for r in rows], _hint(rows))
+        with _disk_errors(target):
+            report = _write_report(preparing, part, rows, tiles, count_matters=not own_class_images)
+            _exchange(part, target)
+        return report
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _hint(rows: list[dict[str, Any]]) -> str:
+    if any(row["size"] is not None for row in rows):
+        return "take larger photos, or train smaller: --resolution"
+    return "give 3 to 5 photos of the subject (jpg, png, webp, heic, ...): --photos DIR"
+
+
+def _prepare_photo(look: Look, preparing: Preparing, part: Path, number: int) -> tuple[dict[str, Any], Tile | None]:
+    """One file's row of the report and, where it is used, its picture, written, and its tile of the contact sheet."""
+    row: dict[str, Any] = {
+        "file": printable(look.path.name),
+        "status": look.status,
+        "reasons": [look.reason] if look.reason else [],
+        "size": None,
+        "crop": None,
+        "prepared": None,
+        "sha256": None,
+    }
+    if look.status != "ok":
+        return row, None
+    try:
+        photo = read_photo(look.path, preparing.resolution)
+    except PhotoError as error:
+        return row | {"status": "refused", "reasons": [error.message]}, None
+    status, reason = judge_size(photo.size, preparing.resolution)
+    row |= {"status": status, "reasons": [reason] if reason else [], "size": list(photo.size)}
+    if status == "refused":
+        return row, None
+    box = square_box(photo.size, preparing.settings.crop)
+    picture = training_picture(photo, box, preparing.resolution)
+    name = f"{number:03d}.png"
+    row |= {"crop": list(box), "prepared": name, "sha256": save_png(picture, part / name)}
+    detail = f"{Path(name).stem}   {photo.size[0]} x {photo.size[1]}" + ("   enlarged" if status == "warned" else "")
+    return row, Tile(small_picture(picture), row["file"], detail, status == "warned")
+
+
+def _write_report(
+    preparing: Preparing, part: Path, rows: list[dict[str, Any]], tiles: list[Tile], *, count_matters: bool
+) -> dict[str, Any]:
+    remark = judge_count(len(tiles)) if count_matters else None
+    report = {
+        "key": preparing.key,
+        "resolution": preparing.resolution,
+        "crop": preparing.settings.crop,
+        "usable": len(tiles),
+        "warnings": [remark] if remark else [],
+        "photos": rows,
+    }
+    if tiles:
+        side = preparing.resolution
+        photos = "1 photo" if len(tiles) == 1 else f"{len(tiles)} photos"
+        save_sheet(contact_sheet(f"{photos} at {side} x {side} pixels", tiles), part / SHEET)
+    write_json(part / REPORT, report)
+    return report
+
+
+def _exchange(part: Path, target: Path) -> None:
+    """Put the new folder in the place of the old one, and keep what a user has put there."""
+    old = target.with_name(target.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.is_dir():
+        for path in target.iterdir():
+            ours = path.name in (REPORT, SHEET) or (path.suffix == ".png" and path.stem.isdigit())
+            if not ours and not (part / path.name).exists():
+                (shutil.copytree if path.is_dir() else shutil.copy2)(path, part / path.name)
+        target.rename(old)
+    part.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _kept_report(prepared: Path, key: str) -> dict[str, Any] | None:
+    """The report, where it is of this key and all that it names is there as it was written."""
+    report = _read_report(prepared)
+    if report is None or report["key"] != key or (report["usable"] and not (prepared / SHEET).is_file()):
+        return None
+    return report if all(_is_whole(path, digest) for path, digest in _pictures(prepared, report)) else None
+
+
+def _read_report(prepared: Path) -> dict[str, Any] | None:
+    """What report.json holds, or None where it is missing or is no report."""
+    try:
+        report = json.loads((prepared / REPORT).read_text(encoding="utf-8"))
+        for name, kind in (("key", str), ("usable", int), ("warnings", list), ("photos", list)):
+            if not isinstance(report[name], kind):
+                return None
+        whole = all({"file", "status", "reasons", "prepared", "sha256"} <= row.keys() for row in report["photos"])
+        return report if whole and len(_pictures(prepared, report)) == report["usable"] else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _pictures(prepared: Path, report: dict[str, Any]) -> list[tuple[Path, str]]:
+    return [(prepared / row["prepared"], row["sha256"]) for row in report["photos"] if row["prepared"] is not None]
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    return path.is_file() and sha256_of(path) == digest
+
+
+def _looked(path: Path, status: str, reasons: list[str], source: Path | None) -> PhotoLooked:
+    given = path if source is None or not (source / path.name).exists() else source / path.name
+    return PhotoLooked(path=printable(given), status=status, reasons=tuple(reasons))
+
+
+@contextmanager
+def _disk_errors(target: Path) -> Iterator[None]:
+    """What the disk refuses, in words. Raises DiskError."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "make room on that disk, then run this again" if full else "check the folder and who may write there"
+        raise DiskError(f"can't write {target}: {error.strerror or error}", hint) from error
