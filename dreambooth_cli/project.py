@@ -214,6 +214,15 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_new_name(name: str) -> str:
+    """A name that no project has yet. Raises ProjectError."""
+    if (projects_folder() / check_name(name)).exists():
+        raise ProjectError(
+            f"there is a project called {name} already", f"choose another name, or: dreambooth projects remove {name}"
+        )
+    return name
+
+
 def suggest_name(text: str) -> str:
     """A project's name from any words: `a Red Backpack!` -> `a-red-backpack`."""
     plain = unicodedata.normalize("NFKC", text).lower()
@@ -222,9 +231,11 @@ def suggest_name(text: str) -> str:
 
 def free_name(wanted: str) -> str:
     """`wanted`, or with the next free number: `dog`, `dog-2`."""
-    taken = {project.name for project in list_projects()}
+    folder = projects_folder()
+    # whatever lies there, and without case: some file systems know none
+    taken = {child.name.casefold() for child in folder.iterdir()} if folder.is_dir() else set()
     names = [wanted, *(f"{wanted}-{number}" for number in range(2, len(taken) + 3))]
-    return next(name for name in names if name not in taken)
+    return next(name for name in names if name.casefold() not in taken)
 
 
 def list_projects() -> list[Project]:

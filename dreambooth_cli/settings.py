@@ -209,7 +209,7 @@ SECTIONS: dict[str, type[Settings]] = {
 
 def annotation(owner: type[Settings], name: str) -> Any:
     """The resolved type of a setting."""
-    return _annotations(owner)[name]
+    return _annotations(owner)[name]  # type: ignore[arg-type] # mypy takes the class's hash for its instances'
 
 
 @cache

@@ -41,7 +41,8 @@ class PlainHelp:
         command: Any = copy(self)
         shown = [_for_reading(param) for param in command.get_params(ctx)]
         command.get_params = lambda ctx: shown
-        super(PlainHelp, command).format_help(ctx, formatter)
+        above: Any = super(PlainHelp, command)
+        above.format_help(ctx, formatter)
 
 
 def _for_reading(param: Any) -> Any:
@@ -95,7 +96,11 @@ def load(name: str) -> Any:
 
 
 app = typer.Typer(
-    cls=LazyGroup, rich_markup_mode="rich", context_settings=CONTEXT, pretty_exceptions_enable=False, no_args_is_help=True
+    cls=LazyGroup,
+    rich_markup_mode="rich",
+    context_settings=CONTEXT,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
 )
 
 
@@ -169,7 +174,13 @@ def tell(error: Exception, *, as_json: bool, debug: bool) -> int:
         traceback.print_exception(error)
     if as_json:
         kind = "Bug" if is_bug else type(shown).__name__
-        line = {"event": "error", "kind": kind, "message": shown.message, "hint": shown.hint, "exit_code": shown.exit_code}
+        line = {
+            "event": "error",
+            "kind": kind,
+            "message": shown.message,
+            "hint": shown.hint,
+            "exit_code": shown.exit_code,
+        }
         print(json.dumps(line), flush=True)
     else:
         from .console import messages, say
@@ -192,9 +203,13 @@ def in_words(error: Exception) -> DreamboothError | None:
         case typer.Abort():
             return Interrupted("stopped: there was nobody to answer")
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            return DiskError(f"the disk is full: {error.filename or error.strerror}", "make room, then run the same command again")
+            return DiskError(
+                f"the disk is full: {error.filename or error.strerror}", "make room, then run the same command again"
+            )
         case MemoryError():
-            return DreamboothError("the machine's memory is used up", "close other programs, or choose a smaller base model")
+            return DreamboothError(
+                "the machine's memory is used up", "close other programs, or choose a smaller base model"
+            )
     return None
 
 

@@ -27,7 +27,12 @@ def generate(
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option("--prompt", metavar="<text>", show_default=False, help=r"The same as a flag. \[identifier] stands for the subject."),
+        typer.Option(
+            "--prompt",
+            metavar="<text>",
+            show_default=False,
+            help=r"The same as a flag. \[identifier] stands for the subject.",
+        ),
     ] = None,
     model_path: Annotated[
         Path | None,
@@ -39,15 +44,23 @@ def generate(
         ),
     ] = None,
     run: Annotated[
-        int | None, typer.Option("--run", metavar="<int>", show_default=False, help="Run of the project; the latest finished one.")
+        int | None,
+        typer.Option("--run", metavar="<int>", show_default=False, help="Run of the project; the latest finished one."),
     ] = None,
     identifier: Annotated[
         str | None,
-        typer.Option("--identifier", metavar="<text>", show_default=False, help="The subject's word, where the model has no card."),
+        typer.Option(
+            "--identifier",
+            metavar="<text>",
+            show_default=False,
+            help="The subject's word, where the model has no card.",
+        ),
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option("--model", "--model-name", metavar="<text>", show_default=False, help="The base of a LoRA that has no card."),
+        typer.Option(
+            "--model", "--model-name", metavar="<text>", show_default=False, help="The base of a LoRA that has no card."
+        ),
     ] = None,
     output_dir: Annotated[
         Path | None,
@@ -83,7 +96,9 @@ def generate(
     follow(events, open_view(ImageSaved, GridSaved, json=json))
 
 
-def understand(project: str | None, words: str | None, prompt: str | None, model_path: Path | None) -> tuple[Project | Path, str]:
+def understand(
+    project: str | None, words: str | None, prompt: str | None, model_path: Path | None
+) -> tuple[Project | Path, str]:
     """Whose model draws, and what: with a model's path a single argument is the prompt. Raises UsageError, ProjectError."""
     name = project
     if words is None and prompt is None and name is not None and (model_path is not None or " " in name):
@@ -105,7 +120,13 @@ def load_generate() -> Callable[..., Events]:
     from ..workflows.generate import generate as draw
 
     def workflow(
-        path: Path, base: str | None, text: str, settings: GenerateSettings, identifier: str | None, folder: Path, grid: bool
+        path: Path,
+        base: str | None,
+        text: str,
+        settings: GenerateSettings,
+        identifier: str | None,
+        folder: Path,
+        grid: bool,
     ) -> Events:
         return draw(Source(path, base), text, settings, identifier=identifier, output_dir=folder, grid=grid)
 

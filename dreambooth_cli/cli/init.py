@@ -1,7 +1,7 @@
 """`dreambooth init`: make a project, by an interview or from flags."""
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,4 +47,38 @@ def init(
         require(subject)
     with loading("Pillow"):
         initialise = load_initialise()
-    follow(initialise(name, subject=subject, prep=prep, train=train), open_view(ProjectSaved, json=json))
+    events = initialise(name, subject=SubjectSettings(**subject), prep=prep, train=train)
+    follow(events, open_view(ProjectSaved, json=json))
+    if not json:
+        made = f" {name}" if name else ""
+        say(messages(), f"next: dreambooth prep{made}, then dreambooth train{made}")
+
+
+def check(subject: dict[str, Any], prep: dict[str, Any], train: dict[str, Any]) -> None:
+    """Hold what was typed against the settings' bounds, before a question is asked. Raises UsageError, ModelUnavailable."""
+    settings = SubjectSettings(**subject)
+    PrepSettings(**prep)
+    TrainSettings(**train)
+    ask_for_base(settings.model)
+
+
+def require(subject: dict[str, Any]) -> None:
+    """Where nothing is asked, the two answers without a default must be flags. Raises UsageError."""
+    if "photos" not in subject:
+        raise UsageError("where are the photos?", "name their folder: --photos ./instance_images")
+    if "class_prompt" not in subject:
+        raise UsageError("what is in the photos? the class prompt is missing", 'say it: --class-prompt "a dog"')
+
+
+def load_wizard() -> Callable[..., Any]:
+    """The interview; questionary comes with it."""
+    from .wizard import interview
+
+    return interview
+
+
+def load_initialise() -> Callable[..., Events]:
+    """The workflow."""
+    from ..workflows.initialise import initialise
+
+    return initialise

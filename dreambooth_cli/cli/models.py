@@ -34,7 +34,10 @@ def models(
         ),
     ] = None,
     gpu_memory: Annotated[
-        float | None, typer.Option("--gpu-memory", metavar="<GB>", show_default=False, help="Ask about a card sold with this much memory.")
+        float | None,
+        typer.Option(
+            "--gpu-memory", metavar="<GB>", show_default=False, help="Ask about a card sold with this much memory."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -60,7 +63,9 @@ def find_or_sold(gigabytes: float | None) -> Gpu | None:
     if gigabytes is None:
         return gpus.find_gpu()
     if not 0 < gigabytes < 10_000:
-        raise UsageError(f"--gpu-memory can't be {gigabytes:g}", "it takes the GB that a card is sold with: --gpu-memory 12")
+        raise UsageError(
+            f"--gpu-memory can't be {gigabytes:g}", "it takes the GB that a card is sold with: --gpu-memory 12"
+        )
     return gpus.sold_as(gigabytes)
 
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, get_origin
 import typer
 from rich.markup import escape
 
-from ..project import Project, list_projects, open_project
 from ..errors import UsageError
+from ..project import Project, list_projects, open_project
 from ..settings import (
     GenerateSettings,
     PrepSettings,
@@ -67,7 +67,9 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing.")]
 
 
-def with_flags(*owners: type[Settings], only: tuple[str, ...] | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_flags(
+    *owners: type[Settings], only: tuple[str, ...] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the flags of these stages, `--json` and `--debug`.
 
     The command takes what was typed as `flags`; `only` names the settings where not all of a stage are wanted.
@@ -123,10 +125,9 @@ def flag_parameter(owner: type[Settings], item: Field[Any]) -> inspect.Parameter
 
 
 def metavar_of(kind: Any) -> str:
-    """What a flag takes, for its help: `int | auto` -> `<int|auto>`."""
-    words = {int: "int", float: "float", str: "text", Path: "path"}
-    scalar = scalar_of(kind)
-    taken = "|".join([words[scalar]] * (scalar in words) + list(choices_of(kind)))
+    """What a flag takes, for its help: `float | auto` -> `<num|auto>`."""
+    words: dict[type | None, str] = {int: "int", float: "num", str: "text", Path: "path"}
+    taken = "|".join(filter(None, [words.get(scalar_of(kind)), *choices_of(kind)]))
     return f"<{taken}>" if len(taken) <= METAVAR_WIDTH else "<name>"
 
 

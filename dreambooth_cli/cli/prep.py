@@ -72,6 +72,7 @@ def load_prepare() -> Callable[..., Events]:
         with project.lock():
             if photos is not None:
                 yield from add_photos(project, photos.expanduser())
-            yield from prepare(project, settings, resolution=resolution)
+            source = photos or project.settings()["subject"].get("photos")
+            yield from prepare(project, settings, resolution=resolution, source=source)
 
     return workflow

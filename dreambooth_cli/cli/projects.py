@@ -15,7 +15,11 @@ from .views import format_bytes
 Name = Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete_project, help="A project's name.")]
 
 projects = typer.Typer(
-    cls=Group, invoke_without_command=True, add_completion=False, rich_markup_mode="rich", context_settings=CONTEXT,
+    cls=Group,
+    invoke_without_command=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings=CONTEXT,
     subcommand_metavar="[list | path NAME | remove NAME]",
 )
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
@@ -50,7 +50,9 @@ def train(
             help="Put the finished model here as well. Without a PROJECT: ./output.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, what takes the memory, and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan, what takes the memory, and stop.")
+    ] = False,
     restart: Annotated[
         bool,
         typer.Option(
@@ -131,10 +133,9 @@ def check_output(folder: Path | None) -> None:
 
 def show_plan(call: Call, *, json: bool) -> None:
     """Print how the run would be done; nothing is written. Raises DoesNotFit, ModelUnavailable."""
-    from ..workflows.plan import plan_run
-
     from ..gpu import find_gpu
     from ..memory import check_fits
+    from ..workflows.plan import plan_run
 
     plan = plan_run(call.subject.values.model, call.prep.values, call.train.values, gpu=find_gpu())
     if json:
@@ -159,13 +160,13 @@ def load_training() -> Callable[[Call], Events]:
     def workflow(call: Call) -> Events:
         project = call.project
         if project is None:
-            subject = {"photos": call.photos, "class_prompt": call.subject.values.class_prompt}
-            for event in initialise(None, subject=subject, prep={}, train={}):
+            for event in initialise(None, subject=call.subject.values, prep={}, train={}):
                 if isinstance(event, ProjectSaved):
                     project = Project(event.path)
                 yield event
         elif call.photos is not None:
-            yield from add_photos(project, call.photos)
+            with project.lock():
+                yield from add_photos(project, call.photos)
         assert project is not None
         run = fine_tune(
             project,
@@ -176,7 +177,7 @@ def load_training() -> Callable[[Call], Events]:
             restart=call.restart,
             replan=call.replan,
         )
-        with closing(cast(Any, run)):
+        with closing(run):
             for event in run:
                 if isinstance(event, RunOpened):
                     call.run = Run(event.path)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
+from statistics import mean
 from typing import Any, Protocol, cast
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -206,7 +206,7 @@ class Meter:
         """Seconds until the phase is done, by what was measured in it; None before that."""
         if self.total is None or self.done <= self.first:
             return None
-        each = sum(self.seconds) / len(self.seconds) if self.seconds else (self.clock() - self.started) / (self.done - self.first)
+        each = mean(self.seconds) if self.seconds else (self.clock() - self.started) / (self.done - self.first)
         return each * (self.total - self.done)
 
     def count(self) -> str:
@@ -218,15 +218,20 @@ class Meter:
         return f"{self.done} of {self.total} {self.unit}".rstrip()
 
     def words(self) -> str:
-        """`loss 0.1234, 1.25 s a step, 18 min left, 9.8 GB`."""
+        """`120 of 1000 steps, loss 0.1234, 1.25 s a step, 18 min left, 9.8 GB`."""
         left = self.seconds_left()
         parts = [
-            f"loss {sum(self.losses) / len(self.losses):.4f}" if self.losses else "",
-            format_rate(sum(self.seconds) / len(self.seconds)) if self.seconds else "",
+            self.count(),
+            f"loss {mean(self.losses):.4f}" if self.losses else "",
+            format_rate(mean(self.seconds)) if self.seconds else "",
             f"{format_duration(left)} left" if left is not None and self.total and self.done < self.total else "",
             f"{self.memory_gb:.1f} GB" if self.memory_gb is not None else "",
         ]
         return ", ".join(filter(None, parts))
+
+    def line(self) -> str:
+        """`training: 120 of 1000 steps, ...`."""
+        return ": ".join(filter(None, [self.name, self.words()]))
 
 
 class View(Protocol):
@@ -235,7 +240,7 @@ class View(Protocol):
     def __enter__(self) -> "View":
         """Begin."""
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         """End."""
 
     def show(self, event: Event) -> None:
@@ -248,7 +253,7 @@ class JsonLines:
     def __enter__(self) -> "JsonLines":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         pass
 
     def show(self, event: Event) -> None:
@@ -266,7 +271,7 @@ class PlainLines:
     def __enter__(self) -> "PlainLines":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         pass
 
     def show(self, event: Event) -> None:
@@ -284,7 +289,7 @@ class PlainLines:
         """Announce a phase."""
         self.meter.begin(phase)
         self.shown = part_of(self.meter)
-        say(self.console, ": ".join(filter(None, [phase.name, self.meter.count()])))
+        say(self.console, self.meter.line())
 
     def tell_progress(self) -> None:
         """Print how far the phase is, where another tenth is done."""
@@ -292,7 +297,7 @@ class PlainLines:
         if part == self.shown:
             return
         self.shown = part
-        say(self.console, ": ".join(filter(None, [self.meter.name, ", ".join(filter(None, [self.meter.count(), self.meter.words()]))])))
+        say(self.console, self.meter.line())
 
 
 def part_of(meter: Meter) -> int:
@@ -320,7 +325,7 @@ class LiveBars:
         self.progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.finish()
         self.progress.stop()
         for path in self.found:
@@ -344,7 +349,7 @@ class LiveBars:
 
     def draw(self) -> None:
         """Bring the bar to where the meter is; `Progress` itself decides when it is redrawn."""
-        words = ", ".join(filter(None, [self.meter.count(), self.meter.words()]))
+        words = self.meter.words()
         if self.task is None:
             self.task = self.progress.add_task(self.meter.name, total=self.meter.total, words=words)
         self.progress.update(self.task, completed=self.meter.done, total=self.meter.total, words=words)
@@ -375,7 +380,7 @@ def follow(events: Events, view: View) -> None:
 
     Raises Interrupted or Terminated after a signal.
     """
-    with view, closing(cast(Any, events)):
+    with view, closing(events):
         for event in events:
             view.show(event)
             if stopping.requested():

@@ -199,7 +199,8 @@ def ask_model(gpu: Gpu | None) -> str:
     say(messages(), "")
     best = recommended(rows).entry.name
     choices = [
-        Choice(f"{row.entry.title}: {row.verdict}{' (recommended)' * (row.entry.name == best)}", row.entry.name) for row in rows
+        Choice(f"{row.entry.title}: {row.verdict}{' (recommended)' * (row.entry.name == best)}", row.entry.name)
+        for row in rows
     ]
     choices.append(Choice("another: a hub repository, a diffusers folder or a .safetensors file", OTHER))
     chosen = str(questionary.select(question_of(SubjectSettings, "model"), choices=choices, default=best).unsafe_ask())

@@ -19,16 +19,19 @@ from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from ..errors import PhotoError
 from .crop import Box, Size, scaled_box
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")  # MPO: a JPEG with a second picture, as phones write
+# MPO: a JPEG with a second picture, as phones write it
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 SUFFIXES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib",
     ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif", ".hif",
 }  # fmt: skip
 RAW_SUFFIXES = {".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"}
 MAGIC = re.compile(
-    rb"\xff\xd8\xff|\x89PNG|GIF8[79]a|RIFF....WEBP|II[*+]\x00|MM\x00[*+]|....ftyp(avi[fs]|he[iv][cxms]|m[is]f1)", re.DOTALL
+    rb"\xff\xd8\xff|\x89PNG|GIF8[79]a|RIFF....WEBP|II[*+]\x00|MM\x00[*+]|....ftyp(avi[fs]|he[iv][cxms]|m[is]f1)",
+    re.DOTALL,
 )
 HEIF_MAGIC = re.compile(rb"....ftyp(he[iv][cxms]|m[is]f1)", re.DOTALL)
+BITMAP_HEADERS = [size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124)]
 MOST_PIXELS = 60_000_000  # decoded at once; a JPEG is decoded smaller, whatever else is larger is refused by its header
 WHITE = (255, 255, 255, 255)
 TURNS = {
@@ -158,7 +161,7 @@ def _by_content(path: Path) -> Look:
 
 def _is_bitmap(head: bytes) -> bool:
     # "BM" alone begins many a text; a bitmap's header goes on with four reserved zeros and a known header size
-    return head[:2] == b"BM" and head[6:10] == bytes(4) and head[14:18] in (b"\x0c\0\0\0", b"\x28\0\0\0", b"\x6c\0\0\0", b"\x7c\0\0\0")
+    return head[:2] == b"BM" and head[6:10] == bytes(4) and head[14:18] in BITMAP_HEADERS
 
 
 def read_photo(path: Path, side: int) -> Photo:
@@ -286,9 +289,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 def training_picture(photo: Photo, box: Box, side: int) -> Image.Image:
     """A box of a photo, given in the photo's own pixels, as a square of `side` pixels."""
-    return photo.image.resize(
-        (side, side), Image.Resampling.LANCZOS, box=scaled_box(box, photo.size, photo.image.size)
-    )
+    return photo.image.resize((side, side), Image.Resampling.LANCZOS, box=scaled_box(box, photo.size, photo.image.size))
 
 
 def save_png(image: Image.Image, path: Path) -> str:

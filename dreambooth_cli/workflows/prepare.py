@@ -3,10 +3,11 @@
 import errno
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ REPORT, SHEET, LEFT_OUT = "report.json", "contact-sheet.jpg", ".left-out"
 
 @dataclass(frozen=True)
 class Preparing:
-    """What shapes the prepared pictures: the files, as they were found, the side in pixels, and which square is kept."""
+    """What shapes the prepared pictures: the files of a folder, as they were found, the side in pixels, which square is kept."""
 
+    folder: Path
     looks: list[Look]
     resolution: int
     settings: PrepSettings
@@ -43,10 +45,15 @@ def prepare(project: Project, settings: PrepSettings, *, resolution: int, source
     """Turn, crop and resize a project's photos to squares of `resolution` pixels; nothing is written where nothing changed.
 
     `source` is the folder that the photos came from: events name a photo there, as the user gave it.
-    The caller holds the project's lock. Raises PhotoError where no photo can be used, DiskError.
+    The caller holds the project's lock. Raises PhotoError where no photo can be used, ProjectError, DiskError.
     """
+    if not project.photos.is_dir():
+        raise ProjectError(
+            f"project {project.name} has lost its photos folder",
+            f"give it photos: dreambooth prep {project.name} --photos DIR",
+        )
     looks = [look for look in find_photos(project.photos, left_out(project)) if look.path.name != LEFT_OUT]
-    preparing = Preparing(looks, resolution, settings)
+    preparing = Preparing(project.photos, looks, resolution, settings)
     report = _kept_report(project.prepared, preparing.key)
     if report is None:
         report = yield from _make(preparing, project.prepared, source)
@@ -72,7 +79,9 @@ def prepared_photos(project: Project) -> list[tuple[Path, str]]:
     hint = f"prepare them again: dreambooth prep {project.name}"
     report = _read_report(project.prepared)
     if report is None:
-        raise ProjectError(f"the prepared photos in {project.prepared} are missing or damaged: {REPORT} can't be read", hint)
+        raise ProjectError(
+            f"the prepared photos in {project.prepared} are missing or damaged: {REPORT} can't be read", hint
+        )
     for path, digest in _pictures(project.prepared, report):
         if not _is_whole(path, digest):
             raise ProjectError(f"the prepared photo {path} is missing or was changed", hint)
@@ -88,9 +97,9 @@ def prepare_class_photos(
         looks = list(find_photos(folder.expanduser()))
     except PhotoError as error:
         raise UsageError(f"--class-data-dir: {error.message}", "name a folder with pictures of the class") from error
-    preparing = Preparing(looks, resolution, settings)
+    preparing = Preparing(folder.expanduser(), looks, resolution, settings)
     target = cache_folder() / "class-photos" / preparing.key[:32] / "prepared"
-    with _disk_errors(target), hold(target.parent):
+    with disk_errors(target), hold(target.parent):
         report = _kept_report(target, preparing.key)
         if report is None:
             report = yield from _make(preparing, target, folder, own_class_images=True)
@@ -126,12 +135,13 @@ def _make(
     yield PhaseStarted(name=name, total=len(preparing.looks), unit="photos")
     part = target.with_name(target.name + ".part")
     try:
-        with _disk_errors(target):
+        with disk_errors(target):
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
-        rows, tiles = [], []
+        rows: list[dict[str, Any]] = []
+        tiles: list[Tile] = []
         for look in preparing.looks:
-            with _disk_errors(target):
+            with disk_errors(target):
                 row, tile = _prepare_photo(look, preparing, part, len(tiles))
             rows.append(row)
             if tile is not None:
@@ -139,8 +149,9 @@ def _make(
             if tile is None or not own_class_images:
                 yield _looked(look.path, row["status"], row["reasons"], source)
         if not tiles and not own_class_images:
-            raise no_usable_photo(source or target.with_name("photos"), [(r["file"], r["reasons"][0]) for r in rows], _hint(rows))
-        with _disk_errors(target):
+            told = [(row["file"], row["reasons"][0]) for row in rows]
+            raise no_usable_photo(source or preparing.folder, told, _hint(rows))
+        with disk_errors(target):
             report = _write_report(preparing, part, rows, tiles, count_matters=not own_class_images)
             _exchange(part, target)
         return report
@@ -149,8 +160,10 @@ def _make(
 
 
 def _hint(rows: list[dict[str, Any]]) -> str:
-    if any(row["size"] is not None for row in rows):
-        return "take larger photos, or train smaller: --resolution"
+    """What to do where no photo can be used: a smaller resolution, where that would help."""
+    side = max((min(row["size"]) // 8 * 8 for row in rows if row["size"] is not None), default=0)
+    if side >= 32:
+        return f"take larger photos, or train on smaller pictures: --resolution {side}"
     return "give 3 to 5 photos of the subject (jpg, png, webp, heic, ...): --photos DIR"
 
 
@@ -209,7 +222,7 @@ def _exchange(part: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
     if target.is_dir():
         for path in target.iterdir():
-            ours = path.name in (REPORT, SHEET) or (path.suffix == ".png" and path.stem.isdigit())
+            ours = path.name in (REPORT, SHEET) or re.fullmatch(r"[0-9]{3,}\.png", path.name)
             if not ours and not (part / path.name).exists():
                 (shutil.copytree if path.is_dir() else shutil.copy2)(path, part / path.name)
         target.rename(old)
@@ -252,7 +265,7 @@ def _looked(path: Path, status: str, reasons: list[str], source: Path | None) ->
 
 
 @contextmanager
-def _disk_errors(target: Path) -> Iterator[None]:
+def disk_errors(target: Path) -> Iterator[None]:
     """What the disk refuses, in words. Raises DiskError."""
     try:
         yield

@@ -1,0 +1,183 @@
+"""`init`: a project made whole or not at all; and photos that come later."""
+
+import shutil
+import uuid
+from collections.abc import Generator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ..base import ask_for_base
+from ..config import write_config
+from ..errors import ProjectError, UsageError
+from ..events import Event, Events, Noted, PhaseStarted, PhotoLooked, ProjectSaved
+from ..photos.files import Look, decoded_look, find_photos, list_folder, printable, sha256_of
+from ..project import Project, check_name, free_name, home_folder, projects_folder, suggest_name
+from ..prompts import class_noun
+from ..settings import PrepSettings, SubjectSettings, TrainSettings, default_of
+from .prepare import LEFT_OUT, disk_errors, left_out, no_usable_photo
+
+HINT = "put 3 to 5 photos of the subject there (jpg, png, webp, heic, ...), or name another folder: --photos DIR"
+
+
+def initialise(
+    name: str | None, *, subject: SubjectSettings, prep: Mapping[str, Any], train: Mapping[str, Any]
+) -> Events:
+    """Make a project: copy the pictures of a folder, write project.toml. Left early or failed, nothing is there.
+
+    `name` None takes the class noun, with a number where it is taken. `prep` and `train` hold what was told, no defaults.
+    Raises UsageError, PhotoError, ProjectError, ModelUnavailable, DiskError.
+    """
+    sections = _sections(subject, prep, train)
+    source, noun = _photo_folder(subject), class_noun(subject.class_prompt or "")
+    if name is not None:
+        _check_free(projects_folder() / check_name(name))
+    # not among the projects: a half made one is never listed
+    making = Project(home_folder() / f".making-{uuid.uuid4().hex}")
+    try:
+        with disk_errors(making.path):
+            making.photos.mkdir(parents=True)
+        yield from _copy_pictures(source, making.photos)
+        with disk_errors(making.path):
+            write_config(making.config, sections)
+            target = _publish(making, name, suggest_name(noun))
+    finally:
+        shutil.rmtree(making.path, ignore_errors=True)
+    yield ProjectSaved(name=target.name, path=target, created=True)
+
+
+def add_photos(project: Project, folder: Path) -> Events:
+    """Let a project use the photos of a folder: new ones, by content, are copied in; ones that are gone are left out, and kept.
+
+    The caller holds the project's lock. Raises PhotoError where no photo there can be used, DiskError.
+    """
+    with disk_errors(project.photos):
+        project.photos.mkdir(exist_ok=True)
+    looks = yield from _look_at(folder)
+    wanted = {look.sha256 for look in looks if look.status == "ok"}
+    has = {
+        path.name: sha256_of(path) for path in list_folder(project.photos) if path.is_file() and path.name != LEFT_OUT
+    }
+    new = [look for look in looks if look.status == "ok" and look.sha256 not in has.values()]
+    before, gone = left_out(project), {name for name, digest in has.items() if digest not in wanted}
+    with disk_errors(project.photos):
+        for look in new:
+            _copy(look.path, _free_path(project.photos, look.path.name))
+        if gone != before:
+            _write_left_out(project, gone)
+    if project.settings()["subject"].get("photos") != folder.expanduser().resolve():
+        write_config(project.config, {"subject": {"photos": folder.expanduser().resolve()}})
+    yield from _changes(project, len(new), sorted(gone - before), sorted(before - gone))
+
+
+def _sections(subject: SubjectSettings, prep: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What project.toml will say. Raises UsageError where an answer is missing or a value is out of bounds."""
+    if subject.photos is None:
+        raise UsageError("where are the photos? their folder is missing", "name it: --photos DIR")
+    if subject.class_prompt is None:
+        raise UsageError("what is the subject? the class prompt is missing", 'say it: --class-prompt "a dog"')
+    told = {
+        item.name: value
+        for item in fields(subject)
+        # the base is always written: a later default must not change a project
+        if (value := getattr(subject, item.name)) != default_of(SubjectSettings, item.name) or item.name == "model"
+    }
+    base = ask_for_base(subject.model)
+    told |= {"photos": subject.photos.expanduser().resolve()} | ({"model": str(base.path)} if base.path else {})
+    stages = {
+        "prep": {key: value for key, value in prep.items() if value is not None},
+        "train": {key: value for key, value in train.items() if value is not None},
+    }
+    PrepSettings(**stages["prep"])
+    TrainSettings(**stages["train"])
+    return {"subject": told, **stages}
+
+
+def _photo_folder(subject: SubjectSettings) -> Path:
+    assert subject.photos is not None  # `_sections` has seen to it
+    return subject.photos.expanduser()
+
+
+def _check_free(target: Path) -> None:
+    if (target / "project.toml").is_file():
+        raise ProjectError(
+            f"there is a project called {target.name} already",
+            f"take another name, or remove it first: dreambooth projects remove {target.name}",
+        )
+    if target.exists():
+        raise ProjectError(f"{target} is there already, and is no project", "take another name, or move it away")
+
+
+def _publish(making: Project, name: str | None, wanted: str) -> Path:
+    """Rename the finished folder to its place: `name`, or the next free name after `wanted`, and return that."""
+    projects_folder().mkdir(parents=True, exist_ok=True)
+    while True:
+        target = projects_folder() / (name or free_name(wanted))
+        try:
+            return making.path.rename(target)
+        except OSError:
+            # another process was faster to this name
+            if not target.exists():
+                raise
+            if name is not None:
+                _check_free(target)
+
+
+def _copy_pictures(source: Path, photos: Path) -> Events:
+    for look in (yield from _look_at(source)):
+        if look.status == "ok":
+            with disk_errors(photos):
+                _copy(look.path, photos / look.path.name)
+
+
+def _look_at(folder: Path) -> Generator[Event, None, list[Look]]:
+    """Look every file of a folder over, an event each. Returns the looks. Raises PhotoError where none can be used."""
+    found = list(find_photos(folder.expanduser()))
+    yield PhaseStarted(name="looking at the photos", total=len(found), unit="photos")
+    looks: list[Look] = []
+    for one in found:
+        look = decoded_look(one) if one.status == "ok" else one
+        looks.append(look)
+        yield PhotoLooked(
+            path=printable(folder / look.path.name),
+            status="kept" if look.status == "ok" else look.status,
+            reasons=(look.reason,) if look.reason else (),
+        )
+    if not any(look.status == "ok" for look in looks):
+        raise no_usable_photo(folder, [(printable(look.path.name), look.reason) for look in looks], HINT)
+    return looks
+
+
+def _copy(path: Path, to: Path) -> None:
+    """Copy a photo beside, then rename it: what is there under its name is whole. Its content alone, not who may read it."""
+    part = to.with_name(f".{to.name}.part")
+    try:
+        shutil.copyfile(path, part)
+        part.replace(to)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _free_path(folder: Path, name: str) -> Path:
+    """`name` in a folder, or `name-2` where another photo has that name."""
+    path, number = folder / name, 1
+    while path.exists():
+        number += 1
+        path = folder / f"{Path(name).stem}-{number}{Path(name).suffix}"
+    return path
+
+
+def _write_left_out(project: Project, names: set[str]) -> None:
+    path = project.photos / LEFT_OUT
+    part = path.with_name(LEFT_OUT + ".part")
+    part.write_text("".join(f"{name}\n" for name in sorted(names)), encoding="utf-8", errors="surrogateescape")
+    part.replace(path)
+
+
+def _changes(project: Project, new: int, gone: list[str], back: list[str]) -> Events:
+    if new:
+        yield Noted(message=f"{new} new {'photo' if new == 1 else 'photos'} copied into project {project.name}")
+    if gone:
+        yield Noted(message=f"left out of project {project.name}, but kept: {', '.join(map(printable, gone))}")
+    if back:
+        yield Noted(message=f"used again in project {project.name}: {', '.join(map(printable, back))}")
