@@ -1,5 +1,6 @@
 """The two streams: results on stdout, progress and messages on stderr; and the quiet that the libraries keep."""
 
+import logging
 import os
 import sys
 import warnings
@@ -73,10 +74,10 @@ def quiet_libraries() -> None:
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "BITSANDBYTES_NOWELCOME": "1",
     }
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     for kind in (FutureWarning, DeprecationWarning, UserWarning):
         warnings.filterwarnings("ignore", category=kind, module=rf"({LIBRARIES})(\..*)?")
 

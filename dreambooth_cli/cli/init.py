@@ -1,6 +1,7 @@
 """`dreambooth init`: make a project, by an interview or from flags."""
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Annotated, Any
 
 import typer
@@ -47,11 +48,20 @@ def init(
         require(subject)
     with loading("Pillow"):
         initialise = load_initialise()
-    events = initialise(name, subject=SubjectSettings(**subject), prep=prep, train=train)
+    made: list[str] = []
+    events = named(initialise(name, subject=SubjectSettings(**subject), prep=prep, train=train), made)
     follow(events, open_view(ProjectSaved, json=json))
     if not json:
-        made = f" {name}" if name else ""
-        say(messages(), f"next: dreambooth prep{made}, then dreambooth train{made}")
+        say(messages(), f"next: dreambooth prep {made[0]}, then dreambooth train {made[0]}")
+
+
+def named(events: Events, made: list[str]) -> Events:
+    """The same events; the name of the project that is made is put into `made`."""
+    with closing(events):
+        for event in events:
+            if isinstance(event, ProjectSaved):
+                made.append(event.name)
+            yield event
 
 
 def check(subject: dict[str, Any], prep: dict[str, Any], train: dict[str, Any]) -> None:

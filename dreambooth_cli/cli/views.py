@@ -41,7 +41,8 @@ from ..survey import Row, ledger_lines
 from .console import is_live, messages, say
 
 WINDOW = 50  # steps over which loss and rate are averaged
-LINES = 10  # plain lines about the progress of one phase
+LINES = 10  # plain lines about the progress of one phase, at most
+PAUSE = 1.0  # seconds between two of them at least
 REFRESH = 8  # redraws of the bars in a second
 
 
@@ -264,9 +265,9 @@ class JsonLines:
 class PlainLines:
     """Lines on stderr now and then, results on stdout: for files, pipes, CI and plain terminals."""
 
-    def __init__(self, results: tuple[type[Event], ...]) -> None:
-        self.results, self.console, self.meter = results, messages(), Meter()
-        self.shown = 0
+    def __init__(self, results: tuple[type[Event], ...], clock: Callable[[], float] = time.monotonic) -> None:
+        self.results, self.console, self.meter = results, messages(), Meter(clock)
+        self.shown, self.spoke = 0, clock()
 
     def __enter__(self) -> "PlainLines":
         return self
@@ -282,22 +283,27 @@ class PlainLines:
             self.tell_progress()
         if isinstance(event, self.results):
             print(result_of(event), flush=True)
-        elif (line := format_event(event)) is not None:
+        if (line := spoken(event, self.results)) is not None:
             say(self.console, line)
 
     def begin(self, phase: PhaseStarted) -> None:
         """Announce a phase."""
         self.meter.begin(phase)
-        self.shown = part_of(self.meter)
+        self.shown, self.spoke = part_of(self.meter), self.meter.clock()
         say(self.console, self.meter.line())
 
     def tell_progress(self) -> None:
-        """Print how far the phase is, where another tenth is done."""
-        part = part_of(self.meter)
-        if part == self.shown:
+        """Print how far the phase is, where another tenth is done and the last line is not just said."""
+        part, now = part_of(self.meter), self.meter.clock()
+        if part == self.shown or (now - self.spoke < PAUSE and self.meter.done != self.meter.total):
             return
-        self.shown = part
+        self.shown, self.spoke = part, now
         say(self.console, self.meter.line())
+
+
+def spoken(event: Event, results: tuple[type[Event], ...]) -> str | None:
+    """An event's line; of a result the path on stdout says all, but for the photos, where the sheet is to be looked at."""
+    return format_event(event) if isinstance(event, PhotosPrepared) or not isinstance(event, results) else None
 
 
 def part_of(meter: Meter) -> int:
@@ -344,7 +350,7 @@ class LiveBars:
             self.draw()
         if isinstance(event, self.results):
             self.found.append(cast(Path, result_of(event)))
-        elif (line := format_event(event)) is not None:
+        if (line := spoken(event, self.results)) is not None:
             say(self.progress.console, line, "yellow" if isinstance(event, Warned) else "")
 
     def draw(self) -> None:

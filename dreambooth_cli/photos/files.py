@@ -19,8 +19,8 @@ from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from ..errors import PhotoError
 from .crop import Box, Size, scaled_box
 
-# MPO: a JPEG with a second picture, as phones write it
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
+# "JPEG" opens MPO too, a JPEG with a second picture, as phones write it
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 SUFFIXES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib",
     ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif", ".hif",
@@ -121,10 +121,10 @@ def list_folder(folder: Path) -> list[Path]:
         raise PhotoError(f"{printable(folder)} can't be read: {error.strerror}", "check who may read it") from error
 
 
-def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
+def natural_key(name: str) -> tuple[list[tuple[bool, int, str]], str]:
     """Sorts numbers in names by their value, and letters without their case."""
     parts = re.findall(r"([0-9]+)|([^0-9]+)", name.casefold())
-    return [(int(number), "") if number else (-1, text) for number, text in parts], name
+    return [(not number, int(number or 0), text) for number, text in parts], name
 
 
 def printable(path: Path | str) -> str:

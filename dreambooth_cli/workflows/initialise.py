@@ -53,7 +53,7 @@ def add_photos(project: Project, folder: Path) -> Events:
     """
     with disk_errors(project.photos):
         project.photos.mkdir(exist_ok=True)
-    looks = yield from _look_at(folder)
+    looks = yield from _look_at(folder, show_kept=False)
     wanted = {look.sha256 for look in looks if look.status == "ok"}
     has = {
         path.name: sha256_of(path) for path in list_folder(project.photos) if path.is_file() and path.name != LEFT_OUT
@@ -124,20 +124,25 @@ def _publish(making: Project, name: str | None, wanted: str) -> Path:
 
 
 def _copy_pictures(source: Path, photos: Path) -> Events:
-    for look in (yield from _look_at(source)):
+    for look in (yield from _look_at(source, show_kept=True)):
         if look.status == "ok":
             with disk_errors(photos):
                 _copy(look.path, photos / look.path.name)
 
 
-def _look_at(folder: Path) -> Generator[Event, None, list[Look]]:
-    """Look every file of a folder over, an event each. Returns the looks. Raises PhotoError where none can be used."""
+def _look_at(folder: Path, *, show_kept: bool) -> Generator[Event, None, list[Look]]:
+    """Look every file of a folder over. Returns the looks. Raises PhotoError where none can be used.
+
+    What is not used gets an event; what is used only with `show_kept`: where `prep` follows, it says more of it.
+    """
     found = list(find_photos(folder.expanduser()))
     yield PhaseStarted(name="looking at the photos", total=len(found), unit="photos")
     looks: list[Look] = []
     for one in found:
         look = decoded_look(one) if one.status == "ok" else one
         looks.append(look)
+        if look.status == "ok" and not show_kept:
+            continue
         yield PhotoLooked(
             path=printable(folder / look.path.name),
             status="kept" if look.status == "ok" else look.status,

@@ -123,11 +123,13 @@ def gather(project: Project, asked: Asked, request: BaseRequest) -> Yielding[tup
     bad ones are told before a download."""
     facts = known_facts(request)
     if facts is not None:
-        yield from prepare(project, asked.prep, resolution=choose_resolution(asked.prep, facts))
+        yield from prepare(
+            project, asked.prep, resolution=choose_resolution(asked.prep, facts), source=asked.subject.photos
+        )
     base = yield from obtain(request)
     resolution = choose_resolution(asked.prep, base.facts)
     if facts is None or choose_resolution(asked.prep, facts) != resolution:
-        yield from prepare(project, asked.prep, resolution=resolution)
+        yield from prepare(project, asked.prep, resolution=resolution, source=asked.subject.photos)
     own: list[Path] = []
     if asked.train.class_data_dir is not None and asked.train.with_prior:
         own = yield from prepare_class_photos(asked.train.class_data_dir, asked.prep, resolution=resolution)

@@ -15,6 +15,7 @@ from PIL import Image
 from dreambooth_cli.base import ask_for_base, hub_cache
 from dreambooth_cli.project import list_projects
 from tests import small_models
+from tests.conftest import draw_photo
 
 TRAIN = [
     "train", "--model_name", "runwayml/stable-diffusion-v1-5", "--instance_data_dir", "./instance_images",
@@ -66,6 +67,9 @@ def test_the_guides_two_commands(sd1, place):
 
 
 def test_without_the_model_and_without_a_network(place):
+    for number, photo in enumerate(sorted((place / "instance_images").iterdir())):
+        photo.unlink()
+        draw_photo(place / "instance_images" / f"{number}.jpg", (600, 520), seed=number)
     _, said = dreambooth(*TRAIN, folder=place, status=5)
     assert "stable-diffusion-v1-5/stable-diffusion-v1-5" in said
     assert "dreambooth models pull" in said

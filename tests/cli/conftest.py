@@ -1,0 +1,62 @@
+"""Running the command line: in this process, or as a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dreambooth_cli.cli.app import run
+
+CHECKOUT = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left: its exit code and its two streams."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The JSON lines on stdout."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Dreambooth = Callable[..., Done]
+
+
+@pytest.fixture
+def dreambooth(capsys: pytest.CaptureFixture[str]) -> Iterator[Dreambooth]:
+    """Run a command line in this process."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def call(*words: str | Path) -> Done:
+        capsys.readouterr()
+        code = run([str(word) for word in words])
+        streams = capsys.readouterr()
+        return Done(code, streams.out, streams.err)
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def environment() -> dict[str, str]:
+    """This process's environment, for a child that finds the package."""
+    return {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+
+
+def in_process(*words: str | Path, **options: Any) -> Done:
+    """Run a command line as a process of its own."""
+    command = [sys.executable, "-m", "dreambooth_cli", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=240, check=False, **options)
+    return Done(done.returncode, done.stdout, done.stderr)

@@ -1,0 +1,175 @@
+"""`main`: errors as words and exit codes, JSON error lines, bugs, closed pipes."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import typer
+
+from dreambooth_cli.cli import app as app_module
+from dreambooth_cli.cli import models as models_module
+from dreambooth_cli.errors import (
+    DiskError,
+    DoesNotFit,
+    DreamboothError,
+    Interrupted,
+    ModelUnavailable,
+    PhotoError,
+    ProjectError,
+    Terminated,
+    TrainingFailed,
+    UsageError,
+)
+
+from .conftest import Done, Dreambooth, environment, in_process
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        DreamboothError,
+        UsageError,
+        PhotoError,
+        ProjectError,
+        DoesNotFit,
+        ModelUnavailable,
+        DiskError,
+        TrainingFailed,
+        Interrupted,
+        Terminated,
+    ],
+)
+def test_each_kind_of_error_in_words_and_as_a_line(
+    kind: type[DreamboothError], dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **options: Any) -> None:
+        raise kind("it went [red]wrong[/red]", "do [this]")
+
+    monkeypatch.setattr(models_module, "survey", fail)
+    done = dreambooth("models")
+    word = "Stopped" if issubclass(kind, Interrupted) else "Error"
+    assert done == Done(kind.exit_code, "", f"{word}: it went [red]wrong[/red]\n  do [this]\n")
+    done = dreambooth("models", "--json")
+    assert (done.code, done.err) == (kind.exit_code, "")
+    assert done.lines == [
+        {
+            "event": "error",
+            "kind": kind.__name__,
+            "message": "it went [red]wrong[/red]",
+            "hint": "do [this]",
+            "exit_code": kind.exit_code,
+        }
+    ]
+
+
+def test_debug_shows_the_traceback_of_an_error(dreambooth: Dreambooth) -> None:
+    assert "Traceback" not in dreambooth("models", "sd99").err
+    done = dreambooth("models", "sd99", "--debug")
+    assert done.code == 5
+    assert "Traceback" in done.err
+    assert done.err.splitlines()[-2].startswith("Error: the catalogue has no base model 'sd99'")
+
+
+def test_a_bug_has_its_traceback_and_exit_code_1(dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any, **options: Any) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(models_module, "survey", fail)
+    done = dreambooth("models")
+    assert done.code == 1
+    assert "Traceback" in done.err
+    assert "Error: this is a bug in dreambooth: ZeroDivisionError: by zero\n" in done.err
+    done = dreambooth("models", "--json")
+    assert (done.code, done.lines[0]["kind"], done.lines[0]["exit_code"]) == (1, "Bug", 1)
+
+
+def test_a_full_disk_is_no_bug(dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/model")
+
+    monkeypatch.setattr(models_module, "survey", fail)
+    done = dreambooth("models")
+    assert done == Done(6, "", "Error: the disk is full: /data/model\n  make room, then run the same command again\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (["modles"], "No such command 'modles'. Did you mean 'models'?", "see dreambooth --help"),
+        (["train", "--stepz", "3"], "No such option: --stepz", "see dreambooth train --help"),
+        (["train", "--method", "most"], "'most' is not one of 'auto', 'full', 'lora'", "see dreambooth train --help"),
+        (["models", "--gpu-memory", "a"], "Invalid value for '--gpu-memory'", "see dreambooth models --help"),
+        (["models", "--gpu-memory", "0"], "--gpu-memory can't be 0", "it takes the GB that a card is sold with"),
+        (["models", "sd15", "sd14"], "models takes one name, not 2", "dreambooth models pull NAME"),
+        (["models", "pull"], "pull what?", "dreambooth models pull sd15"),
+    ],
+)
+def test_wrong_usage_is_exit_2(words: list[str], message: str, hint: str, dreambooth: Dreambooth) -> None:
+    done = dreambooth(*words)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert hint in done.err
+    done = dreambooth(*words, "--json")
+    line = done.lines[-1]
+    assert (done.code, done.err, line["event"], line["kind"], line["exit_code"]) == (2, "", "error", "UsageError", 2)
+    assert message in line["message"]
+    assert hint in line["hint"]
+
+
+def test_ctrl_c_is_130(dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*args: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(models_module, "survey", stop)
+    done = dreambooth("models")
+    assert (done.code, done.err) == (130, "Stopped: stopped at once\n  what was saved before stays\n")
+
+
+def test_a_question_without_an_answer_is_no_bug() -> None:
+    assert isinstance(app_module.in_words(typer.Abort()), Interrupted)
+
+
+def test_a_reader_that_goes_away_ends_it_quietly() -> None:
+    for words in ("models", "models --json", "--help", "train --help"):
+        script = f"{sys.executable} -m dreambooth_cli {words} | head -1; sleep 0"
+        done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=environment(), check=False)
+        assert done.stderr == "", words
+        assert len(done.stdout.splitlines()) == 1, words
+
+
+@pytest.mark.parametrize("words", ["models", "models --json", "--help", "projects list"])
+def test_a_closed_stdout_ends_it_quietly(words: str) -> None:
+    script = f"{sys.executable} -m dreambooth_cli {words} >&-"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == 0
+    assert done.stderr.replace("there is no project yet; make one: dreambooth init\n", "") == ""
+
+
+def test_a_reader_that_has_gone_already() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "dreambooth_cli", "models"], stdout=writing, stderr=subprocess.PIPE, env=environment(), check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_the_table_on_an_ascii_terminal() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dreambooth_cli", "models"],
+        capture_output=True,
+        env={**environment(), "PYTHONIOENCODING": "ascii", "LC_ALL": "C"},
+        check=True,
+    )
+    assert b"sd15" in done.stdout
+
+
+def test_the_module_is_the_same_program() -> None:
+    done = in_process("models", "--json")
+    assert done.code == 0
+    assert [model["name"] for model in json.loads(done.out)["models"]] == ["sd15", "sd14", "sd21", "sdxl"]

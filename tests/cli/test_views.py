@@ -1,0 +1,200 @@
+"""What a run looks like: the words, the meter, the three views."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from dreambooth_cli import events as happened
+from dreambooth_cli import stopping
+from dreambooth_cli.cli import views
+from dreambooth_cli.cli.views import JsonLines, LiveBars, Meter, PlainLines, follow, open_view
+from dreambooth_cli.errors import Interrupted, Terminated
+from dreambooth_cli.events import Event, PhaseStarted, StepDone
+
+SHEET = Path("/p/contact-sheet.jpg")
+
+
+def step(number: int, *, loss: float = 0.5, seconds: float = 2.0, memory_gb: float | None = None) -> StepDone:
+    return StepDone(step=number, steps=100, loss=loss, learning_rate=1e-6, seconds=seconds, memory_gb=memory_gb)
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (happened.Warned(message="a [red] flag"), "warning: a [red] flag"),
+        (happened.Noted(message="so be it"), "so be it"),
+        (happened.PhotoLooked(path="a.jpg", status="kept"), None),
+        (happened.PhotoLooked(path="a.jpg", status="refused", reasons=("cut off", "small")), "a.jpg: refused; cut off; small"),
+        (
+            happened.PhotosPrepared(count=5, resolution=512, path=Path("/p"), contact_sheet=SHEET, report=Path("/p/r")),
+            "5 photos ready at 512 px; look them over: /p/contact-sheet.jpg",
+        ),
+        (
+            happened.RunOpened(number=1, path=Path("/r"), step=0, steps=9, instance_prompt="a sks dog", class_prompt="a dog"),
+            'run 1: 9 steps, "a sks dog" for the photos, "a dog" for the class',
+        ),
+        (
+            happened.RunOpened(number=2, path=Path("/r"), step=3, steps=9, instance_prompt="a sks dog", class_prompt="a dog"),
+            'run 2: goes on from step 3 of 9, "a sks dog" for the photos, "a dog" for the class',
+        ),
+        (happened.ProjectSaved(name="dog", path=Path("/d"), created=True), "project dog made: /d"),
+        (happened.ProjectSaved(name="dog", path=Path("/d"), created=False), "project dog saved: /d"),
+        (happened.CheckpointSaved(step=5, path=Path("/c")), "checkpoint at step 5: /c"),
+        (happened.SampleSaved(step=5, path=Path("/s.png"), prompt="x"), "sample at step 5: /s.png"),
+        (happened.ModelSaved(path=Path("/m"), step=9), "the model is ready: /m"),
+        (happened.BaseReady(name="sd15", path=Path("/b"), revision="x"), "sd15 lies on disk: /b"),
+        (happened.ImageSaved(path=Path("/i.png"), seed=3, prompt="x"), "seed 3: /i.png"),
+        (happened.GridSaved(path=Path("/g.png")), "all on one sheet: /g.png"),
+        (
+            happened.PlanMade(plan={"device": "cuda", "needed": 10_800_000_000, "why": "it fits"}),
+            "plan: it fits (takes about 10.8 GB)",
+        ),
+        (happened.PlanMade(plan={"device": "cpu", "needed": 1, "why": "no GPU"}), "plan: no GPU"),
+        (step(1), None),
+    ],
+)
+def test_each_event_in_words(event: Event, line: str | None) -> None:
+    assert views.format_event(event) == line
+
+
+def test_durations_rates_and_bytes() -> None:
+    assert [views.format_duration(seconds) for seconds in (0, 45, 100, 3540, 11100)] == ["0 s", "45 s", "2 min", "59 min", "3 h 05 min"]
+    assert [views.format_rate(seconds) for seconds in (1.25, 0.25, 0.0)] == ["1.25 s a step", "4.0 steps a second", "0.00 s a step"]
+    assert [views.format_bytes(count) for count in (4_300_000_000, 12_000_000, 0)] == ["4.3 GB", "12 MB", "0 MB"]
+    assert views.format_pairs([("a", "x"), ("long", "y")]) == "a     x\nlong  y"
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_time_is_claimed_once_it_was_measured() -> None:
+    clock = Clock()
+    meter = Meter(clock)
+    meter.begin(PhaseStarted(name="training", total=100, done=40, unit="steps"))
+    assert meter.words() == "40 of 100 steps"
+    assert meter.advance(step(41, loss=1.0, memory_gb=9.84))
+    assert meter.words() == "41 of 100 steps, loss 1.0000, 2.00 s a step, 2 min left, 9.8 GB"
+    meter.advance(step(42, loss=0.0, seconds=1.0))
+    assert meter.words() == "42 of 100 steps, loss 0.5000, 1.50 s a step, 87 s left"
+
+
+def test_the_meter_of_other_phases() -> None:
+    clock = Clock()
+    meter = Meter(clock)
+    meter.begin(PhaseStarted(name="class images", total=200, done=100, unit="images"))
+    clock.now = 30.0
+    meter.advance(happened.ClassImageMade(number=110, total=200, path=Path("x")))
+    assert meter.words() == "110 of 200 images, 4 min left".replace("4 min", "270 s") or meter.seconds_left() == 270.0
+    meter.advance(happened.BytesFetched(file="a", done=10**9, total=4 * 10**9))
+    assert (meter.name, meter.count()) == ("downloading", "1.0 GB of 4.0 GB")
+    assert not meter.advance(happened.Noted(message="x"))
+
+
+def test_plain_lines_are_about_ten(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with PlainLines((happened.ModelSaved,), clock) as view:
+        view.show(PhaseStarted(name="training", total=100, unit="steps"))
+        for number in range(1, 101):
+            clock.now += 1
+            view.show(step(number))
+        view.show(happened.ModelSaved(path=Path("/m"), step=100))
+    streams = capsys.readouterr()
+    assert streams.out == "/m\n"
+    lines = streams.err.splitlines()
+    assert len(lines) == 11
+    assert lines[0] == "training: 0 of 100 steps"
+    assert lines[1] == "training: 10 of 100 steps, loss 0.5000, 2.00 s a step, 3 min left"
+    assert lines[-1] == "training: 100 of 100 steps, loss 0.5000, 2.00 s a step"
+
+
+def test_a_quick_phase_is_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with PlainLines((), Clock()) as view:
+        view.show(PhaseStarted(name="encoding", total=20, unit="pictures"))
+        for number in range(1, 21):
+            view.show(happened.PictureEncoded(number=number, total=20))
+    assert capsys.readouterr().err == "encoding: 0 of 20 pictures\nencoding: 20 of 20 pictures\n"
+
+
+def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with JsonLines() as view:
+        view.show(happened.ImageSaved(path=Path("/é.png"), seed=1, prompt="a [identifier]"))
+    streams = capsys.readouterr()
+    assert streams.err == ""
+    assert json.loads(streams.out) == {"event": "image", "path": "/é.png", "seed": 1, "prompt": "a [identifier]"}
+
+
+def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    drawn = io.StringIO()
+    terminal = Console(file=drawn, force_terminal=True, width=100, markup=False, highlight=False, no_color=True)
+    monkeypatch.setattr(views, "messages", lambda: terminal)
+    with LiveBars((happened.ImageSaved,)) as view:
+        view.show(PhaseStarted(name="loading [red]"))
+        view.show(PhaseStarted(name="training [x]", total=100, unit="steps"))
+        for number in range(1, 101):
+            view.show(step(number))
+        view.show(happened.Warned(message="look at [identifier]"))
+        view.show(happened.BytesFetched(file="a", done=5, total=10))
+        view.show(PhaseStarted(name="drawing", total=1, unit="images"))
+        view.show(happened.ImageSaved(path=Path("/i.png"), seed=1, prompt="x"))
+        assert capsys.readouterr().out == "", "results wait until the bars stand still"
+    assert capsys.readouterr().out == "/i.png\n"
+    shown = drawn.getvalue()
+    assert "warning: look at [identifier]" in shown
+    assert "training [x]" in shown
+    assert "100 of 100 steps, loss 0.5000" in shown
+    assert "downloading" in shown
+    assert "1 of 1 images" in shown
+    assert shown.count("\n") < 200, "it is not drawn anew for every step"
+
+
+@pytest.mark.parametrize("variable", ["NO_COLOR", "CI", "TERM"])
+def test_plain_lines_where_bars_are_not_wanted(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    console = Console(file=io.StringIO(), force_terminal=True)
+    monkeypatch.setattr(views, "messages", lambda: console)
+    assert isinstance(open_view(json=False), LiveBars)
+    monkeypatch.setenv(variable, "dumb" if variable == "TERM" else "1")
+    assert isinstance(open_view(json=False), PlainLines)
+    assert isinstance(open_view(json=True), JsonLines)
+
+
+@pytest.mark.parametrize(("number", "kind"), [(2, Interrupted), (15, Terminated)])
+def test_a_signal_closes_the_work_at_the_next_event(
+    number: int, kind: type[Interrupted], capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved: list[int] = []
+
+    def work() -> happened.Events:
+        for count in range(10):
+            try:
+                if count == 3:
+                    stopping._receive(number, None)
+                yield step(count)
+            except GeneratorExit:
+                saved.append(count)
+                raise
+
+    with pytest.raises(kind):
+        follow(work(), JsonLines())
+    assert saved == [3]
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_an_error_of_the_work_comes_through() -> None:
+    def work() -> Iterator[Event]:
+        yield happened.Noted(message="begun")
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        follow(work(), PlainLines(()))  # type: ignore[arg-type]

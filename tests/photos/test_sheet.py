@@ -1,0 +1,58 @@
+"""The contact sheet."""
+
+import pytest
+from PIL import Image, ImageChops, ImageFont
+
+from dreambooth_cli.photos.sheet import MARGIN, MOST, TILE, Tile, contact_sheet, font_for, save_sheet, shorten, small_picture
+
+
+def tiles(count):
+    return [Tile(Image.new("RGB", (64, 64), (40, 90, 2 * number)), f"{number}.jpg", "64 x 64") for number in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 9, 10, MOST + 5])
+def test_it_holds_every_picture_up_to_a_number(count, tmp_path):
+    sheet = contact_sheet("photos", tiles(count))
+    colours = {colour for _, colour in sheet.getcolors(maxcolors=1 << 20)}
+    assert {(40, 90, 2 * number) for number in range(min(count, MOST))} <= colours
+    save_sheet(sheet, tmp_path / "sheet.jpg")
+    with Image.open(tmp_path / "sheet.jpg") as image:
+        assert (image.format, image.size) == ("JPEG", sheet.size)
+        assert not image.getexif()
+
+
+def test_names_lie_under_the_pictures():
+    named = contact_sheet("photos", tiles(1))
+    unnamed = contact_sheet("photos", [Tile(tiles(1)[0].picture, "", "")])
+    left, top, right, bottom = difference(named, unnamed)
+    assert MARGIN <= left < right <= MARGIN + TILE
+    assert top > MARGIN + 44 + TILE
+
+
+def difference(one, other):
+    return ImageChops.difference(one, other).getbbox()
+
+
+def test_a_picture_that_is_warned_about_stands_out():
+    plain, warned = (contact_sheet("photos", [Tile(tiles(1)[0].picture, "a", "b", warned)]) for warned in (False, True))
+    assert difference(plain, warned) is not None
+
+
+def test_long_names_keep_both_ends():
+    font = ImageFont.load_default(15)
+    short = shorten("a-photo-of-the-dog-on-the-beach-at-noon-0001.jpg", TILE, font)
+    assert short.startswith("a-photo-of")
+    assert short.endswith("0001.jpg")
+    assert font.getlength(short) <= TILE
+    assert shorten("short.jpg", TILE, font) == "short.jpg"
+    assert shorten("wide", 1, font) == "…"
+
+
+@pytest.mark.parametrize("name", ["犬の写真.jpg", "Äpfel.jpg", "\ufffd.jpg", "🐶.jpg", ""])
+def test_any_name_can_be_drawn(name):
+    assert font_for(name, 15).getlength(name) >= 0
+    contact_sheet(name, [Tile(tiles(1)[0].picture, name, "64 x 64")])
+
+
+def test_the_small_picture_has_the_tiles_size():
+    assert small_picture(Image.new("RGB", (640, 640))).size == (TILE, TILE)

@@ -1,0 +1,401 @@
+"""`prep`: what it writes, what it says of every photo, that it is done once, and that it never hurts what was there."""
+
+import hashlib
+import json
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dreambooth_cli.errors import DiskError, PhotoError, ProjectError, UsageError
+from dreambooth_cli.events import PhaseStarted, PhotoLooked, PhotosPrepared, Warned, as_json
+from dreambooth_cli.project import Project, projects_folder
+from dreambooth_cli.settings import PrepSettings
+from dreambooth_cli.workflows.prepare import prepare, prepare_class_photos, prepared_photos
+from tests.conftest import draw_photo
+from tests.workflows.projects import of_kind
+
+SUBJECTS = Path(__file__).parents[3] / "shared" / "subjects"
+
+
+@pytest.fixture
+def project(photos):
+    project = Project(projects_folder() / "dog")
+    project.path.mkdir(parents=True)
+    photos.rename(project.photos)
+    return project
+
+
+def run(project, *, resolution=64, crop="center", source=None):
+    return list(prepare(project, PrepSettings(crop=crop), resolution=resolution, source=source))
+
+
+def report_of(project):
+    return json.loads((project.prepared / "report.json").read_text(encoding="utf-8"))
+
+
+def contents(folder):
+    return {path.relative_to(folder): (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+def said(events):
+    return {Path(event.path).name: (event.status, event.reasons) for event in of_kind(events, PhotoLooked)}
+
+
+def test_what_it_writes(project):
+    before = contents(project.photos)
+    events = run(project)
+    names = ["000.png", "001.png", "002.png", "003.png", "004.png"]
+    assert sorted(path.name for path in project.prepared.iterdir()) == [*names, "contact-sheet.jpg", "report.json"]
+    for name in names:
+        with Image.open(project.prepared / name) as image:
+            image.load()
+            assert (image.format, image.mode, image.size, image.info) == ("PNG", "RGB", (64, 64), {})
+    assert contents(project.photos) == before
+    assert isinstance(events[0], PhaseStarted)
+    assert events[0].total == 5
+    assert events[-1] == PhotosPrepared(
+        count=5,
+        resolution=64,
+        path=project.prepared,
+        contact_sheet=project.prepared / "contact-sheet.jpg",
+        report=project.prepared / "report.json",
+    )
+    assert [path.name for path in project.path.iterdir() if "." in path.name] == []
+
+
+def test_the_report(project):
+    (project.photos / "notes.txt").write_text("a list")
+    run(project)
+    report = report_of(project)
+    assert (report["resolution"], report["crop"], report["usable"], report["warnings"]) == (64, "center", 5, [])
+    rows = {row["file"]: row for row in report["photos"]}
+    assert list(rows) == ["five.webp", "four.png", "notes.txt", "one.jpg", "three.jpg", "two.jpg"]
+    digest = hashlib.sha256((project.prepared / "002.png").read_bytes()).hexdigest()
+    assert rows["one.jpg"] == {
+        "file": "one.jpg",
+        "status": "kept",
+        "reasons": [],
+        "size": [160, 120],
+        "crop": [20, 0, 140, 120],
+        "prepared": "002.png",
+        "sha256": digest,
+    }
+    assert rows["notes.txt"] == {
+        "file": "notes.txt",
+        "status": "skipped",
+        "reasons": ["not a picture"],
+        "size": None,
+        "crop": None,
+        "prepared": None,
+        "sha256": None,
+    }
+
+
+def test_the_kept_square_is_the_photos(project):
+    for path in project.photos.iterdir():
+        path.unlink()
+    tall = Image.new("RGB", (64, 192), "red")
+    tall.paste("lime", (0, 64, 64, 128))
+    tall.save(project.photos / "a.png")
+    for crop, colour in (("center", (0, 255, 0)), ("top", (255, 0, 0))):
+        run(project, crop=crop)
+        with Image.open(project.prepared / "000.png") as image:
+            assert image.getcolors() == [(64 * 64, colour)]
+
+
+def test_a_large_jpeg_decoded_smaller_gives_nearly_the_same_picture(project):
+    for path in project.photos.iterdir():
+        path.unlink()
+    whole = Image.effect_mandelbrot((1500, 1100), (-2, -1.5, 1, 1.5), 60).convert("RGB")
+    whole.save(project.photos / "a.jpg", quality=95)
+    run(project)
+    with Image.open(project.prepared / "000.png") as image, Image.open(project.photos / "a.jpg") as original:
+        plain = original.resize((64, 64), Image.Resampling.LANCZOS, box=(200, 0, 1300, 1100))
+        differences = [abs(one - other) for one, other in zip(image.tobytes(), plain.tobytes(), strict=True)]
+    assert sum(differences) / len(differences) < 2
+
+
+def test_good_photos_go_on_beside_bad_ones(project):
+    shutil.copy(project.photos / "one.jpg", project.photos / "one (copy).jpg")
+    (project.photos / "broken.jpg").write_bytes(b"no picture")
+    (project.photos / "cut.jpg").write_bytes((project.photos / "two.jpg").read_bytes()[:-200])
+    (project.photos / "empty.png").touch()
+    (project.photos / "notes.txt").write_text("a list")
+    (project.photos / ".DS_Store").touch()
+    (project.photos / "folder").mkdir()
+    draw_photo(project.photos / "small.jpg", (60, 90), seed=8)
+    draw_photo(project.photos / "tiny.jpg", (31, 90), seed=9)
+    events = run(project)
+    assert said(events) == {
+        "one (copy).jpg": ("kept", ()),
+        "one.jpg": ("skipped", ("the same picture as one (copy).jpg",)),
+        "two.jpg": ("kept", ()),
+        "three.jpg": ("kept", ()),
+        "four.png": ("kept", ()),
+        "five.webp": ("kept", ()),
+        "broken.jpg": ("refused", ("damaged: no picture can be found in it",)),
+        "cut.jpg": ("refused", ("cut off: the file is not whole",)),
+        "empty.png": ("refused", ("an empty file",)),
+        "notes.txt": ("skipped", ("not a picture",)),
+        ".DS_Store": ("skipped", ("hidden",)),
+        "folder": ("skipped", ("a folder: only the photos beside it are read",)),
+        "small.jpg": ("warned", ("small: its shorter side has 60 pixels, so it is enlarged to 64",)),
+        "tiny.jpg": ("refused", ("too small: its shorter side has 31 pixels, under half of the 64 to train with",)),
+    }
+    assert events[-1].count == 6
+    assert len(prepared_photos(project)) == 6
+
+
+def test_events_name_photos_as_the_user_gave_them(project, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(project.photos, "mine")
+    Path("mine/one.jpg").unlink()
+    events = run(project, source=Path("mine"))
+    paths = {event.path for event in of_kind(events, PhotoLooked)}
+    assert paths == {str(project.photos / "one.jpg"), "mine/two.jpg", "mine/three.jpg", "mine/four.png", "mine/five.webp"}
+    assert {event.path for event in of_kind(run(project, source=Path("mine")), PhotoLooked)} == paths
+    assert all(json.dumps(as_json(event)) for event in events)
+
+
+@pytest.mark.parametrize("count", [2, 3, 20, 21])
+def test_few_and_many_photos_are_warned_about(count, project):
+    for path in project.photos.iterdir():
+        path.unlink()
+    for number in range(count):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(project.photos / f"{number}.png")
+    warnings = [event.message for event in of_kind(run(project), Warned)]
+    expected = {
+        2: ["2 photos are little to learn from: 3 to 5, from several sides, are better"],
+        21: ["21 photos are many: 3 to 5 good ones usually do better, and each photo is seen less often"],
+    }
+    assert warnings == expected.get(count, [])
+    assert [event.message for event in of_kind(run(project), Warned)] == warnings
+    assert [path.name for path, _ in prepared_photos(project)] == [f"{number:03d}.png" for number in range(count)]
+
+
+# ---- no usable photo
+
+
+def test_no_usable_photo(project):
+    run(project)
+    before = contents(project.prepared)
+    for path in project.photos.iterdir():
+        path.unlink()
+    (project.photos / "a.jpg").write_bytes(b"x")
+    (project.photos / "b.txt").write_text("x")
+    events = []
+    with pytest.raises(PhotoError) as caught:
+        events.extend(prepare(project, PrepSettings(), resolution=64))
+    assert caught.value.message == (
+        f"no photo in {project.photos} can be used (a.jpg: damaged: no picture can be found in it; b.txt: not a picture)"
+    )
+    assert caught.value.hint == "give 3 to 5 photos of the subject (jpg, png, webp, heic, ...): --photos DIR"
+    assert caught.value.exit_code == 3
+    assert contents(project.prepared) == before
+
+
+def test_an_empty_photo_folder(project):
+    for path in project.photos.iterdir():
+        path.unlink()
+    with pytest.raises(PhotoError) as caught:
+        run(project)
+    assert caught.value.message == f"{project.photos} holds no photos"
+    assert caught.value.exit_code == 3
+    assert not project.prepared.exists()
+
+
+def test_all_too_small(project):
+    with pytest.raises(PhotoError) as caught:
+        run(project, resolution=512)
+    assert "five.webp: too small: its shorter side has 110 pixels" in caught.value.message
+    assert caught.value.message.endswith("; and 2 more)")
+    assert caught.value.hint == "take larger photos, or train on smaller pictures: --resolution 128"
+    assert not project.prepared.exists()
+
+
+def test_a_project_without_its_photos_folder(project):
+    shutil.rmtree(project.photos)
+    with pytest.raises(ProjectError) as caught:
+        run(project)
+    assert caught.value.message == "project dog has lost its photos folder"
+    assert caught.value.hint == "give it photos: dreambooth prep dog --photos DIR"
+    assert caught.value.exit_code == 3
+
+
+# ---- once
+
+
+def test_the_same_again_writes_nothing_and_says_the_same(project):
+    (project.photos / "broken.jpg").write_bytes(b"x")
+    first = run(project)
+    before = contents(project.path)
+    again = run(project)
+    assert contents(project.path) == before
+    assert again == [event for event in first if not isinstance(event, PhaseStarted)]
+
+
+@pytest.mark.parametrize("change", ["resolution", "crop", "photo", "picture", "sheet", "report"])
+def test_what_changed_is_made_again(change, project):
+    run(project)
+    pictures = prepared_photos(project)
+    match change:
+        case "photo":
+            (project.photos / "two.jpg").unlink()
+        case "picture":
+            Image.new("RGB", (64, 64)).save(project.prepared / "001.png")
+        case "sheet":
+            (project.prepared / "contact-sheet.jpg").unlink()
+        case "report":
+            (project.prepared / "report.json").write_text('{"photos": [')
+    events = run(project, resolution=80 if change == "resolution" else 64, crop="top" if change == "crop" else "center")
+    assert of_kind(events, PhaseStarted)
+    assert (prepared_photos(project) == pictures) == (change in ("picture", "sheet", "report"))
+    assert len(prepared_photos(project)) == (4 if change == "photo" else 5)
+    assert len(list(project.prepared.glob("*.png"))) == (4 if change == "photo" else 5)
+
+
+def test_what_a_user_put_there_stays(project):
+    run(project)
+    (project.prepared / "notes.txt").write_text("mine")
+    (project.prepared / "folder").mkdir()
+    (project.prepared / "folder" / "a.txt").write_text("mine too")
+    run(project, resolution=80)
+    assert (project.prepared / "notes.txt").read_text() == "mine"
+    assert (project.prepared / "folder" / "a.txt").read_text() == "mine too"
+
+
+def test_left_early_nothing_is_changed(project):
+    run(project)
+    before = contents(project.path)
+    with closing(prepare(project, PrepSettings(), resolution=80)) as events:
+        for event in events:
+            if isinstance(event, PhotoLooked):
+                break
+    assert contents(project.path) == before
+    assert not (project.path / "prepared.part").exists()
+
+
+def test_what_a_killed_process_left_is_cleared(project):
+    (project.path / "prepared.part").mkdir()
+    (project.path / "prepared.part" / "000.png").write_bytes(b"half")
+    run(project)
+    assert not (project.path / "prepared.part").exists()
+    assert len(prepared_photos(project)) == 5
+
+
+def test_a_place_that_can_not_be_written(project):
+    (project.path / "prepared.part").write_text("a file in the way")
+    with pytest.raises(DiskError) as caught:
+        run(project)
+    assert caught.value.message == f"can't write {project.prepared}: File exists"
+    assert caught.value.hint == "check the folder and who may write there"
+    assert caught.value.exit_code == 6
+
+
+def test_left_out_photos_are_passed_over(project):
+    (project.photos / ".left-out").write_text("one.jpg\n")
+    events = run(project)
+    assert said(events)["one.jpg"] == ("skipped", ("left out: it is gone from the photo folder",))
+    assert ".left-out" not in said(events)
+    assert len(prepared_photos(project)) == 4
+
+
+# ---- the reader
+
+
+def test_the_reader_gives_pictures_and_digests(project):
+    run(project)
+    pictures = prepared_photos(project)
+    assert [path for path, _ in pictures] == [project.prepared / f"00{number}.png" for number in range(5)]
+    assert all(hashlib.sha256(path.read_bytes()).hexdigest() == digest for path, digest in pictures)
+
+
+@pytest.mark.parametrize(
+    "report", [None, "", "{", "[]", "null", "{}", '{"key": "", "usable": 1, "warnings": [], "photos": []}', '{"photos": [1]}', "[" * 100_000]
+)
+def test_a_damaged_report_asks_for_prep(report, project):
+    run(project)
+    (project.prepared / "report.json").unlink()
+    if report is not None:
+        (project.prepared / "report.json").write_text(report)
+    with pytest.raises(ProjectError) as caught:
+        prepared_photos(project)
+    assert caught.value.message == f"the prepared photos in {project.prepared} are missing or damaged: report.json can't be read"
+    assert caught.value.hint == "prepare them again: dreambooth prep dog"
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize("fault", ["missing", "changed"])
+def test_a_missing_or_changed_picture_asks_for_prep(fault, project):
+    run(project)
+    path = project.prepared / "003.png"
+    path.unlink() if fault == "missing" else path.write_bytes(b"other")
+    with pytest.raises(ProjectError) as caught:
+        prepared_photos(project)
+    assert caught.value.message == f"the prepared photo {path} is missing or was changed"
+    assert caught.value.hint == "prepare them again: dreambooth prep dog"
+
+
+# ---- the user's own class images
+
+
+def class_photos(folder, **options):
+    """The events and the paths."""
+    events, work = [], prepare_class_photos(folder, PrepSettings(**options), resolution=64)
+    while True:
+        try:
+            events.append(next(work))
+        except StopIteration as stop:
+            return events, stop.value
+
+
+def test_own_class_images(photos):
+    draw_photo(photos / "tiny.jpg", (20, 90), seed=9)
+    before = contents(photos)
+    events, paths = class_photos(photos)
+    assert len(paths) == 5
+    assert said(events) == {"tiny.jpg": ("refused", ("too small: its shorter side has 20 pixels, under half of the 64 to train with",))}
+    assert of_kind(events, Warned) == []
+    assert contents(photos) == before
+    for path in paths:
+        with Image.open(path) as image:
+            assert image.size == (64, 64)
+    stamps = [path.stat().st_mtime_ns for path in paths]
+    again, same = class_photos(photos)
+    assert (same, [path.stat().st_mtime_ns for path in same]) == (paths, stamps)
+    assert said(again) == said(events)
+    assert class_photos(photos, crop="top")[1] != paths
+
+
+def test_a_class_folder_without_a_usable_picture(tmp_path):
+    (tmp_path / "own").mkdir()
+    events, paths = class_photos(tmp_path / "own")
+    assert paths == []
+    assert [event.message for event in of_kind(events, Warned)] == [
+        f"{tmp_path / 'own'} holds no class image that can be used; all of them are made"
+    ]
+
+
+def test_a_missing_class_folder(tmp_path):
+    with pytest.raises(UsageError) as caught:
+        class_photos(tmp_path / "nowhere")
+    assert caught.value.message == f"--class-data-dir: there is no folder {tmp_path / 'nowhere'}"
+    assert caught.value.hint == "name a folder with pictures of the class"
+    assert caught.value.exit_code == 2
+
+
+# ---- real photos
+
+
+@pytest.mark.skipif(not SUBJECTS.is_dir(), reason="../shared/subjects is not beside this checkout")
+def test_every_real_subject(project):
+    for subject in sorted(path for path in SUBJECTS.iterdir() if path.is_dir()):
+        shutil.rmtree(project.photos)
+        shutil.copytree(subject, project.photos, copy_function=shutil.copyfile)
+        events = run(project, resolution=512)
+        count = len(list(subject.glob("*.jpg")))
+        assert {event.status for event in of_kind(events, PhotoLooked)} <= {"kept", "warned"}
+        assert events[-1].count == count == len(prepared_photos(project))
