@@ -233,7 +233,6 @@ def _facts_of_folder(folder: Path) -> BaseFacts:
     _check_trainable(folder, unet)
     vae = read_json(folder / "vae" / "config.json")
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    factor = 2 ** (len(vae.get("block_out_channels", (0,) * 4)) - 1)
     counts = {
         part: sum(count_parameters(read_header(file)) for file in weight_files(folder / part))
         for part in ("unet", "vae", *text_encoder_parts(folder))
@@ -241,7 +240,7 @@ def _facts_of_folder(folder: Path) -> BaseFacts:
     return BaseFacts(
         family="sdxl" if unet.get("addition_embed_type") == "text_time" else "sd",
         prediction_type=scheduler.get("prediction_type", "epsilon"),
-        resolution=int(unet.get("sample_size", 64)) * factor,
+        resolution=_resolution(unet, vae),
         unet=counts["unet"],
         text_encoders=tuple(counts[part] for part in text_encoder_parts(folder)),
         vae=counts["vae"],
@@ -284,35 +283,56 @@ def _facts_of_file(path: Path) -> BaseFacts:
         )
     family: FamilyName = "sdxl" if any(name.startswith("conditioner.embedders.1.") for name in header) else "sd"
     is_sd2 = family == "sd" and any(name.startswith("cond_stage_model.model.") for name in header)
-    prediction = (header.get("__metadata__") or {}).get("modelspec.prediction_type", "")
-    velocity = prediction.startswith("v") if prediction else is_sd2
+    prediction = stated_prediction(path, header)
+    velocity = prediction == "v_prediction" if prediction else is_sd2
     return BaseFacts(
         family=family,
-        prediction_type="v_prediction" if velocity else "epsilon",
-        resolution=1024 if family == "sdxl" else 768 if is_sd2 and velocity else 512,
+        prediction_type=prediction or ("v_prediction" if velocity else "epsilon"),
+        resolution=_resolution_beside(path) or (1024 if family == "sdxl" else 768 if is_sd2 and velocity else 512),
         unet=count_parameters(header, SINGLE_FILE_UNET),
         text_encoders=tuple(count_parameters(header, prefix) for prefix in SINGLE_FILE_TEXT[family]),
         vae=count_parameters(header, SINGLE_FILE_VAE),
     )
 
 
+def stated_prediction(path: Path, header: Mapping[str, Any] | None = None) -> str | None:
+    """The prediction type that a single-file checkpoint states: in its header, by the marks that trainers of velocity models
+    leave, or in the scheduler config of the folder beside it; None where nothing says it."""
+    header = read_header(path) if header is None else header
+    told = str((header.get("__metadata__") or {}).get("modelspec.prediction_type", ""))
+    if told:
+        return "v_prediction" if told.startswith("v") else told
+    if "v_pred" in header:
+        return "v_prediction"
+    beside = path.with_suffix("") / "scheduler" / "scheduler_config.json"
+    return str(read_json(beside).get("prediction_type", "epsilon")) if beside.is_file() else None
+
+
+def _resolution_beside(path: Path) -> int | None:
+    """The resolution that the configs in the folder beside a single file say, or None."""
+    folder = path.with_suffix("")
+    if not (folder / "unet" / "config.json").is_file() or not (folder / "vae" / "config.json").is_file():
+        return None
+    unet, vae = read_json(folder / "unet" / "config.json"), read_json(folder / "vae" / "config.json")
+    return _resolution(unet, vae)
+
+
+def _resolution(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> int:
+    """The side in pixels: the UNet's latents times the VAE's factor."""
+    factor: int = 2 ** (len(vae.get("block_out_channels", (0,) * 4)) - 1)
+    return int(unet.get("sample_size", 64)) * factor
+
+
 def identify(path: Path) -> str:
-    """`sha256:...` over the weights and configs of a local base; remembered by size and time, so that it is read once."""
-    files = (
-        [path]
-        if path.is_file()
-        else sorted(
-            file for file in path.rglob("*") if file.is_file() and file.suffix in (".safetensors", ".json", ".txt")
-        )
-    )
-    total = hashlib.sha256()
-    for file in files:
-        total.update(
-            f"{file.relative_to(path.parent)}\0{_file_digest(file)}\n".encode()
-            if path.is_dir()
-            else _file_digest(file).encode()
-        )
-    return "sha256:" + total.hexdigest()
+    """`sha256:...` over the weights and configs of a local base, wherever it lies and whatever its folder is called.
+
+    Each file's digest is remembered by its size and time, so that it is read once.
+    """
+    if path.is_file():
+        return "sha256:" + _file_digest(path)
+    files = sorted(file for file in path.rglob("*") if file.suffix in (".safetensors", ".json", ".txt"))
+    lines = [f"{file.relative_to(path)}\0{_file_digest(file)}\n" for file in files if file.is_file()]
+    return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _file_digest(file: Path) -> str:

@@ -65,15 +65,18 @@ def _checked(path: Path, section: str, values: Mapping[str, Any]) -> dict[str, A
     try:
         for name in values:
             check_name(owner, name, f"[{section}]")
-        typed = {name: _typed(owner, name, value) for name, value in values.items()}
+        typed = {name: _typed(owner, name, value, path.parent) for name, value in values.items()}
         owner(**typed)
     except UsageError as error:
         raise ProjectError(f"{path}: {error.message}", error.hint) from error
     return typed
 
 
-def _typed(owner: type[Settings], name: str, value: Any) -> Any:
-    return Path(value) if scalar_of(annotation(owner, name)) is Path and isinstance(value, str) else value
+def _typed(owner: type[Settings], name: str, value: Any, folder: Path) -> Any:
+    """A value of the file in the setting's type; a path that is not absolute begins at the file's own folder."""
+    if scalar_of(annotation(owner, name)) is Path and isinstance(value, str):
+        return folder / Path(value).expanduser()
+    return value
 
 
 def write_config(path: Path, sections: Mapping[str, Mapping[str, Any]]) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import filelock
 import platformdirs
 
+from . import stopping
 from .config import read_config
 from .errors import ProjectError
 
@@ -191,10 +192,31 @@ class Run:
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Wait for, then hold, a folder of the cache that projects share."""
+    """Wait for, then hold, a folder of the cache that projects share. Raises Interrupted where a signal comes meanwhile."""
     folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / ".lock"):
+    lock = filelock.FileLock(folder / ".lock", timeout=0.5)
+    while True:
+        stopping.check()
+        try:
+            lock.acquire()
+            break
+        except filelock.Timeout:
+            continue
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def is_held(folder: Path) -> bool:
+    """Whether another run holds a folder of the cache just now."""
+    if not (folder / ".lock").exists():
+        return False
+    try:
+        with filelock.FileLock(folder / ".lock", blocking=False):
+            return False
+    except filelock.Timeout:
+        return True
 
 
 def write_json(path: Path, value: Any) -> None:

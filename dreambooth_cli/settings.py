@@ -16,6 +16,7 @@ from .errors import UsageError
 
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
+LARGEST_SEED = 2**63 - 1  # torch takes 64 bits, and picture i adds i
 
 Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 Scheduler = Literal["auto", "ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "dpm++", "unipc"]
@@ -155,7 +156,7 @@ class TrainSettings(Settings):
     class_image_steps: int = setting(25, "Denoising steps of a class image.", at_least=1, shapes=True)
     class_guidance_scale: float = setting(7.5, "Guidance scale of the class images.", at_least=1, shapes=True)
     mirror: bool = setting(False, "Also train on the photos mirrored; not for text or asymmetric things.", shapes=True)
-    seed: int = setting(0, "Every draw of the run follows from it.", at_least=0, shapes=True)
+    seed: int = setting(0, "Every draw of the run follows from it.", at_least=0, at_most=LARGEST_SEED, shapes=True)
     checkpoint_every: int = setting(250, "Steps between checkpoints; 0: only at the end.", at_least=0)
     keep_checkpoints: int = setting(2, "Checkpoints that are kept, the newest.", at_least=1)
     sample_every: int = setting(0, "Steps between sample pictures; 0: none.", at_least=0)
@@ -188,7 +189,9 @@ class GenerateSettings(Settings):
 
     negative_prompt: str = setting("", "What the picture should not show.")
     num_images: int = setting(1, "How many pictures.", at_least=1)
-    seed: int | Auto = setting(AUTO, "Picture i uses seed + i; auto: drawn, and said.", at_least=0)
+    seed: int | Auto = setting(
+        AUTO, "Picture i uses seed + i; auto: drawn, and said.", at_least=0, at_most=LARGEST_SEED
+    )
     steps: int = setting(50, "Denoising steps.", at_least=1)
     guidance_scale: float | Auto = setting(
         AUTO, "How strictly the prompt is followed; auto: 7.5, for SDXL 5.", at_least=0
@@ -313,9 +316,12 @@ def default_of(owner: type[Settings], name: str) -> Any:
 
 
 def shaping(values: Settings) -> Mapping[str, Any]:
-    """The settings that shape the weights, as asked, as plain values."""
-    return {
-        item.name: str(value) if isinstance(value := getattr(values, item.name), Path) else value
-        for item in fields(values)
-        if item.metadata["shapes"]
-    }
+    """The settings that shape the weights, as asked, as plain values: a number is the same number however it was written."""
+    return {item.name: _as_asked(values, item.name) for item in fields(values) if item.metadata["shapes"]}
+
+
+def _as_asked(values: Settings, name: str) -> Any:
+    value = getattr(values, name)
+    if scalar_of(annotation(type(values), name)) is float and isinstance(value, int):
+        return float(value)
+    return str(value) if isinstance(value, Path) else value

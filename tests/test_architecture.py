@@ -1,6 +1,6 @@
 """An import may only point down, each library belongs to one layer, and what is slow to load stays out of `--help`.
 
-    cli > workflows > engine > photos > root
+cli > workflows > engine > photos > root
 """
 
 import ast

@@ -13,9 +13,13 @@ from tests import small_models
 @pytest.mark.parametrize(
     ("named", "entry"),
     [
-        ("sd15", "sd15"), ("SD15", "sd15"), ("runwayml/stable-diffusion-v1-5", "sd15"),
-        ("stable-diffusion-v1-5/stable-diffusion-v1-5", "sd15"), ("CompVis/stable-diffusion-v1-4", "sd14"),
-        ("stabilityai/stable-diffusion-2-1", "sd21"), ("stabilityai/stable-diffusion-xl-base-1.0", "sdxl"),
+        ("sd15", "sd15"),
+        ("SD15", "sd15"),
+        ("runwayml/stable-diffusion-v1-5", "sd15"),
+        ("stable-diffusion-v1-5/stable-diffusion-v1-5", "sd15"),
+        ("CompVis/stable-diffusion-v1-4", "sd14"),
+        ("stabilityai/stable-diffusion-2-1", "sd21"),
+        ("stabilityai/stable-diffusion-xl-base-1.0", "sdxl"),
     ],
 )
 def test_the_guides_names_reach_the_catalogue(named, entry):
@@ -42,7 +46,9 @@ def test_a_repository_of_ones_own():
     assert (request.repository, request.revision, request.entry) == ("someone/their-model", "main", None)
 
 
-@pytest.mark.parametrize(("named", "hint"), [("sdx", "sdxl"), ("./nowhere", "path"), ("nowhere.safetensors", "path"), ("", "models")])
+@pytest.mark.parametrize(
+    ("named", "hint"), [("sdx", "sdxl"), ("./nowhere", "path"), ("nowhere.safetensors", "path"), ("", "models")]
+)
 def test_names_that_mean_nothing(named, hint):
     with pytest.raises(ModelUnavailable) as caught:
         ask_for_base(named)
@@ -51,7 +57,8 @@ def test_names_that_mean_nothing(named, hint):
 
 
 @pytest.mark.parametrize(
-    ("kind", "family", "prediction"), [("sd1", "sd", "epsilon"), ("sd2", "sd", "v_prediction"), ("sdxl", "sdxl", "epsilon")]
+    ("kind", "family", "prediction"),
+    [("sd1", "sd", "epsilon"), ("sd2", "sd", "v_prediction"), ("sdxl", "sdxl", "epsilon")],
 )
 def test_facts_are_read_from_the_configs(kind, family, prediction, request):
     folder = request.getfixturevalue(kind)
@@ -76,7 +83,9 @@ def test_counts_are_the_networks_own(kind, request):
     assert list(facts.text_encoders) == [count for name, count in counted.items() if name.startswith("text")]
 
 
-@pytest.mark.parametrize("part", ["unet/config.json", "vae/config.json", "scheduler/scheduler_config.json", "model_index.json"])
+@pytest.mark.parametrize(
+    "part", ["unet/config.json", "vae/config.json", "scheduler/scheduler_config.json", "model_index.json"]
+)
 def test_a_missing_part_is_named(part, sd1, tmp_path):
     folder = shutil.copytree(sd1, tmp_path / "base")
     (folder / part).unlink()

@@ -54,13 +54,28 @@ def test_the_wheel_holds_the_package_its_tables_and_nothing_else(built: tuple[Pa
 def test_the_source_archive_holds_what_is_needed_to_build_and_to_test(built: tuple[Path, Path]) -> None:
     with tarfile.open(built[0]) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
-    wanted = {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "tests/conftest.py", "dreambooth_cli/__main__.py"}
+    wanted = {
+        "pyproject.toml",
+        "README.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "tests/conftest.py",
+        "dreambooth_cli/__main__.py",
+    }
     assert wanted <= names
-    extra = {name.split("/")[0] for name in names} - {"dreambooth_cli", "tests", "README.zh-CN.md", ".gitignore", "PKG-INFO"}
+    extra = {name.split("/")[0] for name in names} - {
+        "dreambooth_cli",
+        "tests",
+        "README.zh-CN.md",
+        ".gitignore",
+        "PKG-INFO",
+    }
     assert extra == {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"}
 
 
-def test_a_wheel_from_the_checkout_is_the_wheel_from_the_source_archive(built: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_wheel_from_the_checkout_is_the_wheel_from_the_source_archive(
+    built: tuple[Path, Path], tmp_path: Path
+) -> None:
     build(CHECKOUT, tmp_path, "--wheel")
     (wheel,) = tmp_path.glob("*.whl")
     assert contents(wheel) == contents(built[1])
@@ -88,7 +103,9 @@ def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 def run(*command: str | Path, cwd: Path) -> str:
     """The standard output of an installed program that must succeed."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([str(word) for word in command], cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [str(word) for word in command], cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -99,7 +116,9 @@ def test_the_installed_program_runs_away_from_the_checkout(installed: Path, tmp_
     assert Path(where.strip()).is_relative_to(installed.parent)
     assert run(program, "--version", cwd=tmp_path).split()[-1] == dreambooth_cli.__version__
     assert run(python, "-m", "dreambooth_cli", "--version", cwd=tmp_path).split()[-1] == dreambooth_cli.__version__
-    assert all(command in run(program, "--help", cwd=tmp_path) for command in ("init", "prep", "train", "generate", "models"))
+    assert all(
+        command in run(program, "--help", cwd=tmp_path) for command in ("init", "prep", "train", "generate", "models")
+    )
     assert all(name in run(program, "models", cwd=tmp_path) for name in ("sd15", "sd14", "sd21", "sdxl"))
 
 

@@ -33,7 +33,10 @@ def test_good_names(name):
     assert check_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a\\b", "-rf", ".hidden", "a b", "con", "NUL.txt", "a.", "x" * 65, "a\n", "a\0"])
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../x", "a/b", "a\\b", "-rf", ".hidden", "a b", "con", "NUL.txt", "a.", "x" * 65, "a\n", "a\0"],
+)
 def test_names_that_could_leave_the_folder_or_break_a_shell(name):
     with pytest.raises(ProjectError) as caught:
         check_name(name)
@@ -42,7 +45,8 @@ def test_names_that_could_leave_the_folder_or_break_a_shell(name):
 
 
 @pytest.mark.parametrize(
-    ("words", "name"), [("red backpack", "red-backpack"), ("  Dog! ", "dog"), ("", "subject"), ("ﬁsh", "fish"), ("!!", "subject")]
+    ("words", "name"),
+    [("red backpack", "red-backpack"), ("  Dog! ", "dog"), ("", "subject"), ("ﬁsh", "fish"), ("!!", "subject")],
 )
 def test_names_made_of_words(words, name):
     assert suggest_name(words) == name

@@ -50,7 +50,12 @@ def settings_of(section: str) -> str:
     """The settings of one stage: flag, default, meaning."""
     owner = SECTIONS[section]
     rows = [
-        (_flag(owner, item.name, item.metadata["names"]), _takes(owner, item.name), _default(item.default), item.metadata["help"])
+        (
+            _flag(owner, item.name, item.metadata["names"]),
+            _takes(owner, item.name),
+            _default(item.default),
+            item.metadata["help"],
+        )
         for item in fields(owner)
     ]
     return table(("flag", "takes", "default", "what it does"), rows)
@@ -179,7 +184,8 @@ def test_ci_runs_the_second_command_word_for_word() -> None:
 def test_every_link_within_the_repository_leads_somewhere() -> None:
     text = README.read_text(encoding="utf-8")
     headings = {
-        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
     }
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
     broken = [link for link in links if not (link[1:] in headings if link[0] == "#" else (CHECKOUT / link).exists())]

@@ -69,13 +69,9 @@ class Group(PlainHelp, TyperGroup):
 class LazyGroup(Group):
     """The subcommands by name and summary; the one that is called is loaded then, so that `--help` stays quick."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        """The names, in the order of a project's life."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """A command as a listing needs it."""
-        return TyperCommand(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {name: TyperCommand(name, help=summary) for name, summary in COMMANDS.items()}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is called, in full."""

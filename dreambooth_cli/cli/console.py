@@ -40,8 +40,8 @@ def can_ask() -> bool:
 
 
 def say(console: Console, line: str, style: str = "") -> None:
-    """One line as it is: no markup, never broken where there is no terminal."""
-    console.print(line, style=style or None, soft_wrap=not console.is_terminal)
+    """One line as it is: no markup, and not broken, so that a path in it can be copied."""
+    console.print(line, style=style or None, soft_wrap=True)
 
 
 def harden_streams() -> None:

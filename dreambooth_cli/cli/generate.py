@@ -93,7 +93,7 @@ def generate(
     with loading("torch"):
         workflow = load_generate()
     events = workflow(path, base, text, settings, identifier, (output_dir or folder).expanduser(), grid)
-    follow(events, open_view(ImageSaved, GridSaved, json=json))
+    follow(events, open_view(ImageSaved, GridSaved, json=json), kept="the pictures named above are whole")
 
 
 def understand(

@@ -50,7 +50,7 @@ def init(
         initialise = load_initialise()
     made: list[str] = []
     events = named(initialise(name, subject=SubjectSettings(**subject), prep=prep, train=train), made)
-    follow(events, open_view(ProjectSaved, json=json))
+    follow(events, open_view(ProjectSaved, json=json), kept="nothing was made")
     if not json:
         say(messages(), f"next: dreambooth prep {made[0]}, then dreambooth train {made[0]}")
 

@@ -97,7 +97,7 @@ def pull(name: str, *, json: bool) -> None:
     """Fetch a base model. Raises ModelUnavailable, DiskError."""
     with loading("the downloader"):
         fetch = load_pull()
-    follow(fetch(name), open_view(BaseReady, json=json))
+    follow(fetch(name), open_view(BaseReady, json=json), kept="run it again to go on with the download")
 
 
 def load_pull() -> Callable[[str], Events]:

@@ -44,7 +44,8 @@ def prep(
         workflow = load_prepare()
     resolution = resolution_of(found, settings)
     write_config(found.config, {"prep": flags[PrepSettings]})
-    follow(workflow(found, settings, resolution=resolution, photos=photos), open_view(PhotosPrepared, json=json))
+    events = workflow(found, settings, resolution=resolution, photos=photos)
+    follow(events, open_view(PhotosPrepared, json=json), kept="what was prepared before stays")
 
 
 def resolution_of(project: Project, settings: PrepSettings) -> int:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import stopping
+from ..errors import Interrupted
 from ..events import (
     BaseReady,
     BytesFetched,
@@ -141,8 +142,8 @@ def format_duration(seconds: float) -> str:
 
 
 def format_rate(seconds: float) -> str:
-    """How fast steps of so many seconds are: `1.25 s a step`, `3.1 steps a second`."""
-    return f"{seconds:.2f} s a step" if seconds >= 1 or seconds <= 0 else f"{1 / seconds:.1f} steps a second"
+    """How fast steps of so many seconds are: `1.25 s/step`, `3.1 steps/s`."""
+    return f"{seconds:.2f} s/step" if seconds >= 1 or seconds <= 0 else f"{1 / seconds:.1f} steps/s"
 
 
 def format_models(rows: list[Row]) -> Table:
@@ -192,8 +193,6 @@ class Meter:
                 self.losses.append(event.loss)
                 self.seconds.append(event.seconds)
             case BytesFetched():
-                if self.unit != "B":
-                    self.begin(PhaseStarted(name="downloading", total=event.total, unit="B"))
                 self.done, self.total = event.done, event.total
             case ClassImageMade() | PictureEncoded():
                 self.done = event.number
@@ -219,7 +218,7 @@ class Meter:
         return f"{self.done} of {self.total} {self.unit}".rstrip()
 
     def words(self) -> str:
-        """`120 of 1000 steps, loss 0.1234, 1.25 s a step, 18 min left, 9.8 GB`."""
+        """`120 of 1000 steps, loss 0.1234, 1.25 s/step, 18 min left, 9.8 GB`."""
         left = self.seconds_left()
         parts = [
             self.count(),
@@ -312,7 +311,7 @@ def part_of(meter: Meter) -> int:
 
 
 class LiveBars:
-    """Moving bars on a terminal, one for each phase; results come on stdout when the bars stand still."""
+    """A moving bar on a terminal, a line for each phase that is done; results come on stdout when the bar is gone."""
 
     def __init__(self, results: tuple[type[Event], ...]) -> None:
         self.results, self.console, self.meter = results, messages(), Meter()
@@ -320,11 +319,12 @@ class LiveBars:
         self.task: TaskID | None = None
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=None),
             TextColumn("{task.fields[words]}", markup=False),
             console=self.console,
             refresh_per_second=REFRESH,
             redirect_stdout=False,
+            expand=True,
         )
 
     def __enter__(self) -> "LiveBars":
@@ -339,14 +339,11 @@ class LiveBars:
 
     def show(self, event: Event) -> None:
         """Move the bar, or print a line above it."""
-        before = self.meter.name
         if isinstance(event, PhaseStarted):
             self.finish()
             self.meter.begin(event)
             self.draw()
         elif self.meter.advance(event):
-            if self.meter.name != before:
-                self.finish()
             self.draw()
         if isinstance(event, self.results):
             self.found.append(cast(Path, result_of(event)))
@@ -361,14 +358,13 @@ class LiveBars:
         self.progress.update(self.task, completed=self.meter.done, total=self.meter.total, words=words)
 
     def finish(self) -> None:
-        """Leave the phase's bar as it is; one without a measure goes away."""
-        if self.task is not None and self.progress.tasks:
-            task = next(each for each in self.progress.tasks if each.id == self.task)
-            if task.total is None:
-                self.progress.remove_task(self.task)
-            else:
-                self.progress.stop_task(self.task)
+        """Put a line in the place of the phase's bar; one without a measure just goes away."""
+        if self.task is None:
+            return
+        self.progress.remove_task(self.task)
         self.task = None
+        if self.meter.total is not None:
+            say(self.progress.console, self.meter.line())
 
 
 def open_view(*results: type[Event], json: bool) -> View:
@@ -381,13 +377,15 @@ def open_view(*results: type[Event], json: bool) -> View:
     return LiveBars(results) if is_live(messages()) else PlainLines(results)
 
 
-def follow(events: Events, view: View) -> None:
+def follow(events: Events, view: View, *, kept: str = "") -> None:
     """Show a workflow's events until they end or a signal has come; then the work is closed where its state is whole.
 
-    Raises Interrupted or Terminated after a signal.
+    Raises Interrupted or Terminated after a signal; `kept` says what of the work stays.
     """
-    with view, closing(events):
-        for event in events:
-            view.show(event)
-            if stopping.requested():
-                raise stopping.error()
+    try:
+        with view, closing(events):
+            for event in events:
+                view.show(event)
+                stopping.check()
+    except Interrupted as stop:
+        raise type(stop)("; ".join(filter(None, [stop.message, kept])), stop.hint) from stop

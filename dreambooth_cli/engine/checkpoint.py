@@ -102,7 +102,9 @@ def is_whole(path: Path) -> bool:
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints."""
+    """Remove all but the newest `keep` checkpoints, and what a killed save left half written."""
+    for path in folder.glob(".step-*.part"):
+        shutil.rmtree(path)
     for path in checkpoints(folder)[:-keep]:
         shutil.rmtree(path)
 

@@ -17,9 +17,11 @@ class Average:
         self.model = EMAModel(self.parameters, decay=decay)
 
     def update(self, step: int) -> None:
-        """Follow the weights after step `step` (from 0)."""
-        self.model.optimization_step = step  # step() counts it up itself
-        self.model.step(self.parameters)
+        """Follow the weights after step `step` (from 0), those too that have stopped: EMAModel's own step would copy them."""
+        rate = 1 - self.model.get_decay(step + 1)
+        with torch.no_grad():
+            for shadow, parameter in zip(self.model.shadow_params, self.parameters, strict=True):
+                shadow.lerp_(parameter, rate)
 
     def state(self) -> dict[str, Tensor]:
         """The averaged weights by name."""

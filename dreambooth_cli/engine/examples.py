@@ -51,7 +51,7 @@ def encode_pictures(family: Family, paths: list[Path], *, mirror: bool = False) 
         encoded = family.encode_images(read_pixels(path, mirror=mirror))
         if not (encoded.mean.isfinite().all() and encoded.std.isfinite().all()):
             raise DreamboothError(
-                f"the VAE makes latents of {path} that are not finite", "use --precision fp32 or another base"
+                f"the VAE makes latents of {path} that are not finite", "look at that picture, or use another base"
             )
         yield encoded
 

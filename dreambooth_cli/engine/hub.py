@@ -48,6 +48,7 @@ from ..base import (
     missing_parts,
     read_facts,
     read_header,
+    stated_prediction,
 )
 from ..catalog import CATALOG, CatalogEntry, moved_note
 from ..errors import DiskError, DreamboothError, ModelUnavailable
@@ -171,6 +172,10 @@ def _checked_choice(request: BaseRequest, names: list[str]) -> list[str]:
 def _local_base(name: str, path: Path) -> Generator[Event, None, Base]:
     facts = read_facts(path)
     config = (yield from _configs_for(path)) if path.is_file() else None
+    if path.is_file() and stated_prediction(path) is None:
+        yield Noted(
+            message=f"{path.name} does not say what it predicts; taken as {facts.prediction_type}, as models of its kind"
+        )
     yield PhaseStarted(name="identify the base model")
     return Base(name=name, path=path, repository=None, identity=identify(path), facts=facts, config_path=config)
 

@@ -2,7 +2,7 @@
 
 import gc
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,23 +14,31 @@ from accelerate.utils.memory import should_reduce_batch_size
 from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors import SafetensorError
 
-from ..base import Base, weight_variant
+from ..base import Base, read_json, weight_variant
 from ..catalog import FamilyName
-from ..errors import ModelUnavailable, UsageError
+from ..errors import DoesNotFit, ModelUnavailable, UsageError
 from .sdxl import StableDiffusionXL
 from .stable_diffusion import StableDiffusion
 
 PIPELINES: dict[FamilyName, type[Any]] = {"sd": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
 FAMILIES: dict[FamilyName, type[StableDiffusion]] = {"sd": StableDiffusion, "sdxl": StableDiffusionXL}
+PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a GPU's or the machine's memory ran out."""
-    return isinstance(error, MemoryError) or (isinstance(error, Exception) and should_reduce_batch_size(error))
+def raise_if_out_of_memory(error: Exception, hint: str) -> None:
+    """Raise DoesNotFit where an error says that a GPU's or the machine's memory ran out."""
+    told = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    if isinstance(error, MemoryError) or should_reduce_batch_size(error) or any(words in str(error) for words in told):
+        raise DoesNotFit(f"memory ran out: {first_line(error)}", hint) from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what a library says, or the error's kind where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def find_device(name: str) -> torch.device:
@@ -55,30 +63,29 @@ def load_family(base: Base, *, dtype: torch.dtype, device: torch.device) -> Stab
     return FAMILIES[base.facts.family](pipe.to(device))
 
 
-def load_pipeline(base: Base, *, dtype: torch.dtype, without_unet: bool = False) -> Any:
-    """A base as a diffusers pipeline on the CPU, without safety checker and without bars. Raises ModelUnavailable."""
+def load_pipeline(base: Base, *, dtype: torch.dtype, only: Collection[str] = PARTS) -> Any:
+    """A base as a diffusers pipeline on the CPU, its networks but `only` these, without safety checker and without bars.
+
+    Raises ModelUnavailable.
+    """
     kind = PIPELINES[base.facts.family]
-    options: dict[str, Any] = {"local_files_only": True}
+    options: dict[str, Any] = {"local_files_only": True, "dtype": dtype}
+    options |= {name: None for name in PARTS if name not in only and name in kind.__init__.__annotations__}
     if base.facts.family == "sd":
         options |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    # the fp16-safe VAE takes the place of SDXL's own only where it would run in fp16: there the stock one overflows
-    if base.vae_path is not None and dtype == torch.float16:
-        options["vae"] = AutoencoderKL.from_pretrained(base.vae_path, local_files_only=True, dtype=dtype)
     try:
+        # the fp16-safe VAE takes the place of SDXL's own only where it would run in fp16: there the stock one overflows
+        if base.vae_path is not None and dtype == torch.float16 and "vae" in only:
+            options["vae"] = AutoencoderKL.from_pretrained(base.vae_path, local_files_only=True, dtype=dtype)
         if base.is_single_file:
-            pipe = kind.from_single_file(str(base.path), config=str(base.config_path), dtype=dtype, **options)
+            pipe = kind.from_single_file(str(base.path), config=str(base.config_path), **options)
         else:
-            # diffusers takes the variant where a part has it and the plain file elsewhere
-            variants = {weight_variant(part) for part in base.path.iterdir() if part.is_dir()}
-            variant = "fp16" if "fp16" in variants else None
-            if without_unet:
-                options["unet"] = None
-            pipe = kind.from_pretrained(base.path, use_safetensors=True, dtype=dtype, variant=variant, **options)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+            pipe = kind.from_pretrained(base.path, use_safetensors=True, **options, **_halves(base, options))
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise ModelUnavailable(
-            f"{base.name} can't be loaded from {base.path}: {str(error).splitlines()[0]}",
+            f"{base.name} can't be loaded from {base.path}: {first_line(error)}",
             f"fetch it again: dreambooth models pull {base.name}" if base.repository else "check its files",
         ) from error
     if base.is_single_file:
@@ -88,10 +95,25 @@ def load_pipeline(base: Base, *, dtype: torch.dtype, without_unet: bool = False)
     return pipe
 
 
+def _halves(base: Base, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes diffusers read parts that are there in fp16 alone: the variant, where that is all of them, or those parts."""
+    folders = [path for name in PARTS if name not in options and (path := base.path / name).is_dir()]
+    halves = [path for path in folders if weight_variant(path) == "fp16"]
+    if len(halves) == len(folders):
+        return {"variant": "fp16"} if halves else {}
+    more = {"variant": "fp16", "local_files_only": True, "dtype": options["dtype"]}
+    return {path.name: _class_of(base, path.name).from_pretrained(path, **more) for path in halves}
+
+
+def _class_of(base: Base, part: str) -> Any:
+    """The class of a part, as the pipeline's model_index.json names it."""
+    library, name = read_json(base.path / "model_index.json")[part]
+    return getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
+
+
 def parts_of(pipe: Any) -> dict[str, Any]:
     """The networks of a pipeline that are there: unet, vae, text_encoder, text_encoder_2."""
-    names = ("unet", "vae", "text_encoder", "text_encoder_2")
-    return {name: part for name in names if (part := getattr(pipe, name, None)) is not None}
+    return {name: part for name in PARTS if (part := getattr(pipe, name, None)) is not None}
 
 
 def text_encoders_of(pipe: Any) -> dict[str, Any]:
@@ -110,13 +132,9 @@ def let_go(pipe: Any, names: list[str]) -> None:
 
 def bring_back(pipe: Any, base: Base, *, dtype: torch.dtype, device: torch.device) -> list[str]:
     """Load the parts that were let go once more from the base. Returns their names, so that they can be let go again."""
-    gone = [
-        name
-        for name in ("vae", "text_encoder", "text_encoder_2")
-        if name in pipe.components and getattr(pipe, name) is None
-    ]
+    gone = [name for name in PARTS if name in pipe.components and getattr(pipe, name) is None]
     if gone:
-        fresh = load_pipeline(base, dtype=dtype, without_unet=True)
+        fresh = load_pipeline(base, dtype=dtype, only=gone)
         for name in gone:
             # not setattr: diffusers would keep the part out of what it saves
             pipe.register_modules(**{name: getattr(fresh, name).to(device).requires_grad_(False).eval()})
@@ -131,7 +149,7 @@ def load_lora(pipe: Any, path: Path) -> None:
             pipe.load_lora_weights(place, weight_name=name)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelUnavailable(
-            f"the LoRA {path} can't be put into this base: {str(error).splitlines()[0]}",
+            f"the LoRA {path} can't be put into this base: {first_line(error)}",
             "check that it was trained on this base",
         ) from error
 

@@ -54,7 +54,8 @@ class Update:
     def state(self) -> dict[str, Tensor]:
         """Everything but the weights that the next step depends on, as `<parameter>.<slot>` and `scaler.<slot>`."""
         flat = {
-            f"{self.names[parameter]}|{slot}": _as_tensor(value)
+            # bitsandbytes shares its maps of 8-bit values between weights, and safetensors refuses shared memory
+            f"{self.names[parameter]}|{slot}": _as_tensor(value).clone() if "qmap" in slot else _as_tensor(value)
             for parameter, slots in self.optimizer.state.items()
             for slot, value in slots.items()
         }

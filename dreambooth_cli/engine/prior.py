@@ -21,7 +21,7 @@ SAMPLER = "dpm++"
 ATTEMPTS = 5  # a seed that gives a black picture is replaced by another, this often
 
 
-def cache_key(*, base: str, prompt: str, drawing: Drawing, seed: int, precision: str) -> str:
+def cache_key(*, base: str, prompt: str, drawing: Drawing, seed: int, dtype: str) -> str:
     """The name of the folder that holds these class images: a hash of all that shapes them."""
     parts = {
         "base": base,
@@ -31,7 +31,7 @@ def cache_key(*, base: str, prompt: str, drawing: Drawing, seed: int, precision:
         "guidance_scale": drawing.guidance_scale,
         "size": [drawing.width, drawing.height],
         "seed": seed,
-        "dtype": precision,
+        "dtype": dtype,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 

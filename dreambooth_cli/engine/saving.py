@@ -1,6 +1,8 @@
 """The finished model: a diffusers folder (full) or a LoRA file, in the layout that other tools read too."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,26 @@ import diffusers
 import peft
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from ..base import Base
+from ..errors import DiskError
 from .checkpoint import sync_folder
 from .loading import PIPELINES, bring_back, parts_of, text_encoders_of
 from .lora import save_lora
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """What the disk refuses, in words. Raises DiskError."""
+    try:
+        yield
+        sync_folder(folder)
+    except (OSError, SafetensorError) as error:
+        raise DiskError(
+            f"the model can't be written to {folder}: {error}",
+            "make room on that disk, then run the same command again",
+        ) from error
 
 
 def save_full(pipe: Any, base: Base, folder: Path, *, dtype: torch.dtype) -> None:
@@ -22,13 +39,13 @@ def save_full(pipe: Any, base: Base, folder: Path, *, dtype: torch.dtype) -> Non
     bring_back(pipe, base, dtype=dtype, device=torch.device("cpu"))
     for part in parts_of(pipe).values():
         part.to(dtype)
-    pipe.save_pretrained(folder, safe_serialization=True)
-    for name, encoder in text_encoders_of(pipe).items():
-        _save_text_encoder(encoder, folder / name)
-        # vocab.json and merges.txt beside tokenizer.json: readers older than transformers 5 know only those
-        tokenizer = getattr(pipe, name.replace("text_encoder", "tokenizer"))
-        tokenizer.backend_tokenizer.model.save(str(folder / name.replace("text_encoder", "tokenizer")))
-    sync_folder(folder)
+    with _written(folder):
+        pipe.save_pretrained(folder, safe_serialization=True)
+        for name, encoder in text_encoders_of(pipe).items():
+            _save_text_encoder(encoder, folder / name)
+            # vocab.json and merges.txt beside tokenizer.json: readers older than transformers 5 know only those
+            tokenizer = name.replace("text_encoder", "tokenizer")
+            getattr(pipe, tokenizer).backend_tokenizer.model.save(str(folder / tokenizer))
 
 
 def _save_text_encoder(encoder: Any, folder: Path) -> None:
@@ -45,8 +62,8 @@ def _save_text_encoder(encoder: Any, folder: Path) -> None:
 def save_adapter(pipe: Any, base: Base, folder: Path, *, train_text_encoder: bool, dtype: torch.dtype) -> None:
     """Write the LoRA layers as `pytorch_lora_weights.safetensors`, which `load_lora_weights` takes."""
     modules = {"unet": pipe.unet, **(text_encoders_of(pipe) if train_text_encoder else {})}
-    save_lora(PIPELINES[base.facts.family], folder, modules, dtype)
-    sync_folder(folder)
+    with _written(folder):
+        save_lora(PIPELINES[base.facts.family], folder, modules, dtype)
 
 
 def library_versions() -> dict[str, str]:

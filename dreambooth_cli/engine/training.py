@@ -5,7 +5,7 @@ the caller; close the generator explicitly (`contextlib.closing`).
 """
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +73,7 @@ class Training:
         )
         self.rate = rates_of(settings.lr_schedule, warmup_steps=settings.warmup_steps, steps=settings.steps)
         self.ema = Average(self.trained, settings.ema_decay) if settings.ema else None
+        self.before = few_of(self.trained)
 
     def steps(self) -> Generator[Step, None, None]:
         """Train from the step reached to the last; a `Step` after each, when the state is whole.
@@ -157,6 +158,24 @@ class Training:
         with self.family.autocast(self.plan.precision), self.ema.in_place() if self.ema else nullcontext():
             return draw(self.family.pipe, [prompt], [seed], drawing)[0]
 
+    def is_finite(self) -> bool:
+        """Whether every trained weight is finite: a state that is not is no good checkpoint."""
+        return all(bool(parameter.isfinite().all()) for parameter in self.trained.values())
+
+    def check_finite(self) -> None:
+        """Raises TrainingFailed where a trained weight is not finite."""
+        if not self.is_finite():
+            raise TrainingFailed(f"the weights are not finite after step {self.step}")
+
+    def check_learned(self) -> None:
+        """At the end. Raises TrainingFailed where the weights are not finite or are still the base's own."""
+        self.check_finite()
+        if all(torch.equal(value, self.trained[name]) for name, value in self.before.items()):
+            raise TrainingFailed(
+                "no weight changed: the model is still the base model",
+                "use a higher --learning-rate, or --precision bf16",
+            )
+
     def take_average(self) -> None:
         """At the end: let the average, where one is kept, be the weights."""
         if self.ema:
@@ -176,6 +195,12 @@ class Training:
         if self.ema:
             self.ema.load(state.ema)
         self.step = state.step
+
+
+def few_of(trained: Mapping[str, Tensor], count: int = 64) -> dict[str, Tensor]:
+    """Copies of the smallest weights, by which it is told whether anything was learned: every optimizer step moves them all."""
+    smallest = sorted(trained, key=lambda name: trained[name].numel())[:count]
+    return {name: trained[name].detach().clone() for name in smallest}
 
 
 def make_trainable(

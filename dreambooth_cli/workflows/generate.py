@@ -1,14 +1,15 @@
 """`generate`: a fine-tuned model and a prompt -> pictures, each with what made it in its text chunks."""
 
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..base import Base, ask_for_base, read_facts
 from ..card import Card, read_card
 from ..engine.hub import obtain
-from ..engine.loading import DTYPES, find_device, load_family, load_lora
+from ..engine.loading import DTYPES, find_device, load_family, load_lora, raise_if_out_of_memory
 from ..engine.sampling import Drawing, draw, is_black, use_scheduler
 from ..errors import ModelUnavailable, UsageError
 from ..events import Events, GridSaved, ImageSaved, Noted, PhaseStarted, Warned, Yielding
@@ -17,8 +18,13 @@ from ..memory import inference_precision
 from ..photos.picture import make_grid, save_new, stem_of
 from ..prompts import PLACEHOLDER, fill, prompt_remarks
 from ..settings import GenerateSettings
+from .prepare import disk_errors
 
 GUIDANCE = {"sd": 7.5, "sdxl": 5.0}  # what diffusers' own pipelines take where nothing is said
+BLACK_WORDS = (
+    "is black: the model gave numbers that are not finite or far too dark; "
+    "try --scheduler ddim or another seed, and look whether its training went wrong"
+)
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
@@ -30,12 +36,19 @@ class Source:
     base: str | None = None
 
 
+class Picture(NamedTuple):
+    """A drawn picture and its seed."""
+
+    image: Any
+    seed: int
+
+
 def generate(
     source: Source, prompt: str, settings: GenerateSettings, *, identifier: str | None, output_dir: Path, grid: bool
 ) -> Events:
     """Draw pictures of a prompt. Raises UsageError, ModelUnavailable, ProjectError."""
     folder = model_folder(source.path)
-    card = read_card(folder) if folder.is_dir() else None
+    card = card_of(folder)
     text = yield from fill_prompt(prompt, card, identifier)
     seed = settings.seed
     if seed == "auto":
@@ -44,31 +57,44 @@ def generate(
     base = yield from find_model(folder, card, source.base)
     yield PhaseStarted(name="loading the model")
     pipe = load_pipeline(base, None if folder == base.path else folder, settings.scheduler)
-    size = card.resolution if card else base.facts.resolution
-    drawing = Drawing(
+    drawing = choose_drawing(settings, base, card.resolution if card else base.facts.resolution)
+    record = describe(source.path, text, settings, drawing, pipe)
+    pictures: list[Picture] = []
+    with disk_errors(output_dir):
+        yield PhaseStarted(name="drawing", total=settings.num_images, unit="images")
+        for picture in draw_all(pipe, text, seed, settings, drawing):
+            stem, chunks = stem_of(text, picture.seed), record | {"seed": str(picture.seed)}
+            path = save_new(picture.image, output_dir, stem, chunks)
+            pictures.append(picture)
+            yield ImageSaved(path=path, seed=picture.seed, prompt=text)
+            if is_black(picture.image):
+                yield Warned(message=f"{path.name} {BLACK_WORDS}")
+        if grid:
+            sheet = make_grid([picture.image for picture in pictures])
+            chunks = record | {"seed": str(seed)}
+            yield GridSaved(path=save_new(sheet, output_dir, f"grid-{stem_of(text, seed)}", chunks))
+
+
+def choose_drawing(settings: GenerateSettings, base: Base, side: int) -> Drawing:
+    """How the pictures are drawn, every `auto` resolved; `side` is the size the model was trained at."""
+    return Drawing(
         steps=settings.steps,
         guidance_scale=GUIDANCE[base.facts.family] if settings.guidance_scale == "auto" else settings.guidance_scale,
-        width=size if settings.width == "auto" else settings.width,
-        height=size if settings.height == "auto" else settings.height,
+        width=side if settings.width == "auto" else settings.width,
+        height=side if settings.height == "auto" else settings.height,
     )
-    yield PhaseStarted(name="drawing", total=settings.num_images, unit="images")
-    record = describe(source.path, text, settings, drawing, pipe)
-    pictures = []
-    for seeds in batches_of(list(range(seed, seed + settings.num_images)), settings.batch_size):
-        drawn = draw(pipe, [text] * len(seeds), seeds, drawing, negative_prompt=settings.negative_prompt)
-        for number, picture in zip(seeds, drawn, strict=True):
-            path = save_new(picture, output_dir, stem_of(text, number), record | {"seed": str(number)})
-            pictures.append(picture)
-            yield ImageSaved(path=path, seed=number, prompt=text)
-            if is_black(picture):
-                yield Warned(
-                    message=f"{path.name} is black: the model gave numbers that are not finite or far too dark; "
-                    "try --scheduler ddim or another seed, and look whether its training went wrong"
-                )
-    if grid:
-        yield GridSaved(
-            path=save_new(make_grid(pictures), output_dir, f"grid-{stem_of(text, seed)}", record | {"seed": str(seed)})
-        )
+
+
+def draw_all(pipe: Any, text: str, first: int, settings: GenerateSettings, drawing: Drawing) -> Iterator[Picture]:
+    """The pictures in batches, image i from seed `first` + i. Raises DoesNotFit where memory runs out."""
+    for start in range(0, settings.num_images, settings.batch_size):
+        seeds = [first + number for number in range(start, min(start + settings.batch_size, settings.num_images))]
+        try:
+            drawn = draw(pipe, [text] * len(seeds), seeds, drawing, negative_prompt=settings.negative_prompt)
+        except (RuntimeError, MemoryError) as error:
+            raise_if_out_of_memory(error, "try --batch-size 1, or a smaller --width and --height")
+            raise
+        yield from (Picture(image, seed) for image, seed in zip(drawn, seeds, strict=True))
 
 
 def model_folder(path: Path) -> Path:
@@ -82,6 +108,13 @@ def model_folder(path: Path) -> Path:
             f"there is no model at {path}", "name a model's folder: --model-path ./output, or a project"
         )
     return path
+
+
+def card_of(model: Path) -> Card | None:
+    """The card of a model's folder, or the one beside a LoRA file that is still called as we called it."""
+    if model.is_dir():
+        return read_card(model)
+    return read_card(model.parent) if model.name == LORA_FILE else None
 
 
 def fill_prompt(prompt: str, card: Card | None, identifier: str | None) -> Yielding[str]:
@@ -134,11 +167,6 @@ def load_pipeline(base: Base, lora: Path | None, scheduler: str) -> Any:
         load_lora(family.pipe, lora)
     use_scheduler(family.pipe, scheduler)
     return family.pipe
-
-
-def batches_of(seeds: list[int], size: int) -> list[list[int]]:
-    """Seeds in batches of `size`."""
-    return [seeds[start : start + size] for start in range(0, len(seeds), size)]
 
 
 def describe(model: Path, prompt: str, settings: GenerateSettings, drawing: Drawing, pipe: Any) -> dict[str, str]:

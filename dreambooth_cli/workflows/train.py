@@ -1,36 +1,35 @@
 """`train`: photos -> a fine-tuned model. Class images, encode once, fine-tune; the same command again goes on."""
 
 import json
-import os
-import shutil
 from contextlib import closing
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from .. import __version__
 from ..base import Base, BaseRequest, ask_for_base
-from ..card import Card, read_card, write_card
 from ..config import Resolved
-from ..engine.checkpoint import checkpoints, latest_checkpoint, load_checkpoint, save_checkpoint, sha256_of
+from ..engine.checkpoint import checkpoints, latest_checkpoint, load_checkpoint, save_checkpoint
 from ..engine.examples import Examples, encode_pictures, stack
 from ..engine.hub import obtain
-from ..engine.loading import DTYPES, bring_back, find_device, is_out_of_memory, let_go, load_family, text_encoders_of
+from ..engine.loading import (
+    DTYPES,
+    bring_back,
+    find_device,
+    let_go,
+    load_family,
+    raise_if_out_of_memory,
+    text_encoders_of,
+)
 from ..engine.prior import cache_key, class_image_paths, make_batch, missing_batches
 from ..engine.sampling import Drawing
-from ..engine.saving import library_versions, save_adapter, save_full
 from ..engine.stable_diffusion import StableDiffusion
 from ..engine.training import Training, peak_memory_gb
-from ..errors import DiskError, DoesNotFit, Interrupted, TrainingFailed, UsageError
+from ..errors import Interrupted, TrainingFailed, UsageError
 from ..events import (
     CheckpointSaved,
     ClassImageMade,
     Events,
-    ModelSaved,
     Noted,
     PhaseStarted,
     PictureEncoded,
-    PlanMade,
     RunOpened,
     SampleSaved,
     StepDone,
@@ -38,34 +37,15 @@ from ..events import (
     Yielding,
     as_json,
 )
-from ..gpu import find_gpu
-from ..identifier import choose_identifier, identifier_remarks
-from ..memory import Plan, check_fits
+from ..memory import Plan
 from ..photos.picture import save_new
-from ..project import Project, Run, cache_folder, hold, run_digest
-from ..prompts import instance_prompt, plain_class_prompt
-from ..settings import PrepSettings, SubjectSettings, TrainSettings, shaping
-from ..survey import slow_step_note
-from .plan import choose_resolution, known_facts, plan_with
-from .prepare import prepare, prepare_class_photos, prepared_photos
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the user asked of a run: three stages' settings."""
-
-    subject: SubjectSettings
-    prep: PrepSettings
-    train: TrainSettings
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """The identifier and the two prompts that the run trains on."""
-
-    identifier: str
-    instance: str
-    class_: str
+from ..project import Project, Run, cache_folder, hold, is_held
+from ..prompts import fill
+from ..settings import PrepSettings, SubjectSettings, TrainSettings
+from .deliver import check_output, check_place, deliver, save_model
+from .freeze import Asked, Prompts, digest_of, freeze_plan
+from .plan import choose_resolution, known_facts
+from .prepare import disk_errors, prepare, prepare_class_photos, prepared_photos
 
 
 def train(
@@ -82,40 +62,45 @@ def train(
 
     Raises DreamboothError of every kind; after an error inside a step the last checkpoint counts.
     """
-    asked = Asked(subject.values, prep.values, settings.values)
+    asked = Asked(subject, prep, settings)
     if asked.subject.class_prompt is None:
         raise UsageError("what is the subject? the class prompt is missing", 'say it: --class-prompt "a dog"')
+    check_class_folder(asked.train)
+    output_dir = check_place(output_dir)
     request = ask_for_base(asked.subject.model)
     with project.lock():
         base, own_class_images = yield from gather(project, asked, request)
         digest = digest_of(project, asked, base, own_class_images)
         run = None if restart else project.find_run(digest)
-        check_output(output_dir, digest)
+        check_output(output_dir, run)
         if run is not None and run.is_finished:
             yield Noted(message=f"run {run.number} of {project.name} is finished already; --restart begins another")
-            yield from deliver(run, output_dir, asked.train.steps)
+            yield from deliver(run, output_dir, asked.train)
             return
-        run = run or project.new_run()
-        plan, prompts = yield from freeze_plan(run, asked, base, request, digest, replan=replan)
+        run, plan, prompts = yield from freeze_plan(project, run, asked, base, request, digest, replan=replan)
         yield from logged(fine_tune(run, asked, base, plan, prompts, project, own_class_images), run)
-        yield from deliver(run, output_dir, asked.train.steps)
+        yield from deliver(run, output_dir, asked.train)
+
+
+def check_class_folder(settings: TrainSettings) -> None:
+    """Refuse a folder of class images that is not there before any work. Raises UsageError."""
+    folder = settings.class_data_dir
+    if folder is not None and settings.with_prior and not folder.expanduser().is_dir():
+        raise UsageError(f"--class-data-dir: there is no folder {folder}", "name a folder with pictures of the class")
 
 
 def logged(events: Events, run: Run) -> Events:
     """The same events, each also a line of the run's events.jsonl. Raises DoesNotFit where memory runs out on the way."""
-    with run.events.open("a", encoding="utf-8") as log, closing(events):
+    hint = "close what else uses it, or try --gradient-checkpointing, --method lora or a smaller --resolution"
+    with disk_errors(run.path), run.events.open("a", encoding="utf-8") as log, closing(events):
         try:
             for event in events:
                 log.write(json.dumps(as_json(event), ensure_ascii=False) + "\n")
                 log.flush()
                 yield event
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise DoesNotFit(
-                f"memory ran out: {str(error).splitlines()[0]}",
-                f"close what else uses it, or try --gradient-checkpointing, --method lora or a smaller --resolution; {saved_words(run)}",
-            ) from error
+            raise_if_out_of_memory(error, f"{hint}; {saved_words(run)}")
+            raise
 
 
 def gather(project: Project, asked: Asked, request: BaseRequest) -> Yielding[tuple[Base, list[Path]]]:
@@ -123,9 +108,8 @@ def gather(project: Project, asked: Asked, request: BaseRequest) -> Yielding[tup
     bad ones are told before a download."""
     facts = known_facts(request)
     if facts is not None:
-        yield from prepare(
-            project, asked.prep, resolution=choose_resolution(asked.prep, facts), source=asked.subject.photos
-        )
+        resolution = choose_resolution(asked.prep, facts)
+        yield from prepare(project, asked.prep, resolution=resolution, source=asked.subject.photos)
     base = yield from obtain(request)
     resolution = choose_resolution(asked.prep, base.facts)
     if facts is None or choose_resolution(asked.prep, facts) != resolution:
@@ -134,89 +118,6 @@ def gather(project: Project, asked: Asked, request: BaseRequest) -> Yielding[tup
     if asked.train.class_data_dir is not None and asked.train.with_prior:
         own = yield from prepare_class_photos(asked.train.class_data_dir, asked.prep, resolution=resolution)
     return base, own
-
-
-def digest_of(project: Project, asked: Asked, base: Base, own_class_images: list[Path]) -> str:
-    """The name of the run that these settings, photos and base mean."""
-    return run_digest(
-        asked={**shaping(asked.subject), **shaping(asked.train)},
-        photos={path.name: digest for path, digest in prepared_photos(project)},
-        class_photos={path.name: sha256_of(path) for path in own_class_images},
-        base=base.identity,
-    )
-
-
-def freeze_plan(
-    run: Run, asked: Asked, base: Base, request: BaseRequest, digest: str, *, replan: bool
-) -> Yielding[tuple[Plan, Prompts]]:
-    """The run's plan: made at its first start and kept in plan.json, or the kept one. Raises DoesNotFit."""
-    record = run.record()
-    gpu = find_gpu()
-    if not record or replan:
-        plan = plan_with(base.facts, request, asked.prep, asked.train, gpu=gpu)
-        check_fits(plan, asked.train)
-        prompts = yield from choose_prompts(asked, base)
-        record = record_of(asked, base, digest, plan, prompts, record)
-        run.write_record(record)
-    plan = Plan.from_json(record["plan"])
-    if gpu is not None and plan.device != "cpu" and plan.needed > gpu.free:
-        check_fits(Plan.from_json(record["plan"] | {"free": gpu.free, "fits": False}), asked.train)
-    yield PlanMade(plan=record["plan"])
-    if plan.device == "cpu":
-        rows = asked.train.batch_size * asked.train.gradient_accumulation * (2 if asked.train.with_prior else 1)
-        if note := slow_step_note(base.facts, plan.resolution, rows):
-            yield Warned(message=note)
-    return plan, Prompts(**record["prompts"])
-
-
-def record_of(
-    asked: Asked, base: Base, digest: str, plan: Plan, prompts: Prompts, before: dict[str, Any]
-) -> dict[str, Any]:
-    """What plan.json holds: what was asked, what was planned, and what changed on the way with its step."""
-    changes = list(before.get("changes", []))
-    if before:
-        changes.append({"what": "replanned", "from": before["plan"]})
-    return {
-        "digest": digest,
-        "asked": {
-            name: {key: _plain(value) for key, value in asdict(getattr(asked, name)).items()}
-            for name in ("subject", "prep", "train")
-        },
-        "base": base_record(base),
-        "prompts": asdict(prompts),
-        "plan": plan.to_json(),
-        "changes": changes,
-    }
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
-
-
-def base_record(base: Base) -> dict[str, Any]:
-    """Which base a model was made from: enough to find it again."""
-    local = base.repository is None
-    return {
-        "name": base.name,
-        "repository": base.repository,
-        "path": str(base.path) if local else None,
-        "identity": base.identity,
-    }
-
-
-def choose_prompts(asked: Asked, base: Base) -> Yielding[Prompts]:
-    """The identifier, chosen or checked against the base's own vocabulary, and the prompts made with it."""
-    folder = base.config_path if base.is_single_file else base.path
-    identifier = asked.subject.identifier
-    if identifier == "auto":
-        identifier, note = choose_identifier(folder)
-        if note:
-            yield Noted(message=note)
-    else:
-        for remark in identifier_remarks(identifier, folder):
-            yield Warned(message=remark)
-    wanted = asked.subject.class_prompt or ""
-    return Prompts(identifier, instance_prompt(wanted, identifier), plain_class_prompt(wanted))
 
 
 def fine_tune(
@@ -248,15 +149,20 @@ def fine_tune(
     )
     yield from train_steps(training, run, base, prompts)
     yield PhaseStarted(name="saving the model")
-    save_model(training, run, asked, base, plan, prompts)
+    training.check_learned()
+    save_model(training, run, asked, base, prompts)
 
 
 def load_base(base: Base, plan: Plan) -> StableDiffusion:
     """The base ready to draw and encode: float32 where its own weights will be trained, else in the plan's precision."""
-    dtype = DTYPES["fp32"] if plan.method == "full" else DTYPES[plan.precision]
-    family = load_family(base, dtype=dtype, device=find_device(plan.device))
+    family = load_family(base, dtype=DTYPES[weights_of(plan)], device=find_device(plan.device))
     family.pipe.vae.to(DTYPES["fp32"])  # encodes once, so its half-precision faults are not worth their speed
     return family
+
+
+def weights_of(plan: Plan) -> str:
+    """The number format of the loaded weights: float32 where they are trained themselves."""
+    return "fp32" if plan.method == "full" else plan.precision
 
 
 def gather_class_images(
@@ -271,9 +177,15 @@ def gather_class_images(
         height=plan.resolution,
     )
     key = cache_key(
-        base=base.identity, prompt=prompts.class_, drawing=drawing, seed=settings.seed, precision=plan.precision
+        base=base.identity,
+        prompt=prompts.class_,
+        drawing=drawing,
+        seed=settings.seed,
+        dtype=f"{weights_of(plan)} weights, {plan.precision}",
     )
     folder = cache_folder() / "class-images" / key
+    if is_held(folder):
+        yield PhaseStarted(name="waiting for another run that makes these class images")
     with hold(folder):
         missing = missing_batches(folder, wanted, plan.class_image_batch)
         if missing:
@@ -336,6 +248,7 @@ def train_steps(training: Training, run: Run, base: Base, prompts: Prompts) -> E
                 if is_due(step.number, settings.sample_every):
                     yield from draw_samples(training, run, base, prompts)
                 if is_due(step.number, settings.checkpoint_every) or step.number == settings.steps:
+                    training.check_finite()
                     path = save_checkpoint(run.checkpoints, training.state(), keep=settings.keep_checkpoints)
                     saved = step.number
                     yield CheckpointSaved(step=step.number, path=path)
@@ -345,7 +258,7 @@ def train_steps(training: Training, run: Run, base: Base, prompts: Prompts) -> E
         ) from error
     except (GeneratorExit, Interrupted):
         # between steps, where the state is whole: nothing done is lost
-        if training.step > saved:
+        if training.step > saved and training.is_finite():
             save_checkpoint(run.checkpoints, training.state(), keep=settings.keep_checkpoints)
         raise
 
@@ -368,7 +281,7 @@ def draw_samples(training: Training, run: Run, base: Base, prompts: Prompts) -> 
     settings, pipe = training.settings, training.family.pipe
     wanted = [prompts.instance, prompts.class_]
     if settings.sample_prompt:
-        wanted.append(settings.sample_prompt.replace("[identifier]", prompts.identifier))
+        wanted.append(fill(settings.sample_prompt, prompts.identifier))
     size = training.plan.resolution
     drawing = Drawing(steps=settings.sample_steps, guidance_scale=7.5, width=size, height=size)
     brought = bring_back(pipe, base, dtype=DTYPES["fp32"], device=training.device)
@@ -380,81 +293,3 @@ def draw_samples(training: Training, run: Run, base: Base, prompts: Prompts) -> 
             yield SampleSaved(step=training.step, path=path, prompt=prompt)
     finally:
         let_go(pipe, brought)
-
-
-def save_model(training: Training, run: Run, asked: Asked, base: Base, plan: Plan, prompts: Prompts) -> None:
-    """Write the finished model and its card beside, then rename it to `runs/N/model`. Raises DiskError."""
-    part = run.path / ".model.part"
-    shutil.rmtree(part, ignore_errors=True)
-    dtype = DTYPES[asked.train.save_dtype]
-    training.take_average()
-    try:
-        part.mkdir()
-        if plan.method == "full":
-            save_full(training.family.pipe, base, part, dtype=dtype)
-        else:
-            save_adapter(training.family.pipe, base, part, train_text_encoder=plan.train_text_encoder, dtype=dtype)
-        record = run.record()
-        card = Card(
-            identifier=prompts.identifier,
-            class_prompt=prompts.class_,
-            instance_prompt=prompts.instance,
-            method=plan.method,
-            resolution=plan.resolution,
-            steps=asked.train.steps,
-            base=record["base"],
-            run=record["digest"],
-            settings=record["asked"],
-            plan=record["plan"],
-            versions={"dreambooth": __version__, **library_versions()},
-        )
-        write_card(card, part)
-        part.rename(run.model)
-    except OSError as error:
-        raise DiskError(
-            f"the model can't be written to {run.model}: {error}",
-            f"make room on that disk, then run the same command again; {saved_words(run)}",
-        ) from error
-
-
-def check_output(output_dir: Path | None, digest: str) -> None:
-    """Refuse an output folder that holds anything but this run's model. Raises UsageError."""
-    if output_dir is None or not output_dir.exists():
-        return
-    if output_dir.is_dir() and not any(output_dir.iterdir()):
-        return
-    card = read_card(output_dir) if output_dir.is_dir() else None
-    if card is None or card.run != digest:
-        raise UsageError(
-            f"{output_dir} exists and is not this run's model", "name another folder: --output-dir ./my-model"
-        )
-
-
-def deliver(run: Run, output_dir: Path | None, steps: int) -> Events:
-    """Put the finished model at the output folder: hard links, or copies across file systems; beside first, then renamed."""
-    if output_dir is None:
-        yield ModelSaved(path=run.model, step=steps)
-        return
-    if read_card_digest(output_dir) != read_card_digest(run.model):
-        part = output_dir.with_name(f".{output_dir.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(run.model, part, copy_function=link_or_copy)
-        if output_dir.is_dir():
-            output_dir.rmdir()  # it is empty: `check_output` saw to that
-        part.rename(output_dir)
-    yield ModelSaved(path=output_dir, step=steps)
-
-
-def read_card_digest(folder: Path) -> str | None:
-    """The digest in a model folder's card, or None."""
-    card = read_card(folder)
-    return card.run if card else None
-
-
-def link_or_copy(source: str, target: str) -> None:
-    """A hard link, or a copy where the file system can't."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

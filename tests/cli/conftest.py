@@ -55,8 +55,9 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(CHECKOUT)}
 
 
-def in_process(*words: str | Path, **options: Any) -> Done:
+def in_process(*words: str | Path, **variables: str) -> Done:
     """Run a command line as a process of its own."""
     command = [sys.executable, "-m", "dreambooth_cli", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=240, check=False, **options)
+    env = {**environment(), **variables}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=240, check=False)
     return Done(done.returncode, done.stdout, done.stderr)

@@ -153,7 +153,11 @@ def test_a_reader_that_has_gone_already() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
-        [sys.executable, "-m", "dreambooth_cli", "models"], stdout=writing, stderr=subprocess.PIPE, env=environment(), check=False
+        [sys.executable, "-m", "dreambooth_cli", "models"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        check=False,
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")

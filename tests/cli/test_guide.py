@@ -18,8 +18,16 @@ from tests import small_models
 from tests.conftest import draw_photo
 
 TRAIN = [
-    "train", "--model_name", "runwayml/stable-diffusion-v1-5", "--instance_data_dir", "./instance_images",
-    "--class_prompt", "a dog", "--steps", "1000", "--train_text_encoder",
+    "train",
+    "--model_name",
+    "runwayml/stable-diffusion-v1-5",
+    "--instance_data_dir",
+    "./instance_images",
+    "--class_prompt",
+    "a dog",
+    "--steps",
+    "1000",
+    "--train_text_encoder",
 ]
 GENERATE = ["generate", "--model_path", "./output", "--prompt", "a [identifier] dog on the moon", "--num_images", "4"]
 
@@ -28,7 +36,12 @@ def dreambooth(*words, folder, status=0):
     """Run the command in a folder; its standard output and error."""
     environment = {**os.environ, "PYTHONWARNINGS": "default"}
     done = subprocess.run(
-        [sys.executable, "-m", "dreambooth_cli", *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "dreambooth_cli", *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == status, done.stderr
     return done.stdout, done.stderr

@@ -14,6 +14,8 @@ from dreambooth_cli.errors import DreamboothError, ProjectError, UsageError
 from dreambooth_cli.project import projects_folder
 from dreambooth_cli.settings import GenerateSettings, PrepSettings, Settings, SubjectSettings, TrainSettings
 
+from .conftest import in_process
+
 STAGES = (SubjectSettings, PrepSettings, TrainSettings)
 
 
@@ -130,3 +132,18 @@ def test_completing_a_projects_name() -> None:
     make_project("mug")
     assert complete_project("") == ["dog", "mug"]
     assert complete_project("d") == ["dog"]
+
+
+def test_the_shell_completes_commands_and_projects() -> None:
+    make_project("dog")
+    make_project("mug")
+
+    def completed(words: str) -> list[str]:
+        count = len(words.split(" "))
+        asked = {"_DREAMBOOTH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(count - 1)}
+        return in_process(**asked).out.splitlines()
+
+    assert completed("dreambooth tr") == ["train"]
+    assert completed("dreambooth train ") == ["dog", "mug"]
+    assert completed("dreambooth projects path m") == ["mug"]
+    assert "--class-images" in completed("dreambooth train dog --class-i")

@@ -28,17 +28,24 @@ def step(number: int, *, loss: float = 0.5, seconds: float = 2.0, memory_gb: flo
         (happened.Warned(message="a [red] flag"), "warning: a [red] flag"),
         (happened.Noted(message="so be it"), "so be it"),
         (happened.PhotoLooked(path="a.jpg", status="kept"), None),
-        (happened.PhotoLooked(path="a.jpg", status="refused", reasons=("cut off", "small")), "a.jpg: refused; cut off; small"),
+        (
+            happened.PhotoLooked(path="a.jpg", status="refused", reasons=("cut off", "small")),
+            "a.jpg: refused; cut off; small",
+        ),
         (
             happened.PhotosPrepared(count=5, resolution=512, path=Path("/p"), contact_sheet=SHEET, report=Path("/p/r")),
             "5 photos ready at 512 px; look them over: /p/contact-sheet.jpg",
         ),
         (
-            happened.RunOpened(number=1, path=Path("/r"), step=0, steps=9, instance_prompt="a sks dog", class_prompt="a dog"),
+            happened.RunOpened(
+                number=1, path=Path("/r"), step=0, steps=9, instance_prompt="a sks dog", class_prompt="a dog"
+            ),
             'run 1: 9 steps, "a sks dog" for the photos, "a dog" for the class',
         ),
         (
-            happened.RunOpened(number=2, path=Path("/r"), step=3, steps=9, instance_prompt="a sks dog", class_prompt="a dog"),
+            happened.RunOpened(
+                number=2, path=Path("/r"), step=3, steps=9, instance_prompt="a sks dog", class_prompt="a dog"
+            ),
             'run 2: goes on from step 3 of 9, "a sks dog" for the photos, "a dog" for the class',
         ),
         (happened.ProjectSaved(name="dog", path=Path("/d"), created=True), "project dog made: /d"),
@@ -62,8 +69,18 @@ def test_each_event_in_words(event: Event, line: str | None) -> None:
 
 
 def test_durations_rates_and_bytes() -> None:
-    assert [views.format_duration(seconds) for seconds in (0, 45, 100, 3540, 11100)] == ["0 s", "45 s", "2 min", "59 min", "3 h 05 min"]
-    assert [views.format_rate(seconds) for seconds in (1.25, 0.25, 0.0)] == ["1.25 s a step", "4.0 steps a second", "0.00 s a step"]
+    assert [views.format_duration(seconds) for seconds in (0, 45, 100, 3540, 11100)] == [
+        "0 s",
+        "45 s",
+        "2 min",
+        "59 min",
+        "3 h 05 min",
+    ]
+    assert [views.format_rate(seconds) for seconds in (1.25, 0.25, 0.0)] == [
+        "1.25 s/step",
+        "4.0 steps/s",
+        "0.00 s/step",
+    ]
     assert [views.format_bytes(count) for count in (4_300_000_000, 12_000_000, 0)] == ["4.3 GB", "12 MB", "0 MB"]
     assert views.format_pairs([("a", "x"), ("long", "y")]) == "a     x\nlong  y"
 
@@ -83,9 +100,9 @@ def test_time_is_claimed_once_it_was_measured() -> None:
     meter.begin(PhaseStarted(name="training", total=100, done=40, unit="steps"))
     assert meter.words() == "40 of 100 steps"
     assert meter.advance(step(41, loss=1.0, memory_gb=9.84))
-    assert meter.words() == "41 of 100 steps, loss 1.0000, 2.00 s a step, 2 min left, 9.8 GB"
+    assert meter.words() == "41 of 100 steps, loss 1.0000, 2.00 s/step, 2 min left, 9.8 GB"
     meter.advance(step(42, loss=0.0, seconds=1.0))
-    assert meter.words() == "42 of 100 steps, loss 0.5000, 1.50 s a step, 87 s left"
+    assert meter.words() == "42 of 100 steps, loss 0.5000, 1.50 s/step, 87 s left"
 
 
 def test_the_meter_of_other_phases() -> None:
@@ -94,9 +111,11 @@ def test_the_meter_of_other_phases() -> None:
     meter.begin(PhaseStarted(name="class images", total=200, done=100, unit="images"))
     clock.now = 30.0
     meter.advance(happened.ClassImageMade(number=110, total=200, path=Path("x")))
-    assert meter.words() == "110 of 200 images, 4 min left".replace("4 min", "270 s") or meter.seconds_left() == 270.0
+    assert meter.seconds_left() == 270.0
+    assert meter.words() == "110 of 200 images, 4 min left"
+    meter.begin(PhaseStarted(name="download sd15", total=4 * 10**9, unit="B"))
     meter.advance(happened.BytesFetched(file="a", done=10**9, total=4 * 10**9))
-    assert (meter.name, meter.count()) == ("downloading", "1.0 GB of 4.0 GB")
+    assert meter.line() == "download sd15: 1.0 GB of 4.0 GB, 0 s left"
     assert not meter.advance(happened.Noted(message="x"))
 
 
@@ -113,8 +132,8 @@ def test_plain_lines_are_about_ten(capsys: pytest.CaptureFixture[str]) -> None:
     lines = streams.err.splitlines()
     assert len(lines) == 11
     assert lines[0] == "training: 0 of 100 steps"
-    assert lines[1] == "training: 10 of 100 steps, loss 0.5000, 2.00 s a step, 3 min left"
-    assert lines[-1] == "training: 100 of 100 steps, loss 0.5000, 2.00 s a step"
+    assert lines[1] == "training: 10 of 100 steps, loss 0.5000, 2.00 s/step, 3 min left"
+    assert lines[-1] == "training: 100 of 100 steps, loss 0.5000, 2.00 s/step"
 
 
 def test_a_quick_phase_is_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,26 +152,25 @@ def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(streams.out) == {"event": "image", "path": "/é.png", "seed": 1, "prompt": "a [identifier]"}
 
 
-def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     drawn = io.StringIO()
-    terminal = Console(file=drawn, force_terminal=True, width=100, markup=False, highlight=False, no_color=True)
+    terminal = Console(file=drawn, force_terminal=True, width=80, markup=False, highlight=False, no_color=True)
     monkeypatch.setattr(views, "messages", lambda: terminal)
     with LiveBars((happened.ImageSaved,)) as view:
         view.show(PhaseStarted(name="loading [red]"))
         view.show(PhaseStarted(name="training [x]", total=100, unit="steps"))
         for number in range(1, 101):
-            view.show(step(number))
+            view.show(step(number, memory_gb=10.5))
         view.show(happened.Warned(message="look at [identifier]"))
-        view.show(happened.BytesFetched(file="a", done=5, total=10))
         view.show(PhaseStarted(name="drawing", total=1, unit="images"))
         view.show(happened.ImageSaved(path=Path("/i.png"), seed=1, prompt="x"))
-        assert capsys.readouterr().out == "", "results wait until the bars stand still"
+        assert capsys.readouterr().out == "", "results wait until the bar is gone"
     assert capsys.readouterr().out == "/i.png\n"
     shown = drawn.getvalue()
     assert "warning: look at [identifier]" in shown
     assert "training [x]" in shown
-    assert "100 of 100 steps, loss 0.5000" in shown
-    assert "downloading" in shown
+    assert "training [x]: 100 of 100 steps, loss 0.5000, 2.00 s/step, 10.5 GB\n" in shown
+    assert "…" not in shown
     assert "1 of 1 images" in shown
     assert shown.count("\n") < 200, "it is not drawn anew for every step"
 
@@ -185,8 +203,9 @@ def test_a_signal_closes_the_work_at_the_next_event(
                 saved.append(count)
                 raise
 
-    with pytest.raises(kind):
-        follow(work(), JsonLines())
+    with pytest.raises(kind) as caught:
+        follow(work(), JsonLines(), kept="three are whole")
+    assert caught.value.message.endswith("; three are whole")
     assert saved == [3]
     assert len(capsys.readouterr().out.splitlines()) == 4
 

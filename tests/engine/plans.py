@@ -13,13 +13,30 @@ def base_of(folder):
 def plan_for(folder=None, **changes):
     """A plan for a tiny base on the CPU with some of it changed."""
     values = {
-        "method": "full", "train_text_encoder": False, "precision": "fp32", "optimizer": "adamw", "gradient_checkpointing": False,
-        "resolution": 64, "batch_size": 1, "learning_rate": 1e-4, "text_encoder_learning_rate": 1e-4, "alpha": 4.0,
-        "class_image_batch": 2, "device": "cpu", "means": (), "ledger": {}, "needed": 0, "free": None, "fits": True, "why": "",
+        "method": "full",
+        "train_text_encoder": False,
+        "precision": "fp32",
+        "optimizer": "adamw",
+        "gradient_checkpointing": False,
+        "resolution": 64,
+        "batch_size": 1,
+        "learning_rate": 1e-4,
+        "text_encoder_learning_rate": 1e-4,
+        "alpha": 4.0,
+        "class_image_batch": 2,
+        "device": "cpu",
+        "means": (),
+        "ledger": {},
+        "needed": 0,
+        "free": None,
+        "fits": True,
+        "why": "",
     }
     return Plan(**(values | changes))
 
 
 def real_plan(folder, settings=None, resolution=64):
     """The plan that the tool itself would make without a GPU."""
-    return make_plan(read_facts(folder), settings or TrainSettings(), resolution=resolution, gpu=None, has_8bit=False, name="tiny")
+    return make_plan(
+        read_facts(folder), settings or TrainSettings(), resolution=resolution, gpu=None, has_8bit=False, name="tiny"
+    )

@@ -5,14 +5,23 @@ import json
 import pytest
 import torch
 
-from dreambooth_cli.engine.checkpoint import State, checkpoints, is_whole, latest_checkpoint, load_checkpoint, save_checkpoint
+from dreambooth_cli.engine.checkpoint import (
+    State,
+    checkpoints,
+    is_whole,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from dreambooth_cli.errors import DiskError
 
 
 def state(step):
     generator = torch.Generator().manual_seed(step)
     weights = {"unet.a": torch.randn(3, 4, generator=generator), "unet.b": torch.zeros(2, dtype=torch.bfloat16)}
-    return State(step, weights, {"unet.a|exp_avg": torch.randn(3, 4, generator=generator), "unet.a|step": torch.tensor(3)}, {})
+    return State(
+        step, weights, {"unet.a|exp_avg": torch.randn(3, 4, generator=generator), "unet.a|step": torch.tensor(3)}, {}
+    )
 
 
 def test_round_trip(tmp_path):
@@ -21,7 +30,9 @@ def test_round_trip(tmp_path):
     assert found.step == 7
     for before, after in ((saved.weights, found.weights), (saved.optimizer, found.optimizer), (saved.ema, found.ema)):
         assert before.keys() == after.keys()
-        assert all(torch.equal(before[name], after[name]) and before[name].dtype == after[name].dtype for name in before)
+        assert all(
+            torch.equal(before[name], after[name]) and before[name].dtype == after[name].dtype for name in before
+        )
 
 
 def test_the_newest_are_kept_and_nothing_else_lies_about(tmp_path):

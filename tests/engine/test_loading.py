@@ -10,7 +10,15 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from dreambooth_cli.base import Base, identify, read_facts
-from dreambooth_cli.engine.loading import bring_back, find_device, let_go, load_family, load_pipeline, text_encoders_of
+from dreambooth_cli.engine.loading import (
+    bring_back,
+    find_device,
+    let_go,
+    load_family,
+    load_pipeline,
+    parts_of,
+    text_encoders_of,
+)
 from dreambooth_cli.engine.sampling import Drawing, draw
 from dreambooth_cli.errors import ModelUnavailable, UsageError
 from tests import small_models
@@ -36,7 +44,9 @@ def test_a_single_file_is_the_folder_it_was_made_of(kind, request, tmp_path):
 
 
 def test_the_fp16_variant_is_found(sd1, tmp_path):
-    pipe = StableDiffusionPipeline.from_pretrained(sd1, safety_checker=None, feature_extractor=None, dtype=torch.float16)
+    pipe = StableDiffusionPipeline.from_pretrained(
+        sd1, safety_checker=None, feature_extractor=None, dtype=torch.float16
+    )
     pipe.save_pretrained(tmp_path / "half", variant="fp16")
     family = load_family(base_of(tmp_path / "half"), dtype=torch.float32, device=CPU)
     assert family.pipe.unet.dtype == family.pipe.text_encoder.dtype == torch.float32
@@ -135,6 +145,33 @@ def test_cut_weights_are_told_with_the_base(sd1, tmp_path):
     with pytest.raises(ModelUnavailable) as caught:
         load_family(base, dtype=torch.float32, device=CPU)
     assert "can't be loaded" in caught.value.message
+
+
+def test_cut_text_encoder_weights_are_told_too(sd1, tmp_path):
+    folder = shutil.copytree(sd1, tmp_path / "base")
+    base = base_of(folder)
+    (file,) = (folder / "text_encoder").glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ModelUnavailable):
+        load_family(base, dtype=torch.float32, device=CPU)
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sd2"])
+def test_a_single_file_is_what_the_configs_beside_it_say(kind, request, tmp_path):
+    """As SD 2.1-base: the architecture of SD 2 that predicts noise; and an SD 1 that predicts velocity."""
+    said = {"sd1": "v_prediction", "sd2": "epsilon"}[kind]
+    file = small_models.single_file(request.getfixturevalue(kind), tmp_path / "mine.safetensors")
+    configs = shutil.copytree(request.getfixturevalue(kind), tmp_path / "mine")
+    change_config(configs, "scheduler", prediction_type=said)
+    facts = read_facts(file)
+    assert (facts.prediction_type, facts.resolution) == (said, 64)
+    base = Base(name="x", path=file, repository=None, identity="x", facts=facts, config_path=configs)
+    assert load_family(base, dtype=torch.float32, device=CPU).prediction_type == said
+
+
+def test_a_part_that_comes_back_comes_alone(sd1):
+    base = base_of(sd1)
+    assert set(parts_of(load_pipeline(base, dtype=torch.float32, only=["vae"]))) == {"vae"}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU here")

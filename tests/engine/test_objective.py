@@ -50,11 +50,21 @@ def test_loss_is_the_reference(kind, batch, prior_rows, gamma, request):
     timesteps = [3, 999, 500, 12, 711, 250][:rows]
     index = torch.tensor(timesteps)
     loss = dreambooth_loss(
-        prediction, family.target(latents, noise, index), weights=family.loss_weights(index, gamma),
-        instance_rows=batch, prior_loss_weight=0.7,
+        prediction,
+        family.target(latents, noise, index),
+        weights=family.loss_weights(index, gamma),
+        instance_rows=batch,
+        prior_loss_weight=0.7,
     )
     expected = reference_loss(
-        prediction, latents, noise, timesteps, velocity=kind == "sd2", gamma=gamma, instance_rows=batch, prior_weight=0.7
+        prediction,
+        latents,
+        noise,
+        timesteps,
+        velocity=kind == "sd2",
+        gamma=gamma,
+        instance_rows=batch,
+        prior_weight=0.7,
     )
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 
@@ -97,7 +107,9 @@ def plain_step_gradients(folder, kind, example, latent_noise, noise, timesteps):
         first, second = hidden(1, prompts), hidden(2, prompts)
         embeddings = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
         sizes = torch.tensor([[64.0, 64, 0, 0, 64, 64]] * 2)
-        prediction = pipe.unet(noisy, timesteps, embeddings, added_cond_kwargs={"text_embeds": second[0], "time_ids": sizes}).sample
+        prediction = pipe.unet(
+            noisy, timesteps, embeddings, added_cond_kwargs={"text_embeds": second[0], "time_ids": sizes}
+        ).sample
     else:
         prediction = pipe.unet(noisy, timesteps, hidden(1, prompts)[0]).sample
     target = scheduler.get_velocity(latents, noise, timesteps) if kind == "sd2" else noise
@@ -115,15 +127,23 @@ def test_gradient_of_one_whole_step(kind, request):
     mean, std = torch.randn(2, 4, 16, 16, generator=generator), torch.rand(2, 4, 16, 16, generator=generator)
     family = load_family(base_of(folder), dtype=torch.float32, device=torch.device("cpu"))
     training = Training(
-        family, plan_for(train_text_encoder=True), TrainSettings(steps=1, prior_loss_weight=0.5, seed=5),
-        instance=Examples(LatentDistribution(mean[:1], std[:1])), prior=Examples(LatentDistribution(mean[1:], std[1:])),
-        prompts=["a photo of a sks dog", "a photo of a dog"], conditioning=None,
+        family,
+        plan_for(train_text_encoder=True),
+        TrainSettings(steps=1, prior_loss_weight=0.5, seed=5),
+        instance=Examples(LatentDistribution(mean[:1], std[:1])),
+        prior=Examples(LatentDistribution(mean[1:], std[1:])),
+        prompts=["a photo of a sks dog", "a photo of a dog"],
+        conditioning=None,
     )
     draws, _ = training.draw_batch(0, 0)
     training.batch_loss(0, 0).backward()
     expected = plain_step_gradients(
-        folder, kind, LatentDistribution(mean, std), torch.stack([draw.latent_noise for draw in draws]),
-        torch.stack([draw.noise for draw in draws]), torch.tensor([draw.timestep for draw in draws]),
+        folder,
+        kind,
+        LatentDistribution(mean, std),
+        torch.stack([draw.latent_noise for draw in draws]),
+        torch.stack([draw.noise for draw in draws]),
+        torch.tensor([draw.timestep for draw in draws]),
     )
     compared = 0
     for name, parameter in training.trained.items():

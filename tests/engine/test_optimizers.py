@@ -14,7 +14,10 @@ CPU = torch.device("cpu")
 def make(kind="adamw", *, scaled=False, clip=0.0, seed=0):
     """Two groups of weights, one large enough for 8-bit blocks, and their update."""
     generator = torch.Generator().manual_seed(seed)
-    first = {"unet.a": nn.Parameter(torch.randn(80, 80, generator=generator)), "unet.b": nn.Parameter(torch.randn(3, generator=generator))}
+    first = {
+        "unet.a": nn.Parameter(torch.randn(80, 80, generator=generator)),
+        "unet.b": nn.Parameter(torch.randn(3, generator=generator)),
+    }
     second = {"text.c": nn.Parameter(torch.randn(5, generator=generator))}
     update = Update([first, second], kind=kind, weight_decay=0.01, max_grad_norm=clip, scaled=scaled, device=CPU)
     return {**first, **second}, update
@@ -74,7 +77,9 @@ def test_a_scaled_step_that_overflows_is_left_out_and_the_scale_halved():
     assert update.scaler.get_scale() == scale / 2
 
 
-@pytest.mark.parametrize("schedule", ["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"])
+@pytest.mark.parametrize(
+    "schedule", ["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
+)
 def test_schedules_are_functions_of_the_step(schedule):
     rate = rates_of(schedule, warmup_steps=0 if schedule == "constant" else 10, steps=100)
     factors = [rate(step) for step in range(100)]

@@ -11,7 +11,7 @@ from dreambooth_cli.errors import TrainingFailed
 from tests.engine.plans import base_of
 
 DRAWING = Drawing(steps=2, guidance_scale=7.5, width=64, height=64)
-ASKED = {"base": "abc", "prompt": "a dog", "drawing": DRAWING, "seed": 0, "precision": "fp32"}
+ASKED = {"base": "abc", "prompt": "a dog", "drawing": DRAWING, "seed": 0, "dtype": "fp32"}
 
 
 @pytest.fixture
@@ -22,7 +22,10 @@ def pipe(sd1):
 @pytest.mark.parametrize(
     "change",
     [
-        {"base": "abd"}, {"prompt": "a cat"}, {"seed": 1}, {"precision": "bf16"},
+        {"base": "abd"},
+        {"prompt": "a cat"},
+        {"seed": 1},
+        {"dtype": "bf16"},
         {"drawing": Drawing(steps=3, guidance_scale=7.5, width=64, height=64)},
         {"drawing": Drawing(steps=2, guidance_scale=7.0, width=64, height=64)},
         {"drawing": Drawing(steps=2, guidance_scale=7.5, width=72, height=64)},

@@ -23,7 +23,12 @@ def test_a_picture_is_plain_diffusers(sd1):
     plain = StableDiffusionPipeline.from_pretrained(sd1, safety_checker=None, feature_extractor=None)
     plain.set_progress_bar_config(disable=True)
     theirs = plain(
-        "a sks dog", negative_prompt="blurry", num_inference_steps=3, guidance_scale=5.0, width=64, height=48,
+        "a sks dog",
+        negative_prompt="blurry",
+        num_inference_steps=3,
+        guidance_scale=5.0,
+        width=64,
+        height=48,
         generator=torch.Generator().manual_seed(3),
     ).images[0]
     assert ours.size == (64, 48)

@@ -20,7 +20,13 @@ def start(folder, settings, plan, pictures, *, prior=True):
     examples = Examples(stack(list(encode_pictures(family, sorted(pictures.iterdir())))))
     conditioning = None if plan.train_text_encoder else family.encode_frozen(PROMPTS)
     return Training(
-        family, plan, settings, instance=examples, prior=examples if prior else None, prompts=PROMPTS, conditioning=conditioning
+        family,
+        plan,
+        settings,
+        instance=examples,
+        prior=examples if prior else None,
+        prompts=PROMPTS,
+        conditioning=conditioning,
     )
 
 
@@ -43,7 +49,10 @@ VARIANTS = {
     "lora": ({"method": "lora", "train_text_encoder": True}, {"rank": 4}),
     "bf16 checkpointing": ({"precision": "bf16", "gradient_checkpointing": True}, {}),
     "fp16 scaler clipping": ({"precision": "fp16"}, {"max_grad_norm": 1.0}),
-    "ema accumulation cosine": ({}, {"ema": True, "gradient_accumulation": 2, "lr_schedule": "cosine", "warmup_steps": 2}),
+    "ema accumulation cosine": (
+        {},
+        {"ema": True, "gradient_accumulation": 2, "lr_schedule": "cosine", "warmup_steps": 2},
+    ),
     "8 bit": ({"optimizer": "adamw8bit"}, {}),
 }
 
@@ -76,7 +85,9 @@ def test_what_is_trained_moves_and_what_is_not_stays(sd1, squares):
     before = {name: value.clone() for name, value in frozen.state().weights.items()}
     list(frozen.steps())
     assert all(torch.equal(value, text[name]) for name, value in frozen.family.pipe.text_encoder.state_dict().items())
-    assert sum(not torch.equal(value, before[name]) for name, value in frozen.state().weights.items()) > 0.9 * len(before)
+    assert sum(not torch.equal(value, before[name]) for name, value in frozen.state().weights.items()) > 0.9 * len(
+        before
+    )
 
 
 def test_the_text_encoder_stops_where_it_is_told(sd1, squares):
@@ -88,6 +99,15 @@ def test_the_text_encoder_stops_where_it_is_told(sd1, squares):
     after = training.state().weights
     assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("text_encoder"))
     assert not all(torch.equal(after[name], before[name]) for name in before if name.startswith("unet"))
+
+
+def test_the_average_of_what_has_stopped_is_still_an_average(sd1, squares):
+    settings = TrainSettings(steps=4, text_encoder_stop=2, ema=True)
+    training = start(sd1, settings, plan_for(train_text_encoder=True), squares)
+    list(training.steps())
+    state = training.state()
+    names = [name for name in state.weights if name.startswith("text_encoder")]
+    assert any(not torch.equal(state.ema[name], state.weights[name]) for name in names)
 
 
 def test_two_batches_of_one_are_one_batch_of_two(sd1, squares):
@@ -106,7 +126,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(sd1, squ
     assert caught.value.exit_code == 7
     assert "not finite at step" in caught.value.message
     assert weights is not None
-    assert all(torch.equal(value, weights[name]) or value.isnan().any() for name, value in training.state().weights.items())
+    assert all(
+        torch.equal(value, weights[name]) or value.isnan().any() for name, value in training.state().weights.items()
+    )
 
 
 def fixed_loss(training):

@@ -12,9 +12,18 @@ from PIL import Image, ImageCms, ImageOps
 
 from dreambooth_cli.errors import PhotoError
 from dreambooth_cli.photos import files
-from dreambooth_cli.photos.files import count_photos, find_photos, look_over, natural_key, printable, read_photo, save_png
+from dreambooth_cli.photos.files import (
+    count_photos,
+    find_photos,
+    look_over,
+    natural_key,
+    printable,
+    read_photo,
+    save_png,
+)
 
 HEIC = Path(__file__).parent.parent / "data" / "turned.heic"
+WRITTEN_AS = {"a.jpg": "JPEG", "a.heic": "PNG"}
 RED, BLUE, LIME, WHITE = (255, 0, 0), (0, 0, 255), (0, 255, 0), (255, 255, 255)
 
 
@@ -31,7 +40,12 @@ def quarters(size=(96, 64)):
 def corners(image):
     """The colours near the four corners, rounded to full and none."""
     across, down = image.width // 8, image.height // 8
-    points = [(across, down), (image.width - across, down), (across, image.height - down), (image.width - across, image.height - down)]
+    points = [
+        (across, down),
+        (image.width - across, down),
+        (across, image.height - down),
+        (image.width - across, image.height - down),
+    ]
     return [tuple(255 * (value > 127) for value in image.getpixel(point)) for point in points]
 
 
@@ -107,7 +121,9 @@ def test_the_heic_reader_is_loaded_only_when_one_is_met(tmp_path):
     assert done.stdout.split() == ["False", "True"]
 
 
-@pytest.mark.parametrize(("name", "format_"), [("a.jpg", "PNG"), ("a.png", "JPEG"), ("a.txt", "WEBP"), ("photo", "GIF"), ("b.txt", "BMP")])
+@pytest.mark.parametrize(
+    ("name", "format_"), [("a.jpg", "PNG"), ("a.png", "JPEG"), ("a.txt", "WEBP"), ("photo", "GIF"), ("b.txt", "BMP")]
+)
 def test_the_content_decides_not_the_name(name, format_, tmp_path):
     quarters().save(tmp_path / name, format=format_)
     assert looks(tmp_path) == {name: ("ok", "")}
@@ -130,7 +146,10 @@ def test_all_eight_turns(name, orientation, tmp_path):
     assert photo.image.tobytes() == upright.tobytes()
 
 
-@pytest.mark.parametrize(("orientation", "expected"), [(1, [RED, BLUE, LIME, WHITE]), (6, [LIME, RED, WHITE, BLUE]), (8, [BLUE, WHITE, RED, LIME])])
+@pytest.mark.parametrize(
+    ("orientation", "expected"),
+    [(1, [RED, BLUE, LIME, WHITE]), (6, [LIME, RED, WHITE, BLUE]), (8, [BLUE, WHITE, RED, LIME])],
+)
 def test_a_large_jpeg_is_decoded_smaller_and_turned(orientation, expected, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -141,7 +160,14 @@ def test_a_large_jpeg_is_decoded_smaller_and_turned(orientation, expected, tmp_p
     assert corners(photo.image) == expected
 
 
-@pytest.mark.parametrize("exif", [b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x63\0\0"])
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"Exif\0\0II*\0\xff\xff\xff\xff",
+        b"Exif\0\0garbage",
+        b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x63\0\0",
+    ],
+)
 def test_damaged_exif_is_no_reason_to_refuse(exif, tmp_path):
     quarters().save(tmp_path / "a.jpg", exif=exif)
     assert read_photo(tmp_path / "a.jpg", 64).size == (96, 64)
@@ -199,7 +225,16 @@ def test_sixteen_bit_grey_of_the_other_byte_order(tmp_path):
 
 @pytest.mark.parametrize(
     ("mode", "value", "grey"),
-    [("I", 200, 200), ("I", 40000, 156), ("I", 2_000_000_000, 255), ("F", 0.5, 127), ("F", 200.0, 200), ("F", 1000.0, 255), ("1", 1, 255), ("L", 77, 77)],
+    [
+        ("I", 200, 200),
+        ("I", 40000, 156),
+        ("I", 2_000_000_000, 255),
+        ("F", 0.5, 127),
+        ("F", 200.0, 200),
+        ("F", 1000.0, 255),
+        ("1", 1, 255),
+        ("L", 77, 77),
+    ],
 )
 def test_other_kinds_of_grey(mode, value, grey, tmp_path):
     Image.new(mode, (8, 8), value).save(tmp_path / "a.tiff")
@@ -292,7 +327,16 @@ def test_files_that_are_left_out(tmp_path):
 
 def test_the_order_is_the_natural_one(tmp_path):
     names = ["IMG_2.jpg", "img_10.jpg", "IMG_1.jpg", "1.jpg", "09.jpg", "10.jpg", "a.jpg", "B.jpg"]
-    assert sorted(names, key=natural_key) == ["1.jpg", "09.jpg", "10.jpg", "a.jpg", "B.jpg", "IMG_1.jpg", "IMG_2.jpg", "img_10.jpg"]
+    assert sorted(names, key=natural_key) == [
+        "1.jpg",
+        "09.jpg",
+        "10.jpg",
+        "a.jpg",
+        "B.jpg",
+        "IMG_1.jpg",
+        "IMG_2.jpg",
+        "img_10.jpg",
+    ]
 
 
 def test_a_name_of_any_bytes_can_be_printed(tmp_path):
@@ -310,7 +354,8 @@ def test_a_name_of_any_bytes_can_be_printed(tmp_path):
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.bmp", "a.tiff", "a.gif", "a.avif", "a.heic"])
 def test_a_picture_that_is_cut_off_is_refused(name, tmp_path):
     data = BytesIO()
-    Image.effect_mandelbrot((200, 160), (-2, -1.5, 1, 1.5), 60).convert("RGB").save(data, format={"jpg": "JPEG"}.get(name[2:], name[2:].upper()) if name != "a.heic" else "PNG")
+    picture = Image.effect_mandelbrot((200, 160), (-2, -1.5, 1, 1.5), 60).convert("RGB")
+    picture.save(data, format=WRITTEN_AS.get(name, name[2:].upper()))
     whole = HEIC.read_bytes() if name == "a.heic" else data.getvalue()
     for part in (2 / 3, 1 / 3):
         (tmp_path / name).write_bytes(whole[: int(len(whole) * part)])
@@ -361,7 +406,7 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_header(tmp_path):
     (tmp_path / "a.png").write_bytes(data)
     limit = Image.MAX_IMAGE_PIXELS
     assert looks(tmp_path) == {"a.png": ("refused", "too large: 50000 × 50000 pixels, at most 60 megapixels are read")}
-    assert Image.MAX_IMAGE_PIXELS == limit
+    assert limit == Image.MAX_IMAGE_PIXELS
 
 
 def test_a_jpeg_of_more_pixels_than_pillow_allows_is_decoded_smaller(tmp_path):

@@ -3,11 +3,23 @@
 import pytest
 from PIL import Image, ImageChops, ImageFont
 
-from dreambooth_cli.photos.sheet import MARGIN, MOST, TILE, Tile, contact_sheet, font_for, save_sheet, shorten, small_picture
+from dreambooth_cli.photos.sheet import (
+    MARGIN,
+    MOST,
+    TILE,
+    Tile,
+    contact_sheet,
+    font_for,
+    save_sheet,
+    shorten,
+    small_picture,
+)
 
 
 def tiles(count):
-    return [Tile(Image.new("RGB", (64, 64), (40, 90, 2 * number)), f"{number}.jpg", "64 x 64") for number in range(count)]
+    return [
+        Tile(Image.new("RGB", (64, 64), (40, 90, 2 * number)), f"{number}.jpg", "64 x 64") for number in range(count)
+    ]
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 9, 10, MOST + 5])
@@ -24,7 +36,7 @@ def test_it_holds_every_picture_up_to_a_number(count, tmp_path):
 def test_names_lie_under_the_pictures():
     named = contact_sheet("photos", tiles(1))
     unnamed = contact_sheet("photos", [Tile(tiles(1)[0].picture, "", "")])
-    left, top, right, bottom = difference(named, unnamed)
+    left, top, right, _ = difference(named, unnamed)
     assert MARGIN <= left < right <= MARGIN + TILE
     assert top > MARGIN + 44 + TILE
 

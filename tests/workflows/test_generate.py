@@ -1,6 +1,8 @@
 """`generate`: from every kind of model, with what made it in each picture, and nothing overwritten."""
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from dreambooth_cli.errors import ModelUnavailable, ProjectError, UsageError
 from dreambooth_cli.events import GridSaved, ImageSaved, Noted, Warned
 from dreambooth_cli.settings import GenerateSettings
 from dreambooth_cli.workflows.generate import Source, generate
-from tests.workflows.projects import make_project, model_of, of_kind, run
+from tests.workflows.projects import make_project, of_kind, run
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,11 @@ def test_a_seed_is_drawn_and_said(trained, tmp_path):
 def test_schedulers_by_name(name, trained, tmp_path):
     (path,) = pictures(make(trained[0].runs()[0].model, folder=tmp_path, scheduler=name))
     with Image.open(path) as image:
-        assert image.text["scheduler"].lower().startswith({"ddim": "ddim", "euler-a": "eulerancestral", "dpm++": "dpmsolver"}[name])
+        assert (
+            image.text["scheduler"]
+            .lower()
+            .startswith({"ddim": "ddim", "euler-a": "eulerancestral", "dpm++": "dpmsolver"}[name])
+        )
 
 
 def test_size_is_the_trained_one_or_as_asked(trained, tmp_path):
@@ -111,7 +117,10 @@ def test_size_is_the_trained_one_or_as_asked(trained, tmp_path):
 def test_every_kind_of_model_draws(place, trained, sd1, tmp_path):
     full, lora = (project.runs()[0] for project in trained)
     path = {
-        "run": full.path, "model": full.model, "lora folder": lora.model, "base": sd1,
+        "run": full.path,
+        "model": full.model,
+        "lora folder": lora.model,
+        "base": sd1,
         "lora file": lora.model / "pytorch_lora_weights.safetensors",
     }[place]
     base = str(sd1) if place == "lora file" else None
@@ -140,6 +149,35 @@ def test_a_lora_without_a_card_needs_its_base(trained, tmp_path):
         make(tmp_path / "my.safetensors", "a dog", folder=tmp_path)
     assert "--model" in caught.value.hint
     assert file
+
+
+def test_a_lora_file_with_its_card_beside_it_needs_nothing_more(trained, tmp_path):
+    assert len(pictures(make(trained[1].runs()[0].model / "pytorch_lora_weights.safetensors", folder=tmp_path))) == 1
+
+
+def test_memory_that_runs_out_is_said(trained, tmp_path):
+    """A process whose address space is limited before it draws a picture of 4096 pixels a side."""
+    script = f"""
+import resource, sys
+from pathlib import Path
+from dreambooth_cli.errors import DreamboothError
+from dreambooth_cli.events import PhaseStarted
+from dreambooth_cli.settings import GenerateSettings
+from dreambooth_cli.workflows.generate import Source, generate
+settings = GenerateSettings(seed=0, steps=1, width=4096, height=4096)
+source, folder = Source(Path({str(trained[0].runs()[0].model)!r})), Path({str(tmp_path)!r})
+try:
+    for event in generate(source, "a dog", settings, identifier=None, output_dir=folder, grid=False):
+        if isinstance(event, PhaseStarted) and event.name == "drawing":
+            used = int(open("/proc/self/statm").read().split()[0]) * 4096
+            resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000,) * 2)
+except DreamboothError as error:
+    print(type(error).__name__, error.message, "|", error.hint)
+    sys.exit(error.exit_code)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 4, done.stderr
+    assert "--batch-size 1" in done.stdout
 
 
 def test_a_lora_for_another_family_is_refused_in_words(trained, sdxl, tmp_path):

@@ -37,7 +37,11 @@ def report_of(project):
 
 
 def contents(folder):
-    return {path.relative_to(folder): (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def said(events):
@@ -155,7 +159,13 @@ def test_events_name_photos_as_the_user_gave_them(project, tmp_path, monkeypatch
     Path("mine/one.jpg").unlink()
     events = run(project, source=Path("mine"))
     paths = {event.path for event in of_kind(events, PhotoLooked)}
-    assert paths == {str(project.photos / "one.jpg"), "mine/two.jpg", "mine/three.jpg", "mine/four.png", "mine/five.webp"}
+    assert paths == {
+        str(project.photos / "one.jpg"),
+        "mine/two.jpg",
+        "mine/three.jpg",
+        "mine/four.png",
+        "mine/five.webp",
+    }
     assert {event.path for event in of_kind(run(project, source=Path("mine")), PhotoLooked)} == paths
     assert all(json.dumps(as_json(event)) for event in events)
 
@@ -314,7 +324,18 @@ def test_the_reader_gives_pictures_and_digests(project):
 
 
 @pytest.mark.parametrize(
-    "report", [None, "", "{", "[]", "null", "{}", '{"key": "", "usable": 1, "warnings": [], "photos": []}', '{"photos": [1]}', "[" * 100_000]
+    "report",
+    [
+        None,
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"key": "", "usable": 1, "warnings": [], "photos": []}',
+        '{"photos": [1]}',
+        "[" * 100_000,
+    ],
 )
 def test_a_damaged_report_asks_for_prep(report, project):
     run(project)
@@ -323,7 +344,10 @@ def test_a_damaged_report_asks_for_prep(report, project):
         (project.prepared / "report.json").write_text(report)
     with pytest.raises(ProjectError) as caught:
         prepared_photos(project)
-    assert caught.value.message == f"the prepared photos in {project.prepared} are missing or damaged: report.json can't be read"
+    assert (
+        caught.value.message
+        == f"the prepared photos in {project.prepared} are missing or damaged: report.json can't be read"
+    )
     assert caught.value.hint == "prepare them again: dreambooth prep dog"
     assert caught.value.exit_code == 3
 
@@ -357,7 +381,9 @@ def test_own_class_images(photos):
     before = contents(photos)
     events, paths = class_photos(photos)
     assert len(paths) == 5
-    assert said(events) == {"tiny.jpg": ("refused", ("too small: its shorter side has 20 pixels, under half of the 64 to train with",))}
+    assert said(events) == {
+        "tiny.jpg": ("refused", ("too small: its shorter side has 20 pixels, under half of the 64 to train with",))
+    }
     assert of_kind(events, Warned) == []
     assert contents(photos) == before
     for path in paths:
@@ -395,7 +421,7 @@ def test_every_real_subject(project):
     for subject in sorted(path for path in SUBJECTS.iterdir() if path.is_dir()):
         shutil.rmtree(project.photos)
         shutil.copytree(subject, project.photos, copy_function=shutil.copyfile)
-        events = run(project, resolution=512)
+        events = run(project, resolution=256)
         count = len(list(subject.glob("*.jpg")))
         assert {event.status for event in of_kind(events, PhotoLooked)} <= {"kept", "warned"}
         assert events[-1].count == count == len(prepared_photos(project))

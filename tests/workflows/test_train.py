@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +15,20 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dreambooth_cli.card import read_card
-from dreambooth_cli.errors import ModelUnavailable, ProjectError, TrainingFailed, UsageError
-from dreambooth_cli.events import CheckpointSaved, ClassImageMade, ImageSaved, ModelSaved, Noted, PlanMade, RunOpened, SampleSaved, StepDone, Warned
+from dreambooth_cli.errors import DoesNotFit, ModelUnavailable, ProjectError, TrainingFailed, UsageError
+from dreambooth_cli.events import (
+    CheckpointSaved,
+    ClassImageMade,
+    ImageSaved,
+    ModelSaved,
+    Noted,
+    PlanMade,
+    RunOpened,
+    SampleSaved,
+    StepDone,
+    Warned,
+)
+from dreambooth_cli.gpu import Gpu
 from dreambooth_cli.project import cache_folder
 from dreambooth_cli.settings import GenerateSettings
 from dreambooth_cli.workflows.generate import Source, generate
@@ -96,8 +109,12 @@ def test_a_model_saved_in_half_precision_draws_with_no_argument(dtype, sd1, phot
 
 
 def test_the_average_is_what_is_saved(sd1, photos):
-    plain = load_file(model_of(run(make_project(photos, sd1, method="full"))) / "unet/diffusion_pytorch_model.safetensors")
-    averaged = load_file(model_of(run(make_project(photos, sd1, method="full", ema=True))) / "unet/diffusion_pytorch_model.safetensors")
+    plain = load_file(
+        model_of(run(make_project(photos, sd1, method="full"))) / "unet/diffusion_pytorch_model.safetensors"
+    )
+    averaged = load_file(
+        model_of(run(make_project(photos, sd1, method="full", ema=True))) / "unet/diffusion_pytorch_model.safetensors"
+    )
     assert any(not torch.equal(plain[name], averaged[name]) for name in plain)
 
 
@@ -214,7 +231,7 @@ def test_an_output_that_is_something_else_is_refused_before_any_work(what, sd1, 
         run(project, output_dir=output, seed=9)
     with pytest.raises(UsageError) as caught:
         run(project, output_dir=output)
-    assert "is not this run's model" in caught.value.message
+    assert ("is a file" if what == "file" else "is not this run's model") in caught.value.message
     assert "--output-dir" in caught.value.hint
     assert len(project.runs()) == (1 if what == "other model" else 0)
 
@@ -234,10 +251,14 @@ def test_two_runs_of_one_project_at_once_are_refused(sd1, photos):
 
 def test_samples_and_checkpoints_when_they_are_due(sd1, photos):
     project = make_project(photos, sd1, steps=4)
-    events = run(project, sample_every=2, sample_steps=2, sample_prompt="a [identifier] dog on the moon", checkpoint_every=1)
+    events = run(
+        project, sample_every=2, sample_steps=2, sample_prompt="a [identifier] dog on the moon", checkpoint_every=1
+    )
     samples = of_kind(events, SampleSaved)
     assert [(event.step, event.prompt) for event in samples[:3]] == [
-        (2, "a photo of a sks dog"), (2, "a photo of a dog"), (2, "a sks dog on the moon"),
+        (2, "a photo of a sks dog"),
+        (2, "a photo of a dog"),
+        (2, "a sks dog on the moon"),
     ]
     assert [event.step for event in samples] == [2, 2, 2, 4, 4, 4]
     assert [event.step for event in of_kind(events, CheckpointSaved)] == [1, 2, 3, 4]
@@ -325,3 +346,163 @@ except DreamboothError as error:
     assert done.returncode == 4, done.stderr
     assert "memory ran out" in done.stdout
     assert "--gradient-checkpointing" in done.stdout
+
+
+# ---- what a review found, held
+
+
+def checkpointed(photos, base, **settings):
+    """A project whose run was left after two of six steps."""
+    project = make_project(photos, base, steps=6, **settings)
+    with closing(start(project)) as events:
+        next(event for event in events if isinstance(event, StepDone) and event.step == 2)
+    return project
+
+
+def test_replan_goes_on_with_the_state_in_its_form(sd1, photos):
+    """A plan made anew can't turn a full run with a text encoder into something that its checkpoint does not hold."""
+    project = checkpointed(photos, sd1)
+    first = project.runs()[0]
+    record = first.record()
+    kept = {"method": "full", "train_text_encoder": False, "gradient_checkpointing": True}
+    first.write_record(record | {"plan": record["plan"] | {"gradient_checkpointing": True}})
+    (made,) = of_kind(run(project, replan=True), PlanMade)
+    assert {name: made.plan[name] for name in kept} == {
+        "method": "full",
+        "train_text_encoder": True,
+        "gradient_checkpointing": False,
+    }
+    (change,) = first.record()["changes"]
+    assert (change["step"], change["what"], change["from"]["gradient_checkpointing"]) == (2, "replanned", True)
+
+
+def test_a_run_planned_for_a_gpu_that_is_gone_says_so(sd1, photos):
+    project = checkpointed(photos, sd1)
+    first = project.runs()[0]
+    record = first.record()
+    first.write_record(record | {"plan": record["plan"] | {"device": "cuda"}})
+    with pytest.raises(DoesNotFit) as caught:
+        run(project)
+    assert "none is found now" in caught.value.message
+    assert "--replan" in caught.value.hint
+
+
+def test_restart_never_takes_the_place_of_the_first_model(sd1, photos, tmp_path):
+    project = make_project(photos, sd1)
+    run(project, output_dir=tmp_path / "output")
+    with pytest.raises(UsageError):
+        run(project, output_dir=tmp_path / "output", restart=True)
+    run(project, output_dir=tmp_path / "second", restart=True)
+    assert read_card(tmp_path / "output").run != read_card(tmp_path / "second").run
+
+
+@pytest.mark.parametrize("place", ["here", "link to an empty folder", "dangling link", "deep"])
+def test_output_folders_of_every_kind(place, sd1, photos, tmp_path, monkeypatch):
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    (tmp_path / "elsewhere").mkdir()
+    if place == "link to an empty folder":
+        (work / "out").symlink_to(tmp_path / "elsewhere")
+    elif place == "dangling link":
+        (work / "out").symlink_to(tmp_path / "nowhere")
+    output = Path("." if place == "here" else "a/b/c" if place == "deep" else "out")
+    events = run(make_project(photos, sd1), output_dir=output)
+    assert model_of(events) == output.resolve()
+    assert (output / "model_index.json").is_file()
+    assert not list(output.resolve().parent.glob(".*.part"))
+
+
+def test_an_output_whose_parent_is_a_file_is_refused_before_any_work(sd1, photos, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    project = make_project(photos, sd1)
+    with pytest.raises(UsageError) as caught:
+        run(project, output_dir=tmp_path / "file" / "output")
+    assert "can't be written" in caught.value.message
+    assert project.runs() == []
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_disk_that_fills_up_while_the_model_is_saved_is_exit_6(method, sd1, photos):
+    """A file size limit plays the full disk: the checkpoint before it is small enough, the model is not."""
+    project = make_project(photos, sd1, method=method, class_images=0, train_text_encoder=False)
+    script = f"""
+import resource, signal, sys
+from pathlib import Path
+from dreambooth_cli.project import Project
+from dreambooth_cli.errors import DreamboothError
+from dreambooth_cli.events import PhaseStarted
+from tests.workflows.projects import start
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+try:
+    for event in start(Project(Path({str(project.path)!r}))):
+        if isinstance(event, PhaseStarted) and event.name == "saving the model":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+except DreamboothError as error:
+    print(type(error).__name__, error.message, "|", error.hint)
+    sys.exit(error.exit_code)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 6, done.stderr
+    assert "make room" in done.stdout
+    assert not project.runs()[0].is_finished
+    assert model_of(run(project)).is_dir()  # with room made, the same command ends the run
+
+
+def test_eight_bit_state_is_saved_and_taken_up(sd1, photos):
+    pytest.importorskip("bitsandbytes", reason="the 8bit extra is not installed")
+    whole = weights_of(model_of(run(make_project(photos, sd1, name="whole", steps=6, optimizer="adamw8bit"))))
+    found = weights_of(model_of(run(checkpointed(photos, sd1, name="parts", optimizer="adamw8bit"))))
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
+def test_weights_that_broke_are_never_a_checkpoint_nor_a_model(sd1, photos):
+    project = make_project(photos, sd1, steps=1, learning_rate=1e38)
+    with pytest.raises(TrainingFailed) as caught:
+        run(project)
+    assert "not finite" in caught.value.message
+    assert not project.runs()[0].is_finished
+    assert not list(project.runs()[0].checkpoints.glob("step-*"))
+
+
+def test_a_run_that_changed_nothing_is_an_error(sd1, photos):
+    """A rate so small that float32 has no number for it."""
+    project = make_project(photos, sd1, steps=1, learning_rate=1e-50, weight_decay=0.0)
+    with pytest.raises(TrainingFailed) as caught:
+        run(project)
+    assert "no weight changed" in caught.value.message
+    assert caught.value.exit_code == 7
+
+
+def test_a_plan_that_does_not_fit_leaves_no_run_behind(sd1, photos, monkeypatch):
+    monkeypatch.setattr(
+        "dreambooth_cli.workflows.freeze.find_gpu",
+        lambda: Gpu(name="a tiny card", kind="cuda", total=10**8, free=10**8),
+    )
+    project = make_project(photos, sd1, method="full")
+    with pytest.raises(DoesNotFit) as caught:
+        run(project)
+    assert caught.value.exit_code == 4
+    assert caught.value.hint
+    assert project.runs() == []
+
+
+def test_a_local_base_may_be_moved(sd1, photos, tmp_path):
+    project = make_project(photos, sd1)
+    run(project)
+    moved = shutil.copytree(sd1, tmp_path / "another name")
+    assert any(
+        "finished already" in event.message for event in of_kind(run(project, subject={"model": str(moved)}), Noted)
+    )
+
+
+def test_a_number_is_the_same_number_however_it_was_written(sd1, photos):
+    project = make_project(photos, sd1, prior_loss_weight=1)
+    run(project)
+    assert of_kind(run(project, prior_loss_weight=1.0), StepDone) == []
+
+
+def test_another_save_dtype_of_a_finished_run_is_said(sd1, photos):
+    project = make_project(photos, sd1)
+    run(project)
+    assert any("saved in fp32" in event.message for event in of_kind(run(project, save_dtype="fp16"), Noted))

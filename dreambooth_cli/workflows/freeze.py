@@ -1,0 +1,191 @@
+"""What a run means: which run these settings name, its plan, made once and kept, and its prompts."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from ..base import Base, BaseRequest
+from ..config import Resolved
+from ..engine.checkpoint import latest_checkpoint, sha256_of
+from ..errors import DoesNotFit
+from ..events import Noted, PlanMade, Warned, Yielding
+from ..gpu import Gpu, find_gpu
+from ..identifier import choose_identifier, identifier_remarks
+from ..memory import Plan, check_fits
+from ..project import Project, Run, run_digest
+from ..prompts import instance_prompt, plain_class_prompt
+from ..settings import PrepSettings, SubjectSettings, TrainSettings, shaping
+from ..survey import slow_step_note
+from .plan import plan_with
+from .prepare import prepared_photos
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user asked of a run: three stages' settings, and where each value came from."""
+
+    resolved_subject: Resolved[SubjectSettings]
+    resolved_prep: Resolved[PrepSettings]
+    resolved_train: Resolved[TrainSettings]
+
+    @property
+    def subject(self) -> SubjectSettings:
+        """The subject."""
+        return self.resolved_subject.values
+
+    @property
+    def prep(self) -> PrepSettings:
+        """How photos are prepared."""
+        return self.resolved_prep.values
+
+    @property
+    def train(self) -> TrainSettings:
+        """How the base is fine-tuned."""
+        return self.resolved_train.values
+
+    @property
+    def stages(self) -> Mapping[str, Resolved[Any]]:
+        """All three, by the name of their section in project.toml."""
+        return {"subject": self.resolved_subject, "prep": self.resolved_prep, "train": self.resolved_train}
+
+    def record(self) -> dict[str, dict[str, Any]]:
+        """The values as plain JSON, by stage."""
+        return {
+            stage: {key: _plain(value) for key, value in asdict(found.values).items()}
+            for stage, found in self.stages.items()
+        }
+
+    def sources(self) -> dict[str, dict[str, str]]:
+        """Where each value came from that is not a default: project.toml or a flag."""
+        return {
+            stage: {key: source for key, source in found.sources.items() if source != "default"}
+            for stage, found in self.stages.items()
+        }
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The identifier and the two prompts that the run trains on."""
+
+    identifier: str
+    instance: str
+    class_: str
+
+
+def digest_of(project: Project, asked: Asked, base: Base, own_class_images: list[Path]) -> str:
+    """The name of the run that these settings, photos and base mean."""
+    return run_digest(
+        asked={**shaping(asked.subject), **shaping(asked.train)},
+        photos={path.name: digest for path, digest in prepared_photos(project)},
+        class_photos={path.name: sha256_of(path) for path in own_class_images},
+        base=base.identity,
+    )
+
+
+def freeze_plan(
+    project: Project, run: Run | None, asked: Asked, base: Base, request: BaseRequest, digest: str, *, replan: bool
+) -> Yielding[tuple[Run, Plan, Prompts]]:
+    """The run, its plan and its prompts: made at its first start and kept in plan.json, or the kept ones.
+
+    With `replan` a run goes on under a plan for the memory that is free now; what gives its state its form stays.
+    Raises DoesNotFit.
+    """
+    record, gpu = run.record() if run is not None else {}, find_gpu()
+    if run is None:
+        plan = plan_with(base.facts, request, asked.prep, asked.train, gpu=gpu)
+        check_fits(plan, asked.train)
+        prompts = yield from choose_prompts(asked, base)
+        record = new_record(asked, base, digest, plan, prompts)
+        run = project.new_run()
+        run.write_record(record)
+    elif replan:
+        record = replanned(run, record, asked, base, request, gpu)
+        run.write_record(record)
+    plan = Plan.from_json(record["plan"])
+    check_still_fits(plan, gpu, asked.train)
+    yield PlanMade(plan=record["plan"])
+    rows = asked.train.batch_size * asked.train.gradient_accumulation * (2 if asked.train.with_prior else 1)
+    if plan.device == "cpu" and (note := slow_step_note(base.facts, plan.resolution, rows)):
+        yield Warned(message=note)
+    return run, plan, Prompts(**record["prompts"])
+
+
+def new_record(asked: Asked, base: Base, digest: str, plan: Plan, prompts: Prompts) -> dict[str, Any]:
+    """What plan.json holds: what was asked and from where, what was planned, and, later, what changed on the way."""
+    return {
+        "id": uuid4().hex,
+        "digest": digest,
+        "asked": asked.record(),
+        "sources": asked.sources(),
+        "base": base_record(base),
+        "prompts": asdict(prompts),
+        "plan": plan.to_json(),
+        "changes": [],
+    }
+
+
+def replanned(
+    run: Run, record: dict[str, Any], asked: Asked, base: Base, request: BaseRequest, gpu: Gpu | None
+) -> dict[str, Any]:
+    """The record with a new plan from the newest checkpoint's step. What a checkpoint holds can't change its form: method,
+    text encoder and optimizer stay where there is one. Raises DoesNotFit."""
+    old = Plan.from_json(record["plan"])
+    checkpoint, _ = latest_checkpoint(run.checkpoints)
+    wanted = asked.train
+    if checkpoint is not None:
+        wanted = replace(wanted, method=old.method, train_text_encoder=old.train_text_encoder, optimizer=old.optimizer)
+    plan = plan_with(base.facts, request, asked.prep, wanted, gpu=gpu)
+    if not plan.fits and checkpoint is not None:
+        raise DoesNotFit(
+            f"no plan that goes on from {checkpoint.name} fits: {plan.why}",
+            "free memory, or begin another run with --restart",
+        )
+    check_fits(plan, wanted)
+    step = int(checkpoint.name.removeprefix("step-")) if checkpoint is not None else 0
+    change = {"step": step, "what": "replanned", "from": record["plan"]}
+    return record | {"plan": plan.to_json(), "changes": [*record["changes"], change]}
+
+
+def check_still_fits(plan: Plan, gpu: Gpu | None, settings: TrainSettings) -> None:
+    """Hold a kept plan against the memory that is free now. Raises DoesNotFit."""
+    if plan.device == "cpu":
+        return
+    if gpu is None:
+        raise DoesNotFit(
+            "this run was planned for a GPU, and none is found now",
+            "go on under a new plan: the same command with --replan",
+        )
+    if plan.needed > gpu.free:
+        check_fits(replace(plan, free=gpu.free, fits=False, remedy=""), settings)
+
+
+def base_record(base: Base) -> dict[str, Any]:
+    """Which base a model was made from: enough to find it again."""
+    local = base.repository is None
+    return {
+        "name": base.name,
+        "repository": base.repository,
+        "path": str(base.path) if local else None,
+        "identity": base.identity,
+    }
+
+
+def choose_prompts(asked: Asked, base: Base) -> Yielding[Prompts]:
+    """The identifier, chosen or checked against the base's own vocabulary, and the prompts made with it."""
+    folder = base.config_path if base.is_single_file else base.path
+    identifier = asked.subject.identifier
+    if identifier == "auto":
+        identifier, note = choose_identifier(folder)
+        if note:
+            yield Noted(message=note)
+    else:
+        for remark in identifier_remarks(identifier, folder):
+            yield Warned(message=remark)
+    wanted = asked.subject.class_prompt or ""
+    return Prompts(identifier, instance_prompt(wanted, identifier), plain_class_prompt(wanted))

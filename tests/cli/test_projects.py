@@ -1,0 +1,79 @@
+"""`dreambooth projects`: list, path, remove."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dreambooth_cli.cli import projects as projects_module
+from dreambooth_cli.config import write_config
+from dreambooth_cli.project import Project, projects_folder
+
+from .conftest import Dreambooth
+
+
+def make(name: str) -> Project:
+    project = Project(projects_folder() / name)
+    project.path.mkdir(parents=True)
+    write_config(project.config, {"subject": {"class_prompt": f"a [{name}]"}})
+    return project
+
+
+def test_none_yet(dreambooth: Dreambooth) -> None:
+    done = dreambooth("projects")
+    assert (done.code, done.out, done.err) == (0, "", "there is no project yet; make one: dreambooth init\n")
+    assert json.loads(dreambooth("projects", "--json").out)["projects"] == []
+
+
+def test_list(dreambooth: Dreambooth) -> None:
+    make("mug")
+    run = make("dog").new_run()
+    run.model.mkdir()
+    (run.model / "dreambooth.json").write_text("{}")
+    for words in (["projects"], ["projects", "list"]):
+        assert dreambooth(*words).out == "dog  a [dog], 1 run (1 finished)\nmug  a [mug], 0 runs (0 finished)\n"
+        document = json.loads(dreambooth(*words, "--json").out)
+        assert document["folder"] == str(projects_folder())
+        assert [project["name"] for project in document["projects"]] == ["dog", "mug"]
+        assert document["projects"][0]["finished"] == [1]
+
+
+def test_a_broken_project_is_listed(dreambooth: Dreambooth) -> None:
+    make("dog").config.write_text("steps = ")
+    assert dreambooth("projects").out == "dog  ?, 0 runs (0 finished)\n"
+
+
+def test_path(dreambooth: Dreambooth) -> None:
+    project = make("dog")
+    assert dreambooth("projects", "path", "dog").out == f"{project.path}\n"
+    assert json.loads(dreambooth("projects", "path", "dog", "--json").out)["path"] == str(project.path)
+    done = dreambooth("projects", "path", "cat")
+    assert (done.code, done.err) == (3, "Error: there is no project called cat\n  your projects: dog\n")
+    done = dreambooth("projects", "path")
+    assert (done.code, done.err.startswith("Error: Missing argument")) == (2, True)
+
+
+def test_remove_needs_a_yes(dreambooth: Dreambooth) -> None:
+    project = make("dog")
+    done = dreambooth("projects", "remove", "dog")
+    assert (done.code, done.err) == (2, "Error: removing dog needs a yes\n  give it: --yes\n")
+    assert project.config.is_file()
+    done = dreambooth("projects", "remove", "dog", "--yes")
+    assert (done.code, done.out, done.err) == (0, "", "removed dog\n")
+    assert not project.path.exists()
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_remove_asks(answer: bool, dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make("dog")
+    asked: list[str] = []
+    monkeypatch.setattr(projects_module, "can_ask", lambda: True)
+    monkeypatch.setattr(projects_module.typer, "confirm", lambda words: asked.append(words) or answer)
+    assert dreambooth("projects", "remove", "dog").code == 0
+    assert project.path.exists() is not answer
+    assert str(project.path) in asked[0]
+
+
+def test_remove_says_so_in_json(dreambooth: Dreambooth, tmp_path: Path) -> None:
+    make("dog")
+    assert json.loads(dreambooth("projects", "remove", "dog", "--yes", "--json").out)["removed"] is True

@@ -1,0 +1,177 @@
+"""`project.toml`: merging, sources, comments that stay, values that take their comment's place, what is refused."""
+
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dreambooth_cli.config import merge, read_config, write_config
+from dreambooth_cli.errors import ProjectError, UsageError
+from dreambooth_cli.settings import SECTIONS, PrepSettings, SubjectSettings, TrainSettings
+
+
+def test_flag_over_file_over_default() -> None:
+    found = merge(TrainSettings, {"steps": 1200, "seed": 3}, {"steps": 30, "ema": None})
+    assert (found.values.steps, found.values.seed, found.values.ema) == (30, 3, False)
+    assert {name: found.sources[name] for name in ("steps", "seed", "ema")} == {
+        "steps": "--steps",
+        "seed": "project.toml",
+        "ema": "default",
+    }
+    assert found.describe("seed") == "seed 3 (project.toml)"
+    assert found.describe("batch_size") == "batch size 1 (default)"
+
+
+def test_a_false_flag_is_a_flag() -> None:
+    found = merge(TrainSettings, {"ema": True}, {"ema": False})
+    assert (found.values.ema, found.sources["ema"]) == (False, "--ema")
+
+
+def test_an_unknown_key_names_the_nearest() -> None:
+    with pytest.raises(UsageError) as caught:
+        merge(TrainSettings, {"stepz": 3}, {})
+    assert caught.value.message == "project.toml: there is no setting 'stepz'"
+    assert caught.value.hint == "did you mean 'steps'?"
+    with pytest.raises(UsageError) as caught:
+        merge(PrepSettings, {"qqq": 3}, {})
+    assert caught.value.hint == "the settings there are: resolution, crop"
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("[train]\nsteps = ", "is not valid TOML", "mend that line"),
+        ("[train]\nstep = 3\n", "[train]: there is no setting 'step'", "did you mean 'steps'?"),
+        ("[train]\nsteps = 0\n", "--steps 0 is too small", "it must be at least 1"),
+        ("[train]\nsteps = '9'\n", "--steps can't be '9'", "it takes a whole number"),
+        ("[train]\nsteps = true\n", "--steps can't be True", "it takes a whole number"),
+        ("[train]\nmethod = 'most'\n", "--method can't be 'most'", "it takes auto, full or lora"),
+        ("[train]\nlearning_rate = nan\n", "--learning-rate can't be nan", "it takes a finite number"),
+        ("[subject]\nphotos = 3\n", "--photos can't be 3", "it takes a path"),
+        ("[trains]\n", "there is no section [trains]", "the sections are: subject, prep, train, generate"),
+        ("train = 3\n", "train must be a section", "write it as [train]"),
+        ("a = " + "[" * 5000, "is not valid TOML", "mend that line"),
+    ],
+)
+def test_a_file_that_says_nonsense(text: str, message: str, hint: str, tmp_path: Path) -> None:
+    path = tmp_path / "project.toml"
+    path.write_text(text)
+    with pytest.raises(ProjectError) as caught:
+        read_config(path)
+    assert message in caught.value.message
+    assert str(path) in caught.value.message
+    assert hint in caught.value.hint
+    assert caught.value.exit_code == 3
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "project.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ProjectError, match="is not valid TOML"):
+        read_config(path)
+    with pytest.raises(ProjectError, match="can't be read"):
+        read_config(tmp_path / "missing.toml")
+
+
+def test_a_new_file_explains_every_setting(tmp_path: Path) -> None:
+    path = tmp_path / "project.toml"
+    write_config(path, {})
+    text = path.read_text()
+    assert read_config(path) == {name: {} for name in SECTIONS}
+    for name, owner in SECTIONS.items():
+        assert f"\n[{name}]\n" in text
+        for item in fields(owner):
+            assert f"# {item.metadata['help']}\n# {item.name} = " in text
+
+
+def test_every_comment_is_a_line_that_can_be_used(tmp_path: Path) -> None:
+    path = tmp_path / "project.toml"
+    write_config(path, {})
+    bare = "\n".join(
+        line.removeprefix("# ") if line.startswith("# ") and " = " in line and not line.endswith("= ...") else line
+        for line in path.read_text().splitlines()
+        if not line.endswith((".", ".'"))
+    )
+    path.write_text(bare)
+    found = read_config(path)
+    assert found["train"] == {item.name: item.default for item in fields(TrainSettings) if item.default is not None}
+
+
+def test_a_value_takes_its_comments_place(tmp_path: Path) -> None:
+    path = tmp_path / "project.toml"
+    write_config(path, {"train": {"steps": 1200}, "generate": {"steps": 20}, "subject": {"photos": Path("/my photos")}})
+    text = path.read_text()
+    assert "# Optimizer steps.\nsteps = 1200\n" in text
+    assert "# Denoising steps.\nsteps = 20\n" in text
+    assert "# steps = " not in text
+    assert 'photos = "/my photos"\n' in text
+    assert read_config(path)["subject"] == {"photos": Path("/my photos")}
+    write_config(path, {"train": {"steps": 1300}})
+    assert path.read_text() == text.replace("steps = 1200", "steps = 1300")
+
+
+def test_what_a_person_wrote_stays(tmp_path: Path) -> None:
+    path = tmp_path / "project.toml"
+    text = "# mine\n[train]\nsteps = 5 # few\n\n[subject]\nclass_prompt = '''a\n# seed = 1\n'''\n"
+    path.write_text(text)
+    write_config(path, {"train": {"steps": 5}})
+    assert path.read_text() == text
+    write_config(path, {"train": {"steps": 6, "seed": 2}, "prep": {"crop": "top"}})
+    written = path.read_text()
+    assert written.startswith("# mine\n[train]\nsteps = 6 # few\n")
+    assert tomllib.loads(written) == {
+        "train": {"steps": 6, "seed": 2},
+        "subject": {"class_prompt": "a\n# seed = 1\n"},
+        "prep": {"crop": "top"},
+    }
+
+
+def test_none_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "project.toml"
+    write_config(path, {"subject": {"class_prompt": None}})
+    assert read_config(path)["subject"] == {}
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "project.toml"
+    with pytest.raises(ProjectError, match="not UTF-8"):
+        write_config(path, {"subject": {"photos": Path("/a\udcff")}})
+    assert list(tmp_path.iterdir()) == []
+
+
+values = st.fixed_dictionaries(
+    {},
+    optional={
+        "steps": st.integers(1, 10**9),
+        "seed": st.integers(0, 2**62),
+        "learning_rate": st.floats(1e-12, 1e3) | st.just("auto"),
+        "train_text_encoder": st.booleans() | st.just("auto"),
+        "method": st.sampled_from(["auto", "full", "lora"]),
+        "sample_prompt": st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
+        "class_data_dir": st.text("abc /'\"#\\=[]", min_size=1, max_size=20).map(Path("/").joinpath),
+    },
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(first=values, second=values)
+def test_what_is_written_is_read_again(first: dict[str, Any], second: dict[str, Any]) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "project.toml"
+        write_config(path, {"train": first})
+        write_config(path, {"train": second})
+        assert read_config(path)["train"] == {**first, **second}
+
+
+def test_subject_settings_are_checked_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "project.toml"
+    path.write_text('[subject]\nidentifier = "two words"\n')
+    with pytest.raises(ProjectError, match="must be one word"):
+        read_config(path)
+    assert merge(SubjectSettings, {}, {}).values.model == "sd15"
