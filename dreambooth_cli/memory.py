@@ -140,7 +140,8 @@ def make_plan(
     """The best plan that fits the GPU's free memory, or the nearest miss (`fits` False). What was stated is never changed.
 
     `resolution` is the pictures' side in pixels; `has_8bit`: whether bitsandbytes is there. Without a GPU the plan is for
-    the CPU and always fits. Raises UsageError where 8-bit AdamW is asked for and can't be had.
+    the CPU: the best that fits the machine's free memory, else the smallest, and it always counts as fitting, since a
+    machine can swap. Raises UsageError where 8-bit AdamW is asked for and can't be had.
     """
     _check_optimizer(asked, gpu, has_8bit)
     plan = _best_plan(facts, asked, resolution=resolution, gpu=gpu, has_8bit=has_8bit, name=name)
@@ -198,13 +199,21 @@ def _check_optimizer(asked: TrainSettings, gpu: Gpu | None, has_8bit: bool) -> N
 def _best_plan(
     facts: BaseFacts, asked: TrainSettings, *, resolution: int, gpu: Gpu | None, has_8bit: bool, name: str
 ) -> Plan:
+    room = free_memory() if gpu is None else gpu.free
     plans = []
     for choice in _choices(asked, gpu, has_8bit):
         plan = _plan_of(choice, facts, asked, resolution=resolution, gpu=gpu, name=name)
-        if plan.fits:
+        if plan.needed <= room:
             return plan
         plans.append(plan)
     return min(plans, key=lambda plan: plan.needed)
+
+
+def free_memory() -> int:
+    """Bytes of the machine's memory that are free."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
 
 
 def _choices(asked: TrainSettings, gpu: Gpu | None, has_8bit: bool) -> Iterator[Choice]:

@@ -247,7 +247,17 @@ def test_precision_follows_the_device(gpu: Gpu | None, device: str, precision: s
     assert stated.precision == "fp16"
 
 
-def test_without_a_gpu_everything_is_trained_and_it_fits() -> None:
+def test_without_a_gpu_the_machines_memory_chooses_and_it_always_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dreambooth_cli.memory.free_memory", lambda: 8 * 10**9)
+    plan = plan_for(None)
+    assert (plan.method, plan.train_text_encoder, plan.fits) == ("lora", True, True)
+    monkeypatch.setattr("dreambooth_cli.memory.free_memory", lambda: 10**9)
+    assert plan_for(None).fits
+    check_fits(plan_for(None), TrainSettings())
+
+
+def test_without_a_gpu_everything_is_trained_where_there_is_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dreambooth_cli.memory.free_memory", lambda: 64 * 10**9)
     plan = plan_for(None)
     assert (plan.method, plan.train_text_encoder, plan.device, plan.means) == ("full", True, "cpu", ())
     assert (plan.free, plan.fits) == (None, True)

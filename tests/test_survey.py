@@ -53,7 +53,8 @@ def test_the_json_document() -> None:
     assert document["models"][3]["plan"]["fits"] is False
 
 
-def test_without_a_gpu_and_on_an_apple_gpu() -> None:
+def test_without_a_gpu_and_on_an_apple_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dreambooth_cli.memory.free_memory", lambda: 10**12)
     rows = survey(None, has_8bit=False)
     assert to_json(rows, None)["gpu"] is None
     assert {row.verdict for row in rows} == {"no GPU: slow"}

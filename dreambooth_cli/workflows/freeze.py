@@ -13,7 +13,7 @@ from ..errors import DoesNotFit
 from ..events import Noted, PlanMade, Warned, Yielding
 from ..gpu import Gpu, find_gpu
 from ..identifier import choose_identifier, identifier_remarks
-from ..memory import Plan, check_fits
+from ..memory import Plan, check_fits, free_memory
 from ..project import Project, Run, run_digest
 from ..prompts import instance_prompt, plain_class_prompt
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, shaping
@@ -113,6 +113,10 @@ def freeze_plan(
     rows = asked.train.batch_size * asked.train.gradient_accumulation * (2 if asked.train.with_prior else 1)
     if plan.device == "cpu" and (note := slow_step_note(base.facts, plan.resolution, rows)):
         yield Warned(message=note)
+    if plan.device == "cpu" and plan.needed > (free := free_memory()):
+        yield Warned(
+            message=f"the run needs {plan.needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: it may swap, or be killed"
+        )
     return run, plan, Prompts(**record["prompts"])
 
 

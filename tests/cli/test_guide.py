@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -34,7 +35,7 @@ GENERATE = ["generate", "--model_path", "./output", "--prompt", "a [identifier] 
 
 def dreambooth(*words, folder, status=0):
     """Run the command in a folder; its standard output and error."""
-    environment = {**os.environ, "PYTHONWARNINGS": "default"}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, "-m", "dreambooth_cli", *words],
         cwd=folder,

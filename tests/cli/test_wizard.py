@@ -11,10 +11,10 @@ from prompt_toolkit.output import DummyOutput
 
 from dreambooth_cli.cli import init as init_module
 from dreambooth_cli.cli import wizard
-from dreambooth_cli.errors import Interrupted, ModelUnavailable, PhotoError, UsageError
+from dreambooth_cli.errors import ModelUnavailable, PhotoError, UsageError
 from dreambooth_cli.identifier import rare_tokens
 from dreambooth_cli.project import Project, list_projects, projects_folder
-from dreambooth_cli.settings import PrepSettings, Settings, SubjectSettings, TrainSettings
+from dreambooth_cli.settings import SubjectSettings
 
 from .conftest import Dreambooth
 
@@ -35,10 +35,6 @@ def pasted(text: str | Path) -> str:
     return f"\x1b[200~{text}\x1b[201~"
 
 
-def no_flags() -> dict[type[Settings], dict[str, object]]:
-    return {SubjectSettings: {}, PrepSettings: {}, TrainSettings: {}}
-
-
 def test_every_question_answered(keys: Keys, photos: Path, dreambooth: Dreambooth) -> None:
     keys(pasted(f"'{photos}'") + ENTER + "a red dog" + ENTER + CLEAR + "sks" + ENTER)
     keys(DOWN + ENTER)  # the second model
@@ -53,7 +49,7 @@ def test_every_question_answered(keys: Keys, photos: Path, dreambooth: Dreamboot
         "identifier": "sks",
         "model": "sd14",
     }
-    assert settings["train"] == {"method": "lora", "steps": 30} or settings["train"]["method"] == "lora"
+    assert settings["train"] == {"method": "lora", "steps": 30}
     assert f"5 photos in {photos}" in done.err
     assert 'your photos will be called "a sks red dog"' in done.err
     assert 'all others of their kind "a red dog"' in done.err
@@ -177,6 +173,5 @@ def test_the_checks_have_words() -> None:
     with pytest.raises(PhotoError, match="no folder"):
         wizard.check_photos(Path("/nowhere"))
     assert wizard.folder_of_base(None) is None
-    assert issubclass(Interrupted, Exception)
     with pytest.raises(UsageError):
         init_module.require({})
