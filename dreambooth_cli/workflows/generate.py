@@ -174,7 +174,7 @@ def describe(model: Path, prompt: str, settings: GenerateSettings, drawing: Draw
     return {
         "prompt": prompt,
         "negative_prompt": settings.negative_prompt,
-        "model": model.name,
+        "model": f"{model.parents[1].name} run {model.name}" if model.parent.name == "runs" else model.name,
         "steps": str(drawing.steps),
         "guidance_scale": str(drawing.guidance_scale),
         "size": f"{drawing.width}x{drawing.height}",

@@ -57,7 +57,13 @@ def test_a_picture_tells_how_it_was_made(trained, tmp_path):
     assert text["steps"] == "2"
     assert text["scheduler"] == "PNDMScheduler"
     assert text["size"] == "64x64"
-    assert text["model"]
+    assert text["model"] == "model"
+
+
+def test_a_picture_of_a_project_names_project_and_run(trained, tmp_path):
+    (path,) = pictures(make(trained[0].runs()[0].path, folder=tmp_path))
+    with Image.open(path) as image:
+        assert image.text["model"] == "full run 1"
 
 
 def test_image_i_uses_seed_plus_i(trained, tmp_path):

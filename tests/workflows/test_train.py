@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import closing
@@ -66,11 +67,23 @@ def our_picture(model, prompt, seed, folder):
         return np.asarray(image)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kind", CLASSES)
-def test_plain_diffusers_draws_what_generate_draws(kind, method, request, photos, tmp_path):
+PAIRS = [(kind, method) for kind in CLASSES for method in METHODS]
+SUBJECTS = Path(__file__).parents[3] / "shared" / "subjects"
+NAMES = sorted(folder.name for folder in SUBJECTS.iterdir() if folder.is_dir()) if SUBJECTS.is_dir() else []
+# the twelve pairs of family and method dealt out over the real subjects, each subject at least once
+DEALT = [(kind, method, NAMES[place % len(NAMES)] if NAMES else None) for place, (kind, method) in enumerate(PAIRS)]
+
+
+def test_every_real_subject_has_its_pair():
+    if not NAMES:
+        pytest.skip("no ../shared/subjects beside this checkout: the twelve pairs run on drawn photos")
+    assert {name for _, _, name in DEALT} == set(NAMES)
+
+
+@pytest.mark.parametrize(("kind", "method", "name"), DEALT)
+def test_plain_diffusers_draws_what_generate_draws(kind, method, name, request, photos, tmp_path):
     base = request.getfixturevalue(kind)
-    project = make_project(photos, base, **METHODS[method])
+    project = make_project(SUBJECTS / name if name else photos, base, **METHODS[method])
     events = run(project)
     model = model_of(events)
     assert [event.step for event in of_kind(events, StepDone)] == [1, 2, 3]
@@ -182,6 +195,33 @@ def test_left_early_it_saves_and_the_same_command_goes_on_to_the_bit(sd1, photos
     assert len(project.runs()) == 1
     found = weights_of(model_of(events))
     assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_killed_it_goes_on_to_the_bit(method, sd1, photos):
+    """Six steps equal three, a process killed in the fifth, and three more: the last checkpoint's files are equal bytes."""
+    settings = {"method": method, "train_text_encoder": True, "steps": 6, "checkpoint_every": 3}
+    whole = make_project(photos, sd1, name="whole", **settings)
+    run(whole)
+    killed = make_project(photos, sd1, name="killed", **settings)
+    script = f"""
+import os, signal
+from pathlib import Path
+from dreambooth_cli.events import StepDone
+from dreambooth_cli.project import Project
+from tests.workflows.projects import start
+for event in start(Project(Path({str(killed.path)!r}))):
+    if isinstance(event, StepDone) and event.step == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert [path.name for path in (killed.runs()[0].checkpoints).iterdir()] == ["step-000003"]
+    events = run(killed)
+    assert [event.step for event in of_kind(events, StepDone)] == [4, 5, 6]
+    for file in ("weights.safetensors", "optimizer.safetensors"):
+        ours, theirs = (project.runs()[0].checkpoints / "step-000006" / file for project in (killed, whole))
+        assert ours.read_bytes() == theirs.read_bytes()
 
 
 def test_a_finished_run_says_so_and_delivers(sd1, photos, tmp_path):
