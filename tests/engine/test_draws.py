@@ -38,3 +38,17 @@ def test_accumulation_changes_no_draw(sd1):
     assert torch.equal(first.noise, again.noise)
     assert not torch.equal(first.noise, second.noise)
     assert not torch.equal(first.noise, first.latent_noise)
+
+
+def test_the_steps_go_through_all_examples(sd1):
+    """Three steps of two rows each see every one of six examples once."""
+    family = load_family(base_of(sd1), dtype=torch.float32, device=torch.device("cpu"))
+    shape = torch.Size([4, 3, 3])
+    seen = [
+        draw_row(
+            family, seed=0, step=step, row=row, rows=2, kind="instance", count=6, mirror=False, shape=shape
+        ).example
+        for step in range(3)
+        for row in range(2)
+    ]
+    assert sorted(seen) == [0, 1, 2, 3, 4, 5]

@@ -57,8 +57,9 @@ def test_each_group_has_its_own_rate():
     assert torch.equal(parameters["text.c"], before["text.c"])
 
 
-def test_clipping_holds_the_norm_of_all_gradients():
-    parameters, update = make(clip=0.5)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_clipping_holds_the_norm_of_all_gradients(scaled):
+    parameters, update = make(clip=0.5, scaled=scaled)
     seen = []
     update.optimizer.register_step_pre_hook(
         lambda *_: seen.append(math.sqrt(sum(float(p.grad.square().sum()) for p in parameters.values())))
