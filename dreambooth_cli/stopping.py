@@ -34,8 +34,8 @@ def requested() -> bool:
 def error() -> Interrupted:
     """The error that stands for the signal that came."""
     if _received and _received[0] == signal.SIGTERM:
-        return Terminated("stopped by SIGTERM")
-    return Interrupted("stopped")
+        return Terminated("by SIGTERM")
+    return Interrupted("by Ctrl-C")
 
 
 def check() -> None:

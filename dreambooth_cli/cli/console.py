@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -40,8 +41,19 @@ def can_ask() -> bool:
 
 
 def say(console: Console, line: str, style: str = "") -> None:
-    """One line as it is: no markup, and not broken, so that a path in it can be copied."""
-    console.print(line, style=style or None, soft_wrap=True)
+    """One line as it is, no markup. On a terminal it is broken between words, a path never, so that it can be copied."""
+    text = "\n".join(between_words(part, console.width) for part in line.split("\n")) if console.is_terminal else line
+    console.print(text, style=style or None, soft_wrap=True)
+
+
+def between_words(line: str, width: int) -> str:
+    """A line as lines of at most `width` characters, broken between words alone; the indent stays."""
+    if len(line) <= width:
+        return line
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.fill(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
+    )
 
 
 def harden_streams() -> None:

@@ -202,7 +202,7 @@ def ask_model(gpu: Gpu | None) -> str:
         Choice(f"{row.entry.title}: {row.verdict}{' (recommended)' * (row.entry.name == best)}", row.entry.name)
         for row in rows
     ]
-    choices.append(Choice("another: a hub repository, a diffusers folder or a .safetensors file", OTHER))
+    choices.append(Choice("another: a path, or a hub repository", OTHER))
     chosen = str(questionary.select(question_of(SubjectSettings, "model"), choices=choices, default=best).unsafe_ask())
     if chosen != OTHER:
         return chosen

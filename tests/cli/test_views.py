@@ -11,6 +11,7 @@ from rich.console import Console
 from dreambooth_cli import events as happened
 from dreambooth_cli import stopping
 from dreambooth_cli.cli import views
+from dreambooth_cli.cli.console import between_words
 from dreambooth_cli.cli.views import JsonLines, LiveBars, Meter, PlainLines, follow, open_view
 from dreambooth_cli.errors import Interrupted, Terminated
 from dreambooth_cli.events import Event, PhaseStarted, StepDone
@@ -217,3 +218,9 @@ def test_an_error_of_the_work_comes_through() -> None:
 
     with pytest.raises(ValueError, match="broken"):
         follow(work(), PlainLines(()))  # type: ignore[arg-type]
+
+
+def test_long_lines_are_broken_between_words_and_paths_never() -> None:
+    path = "/a/path/that-is-longer/than-the-line"
+    assert between_words(f"  the checkpoint is {path} and more", 24) == f"  the checkpoint is\n  {path}\n  and more"
+    assert between_words("short   as it is", 24) == "short   as it is"
