@@ -64,6 +64,8 @@ def layer_of(parts: tuple[str, ...]) -> str:
     """The layer of a module by its path within the package; `python -m dreambooth_cli` is the command line's."""
     if parts[:1] == ("__main__",):
         return "cli"
+    if parts[:1] == ("pocket",):
+        return "photos" if parts[1:] in ((), ("world",)) else "engine"
     return parts[0] if parts and parts[0] in LAYERS else "root"
 
 

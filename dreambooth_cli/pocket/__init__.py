@@ -1,0 +1,1 @@
+"""The base model that comes in the box: its drawn world, its recipe, its weights."""
