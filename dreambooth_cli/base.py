@@ -76,7 +76,7 @@ def ask_for_base(model: str) -> BaseRequest:
     if entry is None and model and path.exists():
         return BaseRequest(model, path.resolve(), None, "", None)
     if entry is not None:
-        return BaseRequest(model, None, entry.repository, entry.revision, entry)
+        return BaseRequest(model, entry.folder, entry.repository, entry.revision, entry)
     parts = model.split("/")
     if model.startswith((".", "/", "~")) or path.suffix in (".safetensors", ".ckpt", ".pt", ".bin") or len(parts) > 2:
         raise ModelUnavailable(f"there is no model at {model}", "check the path, or see `dreambooth models`")

@@ -3,21 +3,27 @@
 Sizes, revisions and licences were collected in 2026; parameter counts were counted from the models' configs.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 FamilyName = Literal["sd", "sdxl"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogEntry:
-    """One base model. Parameter counts are of its parts; `recommended_gb` is the guide's figure; sizes are in GB of 1e9 bytes."""
+    """One base model. Parameter counts are of its parts; `recommended_gb` is the guide's figure; sizes are in GB of 1e9 bytes.
+
+    One that comes with this package has a `folder` and no repository. `advised` holds, by stage, the settings that a base takes
+    where nothing is said, in place of the defaults.
+    """
 
     name: str
     title: str
     good_for: str
-    repository: str
+    repository: str | None
     revision: str
     aliases: tuple[str, ...]
     family: FamilyName
@@ -31,6 +37,8 @@ class CatalogEntry:
     vae: int
     vae_repository: str | None = None
     vae_revision: str | None = None
+    folder: Path | None = None
+    advised: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 VAE_PARAMETERS = 83_653_863
@@ -107,15 +115,40 @@ CATALOG: tuple[CatalogEntry, ...] = (
         vae_repository="madebyollin/sdxl-vae-fp16-fix",
         vae_revision="207b116dae70ace3637169f1ddd2434b91b3a8cd",
     ),
+    CatalogEntry(
+        name="pocket",
+        title="Pocket",
+        good_for="seeing it work: drawn scenes of 64 px, no GPU, no download",
+        repository=None,
+        revision="",
+        aliases=(),
+        family="sd",
+        prediction_type="epsilon",
+        resolution=64,
+        licence="Apache-2.0",
+        recommended_gb=0,
+        download_gb=0.0,
+        unet=9_494_988,
+        text_encoders=(708_736,),
+        vae=1_746_367,
+        folder=Path(__file__).parent / "pocket" / "model",
+        advised={"train": {"learning_rate": 1.5e-4, "steps": 300, "class_images": 40}},
+    ),
 )
 
 
 def find_entry(model: str) -> CatalogEntry | None:
     """The catalogue's entry for a name, a live repository or the guide's own repository; None for anything else."""
     for entry in CATALOG:
-        if model.lower() in (name.lower() for name in (entry.name, entry.repository, *entry.aliases)):
+        if model.lower() in (name.lower() for name in (entry.name, entry.repository, *entry.aliases) if name):
             return entry
     return None
+
+
+def advice_of(model: str, stage: str) -> Mapping[str, Any]:
+    """What a base of the catalogue takes in a stage (`train`, `generate`) where nothing is said; nothing for any other."""
+    entry = find_entry(model)
+    return entry.advised.get(stage, {}) if entry else {}
 
 
 def moved_note(model: str) -> str | None:

@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import tomlkit
@@ -17,7 +18,7 @@ S = TypeVar("S", bound=Settings)
 
 @dataclass(frozen=True)
 class Resolved(Generic[S]):
-    """Settings of one stage and where each value came from: `default`, `project.toml` or the flag's own spelling."""
+    """Settings of one stage and where each value came from: `default`, the base model, `project.toml` or the flag's spelling."""
 
     values: S
     sources: Mapping[str, str]
@@ -27,8 +28,15 @@ class Resolved(Generic[S]):
         return f"{name.replace('_', ' ')} {getattr(self.values, name)} ({self.sources[name]})"
 
 
-def merge(owner: type[S], stored: Mapping[str, Any], flags: Mapping[str, Any]) -> Resolved[S]:
-    """Settings from defaults, the project's file and the flags of this call; a flag that is None was not given.
+def merge(
+    owner: type[S],
+    stored: Mapping[str, Any],
+    flags: Mapping[str, Any],
+    *,
+    advised: Mapping[str, Any] = MappingProxyType({}),
+) -> Resolved[S]:
+    """Settings from defaults, what the base model advises, the project's file and the flags of this call; a flag that is None
+    was not given.
 
     Raises UsageError: an unknown key, a value out of bounds.
     """
@@ -36,8 +44,12 @@ def merge(owner: type[S], stored: Mapping[str, Any], flags: Mapping[str, Any]) -
         check_name(owner, name, "project.toml")
     given = {name: value for name, value in flags.items() if value is not None}
     sources = {item.name: "default" for item in fields(owner)}
-    sources |= {name: "project.toml" for name in stored} | {name: flag_of(name) for name in given}
-    return Resolved(owner(**{**stored, **given}), sources)
+    sources |= (
+        {name: "the base model" for name in advised}
+        | {name: "project.toml" for name in stored}
+        | {name: flag_of(name) for name in given}
+    )
+    return Resolved(owner(**{**advised, **stored, **given}), sources)
 
 
 def read_config(path: Path) -> dict[str, dict[str, Any]]:

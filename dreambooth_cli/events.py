@@ -197,6 +197,22 @@ class GridSaved(Event):
     path: Path
 
 
+@dataclass(frozen=True, kw_only=True)
+class CommandShown(Event):
+    """What the user would type for what comes next."""
+
+    event: ClassVar[str] = "command"
+    command: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoryTold(Event):
+    """The demo's page: the photos, and the pictures before training and after."""
+
+    event: ClassVar[str] = "story"
+    path: Path
+
+
 def as_json(event: Event) -> dict[str, Any]:
     """An event as plain JSON values, `event` first; paths become strings."""
     fields = {name: _plain(value) for name, value in asdict(event).items()}

@@ -451,7 +451,7 @@ def _find_remedy(
 
 def _smaller_base(facts: BaseFacts, gpu: Gpu, has_8bit: bool) -> str:
     for entry in CATALOG:
-        if entry.unet < facts.unet:
+        if entry.unet < facts.unet and entry.repository:
             plan = _best_plan(
                 facts_of(entry),
                 TrainSettings(),

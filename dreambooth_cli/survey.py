@@ -81,7 +81,7 @@ def row_of(name: str, gpu: Gpu | None, *, has_8bit: bool | None = None) -> Row:
 
 def recommended(rows: Sequence[Row]) -> Row:
     """The row that the interview preselects: the first of the catalogue's order that fits, the guide's advice for a first try."""
-    return next((row for row in rows if row.plan.fits), rows[0])
+    return next((row for row in rows if row.plan.fits and row.entry.repository), rows[0])
 
 
 def to_json(rows: Sequence[Row], gpu: Gpu | None) -> dict[str, Any]:
@@ -100,13 +100,13 @@ def details(row: Row) -> dict[str, str]:
     found = {
         "model": entry.title,
         "good for": entry.good_for,
-        "repository": f"{entry.repository} (revision {entry.revision[:12]})",
+        "repository": f"{entry.repository} (revision {entry.revision[:12]})" if entry.repository else "",
         "also called": ", ".join(entry.aliases),
         "licence": entry.licence,
         "resolution": f"{entry.resolution} px",
         "parameters": ", ".join(parts),
-        "download": f"{entry.download_gb} GB" + (", on disk already" if row.on_disk else ""),
-        "recommended memory": f"{entry.recommended_gb} GB",
+        "download": _download(row),
+        "recommended memory": f"{entry.recommended_gb} GB" if entry.recommended_gb else "no GPU needed",
         "verdict": row.verdict,
         "plan": plan.why,
         "what would fit": plan.remedy,
@@ -143,14 +143,20 @@ def _row(entry: CatalogEntry, gpu: Gpu | None, installed: bool) -> Row:
     )
     lacks = " (needs the 8bit extra)" if not installed else ""
     means = tuple(each + lacks if each == "8-bit Adam" else each for each in plan.means)
-    return Row(entry=entry, plan=plan, means=means, verdict=_verdict(plan), on_disk=_is_on_disk(entry))
+    return Row(entry=entry, plan=plan, means=means, verdict=_verdict(entry, plan), on_disk=_is_on_disk(entry))
 
 
 def _is_on_disk(entry: CatalogEntry) -> bool:
     try:
-        return find_cached(ask_for_base(entry.name)) is not None
+        return entry.folder is not None or find_cached(ask_for_base(entry.name)) is not None
     except ModelUnavailable:  # a damaged copy is as good as none
         return False
+
+
+def _download(row: Row) -> str:
+    if row.entry.folder is not None:
+        return "none: it comes with dreambooth"
+    return f"{row.entry.download_gb} GB" + (", on disk already" if row.on_disk else "")
 
 
 def _cores() -> int:
@@ -159,7 +165,9 @@ def _cores() -> int:
     return min(psutil.cpu_count(logical=False) or allowed, allowed)
 
 
-def _verdict(plan: Plan) -> str:
+def _verdict(entry: CatalogEntry, plan: Plan) -> str:
+    if entry.folder is not None:
+        return "runs anywhere"
     if plan.device == "cpu":
         return "no GPU: slow"
     if not plan.fits:

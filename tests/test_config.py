@@ -175,3 +175,12 @@ def test_subject_settings_are_checked_as_a_whole(tmp_path: Path) -> None:
     with pytest.raises(ProjectError, match="must be one word"):
         read_config(path)
     assert merge(SubjectSettings, {}, {}).values.model == "sd15"
+
+
+def test_what_the_base_advises_stands_between_default_and_file():
+    advised = {"steps": 300, "learning_rate": 1e-4, "class_images": 40}
+    found = merge(TrainSettings, {"learning_rate": 2e-4}, {"class_images": 8}, advised=advised)
+    assert (found.values.steps, found.values.learning_rate, found.values.class_images) == (300, 2e-4, 8)
+    assert found.describe("steps") == "steps 300 (the base model)"
+    assert (found.sources["learning_rate"], found.sources["class_images"]) == ("project.toml", "--class-images")
+    assert found.sources["rank"] == "default"

@@ -36,10 +36,12 @@ def base_models() -> str:
             entry.title,
             entry.good_for,
             str(entry.resolution),
-            f"{entry.recommended_gb} GB{' or more' if entry.name == 'sdxl' else ''}",
-            f"{entry.download_gb} GB",
+            f"{entry.recommended_gb} GB{' or more' if entry.name == 'sdxl' else ''}"
+            if entry.recommended_gb
+            else "no GPU",
+            f"{entry.download_gb} GB" if entry.repository else "none",
             entry.licence,
-            f"`{entry.repository}`",
+            f"`{entry.repository}`" if entry.repository else "comes with dreambooth",
         )
         for entry in CATALOG
     ]
@@ -148,9 +150,12 @@ def tree_of(text: str) -> dict[str, str]:
 
 
 def on_disk() -> set[str]:
-    """What the tree must list: the top level, each folder and file of the package; a folder stands for its `__init__.py`."""
+    """What the tree must list: the top level, each folder and file of the package; a folder stands for its `__init__.py`, and
+    a folder of weights for all that is in it."""
     package = CHECKOUT / "dreambooth_cli"
+    weights = (package / "pocket" / "model", package / "pocket" / "judge")
     inside = [path for path in package.rglob("*") if "__pycache__" not in path.parts]
+    inside = [path for path in inside if not any(folder in path.parents for folder in weights)]
     kept = [path for path in inside if path.name != "__init__.py" or path.parent == package]
     top = [path for path in CHECKOUT.iterdir() if not path.name.startswith(".") and path.name not in IGNORED]
     return {path.relative_to(CHECKOUT).as_posix() + ("/" if path.is_dir() else "") for path in [*kept, *top]}
@@ -176,7 +181,7 @@ def test_ci_runs_the_second_command_word_for_word() -> None:
         pytest.skip("needs the repository, not the source archive")
     commands = [block.strip() for block in code_blocks(README.read_text(encoding="utf-8")) if "venv" in block]
     first, second = commands[:2]
-    assert first.endswith("dreambooth models")
+    assert first.endswith("dreambooth demo")
     assert "pytest" in second
     assert f"\n{second} || exit\n" in script.read_text(encoding="utf-8")
 

@@ -10,13 +10,13 @@ from dreambooth_cli.gpu import Gpu, sold_as
 from dreambooth_cli.memory import facts_of
 from dreambooth_cli.survey import details, ledger_lines, recommended, row_of, slow_step_note, survey, to_json
 
-NAMES = ["sd15", "sd14", "sd21", "sdxl"]
+NAMES = ["sd15", "sd14", "sd21", "sdxl", "pocket"]
 
 
 def test_a_row_for_each_base_model() -> None:
     rows = survey(sold_as(12), has_8bit=True)
     assert [row.entry.name for row in rows] == NAMES
-    assert [row.verdict for row in rows] == ["fits", "fits", "fits", "fits as LoRA"]
+    assert [row.verdict for row in rows] == ["fits", "fits", "fits", "fits as LoRA", "runs anywhere"]
     assert rows[0].takes == "11.5 GB: full + text encoder, 8-bit Adam"
     assert rows[3].takes == "11.3 GB: LoRA + text encoder, gradient checkpointing"
 
@@ -57,7 +57,7 @@ def test_without_a_gpu_and_on_an_apple_gpu(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("dreambooth_cli.memory.free_memory", lambda: 10**12)
     rows = survey(None, has_8bit=False)
     assert to_json(rows, None)["gpu"] is None
-    assert {row.verdict for row in rows} == {"no GPU: slow"}
+    assert [row.verdict for row in rows] == ["no GPU: slow"] * 4 + ["runs anywhere"]
     assert all(row.plan.fits and row.plan.method == "full" for row in rows)
     apple = Gpu(name="Apple GPU", kind="mps", total=16 * 10**9, free=10 * 10**9)
     assert survey(apple, has_8bit=True)[0].verdict == "fits as LoRA"
@@ -75,7 +75,7 @@ def test_a_model_that_lies_in_the_hubs_cache(tmp_path: Path, monkeypatch: pytest
         (folder / part).mkdir()
         (folder / part / "config.json").write_text("{}")
         (folder / part / "model.safetensors").touch()
-    assert [row.on_disk for row in survey(None)] == [True, False, False, False]
+    assert [row.on_disk for row in survey(None)] == [True, False, False, False, True]
     assert row_of("sd15", None).to_json()["on_disk"] is True
     assert details(row_of("sd15", None))["download"] == "4.3 GB, on disk already"
     (folder / "model_index.json").write_text("{")  # damaged
@@ -100,10 +100,21 @@ def test_one_model_in_full() -> None:
     assert ("weights", "3.93 GB") in ledger_lines(row.plan.ledger)
 
 
+def test_the_base_that_comes_in_the_box() -> None:
+    row = row_of("pocket", None)
+    found = details(row)
+    assert (row.verdict, row.on_disk, row.to_json()["repository"]) == ("runs anywhere", True, None)
+    assert (found["download"], found["recommended memory"]) == ("none: it comes with dreambooth", "no GPU needed")
+    assert "repository" not in found
+    assert row.plan.needed < 1e9
+    # it is never what a GPU too small for the others is sent to
+    assert "pocket" not in row_of("sdxl", sold_as(1)).plan.remedy
+
+
 def test_a_name_that_the_catalogue_lacks() -> None:
     with pytest.raises(ModelUnavailable, match="has no base model 'sd16'") as caught:
         row_of("sd16", None)
-    assert caught.value.hint == "it has: sd15, sd14, sd21, sdxl"
+    assert caught.value.hint == "it has: sd15, sd14, sd21, sdxl, pocket"
 
 
 def test_a_slow_step_is_announced_as_a_prediction() -> None:

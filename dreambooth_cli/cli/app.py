@@ -19,6 +19,7 @@ COMMANDS = {
     "prep": "Look the photos over, turn, crop and resize them.",
     "train": "Fine-tune a base model on the photos; run it again to go on.",
     "generate": "Draw pictures with a fine-tuned model.",
+    "demo": "See the whole story in a few minutes: no GPU, no download.",
     "models": "List the base models and which of them fit this GPU; fetch one.",
     "projects": "List the projects, find one on disk, remove one.",
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +26,10 @@ def init(
         str | None, typer.Argument(metavar="NAME", show_default=False, help="The project's name; else the class noun.")
     ] = None,
     yes: Yes = False,
+    example: Annotated[
+        bool,
+        typer.Option("--example", help="Make it of a built-in example: five drawn pictures of a dog; asks nothing."),
+    ] = False,
     *,
     flags: Flags,
     json: Json = False,
@@ -36,10 +41,12 @@ def init(
     if name is not None:
         check_new_name(name)
     subject, prep, train = flags[SubjectSettings], flags[PrepSettings], flags[TrainSettings]
+    if example:
+        subject |= choose_example(subject)
     if "photos" in subject:
         subject["photos"] = subject["photos"].expanduser().resolve()
     check(subject, prep, train)
-    asks = can_ask() and not yes and not json
+    asks = can_ask() and not yes and not json and not example
     if asks:
         interview = load_wizard()
         answers = interview(name, flags, find_gpu())
@@ -53,6 +60,23 @@ def init(
     follow(events, open_view(ProjectSaved, json=json), kept="nothing was made")
     if not json:
         say(messages(), f"next: dreambooth prep {made[0]}, then dreambooth train {made[0]}")
+
+
+def choose_example(subject: dict[str, Any]) -> dict[str, Any]:
+    """What the built-in example is, with what was typed about it. Raises UsageError, DiskError."""
+    if "photos" in subject or "class_prompt" in subject:
+        raise UsageError(
+            "--example brings its own photos", "leave out --photos and --class-prompt, or leave out --example"
+        )
+    draw_example, class_prompt = load_example()
+    return {"model": "pocket", **subject, "photos": draw_example(), "class_prompt": class_prompt}
+
+
+def load_example() -> tuple[Callable[[], Path], str]:
+    """The built-in example."""
+    from ..workflows.example import CLASS_PROMPT, draw_example
+
+    return draw_example, CLASS_PROMPT
 
 
 def named(events: Events, made: list[str]) -> Events:

@@ -79,6 +79,8 @@ def show_all(gpu: Gpu | None, *, json: bool) -> None:
     say(console, f"GPU: {gpus.describe(gpu)}\n")
     console.print(format_models(rows))
     say(console, f"\nFor a first try: {recommended(rows).entry.name}. All about one: dreambooth models NAME")
+    if gpu is None:
+        say(console, "To see it work without a GPU: dreambooth demo")
 
 
 def show_one(name: str, gpu: Gpu | None, *, json: bool) -> None:

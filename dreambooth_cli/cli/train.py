@@ -10,6 +10,7 @@ import typer
 
 from ..base import ask_for_base
 from ..card import read_card
+from ..catalog import advice_of
 from ..config import Resolved, merge
 from ..errors import Interrupted, UsageError
 from ..events import Events, ModelSaved, PlanMade, ProjectSaved, RunOpened
@@ -109,12 +110,14 @@ def understand(name: str | None, flags: Flags, output_dir: Path | None, *, resta
         found = find_project(photos, class_noun(subject.class_prompt or ""))
         output_dir = output_dir or DIRECT_OUTPUT
     stored = found.settings() if found else {"subject": {}, "prep": {}, "train": {}}
+    subject_settings = merge(SubjectSettings, stored["subject"], typed)
+    advised = advice_of(subject_settings.values.model, "train")
     call = Call(
         found,
         photos,
-        merge(SubjectSettings, stored["subject"], typed),
+        subject_settings,
         merge(PrepSettings, stored["prep"], flags[PrepSettings]),
-        merge(TrainSettings, stored["train"], flags[TrainSettings]),
+        merge(TrainSettings, stored["train"], flags[TrainSettings], advised=advised),
         output_dir.expanduser() if output_dir else None,
         restart,
         replan,

@@ -20,6 +20,7 @@ from ..events import (
     BytesFetched,
     CheckpointSaved,
     ClassImageMade,
+    CommandShown,
     Event,
     Events,
     GridSaved,
@@ -35,6 +36,7 @@ from ..events import (
     RunOpened,
     SampleSaved,
     StepDone,
+    StoryTold,
     Warned,
     as_json,
 )
@@ -77,13 +79,17 @@ def format_event(event: Event) -> str | None:
             return f"seed {event.seed}: {event.path}"
         case GridSaved():
             return f"all on one sheet: {event.path}"
+        case CommandShown():
+            return f"\n$ {event.command}"
+        case StoryTold():
+            return f"the whole story on one page: {event.path}"
     return None
 
 
 def result_of(event: Event) -> Path | None:
     """The path that an event hands over, for stdout."""
     match event:
-        case ProjectSaved() | PhotosPrepared() | BaseReady() | ModelSaved() | ImageSaved() | GridSaved():
+        case ProjectSaved() | PhotosPrepared() | BaseReady() | ModelSaved() | ImageSaved() | GridSaved() | StoryTold():
             return event.path
     return None
 
@@ -161,7 +167,7 @@ def format_models(rows: list[Row]) -> Table:
         table.add_row(
             entry.name,
             entry.good_for,
-            f"{entry.recommended_gb} GB",
+            f"{entry.recommended_gb} GB" if entry.recommended_gb else "none",
             row.takes,
             Text(row.verdict, style=colour),
             "yes" if row.on_disk else "no",

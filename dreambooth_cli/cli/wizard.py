@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import questionary  # noqa: TID253 - the wizard itself is imported only to ask
 from questionary import Choice  # noqa: TID253
 
 from ..base import ask_for_base, find_cached
+from ..catalog import advice_of
 from ..errors import DreamboothError, Interrupted, ModelUnavailable, PhotoError
 from ..gpu import Gpu, describe
 from ..identifier import choose_identifier, identifier_remarks
@@ -64,7 +65,7 @@ def _interview(name: str | None, flags: Flags, gpu: Gpu | None) -> Answers:
     if "method" not in train:
         train["method"] = ask_method()
     if "steps" not in train:
-        train["steps"] = ask_setting(TrainSettings, "steps")
+        train["steps"] = ask_setting(TrainSettings, "steps", advice_of(subject["model"], "train"))
     chosen = name or ask_name(subject["class_prompt"])
     show_plan(subject["model"], prep, train, gpu)
     if not questionary.confirm(f"Save the project {chosen}?", default=True).unsafe_ask():
@@ -96,15 +97,15 @@ def ask_text(question: str, check: Callable[[str], Any], default: str = "") -> s
     return str(asked.unsafe_ask()).strip()
 
 
-def ask_setting(owner: type[Settings], name: str) -> Any:
-    """A setting's own question, its default filled in."""
+def ask_setting(owner: type[Settings], name: str, advised: Mapping[str, Any]) -> Any:
+    """A setting's own question, what the base advises or else its default filled in."""
 
     def parse(text: str) -> Any:
         value = parse_value(owner, name, text)
         owner(**{name: value})
         return value
 
-    return parse(ask_text(question_of(owner, name), parse, str(default_of(owner, name))))
+    return parse(ask_text(question_of(owner, name), parse, str(advised.get(name, default_of(owner, name)))))
 
 
 def ask_photos() -> Path:
@@ -228,7 +229,8 @@ def show_plan(model: str, prep: dict[str, Any], train: dict[str, Any], gpu: Gpu 
 
     console = messages()
     try:
-        plan = plan_run(model, PrepSettings(**prep), TrainSettings(**train), gpu=gpu)
+        settings = TrainSettings(**{**advice_of(model, "train"), **train})
+        plan = plan_run(model, PrepSettings(**prep), settings, gpu=gpu)
     except ModelUnavailable as error:
         say(console, f"\n{error.message}; the plan is made when it is there\n")
         return

@@ -187,7 +187,7 @@ def _configs_for(path: Path) -> Generator[Event, None, Path]:
         return beside
     entries = _same_kind(path)
     for entry in entries:
-        for repository in (entry.repository, *entry.aliases):
+        for repository in filter(None, (entry.repository, *entry.aliases)):
             snapshot = find_snapshot(repository, entry.revision)
             if snapshot and all(name.endswith(".safetensors") for name in missing_parts(snapshot)):
                 return snapshot
@@ -208,7 +208,7 @@ def _same_kind(path: Path) -> list[CatalogEntry]:
     if any(name.startswith("conditioner.embedders.1.") for name in header):
         return [entry for entry in CATALOG if entry.family == "sdxl"]
     is_sd2 = any(name.startswith("cond_stage_model.model.") for name in header)
-    sd = [entry for entry in CATALOG if entry.family == "sd"]
+    sd = [entry for entry in CATALOG if entry.family == "sd" and entry.repository]
     return [entry for entry in sd if (entry.prediction_type == "v_prediction") == is_sd2]
 
 

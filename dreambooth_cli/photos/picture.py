@@ -26,6 +26,12 @@ def save_new(image: Image.Image, folder: Path, stem: str, text: Mapping[str, str
             number += 1
 
 
+def read_picture(path: Path) -> Image.Image:
+    """A picture of ours from disk, as RGB."""
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
 def stem_of(prompt: str, seed: int) -> str:
     """A file name that tells a picture: the prompt's words, cut short, and its seed."""
     words = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")

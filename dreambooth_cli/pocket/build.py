@@ -32,14 +32,25 @@ from transformers import CLIPTextModel
 
 from ..engine.judge import Judge, Reader, Recogniser, cut_out
 from . import world
-from .parts import clip_loss, make_clip, make_unet, make_vae, reader_loss, tokenize, vae_loss, write_tokenizer
-from .pictures import SEED, Network, Pictures, labels_of, spoil, to_tensor
+from .parts import (
+    clip_loss,
+    make_clip,
+    make_unet,
+    make_vae,
+    picture_loss,
+    reader_loss,
+    tokenize,
+    vae_loss,
+    write_tokenizer,
+)
+from .pictures import SEED, Array, Network, Pictures, labels_of, spoil, to_tensor
 
 MODEL = Path(__file__).with_name("model")
 JUDGE = Path(__file__).with_name("judge")
 RECIPE = Path(__file__).with_name("recipe.json")
 LONGEST = 20  # tokens that a caption of the world can have
 MIN_SNR = 5.0
+LATENT_NOISE = 0.08  # what a sampler leaves over; the deviation of the posterior is about this
 
 PICTURES = 100_000
 
@@ -71,7 +82,8 @@ class Stage:
 
 
 STAGES = {
-    "vae": Stage(steps=10_000, batch=16, rate=2e-3, decay=0.995),
+    "vae": Stage(steps=8_000, batch=16, rate=2e-3, decay=0.995),
+    "decoder": Stage(steps=20_000, batch=16, rate=1e-3, decay=0.995),
     "clip": Stage(steps=2_000, batch=192, rate=1e-3, decay=0.995),
     "reader": Stage(steps=4_000, batch=64, rate=2e-3, decay=0.995),
     "recogniser": Stage(steps=1_500, batch=64, rate=1e-3, decay=0.995),
@@ -101,6 +113,8 @@ def build(work: Path, parts: list[str], until: float, device: torch.device) -> N
     for name in (name for name in STAGES if name in parts and time.time() < until):
         if name == "vae":
             train_vae(pictures, work, until, device)
+        elif name == "decoder":
+            train_decoder(pictures, scaled(load_part("vae", work), pictures), work, until, device)
         elif name == "clip":
             train_clip(pictures, tokenizer, work, until, device)
         elif name == "reader":
@@ -123,7 +137,14 @@ def build(work: Path, parts: list[str], until: float, device: torch.device) -> N
 
 def make_part(name: str) -> Network:
     """A part with its first weights, which follow from the seed."""
-    makers = {"vae": make_vae, "clip": make_clip, "reader": Reader, "recogniser": Recogniser, "unet": make_unet}
+    makers = {
+        "vae": make_vae,
+        "decoder": make_vae,
+        "clip": make_clip,
+        "reader": Reader,
+        "recogniser": Recogniser,
+        "unet": make_unet,
+    }
     torch.manual_seed(SEED)
     return makers[name]()
 
@@ -144,13 +165,32 @@ def load_part(name: str, work: Path) -> Network:
 
 def train_vae(pictures: Pictures, work: Path, until: float, device: torch.device) -> None:
     """The autoencoder, on the pictures alone."""
-    vae, pixels = make_part("vae"), pictures.pixels()
+    vae, pixels, masks = make_part("vae"), pictures.pixels(), pictures.masks()
 
     def loss_of(random: Random, batch: int) -> Tensor:
         rows = sorted(random.randrange(pictures.count) for _ in range(batch))
-        return vae_loss(vae, to_tensor(pixels[rows]).to(device))
+        return vae_loss(vae, to_tensor(pixels[rows]).to(device), _inside(masks[rows]).to(device))
 
     train("vae", vae, loss_of, work, until, device)
+
+
+def train_decoder(pictures: Pictures, vae: Network, work: Path, until: float, device: torch.device) -> None:
+    """The VAE's decoder alone, so that the latents stay what they are."""
+    latents, pixels, masks = pictures.latents(vae, device), pictures.pixels(), pictures.masks()
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+
+    def loss_of(random: Random, batch: int) -> Tensor:
+        rows = sorted(random.randrange(pictures.count) for _ in range(batch))
+        clean = torch.from_numpy(latents[rows]).float().to(device) / vae.config.scaling_factor
+        drawn = vae.decode(clean + LATENT_NOISE * torch.randn_like(clean)).sample
+        return picture_loss(drawn, to_tensor(pixels[rows]).to(device), _inside(masks[rows]).to(device))
+
+    train("decoder", vae, loss_of, work, until, device)
+
+
+def _inside(masks: Array) -> Tensor:
+    return torch.from_numpy(masks).float().div(255)[:, None]
 
 
 def train_clip(pictures: Pictures, tokenizer: Network, work: Path, until: float, device: torch.device) -> None:
@@ -244,17 +284,20 @@ def train(name: str, model: nn.Module, loss_of: LossOf, work: Path, until: float
     """Train to the stage's last step or until the clock says stop; the state stays in the work folder."""
     stage = STAGES[name]
     model.to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=stage.rate, betas=(0.9, 0.99), weight_decay=0.01)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=stage.rate, betas=(0.9, 0.99), weight_decay=0.01)
     average = {key: value.detach().clone() for key, value in model.state_dict().items()}
     step = _bring_back(work / f"{name}.safetensors", model, optimizer, average)
     saved, losses, began = time.monotonic(), [], time.monotonic()
     for step in range(step, stage.steps):  # noqa: B020 (goes on from the step that was kept)
         for group in optimizer.param_groups:
             group["lr"] = stage.rate * _schedule(step, stage.steps)
+        random = Random(f"{SEED} {name} {step}")
+        torch.manual_seed(random.getrandbits(32))
         with torch.autocast(device.type, torch.bfloat16):
-            loss = loss_of(Random(f"{SEED} {name} {step}"), stage.batch)
+            loss = loss_of(random, stage.batch)
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         decay = min(stage.decay, (step + 1) / (step + 10))
@@ -291,12 +334,16 @@ def _keep(
     """Write the weights, their average and Adam's moments beside, then in place: a stop at any time leaves a whole file."""
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     tensors |= {f"average.{key}": value for key, value in average.items()}
-    for key, parameter in model.named_parameters():
+    for key, parameter in _trained(model):
         for moment in ("exp_avg", "exp_avg_sq"):
             tensors[f"{moment}.{key}"] = optimizer.state[parameter][moment]
     beside = path.with_suffix(".new")
     save_file({key: value.contiguous() for key, value in tensors.items()}, beside, {"step": str(step)})
     os.replace(beside, path)
+
+
+def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
 def _bring_back(path: Path, model: nn.Module, optimizer: torch.optim.AdamW, average: dict[str, Tensor]) -> int:
@@ -314,7 +361,7 @@ def _bring_back(path: Path, model: nn.Module, optimizer: torch.optim.AdamW, aver
     model.load_state_dict({key: state[f"model.{key}"] for key in average})
     for key in average:
         average[key].copy_(state[f"average.{key}"])
-    for key, parameter in model.named_parameters():
+    for key, parameter in _trained(model):
         optimizer.state[parameter] = {
             "step": torch.tensor(float(step)),
             **{moment: state[f"{moment}.{key}"].to(parameter.device) for moment in ("exp_avg", "exp_avg_sq")},
@@ -333,7 +380,7 @@ def scaled(vae: Network, pictures: Pictures) -> Network:
 def write_part(name: str, work: Path, pictures: Pictures) -> None:
     """A part as float16 in the package, as diffusers and transformers keep it, and how it was trained in `recipe.json`."""
     part = load_part(name, work)
-    if name == "vae":
+    if name in ("vae", "decoder"):
         scaled(part, pictures).half().save_pretrained(MODEL / "vae")
     elif name == "unet":
         part.half().save_pretrained(MODEL / "unet")
@@ -367,8 +414,8 @@ def _write_text_encoder(text: Network) -> None:
 
 def _kept(name: str) -> dict[str, Tensor]:
     """A part's weights as they lie in the package."""
-    if name in ("vae", "unet"):
-        return load_file(MODEL / name / "diffusion_pytorch_model.safetensors")
+    if name in ("vae", "decoder", "unet"):
+        return load_file(MODEL / name.replace("decoder", "vae") / "diffusion_pytorch_model.safetensors")
     if name in ("reader", "recogniser"):
         return load_file(JUDGE / f"{name}.safetensors")
     projection = load_file(JUDGE / "text_projection.safetensors")

@@ -40,7 +40,7 @@ class Pictures:
         return self._keep("masks.u8", (world.SIZE, world.SIZE), lambda scene: np.asarray(world.render_mask(scene)))
 
     def latents(self, vae: Network, device: torch.device) -> Array:
-        """float16 [count, channels, 8, 8], means of the VAE's posterior times its scaling factor."""
+        """float16 [count, 4, 16, 16], means of the VAE's posterior times its scaling factor."""
         path, pixels = self.folder / "latents.npy", self.pixels()
         if path.exists():
             kept: Array = np.load(path)

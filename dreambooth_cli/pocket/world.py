@@ -133,8 +133,10 @@ def draw_subject(number: int, class_name: str | None = None) -> Individual:
 
 
 def draw_look_alikes(subject: Individual, count: int, seed: int = 0) -> list[Individual]:
-    """`count` others of the same class: the subject with one attribute changed (colour, trim, pattern, build, mark), in turn; 20 at most, for
-    there are only four other patterns."""
+    """`count` others of the same class: the subject with one attribute changed (colour, trim, pattern, build, mark), in turn.
+
+    20 at most: there are only four other patterns.
+    """
     random = Random(f"look-alikes {seed}")
     found: list[Individual] = []
     while len(found) < count:

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 from ..base import Base, BaseRequest
+from ..catalog import find_entry
 from ..config import Resolved
 from ..engine.checkpoint import latest_checkpoint, sha256_of
 from ..errors import DoesNotFit
@@ -170,12 +171,13 @@ def check_still_fits(plan: Plan, gpu: Gpu | None, settings: TrainSettings) -> No
 
 
 def base_record(base: Base) -> dict[str, Any]:
-    """Which base a model was made from: enough to find it again."""
+    """Which base a model was made from: enough to find it again. One that comes with this package is found by its name."""
     local = base.repository is None
+    path = base.name if find_entry(base.name) else str(base.path)
     return {
         "name": base.name,
         "repository": base.repository,
-        "path": str(base.path) if local else None,
+        "path": path if local else None,
         "identity": base.identity,
     }
 

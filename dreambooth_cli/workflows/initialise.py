@@ -83,7 +83,9 @@ def _sections(subject: SubjectSettings, prep: Mapping[str, Any], train: Mapping[
         if (value := getattr(subject, item.name)) != default_of(SubjectSettings, item.name) or item.name == "model"
     }
     base = ask_for_base(subject.model)
-    told |= {"photos": subject.photos.expanduser().resolve()} | ({"model": str(base.path)} if base.path else {})
+    told |= {"photos": subject.photos.expanduser().resolve()}
+    if base.path and not base.entry:
+        told["model"] = str(base.path)
     stages = {
         "prep": {key: value for key, value in prep.items() if value is not None},
         "train": {key: value for key, value in train.items() if value is not None},

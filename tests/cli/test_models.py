@@ -80,7 +80,7 @@ def test_an_unknown_model(dreambooth: Dreambooth) -> None:
     done = dreambooth("models", "sd99")
     assert (done.code, done.err) == (
         5,
-        "Error: the catalogue has no base model 'sd99'\n  it has: sd15, sd14, sd21, sdxl\n",
+        "Error: the catalogue has no base model 'sd99'\n  it has: sd15, sd14, sd21, sdxl, pocket\n",
     )
 
 
@@ -102,4 +102,4 @@ def test_pulling_without_a_network(dreambooth: Dreambooth) -> None:
 
 def test_completing_a_models_name() -> None:
     assert complete_model("sd1") == ["sd15", "sd14"]
-    assert complete_model("p") == ["pull"]
+    assert complete_model("p") == ["pull", "pocket"]

@@ -1,0 +1,83 @@
+"""`dreambooth demo`: the whole story on a built-in example, ending with a picture in the terminal."""
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from rich.style import Style
+from rich.text import Text
+
+from ..events import Events, StoryTold
+from .console import loading, messages, say
+from .options import Json, with_flags
+from .views import follow, open_view
+
+INTRODUCTION = """\
+Five pictures of a dog that the base model has never seen, and a few minutes of this machine.
+The base is Pocket, a small model of a drawn world that comes with dreambooth: it shows the
+method, not the beauty. Everything below is what you would type for your own photos."""
+NEXT_STEPS = """
+Now your own photos (3 to 5 of them), on a base model for your GPU:
+
+  dreambooth init
+  dreambooth train NAME
+  dreambooth generate NAME "a photo of a [identifier] dog on the moon"
+"""
+
+
+@with_flags()
+def demo(*, json: Json = False) -> None:
+    """See it work: a built-in example from photos to pictures, offline, on any machine.
+
+    Its project is called demo; a second call goes on from where the first one was.
+    """
+    if not json:
+        say(messages(), INTRODUCTION)
+    with loading("torch"):
+        workflow = load_demo()
+    found: list[Path] = []
+    follow(told(workflow(), found), open_view(StoryTold, json=json), kept="run it again to go on")
+    if not json:
+        show_story(found[-1])
+        say(messages(), NEXT_STEPS)
+
+
+def told(events: Events, found: list[Path]) -> Events:
+    """The same events; the page's path is put into `found`."""
+    with closing(events):
+        for event in events:
+            if isinstance(event, StoryTold):
+                found.append(event.path)
+            yield event
+
+
+def show_story(path: Path) -> None:
+    """The page's pictures on the terminal: the photos, before, after. Nothing where there is no colour."""
+    console = messages()
+    if not console.is_terminal or console.no_color or console.color_system is None:
+        return
+    from ..photos.story import story_strip
+
+    console.print(half_blocks(story_strip(path, side=min(24, (console.width - 4) // 5))), soft_wrap=True)
+    say(console, "the photos / before training / after")
+
+
+def half_blocks(image: Any) -> Text:
+    """A picture as text: each character shows two pixels, one above the other."""
+    text, pixels = Text(), image.load()
+    for row in range(0, image.height - 1, 2):
+        for column in range(image.width):
+            upper, lower = pixels[column, row], pixels[column, row + 1]
+            text.append(
+                "▀", Style(color="#{:02x}{:02x}{:02x}".format(*upper), bgcolor="#{:02x}{:02x}{:02x}".format(*lower))
+            )
+        text.append("\n")
+    return text
+
+
+def load_demo() -> Callable[[], Events]:
+    """The workflow."""
+    from ..workflows.demo import demo as workflow
+
+    return workflow

@@ -1,0 +1,239 @@
+"""How well a subject was learned: the measurements of the DreamBooth paper (Ruiz et al. 2022, sections 4.1 and 4.3).
+
+Pictures and texts become unit vectors by an `Eye`; the scores are means of their cosines:
+
+- subject fidelity (the paper's DINO and CLIP-I): generated pictures against real ones of the subject;
+- prompt fidelity (CLIP-T): each picture against its prompt, the identifier left out;
+- PRES: pictures of the class prompt against real ones of the subject: high where the class has become the subject;
+- DIV: how far pictures of the class prompt lie from each other: low where they have become one.
+
+CLIP and DINO come from a folder on disk; the pocket base has a judge of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionModelWithProjection, ViTModel
+
+from .draws import generator_of
+from .examples import Examples
+from .judge import Judge, load_judge
+from .objective import row_losses
+from .stable_diffusion import StableDiffusion
+
+POCKET = Path(__file__).parents[1] / "pocket"
+# Mean and deviation that each network was trained with, and the side of its pictures in px.
+CLIP_LOOK = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), 224)
+DINO_LOOK = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224)
+
+
+class Eye(Protocol):
+    """Sees pictures."""
+
+    def see(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """Unit vectors, float32 [pictures, d]."""
+        ...
+
+
+class ReadingEye(Eye, Protocol):
+    """Sees pictures and reads texts, into one space."""
+
+    def read(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors, float32 [texts, d]."""
+        ...
+
+
+# The scores
+
+
+def subject_fidelity(eye: Eye, generated: Sequence[Image.Image], real: Sequence[Image.Image]) -> float:
+    """Mean cosine over all pairs of a generated and a real picture; also PRES, where the generated ones are of the class."""
+    return (eye.see(generated) @ eye.see(real).T).mean().item()
+
+
+def prompt_fidelity(eye: ReadingEye, generated: Sequence[Image.Image], prompts: Sequence[str]) -> float:
+    """Mean cosine of each picture and its own prompt, in which the identifier has no place: nothing says what it means."""
+    return (eye.see(generated) * eye.read(prompts)).sum(1).mean().item()
+
+
+def diversity(eye: Eye, generated: Sequence[Image.Image]) -> float:
+    """Mean of 1 - cosine over all pairs of different pictures. The paper takes LPIPS, whose weights no small model has."""
+    seen = eye.see(generated)
+    count = len(seen)
+    if count < 2:
+        raise ValueError("diversity needs two pictures at least")
+    return (1 - ((seen @ seen.T).sum() - seen.square().sum()) / (count * (count - 1))).item()
+
+
+def closest(eye: Eye, generated: Sequence[Image.Image], gallery: Sequence[Sequence[Image.Image]]) -> list[int]:
+    """For each generated picture the number of the gallery's entry that it is most like; an entry is some pictures of one thing,
+    met by the mean of its vectors."""
+    entries = torch.stack([F.normalize(eye.see(pictures).mean(0), dim=0) for pictures in gallery])
+    places: list[int] = (eye.see(generated) @ entries.T).argmax(1).tolist()
+    return places
+
+
+def copy_scores(generated: Sequence[Image.Image], photos: Sequence[Image.Image]) -> list[float]:
+    """For each generated picture the correlation of its pixels with those of the nearest photo, mirrored or not: 1 for a copy.
+
+    Both are brought to 32 px and freed of their mean, so that brightness alone makes no copy.
+    """
+    ours = _flat(generated)
+    theirs = torch.cat([_flat(photos), _flat([photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for photo in photos])])
+    nearest: list[float] = (ours @ theirs.T).amax(1).tolist()
+    return nearest
+
+
+def _flat(pictures: Sequence[Image.Image]) -> Tensor:
+    small = [picture.convert("RGB").resize((32, 32), Image.Resampling.BOX) for picture in pictures]
+    rows = torch.stack([torch.from_numpy(np.asarray(picture, dtype=np.float32)).flatten() for picture in small])
+    return F.normalize(rows - rows.mean(1, keepdim=True), dim=1)
+
+
+@torch.no_grad()
+def loss_at_fixed_noises(
+    family: StableDiffusion, examples: Examples, prompt: str, *, draws: int = 64, seed: int = 0, batch: int = 32
+) -> float:
+    """The denoising loss of examples under a prompt, at `draws` timesteps and noises that follow from the seed alone.
+
+    Before and after training, and between prompts, the draws are the same, so that a difference is the prompt's or the weights'.
+    """
+    mean = examples.distribution.mean
+    generator = generator_of(seed, 0, "fixed noises", 0)
+    rows = torch.arange(draws) % len(mean)
+    timesteps = torch.linspace(0, 1, draws + 2)[1:-1].mul(len(family.noise_scheduler.alphas_cumprod)).long()
+    noise = torch.randn(draws, *mean.shape[1:], generator=generator).to(mean.device)
+    clean = family.sample_latents(examples.distribution, torch.zeros_like(mean))[rows.to(mean.device)]
+    conditioning = family.encode_frozen([prompt])
+    losses = []
+    for start in range(0, draws, batch):
+        part = slice(start, start + batch)
+        steps = timesteps[part].to(mean.device)
+        noisy = family.add_noise(clean[part], noise[part], steps)
+        predicted = family.predict(noisy, steps, conditioning.rows([0] * len(steps)))
+        losses.append(row_losses(predicted, family.target(clean[part], noise[part], steps)))
+    return torch.cat(losses).mean().item()
+
+
+# Intervals
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and the bounds that hold 95% of its resamplings."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap(values: Sequence[float], *, seed: int = 0, resamplings: int = 10_000) -> Interval:
+    """The mean of one value a subject, and its 95% interval: subjects resampled with replacement (percentile bootstrap)."""
+    array = np.asarray(values, dtype=float)
+    picks = np.random.default_rng(seed).integers(len(array), size=(resamplings, len(array)))
+    low, high = np.percentile(array[picks].mean(1), (2.5, 97.5))
+    return Interval(float(array.mean()), float(low), float(high))
+
+
+# Eyes
+
+
+class PocketIndividuals:
+    """The pocket judge's recogniser: which individual it is, whatever stands behind it."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge = judge
+
+    def see(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """Unit vectors of the individuals, cut out of their places."""
+        return self.judge.recognise(to_pixels(pictures, 64))
+
+
+class PocketClip:
+    """Both halves of the pocket base's own CLIP."""
+
+    def __init__(self, folder: Path = POCKET) -> None:
+        self.image: Any = CLIPVisionModelWithProjection.from_pretrained(folder / "judge" / "image_encoder")
+        self.text: Any = CLIPTextModelWithProjection.from_pretrained(folder / "model" / "text_encoder")
+        weight = load_file(folder / "judge" / "text_projection.safetensors")["weight"]
+        self.text.text_projection.weight.data.copy_(weight)
+        part: Any
+        for part in (self.image, self.text):
+            part.to(torch.float32).eval().requires_grad_(False)
+        self.tokenizer = CLIPTokenizer.from_pretrained(folder / "model" / "tokenizer")
+
+    def see(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """Unit vectors of whole pictures."""
+        return F.normalize(self.image(to_pixels(pictures, 64)).image_embeds, dim=1)
+
+    def read(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors of texts."""
+        tokens = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").input_ids
+        return F.normalize(self.text(tokens).text_embeds, dim=1)
+
+
+def pocket_judge() -> Judge:
+    """The pocket base's judge."""
+    return load_judge(POCKET / "judge")
+
+
+class Clip:
+    """CLIP from a folder in transformers' layout (the paper's CLIP-I and CLIP-T are of ViT-B/32)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model: Any = CLIPModel.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
+        self.tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+
+    def see(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """Unit vectors of whole pictures."""
+        return F.normalize(_vectors(self.model.get_image_features(normalised(pictures, CLIP_LOOK))), dim=1)
+
+    def read(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors of texts."""
+        tokens = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+        return F.normalize(_vectors(self.model.get_text_features(**tokens)), dim=1)
+
+
+class Dino:
+    """DINO from a folder in transformers' layout (the paper's is ViT-S/16); its class token is the vector."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model: Any = ViTModel.from_pretrained(folder, local_files_only=True, add_pooling_layer=False)
+        self.model.eval().requires_grad_(False)
+
+    def see(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """Unit vectors of whole pictures."""
+        return F.normalize(self.model(normalised(pictures, DINO_LOOK)).last_hidden_state[:, 0], dim=1)
+
+
+def _vectors(found: Any) -> Tensor:
+    """What transformers gives for features: a tensor, or since version 5 an output whose pooled state it is."""
+    vectors: Tensor = found if isinstance(found, Tensor) else found.pooler_output
+    return vectors
+
+
+def to_pixels(pictures: Sequence[Image.Image], side: int) -> Tensor:
+    """Float32 [pictures, 3, side, side] in -1..1."""
+    scaled = [picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC) for picture in pictures]
+    rows = np.stack([np.asarray(picture, dtype=np.float32) for picture in scaled])
+    return torch.from_numpy(rows).permute(0, 3, 1, 2).div(127.5).sub(1)
+
+
+def normalised(pictures: Sequence[Image.Image], look: tuple[tuple[float, ...], tuple[float, ...], int]) -> Tensor:
+    """Pictures as a network wants them: square, of its size, by its mean and deviation; a longer side is cropped evenly."""
+    mean, deviation, side = look
+    squares = []
+    for picture in pictures:
+        short = min(picture.size)
+        left, top = (picture.width - short) // 2, (picture.height - short) // 2
+        squares.append(picture.crop((left, top, left + short, top + short)))
+    pixels = to_pixels(squares, side).add(1).div(2)
+    return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(deviation)[:, None, None]

@@ -1,0 +1,91 @@
+"""`demo`: the whole story in a few minutes on a CPU, offline: an example's project made, trained and drawn with.
+
+Nothing is made beforehand but the pocket base. The project is one like any other, and a second call finds it as it is.
+"""
+
+import shlex
+from typing import Any
+
+from ..base import Base, ask_for_base
+from ..catalog import advice_of
+from ..config import merge
+from ..engine.hub import obtain
+from ..engine.sampling import draw
+from ..events import CommandShown, Events, ImageSaved, Noted, PhaseStarted, StoryTold, Yielding
+from ..photos.picture import read_picture, save_new
+from ..photos.story import Column, story_page
+from ..project import Project, projects_folder
+from ..prompts import fill
+from ..settings import GenerateSettings, PrepSettings, SubjectSettings, TrainSettings
+from .example import CLASS_PROMPT, draw_example
+from .generate import Source, choose_drawing, generate, load_pipeline
+from .initialise import initialise
+from .prepare import disk_errors, prepare, prepared_photos
+from .train import train
+
+NAME = "demo"
+MODEL = "pocket"
+SEED = 1
+PROMPTS = (
+    "a photo of a [identifier] dog on the moon",
+    "a photo of a [identifier] dog in the ocean",
+    "a photo of a [identifier] dog in a city at night",
+    "a photo of a [identifier] dog in the forest",
+    "a photo of a dog on the moon",  # the class alone: it must stay what it was
+)
+
+
+def demo() -> Events:
+    """Make the example's project, prepare, train, draw. The last event is a StoryTold. Raises DreamboothError of every kind."""
+    project = yield from open_demo()
+    stored = project.settings()
+    subject = merge(SubjectSettings, stored["subject"], {})
+    prep = merge(PrepSettings, stored["prep"], {})
+    settings = merge(TrainSettings, stored["train"], {}, advised=advice_of(subject.values.model, "train"))
+    base = yield from obtain(ask_for_base(subject.values.model))
+    yield CommandShown(command=f"dreambooth prep {NAME}")
+    yield from prepare(project, prep.values, resolution=base.facts.resolution, source=subject.values.photos)
+    yield CommandShown(command=f"dreambooth train {NAME}")
+    yield from train(project, subject=subject, prep=prep, settings=settings)
+    word = str(project.finished_run(None).record()["prompts"]["identifier"])
+    after = yield from draw_after(project)
+    before = yield from draw_before(base, [fill(prompt, word) for prompt in PROMPTS])
+    columns = [Column(*each) for each in zip((fill(prompt, word) for prompt in PROMPTS), before, after, strict=True)]
+    photos = [read_picture(path) for path, _ in prepared_photos(project)]
+    with disk_errors(project.path):
+        path = save_new(story_page(photos, columns), project.path, "story", {"Software": "dreambooth"})
+    yield StoryTold(path=path)
+
+
+def open_demo() -> Yielding[Project]:
+    """The demo's project, made where it is not there yet. Returns it."""
+    project = Project(projects_folder() / NAME)
+    if project.config.is_file():
+        yield Noted(message=f"project {NAME} is there already, and goes on from where it was")
+        return project
+    yield CommandShown(command=f"dreambooth init {NAME} --example")
+    subject = SubjectSettings(photos=draw_example(), class_prompt=CLASS_PROMPT, model=MODEL)
+    yield from initialise(NAME, subject=subject, prep={}, train={})
+    return project
+
+
+def draw_after(project: Project) -> Yielding[list[Any]]:
+    """What the fine-tuned model makes of the prompts, by `generate` as the user would call it. Returns the pictures."""
+    pictures = []
+    for prompt in PROMPTS:
+        yield CommandShown(command=f"dreambooth generate {NAME} {shlex.quote(prompt)} --seed {SEED}")
+        source = Source(project.finished_run(None).path)
+        settings = GenerateSettings(seed=SEED)
+        for event in generate(source, prompt, settings, identifier=None, output_dir=project.images, grid=False):
+            yield event
+            if isinstance(event, ImageSaved):
+                pictures.append(read_picture(event.path))
+    return pictures
+
+
+def draw_before(base: Base, prompts: list[str]) -> Yielding[list[Any]]:
+    """What the base, as it came, makes of the same prompts from the same seed. Returns the pictures."""
+    yield PhaseStarted(name="the base model's answers, to compare", total=len(prompts), unit="images")
+    pipe = load_pipeline(base, None, "auto")
+    drawing = choose_drawing(GenerateSettings(), base, base.facts.resolution)
+    return [picture for prompt in prompts for picture in draw(pipe, [prompt], [SEED], drawing)]
