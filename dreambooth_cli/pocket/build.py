@@ -86,8 +86,8 @@ STAGES = {
     "decoder": Stage(steps=20_000, batch=16, rate=1e-3, decay=0.995),
     "clip": Stage(steps=2_000, batch=192, rate=1e-3, decay=0.995),
     "reader": Stage(steps=4_000, batch=64, rate=2e-3, decay=0.995),
-    "recogniser": Stage(steps=1_500, batch=64, rate=1e-3, decay=0.995),
-    "unet": Stage(steps=12_000, batch=64, rate=1e-3, decay=0.999),
+    "recogniser": Stage(steps=1_200, batch=64, rate=1e-3, decay=0.995),
+    "unet": Stage(steps=20_000, batch=32, rate=8e-4, decay=0.999),
 }
 
 
@@ -391,6 +391,8 @@ def write_part(name: str, work: Path, pictures: Pictures) -> None:
         save_file(projection, JUDGE / "text_projection.safetensors")
     else:
         save_file(part.half().state_dict(), JUDGE / f"{name}.safetensors")
+    for path in (*MODEL.rglob("*.safetensors"), *JUDGE.rglob("*.safetensors")):
+        path.chmod(0o644)  # safetensors writes files that their owner alone can read
     write_tokenizer(MODEL / "tokenizer")
     scheduler: Any = PNDMScheduler(skip_prk_steps=True, steps_offset=1, **BETAS)
     scheduler.save_pretrained(MODEL / "scheduler")

@@ -53,8 +53,6 @@ SUBJECTS = 12
 PHOTOS = Path(__file__).parents[2].parent / "shared" / "subjects"
 SWEPT = 4  # subjects of the sweeps
 PLACES = tuple(world.PLACES)
-SEEDS = (0, 1)
-CLASS_SEEDS = tuple(range(100, 120))
 DRAWING = Drawing(steps=25, guidance_scale=7.5, width=64, height=64)
 LOOK_ALIKES = 20
 
@@ -88,8 +86,8 @@ class Measured:
     base_diversity: float
     copied: float
     base_copied: float
-    identifier_loss: tuple[float, float]
-    unrelated_loss: tuple[float, float]
+    identifier_loss: tuple[float, ...]
+    unrelated_loss: tuple[float, ...]
     seconds: float
 
     @property
@@ -104,6 +102,8 @@ MAIN = (
     Variant("no prior, no noun", {"class_images": 0}, noun=""),
     Variant("no prior, wrong noun", {"class_images": 0}, noun="wrong"),
 )
+PASTED = Variant("a photo pasted")
+CONTROLS = (PASTED, Variant("undertrained", {"steps": 20}), Variant("overtrained", {"steps": 1500}))
 SWEEPS = (
     *(Variant(f"steps {steps}", {"steps": steps}) for steps in (50, 100, 200, 400, 700, 1000)),
     Variant("text encoder", {"train_text_encoder": True}),
@@ -132,6 +132,8 @@ class Study:
     best: list[Image.Image] | None
     others: list[list[Image.Image]]
     eye: evaluation.Eye
+    seeds: list[int]
+    class_seeds: list[int]
 
     @property
     def class_prompts(self) -> list[str]:
@@ -139,15 +141,34 @@ class Study:
         return [f"a photo of a {self.noun} {place}" for place in self.places]
 
     @property
-    def seeds(self) -> list[int]:
-        """A seed for each prompt: places come in pairs."""
-        return [SEEDS[place % len(SEEDS)] for place in range(len(self.places))]
+    def plain_prompts(self) -> list[str]:
+        """The class prompt, once for each of the class's seeds."""
+        return [f"a photo of a {self.noun}"] * len(self.class_seeds)
+
+    def named_prompts(self, noun: str) -> list[str]:
+        """The same as `class_prompts`, of the identifier with this noun."""
+        named = f"{IDENTIFIER} {noun}".strip()
+        return [f"a photo of a {named} {place}" for place in self.places]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a variant made of a subject: pictures of the identifier's prompts and of the class prompt, and the losses of the photos
+    at fixed noises, before and after."""
+
+    drawn: list[Image.Image]
+    of_class: list[Image.Image]
+    identifier_loss: tuple[float, ...]
+    unrelated_loss: tuple[float, ...]
 
 
 class Bench:
     """What all runs share: the eyes, the base's own pictures, each subject's project. Everything lies in `work`."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(
+        self, work: Path, *, seeds: Sequence[int] = (0, 1), class_seeds: Sequence[int] = range(100, 120)
+    ) -> None:
+        self.seeds, self.class_seeds = list(seeds), list(class_seeds)
         os.environ["DREAMBOOTH_HOME"] = str(work)
         self.work = work
         self.judge = evaluation.pocket_judge()
@@ -160,60 +181,76 @@ class Bench:
 
     def measure(self, study: Study, variant: Variant) -> Measured:
         """A subject under a variant, from the kept file or by training and drawing now."""
-        path = self.work / "results" / f"{study.name} {variant.name}.json"
+        path = self.path_of(study, variant)
         if path.exists():
             found = json.loads(path.read_text())
             found |= {name: tuple(found[name]) for name in ("identifier_loss", "unrelated_loss")}
             return Measured(**found)
         began = time.monotonic()
-        project = self.project(study)
-        noun = {None: study.noun, "wrong": WRONG.get(study.noun, "teapot")}.get(variant.noun, "")
-        run = self.train(project, noun, variant)
-        measured = self.score(study, project, noun, run, began)
-        shutil.rmtree(run.path)
+        made = self.paste(study) if variant is PASTED else self.train_and_draw(study, variant)
+        measured = self.score(study, made, time.monotonic() - began)
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(asdict(measured)))
         return measured
 
-    def score(self, study: Study, project: Project, noun: str, run: Run, began: float) -> Measured:
-        """What a finished run draws, measured."""
+    def path_of(self, study: Study, variant: Variant) -> Path:
+        """Where its measurements are kept."""
+        return self.work / "results" / f"{study.name} {variant.name}.json"
+
+    def train_and_draw(self, study: Study, variant: Variant) -> Made:
+        """Train a subject under a variant and draw what is asked."""
+        project = self.project(study)
+        noun = {None: study.noun, "wrong": WRONG.get(study.noun, "teapot")}.get(variant.noun, "")
+        run = self.train(project, noun, variant)
         family = load_family(self.base, dtype=torch.float32, device=torch.device("cpu"))
         use_scheduler(family.pipe, "dpm++")
         load_trained(family.pipe, run)
-        asked, seeds = study.class_prompts, study.seeds
-        named = [prompt.replace(study.noun, f"{IDENTIFIER} {noun}".strip(), 1) for prompt in asked]
-        plain, plain_seeds = [f"a photo of a {study.noun}"] * len(CLASS_SEEDS), list(CLASS_SEEDS)
-        drawn, of_class = draw_in_batches(family.pipe, named, seeds), draw_in_batches(family.pipe, plain, plain_seeds)
-        base_drawn, base_class = self.base_pictures(asked, seeds), self.base_pictures(plain, plain_seeds)
-        reading, base_reading = (self.judge.read(evaluation.to_pixels(one, 64)) for one in (drawn, base_drawn))
+        shutil.rmtree(run.path)
+        named = study.named_prompts(noun)
         examples = Examples(stack(list(encode_pictures(self.family, [path for path, _ in prepared_photos(project)]))))
-        mine = instance_prompt(f"a photo of a {noun}".strip(), IDENTIFIER)
-        other = f"a photo of a {WRONG.get(study.noun, 'teapot')}"
-        losses = {
-            prompt: tuple(evaluation.loss_at_fixed_noises(one, examples, prompt) for one in (self.family, family))
-            for prompt in (mine, other)
-        }
-        eye, photos = study.eye, study.photos
+
+        def losses(prompt: str) -> tuple[float, ...]:
+            return tuple(evaluation.loss_at_fixed_noises(one, examples, prompt) for one in (self.family, family))
+
+        return Made(
+            drawn=draw_in_batches(family.pipe, named, study.seeds),
+            of_class=draw_in_batches(family.pipe, study.plain_prompts, study.class_seeds),
+            identifier_loss=losses(instance_prompt(f"a photo of a {noun}".strip(), IDENTIFIER)),
+            unrelated_loss=losses(f"a photo of a {WRONG.get(study.noun, 'teapot')}"),
+        )
+
+    def paste(self, study: Study) -> Made:
+        """The control that copies: a training photo in answer to every prompt, the class left as it was."""
+        drawn = [study.photos[place % len(study.photos)] for place in range(len(study.places))]
+        return Made(drawn, self.base_pictures(study.plain_prompts, study.class_seeds), (1.0, 1.0), (1.0, 1.0))
+
+    def score(self, study: Study, made: Made, seconds: float) -> Measured:
+        """The measurements of what was made, beside the base's own from the same prompts and seeds."""
+        eye, photos, asked = study.eye, study.photos, study.class_prompts
+        base_drawn = self.base_pictures(asked, study.seeds)
+        base_class = self.base_pictures(study.plain_prompts, study.class_seeds)
+        base_named = self.base_pictures(study.named_prompts(study.noun), study.seeds)
+        reading, base_reading = (self.judge.read(evaluation.to_pixels(one, 64)) for one in (made.drawn, base_drawn))
         return Measured(
-            fidelity=evaluation.subject_fidelity(eye, drawn, photos),
+            fidelity=evaluation.subject_fidelity(eye, made.drawn, photos),
             floor=evaluation.subject_fidelity(eye, base_drawn, photos),
             ceiling=ceiling_of(study),
-            retrieved=share(evaluation.closest(eye, drawn, [photos, *study.others]), 0),
+            retrieved=share(evaluation.closest(eye, made.drawn, [photos, *study.others]), 0),
             place=agreement(reading.answers("place"), study.places),
             base_place=agreement(base_reading.answers("place"), study.places),
             class_right=share(reading.answers("class"), study.noun),
             base_class_right=share(base_reading.answers("class"), study.noun),
-            clip_text=evaluation.prompt_fidelity(self.clip, drawn, asked),
+            clip_text=evaluation.prompt_fidelity(self.clip, made.drawn, asked),
             base_clip_text=evaluation.prompt_fidelity(self.clip, base_drawn, asked),
-            preservation=evaluation.subject_fidelity(eye, of_class, photos),
+            preservation=evaluation.subject_fidelity(eye, made.of_class, photos),
             base_preservation=evaluation.subject_fidelity(eye, base_class, photos),
-            diversity=evaluation.diversity(eye, of_class),
+            diversity=evaluation.diversity(eye, made.of_class),
             base_diversity=evaluation.diversity(eye, base_class),
-            copied=max(evaluation.copy_scores(drawn, photos)),
-            base_copied=max(evaluation.copy_scores(self.base_pictures(named, seeds), photos)),
-            identifier_loss=losses[mine],
-            unrelated_loss=losses[other],
-            seconds=time.monotonic() - began,
+            copied=max(evaluation.copy_scores(made.drawn, photos)),
+            base_copied=max(evaluation.copy_scores(base_named, photos)),
+            identifier_loss=made.identifier_loss,
+            unrelated_loss=made.unrelated_loss,
+            seconds=seconds,
         )
 
     def project(self, study: Study) -> Project:
@@ -245,7 +282,7 @@ class Bench:
     def study(self, number: int) -> Study:
         """Drawn subject `number`."""
         subject, places = world.draw_subject(number), places_of(number)
-        asked = [place for place in places[2:] for _ in SEEDS]
+        asked = [place for place in places[2:] for _ in self.seeds]
         return Study(
             name=f"subject-{number:02d}",
             noun=subject.class_name,
@@ -257,6 +294,8 @@ class Bench:
                 for n, other in enumerate(world.draw_look_alikes(subject, LOOK_ALIKES, seed=number))
             ],
             eye=self.individuals,
+            seeds=self.seeds * len(places[2:]),
+            class_seeds=self.class_seeds,
         )
 
     def real_studies(self, folder: Path) -> list[Study]:
@@ -264,7 +303,7 @@ class Bench:
         lines = (folder / "prompts_and_classes.txt").read_text().splitlines()
         nouns = dict(line.split(",") for line in lines if line.count(",") == 1 and " " not in line.split(",")[0])
         photos = {one.name: real_photos(one) for one in sorted(folder.iterdir()) if one.is_dir()}
-        places = [place for place in PLACES[:10] for _ in SEEDS]
+        places = [place for place in PLACES[:10] for _ in self.seeds]
         return [
             Study(
                 name=f"real-{name}",
@@ -274,6 +313,8 @@ class Bench:
                 best=None,
                 others=[others for other, others in photos.items() if other != name],
                 eye=self.clip,
+                seeds=self.seeds * 10,
+                class_seeds=self.class_seeds,
             )
             for name, mine in photos.items()
         ]
@@ -417,6 +458,33 @@ def falls(before_and_after: Sequence[float]) -> float:
     return (before - after) / before
 
 
+def control_verdicts(default: list[Measured], rows: dict[str, list[Measured]]) -> list[tuple[str, bool]]:
+    """What the metrics must tell apart before they may be believed."""
+
+    def mean(name: str, measured: list[Measured]) -> float:
+        return statistics.mean(getattr(one, name) for one in measured)
+
+    pasted, under, over = (rows[variant.name] for variant in CONTROLS)
+    default = default[: len(pasted)]
+    return [
+        (
+            f"a pasted photo is a copy ({mean('copied', pasted):.2f}, learned {mean('copied', default):.2f}) "
+            f"in the wrong place ({mean('place', pasted):.0%} right, learned {mean('place', default):.0%})",
+            mean("copied", pasted) > 0.99 > mean("copied", default)
+            and mean("place", pasted) < mean("place", default) / 2,
+        ),
+        (
+            f"an undertrained run has learned less ({mean('scaled', under):.2f}, learned {mean('scaled', default):.2f})",
+            mean("scaled", under) < mean("scaled", default) - 0.2,
+        ),
+        (
+            f"an overtrained run has lost more of the class (PRES {mean('preservation', over):.3f}, "
+            f"learned {mean('preservation', default):.3f}) or of the prompt (place {mean('place', over):.0%})",
+            mean("preservation", over) > mean("preservation", default) or mean("place", over) < mean("place", default),
+        ),
+    ]
+
+
 def told(found: evaluation.Interval) -> str:
     """A mean and its interval in words."""
     return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
@@ -427,7 +495,7 @@ QUICK = Variant("quick", {"steps": 120, "class_images": 16})
 
 def quick(work: Path) -> list[tuple[str, bool]]:
     """Three subjects, few steps: subject fidelity up, the class kept, the prompt obeyed."""
-    bench = Bench(work)
+    bench = Bench(work, seeds=(0,), class_seeds=range(100, 110))
     measured = [bench.measure(bench.study(number), QUICK) for number in range(3)]
     print(table_of({"quick": measured}))
     scaled, place, right = (
@@ -451,8 +519,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.fidelity")
     parser.add_argument("--work", type=Path, help="folder that keeps the measurements")
     parser.add_argument("--quick", action="store_true", help="three subjects, a few minutes")
-    parser.add_argument("--rows", choices=("main", "sweeps", "photos"), default="main")
-    parser.add_argument("--subjects", type=int, help="how many (12, for the sweeps 4)")
+    parser.add_argument("--rows", choices=("main", "controls", "sweeps", "photos"), action="append")
+    parser.add_argument("--subjects", type=int, help="how many (12, for controls and sweeps 4)")
     parser.add_argument("--photos", type=Path, default=PHOTOS, help="folder of folders of real photos")
     asked = parser.parse_args()
     if asked.quick:
@@ -460,17 +528,30 @@ def main() -> int:
             return tell(quick(Path(folder)))
     if asked.work is None:
         parser.error("--work names the folder that keeps the measurements")
-    bench, rows = Bench(asked.work.resolve()), {}
-    if asked.rows == "photos":
-        variants, studies = MAIN[:2], bench.real_studies(asked.photos)
-    else:
-        variants, count = (MAIN, SUBJECTS) if asked.rows == "main" else (SWEEPS, SWEPT)
-        studies = [bench.study(number) for number in range(asked.subjects or count)]
-    for variant in variants:
+    bench = Bench(asked.work.resolve())
+    return max(measure_rows(bench, name, asked.subjects, asked.photos) for name in asked.rows or ["main"])
+
+
+ROWS = {"main": MAIN, "controls": CONTROLS, "sweeps": SWEEPS, "photos": MAIN[:2]}
+
+
+def measure_rows(bench: Bench, name: str, count: int | None, photos: Path) -> int:
+    """Measure and print one part of the table. Returns 1 where it falls short."""
+    studies = (
+        bench.real_studies(photos)
+        if name == "photos"
+        else [bench.study(number) for number in range(count or (SUBJECTS if name == "main" else SWEPT))]
+    )
+    rows: dict[str, list[Measured]] = {}
+    for variant in ROWS[name]:
         rows[variant.name] = [bench.measure(study, variant) for study in studies]
         print(row_of(variant.name, rows[variant.name]), flush=True)
     print(table_of(rows))
-    return tell(verdicts(rows)) if asked.rows == "main" else 0
+    if name == "main":
+        return tell(verdicts(rows))
+    if name == "controls":
+        return tell(control_verdicts([bench.measure(study, MAIN[0]) for study in studies], rows))
+    return 0
 
 
 def tell(found: list[tuple[str, bool]]) -> int:

@@ -5,6 +5,7 @@ import json
 import pytest
 from PIL import Image
 
+from dreambooth_cli.card import read_card
 from dreambooth_cli.cli.app import run
 from dreambooth_cli.cli.demo import half_blocks
 from dreambooth_cli.photos.story import SIDE, Column, story_page, story_strip
@@ -88,3 +89,21 @@ def test_a_character_shows_two_pixels():
     assert text.plain == "▀\n"
     (span,) = text.spans
     assert (span.style.color.name, span.style.bgcolor.name) == ("#ff0000", "#0000ff")
+
+
+def test_every_subcommand_treats_the_pocket_base_as_any_other(capsys):
+    few = ["--steps", "2", "--class-images", "1", "--class-image-steps", "2"]
+    assert run(["init", "mine", "--example"]) == 0
+    assert run(["prep", "mine"]) == 0
+    assert run(["train", "mine", "--method", "lora", *few]) == 0
+    assert run(["models", "pull", "pocket"]) == 0
+    capsys.readouterr()
+    assert run(["generate", "mine", "a [identifier] dog in the snow", "--steps", "2", "--seed", "0"]) == 0
+    (path,) = capsys.readouterr().out.splitlines()
+    with Image.open(path) as image:
+        assert image.size == (64, 64)
+    latest = open_project("mine").finished_run(None)
+    # by its name, not by where this installation has it
+    assert latest.record()["base"]["path"] == "pocket"
+    assert read_card(latest.model).base["path"] == "pocket"
+    assert latest.record()["sources"]["train"]["learning_rate"] == "the base model"
