@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionModelWithProjection, ViTModel
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection, ViTModel
 
 from .draws import generator_of
 from .examples import Examples
@@ -162,9 +162,8 @@ class PocketClip:
 
     def __init__(self, folder: Path = POCKET) -> None:
         self.image: Any = CLIPVisionModelWithProjection.from_pretrained(folder / "judge" / "image_encoder")
-        self.text: Any = CLIPTextModelWithProjection.from_pretrained(folder / "model" / "text_encoder")
-        weight = load_file(folder / "judge" / "text_projection.safetensors")["weight"]
-        self.text.text_projection.weight.data.copy_(weight)
+        self.text: Any = CLIPTextModel.from_pretrained(folder / "model" / "text_encoder")
+        self.projection = load_file(folder / "judge" / "text_projection.safetensors")["weight"].float()
         part: Any
         for part in (self.image, self.text):
             part.to(torch.float32).eval().requires_grad_(False)
@@ -177,7 +176,7 @@ class PocketClip:
     def read(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors of texts."""
         tokens = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").input_ids
-        return F.normalize(self.text(tokens).text_embeds, dim=1)
+        return F.normalize(self.text(tokens).pooler_output @ self.projection.T, dim=1)
 
 
 def pocket_judge() -> Judge:
