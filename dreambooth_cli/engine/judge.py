@@ -75,7 +75,7 @@ class Recogniser(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            _conv(3, 24, stride=2), _conv(24, 48), _conv(48, 96, stride=2), _conv(96, 96), _conv(96, 128, stride=2)
+            _conv(3, 24), _conv(24, 48, stride=2), _conv(48, 96, stride=2), _conv(96, 96), _conv(96, 128, stride=2)
         )
         self.layout = nn.Sequential(nn.Conv2d(128, 32, 1), nn.Flatten())
         self.head = nn.Linear(32 * 64 + 2 * 128, EMBEDDING)

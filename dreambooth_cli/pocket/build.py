@@ -43,7 +43,7 @@ from .parts import (
     vae_loss,
     write_tokenizer,
 )
-from .pictures import SEED, Array, Network, Pictures, labels_of, spoil, to_tensor
+from .pictures import MEMBERS, SEED, Array, Network, Pictures, labels_of, spoil, to_tensor
 
 MODEL = Path(__file__).with_name("model")
 JUDGE = Path(__file__).with_name("judge")
@@ -85,8 +85,8 @@ STAGES = {
     "vae": Stage(steps=8_000, batch=16, rate=2e-3, decay=0.995),
     "decoder": Stage(steps=20_000, batch=16, rate=1e-3, decay=0.995),
     "clip": Stage(steps=2_000, batch=192, rate=1e-3, decay=0.995),
-    "reader": Stage(steps=4_000, batch=64, rate=2e-3, decay=0.995),
-    "recogniser": Stage(steps=1_200, batch=64, rate=1e-3, decay=0.995),
+    "reader": Stage(steps=8_000, batch=64, rate=2e-3, decay=0.995),
+    "recogniser": Stage(steps=5_000, batch=60, rate=1e-3, decay=0.995),
     "unet": Stage(steps=20_000, batch=32, rate=8e-4, decay=0.999),
 }
 
@@ -120,7 +120,7 @@ def build(work: Path, parts: list[str], until: float, device: torch.device) -> N
         elif name == "reader":
             train_reader(pictures, work, until, device)
         elif name == "recogniser":
-            train_recogniser(load_part("reader", work), work, until, device)
+            train_recogniser(pictures, load_part("reader", work), work, until, device)
         else:
             train_unet(
                 pictures,
@@ -221,24 +221,21 @@ def train_reader(pictures: Pictures, work: Path, until: float, device: torch.dev
     train("reader", reader, loss_of, work, until, device)
 
 
-def train_recogniser(reader: Reader, work: Path, until: float, device: torch.device) -> None:
-    """Two pictures of one individual against those of the batch's others, among them a look-alike of each."""
-    recogniser = make_part("recogniser")
+def train_recogniser(pictures: Pictures, reader: Reader, work: Path, until: float, device: torch.device) -> None:
+    """Two pictures of one individual against those of the batch's others, among them its look-alikes."""
+    recogniser, families = make_part("recogniser"), pictures.families()
     reader.to(device).eval()
 
     def loss_of(random: Random, batch: int) -> Tensor:
-        individuals = []
-        for _ in range(batch // 2):
-            one = world.draw_subject(random.randrange(1_000, 1_000_000))
-            individuals += [one, world.draw_look_alikes(one, 5, random.getrandbits(32))[random.randrange(5)]]
-        scenes = [world.draw_scene(random, one) for one in individuals * 2]
-        pixels, _ = spoil(to_tensor(np.stack([np.asarray(world.render(scene)) for scene in scenes])), random)
+        rows = sorted(random.sample(range(len(families)), batch // MEMBERS))
+        pairs = families[rows].reshape(-1, 2, *families.shape[3:])
+        pixels, _ = spoil(to_tensor(np.concatenate([pairs[:, 0], pairs[:, 1]])), random)
         pixels = pixels.to(device)
         with torch.no_grad():
             crops = cut_out(pixels, reader(pixels).mask.sigmoid())
         first, second = recogniser(crops).chunk(2)
         likeness = first @ second.T / 0.1
-        right = torch.arange(batch, device=device)
+        right = torch.arange(len(first), device=device)
         return (F.cross_entropy(likeness, right) + F.cross_entropy(likeness.T, right)) / 2
 
     train("recogniser", recogniser, loss_of, work, until, device)
@@ -439,10 +436,11 @@ def _write_recipe(name: str, work: Path) -> None:
         json.loads(RECIPE.read_text()) if RECIPE.exists() else {"seed": SEED, "pictures": PICTURES, "parts": {}}
     )
     points = [json.loads(line) for line in (work / f"{name}.jsonl").read_text().splitlines()]
+    losses = {point["step"]: point["loss"] for point in points}  # steps after the last save were taken twice
     recipe["parts"][name] = {
         **asdict(STAGES[name]),
-        "steps_done": points[-1]["step"],
-        "losses": [[point["step"], point["loss"]] for point in points],
+        "steps_done": max(losses),
+        "losses": sorted(losses.items()),
     }
     RECIPE.write_text(json.dumps(recipe) + "\n")
 

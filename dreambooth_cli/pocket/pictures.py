@@ -15,6 +15,8 @@ from ..engine.judge import QUESTIONS
 from . import world
 
 SEED = 20_240_826
+FAMILIES, MEMBERS = 4_000, 6
+FIRST_SUBJECT = 1_000  # those before it are for measuring
 Array = np.ndarray[Any, Any]
 Network = Any  # a module of diffusers or transformers, which are not typed
 
@@ -32,12 +34,18 @@ class Pictures:
 
     def pixels(self) -> Array:
         """uint8 [count, 64, 64, 3]."""
-        shape = (world.SIZE, world.SIZE, 3)
-        return self._keep("pixels.u8", shape, lambda scene: np.asarray(world.render(scene)))
+        shape = (self.count, world.SIZE, world.SIZE, 3)
+        return self._keep("pixels.u8", shape, lambda number: np.asarray(world.render(self.scene(number))))
 
     def masks(self) -> Array:
         """uint8 [count, 64, 64], 255 inside the individual."""
-        return self._keep("masks.u8", (world.SIZE, world.SIZE), lambda scene: np.asarray(world.render_mask(scene)))
+        shape = (self.count, world.SIZE, world.SIZE)
+        return self._keep("masks.u8", shape, lambda number: np.asarray(world.render_mask(self.scene(number))))
+
+    def families(self) -> Array:
+        """uint8 [families, members, 2, 64, 64, 3]: two pictures of a subject and of its look-alikes, one for each attribute."""
+        shape = (FAMILIES, MEMBERS, 2, world.SIZE, world.SIZE, 3)
+        return self._keep("families.u8", shape, _draw_family)
 
     def latents(self, vae: Network, device: torch.device) -> Array:
         """float16 [count, 4, 16, 16], means of the VAE's posterior times its scaling factor."""
@@ -57,18 +65,26 @@ class Pictures:
         np.save(path, latents)
         return latents
 
-    def _keep(self, name: str, shape: tuple[int, ...], draw: Callable[[world.Scene], Array]) -> Array:
-        """What `draw` gives for every scene, in one file. An interrupted drawing goes on where it was."""
+    def _keep(self, name: str, shape: tuple[int, ...], draw: Callable[[int], Array]) -> Array:
+        """What `draw` gives for every number, in one file. An interrupted drawing goes on where it was."""
         path, mark = self.folder / name, self.folder / f"{name}.drawn"
         drawn = int(mark.read_text()) if mark.exists() else 0
-        kept = np.memmap(path, np.uint8, "r+" if path.exists() else "w+", shape=(self.count, *shape))
-        for number in range(drawn, self.count):
-            kept[number] = draw(self.scene(number))
-            if (number + 1) % 5_000 == 0 or number + 1 == self.count:
+        kept = np.memmap(path, np.uint8, "r+" if path.exists() else "w+", shape=shape)
+        for number in range(drawn, shape[0]):
+            kept[number] = draw(number)
+            if (number + 1) % (shape[0] // 20 or 1) == 0 or number + 1 == shape[0]:
                 kept.flush()
                 mark.write_text(str(number + 1))
-                print(f"{name}: drawn {number + 1:,} of {self.count:,}", flush=True)
+                print(f"{name}: drawn {number + 1:,} of {shape[0]:,}", flush=True)
         return kept
+
+
+def _draw_family(number: int) -> Array:
+    subject = world.draw_subject(FIRST_SUBJECT + number)
+    random = Random(f"{SEED} family {number}")
+    members = [subject, *world.draw_look_alikes(subject, MEMBERS - 1, seed=number)]
+    pictures = [[np.asarray(world.render(world.draw_scene(random, one))) for _ in range(2)] for one in members]
+    return np.asarray(pictures)
 
 
 def to_tensor(pixels: Array) -> Tensor:

@@ -179,7 +179,7 @@ def _draw_mark(random: Random, body_rgb: RGB) -> Mark:
         kind=random.choice(MARKS),
         rgb=random.choice(seen),
         at=(radius * math.cos(angle), radius * math.sin(angle)),
-        size=random.uniform(0.42, 0.6),
+        size=random.uniform(0.5, 0.68),
     )
 
 
@@ -361,16 +361,16 @@ def _cast_shadow(picture: Image.Image, frame: _Frame) -> None:
 
 
 def _stripes() -> list[list[Point]]:
-    return [_box(x, -1.6, x + 0.14, 1.6) for x in _steps(-1.55, 0.36)]
+    return [_box(x, -1.6, x + 0.15, 1.6) for x in _steps(-1.55, 0.38)]
 
 
 def _dots() -> list[list[Point]]:
-    rows = enumerate(_steps(-1.5, 0.34))
-    return [_ellipse(x + 0.19 * (row % 2), y, 0.105, 0.105, 10) for row, y in rows for x in _steps(-1.5, 0.38)]
+    rows = enumerate(_steps(-1.5, 0.43))
+    return [_ellipse(x + 0.24 * (row % 2), y, 0.15, 0.15, 12) for row, y in rows for x in _steps(-1.5, 0.48)]
 
 
 def _checks() -> list[list[Point]]:
-    step = 0.3
+    step = 0.36
     rows = enumerate(_steps(-1.5, step))
     return [
         _box(x + step * (row % 2), y, x + step * (row % 2 + 1), y + step)
@@ -380,11 +380,11 @@ def _checks() -> list[list[Point]]:
 
 
 def _zigzags() -> list[list[Point]]:
-    across = _steps(-1.6, 0.24)
+    across = _steps(-1.6, 0.3)
     bands = []
-    for y in _steps(-1.5, 0.5):
-        top = [(x, y + 0.24 * (place % 2)) for place, x in enumerate(across)]
-        bands.append(top + [(x, level + 0.17) for x, level in reversed(top)])
+    for y in _steps(-1.5, 0.58):
+        top = [(x, y + 0.3 * (place % 2)) for place, x in enumerate(across)]
+        bands.append(top + [(x, level + 0.2) for x, level in reversed(top)])
     return bands
 
 

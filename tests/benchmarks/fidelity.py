@@ -1,6 +1,6 @@
 """The proof on the pocket model: the questions of the DreamBooth paper, asked with its metrics over drawn subjects.
 
-    python -m tests.benchmarks.fidelity --work FOLDER [--rows main|sweeps|photos] [--minutes 60]
+    python -m tests.benchmarks.fidelity --work FOLDER [--rows main|controls|sweeps|photos] [--write]
     python -m tests.benchmarks.fidelity --quick
 
 Every run's measurements are kept in FOLDER, so a stopped table goes on where it was. Subject k is `draw_subject(k)` of the
@@ -12,88 +12,26 @@ places. Retrieval: of 21 galleries, the subject's photos and those of 20 look-al
 """
 
 import argparse
-import json
-import os
-import shutil
+import platform
+import re
 import statistics
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from random import Random
 from tempfile import TemporaryDirectory
-from typing import Any
 
+import diffusers
 import torch
-from PIL import Image
 
-from dreambooth_cli.base import ask_for_base
-from dreambooth_cli.catalog import advice_of
-from dreambooth_cli.config import merge
 from dreambooth_cli.engine import evaluation
-from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
-from dreambooth_cli.engine.hub import obtain
-from dreambooth_cli.engine.loading import load_family, load_lora
-from dreambooth_cli.engine.sampling import Drawing, draw, use_scheduler
-from dreambooth_cli.events import Event, ModelSaved
-from dreambooth_cli.photos.crop import square_box
-from dreambooth_cli.photos.files import find_photos, read_photo, training_picture
-from dreambooth_cli.pocket import world
-from dreambooth_cli.project import Project, Run, projects_folder
-from dreambooth_cli.prompts import instance_prompt
-from dreambooth_cli.settings import PrepSettings, SubjectSettings, TrainSettings
-from dreambooth_cli.workflows.initialise import initialise
-from dreambooth_cli.workflows.prepare import prepared_photos
-from dreambooth_cli.workflows.train import train
 
-BASE = "pocket"
-IDENTIFIER = "sks"
+from .bench import DRAWING, PASTED, Bench, Measured, Variant, settings_of
+from .subjects import Study, drawn_study, real_studies
+
 SUBJECTS = 12
 PHOTOS = Path(__file__).parents[2].parent / "shared" / "subjects"
 SWEPT = 4  # subjects of the sweeps
-PLACES = tuple(world.PLACES)
-DRAWING = Drawing(steps=25, guidance_scale=7.5, width=64, height=64)
-LOOK_ALIKES = 20
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A way to train: the settings that differ from the pocket's own defaults; `noun` replaces the class noun ("" for none)."""
-
-    name: str
-    train: dict[str, Any] = field(default_factory=dict)
-    noun: str | None = None
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One subject under one variant. S, the floor and the ceiling are mean cosines; shares are 0..1; losses at fixed noises."""
-
-    fidelity: float
-    floor: float
-    ceiling: float
-    retrieved: float
-    place: float
-    base_place: float
-    class_right: float
-    base_class_right: float
-    clip_text: float
-    base_clip_text: float
-    preservation: float
-    base_preservation: float
-    diversity: float
-    base_diversity: float
-    copied: float
-    base_copied: float
-    identifier_loss: tuple[float, ...]
-    unrelated_loss: tuple[float, ...]
-    seconds: float
-
-    @property
-    def scaled(self) -> float:
-        """S between floor and ceiling."""
-        return (self.fidelity - self.floor) / (self.ceiling - self.floor)
 
 
 MAIN = (
@@ -102,7 +40,6 @@ MAIN = (
     Variant("no prior, no noun", {"class_images": 0}, noun=""),
     Variant("no prior, wrong noun", {"class_images": 0}, noun="wrong"),
 )
-PASTED = Variant("a photo pasted")
 CONTROLS = (PASTED, Variant("undertrained", {"steps": 20}), Variant("overtrained", {"steps": 1500}))
 SWEEPS = (
     *(Variant(f"steps {steps}", {"steps": steps}) for steps in (50, 100, 200, 400, 700, 1000)),
@@ -116,278 +53,6 @@ SWEEPS = (
     Variant("EMA 0.99", {"ema": True, "ema_decay": 0.99}),
     *(Variant(f"batch {size}", {"batch_size": size}) for size in (2, 5)),
 )
-WRONG = dict(zip(world.CLASSES, [*list(world.CLASSES)[5:], *list(world.CLASSES)[:5]], strict=True))
-
-
-@dataclass(frozen=True)
-class Study:
-    """One subject: its name, its class noun, its photos, the places that no photo shows and every prompt asks for (twice, for
-    two seeds), pictures of it in those places that nothing can better (None: each photo against the others), and galleries of
-    others beside its photos."""
-
-    name: str
-    noun: str
-    photos: list[Image.Image]
-    places: list[str]
-    best: list[Image.Image] | None
-    others: list[list[Image.Image]]
-    eye: evaluation.Eye
-    seeds: list[int]
-    class_seeds: list[int]
-
-    @property
-    def class_prompts(self) -> list[str]:
-        """What is asked of the base, and what the texts of CLIP-T are."""
-        return [f"a photo of a {self.noun} {place}" for place in self.places]
-
-    @property
-    def plain_prompts(self) -> list[str]:
-        """The class prompt, once for each of the class's seeds."""
-        return [f"a photo of a {self.noun}"] * len(self.class_seeds)
-
-    def named_prompts(self, noun: str) -> list[str]:
-        """The same as `class_prompts`, of the identifier with this noun."""
-        named = f"{IDENTIFIER} {noun}".strip()
-        return [f"a photo of a {named} {place}" for place in self.places]
-
-
-@dataclass(frozen=True)
-class Made:
-    """What a variant made of a subject: pictures of the identifier's prompts and of the class prompt, and the losses of the photos
-    at fixed noises, before and after."""
-
-    drawn: list[Image.Image]
-    of_class: list[Image.Image]
-    identifier_loss: tuple[float, ...]
-    unrelated_loss: tuple[float, ...]
-
-
-class Bench:
-    """What all runs share: the eyes, the base's own pictures, each subject's project. Everything lies in `work`."""
-
-    def __init__(
-        self, work: Path, *, seeds: Sequence[int] = (0, 1), class_seeds: Sequence[int] = range(100, 120)
-    ) -> None:
-        self.seeds, self.class_seeds = list(seeds), list(class_seeds)
-        os.environ["DREAMBOOTH_HOME"] = str(work)
-        self.work = work
-        self.judge = evaluation.pocket_judge()
-        self.individuals = evaluation.PocketIndividuals(self.judge)
-        self.clip = evaluation.PocketClip()
-        self.base = _last(obtain(ask_for_base(BASE)))
-        self.family = load_family(self.base, dtype=torch.float32, device=torch.device("cpu"))
-        use_scheduler(self.family.pipe, "dpm++")
-        self._base_pictures: dict[str, list[Image.Image]] = {}
-
-    def measure(self, study: Study, variant: Variant) -> Measured:
-        """A subject under a variant, from the kept file or by training and drawing now."""
-        path = self.path_of(study, variant)
-        if path.exists():
-            found = json.loads(path.read_text())
-            found |= {name: tuple(found[name]) for name in ("identifier_loss", "unrelated_loss")}
-            return Measured(**found)
-        began = time.monotonic()
-        made = self.paste(study) if variant is PASTED else self.train_and_draw(study, variant)
-        measured = self.score(study, made, time.monotonic() - began)
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(asdict(measured)))
-        return measured
-
-    def path_of(self, study: Study, variant: Variant) -> Path:
-        """Where its measurements are kept."""
-        return self.work / "results" / f"{study.name} {variant.name}.json"
-
-    def train_and_draw(self, study: Study, variant: Variant) -> Made:
-        """Train a subject under a variant and draw what is asked."""
-        project = self.project(study)
-        noun = {None: study.noun, "wrong": WRONG.get(study.noun, "teapot")}.get(variant.noun, "")
-        run = self.train(project, noun, variant)
-        family = load_family(self.base, dtype=torch.float32, device=torch.device("cpu"))
-        use_scheduler(family.pipe, "dpm++")
-        load_trained(family.pipe, run)
-        shutil.rmtree(run.path)
-        named = study.named_prompts(noun)
-        examples = Examples(stack(list(encode_pictures(self.family, [path for path, _ in prepared_photos(project)]))))
-
-        def losses(prompt: str) -> tuple[float, ...]:
-            return tuple(evaluation.loss_at_fixed_noises(one, examples, prompt) for one in (self.family, family))
-
-        return Made(
-            drawn=draw_in_batches(family.pipe, named, study.seeds),
-            of_class=draw_in_batches(family.pipe, study.plain_prompts, study.class_seeds),
-            identifier_loss=losses(instance_prompt(f"a photo of a {noun}".strip(), IDENTIFIER)),
-            unrelated_loss=losses(f"a photo of a {WRONG.get(study.noun, 'teapot')}"),
-        )
-
-    def paste(self, study: Study) -> Made:
-        """The control that copies: a training photo in answer to every prompt, the class left as it was."""
-        drawn = [study.photos[place % len(study.photos)] for place in range(len(study.places))]
-        return Made(drawn, self.base_pictures(study.plain_prompts, study.class_seeds), (1.0, 1.0), (1.0, 1.0))
-
-    def score(self, study: Study, made: Made, seconds: float) -> Measured:
-        """The measurements of what was made, beside the base's own from the same prompts and seeds."""
-        eye, photos, asked = study.eye, study.photos, study.class_prompts
-        base_drawn = self.base_pictures(asked, study.seeds)
-        base_class = self.base_pictures(study.plain_prompts, study.class_seeds)
-        base_named = self.base_pictures(study.named_prompts(study.noun), study.seeds)
-        reading, base_reading = (self.judge.read(evaluation.to_pixels(one, 64)) for one in (made.drawn, base_drawn))
-        return Measured(
-            fidelity=evaluation.subject_fidelity(eye, made.drawn, photos),
-            floor=evaluation.subject_fidelity(eye, base_drawn, photos),
-            ceiling=ceiling_of(study),
-            retrieved=share(evaluation.closest(eye, made.drawn, [photos, *study.others]), 0),
-            place=agreement(reading.answers("place"), study.places),
-            base_place=agreement(base_reading.answers("place"), study.places),
-            class_right=share(reading.answers("class"), study.noun),
-            base_class_right=share(base_reading.answers("class"), study.noun),
-            clip_text=evaluation.prompt_fidelity(self.clip, made.drawn, asked),
-            base_clip_text=evaluation.prompt_fidelity(self.clip, base_drawn, asked),
-            preservation=evaluation.subject_fidelity(eye, made.of_class, photos),
-            base_preservation=evaluation.subject_fidelity(eye, base_class, photos),
-            diversity=evaluation.diversity(eye, made.of_class),
-            base_diversity=evaluation.diversity(eye, base_class),
-            copied=max(evaluation.copy_scores(made.drawn, photos)),
-            base_copied=max(evaluation.copy_scores(base_named, photos)),
-            identifier_loss=made.identifier_loss,
-            unrelated_loss=made.unrelated_loss,
-            seconds=seconds,
-        )
-
-    def project(self, study: Study) -> Project:
-        """The subject's project, with its photos."""
-        project = Project(projects_folder() / study.name)
-        if not project.config.is_file():
-            folder = self.work / "photos" / study.name
-            folder.mkdir(parents=True, exist_ok=True)
-            for place, photo in enumerate(study.photos):
-                photo.save(folder / f"{place}.png")
-            prompt = f"a photo of a {study.noun}"
-            subject = SubjectSettings(photos=folder, class_prompt=prompt, identifier=IDENTIFIER, model=BASE)
-            list(initialise(project.name, subject=subject, prep={}, train={"checkpoint_every": 0}))
-        return project
-
-    def train(self, project: Project, noun: str, variant: Variant) -> Run:
-        """Train the project under a variant, as the command does."""
-        stored = project.settings()
-        words = f"a photo of a {noun}" if noun else "a photo of a [identifier]"
-        events = train(
-            project,
-            subject=merge(SubjectSettings, stored["subject"], {"class_prompt": words}),
-            prep=merge(PrepSettings, stored["prep"], {}),
-            settings=merge(TrainSettings, stored["train"], variant.train, advised=advice_of(BASE, "train")),
-        )
-        saved = [event for event in events if isinstance(event, ModelSaved)]
-        return Run(saved[-1].path.parent)
-
-    def study(self, number: int) -> Study:
-        """Drawn subject `number`."""
-        subject, places = world.draw_subject(number), places_of(number)
-        asked = [place for place in places[2:] for _ in self.seeds]
-        return Study(
-            name=f"subject-{number:02d}",
-            noun=subject.class_name,
-            photos=[draw_one(subject, places[k % 2], f"photo {number} {k}") for k in range(5)],
-            places=asked,
-            best=[draw_one(subject, place, f"best {number} {k}") for k, place in enumerate(asked)],
-            others=[
-                [draw_one(other, places[k % 2], f"other {number} {n} {k}") for k in range(5)]
-                for n, other in enumerate(world.draw_look_alikes(subject, LOOK_ALIKES, seed=number))
-            ],
-            eye=self.individuals,
-            seeds=self.seeds * len(places[2:]),
-            class_seeds=self.class_seeds,
-        )
-
-    def real_studies(self, folder: Path) -> list[Study]:
-        """The subjects of a folder of real photos, a folder each, at 64 px; seen by CLIP, for the recogniser knows only drawings."""
-        lines = (folder / "prompts_and_classes.txt").read_text().splitlines()
-        nouns = dict(line.split(",") for line in lines if line.count(",") == 1 and " " not in line.split(",")[0])
-        photos = {one.name: real_photos(one) for one in sorted(folder.iterdir()) if one.is_dir()}
-        places = [place for place in PLACES[:10] for _ in self.seeds]
-        return [
-            Study(
-                name=f"real-{name}",
-                noun=nouns[name],
-                photos=mine,
-                places=places,
-                best=None,
-                others=[others for other, others in photos.items() if other != name],
-                eye=self.clip,
-                seeds=self.seeds * 10,
-                class_seeds=self.class_seeds,
-            )
-            for name, mine in photos.items()
-        ]
-
-    def base_pictures(self, prompts: list[str], seeds: list[int]) -> list[Image.Image]:
-        """What the base draws; kept, since every variant asks for the same."""
-        key = json.dumps([prompts, seeds])
-        if key not in self._base_pictures:
-            self._base_pictures[key] = draw_in_batches(self.family.pipe, prompts, seeds)
-        return self._base_pictures[key]
-
-
-def draw_one(individual: world.Individual, place: str, seed: str) -> Image.Image:
-    """A picture of an individual at a place, in a pose that follows from the seed."""
-    return world.render(world.draw_scene(Random(seed), individual, place))
-
-
-def real_photos(folder: Path) -> list[Image.Image]:
-    """The first five photos of a folder, as `prep` crops them, at 64 px."""
-    looks = [look for look in find_photos(folder) if look.status == "ok"][:5]
-    photos = [read_photo(look.path, 64) for look in looks]
-    return [training_picture(photo, square_box(photo.image.size, "center"), 64) for photo in photos]
-
-
-def places_of(number: int) -> list[str]:
-    """The world's places, the two of the subject's photos first."""
-    start = 2 * number % len(PLACES)
-    return [*PLACES[start:], *PLACES[:start]]
-
-
-def ceiling_of(study: Study) -> float:
-    """Subject fidelity of the best pictures there can be; with none at hand, of each photo against the others."""
-    if study.best is not None:
-        return evaluation.subject_fidelity(study.eye, study.best, study.photos)
-    return 1 - evaluation.diversity(study.eye, study.photos)
-
-
-def draw_in_batches(pipe: Any, prompts: list[str], seeds: list[int], batch: int = 10) -> list[Image.Image]:
-    """One picture for each prompt and seed."""
-    return [
-        picture
-        for start in range(0, len(prompts), batch)
-        for picture in draw(pipe, prompts[start : start + batch], seeds[start : start + batch], DRAWING)
-    ]
-
-
-def load_trained(pipe: Any, run: Run) -> None:
-    """Put a run's weights into the base's pipeline."""
-    if (run.model / "pytorch_lora_weights.safetensors").is_file():
-        load_lora(pipe, run.model)
-        return
-    for name in ("unet", "text_encoder"):
-        part = getattr(pipe, name)
-        fresh = type(part).from_pretrained(run.model / name)
-        part.load_state_dict(fresh.state_dict())
-
-
-def share(found: Sequence[Any], wanted: Any) -> float:
-    """How much of what was found is what was wanted."""
-    return sum(one == wanted for one in found) / len(found)
-
-
-def agreement(found: Sequence[str], wanted: Sequence[str]) -> float:
-    """How often two lists say the same."""
-    return sum(one == other for one, other in zip(found, wanted, strict=True)) / len(wanted)
-
-
-def _last(events: Iterator[Event]) -> Any:
-    try:
-        while True:
-            next(events)
-    except StopIteration as stop:
-        return stop.value
 
 
 # The tables
@@ -410,19 +75,43 @@ def numbers_of(one: Measured) -> tuple[float, ...]:
     )
 
 
-def row_of(name: str, measured: Sequence[Measured]) -> str:
-    """A variant's means over its subjects, with their 95% intervals where there are several."""
+def numbers_of_base(one: Measured) -> tuple[float | None, ...]:
+    """The same of the base as it came, asked for the class; None where nothing is measured."""
+    return (
+        one.floor,
+        0.0,
+        None,
+        one.base_place,
+        one.base_class_right,
+        one.base_clip_text,
+        one.base_preservation,
+        one.base_diversity,
+        one.base_copied,
+    )
+
+
+def row_of(name: str, numbers: Iterable[Sequence[float | None]]) -> str:
+    """Means over the subjects, a line of numbers each, with their 95% intervals."""
     cells = []
-    for values in zip(*map(numbers_of, measured), strict=True):
-        found = evaluation.bootstrap(values)
-        cells.append(f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]")
+    for values in zip(*numbers, strict=True):
+        known = [value for value in values if value is not None]
+        found = evaluation.bootstrap(known) if known else None
+        cells.append(f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]" if found else "–")
     return f"| {name} | {' | '.join(cells)} |"
 
 
 def table_of(rows: dict[str, list[Measured]]) -> str:
-    """Variants beneath each other, as Markdown."""
-    head = [f"| | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
-    return "\n".join([*head, *(row_of(name, measured) for name, measured in rows.items())])
+    """Variants beneath each other, as Markdown; the untrained base above them."""
+    first = next(iter(rows.values()))
+    return "\n".join(
+        [
+            f"| | {' | '.join(COLUMNS)} |",
+            "|---" * (len(COLUMNS) + 1) + "|",
+            row_of("the base, untrained", map(numbers_of_base, first)),
+            *(row_of(name, map(numbers_of, measured)) for name, measured in rows.items()),
+            f"\nS of the best there can be: {statistics.mean(one.ceiling for one in first):.3f}.",
+        ]
+    )
 
 
 def verdicts(rows: dict[str, list[Measured]]) -> list[tuple[str, bool]]:
@@ -496,7 +185,7 @@ QUICK = Variant("quick", {"steps": 120, "class_images": 16})
 def quick(work: Path) -> list[tuple[str, bool]]:
     """Three subjects, few steps: subject fidelity up, the class kept, the prompt obeyed."""
     bench = Bench(work, seeds=(0,), class_seeds=range(100, 110))
-    measured = [bench.measure(bench.study(number), QUICK) for number in range(3)]
+    measured = [bench.measure(study, QUICK) for study in studies_of(bench, "quick", 3, PHOTOS)]
     print(table_of({"quick": measured}))
     scaled, place, right = (
         statistics.mean(getattr(one, name) for one in measured) for name in ("scaled", "place", "class_right")
@@ -521,6 +210,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="three subjects, a few minutes")
     parser.add_argument("--rows", choices=("main", "controls", "sweeps", "photos"), action="append")
     parser.add_argument("--subjects", type=int, help="how many (12, for controls and sweeps 4)")
+    parser.add_argument("--write", action="store_true", help=f"write {REPORT.name} of what is measured")
     parser.add_argument("--photos", type=Path, default=PHOTOS, help="folder of folders of real photos")
     asked = parser.parse_args()
     if asked.quick:
@@ -529,29 +219,79 @@ def main() -> int:
     if asked.work is None:
         parser.error("--work names the folder that keeps the measurements")
     bench = Bench(asked.work.resolve())
+    if asked.write:
+        write_report(bench, asked.photos)
+        return 0
     return max(measure_rows(bench, name, asked.subjects, asked.photos) for name in asked.rows or ["main"])
 
 
+REPORT = Path(__file__).with_name("fidelity.md")
+TITLES = {
+    "main": "The paper's questions",
+    "controls": "Controls: what the metrics must tell apart",
+    "sweeps": "One setting changed at a time",
+    "photos": "Real photos at 64 px: this shows method, not beauty",
+}
 ROWS = {"main": MAIN, "controls": CONTROLS, "sweeps": SWEEPS, "photos": MAIN[:2]}
 
 
 def measure_rows(bench: Bench, name: str, count: int | None, photos: Path) -> int:
     """Measure and print one part of the table. Returns 1 where it falls short."""
-    studies = (
-        bench.real_studies(photos)
-        if name == "photos"
-        else [bench.study(number) for number in range(count or (SUBJECTS if name == "main" else SWEPT))]
-    )
+    studies = studies_of(bench, name, count, photos)
     rows: dict[str, list[Measured]] = {}
     for variant in ROWS[name]:
         rows[variant.name] = [bench.measure(study, variant) for study in studies]
-        print(row_of(variant.name, rows[variant.name]), flush=True)
+        print(row_of(variant.name, map(numbers_of, rows[variant.name])), flush=True)
     print(table_of(rows))
+    return tell(verdicts_of(bench, name, studies, rows))
+
+
+def studies_of(bench: Bench, name: str, count: int | None, photos: Path) -> list[Study]:
+    """The subjects of one part of the table."""
+    if name == "photos":
+        return real_studies(photos, bench.clip, bench.seeds, bench.class_seeds)
+    count = count or (SUBJECTS if name == "main" else SWEPT)
+    return [drawn_study(number, bench.individuals, bench.seeds, bench.class_seeds) for number in range(count)]
+
+
+def verdicts_of(
+    bench: Bench, name: str, studies: list[Study], rows: dict[str, list[Measured]]
+) -> list[tuple[str, bool]]:
+    """What one part of the table must show; nothing for one that is only looked at."""
     if name == "main":
-        return tell(verdicts(rows))
+        return verdicts(rows)
     if name == "controls":
-        return tell(control_verdicts([bench.measure(study, MAIN[0]) for study in studies], rows))
-    return 0
+        return control_verdicts([bench.measure(study, MAIN[0]) for study in studies], rows)
+    return []
+
+
+def write_report(bench: Bench, photos: Path) -> None:
+    """Everything that is measured, as `fidelity.md` beside this file. Nothing is trained here: a part that is not whole is left out."""
+    settings = settings_of(MAIN[0], {}).values
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    lines = [
+        "# Does it learn? The pocket model's fidelity table",
+        "",
+        f"Written on {datetime.now(UTC):%Y-%m-%d} by `python -m tests.benchmarks.fidelity --work FOLDER --write`; "
+        f"torch {torch.__version__}, diffusers {diffusers.__version__}, Python {platform.python_version()}, "
+        f"{cpu[1] if cpu else platform.machine()}, {torch.get_num_threads()} thread(s), float32; weights `{bench.weights}`.",
+        "",
+        f"The default: {settings.steps} steps, learning rate {settings.learning_rate:g}, {settings.class_images} class images, "
+        f"lambda {settings.prior_loss_weight:g}, batch {settings.batch_size}, text encoder "
+        f"{'trained' if settings.train_text_encoder else 'frozen'}. Drawn with DPM++ 2M, {DRAWING.steps} steps, "
+        f"guidance {DRAWING.guidance_scale:g}.",
+    ]
+    for name, variants in ROWS.items():
+        studies = studies_of(bench, name, None, photos)
+        if all(bench.path_of(study, variant).exists() for study in studies for variant in variants):
+            rows = {variant.name: [bench.measure(study, variant) for study in studies] for variant in variants}
+            seconds = statistics.median(one.seconds for measured in rows.values() for one in measured)
+            said = [
+                f"- {'yes' if is_so else 'NO'}: {words}" for words, is_so in verdicts_of(bench, name, studies, rows)
+            ]
+            head = f"{len(studies)} subjects; the median of training and drawing one: {seconds:.0f} s."
+            lines += ["", f"## {TITLES[name]}", "", head, "", table_of(rows), "", *said]
+    REPORT.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
 
 def tell(found: list[tuple[str, bool]]) -> int:

@@ -1,0 +1,273 @@
+"""Training and measuring one subject under one variant of the settings; what was measured is kept in a folder."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from dreambooth_cli.base import ask_for_base
+from dreambooth_cli.catalog import advice_of
+from dreambooth_cli.config import Resolved, merge
+from dreambooth_cli.engine import evaluation
+from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
+from dreambooth_cli.engine.hub import obtain
+from dreambooth_cli.engine.loading import load_family, load_lora
+from dreambooth_cli.engine.sampling import Drawing, draw, use_scheduler
+from dreambooth_cli.events import Event, ModelSaved
+from dreambooth_cli.pocket import world
+from dreambooth_cli.pocket.build import JUDGE, MODEL
+from dreambooth_cli.pocket.card import sheet_of
+from dreambooth_cli.project import Project, Run, projects_folder
+from dreambooth_cli.prompts import instance_prompt
+from dreambooth_cli.settings import PrepSettings, SubjectSettings, TrainSettings
+from dreambooth_cli.workflows.initialise import initialise
+from dreambooth_cli.workflows.prepare import prepared_photos
+from dreambooth_cli.workflows.train import train
+
+from .subjects import IDENTIFIER, Study, ceiling_of
+
+BASE = "pocket"
+DRAWING = Drawing(steps=25, guidance_scale=7.5, width=64, height=64)
+WRONG = dict(zip(world.CLASSES, [*list(world.CLASSES)[5:], *list(world.CLASSES)[:5]], strict=True))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to train: the settings that differ from the pocket's own defaults; `noun` replaces the class noun ("" for none)."""
+
+    name: str
+    train: dict[str, Any] = field(default_factory=dict)
+    noun: str | None = None
+
+
+PASTED = Variant("a photo pasted")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One subject under one variant. S, the floor and the ceiling are mean cosines; shares are 0..1; losses at fixed noises."""
+
+    fidelity: float
+    floor: float
+    ceiling: float
+    retrieved: float
+    place: float
+    base_place: float
+    class_right: float
+    base_class_right: float
+    clip_text: float
+    base_clip_text: float
+    preservation: float
+    base_preservation: float
+    diversity: float
+    base_diversity: float
+    copied: float
+    base_copied: float
+    identifier_loss: tuple[float, ...]
+    unrelated_loss: tuple[float, ...]
+    seconds: float
+
+    @property
+    def scaled(self) -> float:
+        """S between floor and ceiling."""
+        return (self.fidelity - self.floor) / (self.ceiling - self.floor)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a variant made of a subject: pictures of the identifier's prompts and of the class prompt, and the losses of the photos
+    at fixed noises, before and after."""
+
+    drawn: list[Image.Image]
+    of_class: list[Image.Image]
+    identifier_loss: tuple[float, ...]
+    unrelated_loss: tuple[float, ...]
+
+
+class Bench:
+    """What all runs share: the eyes, the base's own pictures, each subject's project. Everything lies in `work`."""
+
+    def __init__(
+        self, work: Path, *, seeds: Sequence[int] = (0, 1), class_seeds: Sequence[int] = range(100, 120)
+    ) -> None:
+        self.seeds, self.class_seeds = list(seeds), list(class_seeds)
+        os.environ["DREAMBOOTH_HOME"] = str(work)
+        self.work = work
+        self.judge = evaluation.pocket_judge()
+        self.individuals = evaluation.PocketIndividuals(self.judge)
+        self.clip = evaluation.PocketClip()
+        self.base = _last(obtain(ask_for_base(BASE)))
+        self.family = load_family(self.base, dtype=torch.float32, device=torch.device("cpu"))
+        use_scheduler(self.family.pipe, "dpm++")
+        self._base_pictures: dict[str, list[Image.Image]] = {}
+        self.weights = digest_of_weights()
+
+    def measure(self, study: Study, variant: Variant) -> Measured:
+        """A subject under a variant, from the kept file or by training and drawing now."""
+        path = self.path_of(study, variant)
+        if path.exists():
+            found = json.loads(path.read_text())
+            found |= {name: tuple(found[name]) for name in ("identifier_loss", "unrelated_loss")}
+            return Measured(**found)
+        began = time.monotonic()
+        made = self.paste(study) if variant is PASTED else self.train_and_draw(study, variant)
+        measured = self.score(study, made, time.monotonic() - began)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet = sheet_of([*study.photos, *made.drawn, *made.of_class], columns=10)
+        sheet.save(path.with_name(f"{study.name} {variant.name}.png"))
+        path.write_text(json.dumps(asdict(measured)))
+        return measured
+
+    def path_of(self, study: Study, variant: Variant) -> Path:
+        """Where its measurements are kept: for these weights and these settings alone, whatever the variant is called."""
+        how = f"{settings_of(variant, {}).values} {variant.noun} {variant is PASTED} {self.seeds} {self.class_seeds} {DRAWING}"
+        name = f"{study.name} {hashlib.sha256(how.encode()).hexdigest()[:12]}.json"
+        return self.work / f"results-{self.weights}" / name
+
+    def train_and_draw(self, study: Study, variant: Variant) -> Made:
+        """Train a subject under a variant and draw what is asked."""
+        project = self.project(study)
+        noun = {None: study.noun, "wrong": WRONG.get(study.noun, "teapot")}.get(variant.noun, "")
+        run = self.train(project, noun, variant)
+        family = load_family(self.base, dtype=torch.float32, device=torch.device("cpu"))
+        use_scheduler(family.pipe, "dpm++")
+        load_trained(family.pipe, run)
+        shutil.rmtree(run.path)
+        named = study.named_prompts(noun)
+        examples = Examples(stack(list(encode_pictures(self.family, [path for path, _ in prepared_photos(project)]))))
+
+        def losses(prompt: str) -> tuple[float, ...]:
+            return tuple(evaluation.loss_at_fixed_noises(one, examples, prompt) for one in (self.family, family))
+
+        return Made(
+            drawn=draw_in_batches(family.pipe, named, study.seeds),
+            of_class=draw_in_batches(family.pipe, study.plain_prompts, study.class_seeds),
+            identifier_loss=losses(instance_prompt(f"a photo of a {noun}".strip(), IDENTIFIER)),
+            unrelated_loss=losses(f"a photo of a {WRONG.get(study.noun, 'teapot')}"),
+        )
+
+    def paste(self, study: Study) -> Made:
+        """The control that copies: a training photo in answer to every prompt, the class left as it was."""
+        drawn = [study.photos[place % len(study.photos)] for place in range(len(study.places))]
+        return Made(drawn, self.base_pictures(study.plain_prompts, study.class_seeds), (1.0, 1.0), (1.0, 1.0))
+
+    def score(self, study: Study, made: Made, seconds: float) -> Measured:
+        """The measurements of what was made, beside the base's own from the same prompts and seeds."""
+        eye, photos, asked = study.eye, study.photos, study.class_prompts
+        base_drawn = self.base_pictures(asked, study.seeds)
+        base_class = self.base_pictures(study.plain_prompts, study.class_seeds)
+        base_named = self.base_pictures(study.named_prompts(study.noun), study.seeds)
+        reading, base_reading = (self.judge.read(evaluation.to_pixels(one, 64)) for one in (made.drawn, base_drawn))
+        return Measured(
+            fidelity=evaluation.subject_fidelity(eye, made.drawn, photos),
+            floor=evaluation.subject_fidelity(eye, base_drawn, photos),
+            ceiling=ceiling_of(study),
+            retrieved=share(evaluation.closest(eye, made.drawn, [photos, *study.others]), 0),
+            place=agreement(reading.answers("place"), study.places),
+            base_place=agreement(base_reading.answers("place"), study.places),
+            class_right=share(reading.answers("class"), study.noun),
+            base_class_right=share(base_reading.answers("class"), study.noun),
+            clip_text=evaluation.prompt_fidelity(self.clip, made.drawn, asked),
+            base_clip_text=evaluation.prompt_fidelity(self.clip, base_drawn, asked),
+            preservation=evaluation.subject_fidelity(eye, made.of_class, photos),
+            base_preservation=evaluation.subject_fidelity(eye, base_class, photos),
+            diversity=evaluation.diversity(eye, made.of_class),
+            base_diversity=evaluation.diversity(eye, base_class),
+            copied=max(evaluation.copy_scores(made.drawn, photos)),
+            base_copied=max(evaluation.copy_scores(base_named, photos)),
+            identifier_loss=made.identifier_loss,
+            unrelated_loss=made.unrelated_loss,
+            seconds=seconds,
+        )
+
+    def project(self, study: Study) -> Project:
+        """The subject's project, with its photos."""
+        project = Project(projects_folder() / study.name)
+        if not project.config.is_file():
+            folder = self.work / "photos" / study.name
+            folder.mkdir(parents=True, exist_ok=True)
+            for place, photo in enumerate(study.photos):
+                photo.save(folder / f"{place}.png")
+            prompt = f"a photo of a {study.noun}"
+            subject = SubjectSettings(photos=folder, class_prompt=prompt, identifier=IDENTIFIER, model=BASE)
+            list(initialise(project.name, subject=subject, prep={}, train={"checkpoint_every": 0}))
+        return project
+
+    def train(self, project: Project, noun: str, variant: Variant) -> Run:
+        """Train the project under a variant, as the command does."""
+        stored = project.settings()
+        words = f"a photo of a {noun}" if noun else "a photo of a [identifier]"
+        events = train(
+            project,
+            subject=merge(SubjectSettings, stored["subject"], {"class_prompt": words}),
+            prep=merge(PrepSettings, stored["prep"], {}),
+            settings=settings_of(variant, stored["train"]),
+        )
+        saved = [event for event in events if isinstance(event, ModelSaved)]
+        return Run(saved[-1].path.parent)
+
+    def base_pictures(self, prompts: list[str], seeds: list[int]) -> list[Image.Image]:
+        """What the base draws; kept, since every variant asks for the same."""
+        key = json.dumps([prompts, seeds])
+        if key not in self._base_pictures:
+            self._base_pictures[key] = draw_in_batches(self.family.pipe, prompts, seeds)
+        return self._base_pictures[key]
+
+
+def settings_of(variant: Variant, stored: dict[str, Any]) -> Resolved[TrainSettings]:
+    """A variant's settings: its own, then the project's, then what the pocket is advised."""
+    return merge(TrainSettings, stored, variant.train, advised=advice_of(BASE, "train"))
+
+
+def digest_of_weights() -> str:
+    """A short name for the pocket's weights and its judge's."""
+    found = hashlib.sha256()
+    for path in sorted([*MODEL.rglob("*.safetensors"), *JUDGE.rglob("*.safetensors")]):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:12]
+
+
+def draw_in_batches(pipe: Any, prompts: list[str], seeds: list[int], batch: int = 10) -> list[Image.Image]:
+    """One picture for each prompt and seed."""
+    return [
+        picture
+        for start in range(0, len(prompts), batch)
+        for picture in draw(pipe, prompts[start : start + batch], seeds[start : start + batch], DRAWING)
+    ]
+
+
+def load_trained(pipe: Any, run: Run) -> None:
+    """Put a run's weights into the base's pipeline."""
+    if (run.model / "pytorch_lora_weights.safetensors").is_file():
+        load_lora(pipe, run.model)
+        return
+    for name in ("unet", "text_encoder"):
+        part = getattr(pipe, name)
+        fresh = type(part).from_pretrained(run.model / name)
+        part.load_state_dict(fresh.state_dict())
+
+
+def share(found: Sequence[Any], wanted: Any) -> float:
+    """How much of what was found is what was wanted."""
+    return sum(one == wanted for one in found) / len(found)
+
+
+def agreement(found: Sequence[str], wanted: Sequence[str]) -> float:
+    """How often two lists say the same."""
+    return sum(one == other for one, other in zip(found, wanted, strict=True)) / len(wanted)
+
+
+def _last(events: Iterator[Event]) -> Any:
+    try:
+        while True:
+            next(events)
+    except StopIteration as stop:
+        return stop.value

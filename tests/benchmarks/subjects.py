@@ -1,0 +1,116 @@
+"""Subjects to measure a trainer with: drawn ones of the pocket's world, and folders of real photos at 64 px."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from PIL import Image
+
+from dreambooth_cli.engine import evaluation
+from dreambooth_cli.photos.crop import square_box
+from dreambooth_cli.photos.files import find_photos, read_photo, training_picture
+from dreambooth_cli.pocket import world
+
+IDENTIFIER = "sks"
+PLACES = tuple(world.PLACES)
+LOOK_ALIKES = 20
+
+
+@dataclass(frozen=True)
+class Study:
+    """One subject: its name, its class noun, its photos, the places that no photo shows and every prompt asks for (twice, for
+    two seeds), pictures of it in those places that nothing can better (None: each photo against the others), and galleries of
+    others beside its photos."""
+
+    name: str
+    noun: str
+    photos: list[Image.Image]
+    places: list[str]
+    best: list[Image.Image] | None
+    others: list[list[Image.Image]]
+    eye: evaluation.Eye
+    seeds: list[int]
+    class_seeds: list[int]
+
+    @property
+    def class_prompts(self) -> list[str]:
+        """What is asked of the base, and what the texts of CLIP-T are."""
+        return [f"a photo of a {self.noun} {place}" for place in self.places]
+
+    @property
+    def plain_prompts(self) -> list[str]:
+        """The class prompt, once for each of the class's seeds."""
+        return [f"a photo of a {self.noun}"] * len(self.class_seeds)
+
+    def named_prompts(self, noun: str) -> list[str]:
+        """The same as `class_prompts`, of the identifier with this noun."""
+        named = f"{IDENTIFIER} {noun}".strip()
+        return [f"a photo of a {named} {place}" for place in self.places]
+
+
+def drawn_study(number: int, eye: evaluation.Eye, seeds: list[int], class_seeds: list[int]) -> Study:
+    """Drawn subject `number`, each place asked for once with each seed."""
+    subject, places = world.draw_subject(number), places_of(number)
+    asked = [place for place in places[2:] for _ in seeds]
+    return Study(
+        name=f"subject-{number:02d}",
+        noun=subject.class_name,
+        photos=[draw_one(subject, places[k % 2], f"photo {number} {k}") for k in range(5)],
+        places=asked,
+        best=[draw_one(subject, place, f"best {number} {k}") for k, place in enumerate(asked)],
+        others=[
+            [draw_one(other, places[k % 2], f"other {number} {n} {k}") for k in range(5)]
+            for n, other in enumerate(world.draw_look_alikes(subject, LOOK_ALIKES, seed=number))
+        ],
+        eye=eye,
+        seeds=seeds * len(places[2:]),
+        class_seeds=class_seeds,
+    )
+
+
+def real_studies(folder: Path, eye: evaluation.Eye, seeds: list[int], class_seeds: list[int]) -> list[Study]:
+    """The subjects of a folder of real photos, a folder each, at 64 px; the eye is CLIP's: the recogniser knows
+    only drawings."""
+    lines = (folder / "prompts_and_classes.txt").read_text().splitlines()
+    nouns = dict(line.split(",") for line in lines if line.count(",") == 1 and " " not in line.split(",")[0])
+    photos = {one.name: real_photos(one) for one in sorted(folder.iterdir()) if one.is_dir()}
+    places = [place for place in PLACES[:10] for _ in seeds]
+    return [
+        Study(
+            name=f"real-{name}",
+            noun=nouns[name],
+            photos=mine,
+            places=places,
+            best=None,
+            others=[others for other, others in photos.items() if other != name],
+            eye=eye,
+            seeds=seeds * 10,
+            class_seeds=class_seeds,
+        )
+        for name, mine in photos.items()
+    ]
+
+
+def draw_one(individual: world.Individual, place: str, seed: str) -> Image.Image:
+    """A picture of an individual at a place, in a pose that follows from the seed."""
+    return world.render(world.draw_scene(Random(seed), individual, place))
+
+
+def real_photos(folder: Path) -> list[Image.Image]:
+    """The first five photos of a folder, as `prep` crops them, at 64 px."""
+    looks = [look for look in find_photos(folder) if look.status == "ok"][:5]
+    photos = [read_photo(look.path, 64) for look in looks]
+    return [training_picture(photo, square_box(photo.image.size, "center"), 64) for photo in photos]
+
+
+def places_of(number: int) -> list[str]:
+    """The world's places, the two of the subject's photos first."""
+    start = 2 * number % len(PLACES)
+    return [*PLACES[start:], *PLACES[:start]]
+
+
+def ceiling_of(study: Study) -> float:
+    """Subject fidelity of the best pictures there can be; with none at hand, of each photo against the others."""
+    if study.best is not None:
+        return evaluation.subject_fidelity(study.eye, study.best, study.photos)
+    return 1 - evaluation.diversity(study.eye, study.photos)
