@@ -50,6 +50,7 @@ JUDGE = Path(__file__).with_name("judge")
 RECIPE = Path(__file__).with_name("recipe.json")
 LONGEST = 20  # tokens that a caption of the world can have
 MIN_SNR = 5.0
+HARD = ("dotted", "checkered", "zigzag")  # after 26,000 steps 55, 67 and 53% of them came out, of striped 96
 LATENT_NOISE = 0.08  # what a sampler leaves over; the deviation of the posterior is about this
 
 PICTURES = 100_000
@@ -88,7 +89,7 @@ STAGES = {
     "clip": Stage(steps=3_000, batch=192, rate=1e-3, decay=0.995),
     "reader": Stage(steps=10_000, batch=64, rate=2e-3, decay=0.995),
     "recogniser": Stage(steps=6_000, batch=60, rate=1e-3, decay=0.995),
-    "unet": Stage(steps=26_000, batch=32, rate=8e-4, decay=0.999),
+    "unet": Stage(steps=34_000, batch=32, rate=8e-4, decay=0.999),
 }
 
 
@@ -264,7 +265,7 @@ def train_unet(
     text.to(device).eval()
 
     def loss_of(random: Random, batch: int) -> Tensor:
-        rows = sorted(random.randrange(pictures.count) for _ in range(batch))
+        rows = sorted(_draw_row(pictures, random) for _ in range(batch))
         captions = [world.draw_caption(pictures.scene(row), random) if random.random() < 0.9 else "" for row in rows]
         generator = torch.Generator().manual_seed(random.getrandbits(32))
         clean = torch.from_numpy(latents[rows]).float()
@@ -278,6 +279,14 @@ def train_unet(
         return loss
 
     train("unet", unet, loss_of, work, until, device)
+
+
+def _draw_row(pictures: Pictures, random: Random) -> int:
+    """A picture at random, those of the patterns that are hard to draw twice as often."""
+    while True:
+        row = random.randrange(pictures.count)
+        if pictures.scene(row).individual.pattern in HARD or random.random() < 0.5:
+            return row
 
 
 LossOf = Callable[[Random, int], Tensor]  # of the step's own random numbers and the number of rows
