@@ -91,6 +91,8 @@ class Training:
         if self.settings.text_encoder_stop and step >= self.settings.text_encoder_stop:
             for parameter in self.text_parameters:
                 parameter.requires_grad_(False)
+        factor = self.rate(step)
+        self.update.begin([self.plan.learning_rate * factor, self.plan.text_encoder_learning_rate * factor])
         batches = self.settings.gradient_accumulation
         losses = []
         for batch in range(batches):
@@ -100,8 +102,7 @@ class Training:
         mean = float(torch.stack(losses).mean())
         if mean != mean or mean in (float("inf"), float("-inf")):
             raise TrainingFailed(f"the loss is not finite at step {step + 1}")
-        factor = self.rate(step)
-        self.update.step([self.plan.learning_rate * factor, self.plan.text_encoder_learning_rate * factor])
+        self.update.step()
         if self.ema:
             self.ema.update(step)
         return mean
