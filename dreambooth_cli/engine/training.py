@@ -5,7 +5,7 @@ the caller; close the generator explicitly (`contextlib.closing`).
 """
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +57,9 @@ class Training:
         """`prompts` are the instance prompt and, with a prior, the class prompt; `conditioning` holds their embeddings, a row
         each, or is None where the text encoder is trained and they change with every step."""
         self.family, self.plan, self.settings = family, plan, settings
-        self.instance, self.prior, self.prompts, self.conditioning = instance, prior, prompts, conditioning
+        self.examples = {"instance": instance} if prior is None else {"instance": instance, "class": prior}
+        self.kinds = tuple(self.examples)
+        self.prompts, self.conditioning = prompts, conditioning
         self.device = instance.distribution.mean.device
         self.step = 0
         unet, text = make_trainable(family, plan, settings)
@@ -70,6 +72,9 @@ class Training:
             max_grad_norm=settings.max_grad_norm,
             scaled=plan.precision == "fp16",
             device=self.device,
+            inside_backward=plan.inside_backward,
+            off_card=plan.off_card,
+            seed=settings.seed,
         )
         self.rate = rates_of(settings.lr_schedule, warmup_steps=settings.warmup_steps, steps=settings.steps)
         self.ema = Average(self.trained, settings.ema_decay) if settings.ema else None
@@ -96,10 +101,11 @@ class Training:
         batches = self.settings.gradient_accumulation
         losses = []
         for batch in range(batches):
-            loss = self.batch_loss(step, batch)
-            self.update.backward(loss / batches)
-            losses.append(loss.detach())
-        mean = float(torch.stack(losses).mean())
+            for kinds in [(kind,) for kind in self.kinds] if self.plan.rows_in_turn else [self.kinds]:
+                loss = self.batch_loss(step, batch, kinds)
+                self.update.backward(loss / batches)
+                losses.append(loss.detach())
+        mean = float(torch.stack(losses).sum()) / batches
         if mean != mean or mean in (float("inf"), float("-inf")):
             raise TrainingFailed(f"the loss is not finite at step {step + 1}")
         self.update.step()
@@ -107,31 +113,29 @@ class Training:
             self.ema.update(step)
         return mean
 
-    def batch_loss(self, step: int, batch: int) -> Tensor:
-        """The DreamBooth loss of one batch: instance and class rows in one forward pass."""
-        draws, latents = self.draw_batch(step, batch)
-        instance_rows = self.settings.batch_size
+    def batch_loss(self, step: int, batch: int, kinds: Sequence[str] | None = None) -> Tensor:
+        """The DreamBooth loss of one batch, or of its rows of some kinds alone; one forward pass."""
+        kinds = kinds or self.kinds
+        draws, latents = self.draw_batch(step, batch, kinds)
         timesteps = torch.tensor([draw.timestep for draw in draws], device=self.device)
         noise = torch.stack([draw.noise for draw in draws]).to(self.device)
         noisy = self.family.add_noise(latents, noise, timesteps)
         with self.family.autocast(self.plan.precision):
-            rows = [0] * instance_rows + [1] * (len(draws) - instance_rows)
-            prediction = self.family.predict(noisy, timesteps, self.encode().rows(rows))
+            rows = [place for place in range(len(kinds)) for _ in range(self.settings.batch_size)]
+            prediction = self.family.predict(noisy, timesteps, self.encode(kinds).rows(rows))
         return dreambooth_loss(
             prediction,
             self.family.target(latents, noise, timesteps),
             weights=self.family.loss_weights(timesteps, self.settings.snr_gamma),
-            instance_rows=instance_rows,
+            instance_rows=self.settings.batch_size if "instance" in kinds else 0,
             prior_loss_weight=self.settings.prior_loss_weight,
         )
 
-    def draw_batch(self, step: int, batch: int) -> tuple[list[Draw], Tensor]:
-        """The draws of a batch's rows and their latents [rows, c, h, w], instance rows first."""
-        draws, latents = [], []
-        for kind, examples in (("instance", self.instance), ("class", self.prior)):
-            if examples is None:
-                continue
-            size = self.settings.batch_size
+    def draw_batch(self, step: int, batch: int, kinds: Sequence[str] | None = None) -> tuple[list[Draw], Tensor]:
+        """The draws of a batch's rows, of all kinds or of some, and their latents [rows, c, h, w]; instance rows first."""
+        draws, latents, size = [], [], self.settings.batch_size
+        for kind in kinds or self.kinds:
+            examples = self.examples[kind]
             found = [
                 draw_row(
                     self.family,
@@ -150,9 +154,12 @@ class Training:
             latents.append(examples.sample(self.family, found))
         return draws, torch.cat(latents)
 
-    def encode(self) -> Conditioning:
-        """The embeddings of the prompts, a row each: kept ones, or the trained text encoder's of this very step."""
-        return self.conditioning if self.conditioning is not None else self.family.encode_prompts(self.prompts)
+    def encode(self, kinds: Sequence[str]) -> Conditioning:
+        """The embeddings of the prompts of some kinds, a row each: kept ones, or the trained text encoder's of this very step."""
+        places = [self.kinds.index(kind) for kind in kinds]
+        if self.conditioning is not None:
+            return self.conditioning.rows(places)
+        return self.family.encode_prompts([self.prompts[place] for place in places])
 
     def draw(self, prompt: str, seed: int, drawing: Drawing) -> Image.Image:
         """A sample picture with the weights as they stand (their average, where one is kept)."""

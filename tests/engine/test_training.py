@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
-from dreambooth_cli.engine.loading import load_family
+from dreambooth_cli.engine.loading import DTYPES, load_family
 from dreambooth_cli.engine.training import Training
 from dreambooth_cli.errors import TrainingFailed
 from dreambooth_cli.settings import TrainSettings
@@ -16,7 +16,8 @@ PROMPTS = ["a photo of a sks dog", "a photo of a dog"]
 
 def start(folder, settings, plan, pictures, *, prior=True):
     """A run on the pictures of a folder, which serve as class images too."""
-    family = load_family(base_of(folder), dtype=torch.float32, device=torch.device("cpu"))
+    family = load_family(base_of(folder), dtype=DTYPES[plan.weights], device=torch.device("cpu"))
+    family.pipe.vae.float()
     examples = Examples(stack(list(encode_pictures(family, sorted(pictures.iterdir())))))
     conditioning = None if plan.train_text_encoder else family.encode_frozen(PROMPTS)
     return Training(
@@ -54,6 +55,16 @@ VARIANTS = {
         {"ema": True, "gradient_accumulation": 2, "lr_schedule": "cosine", "warmup_steps": 2},
     ),
     "8 bit": ({"optimizer": "adamw8bit"}, {}),
+    "rows in turn": ({"rows_in_turn": True, "train_text_encoder": True}, {}),
+    "state off the card": ({"off_card": True}, {}),
+    "bf16 weights inside backward": (
+        {"weights": "bf16", "precision": "bf16", "inside_backward": True, "gradient_checkpointing": True},
+        {"ema": True},
+    ),
+    "bf16 weights 8 bit off the card": (
+        {"weights": "bf16", "precision": "bf16", "optimizer": "adamw8bit", "off_card": True, "inside_backward": True},
+        {},
+    ),
 }
 
 
@@ -115,6 +126,17 @@ def test_two_batches_of_one_are_one_batch_of_two(sd1, squares):
     one = start(sd1, TrainSettings(steps=1, batch_size=2), plan_for(), squares)
     two = start(sd1, TrainSettings(steps=1, gradient_accumulation=2), plan_for(), squares)
     assert next(one.steps()).loss == pytest.approx(next(two.steps()).loss, rel=1e-5)
+
+
+def test_rows_in_turn_are_rows_together(sd1, squares):
+    """The same draws, the same gradient up to the rounding of another split."""
+    together = start(sd1, TrainSettings(steps=1), plan_for(train_text_encoder=True), squares)
+    in_turn = start(sd1, TrainSettings(steps=1), plan_for(train_text_encoder=True, rows_in_turn=True), squares)
+    assert next(together.steps()).loss == pytest.approx(next(in_turn.steps()).loss, rel=1e-5)
+    ours, theirs = in_turn.update.state(), together.update.state()
+    for name, moment in theirs.items():
+        if name.endswith("|exp_avg"):
+            assert torch.allclose(ours[name], moment, rtol=1e-3, atol=1e-7), name
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(sd1, squares):
