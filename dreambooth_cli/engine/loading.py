@@ -121,6 +121,30 @@ def text_encoders_of(pipe: Any) -> dict[str, Any]:
     return {name: part for name, part in parts_of(pipe).items() if name.startswith("text_encoder")}
 
 
+def place(pipe: Any, names: Collection[str], device: torch.device) -> None:
+    """Have these networks on the device and the others in the machine's memory. They leave before the others come."""
+    parts = parts_of(pipe)
+    for name in sorted(parts, key=lambda name: name in names):
+        parts[name].to(device if name in names else "cpu")
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def ready_to_draw(pipe: Any, device: torch.device, *, in_parts: bool) -> Iterator[None]:
+    """All networks on the device, or in parts: only the one at work, which accelerate's hooks fetch and send back."""
+    if not in_parts:
+        place(pipe, PARTS, device)
+        yield
+        return
+    place(pipe, (), device)
+    pipe.enable_model_cpu_offload(device=device)
+    try:
+        yield
+    finally:
+        pipe.remove_all_hooks()
+
+
 def let_go(pipe: Any, names: list[str]) -> None:
     """Let idle parts leave memory."""
     for name in names:

@@ -15,7 +15,9 @@ from ..engine.loading import (
     find_device,
     let_go,
     load_family,
+    place,
     raise_if_out_of_memory,
+    ready_to_draw,
     text_encoders_of,
 )
 from ..engine.prior import cache_key, class_image_paths, make_batch, missing_batches
@@ -133,8 +135,14 @@ def fine_tune(
     photos = [path for path, _ in prepared_photos(project)]
     instance, prior = yield from encode(family, plan, settings, photos, class_paths)
     texts = [prompts.instance, prompts.class_] if prior is not None else [prompts.instance]
-    conditioning = None if plan.train_text_encoder else family.encode_frozen(texts)
-    let_go(family.pipe, ["vae"] if plan.train_text_encoder else ["vae", *text_encoders_of(family.pipe)])
+    device, encoders = find_device(plan.device), list(text_encoders_of(family.pipe))
+    let_go(family.pipe, ["vae"])
+    conditioning = None
+    if not plan.train_text_encoder:
+        place(family.pipe, encoders, device)
+        conditioning = family.encode_frozen(texts)
+        let_go(family.pipe, encoders)
+    place(family.pipe, ["unet", *encoders], device)
     training = Training(
         family, plan, settings, instance=instance, prior=prior, prompts=texts, conditioning=conditioning
     )
@@ -154,15 +162,16 @@ def fine_tune(
 
 
 def load_base(base: Base, plan: Plan) -> StableDiffusion:
-    """The base ready to draw and encode: float32 where its own weights will be trained, else in the plan's precision."""
-    family = load_family(base, dtype=DTYPES[weights_of(plan)], device=find_device(plan.device))
+    """The base in the machine's memory, ready to draw and encode, in the number format that its weights have in training."""
+    find_device(plan.device)  # asked now, before minutes of loading
+    family = load_family(base, dtype=DTYPES[weights_of(plan)], device=find_device("cpu"))
     family.pipe.vae.to(DTYPES["fp32"])  # encodes once, so its half-precision faults are not worth their speed
     return family
 
 
 def weights_of(plan: Plan) -> str:
-    """The number format of the loaded weights: float32 where they are trained themselves."""
-    return "fp32" if plan.method == "full" else plan.precision
+    """The number format of the loaded weights: the trained weights' own, or a LoRA's base in the plan's precision."""
+    return plan.weights if plan.method == "full" else plan.precision
 
 
 def gather_class_images(
@@ -191,14 +200,17 @@ def gather_class_images(
         if missing:
             done = wanted - sum(number < wanted for batch in missing for number in batch)
             yield PhaseStarted(name="class images", total=wanted, done=done, unit="images")
-        for numbers in missing:
-            with family.autocast(plan.precision):
-                made = list(
-                    make_batch(family.pipe, folder, numbers, prompt=prompts.class_, drawing=drawing, seed=settings.seed)
-                )
-            for number, path in zip(numbers, made, strict=True):
-                if number < wanted:
-                    yield ClassImageMade(number=number + 1, total=wanted, path=path)
+            with ready_to_draw(family.pipe, find_device(plan.device), in_parts=plan.class_images_in_parts):
+                for numbers in missing:
+                    with family.autocast(plan.precision):
+                        made = list(
+                            make_batch(
+                                family.pipe, folder, numbers, prompt=prompts.class_, drawing=drawing, seed=settings.seed
+                            )
+                        )
+                    for number, path in zip(numbers, made, strict=True):
+                        if number < wanted:
+                            yield ClassImageMade(number=number + 1, total=wanted, path=path)
     return own + class_image_paths(folder, wanted)
 
 
@@ -206,6 +218,7 @@ def encode(
     family: StableDiffusion, plan: Plan, settings: TrainSettings, photos: list[Path], class_paths: list[Path]
 ) -> Yielding[tuple[Examples, Examples | None]]:
     """Photos and class images -> latents. Returns the instance examples and the class examples or None."""
+    place(family.pipe, ["vae"], find_device(plan.device))
     total = len(photos) * (2 if settings.mirror else 1) + len(class_paths)
     yield PhaseStarted(name="encoding", total=total, unit="pictures")
     done, found = 0, []
