@@ -35,7 +35,6 @@ WORKSPACE = 100_000_000  # convolution and matrix workspaces; a prediction
 SLACK = 0.04  # part of the peak that the allocator holds and can't use; a prediction
 LARGEST_TENSOR = 160_000_000  # saving copies one tensor at a time: CLIP's embedding in float32
 LARGEST_GRADIENT = 130_000_000  # of a step inside backward: one tensor's, in bfloat16
-QUANTIZED = 0.9  # bytes of a value where the base's linear layers have 4 bits and its convolutions 16; a prediction
 UPDATE = 8_388_608 * (
     4 + 4 + 4 + 8
 )  # one piece of a tensor: weights and gradient in float32, rounding's draws, moments
@@ -70,6 +69,9 @@ TEXT_ACTIVATIONS = 0.29  # bytes of a row for each parameter of a text encoder; 
 DRAWING = 0.10  # GB of one row of the UNet without gradients, at 512 px for sd; SDXL's at 1024 px is 0.2
 DRAWING_XL = 0.20
 VAE_ENCODE, VAE_DECODE = 0.674, 0.806  # GB of one picture at 512 px in float32, the same VAE in all families
+
+# Bytes of a UNet's value where its linear layers have 4 bits, with a float32 scale for every 64 values, and the rest 16.
+QUANTIZED = {"sd": 1.548, "sdxl": 0.750}
 
 # Values of the LoRA at rank 16, by the UNet's parameters and by a text encoder's: exact, linear in the rank.
 LORA_UNET = {859_520_964: 3_188_736, 865_910_724: 3_319_808, 2_567_463_684: 23_224_320}
@@ -360,7 +362,7 @@ def _step_groups(choice: Choice, facts: BaseFacts, asked: TrainSettings, resolut
     # The text encoders read a prompt for each kind of rows, not every row.
     text_activations = TEXT_ACTIVATIONS * text * kinds
     return {
-        "weights": trained * size + round(frozen * _base_value(choice)),
+        "weights": trained * size + (_base_bytes(choice, facts, with_text=bool(text)) if frozen else 0),
         "gradients": LARGEST_GRADIENT if choice.inside_backward else trained * size,
         "optimizer state": 0 if choice.off_card else round(trained * state),
         "EMA": trained * FP32 if asked.ema else 0,
@@ -398,7 +400,7 @@ def _other_peaks(
 ) -> dict[str, int]:
     """Peaks outside the step. `kept`: what stays beside a preview or a save; its gradients are gone by then. A card holds the VAE
     alone while pictures are encoded; the machine's memory holds the whole base."""
-    base = facts.vae * FP32 if on_gpu else _base_bytes(choice, facts)
+    base = facts.vae * FP32 + (0 if on_gpu else _base_bytes(choice, facts, with_text=True))
     peaks = {
         "peak: encoding": base + round(_picture(VAE_ENCODE, facts, resolution)),
         "peak: saving": kept + LARGEST_TENSOR if _width(facts) == 1 else kept,
@@ -422,31 +424,27 @@ class ClassImages:
 
 def _class_images(choice: Choice, facts: BaseFacts, resolution: int, on_gpu: bool, *, below: int) -> ClassImages:
     """The largest batch that stays below the run's other peaks, together if that does; else one by one, in parts on a card."""
-    weights = _base_bytes(choice, facts)
+    weights = _base_bytes(choice, facts, with_text=True) + facts.vae * FP32
     batches = CLASS_IMAGE_BATCHES if on_gpu else (1,)
     for batch in batches:
         peak = weights + _drawing(facts, resolution, pictures=batch)
         if peak <= below or not on_gpu:
             return ClassImages(batch, in_parts=False, peak=peak)
-    size = _base_value(choice)
+    unet = _base_bytes(choice, facts, with_text=False)
     turns = (
-        sum(facts.text_encoders) * size,
-        facts.unet * size + 2 * _row(facts, resolution),
+        _base_bytes(choice, facts, with_text=True) - unet,
+        unet + 2 * _row(facts, resolution),
         facts.vae * FP32 + _picture(VAE_DECODE, facts, resolution),
     )
     return ClassImages(1, in_parts=True, peak=round(max(turns)))
 
 
-def _base_bytes(choice: Choice, facts: BaseFacts) -> int:
-    """The whole frozen base as it lies in memory before training; its VAE is in float32 always."""
-    return round((facts.unet + sum(facts.text_encoders)) * _base_value(choice)) + facts.vae * FP32
-
-
-def _base_value(choice: Choice) -> float:
-    """Bytes of a value of the base: of the trained weights' kind where it is trained itself."""
-    if choice.method == "full":
-        return HALF if choice.weights == "bf16" else FP32
-    return QUANTIZED if choice.quantized else _value_bytes(choice.precision)
+def _base_bytes(choice: Choice, facts: BaseFacts, *, with_text: bool) -> int:
+    """The base's UNet, and its text encoders, as they lie in memory: of the trained weights' kind where they are trained
+    themselves, else in the plan's precision; a quantized UNet in 4 bits where it can be."""
+    size = _value_bytes(choice.weights) if choice.method == "full" else _value_bytes(choice.precision)
+    unet = QUANTIZED[facts.family] if choice.quantized else size
+    return round(facts.unet * unet + (sum(facts.text_encoders) * size if with_text else 0))
 
 
 def _drawing(facts: BaseFacts, resolution: int, *, pictures: int) -> int:
