@@ -188,6 +188,20 @@ def check_fits(plan: Plan, asked: TrainSettings) -> None:
     )
 
 
+def step_down(plan: Plan, asked: TrainSettings) -> Plan | None:
+    """The plan with one means more, of those that leave the state of a run its form; None where all are taken."""
+    possible: tuple[tuple[bool, dict[str, Any]], ...] = (
+        (asked.gradient_checkpointing == AUTO and not plan.gradient_checkpointing, {"gradient_checkpointing": True}),
+        (asked.with_prior and not plan.rows_in_turn and not plan.inside_backward, {"rows_in_turn": True}),
+        (plan.method == "full" and plan.device == "cuda" and not plan.off_card, {"off_card": True}),
+    )
+    for is_open, means in possible:
+        if is_open:
+            further = replace(plan, **means)
+            return replace(further, means=_means(further))
+    return None
+
+
 def inference_precision(gpu: Gpu | None) -> tuple[Device, Precision]:
     """The device and the number format to draw pictures with."""
     return _device(gpu), _auto_precision(gpu)
@@ -478,7 +492,7 @@ def _auto_precision(gpu: Gpu | None) -> Precision:
     return "fp16" if gpu.capability is not None and gpu.capability < BF16_CAPABILITY else "bf16"
 
 
-def _means(choice: Choice) -> tuple[str, ...]:
+def _means(choice: Choice | Plan) -> tuple[str, ...]:
     """The means in words; those that change the arithmetic say how."""
     words = {
         "8-bit Adam": choice.optimizer == "adamw8bit",

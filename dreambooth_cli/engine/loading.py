@@ -29,11 +29,18 @@ diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()
 
 
-def raise_if_out_of_memory(error: Exception, hint: str) -> None:
-    """Raise DoesNotFit where an error says that a GPU's or the machine's memory ran out."""
+def out_of_memory_words(error: Exception) -> str | None:
+    """What to say where an error says that a GPU's or the machine's memory ran out; None for any other."""
     told = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
     if isinstance(error, MemoryError) or should_reduce_batch_size(error) or any(words in str(error) for words in told):
-        raise DoesNotFit(f"memory ran out: {first_line(error)}", hint) from error
+        return f"memory ran out: {first_line(error)}"
+    return None
+
+
+def raise_if_out_of_memory(error: Exception, hint: str) -> None:
+    """Raise DoesNotFit where an error says that a GPU's or the machine's memory ran out."""
+    if words := out_of_memory_words(error):
+        raise DoesNotFit(words, hint) from error
 
 
 def first_line(error: Exception) -> str:

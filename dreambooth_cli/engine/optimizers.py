@@ -1,6 +1,6 @@
 """The update of the weights after backward: clips, scales and steps, and hands out its state as flat names -> tensors.
 
-AdamW is torch's own; 8-bit AdamW is bitsandbytes' (an extra); where weights or state must be smaller still, see `adamw.py`.
+AdamW is torch's own; where weights or state must be smaller, see `adamw.py`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,6 @@ import torch
 from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 
-from ..errors import UsageError
 from .adamw import LeanAdamW
 
 Parameters = Mapping[str, nn.Parameter]
@@ -42,8 +41,10 @@ class Update:
         self.names: dict[Tensor, str] = {parameter: name for group in groups for name, parameter in group.items()}
         self.max_grad_norm, self.inside_backward = max_grad_norm, inside_backward
         sets = [list(group.values()) for group in groups if group]
-        if inside_backward or off_card or any(parameter.dtype != torch.float32 for parameter in self.names):
-            lean = LeanAdamW(
+        self.optimizer: torch.optim.Optimizer
+        in_half = any(parameter.dtype != torch.float32 for parameter in self.names)
+        if kind == "adamw8bit" or inside_backward or off_card or in_half:
+            self.optimizer = LeanAdamW(
                 sets,
                 names=self.names,
                 weight_decay=weight_decay,
@@ -51,11 +52,13 @@ class Update:
                 off_card=off_card,
                 seed=seed,
             )
-            self.optimizer: torch.optim.Optimizer = lean
             if inside_backward:
-                _step_inside_backward(lean)
+                _step_inside_backward(self.optimizer)
         else:
-            self.optimizer = _make_optimizer(kind, sets, weight_decay, device)
+            groups_of = [{"params": parameters} for parameters in sets]
+            self.optimizer = torch.optim.AdamW(
+                groups_of, lr=0.0, weight_decay=weight_decay, fused=device.type in ("cpu", "cuda")
+            )
         self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
 
     def begin(self, rates: Iterable[float]) -> None:
@@ -81,8 +84,7 @@ class Update:
     def state(self) -> dict[str, Tensor]:
         """Everything but the weights that the next step depends on, as `<parameter>.<slot>` and `scaler.<slot>`."""
         flat = {
-            # bitsandbytes shares its maps of 8-bit values between weights, and safetensors refuses shared memory
-            f"{self.names[parameter]}|{slot}": _as_tensor(value).clone() if "qmap" in slot else _as_tensor(value)
+            f"{self.names[parameter]}|{slot}": _as_tensor(value)
             for parameter, slots in self.optimizer.state.items()
             for slot, value in slots.items()
         }
@@ -106,15 +108,13 @@ class Update:
             self.scaler.load_state_dict(scaler)
 
     def _slot(self, slot: str, value: Tensor, parameter: Tensor) -> Any:
-        """A saved slot in the form its optimizer keeps it: bitsandbytes and we count steps in an int, torch in a tensor, which a
-        fused step wants beside the weights."""
-        if slot == "step" and value.dtype == torch.int64:
-            return int(value)
-        if slot == "step":
-            return value.to(parameter.device if self.optimizer.defaults.get("fused") else "cpu").clone()
+        """A saved slot in the form its optimizer keeps it, whichever form saved it: we count steps in an int, torch in a tensor,
+        which a fused step wants beside the weights."""
         if isinstance(self.optimizer, LeanAdamW):
-            return self.optimizer.place(value, parameter)
-        return value.to(parameter.device).clone()
+            return int(value) if slot == "step" else self.optimizer.place(value, parameter)
+        if slot == "step":
+            return value.to(parameter.device if self.optimizer.defaults["fused"] else "cpu", torch.float32, copy=True)
+        return value.to(parameter.device, copy=True)
 
 
 def _step_inside_backward(optimizer: LeanAdamW) -> None:
@@ -132,24 +132,6 @@ def rates_of(schedule: str, *, warmup_steps: int, steps: int) -> Any:
     dummy = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=1.0)
     made = get_scheduler(schedule, dummy, num_warmup_steps=warmup_steps, num_training_steps=steps)
     return made.lr_lambdas[0]
-
-
-def _make_optimizer(
-    kind: str, groups: list[list[nn.Parameter]], weight_decay: float, device: torch.device
-) -> torch.optim.Optimizer:
-    sets = [{"params": group} for group in groups]
-    if kind == "adamw":
-        return torch.optim.AdamW(sets, lr=0.0, weight_decay=weight_decay, fused=device.type in ("cpu", "cuda"))
-    try:
-        from bitsandbytes.optim.adamw import (
-            AdamW8bit,  # an extra: importing it costs seconds, so only where it is asked for
-        )
-    except ImportError as error:
-        raise UsageError(
-            "8-bit AdamW needs bitsandbytes", 'install it: pipx inject dreambooth-cli "bitsandbytes"'
-        ) from error
-    made: torch.optim.Optimizer = AdamW8bit(sets, lr=0.0, weight_decay=weight_decay)
-    return made
 
 
 def _as_tensor(value: Any) -> Tensor:

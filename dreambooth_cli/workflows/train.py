@@ -15,16 +15,17 @@ from ..engine.loading import (
     find_device,
     let_go,
     load_family,
+    out_of_memory_words,
     place,
-    raise_if_out_of_memory,
     ready_to_draw,
     text_encoders_of,
 )
+from ..engine.lora import quantize
 from ..engine.prior import cache_key, class_image_paths, make_batch, missing_batches
 from ..engine.sampling import Drawing
 from ..engine.stable_diffusion import StableDiffusion
 from ..engine.training import Training, peak_memory_gb
-from ..errors import Interrupted, TrainingFailed, UsageError
+from ..errors import DoesNotFit, Interrupted, TrainingFailed, UsageError
 from ..events import (
     CheckpointSaved,
     ClassImageMade,
@@ -39,15 +40,17 @@ from ..events import (
     Yielding,
     as_json,
 )
-from ..memory import Plan
+from ..memory import Plan, step_down
 from ..photos.picture import save_new
 from ..project import Project, Run, cache_folder, hold, is_held
 from ..prompts import fill
 from ..settings import PrepSettings, SubjectSettings, TrainSettings
 from .deliver import check_output, check_place, deliver, save_model
-from .freeze import Asked, Prompts, digest_of, freeze_plan
+from .freeze import Asked, Prompts, digest_of, freeze_plan, keep_change
 from .plan import choose_resolution, known_facts
 from .prepare import disk_errors, prepare, prepare_class_photos, prepared_photos
+
+SMALLER = "the same command with --restart and --method lora or a smaller --resolution"
 
 
 def train(
@@ -80,7 +83,7 @@ def train(
             yield from deliver(run, output_dir, asked.train)
             return
         run, plan, prompts = yield from freeze_plan(project, run, asked, base, request, digest, replan=replan)
-        yield from logged(fine_tune(run, asked, base, plan, prompts, project, own_class_images), run)
+        yield from logged(fine_tune_in_memory(run, asked, base, plan, prompts, project, own_class_images), run)
         yield from deliver(run, output_dir, asked.train)
 
 
@@ -92,17 +95,35 @@ def check_class_folder(settings: TrainSettings) -> None:
 
 
 def logged(events: Events, run: Run) -> Events:
-    """The same events, each also a line of the run's events.jsonl. Raises DoesNotFit where memory runs out on the way."""
-    hint = "close what else uses it, or try --gradient-checkpointing, --method lora or a smaller --resolution"
+    """The same events, each also a line of the run's events.jsonl."""
     with disk_errors(run.path), run.events.open("a", encoding="utf-8") as log, closing(events):
+        for event in events:
+            log.write(json.dumps(as_json(event), ensure_ascii=False) + "\n")
+            log.flush()
+            yield event
+
+
+def fine_tune_in_memory(
+    run: Run, asked: Asked, base: Base, plan: Plan, prompts: Prompts, project: Project, own_class_images: list[Path]
+) -> Events:
+    """`fine_tune`; wherever memory runs out, again from the last checkpoint with one means more. Raises DoesNotFit where none is
+    left that keeps the form of the run's state."""
+    while True:
         try:
-            for event in events:
-                log.write(json.dumps(as_json(event), ensure_ascii=False) + "\n")
-                log.flush()
-                yield event
+            with closing(fine_tune(run, asked, base, plan, prompts, project, own_class_images)) as events:
+                yield from events
+            return
         except (RuntimeError, MemoryError) as error:
-            raise_if_out_of_memory(error, f"{hint}; {saved_words(run)}")
-            raise
+            told = out_of_memory_words(error)
+            if told is None:
+                raise
+        # out here the error's traceback has let go of the networks
+        further = step_down(plan, asked.train)
+        if further is None:
+            raise DoesNotFit(told, f"close what else uses it, or begin another run: {SMALLER}; {saved_words(run)}")
+        keep_change(run, plan, further, told)
+        yield Warned(message=f"{told}; going on from the last checkpoint with {further.means[-1]}")
+        plan = further
 
 
 def gather(project: Project, asked: Asked, request: BaseRequest) -> Yielding[tuple[Base, list[Path]]]:
@@ -165,6 +186,8 @@ def load_base(base: Base, plan: Plan) -> StableDiffusion:
     """The base in the machine's memory, ready to draw and encode, in the number format that its weights have in training."""
     find_device(plan.device)  # asked now, before minutes of loading
     family = load_family(base, dtype=DTYPES[weights_of(plan)], device=find_device("cpu"))
+    if plan.quantized:
+        quantize(family.pipe.unet, DTYPES[plan.precision])
     family.pipe.vae.to(DTYPES["fp32"])  # encodes once, so its half-precision faults are not worth their speed
     return family
 
@@ -190,7 +213,7 @@ def gather_class_images(
         prompt=prompts.class_,
         drawing=drawing,
         seed=settings.seed,
-        dtype=f"{weights_of(plan)} weights, {plan.precision}",
+        dtype=f"{'4-bit' if plan.quantized else weights_of(plan)} weights, {plan.precision}",
     )
     folder = cache_folder() / "class-images" / key
     if is_held(folder):
