@@ -22,6 +22,7 @@ Optimizer = Literal["adamw", "adamw8bit"]
 Weights = Literal["fp32", "bf16"]
 Device = Literal["cuda", "mps", "cpu"]
 
+EIGHT_BIT_ADAM, FOUR_BIT_BASE = NEED_8BIT = ("8-bit Adam", "base in 4 bits")
 INSTALL_8BIT = 'pipx inject dreambooth-cli "bitsandbytes"'
 BF16_CAPABILITY = (8, 0)  # NVIDIA's Ampere and newer compute in bf16
 FULL_RATE, LORA_RATE = 5e-6, 1e-4
@@ -495,13 +496,13 @@ def _auto_precision(gpu: Gpu | None) -> Precision:
 def _means(choice: Choice | Plan) -> tuple[str, ...]:
     """The means in words; those that change the arithmetic say how."""
     words = {
-        "8-bit Adam": choice.optimizer == "adamw8bit",
+        EIGHT_BIT_ADAM: choice.optimizer == "adamw8bit",
         "gradient checkpointing": choice.gradient_checkpointing,
         "rows in turn": choice.rows_in_turn,
         "bf16 weights rounded stochastically": choice.weights == "bf16",
         "steps inside backward (no clipping)": choice.inside_backward,
         "optimizer state off the card": choice.off_card,
-        "base in 4 bits": choice.quantized,
+        FOUR_BIT_BASE: choice.quantized,
     }
     return tuple(word for word, is_taken in words.items() if is_taken)
 

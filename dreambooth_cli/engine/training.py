@@ -10,12 +10,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from ..errors import TrainingFailed
-from ..memory import Plan
+from ..memory import CONTEXT, Plan
 from ..settings import TrainSettings
 from .checkpoint import State
 from .draws import Draw
@@ -236,6 +237,14 @@ def checkpoint_gradients(name: str, module: Any) -> None:
     else:
         module.activation_checkpointing_enable()
     module.train()
+
+
+def held_memory(device: torch.device) -> int:
+    """Bytes that this process holds: on a GPU the most that its allocator has had, and the driver's context as the plan counts
+    it; without one what is resident, the program and its libraries with it."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) + CONTEXT
+    return int(psutil.Process().memory_info().rss)
 
 
 def peak_memory_gb(device: torch.device) -> float | None:

@@ -164,6 +164,11 @@ def keep_change(run: Run, plan: Plan, further: Plan, why: str) -> None:
     run.write_record(record | {"plan": further.to_json(), "changes": [*record["changes"], change]})
 
 
+def keep_measured(run: Run, plan: Plan, step: int, held: int) -> None:
+    """Write into plan.json what the process held after a step, beside what the plan had said."""
+    run.write_record(run.record() | {"measured": {"step": step, "bytes": held, "planned": plan.needed}})
+
+
 def step_of(checkpoint: Path | None) -> int:
     """The step that a checkpoint was saved after; 0 for none."""
     return int(checkpoint.name.removeprefix("step-")) if checkpoint is not None else 0

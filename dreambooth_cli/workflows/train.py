@@ -24,7 +24,7 @@ from ..engine.lora import quantize
 from ..engine.prior import cache_key, class_image_paths, make_batch, missing_batches
 from ..engine.sampling import Drawing
 from ..engine.stable_diffusion import StableDiffusion
-from ..engine.training import Training, peak_memory_gb
+from ..engine.training import Training, held_memory, peak_memory_gb
 from ..errors import DoesNotFit, Interrupted, TrainingFailed, UsageError
 from ..events import (
     CheckpointSaved,
@@ -46,7 +46,7 @@ from ..project import Project, Run, cache_folder, hold, is_held
 from ..prompts import fill
 from ..settings import PrepSettings, SubjectSettings, TrainSettings
 from .deliver import check_output, check_place, deliver, save_model
-from .freeze import Asked, Prompts, digest_of, freeze_plan, keep_change
+from .freeze import Asked, Prompts, digest_of, freeze_plan, keep_change, keep_measured
 from .plan import choose_resolution, known_facts
 from .prepare import disk_errors, prepare, prepare_class_photos, prepared_photos
 
@@ -268,7 +268,7 @@ def restore(training: Training, run: Run) -> Events:
 
 def train_steps(training: Training, run: Run, base: Base, prompts: Prompts) -> Events:
     """The loop with what is due every N steps; left early, it saves where it stands. Raises TrainingFailed."""
-    settings, saved = training.settings, training.step
+    settings, saved, measured = training.settings, training.step, False
     yield PhaseStarted(name="training", total=settings.steps, done=training.step, unit="steps")
     try:
         with closing(training.steps()) as steps:
@@ -281,6 +281,9 @@ def train_steps(training: Training, run: Run, base: Base, prompts: Prompts) -> E
                     seconds=step.seconds,
                     memory_gb=peak_memory_gb(training.device),
                 )
+                if not measured:
+                    keep_measured(run, training.plan, step.number, held_memory(training.device))
+                    measured = True
                 if is_due(step.number, settings.sample_every):
                     yield from draw_samples(training, run, base, prompts)
                 if is_due(step.number, settings.checkpoint_every) or step.number == settings.steps:
