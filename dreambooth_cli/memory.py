@@ -261,6 +261,13 @@ def free_memory() -> int:
     return int(psutil.virtual_memory().available)
 
 
+def resident_memory() -> int:
+    """Bytes of the machine's memory that this process holds."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
 def _choices(asked: TrainSettings, gpu: Gpu | None) -> Iterator[Choice]:
     """What is trained, the best first, without any means that was not asked for."""
     methods: list[Method] = ["full", "lora"] if asked.method == AUTO else [asked.method]

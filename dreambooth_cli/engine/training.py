@@ -10,13 +10,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from ..errors import TrainingFailed
-from ..memory import CONTEXT, Plan
+from ..memory import CONTEXT, Plan, resident_memory
 from ..settings import TrainSettings
 from .checkpoint import State
 from .draws import Draw
@@ -244,7 +243,7 @@ def held_memory(device: torch.device) -> int:
     it; without one what is resident, the program and its libraries with it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device) + CONTEXT
-    return int(psutil.Process().memory_info().rss)
+    return resident_memory()
 
 
 def peak_memory_gb(device: torch.device) -> float | None:
