@@ -174,7 +174,7 @@ def run_ours(case: Case, work: Path, threads: int) -> Timed:
             *("--precision", case.precision, "--checkpoint-every", "0", "--output-dir", f"{home}/output"),
             *(*method, *text),
         ]
-        return watch(command, threads, {"DREAMBOOTH_HOME": home}, r'"event": "StepDone".*"step": (\d+)')
+        return watch(command, threads, {"DREAMBOOTH_HOME": home}, r'"event": "step".*"step": (\d+)')
 
 
 def run_peer(case: Case, work: Path, peer: Path, shim: Path | None, threads: int) -> Timed:
