@@ -53,6 +53,7 @@ MIN_SNR = 5.0
 LATENT_NOISE = 0.08  # what a sampler leaves over; the deviation of the posterior is about this
 
 PICTURES = 100_000
+TEMPERATURE = 0.07  # of the recogniser's likeness
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 
@@ -84,10 +85,10 @@ class Stage:
 STAGES = {
     "vae": Stage(steps=8_000, batch=16, rate=2e-3, decay=0.995),
     "decoder": Stage(steps=20_000, batch=16, rate=1e-3, decay=0.995),
-    "clip": Stage(steps=2_000, batch=192, rate=1e-3, decay=0.995),
-    "reader": Stage(steps=8_000, batch=64, rate=2e-3, decay=0.995),
-    "recogniser": Stage(steps=5_000, batch=60, rate=1e-3, decay=0.995),
-    "unet": Stage(steps=20_000, batch=32, rate=8e-4, decay=0.999),
+    "clip": Stage(steps=3_000, batch=192, rate=1e-3, decay=0.995),
+    "reader": Stage(steps=10_000, batch=64, rate=2e-3, decay=0.995),
+    "recogniser": Stage(steps=8_000, batch=60, rate=1e-3, decay=0.995),
+    "unet": Stage(steps=30_000, batch=32, rate=8e-4, decay=0.999),
 }
 
 
@@ -199,10 +200,15 @@ def train_clip(pictures: Pictures, tokenizer: Network, work: Path, until: float,
 
     def loss_of(random: Random, batch: int) -> Tensor:
         rows = sorted(random.randrange(pictures.count) for _ in range(batch))
-        captions = [world.draw_caption(pictures.scene(row), random) for row in rows]
+        scenes = [pictures.scene(row) for row in rows]
+        captions = [world.draw_caption(scene, random) for scene in scenes]
+        seen = labels_of(scenes)["pattern"]
+        told = torch.tensor(
+            [scene.individual.pattern in caption for scene, caption in zip(scenes, captions, strict=True)]
+        )
         # The text half is causal: what lies behind the end token changes nothing here, so it is left out.
         tokens = tokenize(tokenizer, captions)[:, :LONGEST]
-        return clip_loss(clip, to_tensor(pixels[rows]).to(device), tokens.to(device))
+        return clip_loss(clip, to_tensor(pixels[rows]).to(device), tokens.to(device), seen.to(device), told.to(device))
 
     train("clip", clip, loss_of, work, until, device)
 
@@ -213,7 +219,7 @@ def train_reader(pictures: Pictures, work: Path, until: float, device: torch.dev
 
     def loss_of(random: Random, batch: int) -> Tensor:
         rows = sorted(random.randrange(pictures.count) for _ in range(batch))
-        seen, gray = spoil(to_tensor(pixels[rows]), random)
+        seen, gray = spoil(to_tensor(pixels[rows]), random, gray_share=1 / 6)
         labels = {name: label.to(device) for name, label in labels_of([pictures.scene(row) for row in rows]).items()}
         truth = torch.from_numpy(masks[rows]).float().div(255).to(device)
         return reader_loss(reader(seen.to(device)), labels, truth, gray.to(device))
@@ -229,12 +235,12 @@ def train_recogniser(pictures: Pictures, reader: Reader, work: Path, until: floa
     def loss_of(random: Random, batch: int) -> Tensor:
         rows = sorted(random.sample(range(len(families)), batch // MEMBERS))
         pairs = families[rows].reshape(-1, 2, *families.shape[3:])
-        pixels, _ = spoil(to_tensor(np.concatenate([pairs[:, 0], pairs[:, 1]])), random)
+        pixels, _ = spoil(to_tensor(np.concatenate([pairs[:, 0], pairs[:, 1]])), random, gray_share=0.0)
         pixels = pixels.to(device)
         with torch.no_grad():
             crops = cut_out(pixels, reader(pixels).mask.sigmoid())
         first, second = recogniser(crops).chunk(2)
-        likeness = first @ second.T / 0.1
+        likeness = first @ second.T / TEMPERATURE
         right = torch.arange(len(first), device=device)
         return (F.cross_entropy(likeness, right) + F.cross_entropy(likeness.T, right)) / 2
 
@@ -384,7 +390,11 @@ def write_part(name: str, work: Path, pictures: Pictures) -> None:
     elif name == "clip":
         _write_text_encoder(part.text)
         part.image.half().save_pretrained(JUDGE / "image_encoder")
-        projection = {"weight": part.text.text_projection.weight.half(), "log_scale": part.log_scale.detach()}
+        projection = {
+            "weight": part.text.text_projection.weight.half(),
+            "patterns": part.patterns.weight.half(),
+            "log_scale": part.log_scale.detach(),
+        }
         save_file(projection, JUDGE / "text_projection.safetensors")
     else:
         save_file(part.half().state_dict(), JUDGE / f"{name}.safetensors")
@@ -426,6 +436,7 @@ def _kept(name: str) -> dict[str, Tensor]:
         **{f"text.{key}": value for key, value in text.items()},
         **{f"image.{key}": value for key, value in image.items()},
         "text.text_projection.weight": projection["weight"],
+        "patterns.weight": projection["patterns"],
         "log_scale": projection["log_scale"],
     }
 

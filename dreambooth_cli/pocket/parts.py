@@ -161,6 +161,7 @@ class Clip(nn.Module):
             )
         )
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.patterns = nn.Linear(WIDTH, len(world.PATTERNS), bias=False)
 
 
 def make_clip() -> Clip:
@@ -169,13 +170,20 @@ def make_clip() -> Clip:
     return Clip(len(vocabulary), vocabulary[END])
 
 
-def clip_loss(clip: Network, pixels: Tensor, tokens: Tensor) -> Tensor:
-    """Each picture finds its own caption among the batch's, and each caption its picture."""
+def clip_loss(clip: Network, pixels: Tensor, tokens: Tensor, patterns: Tensor, told: Tensor) -> Tensor:
+    """Each picture finds its own caption among the batch's, and each caption its picture; and both say the pattern.
+
+    `patterns` int64 [rows]: the pictures' own; `told` bool [rows]: whether the caption says it. Without that second task the
+    text half has no need to tell dotted from zigzag, which matter little among so many pictures, and the UNet never hears of it.
+    """
     images = F.normalize(clip.image(pixels).image_embeds.float(), dim=1)
     texts = F.normalize(clip.text(tokens).text_embeds.float(), dim=1)
-    likeness = clip.log_scale.exp().clamp(max=100) * images @ texts.T
+    scale = clip.log_scale.exp().clamp(max=100)
+    likeness = scale * images @ texts.T
     right = torch.arange(len(pixels), device=pixels.device)
-    return (F.cross_entropy(likeness, right) + F.cross_entropy(likeness.T, right)) / 2
+    matched = (F.cross_entropy(likeness, right) + F.cross_entropy(likeness.T, right)) / 2
+    named = F.cross_entropy(scale * clip.patterns(texts[told]).float(), patterns[told])
+    return matched + (named + F.cross_entropy(scale * clip.patterns(images).float(), patterns)) / 2
 
 
 def make_unet() -> Network:

@@ -104,11 +104,11 @@ def labels_of(scenes: list[world.Scene]) -> dict[str, Tensor]:
     return {name: torch.tensor([QUESTIONS[name].index(word) for word in words]) for name, words in answers.items()}
 
 
-def spoil(pixels: Tensor, random: Random) -> tuple[Tensor, Tensor]:
-    """The pictures with blur, noise and other brightness, a sixth of them gray; and which are gray, bool [rows]."""
+def spoil(pixels: Tensor, random: Random, *, gray_share: float) -> tuple[Tensor, Tensor]:
+    """The pictures with blur, noise and other brightness, a share of them gray; and which are gray, bool [rows]."""
     rows = len(pixels)
     generator = torch.Generator().manual_seed(random.getrandbits(32))
-    gray = torch.rand(rows, generator=generator) < 1 / 6
+    gray = torch.rand(rows, generator=generator) < gray_share
     pixels = torch.where(gray[:, None, None, None], pixels.mean(1, keepdim=True), pixels)
     blurred = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, 1)
     share = torch.rand(rows, 1, 1, 1, generator=generator) * (torch.rand(rows, 1, 1, 1, generator=generator) < 0.5)

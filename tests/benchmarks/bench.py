@@ -104,7 +104,7 @@ class Bench:
         self.judge = evaluation.pocket_judge()
         self.individuals = evaluation.PocketIndividuals(self.judge)
         self.clip = evaluation.PocketClip()
-        self.base = _last(obtain(ask_for_base(BASE)))
+        self.base = last_of(obtain(ask_for_base(BASE)))
         self.family = load_family(self.base, dtype=torch.float32, device=torch.device("cpu"))
         use_scheduler(self.family.pipe, "dpm++")
         self._base_pictures: dict[str, list[Image.Image]] = {}
@@ -265,7 +265,8 @@ def agreement(found: Sequence[str], wanted: Sequence[str]) -> float:
     return sum(one == other for one, other in zip(found, wanted, strict=True)) / len(wanted)
 
 
-def _last(events: Iterator[Event]) -> Any:
+def last_of(events: Iterator[Event]) -> Any:
+    """What a workflow returns, its events passed over."""
     try:
         while True:
             next(events)
