@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from dreambooth_cli.base import ask_for_base
+from dreambooth_cli.catalog import find_entry
 from dreambooth_cli.engine import evaluation
 from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
 from dreambooth_cli.engine.hub import obtain
 from dreambooth_cli.engine.loading import DTYPES, load_family
 from dreambooth_cli.engine.training import Training
 from dreambooth_cli.memory import Plan, facts_of, make_plan
-from dreambooth_cli.catalog import find_entry
 from dreambooth_cli.pocket import world
 from dreambooth_cli.settings import TrainSettings
 
