@@ -8,6 +8,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -32,7 +33,8 @@ from .stable_diffusion import StableDiffusion
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step, counted from 1. `loss` is the mean over its batches; `seconds` its wall time."""
+    """One optimizer step, counted from 1. `loss` is the mean over its batches (on a GPU that of the step before, but for the first
+    and the last); `seconds` its wall time."""
 
     number: int
     loss: float
@@ -61,6 +63,7 @@ class Training:
         self.kinds = tuple(self.examples)
         self.prompts, self.conditioning = prompts, conditioning
         self.device = instance.distribution.mean.device
+        self.reads_late = self.device.type == "cuda"
         self.step = 0
         unet, text = make_trainable(family, plan, settings)
         self.text_parameters = list(text.values())
@@ -83,16 +86,24 @@ class Training:
     def steps(self) -> Generator[Step, None, None]:
         """Train from the step reached to the last; a `Step` after each, when the state is whole.
 
-        Raises TrainingFailed where the loss is not finite: the weights are then still those of the step before.
+        Raises TrainingFailed where a loss is not finite. Without a GPU the weights are then still those of the step before; with
+        one it is known a step late, and the last checkpoint counts.
         """
+        waiting: Tensor | None = None
         while self.step < self.settings.steps:
             began = time.perf_counter()
             loss = self.train_step(self.step)
             self.step += 1
-            yield Step(self.step, loss, self.plan.learning_rate * self.rate(self.step - 1), time.perf_counter() - began)
+            # On a GPU, waiting for this step's loss would have it idle until the next step's work is sent.
+            is_late = self.reads_late and waiting is not None and self.step < self.settings.steps
+            read, waiting = (waiting if is_late else loss), loss
+            assert read is not None
+            value = self.read_loss(read, self.step - 1 if is_late else self.step)
+            rate = self.plan.learning_rate * self.rate(self.step - 1)
+            yield Step(self.step, value, rate, time.perf_counter() - began)
 
-    def train_step(self, step: int) -> float:
-        """One optimizer step over all batches of step `step` (from 0). Returns the mean loss."""
+    def train_step(self, step: int) -> Tensor:
+        """One optimizer step over all batches of step `step` (from 0). Returns the mean loss, on the device."""
         if self.settings.text_encoder_stop and step >= self.settings.text_encoder_stop:
             for parameter in self.text_parameters:
                 parameter.requires_grad_(False)
@@ -105,20 +116,27 @@ class Training:
                 loss = self.batch_loss(step, batch, kinds)
                 self.update.backward(loss / batches)
                 losses.append(loss.detach())
-        mean = float(torch.stack(losses).sum()) / batches
-        if mean != mean or mean in (float("inf"), float("-inf")):
-            raise TrainingFailed(f"the loss is not finite at step {step + 1}")
+        mean = torch.stack(losses).sum() / batches
+        if not self.reads_late:
+            self.read_loss(mean, step + 1)
         self.update.step()
         if self.ema:
             self.ema.update(step)
         return mean
 
+    def read_loss(self, loss: Tensor, step: int) -> float:
+        """A loss as a number. Raises TrainingFailed where it is not finite."""
+        value = float(loss)
+        if not isfinite(value):
+            raise TrainingFailed(f"the loss is not finite at step {step}")
+        return value
+
     def batch_loss(self, step: int, batch: int, kinds: Sequence[str] | None = None) -> Tensor:
         """The DreamBooth loss of one batch, or of its rows of some kinds alone; one forward pass."""
         kinds = kinds or self.kinds
         draws, latents = self.draw_batch(step, batch, kinds)
-        timesteps = torch.tensor([draw.timestep for draw in draws], device=self.device)
-        noise = torch.stack([draw.noise for draw in draws]).to(self.device)
+        timesteps = self.bring(torch.tensor([draw.timestep for draw in draws]))
+        noise = self.bring(torch.stack([draw.noise for draw in draws]))
         noisy = self.family.add_noise(latents, noise, timesteps)
         with self.family.autocast(self.plan.precision):
             rows = [place for place in range(len(kinds)) for _ in range(self.settings.batch_size)]
@@ -130,6 +148,10 @@ class Training:
             instance_rows=self.settings.batch_size if "instance" in kinds else 0,
             prior_loss_weight=self.settings.prior_loss_weight,
         )
+
+    def bring(self, drawn: Tensor) -> Tensor:
+        """What was drawn on the CPU, on the training device; the way to a GPU does not wait for the work before it."""
+        return drawn.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else drawn
 
     def draw_batch(self, step: int, batch: int, kinds: Sequence[str] | None = None) -> tuple[list[Draw], Tensor]:
         """The draws of a batch's rows, of all kinds or of some, and their latents [rows, c, h, w]; instance rows first."""

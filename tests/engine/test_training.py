@@ -139,6 +139,14 @@ def test_rows_in_turn_are_rows_together(sd1, squares):
             assert torch.allclose(ours[name], moment, rtol=1e-3, atol=1e-7), name
 
 
+def test_losses_read_late_are_the_same_losses_a_step_later(sd1, squares):
+    """As on a GPU: the first and the last are their own step's."""
+    at_once = [step.loss for step in start(sd1, TrainSettings(steps=5), plan_for(), squares).steps()]
+    training = start(sd1, TrainSettings(steps=5), plan_for(), squares)
+    training.reads_late = True
+    assert [step.loss for step in training.steps()] == [at_once[place] for place in (0, 0, 1, 2, 4)]
+
+
 def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(sd1, squares):
     training = start(sd1, TrainSettings(steps=50), plan_for(learning_rate=1e30), squares)
     weights = None
