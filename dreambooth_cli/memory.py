@@ -40,6 +40,8 @@ UPDATE = 8_388_608 * (
     4 + 4 + 4 + 8
 )  # one piece of a tensor: weights and gradient in float32, rounding's draws, moments
 
+ROOM = 0.95  # of a card's free memory that a plan reckons with: what else runs there takes a little more or less as time goes by
+
 # Largest first; a batch is taken only where it does not raise what the run needs.
 CLASS_IMAGE_BATCHES = (4, 2, 1)
 
@@ -236,8 +238,8 @@ def _check_optimizer(asked: TrainSettings, gpu: Gpu | None, has_8bit: bool) -> N
 def _best_plan(
     facts: BaseFacts, asked: TrainSettings, *, resolution: int, gpu: Gpu | None, has_8bit: bool, name: str
 ) -> Plan:
-    """The first that fits, or the smallest. A means that would not lower the need is passed over."""
-    room = free_memory() if gpu is None else gpu.free
+    """The first that fits with a little to spare, or the smallest. A means that would not lower the need is passed over."""
+    room = free_memory() if gpu is None else ROOM * gpu.free
     plans = []
     for choice in _choices(asked, gpu):
         plan = _plan_of(choice, facts, asked, resolution=resolution, gpu=gpu, name=name)

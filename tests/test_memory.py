@@ -166,7 +166,7 @@ def test_bf16_weights_only_where_the_run_is_in_bf16() -> None:
 def test_no_8bit_without_the_extra() -> None:
     assert plan_for(12).means == (EIGHT_BIT, CHECKPOINTING)
     without = plan_for(12, has_8bit=False)
-    assert (without.method, without.means) == ("full", (CHECKPOINTING, HALF, INSIDE))
+    assert (without.method, without.means) == ("full", (CHECKPOINTING, HALF, INSIDE, OFF_CARD))
     assert not plan_for(2.8, has_8bit=False).quantized
 
 
@@ -178,7 +178,7 @@ def test_no_8bit_without_the_extra() -> None:
         (12, "sd21", "full", True),
         (12, "sdxl", "full", True),
         (16, "sdxl", "full", True),
-        (6, "sdxl", "lora", True),
+        (6, "sdxl", "lora", False),
     ],
 )
 def test_what_a_card_of_this_size_can_train(gb: int, name: str, method: str, text_encoder: bool) -> None:
@@ -222,7 +222,7 @@ def test_the_reason_is_one_line() -> None:
         "needs 11.1 of 12.0 GB free: full fine-tuning with the text encoder, bf16, 8-bit Adam, gradient checkpointing"
     )
     assert plan_for(6, "sdxl").why == (
-        "needs 5.9 of 6.0 GB free: LoRA with the text encoders, bf16, gradient checkpointing, rows in turn, base in 4 bits"
+        "needs 4.3 of 6.0 GB free: LoRA, bf16, gradient checkpointing, rows in turn, base in 4 bits"
     )
     miss = plan_for(2)
     assert not miss.fits
@@ -324,6 +324,15 @@ def test_what_was_stated_is_never_changed(asked: dict[str, object], free_gb: flo
         (0.5, {}, "no base model of the catalogue fits this GPU"),
     ],
 )
+def test_a_plan_leaves_a_little_of_the_card_free_where_a_means_more_does_it() -> None:
+    """7.0 GB would fit in 7.2; what else runs on a card takes a little more or less as time goes by."""
+    assert plan_for(7.2).means == (EIGHT_BIT, CHECKPOINTING, HALF, INSIDE)
+    assert plan_for(7.2).needed < 6.5e9
+    tight = plan_for(2.35)
+    assert tight.fits
+    assert tight.needed > 0.95 * 2.35e9
+
+
 def test_the_nearest_thing_that_would_fit_is_named(free_gb: float, asked: dict[str, object], remedy: str) -> None:
     plan = plan_for(free_gb, **asked)
     with pytest.raises(DoesNotFit) as caught:
@@ -346,8 +355,8 @@ def test_the_8bit_extra_is_named_where_it_would_do() -> None:
     lacking = plan_for(2.7, has_8bit=False)
     assert not lacking.fits
     assert lacking.remedy == (
-        'install the 8bit extra (pipx inject dreambooth-cli "bitsandbytes"): it then needs 2.6 of 2.7 GB free: '
-        "LoRA with the text encoder, bf16, gradient checkpointing, rows in turn, base in 4 bits"
+        'install the 8bit extra (pipx inject dreambooth-cli "bitsandbytes"): it then needs 2.3 of 2.7 GB free: '
+        "LoRA, bf16, gradient checkpointing, rows in turn, base in 4 bits"
     )
     assert "8bit extra" not in plan_for(1, has_8bit=False).remedy
 
