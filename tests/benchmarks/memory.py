@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextModel
 
 from dreambooth_cli.base import BaseFacts
 from dreambooth_cli.catalog import find_entry
@@ -36,38 +36,10 @@ from dreambooth_cli.memory import (
 )
 from dreambooth_cli.settings import TrainSettings
 
+from .bases import CONFIGS, text_config
+
 TOLERANCE = 0.03
 VOCABULARY, TOKENS = 49_408, 77
-CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-CLIP_H = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16}
-CLIP_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20}
-SD1 = {"sample_size": 64, "cross_attention_dim": 768}
-SD2 = {
-    "sample_size": 96,
-    "cross_attention_dim": 1024,
-    "attention_head_dim": [5, 10, 20, 20],
-    "use_linear_projection": True,
-}
-XL = {
-    "sample_size": 128,
-    "cross_attention_dim": 2048,
-    "attention_head_dim": [5, 10, 20],
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "transformer_layers_per_block": [1, 2, 10],
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
-HALF_WIDTH = {"sample_size": 64, "cross_attention_dim": 768, "block_out_channels": (160, 320, 640, 640)}
-CONFIGS: dict[str, tuple[dict[str, Any], list[dict[str, int]]]] = {
-    "sd15": (SD1, [CLIP_L]),
-    "sd21": (SD2, [CLIP_H]),
-    "sdxl": (XL, [CLIP_L, CLIP_G]),
-    "half as wide as sd15": (HALF_WIDTH, [CLIP_L]),
-}
 
 
 class Alive(TorchDispatchMode):
@@ -176,10 +148,10 @@ def facts(name: str) -> BaseFacts:
     entry = find_entry(name)
     if entry is not None:
         return facts_of(entry)
-    config, encoders = CONFIGS[name]
+    config, encoders, _ = CONFIGS[name]
     with torch.device("meta"):
         unet = count(UNet2DConditionModel(**config))
-        text = tuple(count(make_text_encoder(one)) for one in encoders)
+        text = tuple(count(CLIPTextModel(text_config(one, VOCABULARY))) for one in encoders)
     return BaseFacts(
         family="sd", prediction_type="epsilon", resolution=512, unet=unet, text_encoders=text, vae=83_653_863
     )
@@ -188,11 +160,6 @@ def facts(name: str) -> BaseFacts:
 def count(module: nn.Module) -> int:
     """A network's parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def make_text_encoder(config: dict[str, int]) -> CLIPTextModel:
-    """A CLIP text encoder of this size."""
-    return CLIPTextModel(CLIPTextConfig(vocab_size=VOCABULARY, **config))
 
 
 def measure(case: Case) -> int:
@@ -222,14 +189,16 @@ def measure(case: Case) -> int:
 
 def make_networks(name: str, choice: Choice) -> dict[str, nn.Module]:
     """The UNet and, where they are trained, the text encoders: in the weights' number format, what is trained unfrozen."""
-    config, encoders = CONFIGS[name]
+    config, encoders, _ = CONFIGS[name]
     half = choice.weights == "bf16" or (choice.method == "lora" and choice.precision == "bf16")
     torch.set_default_dtype(torch.bfloat16 if half else torch.float32)
     try:
         unet: Any = UNet2DConditionModel(**config)
         networks = {"unet": unet}
         if choice.train_text_encoder:
-            networks |= {f"text {place}": make_text_encoder(one) for place, one in enumerate(encoders)}
+            networks |= {
+                f"text {place}": CLIPTextModel(text_config(one, VOCABULARY)) for place, one in enumerate(encoders)
+            }
     finally:
         torch.set_default_dtype(torch.float32)
     if choice.method == "lora":
@@ -257,7 +226,7 @@ def add_loras(unet: nn.Module) -> None:
 def run_step(case: Case, networks: dict[str, nn.Module]) -> None:
     """Forward and backward of one step, in one pass or one kind of rows after the other."""
     passes, kinds = (2, 1) if case.choice.rows_in_turn else (1, 2)
-    config, _ = CONFIGS[case.base]
+    config, _, _ = CONFIGS[case.base]
     rows, side = case.batch_size * kinds, case.resolution // 8
     for _ in range(passes):
         latents = torch.randn(rows, 4, side, side)

@@ -11,7 +11,6 @@ import argparse
 import os
 import platform
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -20,13 +19,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import diffusers
 import torch
 from PIL import Image
 
 from tests import small_models
+
+from .bases import make_base
 
 PHOTOS, CLASS_IMAGES = 5, 4
 LEFT_OUT = 2
@@ -111,7 +111,7 @@ def tell(case: Case, ours: list[Timed], theirs: list[Timed]) -> bool:
 def prepare(work: Path) -> Path:
     """The bases, photos and class images that both use."""
     small_models.build("sd1", work / TINY)
-    make_small_base(work / SMALL)
+    make_base(SMALL, work / SMALL)
     generator = torch.Generator().manual_seed(0)
     for base, side in SIDES.items():
         for kind, count in (("photos", PHOTOS), ("class", CLASS_IMAGES)):
@@ -121,44 +121,6 @@ def prepare(work: Path) -> Path:
                 small = torch.randint(0, 256, (8, 8, 3), generator=generator, dtype=torch.uint8).numpy()
                 Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
     return work
-
-
-def make_small_base(folder: Path) -> None:
-    """Stable Diffusion 1's depth at a fifth of its width, with random weights: a UNet of 35 M, latents of 32 x 32 at 256 px."""
-    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-    vocabulary = small_models.write_tokenizer(folder / "made", pad="<|endoftext|>")
-    torch.manual_seed(0)
-    text = CLIPTextConfig(
-        vocab_size=vocabulary,
-        hidden_size=256,
-        intermediate_size=1024,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        bos_token_id=vocabulary - 2,
-        eos_token_id=vocabulary - 1,
-        pad_token_id=vocabulary - 1,
-    )
-    levels: dict[str, Any] = {
-        "block_out_channels": (32, 64, 128, 128),
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-    }
-    pipe = StableDiffusionPipeline(
-        vae=AutoencoderKL(latent_channels=4, layers_per_block=2, sample_size=256, norm_num_groups=32, **levels),
-        text_encoder=CLIPTextModel(text),
-        tokenizer=CLIPTokenizer.from_pretrained(folder / "made"),
-        unet=UNet2DConditionModel(
-            sample_size=32, cross_attention_dim=256, attention_head_dim=8, block_out_channels=(64, 128, 256, 256)
-        ),
-        scheduler=PNDMScheduler(skip_prk_steps=True, **small_models.BETAS),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.save_pretrained(folder)
-    shutil.rmtree(folder / "made")
 
 
 def run_ours(case: Case, work: Path, threads: int) -> Timed:
