@@ -118,7 +118,7 @@ def measure(row: Row, work: Path) -> None:
     torch.cuda.set_per_process_memory_fraction(min(1.0, row.free * 1e9 / total))
     torch.cuda.reset_peak_memory_stats()
     card = Gpu(name="the card", kind="cuda", total=round(row.free * 1e9), free=round(row.free * 1e9), capability=(9, 0))
-    with mock.patch("dreambooth_cli.workflows.freeze.find_gpu", lambda: card):
+    with mock.patch("dreambooth_cli.workflows.freeze.find_gpu", return_value=card):
         events = list(start(row, base, work))
     free, _ = torch.cuda.mem_get_info()
     context = total - free - torch.cuda.memory_reserved()
