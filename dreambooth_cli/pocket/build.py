@@ -87,7 +87,7 @@ STAGES = {
     "decoder": Stage(steps=20_000, batch=16, rate=1e-3, decay=0.995),
     "clip": Stage(steps=3_000, batch=192, rate=1e-3, decay=0.995),
     "reader": Stage(steps=10_000, batch=64, rate=2e-3, decay=0.995),
-    "recogniser": Stage(steps=8_000, batch=60, rate=1e-3, decay=0.995),
+    "recogniser": Stage(steps=6_000, batch=60, rate=1e-3, decay=0.995),
     "unet": Stage(steps=26_000, batch=32, rate=8e-4, decay=0.999),
 }
 

@@ -87,7 +87,6 @@ def test_the_vae_gives_renders_back():
     assert measure_vae(vae, asked_scenes(100, "test"), torch.device("cpu")) >= 28
 
 
-@pytest.mark.xfail(reason="the recogniser is still in training: 0.73, most errors on the mark", strict=True)
 def test_the_judge_tells_an_individual_from_its_look_alikes(judge):
     eye, right = PocketIndividuals(judge), []
     for number in range(12):
