@@ -13,7 +13,7 @@ from typing import Any, Literal
 from .base import BaseFacts
 from .catalog import CATALOG, VAE_PARAMETERS, CatalogEntry
 from .errors import DoesNotFit, UsageError
-from .gpu import TAKEN, Gpu
+from .gpu import TAKEN, Gpu, multiplies_bf16
 from .settings import AUTO, TrainSettings, default_of, flag_of
 
 Method = Literal["full", "lora"]
@@ -25,6 +25,8 @@ Device = Literal["cuda", "mps", "cpu"]
 EIGHT_BIT_ADAM, FOUR_BIT_BASE = NEED_8BIT = ("8-bit Adam", "base in 4 bits")
 INSTALL_8BIT = 'pipx inject dreambooth-cli "bitsandbytes"'
 BF16_CAPABILITY = (8, 0)  # NVIDIA's Ampere and newer compute in bf16
+# On a CPU that multiplies bf16 it pays where pictures are large: 0.7 times the steps a second at 64 and 128 px, 1.4 to 1.8 at 256.
+CPU_BF16_RESOLUTION = 256
 FULL_RATE, LORA_RATE = 5e-6, 1e-4
 
 FP32, HALF = 4, 2  # bytes of a value
@@ -241,7 +243,7 @@ def _best_plan(
     """The first that fits with a little to spare, or the smallest. A means that would not lower the need is passed over."""
     room = free_memory() if gpu is None else ROOM * gpu.free
     plans = []
-    for choice in _choices(asked, gpu):
+    for choice in _choices(asked, gpu, resolution):
         plan = _plan_of(choice, facts, asked, resolution=resolution, gpu=gpu, name=name)
         for means in _ladder(choice, asked, gpu, has_8bit):
             if plan.needed <= room:
@@ -270,7 +272,7 @@ def resident_memory() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def _choices(asked: TrainSettings, gpu: Gpu | None) -> Iterator[Choice]:
+def _choices(asked: TrainSettings, gpu: Gpu | None, resolution: int) -> Iterator[Choice]:
     """What is trained, the best first, without any means that was not asked for."""
     methods: list[Method] = ["full", "lora"] if asked.method == AUTO else [asked.method]
     text_encoder = [True, False] if asked.train_text_encoder == AUTO else [bool(asked.train_text_encoder)]
@@ -281,7 +283,7 @@ def _choices(asked: TrainSettings, gpu: Gpu | None) -> Iterator[Choice]:
                 train_text_encoder=with_text,
                 gradient_checkpointing=asked.gradient_checkpointing is True,
                 optimizer="adamw" if asked.optimizer == AUTO else asked.optimizer,
-                precision=_auto_precision(gpu) if asked.precision == AUTO else asked.precision,
+                precision=_training_precision(gpu, resolution) if asked.precision == AUTO else asked.precision,
             )
 
 
@@ -494,6 +496,12 @@ def _device(gpu: Gpu | None) -> Device:
     if gpu is None:
         return "cpu"
     return "mps" if gpu.kind == "mps" else "cuda"  # ROCm's torch says cuda too
+
+
+def _training_precision(gpu: Gpu | None, resolution: int) -> Precision:
+    if gpu is None and resolution >= CPU_BF16_RESOLUTION and multiplies_bf16():
+        return "bf16"
+    return _auto_precision(gpu)
 
 
 def _auto_precision(gpu: Gpu | None) -> Precision:

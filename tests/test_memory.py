@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -244,7 +245,6 @@ def test_autos_are_resolved() -> None:
 @pytest.mark.parametrize(
     ("gpu", "device", "precision"),
     [
-        (None, "cpu", "fp32"),
         (card(24, capability=(8, 0)), "cuda", "bf16"),
         (card(24, capability=(7, 5)), "cuda", "fp16"),
         (sold_as(24), "cuda", "bf16"),
@@ -252,13 +252,32 @@ def test_autos_are_resolved() -> None:
         (replace(sold_as(48), kind="mps"), "mps", "fp32"),
     ],
 )
-def test_precision_follows_the_device(gpu: Gpu | None, device: str, precision: str) -> None:
+def test_precision_follows_the_device(gpu: Gpu, device: str, precision: str) -> None:
     plan = make_plan(facts("sd15"), TrainSettings(), resolution=512, gpu=gpu, has_8bit=True, name="sd15")
     assert (plan.device, plan.precision) == (device, precision) == inference_precision(gpu)
     stated = make_plan(
         facts("sd15"), TrainSettings(precision="fp16"), resolution=512, gpu=gpu, has_8bit=True, name="sd15"
     )
     assert stated.precision == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("flags", "resolution", "precision"),
+    [
+        ("avx512f avx512_bf16", 256, "bf16"),
+        ("amx_bf16", 512, "bf16"),
+        ("avx512_bf16", 128, "fp32"),
+        ("avx2", 512, "fp32"),
+    ],
+)
+def test_a_cpu_that_multiplies_bf16_uses_it_for_large_pictures(
+    flags: str, resolution: int, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dreambooth_cli.gpu.CPU", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(f"flags\t: fpu {flags} sse\n")
+    plan = make_plan(facts("sd15"), TrainSettings(), resolution=resolution, gpu=None, has_8bit=False, name="sd15")
+    assert (plan.device, plan.precision) == ("cpu", precision)
+    assert inference_precision(None) == ("cpu", "fp32")
 
 
 def test_without_a_gpu_the_machines_memory_chooses_and_it_always_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +294,8 @@ def test_without_a_gpu_everything_is_trained_where_there_is_memory(monkeypatch: 
     plan = plan_for(None)
     assert (plan.method, plan.train_text_encoder, plan.device, plan.means) == ("full", True, "cpu", ())
     assert (plan.free, plan.fits) == (None, True)
-    assert plan.why.startswith("no GPU: full fine-tuning with the text encoder, fp32, on the CPU; needs ")
+    assert plan.why.startswith("no GPU: full fine-tuning with the text encoder, ")
+    assert ", on the CPU; needs " in plan.why
     check_fits(plan, TrainSettings())
 
 
