@@ -21,7 +21,7 @@ APPLE_SHARE = 2 / 3
 # An integrated AMD GPU shows the few hundred MB that the firmware gave it: nothing to train on.
 LEAST_AMD_MEMORY = 2 * 2**30
 AMD_VENDOR = "0x1002"
-DRM, KFD = Path("/sys/class/drm"), Path("/dev/kfd")
+DRM, KFD, CPU = Path("/sys/class/drm"), Path("/dev/kfd"), Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,15 @@ def find_gpu() -> Gpu | None:
     """The GPU that torch would use, or None."""
     gpu, _ = _look()
     return gpu
+
+
+def multiplies_bf16() -> bool:
+    """Whether the processor itself multiplies bf16 (avx512_bf16 or AMX). Known on Linux alone; False elsewhere."""
+    try:
+        flags = CPU.read_text().split()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def why_none() -> str:

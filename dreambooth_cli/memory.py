@@ -13,16 +13,20 @@ from typing import Any, Literal
 from .base import BaseFacts
 from .catalog import CATALOG, VAE_PARAMETERS, CatalogEntry
 from .errors import DoesNotFit, UsageError
-from .gpu import TAKEN, Gpu
+from .gpu import TAKEN, Gpu, multiplies_bf16
 from .settings import AUTO, TrainSettings, default_of, flag_of
 
 Method = Literal["full", "lora"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Optimizer = Literal["adamw", "adamw8bit"]
+Weights = Literal["fp32", "bf16"]
 Device = Literal["cuda", "mps", "cpu"]
 
+EIGHT_BIT_ADAM, FOUR_BIT_BASE = NEED_8BIT = ("8-bit Adam", "base in 4 bits")
 INSTALL_8BIT = 'pipx inject dreambooth-cli "bitsandbytes"'
 BF16_CAPABILITY = (8, 0)  # NVIDIA's Ampere and newer compute in bf16
+# On a CPU that multiplies bf16 it pays where pictures are large: 0.7 times the steps a second at 64 and 128 px, 1.4 to 1.8 at 256.
+CPU_BF16_RESOLUTION = 256
 FULL_RATE, LORA_RATE = 5e-6, 1e-4
 
 FP32, HALF = 4, 2  # bytes of a value
@@ -33,6 +37,12 @@ CONTEXT = 500_000_000  # what CUDA and its libraries hold before the first tenso
 WORKSPACE = 100_000_000  # convolution and matrix workspaces; a prediction
 SLACK = 0.04  # part of the peak that the allocator holds and can't use; a prediction
 LARGEST_TENSOR = 160_000_000  # saving copies one tensor at a time: CLIP's embedding in float32
+LARGEST_GRADIENT = 130_000_000  # of a step inside backward: one tensor's, in bfloat16
+UPDATE = 8_388_608 * (
+    4 + 4 + 4 + 8
+)  # one piece of a tensor: weights and gradient in float32, rounding's draws, moments
+
+ROOM = 0.95  # of a card's free memory that a plan reckons with: what else runs there takes a little more or less as time goes by
 
 # Largest first; a batch is taken only where it does not raise what the run needs.
 CLASS_IMAGE_BATCHES = (4, 2, 1)
@@ -65,6 +75,9 @@ DRAWING = 0.10  # GB of one row of the UNet without gradients, at 512 px for sd;
 DRAWING_XL = 0.20
 VAE_ENCODE, VAE_DECODE = 0.674, 0.806  # GB of one picture at 512 px in float32, the same VAE in all families
 
+# Bytes of a UNet's value where its linear layers have 4 bits, with a float32 scale for every 64 values, and the rest 16.
+QUANTIZED = {"sd": 1.548, "sdxl": 0.750}
+
 # Values of the LoRA at rank 16, by the UNet's parameters and by a text encoder's: exact, linear in the rank.
 LORA_UNET = {859_520_964: 3_188_736, 865_910_724: 3_319_808, 2_567_463_684: 23_224_320}
 LORA_TEXT = {123_060_480: 1_179_648, 340_387_840: 3_014_656, 694_659_840: 5_242_880}
@@ -74,6 +87,9 @@ LORA_TEXT = {123_060_480: 1_179_648, 340_387_840: 3_014_656, 694_659_840: 5_242_
 class Plan:
     """How a run will be done: every `auto` resolved, the means that make it fit, what it takes.
 
+    Of the means: `rows_in_turn`: instance and class rows in two passes; `weights` in bf16 are rounded stochastically;
+    `inside_backward`: each weight moves as soon as it has its gradient; `off_card`: the optimizer's state lies in the machine's
+    memory; `quantized`: a LoRA's base in 4 bits; `class_images_in_parts`: for class images the base's networks take turns on the card.
     `ledger` has bytes by tensor group, then the peaks (`peak: ...`); `needed` is the highest peak with context and slack.
     `remedy` says, where it does not fit, what would.
     """
@@ -83,6 +99,12 @@ class Plan:
     precision: Precision
     optimizer: Optimizer
     gradient_checkpointing: bool
+    rows_in_turn: bool = False
+    weights: Weights = "fp32"
+    inside_backward: bool = False
+    off_card: bool = False
+    quantized: bool = False
+    class_images_in_parts: bool = False
     resolution: int
     batch_size: int
     learning_rate: float
@@ -120,6 +142,11 @@ class Choice:
     gradient_checkpointing: bool
     optimizer: Optimizer
     precision: Precision
+    rows_in_turn: bool = False
+    weights: Weights = "fp32"
+    inside_backward: bool = False
+    off_card: bool = False
+    quantized: bool = False
 
 
 def facts_of(entry: CatalogEntry) -> BaseFacts:
@@ -166,6 +193,20 @@ def check_fits(plan: Plan, asked: TrainSettings) -> None:
     )
 
 
+def step_down(plan: Plan, asked: TrainSettings) -> Plan | None:
+    """The plan with one means more, of those that leave the state of a run its form; None where all are taken."""
+    possible: tuple[tuple[bool, dict[str, Any]], ...] = (
+        (asked.gradient_checkpointing == AUTO and not plan.gradient_checkpointing, {"gradient_checkpointing": True}),
+        (asked.with_prior and not plan.rows_in_turn and not plan.inside_backward, {"rows_in_turn": True}),
+        (plan.method == "full" and plan.device == "cuda" and not plan.off_card, {"off_card": True}),
+    )
+    for is_open, means in possible:
+        if is_open:
+            further = replace(plan, **means)
+            return replace(further, means=_means(further))
+    return None
+
+
 def inference_precision(gpu: Gpu | None) -> tuple[Device, Precision]:
     """The device and the number format to draw pictures with."""
     return _device(gpu), _auto_precision(gpu)
@@ -199,10 +240,18 @@ def _check_optimizer(asked: TrainSettings, gpu: Gpu | None, has_8bit: bool) -> N
 def _best_plan(
     facts: BaseFacts, asked: TrainSettings, *, resolution: int, gpu: Gpu | None, has_8bit: bool, name: str
 ) -> Plan:
-    room = free_memory() if gpu is None else gpu.free
+    """The first that fits with a little to spare, or the smallest. A means that would not lower the need is passed over."""
+    room = free_memory() if gpu is None else ROOM * gpu.free
     plans = []
-    for choice in _choices(asked, gpu, has_8bit):
+    for choice in _choices(asked, gpu, resolution):
         plan = _plan_of(choice, facts, asked, resolution=resolution, gpu=gpu, name=name)
+        for means in _ladder(choice, asked, gpu, has_8bit):
+            if plan.needed <= room:
+                return plan
+            further = replace(choice, **means)
+            lower = _plan_of(further, facts, asked, resolution=resolution, gpu=gpu, name=name)
+            if lower.needed < plan.needed:
+                choice, plan = further, lower
         if plan.needed <= room:
             return plan
         plans.append(plan)
@@ -216,37 +265,57 @@ def free_memory() -> int:
     return int(psutil.virtual_memory().available)
 
 
-def _choices(asked: TrainSettings, gpu: Gpu | None, has_8bit: bool) -> Iterator[Choice]:
-    """What `auto` may mean, the best and the cheapest means first: checkpointing costs time, 8-bit state some exactness."""
+def resident_memory() -> int:
+    """Bytes of the machine's memory that this process holds."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def _choices(asked: TrainSettings, gpu: Gpu | None, resolution: int) -> Iterator[Choice]:
+    """What is trained, the best first, without any means that was not asked for."""
     methods: list[Method] = ["full", "lora"] if asked.method == AUTO else [asked.method]
     text_encoder = [True, False] if asked.train_text_encoder == AUTO else [bool(asked.train_text_encoder)]
-    checkpointing = [False, True] if asked.gradient_checkpointing == AUTO else [bool(asked.gradient_checkpointing)]
-    precision: Precision = _auto_precision(gpu) if asked.precision == AUTO else asked.precision
     for method in methods:
         for with_text in text_encoder:
-            for optimizer in _optimizers(asked, method, gpu, has_8bit):
-                for checkpointed in checkpointing:
-                    yield Choice(
-                        method=method,
-                        train_text_encoder=with_text,
-                        gradient_checkpointing=checkpointed,
-                        optimizer=optimizer,
-                        precision=precision,
-                    )
+            yield Choice(
+                method=method,
+                train_text_encoder=with_text,
+                gradient_checkpointing=asked.gradient_checkpointing is True,
+                optimizer="adamw" if asked.optimizer == AUTO else asked.optimizer,
+                precision=_training_precision(gpu, resolution) if asked.precision == AUTO else asked.precision,
+            )
 
 
-def _optimizers(asked: TrainSettings, method: Method, gpu: Gpu | None, has_8bit: bool) -> list[Optimizer]:
-    if asked.optimizer != AUTO:
-        return [asked.optimizer]
-    # A LoRA's state is too small for 8 bits to gain anything.
-    helps = method == "full" and has_8bit and gpu is not None and gpu.kind != "mps"
-    return ["adamw", "adamw8bit"] if helps else ["adamw"]
+def _ladder(choice: Choice, asked: TrainSettings, gpu: Gpu | None, has_8bit: bool) -> Iterator[dict[str, Any]]:
+    """The means that may be taken, in their order: first what costs time, then what costs exactness.
+
+    A step inside backward clips nothing, adds nothing up and scales nothing, so it is not for runs that were asked to.
+    """
+    full, card = choice.method == "full", gpu is not None and gpu.kind != "mps"
+    half = full and card and choice.precision == "bf16"
+    alone = asked.gradient_accumulation == 1 and asked.max_grad_norm == default_of(TrainSettings, "max_grad_norm")
+    if asked.gradient_checkpointing == AUTO:
+        yield {"gradient_checkpointing": True}
+    if gpu is not None and asked.with_prior:
+        yield {"rows_in_turn": True}
+    # a LoRA's own weights and state are too small for these to gain anything
+    if full and card and has_8bit and asked.optimizer == AUTO:
+        yield {"optimizer": "adamw8bit"}
+    if half:
+        yield {"weights": "bf16"}
+    if half and alone:
+        yield {"inside_backward": True, "rows_in_turn": False}
+    if full and card:
+        yield {"off_card": True}
+    if not full and card and has_8bit:
+        yield {"quantized": True}
 
 
 def _plan_of(
     choice: Choice, facts: BaseFacts, asked: TrainSettings, *, resolution: int, gpu: Gpu | None, name: str
 ) -> Plan:
-    ledger, class_image_batch = count_bytes(choice, facts, asked, resolution=resolution, on_gpu=gpu is not None)
+    ledger, class_images = count_bytes(choice, facts, asked, resolution=resolution, on_gpu=gpu is not None)
     needed = max(value for group, value in ledger.items() if group.startswith("peak: "))
     needed += ledger.get("context", 0) + ledger.get("allocator slack", 0)
     rate = asked.learning_rate if asked.learning_rate != AUTO else FULL_RATE if choice.method == "full" else LORA_RATE
@@ -258,12 +327,18 @@ def _plan_of(
         precision=choice.precision,
         optimizer=choice.optimizer,
         gradient_checkpointing=choice.gradient_checkpointing,
+        rows_in_turn=choice.rows_in_turn,
+        weights=choice.weights,
+        inside_backward=choice.inside_backward,
+        off_card=choice.off_card,
+        quantized=choice.quantized,
+        class_images_in_parts=class_images.in_parts,
         resolution=resolution,
         batch_size=asked.batch_size,
         learning_rate=rate,
         text_encoder_learning_rate=rate if text_rate == AUTO else text_rate,
         alpha=float(asked.rank if asked.alpha == AUTO else asked.alpha),
-        class_image_batch=class_image_batch,
+        class_image_batch=class_images.batch,
         device=_device(gpu),
         means=_means(choice),
         ledger=ledger,
@@ -278,54 +353,60 @@ def _plan_of(
 
 def count_bytes(
     choice: Choice, facts: BaseFacts, asked: TrainSettings, *, resolution: int, on_gpu: bool
-) -> tuple[dict[str, int], int]:
-    """The ledger of one choice, bytes by tensor group and peak (groups of 0 left out), and the class images' batch.
+) -> tuple[dict[str, int], "ClassImages"]:
+    """The ledger of one choice, bytes by tensor group and peak (groups of 0 left out), and how class images are drawn.
 
     Copies and activations leave as the gradients come, so a step's peak is less than the sum of its groups, unless gradients
-    are accumulated over batches.
+    are kept from one backward pass to the next.
     """
     groups = _step_groups(choice, facts, asked, resolution)
     kept = sum(groups[group] for group in ("weights", "optimizer state", "EMA"))
     peaks = {
-        "peak: step": kept + _step_working_set(groups, asked),
-        **_other_peaks(choice, facts, asked, resolution, kept=kept, copies=groups["half-precision copies"]),
+        "peak: step": kept + _step_working_set(groups, choice, asked),
+        **_other_peaks(choice, facts, asked, resolution, kept=kept, on_gpu=on_gpu),
     }
-    batch = 1
+    drawn = ClassImages(batch=1, in_parts=False, peak=0)
     if asked.with_prior:
-        batch, peaks["peak: class images"] = _class_images(choice, facts, resolution, on_gpu, below=max(peaks.values()))
+        drawn = _class_images(choice, facts, resolution, on_gpu, below=max(peaks.values()))
+        peaks["peak: class images"] = drawn.peak
     extra = {"context": CONTEXT, "allocator slack": WORKSPACE + round(SLACK * max(peaks.values()))} if on_gpu else {}
     groups.pop("late activations")
-    return {group: value for group, value in (groups | extra | peaks).items() if value}, batch
+    return {group: value for group, value in (groups | extra | peaks).items() if value}, drawn
 
 
 def _step_groups(choice: Choice, facts: BaseFacts, asked: TrainSettings, resolution: int) -> dict[str, int]:
     text = sum(facts.text_encoders) if choice.train_text_encoder else 0
-    rows = asked.batch_size * (2 if asked.with_prior else 1)
+    kinds = 2 if asked.with_prior and not choice.rows_in_turn else 1
     if choice.method == "full":
         trained, frozen = facts.unet + text, 0
     else:
         unet_lora, text_lora = lora_parameters(facts, asked.rank)
         trained, frozen = unet_lora + (text_lora if text else 0), facts.unet + text
+    size = HALF if choice.weights == "bf16" else FP32
     state = ADAMW_STATE if choice.optimizer == "adamw" else ADAMW_8BIT_STATE
     activations = _activations(choice, facts, resolution)
-    # The text encoders read the two prompts, not every row.
-    text_activations = TEXT_ACTIVATIONS * text * (2 if asked.with_prior else 1)
+    # The text encoders read a prompt for each kind of rows, not every row.
+    text_activations = TEXT_ACTIVATIONS * text * kinds
     return {
-        "weights": trained * FP32 + frozen * _value_bytes(choice.precision),
-        "gradients": trained * FP32,
-        "optimizer state": round(trained * state),
+        "weights": trained * size + (_base_bytes(choice, facts, with_text=bool(text)) if frozen else 0),
+        "gradients": LARGEST_GRADIENT if choice.inside_backward else trained * size,
+        "optimizer state": 0 if choice.off_card else round(trained * state),
         "EMA": trained * FP32 if asked.ema else 0,
-        "half-precision copies": 0 if choice.precision == "fp32" else trained * HALF,
-        "activations": round(activations.forward * rows * 1e9 + text_activations),
-        "late activations": round(activations.late * rows * 1e9),
+        "half-precision copies": trained * HALF if choice.precision != "fp32" and size == FP32 else 0,
+        "activations": round(activations.forward * asked.batch_size * kinds * 1e9 + text_activations),
+        "late activations": round(activations.late * asked.batch_size * kinds * 1e9),
+        "update": UPDATE if choice.weights == "bf16" or choice.inside_backward or choice.off_card else 0,
     }
 
 
-def _step_working_set(groups: Mapping[str, int], asked: TrainSettings) -> int:
+def _step_working_set(groups: Mapping[str, int], choice: Choice, asked: TrainSettings) -> int:
     forward = groups["half-precision copies"] + groups["activations"]
-    if asked.gradient_accumulation > 1:
-        return groups["gradients"] + forward
-    return max(forward, groups["gradients"] + groups["late activations"])
+    update = groups["gradients"] + groups["update"]
+    if choice.inside_backward:  # the first weights move while nearly all activations are there
+        return forward + update
+    if asked.gradient_accumulation > 1 or choice.rows_in_turn:
+        return max(groups["gradients"] + forward, update)
+    return max(forward, groups["gradients"] + groups["late activations"], update)
 
 
 def _activations(choice: Choice, facts: BaseFacts, resolution: int) -> Activations:
@@ -341,40 +422,66 @@ def _width(facts: BaseFacts) -> float:
 
 
 def _other_peaks(
-    choice: Choice, facts: BaseFacts, asked: TrainSettings, resolution: int, *, kept: int, copies: int
+    choice: Choice, facts: BaseFacts, asked: TrainSettings, resolution: int, *, kept: int, on_gpu: bool
 ) -> dict[str, int]:
-    """Peaks outside the step. `kept`: what stays beside a preview or a save; its gradients are gone by then."""
+    """Peaks outside the step. `kept`: what stays beside a preview or a save; its gradients are gone by then. A card holds the VAE
+    alone while pictures are encoded; the machine's memory holds the whole base."""
+    base = facts.vae * FP32 + (0 if on_gpu else _base_bytes(choice, facts, with_text=True))
     peaks = {
-        "peak: encoding": _base_bytes(choice, facts) + round(_picture(VAE_ENCODE, facts, resolution)),
+        "peak: encoding": base + round(_picture(VAE_ENCODE, facts, resolution)),
         "peak: saving": kept + LARGEST_TENSOR if _width(facts) == 1 else kept,
     }
     if asked.sample_every:
         # The VAE and a frozen text encoder come back in float32 for their moment.
         back = facts.vae * FP32 + (0 if choice.train_text_encoder else sum(facts.text_encoders) * FP32)
+        copies = _step_groups(choice, facts, asked, resolution)["half-precision copies"]
         peaks["peak: preview"] = kept + copies + back + _drawing(facts, resolution, pictures=1)
     return peaks
 
 
-def _class_images(choice: Choice, facts: BaseFacts, resolution: int, on_gpu: bool, *, below: int) -> tuple[int, int]:
-    """The batch that class images are drawn in and their peak: the largest that stays below the run's other peaks, or 1."""
-    weights = _base_bytes(choice, facts)
+@dataclass(frozen=True)
+class ClassImages:
+    """How class images are drawn: so many at a time, the base's networks together on the card or in turn; the bytes it takes."""
+
+    batch: int
+    in_parts: bool
+    peak: int
+
+
+def _class_images(choice: Choice, facts: BaseFacts, resolution: int, on_gpu: bool, *, below: int) -> ClassImages:
+    """The largest batch that stays below the run's other peaks, together if that does; else one by one, in parts on a card."""
+    weights = _base_bytes(choice, facts, with_text=True) + facts.vae * FP32
     batches = CLASS_IMAGE_BATCHES if on_gpu else (1,)
-    peaks = {batch: weights + _drawing(facts, resolution, pictures=batch) for batch in batches}
-    batch = next((batch for batch, peak in peaks.items() if peak <= below), 1)
-    return batch, peaks[batch]
+    for batch in batches:
+        peak = weights + _drawing(facts, resolution, pictures=batch)
+        if peak <= below or not on_gpu:
+            return ClassImages(batch, in_parts=False, peak=peak)
+    unet = _base_bytes(choice, facts, with_text=False)
+    turns = (
+        _base_bytes(choice, facts, with_text=True) - unet,
+        unet + 2 * _row(facts, resolution),
+        facts.vae * FP32 + _picture(VAE_DECODE, facts, resolution),
+    )
+    return ClassImages(1, in_parts=True, peak=round(max(turns)))
 
 
-def _base_bytes(choice: Choice, facts: BaseFacts) -> int:
-    """The whole frozen base, as it lies in memory before training: float32 where it will be trained; its VAE always."""
-    size = FP32 if choice.method == "full" else _value_bytes(choice.precision)
-    return (facts.unet + sum(facts.text_encoders)) * size + facts.vae * FP32
+def _base_bytes(choice: Choice, facts: BaseFacts, *, with_text: bool) -> int:
+    """The base's UNet, and its text encoders, as they lie in memory: of the trained weights' kind where they are trained
+    themselves, else in the plan's precision; a quantized UNet in 4 bits where it can be."""
+    size = _value_bytes(choice.weights) if choice.method == "full" else _value_bytes(choice.precision)
+    unet = QUANTIZED[facts.family] if choice.quantized else size
+    return round(facts.unet * unet + (sum(facts.text_encoders) * size if with_text else 0))
 
 
 def _drawing(facts: BaseFacts, resolution: int, *, pictures: int) -> int:
     """Drawing pictures as one batch: the UNet's rows with and without the prompt, then decoding one after the other."""
+    return round(max(2 * pictures * _row(facts, resolution), _picture(VAE_DECODE, facts, resolution)))
+
+
+def _row(facts: BaseFacts, resolution: int) -> float:
+    """One row of the UNet without gradients."""
     pixels = (resolution / REFERENCE_SIDE[facts.family]) ** 2
-    row = (DRAWING if facts.family == "sd" else DRAWING_XL) * pixels * _width(facts) * 1e9
-    return round(max(2 * pictures * row, _picture(VAE_DECODE, facts, resolution)))
+    return (DRAWING if facts.family == "sd" else DRAWING_XL) * pixels * _width(facts) * 1e9
 
 
 def _picture(figure: float, facts: BaseFacts, resolution: int) -> float:
@@ -391,15 +498,30 @@ def _device(gpu: Gpu | None) -> Device:
     return "mps" if gpu.kind == "mps" else "cuda"  # ROCm's torch says cuda too
 
 
+def _training_precision(gpu: Gpu | None, resolution: int) -> Precision:
+    if gpu is None and resolution >= CPU_BF16_RESOLUTION and multiplies_bf16():
+        return "bf16"
+    return _auto_precision(gpu)
+
+
 def _auto_precision(gpu: Gpu | None) -> Precision:
     if gpu is None or gpu.kind == "mps":
         return "fp32"
     return "fp16" if gpu.capability is not None and gpu.capability < BF16_CAPABILITY else "bf16"
 
 
-def _means(choice: Choice) -> tuple[str, ...]:
-    eight_bit = ("8-bit Adam",) if choice.optimizer == "adamw8bit" else ()
-    return eight_bit + (("gradient checkpointing",) if choice.gradient_checkpointing else ())
+def _means(choice: Choice | Plan) -> tuple[str, ...]:
+    """The means in words; those that change the arithmetic say how."""
+    words = {
+        EIGHT_BIT_ADAM: choice.optimizer == "adamw8bit",
+        "gradient checkpointing": choice.gradient_checkpointing,
+        "rows in turn": choice.rows_in_turn,
+        "bf16 weights rounded stochastically": choice.weights == "bf16",
+        "steps inside backward (no clipping)": choice.inside_backward,
+        "optimizer state off the card": choice.off_card,
+        FOUR_BIT_BASE: choice.quantized,
+    }
+    return tuple(word for word, is_taken in words.items() if is_taken)
 
 
 def _why(plan: Plan, facts: BaseFacts) -> str:

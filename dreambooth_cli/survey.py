@@ -12,7 +12,7 @@ from .base import BaseFacts, ask_for_base, find_cached
 from .catalog import CATALOG, CatalogEntry, find_entry
 from .errors import ModelUnavailable
 from .gpu import Gpu
-from .memory import Plan, facts_of, make_plan
+from .memory import NEED_8BIT, Plan, facts_of, make_plan
 from .settings import TrainSettings
 
 # TFLOP of forward and backward of one row, as a x + b x^2 of the pixels against 512 x 512 (the square is attention).
@@ -142,7 +142,7 @@ def _row(entry: CatalogEntry, gpu: Gpu | None, installed: bool) -> Row:
         facts_of(entry), TrainSettings(), resolution=entry.resolution, gpu=gpu, has_8bit=True, name=entry.name
     )
     lacks = " (needs the 8bit extra)" if not installed else ""
-    means = tuple(each + lacks if each == "8-bit Adam" else each for each in plan.means)
+    means = tuple(each + lacks if each in NEED_8BIT else each for each in plan.means)
     return Row(entry=entry, plan=plan, means=means, verdict=_verdict(entry, plan), on_disk=_is_on_disk(entry))
 
 

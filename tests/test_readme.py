@@ -14,7 +14,9 @@ import pytest
 from dreambooth_cli.catalog import CATALOG
 from dreambooth_cli.errors import DreamboothError
 from dreambooth_cli.events import Event
-from dreambooth_cli.settings import SECTIONS, Settings, annotation, describe_type, flag_of, scalar_of
+from dreambooth_cli.gpu import sold_as
+from dreambooth_cli.memory import facts_of, make_plan
+from dreambooth_cli.settings import SECTIONS, Settings, TrainSettings, annotation, describe_type, flag_of, scalar_of
 
 CHECKOUT = Path(__file__).parent.parent
 README = CHECKOUT / "README.md"
@@ -46,6 +48,29 @@ def base_models() -> str:
         for entry in CATALOG
     ]
     return table(head, rows)
+
+
+CARDS_GB = (8, 12, 16, 24)
+
+
+def what_fits() -> str:
+    """The memory plan's own answer for cards of some sizes, without Pocket."""
+    rows = []
+    for entry in CATALOG:
+        for gb in CARDS_GB if entry.repository else ():
+            plan = make_plan(
+                facts_of(entry),
+                TrainSettings(),
+                resolution=entry.resolution,
+                gpu=sold_as(gb),
+                has_8bit=True,
+                name=entry.name,
+            )
+            text = " and text encoder" + "s" * (len(entry.text_encoders) > 1) if plan.train_text_encoder else ""
+            what = ("UNet" if plan.method == "full" else "LoRA of the UNet") + text
+            needs = f"{plan.needed / 1e9:.1f} GB" if plan.fits else "does not fit"
+            rows.append((f"`{entry.name}`", f"{gb} GB", what, ", ".join(plan.means) or "none needed", needs))
+    return table(("model", "card", "what is trained", "means", "needs, predicted"), rows)
 
 
 def settings_of(section: str) -> str:
@@ -112,6 +137,7 @@ def events() -> str:
 
 TABLES = {
     "base models": base_models,
+    "what fits": what_fits,
     **{f"{section} settings": lambda section=section: settings_of(section) for section in SECTIONS},
     "exit codes": exit_codes,
     "events": events,

@@ -15,13 +15,14 @@ class Average:
         self.names = list(trained)
         self.parameters = list(trained.values())
         self.model = EMAModel(self.parameters, decay=decay)
+        self.model.to(dtype=torch.float32)  # in bfloat16 an average of many steps would stand still
 
     def update(self, step: int) -> None:
         """Follow the weights after step `step` (from 0), those too that have stopped: EMAModel's own step would copy them."""
         rate = 1 - self.model.get_decay(step + 1)
         with torch.no_grad():
             for shadow, parameter in zip(self.model.shadow_params, self.parameters, strict=True):
-                shadow.lerp_(parameter, rate)
+                shadow.lerp_(parameter.float(), rate)
 
     def state(self) -> dict[str, Tensor]:
         """The averaged weights by name."""

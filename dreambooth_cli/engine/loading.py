@@ -29,11 +29,18 @@ diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()
 
 
-def raise_if_out_of_memory(error: Exception, hint: str) -> None:
-    """Raise DoesNotFit where an error says that a GPU's or the machine's memory ran out."""
+def out_of_memory_words(error: Exception) -> str | None:
+    """What to say where an error says that a GPU's or the machine's memory ran out; None for any other."""
     told = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
     if isinstance(error, MemoryError) or should_reduce_batch_size(error) or any(words in str(error) for words in told):
-        raise DoesNotFit(f"memory ran out: {first_line(error)}", hint) from error
+        return f"memory ran out: {first_line(error)}"
+    return None
+
+
+def raise_if_out_of_memory(error: Exception, hint: str) -> None:
+    """Raise DoesNotFit where an error says that a GPU's or the machine's memory ran out."""
+    if words := out_of_memory_words(error):
+        raise DoesNotFit(words, hint) from error
 
 
 def first_line(error: Exception) -> str:
@@ -119,6 +126,30 @@ def parts_of(pipe: Any) -> dict[str, Any]:
 def text_encoders_of(pipe: Any) -> dict[str, Any]:
     """The text encoders of a pipeline that are there."""
     return {name: part for name, part in parts_of(pipe).items() if name.startswith("text_encoder")}
+
+
+def place(pipe: Any, names: Collection[str], device: torch.device) -> None:
+    """Have these networks on the device and the others in the machine's memory. They leave before the others come."""
+    parts = parts_of(pipe)
+    for name in sorted(parts, key=lambda name: name in names):
+        parts[name].to(device if name in names else "cpu")
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def ready_to_draw(pipe: Any, device: torch.device, *, in_parts: bool) -> Iterator[None]:
+    """All networks on the device, or in parts: only the one at work, which accelerate's hooks fetch and send back."""
+    if not in_parts:
+        place(pipe, PARTS, device)
+        yield
+        return
+    place(pipe, (), device)
+    pipe.enable_model_cpu_offload(device=device)
+    try:
+        yield
+    finally:
+        pipe.remove_all_hooks()
 
 
 def let_go(pipe: Any, names: list[str]) -> None:

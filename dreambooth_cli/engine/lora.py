@@ -8,6 +8,7 @@ import torch
 from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from torch import nn
 
 from .draws import seed_of
 
@@ -30,6 +31,27 @@ def add_lora(module: Any, name: str, *, rank: int, alpha: float, seed: int) -> N
     for parameter in module.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+def quantize(unet: Any, dtype: torch.dtype) -> None:
+    """Have a frozen UNet's linear layers in 4 bits (NF4: Dettmers et al. 2023, arXiv 2305.14314), their products in `dtype`.
+
+    The layers are bitsandbytes'; they take their 4 bits when they are next moved to a device.
+    """
+    from bitsandbytes.nn.modules import Linear4bit, Params4bit
+
+    for module in list(unet.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is not nn.Linear:
+                continue
+            has_bias = child.bias is not None
+            small = Linear4bit(
+                child.in_features, child.out_features, has_bias, compute_dtype=dtype, quant_type="nf4", device="meta"
+            )
+            small.weight = Params4bit(child.weight.data, requires_grad=False, quant_type="nf4")
+            small.bias = child.bias
+            setattr(module, name, small)
+    unet.is_loaded_in_4bit = True  # by this peft knows which LoRA layer goes beside them
 
 
 def save_lora(pipeline: type[Any], folder: Path, modules: Mapping[str, Any], dtype: torch.dtype) -> None:

@@ -7,6 +7,7 @@ own pictures of the class, without it): the class-specific prior preservation lo
 weight comes from its own timestep.
 """
 
+import torch
 from torch import Tensor
 
 
@@ -18,12 +19,13 @@ def row_losses(prediction: Tensor, target: Tensor) -> Tensor:
 def dreambooth_loss(
     prediction: Tensor, target: Tensor, *, weights: Tensor, instance_rows: int, prior_loss_weight: float
 ) -> Tensor:
-    """The loss of a batch whose first `instance_rows` rows are photos and whose others are class images: a scalar.
+    """The loss of a batch whose first `instance_rows` rows are photos and whose others are class images: a scalar. There may be
+    rows of one kind alone.
 
     `weights` [B] weighs each row by its timestep; `prior_loss_weight` is the paper's lambda.
     """
     losses = weights * row_losses(prediction, target)
     instance, prior = losses[:instance_rows], losses[instance_rows:]
-    if not len(prior):
-        return instance.mean()
-    return instance.mean() + prior_loss_weight * prior.mean()
+    terms = [instance.mean()] if len(instance) else []
+    terms += [prior_loss_weight * prior.mean()] if len(prior) else []
+    return torch.stack(terms).sum()

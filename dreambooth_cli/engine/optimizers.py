@@ -1,6 +1,6 @@
 """The update of the weights after backward: clips, scales and steps, and hands out its state as flat names -> tensors.
 
-AdamW is torch's own; 8-bit AdamW is bitsandbytes' (an extra).
+AdamW is torch's own; where weights or state must be smaller, see `adamw.py`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,13 +10,18 @@ import torch
 from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 
-from ..errors import UsageError
+from .adamw import LeanAdamW
 
 Parameters = Mapping[str, nn.Parameter]
 
 
 class Update:
-    """The optimizer of a run: parameters by name, in two groups with a learning rate each (UNet; text encoders)."""
+    """The optimizer of a run: parameters by name, in two groups with a learning rate each (UNet; text encoders).
+
+    Of two forms. After backward: gradients add up over several calls of `backward`, are clipped and scaled, and `step` moves
+    all weights. Inside backward: each weight moves as soon as its gradient is whole, which is let go at once; there is nothing
+    to clip, to add up or to scale then.
+    """
 
     def __init__(
         self,
@@ -27,23 +32,48 @@ class Update:
         max_grad_norm: float,
         scaled: bool,
         device: torch.device,
+        inside_backward: bool = False,
+        off_card: bool = False,
+        seed: int = 0,
     ) -> None:
-        """`kind` is adamw or adamw8bit; `scaled` turns the fp16 loss scaler on. Raises UsageError without bitsandbytes."""
+        """`kind` is adamw or adamw8bit; `scaled` turns the fp16 loss scaler on; `off_card`: the state lies in the machine's
+        memory; `seed` decides the rounding of bfloat16 weights. Raises UsageError without bitsandbytes."""
         self.names: dict[Tensor, str] = {parameter: name for group in groups for name, parameter in group.items()}
-        self.max_grad_norm = max_grad_norm
-        self.optimizer = _make_optimizer(
-            kind, [list(group.values()) for group in groups if group], weight_decay, device
-        )
+        self.max_grad_norm, self.inside_backward = max_grad_norm, inside_backward
+        sets = [list(group.values()) for group in groups if group]
+        self.optimizer: torch.optim.Optimizer
+        in_half = any(parameter.dtype != torch.float32 for parameter in self.names)
+        if kind == "adamw8bit" or inside_backward or off_card or in_half:
+            self.optimizer = LeanAdamW(
+                sets,
+                names=self.names,
+                weight_decay=weight_decay,
+                eight_bit=kind == "adamw8bit",
+                off_card=off_card,
+                seed=seed,
+            )
+            if inside_backward:
+                _step_inside_backward(self.optimizer)
+        else:
+            groups_of = [{"params": parameters} for parameters in sets]
+            self.optimizer = torch.optim.AdamW(
+                groups_of, lr=0.0, weight_decay=weight_decay, fused=device.type in ("cpu", "cuda")
+            )
         self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of `loss`, scaled where fp16 asks for it."""
-        self.scaler.scale(loss).backward()
-
-    def step(self, rates: Iterable[float]) -> None:
-        """One optimizer step with a learning rate for each group, then the gradients are let go."""
+    def begin(self, rates: Iterable[float]) -> None:
+        """Before the backward passes of a step: its learning rate for each group."""
         for group, rate in zip(self.optimizer.param_groups, rates, strict=False):
             group["lr"] = rate
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of `loss`, scaled where fp16 asks for it; inside backward, the weights move now."""
+        self.scaler.scale(loss).backward()
+
+    def step(self) -> None:
+        """After backward: move the weights and let the gradients go."""
+        if self.inside_backward:
+            return
         if self.max_grad_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_([p for p in self.names if p.grad is not None], self.max_grad_norm)
@@ -54,8 +84,7 @@ class Update:
     def state(self) -> dict[str, Tensor]:
         """Everything but the weights that the next step depends on, as `<parameter>.<slot>` and `scaler.<slot>`."""
         flat = {
-            # bitsandbytes shares its maps of 8-bit values between weights, and safetensors refuses shared memory
-            f"{self.names[parameter]}|{slot}": _as_tensor(value).clone() if "qmap" in slot else _as_tensor(value)
+            f"{self.names[parameter]}|{slot}": _as_tensor(value)
             for parameter, slots in self.optimizer.state.items()
             for slot, value in slots.items()
         }
@@ -74,9 +103,27 @@ class Update:
                 scaler[slot] = int(value) if slot in ("_growth_tracker", "growth_interval") else float(value)
                 continue
             parameter = by_name[name]
-            self.optimizer.state[parameter][slot] = _from_tensor(slot, value, parameter, self.optimizer)
+            self.optimizer.state[parameter][slot] = self._slot(slot, value, parameter)
         if scaler:
             self.scaler.load_state_dict(scaler)
+
+    def _slot(self, slot: str, value: Tensor, parameter: Tensor) -> Any:
+        """A saved slot in the form its optimizer keeps it, whichever form saved it: we count steps in an int, torch in a tensor,
+        which a fused step wants beside the weights."""
+        if isinstance(self.optimizer, LeanAdamW):
+            return int(value) if slot == "step" else self.optimizer.place(value, parameter)
+        if slot == "step":
+            return value.to(parameter.device if self.optimizer.defaults["fused"] else "cpu", torch.float32, copy=True)
+        return value.to(parameter.device, copy=True)
+
+
+def _step_inside_backward(optimizer: LeanAdamW) -> None:
+    def move(parameter: Tensor) -> None:
+        optimizer.step_one(parameter)
+        parameter.grad = None
+
+    for parameter in optimizer.rates:
+        parameter.register_post_accumulate_grad_hook(move)
 
 
 def rates_of(schedule: str, *, warmup_steps: int, steps: int) -> Any:
@@ -87,32 +134,5 @@ def rates_of(schedule: str, *, warmup_steps: int, steps: int) -> Any:
     return made.lr_lambdas[0]
 
 
-def _make_optimizer(
-    kind: str, groups: list[list[nn.Parameter]], weight_decay: float, device: torch.device
-) -> torch.optim.Optimizer:
-    sets = [{"params": group} for group in groups]
-    if kind == "adamw":
-        return torch.optim.AdamW(sets, lr=0.0, weight_decay=weight_decay, fused=device.type in ("cpu", "cuda"))
-    try:
-        from bitsandbytes.optim.adamw import (
-            AdamW8bit,  # an extra: importing it costs seconds, so only where it is asked for
-        )
-    except ImportError as error:
-        raise UsageError(
-            "8-bit AdamW needs bitsandbytes", 'install it: pipx inject dreambooth-cli "bitsandbytes"'
-        ) from error
-    made: torch.optim.Optimizer = AdamW8bit(sets, lr=0.0, weight_decay=weight_decay)
-    return made
-
-
 def _as_tensor(value: Any) -> Tensor:
     return value.detach() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.int64)
-
-
-def _from_tensor(slot: str, value: Tensor, parameter: Tensor, optimizer: torch.optim.Optimizer) -> Any:
-    """A saved slot in the form its optimizer keeps it: bitsandbytes counts steps in an int, torch in a CPU or device tensor."""
-    if slot == "step" and value.dtype == torch.int64:
-        return int(value)
-    if slot == "step":
-        return value.to(parameter.device if optimizer.defaults.get("fused") else "cpu").clone()
-    return value.to(parameter.device).clone()

@@ -90,13 +90,13 @@ class StableDiffusion:
         """Min-SNR weights [B] (Hang et al. 2023, section 3.4): min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for velocity."""
         if not snr_gamma:
             return torch.ones(len(timesteps), device=timesteps.device)
-        # in float64 on the CPU: in float32, 1 - alpha has lost its last digits at the smallest timesteps
-        alphas = torch.cumprod(1 - self.noise_scheduler.betas.double(), dim=0)[timesteps.cpu()]
-        sigmas = (
-            1 - alphas
-        )  # SNR = alphas / sigmas; written below so that a schedule ending in SNR 0 divides by nothing
+        # the whole table in float64 on the CPU: in float32, 1 - alpha has lost its last digits at the smallest timesteps, and to
+        # look timesteps up there would wait for the GPU
+        alphas = torch.cumprod(1 - self.noise_scheduler.betas.double(), dim=0)
+        sigmas = 1 - alphas
+        # SNR = alphas / sigmas; written so that a schedule ending in SNR 0 divides by nothing
         if self.prediction_type == "epsilon":
             weights = torch.clamp(snr_gamma * sigmas / alphas.clamp_min(1e-12), max=1.0)
         else:
             weights = torch.minimum(alphas, snr_gamma * sigmas)
-        return weights.float().to(timesteps.device)
+        return weights.float().to(timesteps.device)[timesteps]

@@ -5,9 +5,10 @@ the caller; close the generator explicitly (`contextlib.closing`).
 """
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..errors import TrainingFailed
-from ..memory import Plan
+from ..memory import CONTEXT, Plan, resident_memory
 from ..settings import TrainSettings
 from .checkpoint import State
 from .draws import Draw
@@ -32,7 +33,8 @@ from .stable_diffusion import StableDiffusion
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step, counted from 1. `loss` is the mean over its batches; `seconds` its wall time."""
+    """One optimizer step, counted from 1. `loss` is the mean over its batches (on a GPU that of the step before, but for the first
+    and the last); `seconds` its wall time."""
 
     number: int
     loss: float
@@ -57,8 +59,11 @@ class Training:
         """`prompts` are the instance prompt and, with a prior, the class prompt; `conditioning` holds their embeddings, a row
         each, or is None where the text encoder is trained and they change with every step."""
         self.family, self.plan, self.settings = family, plan, settings
-        self.instance, self.prior, self.prompts, self.conditioning = instance, prior, prompts, conditioning
+        self.examples = {"instance": instance} if prior is None else {"instance": instance, "class": prior}
+        self.kinds = tuple(self.examples)
+        self.prompts, self.conditioning = prompts, conditioning
         self.device = instance.distribution.mean.device
+        self.reads_late = self.device.type == "cuda"
         self.step = 0
         unet, text = make_trainable(family, plan, settings)
         self.text_parameters = list(text.values())
@@ -70,6 +75,9 @@ class Training:
             max_grad_norm=settings.max_grad_norm,
             scaled=plan.precision == "fp16",
             device=self.device,
+            inside_backward=plan.inside_backward,
+            off_card=plan.off_card,
+            seed=settings.seed,
         )
         self.rate = rates_of(settings.lr_schedule, warmup_steps=settings.warmup_steps, steps=settings.steps)
         self.ema = Average(self.trained, settings.ema_decay) if settings.ema else None
@@ -78,59 +86,78 @@ class Training:
     def steps(self) -> Generator[Step, None, None]:
         """Train from the step reached to the last; a `Step` after each, when the state is whole.
 
-        Raises TrainingFailed where the loss is not finite: the weights are then still those of the step before.
+        Raises TrainingFailed where a loss is not finite. Without a GPU the weights are then still those of the step before; with
+        one it is known a step late, and the last checkpoint counts.
         """
+        waiting: Tensor | None = None
         while self.step < self.settings.steps:
             began = time.perf_counter()
             loss = self.train_step(self.step)
             self.step += 1
-            yield Step(self.step, loss, self.plan.learning_rate * self.rate(self.step - 1), time.perf_counter() - began)
+            # On a GPU, waiting for this step's loss would have it idle until the next step's work is sent.
+            is_late = self.reads_late and waiting is not None and self.step < self.settings.steps
+            read, waiting = (waiting if is_late else loss), loss
+            assert read is not None
+            value = self.read_loss(read, self.step - 1 if is_late else self.step)
+            rate = self.plan.learning_rate * self.rate(self.step - 1)
+            yield Step(self.step, value, rate, time.perf_counter() - began)
 
-    def train_step(self, step: int) -> float:
-        """One optimizer step over all batches of step `step` (from 0). Returns the mean loss."""
+    def train_step(self, step: int) -> Tensor:
+        """One optimizer step over all batches of step `step` (from 0). Returns the mean loss, on the device."""
         if self.settings.text_encoder_stop and step >= self.settings.text_encoder_stop:
             for parameter in self.text_parameters:
                 parameter.requires_grad_(False)
+        factor = self.rate(step)
+        self.update.begin([self.plan.learning_rate * factor, self.plan.text_encoder_learning_rate * factor])
         batches = self.settings.gradient_accumulation
         losses = []
         for batch in range(batches):
-            loss = self.batch_loss(step, batch)
-            self.update.backward(loss / batches)
-            losses.append(loss.detach())
-        mean = float(torch.stack(losses).mean())
-        if mean != mean or mean in (float("inf"), float("-inf")):
-            raise TrainingFailed(f"the loss is not finite at step {step + 1}")
-        factor = self.rate(step)
-        self.update.step([self.plan.learning_rate * factor, self.plan.text_encoder_learning_rate * factor])
+            for kinds in [(kind,) for kind in self.kinds] if self.plan.rows_in_turn else [self.kinds]:
+                loss = self.batch_loss(step, batch, kinds)
+                self.update.backward(loss / batches)
+                losses.append(loss.detach())
+        mean = torch.stack(losses).sum() / batches
+        if not self.reads_late:
+            self.read_loss(mean, step + 1)
+        self.update.step()
         if self.ema:
             self.ema.update(step)
         return mean
 
-    def batch_loss(self, step: int, batch: int) -> Tensor:
-        """The DreamBooth loss of one batch: instance and class rows in one forward pass."""
-        draws, latents = self.draw_batch(step, batch)
-        instance_rows = self.settings.batch_size
-        timesteps = torch.tensor([draw.timestep for draw in draws], device=self.device)
-        noise = torch.stack([draw.noise for draw in draws]).to(self.device)
+    def read_loss(self, loss: Tensor, step: int) -> float:
+        """A loss as a number. Raises TrainingFailed where it is not finite."""
+        value = float(loss)
+        if not isfinite(value):
+            raise TrainingFailed(f"the loss is not finite at step {step}")
+        return value
+
+    def batch_loss(self, step: int, batch: int, kinds: Sequence[str] | None = None) -> Tensor:
+        """The DreamBooth loss of one batch, or of its rows of some kinds alone; one forward pass."""
+        kinds = kinds or self.kinds
+        draws, latents = self.draw_batch(step, batch, kinds)
+        timesteps = self.bring(torch.tensor([draw.timestep for draw in draws]))
+        noise = self.bring(torch.stack([draw.noise for draw in draws]))
         noisy = self.family.add_noise(latents, noise, timesteps)
         with self.family.autocast(self.plan.precision):
-            rows = [0] * instance_rows + [1] * (len(draws) - instance_rows)
-            prediction = self.family.predict(noisy, timesteps, self.encode().rows(rows))
+            rows = [place for place in range(len(kinds)) for _ in range(self.settings.batch_size)]
+            prediction = self.family.predict(noisy, timesteps, self.encode(kinds).rows(rows))
         return dreambooth_loss(
             prediction,
             self.family.target(latents, noise, timesteps),
             weights=self.family.loss_weights(timesteps, self.settings.snr_gamma),
-            instance_rows=instance_rows,
+            instance_rows=self.settings.batch_size if "instance" in kinds else 0,
             prior_loss_weight=self.settings.prior_loss_weight,
         )
 
-    def draw_batch(self, step: int, batch: int) -> tuple[list[Draw], Tensor]:
-        """The draws of a batch's rows and their latents [rows, c, h, w], instance rows first."""
-        draws, latents = [], []
-        for kind, examples in (("instance", self.instance), ("class", self.prior)):
-            if examples is None:
-                continue
-            size = self.settings.batch_size
+    def bring(self, drawn: Tensor) -> Tensor:
+        """What was drawn on the CPU, on the training device; the way to a GPU does not wait for the work before it."""
+        return drawn.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else drawn
+
+    def draw_batch(self, step: int, batch: int, kinds: Sequence[str] | None = None) -> tuple[list[Draw], Tensor]:
+        """The draws of a batch's rows, of all kinds or of some, and their latents [rows, c, h, w]; instance rows first."""
+        draws, latents, size = [], [], self.settings.batch_size
+        for kind in kinds or self.kinds:
+            examples = self.examples[kind]
             found = [
                 draw_row(
                     self.family,
@@ -149,9 +176,12 @@ class Training:
             latents.append(examples.sample(self.family, found))
         return draws, torch.cat(latents)
 
-    def encode(self) -> Conditioning:
-        """The embeddings of the prompts, a row each: kept ones, or the trained text encoder's of this very step."""
-        return self.conditioning if self.conditioning is not None else self.family.encode_prompts(self.prompts)
+    def encode(self, kinds: Sequence[str]) -> Conditioning:
+        """The embeddings of the prompts of some kinds, a row each: kept ones, or the trained text encoder's of this very step."""
+        places = [self.kinds.index(kind) for kind in kinds]
+        if self.conditioning is not None:
+            return self.conditioning.rows(places)
+        return self.family.encode_prompts([self.prompts[place] for place in places])
 
     def draw(self, prompt: str, seed: int, drawing: Drawing) -> Image.Image:
         """A sample picture with the weights as they stand (their average, where one is kept)."""
@@ -228,6 +258,14 @@ def checkpoint_gradients(name: str, module: Any) -> None:
     else:
         module.activation_checkpointing_enable()
     module.train()
+
+
+def held_memory(device: torch.device) -> int:
+    """Bytes that this process holds: on a GPU the most that its allocator has had, and the driver's context as the plan counts
+    it; without one what is resident, the program and its libraries with it."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) + CONTEXT
+    return resident_memory()
 
 
 def peak_memory_gb(device: torch.device) -> float | None:

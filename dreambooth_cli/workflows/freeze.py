@@ -152,9 +152,26 @@ def replanned(
             "free memory, or begin another run with --restart",
         )
     check_fits(plan, wanted)
-    step = int(checkpoint.name.removeprefix("step-")) if checkpoint is not None else 0
-    change = {"step": step, "what": "replanned", "from": record["plan"]}
+    change = {"step": step_of(checkpoint), "what": "replanned", "from": record["plan"]}
     return record | {"plan": plan.to_json(), "changes": [*record["changes"], change]}
+
+
+def keep_change(run: Run, plan: Plan, further: Plan, why: str) -> None:
+    """Write into plan.json that a run goes on under another plan, from its newest checkpoint's step, so that a resume does."""
+    record = run.record()
+    checkpoint, _ = latest_checkpoint(run.checkpoints)
+    change = {"step": step_of(checkpoint), "what": why, "from": plan.to_json()}
+    run.write_record(record | {"plan": further.to_json(), "changes": [*record["changes"], change]})
+
+
+def keep_measured(run: Run, plan: Plan, step: int, held: int) -> None:
+    """Write into plan.json what the process held after a step, beside what the plan had said."""
+    run.write_record(run.record() | {"measured": {"step": step, "bytes": held, "planned": plan.needed}})
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """The step that a checkpoint was saved after; 0 for none."""
+    return int(checkpoint.name.removeprefix("step-")) if checkpoint is not None else 0
 
 
 def check_still_fits(plan: Plan, gpu: Gpu | None, settings: TrainSettings) -> None:

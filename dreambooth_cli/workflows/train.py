@@ -15,14 +15,17 @@ from ..engine.loading import (
     find_device,
     let_go,
     load_family,
-    raise_if_out_of_memory,
+    out_of_memory_words,
+    place,
+    ready_to_draw,
     text_encoders_of,
 )
+from ..engine.lora import quantize
 from ..engine.prior import cache_key, class_image_paths, make_batch, missing_batches
 from ..engine.sampling import Drawing
 from ..engine.stable_diffusion import StableDiffusion
-from ..engine.training import Training, peak_memory_gb
-from ..errors import Interrupted, TrainingFailed, UsageError
+from ..engine.training import Training, held_memory, peak_memory_gb
+from ..errors import DoesNotFit, Interrupted, TrainingFailed, UsageError
 from ..events import (
     CheckpointSaved,
     ClassImageMade,
@@ -37,15 +40,17 @@ from ..events import (
     Yielding,
     as_json,
 )
-from ..memory import Plan
+from ..memory import Plan, step_down
 from ..photos.picture import save_new
 from ..project import Project, Run, cache_folder, hold, is_held
 from ..prompts import fill
 from ..settings import PrepSettings, SubjectSettings, TrainSettings
 from .deliver import check_output, check_place, deliver, save_model
-from .freeze import Asked, Prompts, digest_of, freeze_plan
+from .freeze import Asked, Prompts, digest_of, freeze_plan, keep_change, keep_measured
 from .plan import choose_resolution, known_facts
 from .prepare import disk_errors, prepare, prepare_class_photos, prepared_photos
+
+SMALLER = "the same command with --restart and --method lora or a smaller --resolution"
 
 
 def train(
@@ -78,7 +83,7 @@ def train(
             yield from deliver(run, output_dir, asked.train)
             return
         run, plan, prompts = yield from freeze_plan(project, run, asked, base, request, digest, replan=replan)
-        yield from logged(fine_tune(run, asked, base, plan, prompts, project, own_class_images), run)
+        yield from logged(fine_tune_in_memory(run, asked, base, plan, prompts, project, own_class_images), run)
         yield from deliver(run, output_dir, asked.train)
 
 
@@ -90,17 +95,35 @@ def check_class_folder(settings: TrainSettings) -> None:
 
 
 def logged(events: Events, run: Run) -> Events:
-    """The same events, each also a line of the run's events.jsonl. Raises DoesNotFit where memory runs out on the way."""
-    hint = "close what else uses it, or try --gradient-checkpointing, --method lora or a smaller --resolution"
+    """The same events, each also a line of the run's events.jsonl."""
     with disk_errors(run.path), run.events.open("a", encoding="utf-8") as log, closing(events):
+        for event in events:
+            log.write(json.dumps(as_json(event), ensure_ascii=False) + "\n")
+            log.flush()
+            yield event
+
+
+def fine_tune_in_memory(
+    run: Run, asked: Asked, base: Base, plan: Plan, prompts: Prompts, project: Project, own_class_images: list[Path]
+) -> Events:
+    """`fine_tune`; wherever memory runs out, again from the last checkpoint with one means more. Raises DoesNotFit where none is
+    left that keeps the form of the run's state."""
+    while True:
         try:
-            for event in events:
-                log.write(json.dumps(as_json(event), ensure_ascii=False) + "\n")
-                log.flush()
-                yield event
+            with closing(fine_tune(run, asked, base, plan, prompts, project, own_class_images)) as events:
+                yield from events
+            return
         except (RuntimeError, MemoryError) as error:
-            raise_if_out_of_memory(error, f"{hint}; {saved_words(run)}")
-            raise
+            told = out_of_memory_words(error)
+            if told is None:
+                raise
+        # out here the error's traceback has let go of the networks
+        further = step_down(plan, asked.train)
+        if further is None:
+            raise DoesNotFit(told, f"close what else uses it, or begin another run: {SMALLER}; {saved_words(run)}")
+        keep_change(run, plan, further, told)
+        yield Warned(message=f"{told}; going on from the last checkpoint with {further.means[-1]}")
+        plan = further
 
 
 def gather(project: Project, asked: Asked, request: BaseRequest) -> Yielding[tuple[Base, list[Path]]]:
@@ -133,8 +156,14 @@ def fine_tune(
     photos = [path for path, _ in prepared_photos(project)]
     instance, prior = yield from encode(family, plan, settings, photos, class_paths)
     texts = [prompts.instance, prompts.class_] if prior is not None else [prompts.instance]
-    conditioning = None if plan.train_text_encoder else family.encode_frozen(texts)
-    let_go(family.pipe, ["vae"] if plan.train_text_encoder else ["vae", *text_encoders_of(family.pipe)])
+    device, encoders = find_device(plan.device), list(text_encoders_of(family.pipe))
+    let_go(family.pipe, ["vae"])
+    conditioning = None
+    if not plan.train_text_encoder:
+        place(family.pipe, encoders, device)
+        conditioning = family.encode_frozen(texts)
+        let_go(family.pipe, encoders)
+    place(family.pipe, ["unet", *encoders], device)
     training = Training(
         family, plan, settings, instance=instance, prior=prior, prompts=texts, conditioning=conditioning
     )
@@ -154,15 +183,18 @@ def fine_tune(
 
 
 def load_base(base: Base, plan: Plan) -> StableDiffusion:
-    """The base ready to draw and encode: float32 where its own weights will be trained, else in the plan's precision."""
-    family = load_family(base, dtype=DTYPES[weights_of(plan)], device=find_device(plan.device))
+    """The base in the machine's memory, ready to draw and encode, in the number format that its weights have in training."""
+    find_device(plan.device)  # asked now, before minutes of loading
+    family = load_family(base, dtype=DTYPES[weights_of(plan)], device=find_device("cpu"))
+    if plan.quantized:
+        quantize(family.pipe.unet, DTYPES[plan.precision])
     family.pipe.vae.to(DTYPES["fp32"])  # encodes once, so its half-precision faults are not worth their speed
     return family
 
 
 def weights_of(plan: Plan) -> str:
-    """The number format of the loaded weights: float32 where they are trained themselves."""
-    return "fp32" if plan.method == "full" else plan.precision
+    """The number format of the loaded weights: the trained weights' own, or a LoRA's base in the plan's precision."""
+    return plan.weights if plan.method == "full" else plan.precision
 
 
 def gather_class_images(
@@ -181,7 +213,7 @@ def gather_class_images(
         prompt=prompts.class_,
         drawing=drawing,
         seed=settings.seed,
-        dtype=f"{weights_of(plan)} weights, {plan.precision}",
+        dtype=f"{'4-bit' if plan.quantized else weights_of(plan)} weights, {plan.precision}",
     )
     folder = cache_folder() / "class-images" / key
     if is_held(folder):
@@ -191,14 +223,17 @@ def gather_class_images(
         if missing:
             done = wanted - sum(number < wanted for batch in missing for number in batch)
             yield PhaseStarted(name="class images", total=wanted, done=done, unit="images")
-        for numbers in missing:
-            with family.autocast(plan.precision):
-                made = list(
-                    make_batch(family.pipe, folder, numbers, prompt=prompts.class_, drawing=drawing, seed=settings.seed)
-                )
-            for number, path in zip(numbers, made, strict=True):
-                if number < wanted:
-                    yield ClassImageMade(number=number + 1, total=wanted, path=path)
+            with ready_to_draw(family.pipe, find_device(plan.device), in_parts=plan.class_images_in_parts):
+                for numbers in missing:
+                    with family.autocast(plan.precision):
+                        made = list(
+                            make_batch(
+                                family.pipe, folder, numbers, prompt=prompts.class_, drawing=drawing, seed=settings.seed
+                            )
+                        )
+                    for number, path in zip(numbers, made, strict=True):
+                        if number < wanted:
+                            yield ClassImageMade(number=number + 1, total=wanted, path=path)
     return own + class_image_paths(folder, wanted)
 
 
@@ -206,6 +241,7 @@ def encode(
     family: StableDiffusion, plan: Plan, settings: TrainSettings, photos: list[Path], class_paths: list[Path]
 ) -> Yielding[tuple[Examples, Examples | None]]:
     """Photos and class images -> latents. Returns the instance examples and the class examples or None."""
+    place(family.pipe, ["vae"], find_device(plan.device))
     total = len(photos) * (2 if settings.mirror else 1) + len(class_paths)
     yield PhaseStarted(name="encoding", total=total, unit="pictures")
     done, found = 0, []
@@ -232,7 +268,7 @@ def restore(training: Training, run: Run) -> Events:
 
 def train_steps(training: Training, run: Run, base: Base, prompts: Prompts) -> Events:
     """The loop with what is due every N steps; left early, it saves where it stands. Raises TrainingFailed."""
-    settings, saved = training.settings, training.step
+    settings, saved, measured = training.settings, training.step, False
     yield PhaseStarted(name="training", total=settings.steps, done=training.step, unit="steps")
     try:
         with closing(training.steps()) as steps:
@@ -245,6 +281,9 @@ def train_steps(training: Training, run: Run, base: Base, prompts: Prompts) -> E
                     seconds=step.seconds,
                     memory_gb=peak_memory_gb(training.device),
                 )
+                if not measured:
+                    keep_measured(run, training.plan, step.number, held_memory(training.device))
+                    measured = True
                 if is_due(step.number, settings.sample_every):
                     yield from draw_samples(training, run, base, prompts)
                 if is_due(step.number, settings.checkpoint_every) or step.number == settings.steps:

@@ -80,7 +80,7 @@ def test_dry_run_makes_nothing(photos: Path, sd1: Path, dreambooth: Dreambooth) 
 
 
 def test_a_plan_that_does_not_fit(photos: Path, dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "_look", lambda: (gpu.sold_as(4), ""))
+    monkeypatch.setattr(gpu, "_look", lambda: (gpu.sold_as(2.5), ""))
     words = ["train", "--photos", photos, "--class-prompt", "a dog", "--dry-run"]
     done = dreambooth(*words, "--method", "full")
     assert done.code == 4

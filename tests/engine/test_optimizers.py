@@ -11,15 +11,17 @@ from dreambooth_cli.engine.optimizers import Update, rates_of
 CPU = torch.device("cpu")
 
 
-def make(kind="adamw", *, scaled=False, clip=0.0, seed=0):
+def make(kind="adamw", *, scaled=False, clip=0.0, seed=0, dtype=torch.float32, **form):
     """Two groups of weights, one large enough for 8-bit blocks, and their update."""
     generator = torch.Generator().manual_seed(seed)
     first = {
-        "unet.a": nn.Parameter(torch.randn(80, 80, generator=generator)),
-        "unet.b": nn.Parameter(torch.randn(3, generator=generator)),
+        "unet.a": nn.Parameter(torch.randn(80, 80, generator=generator).to(dtype)),
+        "unet.b": nn.Parameter(torch.randn(3, generator=generator).to(dtype)),
     }
-    second = {"text.c": nn.Parameter(torch.randn(5, generator=generator))}
-    update = Update([first, second], kind=kind, weight_decay=0.01, max_grad_norm=clip, scaled=scaled, device=CPU)
+    second = {"text.c": nn.Parameter(torch.randn(5, generator=generator).to(dtype))}
+    update = Update(
+        [first, second], kind=kind, weight_decay=0.01, max_grad_norm=clip, scaled=scaled, device=CPU, **form
+    )
     return {**first, **second}, update
 
 
@@ -27,26 +29,67 @@ def run(parameters, update, steps, rates=(1e-2, 1e-3)):
     for step in steps:
         generator = torch.Generator().manual_seed(100 + step)
         loss = sum((p * torch.randn(p.shape, generator=generator)).sum() for p in parameters.values())
+        update.begin(rates)
         update.backward(loss)
-        update.step(rates)
+        update.step()
+
+
+FORMS = [
+    {},
+    {"scaled": True},
+    {"dtype": torch.bfloat16},
+    {"dtype": torch.bfloat16, "inside_backward": True},
+    {"inside_backward": True},
+    {"off_card": True},
+    {"dtype": torch.bfloat16, "inside_backward": True, "off_card": True},
+]
 
 
 @pytest.mark.parametrize("kind", ["adamw", "adamw8bit"])
-@pytest.mark.parametrize("scaled", [False, True])
-def test_state_goes_on_to_the_bit(kind, scaled):
+@pytest.mark.parametrize("form", FORMS)
+def test_state_goes_on_to_the_bit(kind, form):
     if kind == "adamw8bit":
         pytest.importorskip("bitsandbytes", reason="the 8bit extra is not installed")
-    whole, update = make(kind, scaled=scaled)
+    whole, update = make(kind, **form)
     run(whole, update, range(6))
-    half, update = make(kind, scaled=scaled)
+    half, update = make(kind, **form)
     run(half, update, range(3))
     state = {key: value.clone() for key, value in update.state().items()}
-    later, fresh = make(kind, scaled=scaled)
+    later, fresh = make(kind, **form)
     for name, parameter in later.items():
         parameter.data.copy_(half[name].data)
     fresh.load(state)
     run(later, fresh, range(3, 6))
     assert all(torch.equal(whole[name], later[name]) for name in whole)
+
+
+@pytest.mark.parametrize(("before", "after"), [({}, {"off_card": True}), ({"off_card": True}, {})])
+def test_state_moves_off_the_card_and_back_without_loss(before, after):
+    """A plan that steps one means down in the middle of a run takes up the same state."""
+    whole, update = make(**before)
+    run(whole, update, range(6))
+    half, update = make(**before)
+    run(half, update, range(3))
+    later, fresh = make(**after)
+    for name, parameter in later.items():
+        parameter.data.copy_(half[name].data)
+    fresh.load({key: value.clone() for key, value in update.state().items()})
+    run(later, fresh, range(3, 6))
+    assert all(torch.equal(whole[name], later[name]) for name in whole)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adamw8bit"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_inside_backward_is_the_step_after_it(kind, dtype):
+    if kind == "adamw8bit":
+        pytest.importorskip("bitsandbytes", reason="the 8bit extra is not installed")
+    after, update = make(kind, dtype=dtype)
+    run(after, update, range(3))
+    inside, update = make(kind, dtype=dtype, inside_backward=True)
+    run(inside, update, range(3))
+    for name, parameter in inside.items():
+        assert parameter.grad is None
+        assert torch.equal(parameter, after[name]), name
 
 
 def test_each_group_has_its_own_rate():
@@ -70,8 +113,9 @@ def test_a_scaled_step_that_overflows_is_left_out_and_the_scale_halved():
     parameters, update = make(scaled=True)
     before = parameters["unet.a"].detach().clone()
     scale = update.scaler.get_scale()
+    update.begin([1e-2, 1e-2])
     update.backward((parameters["unet.a"] * float("inf")).sum())
-    update.step([1e-2, 1e-2])
+    update.step()
     assert torch.equal(parameters["unet.a"], before)
     assert update.scaler.get_scale() == scale / 2
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
-from dreambooth_cli.engine.loading import load_family
+from dreambooth_cli.engine.loading import DTYPES, PARTS, load_family, place
+from dreambooth_cli.engine.lora import quantize
 from dreambooth_cli.engine.training import Training
 from dreambooth_cli.errors import TrainingFailed
 from dreambooth_cli.settings import TrainSettings
@@ -16,7 +17,11 @@ PROMPTS = ["a photo of a sks dog", "a photo of a dog"]
 
 def start(folder, settings, plan, pictures, *, prior=True):
     """A run on the pictures of a folder, which serve as class images too."""
-    family = load_family(base_of(folder), dtype=torch.float32, device=torch.device("cpu"))
+    family = load_family(base_of(folder), dtype=DTYPES[plan.weights], device=torch.device("cpu"))
+    family.pipe.vae.float()
+    if plan.quantized:
+        quantize(family.pipe.unet, torch.bfloat16)
+        place(family.pipe, PARTS, torch.device("cpu"))
     examples = Examples(stack(list(encode_pictures(family, sorted(pictures.iterdir())))))
     conditioning = None if plan.train_text_encoder else family.encode_frozen(PROMPTS)
     return Training(
@@ -54,13 +59,24 @@ VARIANTS = {
         {"ema": True, "gradient_accumulation": 2, "lr_schedule": "cosine", "warmup_steps": 2},
     ),
     "8 bit": ({"optimizer": "adamw8bit"}, {}),
+    "lora, base in 4 bits": ({"method": "lora", "quantized": True, "precision": "bf16"}, {"rank": 4}),
+    "rows in turn": ({"rows_in_turn": True, "train_text_encoder": True}, {}),
+    "state off the card": ({"off_card": True}, {}),
+    "bf16 weights inside backward": (
+        {"weights": "bf16", "precision": "bf16", "inside_backward": True, "gradient_checkpointing": True},
+        {"ema": True},
+    ),
+    "bf16 weights 8 bit off the card": (
+        {"weights": "bf16", "precision": "bf16", "optimizer": "adamw8bit", "off_card": True, "inside_backward": True},
+        {},
+    ),
 }
 
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_three_and_three_are_six(variant, sd1, squares):
     """Weights, optimizer state and average after a resume in a fresh object: equal to the bit."""
-    if variant == "8 bit":
+    if "8" in variant or "4 bits" in variant:
         pytest.importorskip("bitsandbytes", reason="the 8bit extra is not installed")
     changes, options = VARIANTS[variant]
     plan, settings = plan_for(**changes), TrainSettings(steps=6, **options)
@@ -115,6 +131,42 @@ def test_two_batches_of_one_are_one_batch_of_two(sd1, squares):
     one = start(sd1, TrainSettings(steps=1, batch_size=2), plan_for(), squares)
     two = start(sd1, TrainSettings(steps=1, gradient_accumulation=2), plan_for(), squares)
     assert next(one.steps()).loss == pytest.approx(next(two.steps()).loss, rel=1e-5)
+
+
+def test_a_base_in_4_bits_takes_half_a_byte_a_value_and_still_predicts_the_same(sd1):
+    pytest.importorskip("bitsandbytes", reason="the 8bit extra is not installed")
+    family = load_family(base_of(sd1), dtype=torch.float32, device=torch.device("cpu"))
+    unet, cpu = family.pipe.unet, torch.device("cpu")
+    values = sum(layer.weight.numel() for layer in unet.modules() if type(layer) is torch.nn.Linear)
+    noisy, timesteps = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([5, 500])
+    conditioning = family.encode_frozen(PROMPTS)
+    with torch.no_grad():
+        whole = family.predict(noisy, timesteps, conditioning)
+        quantize(unet, torch.float32)
+        place(family.pipe, PARTS, cpu)
+        small = family.predict(noisy, timesteps, conditioning)
+    assert sum(layer.weight.nbytes for layer in unet.modules() if type(layer).__name__ == "Linear4bit") == values // 2
+    assert (small - whole).abs().mean() < 0.2 * whole.abs().mean()
+    assert not torch.equal(small, whole)
+
+
+def test_rows_in_turn_are_rows_together(sd1, squares):
+    """The same draws, the same gradient up to the rounding of another split."""
+    together = start(sd1, TrainSettings(steps=1), plan_for(train_text_encoder=True), squares)
+    in_turn = start(sd1, TrainSettings(steps=1), plan_for(train_text_encoder=True, rows_in_turn=True), squares)
+    assert next(together.steps()).loss == pytest.approx(next(in_turn.steps()).loss, rel=1e-5)
+    ours, theirs = in_turn.update.state(), together.update.state()
+    for name, moment in theirs.items():
+        if name.endswith("|exp_avg"):
+            assert torch.allclose(ours[name], moment, rtol=1e-3, atol=1e-7), name
+
+
+def test_losses_read_late_are_the_same_losses_a_step_later(sd1, squares):
+    """As on a GPU: the first and the last are their own step's."""
+    at_once = [step.loss for step in start(sd1, TrainSettings(steps=5), plan_for(), squares).steps()]
+    training = start(sd1, TrainSettings(steps=5), plan_for(), squares)
+    training.reads_late = True
+    assert [step.loss for step in training.steps()] == [at_once[place] for place in (0, 0, 1, 2, 4)]
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(sd1, squares):

@@ -1,0 +1,158 @@
+"""The memory plan on a real GPU: what whole runs of the full-size bases take, beside what was planned.
+
+    python -m tests.benchmarks.on_card --work FOLDER [--row NAME ...]
+
+Every row is a process of its own, which may use no more of the card than the row's size (`set_per_process_memory_fraction`), and
+is planned for a card of that size: class images, encoding, three steps, saving. Measured is what the driver shows: the most that
+the allocator has reserved, and the context, which is all that the card holds beyond it. The bases have random weights; they and
+the rows' results lie in FOLDER, so a stopped table goes on where it was.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from PIL import Image
+
+from dreambooth_cli.base import Base, identify, read_facts
+from dreambooth_cli.config import merge
+from dreambooth_cli.events import PlanMade, ProjectSaved
+from dreambooth_cli.gpu import Gpu
+from dreambooth_cli.project import Project
+from dreambooth_cli.settings import PrepSettings, SubjectSettings, TrainSettings
+from dreambooth_cli.workflows.initialise import initialise
+from dreambooth_cli.workflows.train import train
+
+from .bases import make_base
+
+RUN = {"steps": 3, "class_images": 2, "class_image_steps": 2, "checkpoint_every": 0}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A base on a card with so many GB free; `most` is the issue's target for the whole run, in GB."""
+
+    name: str
+    base: str
+    free: float
+    most: float
+    settings: dict[str, Any] = field(default_factory=dict)
+    resolution: int | None = None
+
+
+FULL = {"method": "full", "train_text_encoder": True}
+ROWS = (
+    Row("SD 1.5 full + text encoder, 512", "sd15", 7.2, 6.5, FULL),
+    Row("SD 2.1 full + text encoder, 768", "sd21", 11.2, 9.0, FULL),
+    Row("SDXL full + both text encoders, 1024", "sdxl", 14.9, 12.0, FULL),
+    Row("SDXL LoRA, UNet only, 1024", "sdxl", 7.4, 7.0, {"method": "lora", "train_text_encoder": False}),
+    Row("SD 1.5 LoRA, 512", "sd15", 3.0, 3.0, {"method": "lora"}),
+    *(
+        Row(f"SD 1.5 full, {side} px, {size}+{size}, {words}", "sd15", 60.0, 60.0, settings, side)
+        for side in (512, 768)
+        for size in (1, 2)
+        for words, checkpointed in (("plain", False), ("checkpointing", True))
+        for settings in ({"method": "full", "batch_size": size, "gradient_checkpointing": checkpointed},)
+    ),
+    Row("half as wide as SD 1.5, full, 512", "half as wide as sd15", 20.0, 20.0, FULL, 512),
+)
+
+
+def main() -> int:
+    """Measure what is not measured yet and print the table. Returns 1 where a row misses its target or the plan is off."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.on_card")
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--row", action="append", choices=[row.name for row in ROWS])
+    parser.add_argument("--measure", choices=[row.name for row in ROWS], help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    asked.work.mkdir(parents=True, exist_ok=True)
+    if asked.measure:
+        measure(next(row for row in ROWS if row.name == asked.measure), asked.work)
+        return 0
+    print(f"{torch.cuda.get_device_name()}; torch {torch.__version__}, CUDA {torch.version.cuda}\n")
+    print(
+        "| run | free GB | planned GB | measured GB | planned / measured | at most | means |\n|---|---|---|---|---|---|---|"
+    )
+    return int(not all([tell(row, asked.work) for row in ROWS if asked.row is None or row.name in asked.row]))
+
+
+def tell(row: Row, work: Path) -> bool:
+    """Print one row; whether the plan was right and the target met."""
+    path = result_of(row, work)
+    if not path.exists():
+        command = [sys.executable, "-m", "tests.benchmarks.on_card", "--work", str(work), "--measure", row.name]
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            print(f"| {row.name} | failed: {done.stderr.strip().splitlines()[-1:]} |", flush=True)
+            return False
+    found = json.loads(path.read_text())
+    planned, measured = found["planned"] / 1e9, found["measured"] / 1e9
+    print(
+        f"| {row.name} | {row.free} | {planned:.2f} | {measured:.2f} | {planned / measured:.3f} | {row.most} | "
+        f"{', '.join(found['means'])} |",
+        flush=True,
+    )
+    return 0.97 <= planned / measured <= 1.10 and measured <= row.most
+
+
+def result_of(row: Row, work: Path) -> Path:
+    """Where a row's result is kept."""
+    return work / f"{row.name.replace(' ', '-').replace(',', '').replace('/', '-')}.json"
+
+
+def measure(row: Row, work: Path) -> None:
+    """One run in this process, and its result in the work folder."""
+    os.environ["DREAMBOOTH_HOME"] = str(work / "home")
+    base = work / row.base
+    if not (base / "model_index.json").exists():
+        make_base(row.base, base, dtype=torch.float16, device="cuda")
+        torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, row.free * 1e9 / total))
+    torch.cuda.reset_peak_memory_stats()
+    card = Gpu(name="the card", kind="cuda", total=round(row.free * 1e9), free=round(row.free * 1e9), capability=(9, 0))
+    with mock.patch("dreambooth_cli.workflows.freeze.find_gpu", return_value=card):
+        events = list(start(row, base, work))
+    free, _ = torch.cuda.mem_get_info()
+    context = total - free - torch.cuda.memory_reserved()
+    (plan,) = [event.plan for event in events if isinstance(event, PlanMade)]
+    found = {
+        "planned": plan["needed"],
+        "measured": torch.cuda.max_memory_reserved() + context,
+        "allocated": torch.cuda.max_memory_allocated(),
+        "context": context,
+        "means": plan["means"],
+        "ledger": plan["ledger"],
+    }
+    result_of(row, work).write_text(json.dumps(found, indent=1))
+
+
+def start(row: Row, base: Path, work: Path) -> Any:
+    """The events of the run."""
+    photos = work / "photos"
+    photos.mkdir(exist_ok=True)
+    for number in range(2):
+        Image.effect_noise((1100, 1100), 60 + number).convert("RGB").save(photos / f"{number}.png")
+    side = row.resolution or read_facts(base).resolution
+    known = Base(name=row.base, path=base, repository=None, identity=identify(base), facts=read_facts(base))
+    subject = SubjectSettings(photos=photos, class_prompt="a dog", identifier="sks", model=str(known.path))
+    made = list(initialise(None, subject=subject, prep={"resolution": side}, train={**RUN, **row.settings}))
+    (saved,) = [event for event in made if isinstance(event, ProjectSaved)]
+    stored = Project(saved.path).settings()
+    return train(
+        Project(saved.path),
+        subject=merge(SubjectSettings, stored["subject"], {}),
+        prep=merge(PrepSettings, stored["prep"], {}),
+        settings=merge(TrainSettings, stored["train"], {}),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

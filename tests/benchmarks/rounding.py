@@ -1,0 +1,120 @@
+"""Whether bf16 weights rounded stochastically learn as float32 ones do, where a step is a fraction of a weight's last digit.
+
+    python -m tests.benchmarks.rounding [--steps 1000] [--rate 2e-5]
+
+A subject of the pocket's world, the same draws each time, in three forms: float32; bf16 rounded stochastically; bf16 rounded to
+nearest, which is what a plain optimizer makes of it. The loss is the one at fixed noises, before and after.
+"""
+
+import argparse
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from dreambooth_cli.base import ask_for_base
+from dreambooth_cli.catalog import find_entry
+from dreambooth_cli.engine import evaluation
+from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
+from dreambooth_cli.engine.hub import obtain
+from dreambooth_cli.engine.loading import DTYPES, load_family
+from dreambooth_cli.engine.training import Training
+from dreambooth_cli.memory import Plan, facts_of, make_plan
+from dreambooth_cli.pocket import world
+from dreambooth_cli.settings import TrainSettings
+
+from .bench import last_of
+from .subjects import IDENTIFIER, draw_one
+
+TOLERANCE = 0.02  # of float32's loss
+SUBJECT = 0
+FORMS = {"float32": "fp32", "bf16, stochastic": "bf16", "bf16, to nearest": "bf16"}
+
+
+def main() -> int:
+    """Print the three losses. Returns 1 where stochastic rounding is further from float32 than the tolerance."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.rounding")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--rate", type=float, default=2e-5)
+    asked = parser.parse_args()
+    settings = TrainSettings(steps=asked.steps, learning_rate=asked.rate, class_images=0, train_text_encoder=False)
+    losses = {}
+    with TemporaryDirectory() as folder:
+        photos = draw_photos(Path(folder))
+        for name in FORMS:
+            before, losses[name], moved, share = train_in(name, settings, photos)
+            print(
+                f"{name}: loss at fixed noises {before:.5f} -> {losses[name]:.5f}; {moved:.1%} of the weights moved; "
+                f"a step is {share:.3f} of a bf16 unit (median)",
+                flush=True,
+            )
+    off = losses["bf16, stochastic"] / losses["float32"] - 1
+    print(f"stochastic against float32: {off:+.2%} (within {TOLERANCE:.0%})")
+    return int(abs(off) > TOLERANCE)
+
+
+def draw_photos(folder: Path) -> list[Path]:
+    """Five photos of the subject."""
+    subject, paths = world.draw_subject(SUBJECT), []
+    for number, place in enumerate(list(world.PLACES)[:5]):
+        paths.append(folder / f"{number}.png")
+        draw_one(subject, place, f"rounding {number}").save(paths[-1])
+    return paths
+
+
+def train_in(name: str, settings: TrainSettings, photos: list[Path]) -> tuple[float, float, float, float]:
+    """Losses before and after, the share of the weights that moved, and a step's size in bf16 units of its weight."""
+    training = start(FORMS[name], settings, photos)
+    prompt = training.prompts[0]
+    first = {key: value.detach().float().clone() for key, value in training.trained.items()}
+    before = evaluation.loss_at_fixed_noises(training.family, training.examples["instance"], prompt)
+
+    def to_nearest(values: Tensor, _: torch.Generator) -> Tensor:
+        return values.to(torch.bfloat16)
+
+    rounding = "dreambooth_cli.engine.adamw.round_stochastically"
+    with mock.patch(rounding, to_nearest) if name == "bf16, to nearest" else nullcontext():
+        for _ in training.steps():
+            pass
+    after = evaluation.loss_at_fixed_noises(training.family, training.examples["instance"], prompt)
+    moved = [(value.detach().float() != first[key]).float().mean() for key, value in training.trained.items()]
+    weights = torch.cat([value.flatten() for value in first.values()]).abs()
+    unit = 2.0 ** (torch.floor(torch.log2(weights.clamp_min(1e-12))) - 7)
+    return before, after, torch.stack(moved).mean().item(), (float(settings.learning_rate) / unit).median().item()
+
+
+def start(weights: str, settings: TrainSettings, photos: list[Path]) -> Training:
+    """A run on the pocket with its trained weights in this number format."""
+    base = last_of(obtain(ask_for_base("pocket")))
+    family = load_family(base, dtype=DTYPES[weights], device=torch.device("cpu"))
+    family.pipe.vae.float()
+    examples = Examples(stack(list(encode_pictures(family, photos))))
+    noun = world.draw_subject(SUBJECT).class_name
+    prompts = [f"a photo of a {IDENTIFIER} {noun}"]
+    plan = plan_of(settings, weights)
+    return Training(
+        family,
+        plan,
+        settings,
+        instance=examples,
+        prior=None,
+        prompts=prompts,
+        conditioning=family.encode_frozen(prompts),
+    )
+
+
+def plan_of(settings: TrainSettings, weights: str) -> Plan:
+    """A plan on the CPU, in this number format."""
+    entry = find_entry("pocket")
+    assert entry is not None
+    plan = make_plan(facts_of(entry), settings, resolution=64, gpu=None, has_8bit=False, name="pocket")
+    return replace(plan, method="full", weights=weights, precision=weights)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

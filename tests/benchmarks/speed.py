@@ -1,0 +1,193 @@
+"""Our training beside diffusers' own DreamBooth script: the same model, photos, class images, size, batch, steps and precision.
+
+    python -m tests.benchmarks.speed --peer PATH [--shim FOLDER] [--rounds 5] [--threads 2] [--case NAME ...]
+
+PATH is diffusers' `examples/dreambooth` folder (`train_dreambooth.py`, `train_dreambooth_lora.py`), which is never part of this
+repository; `--shim` goes on its PYTHONPATH where torchvision has no CPU build. Both run as processes of their own, in turn, with
+the same number of threads. A step's time is read off when each says that the step is done; the first two are left out.
+"""
+
+import argparse
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import diffusers
+import torch
+from PIL import Image
+
+from tests import small_models
+
+from .bases import make_base
+
+PHOTOS, CLASS_IMAGES = 5, 4
+LEFT_OUT = 2
+SMALL, TINY = "small", "tiny"
+SIDES = {SMALL: 256, TINY: 64}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: what both are told. `target` is the least ratio of steps a second, or the most of the time or memory."""
+
+    name: str
+    base: str
+    steps: int
+    target: float
+    lora: bool = False
+    text_encoder: bool = False
+    precision: str = "fp32"
+    peer_precision: str = "fp32"
+    whole: bool = False  # the process from start to saved model counts, not the step
+
+
+CASES = (
+    Case("full, text encoder frozen", SMALL, 12, 1.4),
+    Case("full, text encoder trained", SMALL, 12, 1.35, text_encoder=True),
+    Case("LoRA", SMALL, 12, 1.4, lora=True),
+    Case("full, both in bf16", SMALL, 12, 1.4, precision="bf16", peer_precision="bf16"),
+    Case("full, each at its own default", SMALL, 12, 1.8, precision="auto"),
+    Case("tiny, 100 steps, whole process", TINY, 100, 0.6, whole=True),
+)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One process: seconds of each step after the first ones, of the whole, and its peak resident memory in bytes."""
+
+    steps: list[float] = field(default_factory=list)
+    whole: float = 0.0
+    memory: int = 0
+
+
+def main() -> int:
+    """Print the table. Returns 1 where a target is missed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.speed")
+    parser.add_argument("--peer", type=Path, required=True, help="diffusers' examples/dreambooth")
+    parser.add_argument("--shim", type=Path, help="folder for the peer's PYTHONPATH")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--case", action="append", choices=[case.name for case in CASES])
+    asked = parser.parse_args()
+    print(f"{platform.processor() or platform.machine()}, {asked.threads} threads; torch {torch.__version__}, ", end="")
+    print(
+        f"diffusers {diffusers.__version__}, Python {platform.python_version()}; medians of {asked.rounds} runs each\n"
+    )
+    print("| run | peer | ours | ratio | asked | peak memory, ours / peer |\n|---|---|---|---|---|---|")
+    missed = False
+    with TemporaryDirectory() as folder:
+        work = prepare(Path(folder))
+        for case in (case for case in CASES if asked.case is None or case.name in asked.case):
+            ours, theirs = [], []
+            for _ in range(asked.rounds):
+                theirs.append(run_peer(case, work, asked.peer, asked.shim, asked.threads))
+                ours.append(run_ours(case, work, asked.threads))
+            missed |= not tell(case, ours, theirs)
+    return int(missed)
+
+
+def tell(case: Case, ours: list[Timed], theirs: list[Timed]) -> bool:
+    """Print one row; whether its target is met."""
+    memory = statistics.median(one.memory for one in ours) / statistics.median(one.memory for one in theirs)
+    if case.whole:
+        mine, other = (statistics.median(one.whole for one in runs) for runs in (ours, theirs))
+        ratio, is_met, bound = mine / other, mine / other <= case.target, f"≤ {case.target} × the time"
+    else:
+        mine, other = (statistics.median(step for one in runs for step in one.steps) for runs in (ours, theirs))
+        ratio, is_met, bound = other / mine, other / mine >= case.target, f"≥ {case.target} × the steps a second"
+    mark = "" if is_met else " (missed)"
+    print(f"| {case.name} | {other:.3f} s | {mine:.3f} s | {ratio:.2f} | {bound}{mark} | {memory:.2f} |", flush=True)
+    return is_met
+
+
+def prepare(work: Path) -> Path:
+    """The bases, photos and class images that both use."""
+    small_models.build("sd1", work / TINY)
+    make_base(SMALL, work / SMALL)
+    generator = torch.Generator().manual_seed(0)
+    for base, side in SIDES.items():
+        for kind, count in (("photos", PHOTOS), ("class", CLASS_IMAGES)):
+            folder = work / f"{base}-{kind}"
+            folder.mkdir()
+            for number in range(count):
+                small = torch.randint(0, 256, (8, 8, 3), generator=generator, dtype=torch.uint8).numpy()
+                Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+    return work
+
+
+def run_ours(case: Case, work: Path, threads: int) -> Timed:
+    """`dreambooth train` in its direct form, its events read as they come."""
+    method = ["--method", "lora", "--rank", "4"] if case.lora else ["--method", "full"]
+    text = ["--train-text-encoder" if case.text_encoder else "--no-train-text-encoder"]
+    with TemporaryDirectory() as home:
+        command = [
+            *(sys.executable, "-m", "dreambooth_cli", "train", "--json", "--model", str(work / case.base)),
+            *("--photos", str(work / f"{case.base}-photos"), "--class-data-dir", str(work / f"{case.base}-class")),
+            *("--class-prompt", "a photo of a dog", "--identifier", "sks", "--class-images", str(CLASS_IMAGES)),
+            *("--resolution", str(SIDES[case.base]), "--steps", str(case.steps), "--learning-rate", "5e-6"),
+            *("--precision", case.precision, "--checkpoint-every", "0", "--output-dir", f"{home}/output"),
+            *(*method, *text),
+        ]
+        return watch(command, threads, {"DREAMBOOTH_HOME": home}, r'"event": "step".*"step": (\d+)')
+
+
+def run_peer(case: Case, work: Path, peer: Path, shim: Path | None, threads: int) -> Timed:
+    """The script, its progress bar read as it moves."""
+    script = "train_dreambooth_lora.py" if case.lora else "train_dreambooth.py"
+    more = ["--rank", "4"] if case.lora else ["--set_grads_to_none"]
+    more += ["--train_text_encoder"] if case.text_encoder else []
+    precision = {"fp32": "no"}.get(case.peer_precision, case.peer_precision)
+    with TemporaryDirectory() as home:
+        command = [
+            *(sys.executable, str(peer / script), "--pretrained_model_name_or_path", str(work / case.base)),
+            *("--instance_data_dir", str(work / f"{case.base}-photos"), "--instance_prompt", "a photo of a sks dog"),
+            *("--class_data_dir", str(work / f"{case.base}-class"), "--class_prompt", "a photo of a dog"),
+            *("--with_prior_preservation", "--num_class_images", str(CLASS_IMAGES), "--train_batch_size", "1"),
+            *("--resolution", str(SIDES[case.base]), "--max_train_steps", str(case.steps), "--seed", "1"),
+            *("--learning_rate", "5e-6", "--lr_warmup_steps", "0", "--mixed_precision", precision),
+            *("--checkpointing_steps", "100000", "--output_dir", f"{home}/output", *more),
+        ]
+        path = {"PYTHONPATH": str(shim)} if shim else {}
+        return watch(command, threads, path, rf"Steps:.*?(\d+)/{case.steps} ")
+
+
+def watch(command: list[str], threads: int, more: dict[str, str], pattern: str) -> Timed:
+    """Run a command and note when each step is said to be done. Raises RuntimeError with what it said where it fails."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"} | more
+    began = time.monotonic()
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    said, moments = "", dict[int, float]()
+    for piece in pieces_of(process):
+        said += piece
+        for found in re.finditer(pattern, piece):
+            moments.setdefault(int(found[1]), time.monotonic())
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{said[-3000:]}")
+    steps = [moments[step] - moments[step - 1] for step in sorted(moments) if step > LEFT_OUT and step - 1 in moments]
+    return Timed(steps, time.monotonic() - began, used.ru_maxrss * 1024)
+
+
+def pieces_of(process: subprocess.Popen[bytes]) -> Iterator[str]:
+    """What a process says, line by line, as it comes; a progress bar begins a line with a carriage return."""
+    assert process.stdout is not None
+    line = b""
+    while byte := process.stdout.read1(1):
+        line += byte
+        if byte in b"\r\n":
+            yield line.decode(errors="replace")
+            line = b""
+    yield line.decode(errors="replace")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
