@@ -41,6 +41,7 @@ class CatalogEntry:
     advised: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
+GUIDANCE: dict[FamilyName, float] = {"sd": 7.5, "sdxl": 5.0}  # what diffusers' own pipelines take where nothing is said
 VAE_PARAMETERS = 83_653_863
 CLIP_L, OPENCLIP_H, OPENCLIP_BIGG = 123_060_480, 340_387_840, 694_659_840
 
@@ -132,7 +133,18 @@ CATALOG: tuple[CatalogEntry, ...] = (
         text_encoders=(708_736,),
         vae=1_393_815,
         folder=Path(__file__).parent / "pocket" / "model",
-        advised={"train": {"learning_rate": 1.5e-4, "steps": 300, "class_images": 40}},
+        advised={
+            "train": {
+                "learning_rate": 3e-4,
+                "text_encoder_learning_rate": 1e-4,
+                "lr_schedule": "cosine",
+                "batch_size": 4,
+                "steps": 600,
+                "class_images": 40,
+                "class_guidance_scale": 4.0,
+            },
+            "generate": {"guidance_scale": 4.0},
+        },
     ),
 )
 
@@ -149,6 +161,11 @@ def advice_of(model: str, stage: str) -> Mapping[str, Any]:
     """What a base of the catalogue takes in a stage (`train`, `generate`) where nothing is said; nothing for any other."""
     entry = find_entry(model)
     return entry.advised.get(stage, {}) if entry else {}
+
+
+def guidance_of(model: str, family: FamilyName) -> float:
+    """The guidance scale that a base is drawn with where nothing is said: the catalogue's, or that of diffusers' own pipelines."""
+    return float(advice_of(model, "generate").get("guidance_scale", GUIDANCE[family]))
 
 
 def moved_note(model: str) -> str | None:

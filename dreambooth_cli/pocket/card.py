@@ -18,6 +18,7 @@ import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline
 from PIL import Image, ImageDraw
 
+from ..catalog import guidance_of
 from ..engine.evaluation import pocket_judge, to_pixels
 from ..engine.judge import Judge
 from . import world
@@ -25,7 +26,7 @@ from .build import JUDGE, MODEL, RECIPE, measure_judge, measure_vae
 
 CARD = Path(__file__).with_name("README.md")
 COUNT = 600
-STEPS, GUIDANCE = 25, 7.5
+STEPS, GUIDANCE = 25, guidance_of("pocket", "sd")
 MARKS = {"class": 0.92, "place": 0.92, "body": 0.85, "pattern": 0.75}  # the least share of right pictures
 FRESH = 1_000  # renders that no part was trained on
 SHOWN = 100

@@ -87,5 +87,5 @@ def draw_before(base: Base, prompts: list[str]) -> Yielding[list[Any]]:
     """What the base, as it came, makes of the same prompts from the same seed. Returns the pictures."""
     yield PhaseStarted(name="the base model's answers, to compare", total=len(prompts), unit="images")
     pipe = load_pipeline(base, None, "auto")
-    drawing = choose_drawing(GenerateSettings(), base, base.facts.resolution)
+    drawing = choose_drawing(GenerateSettings(), base, None)
     return [picture for prompt in prompts for picture in draw(pipe, [prompt], [SEED], drawing)]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ..base import Base, ask_for_base, read_facts
 from ..card import Card, read_card
+from ..catalog import guidance_of
 from ..engine.hub import obtain
 from ..engine.loading import DTYPES, find_device, load_family, load_lora, raise_if_out_of_memory
 from ..engine.sampling import Drawing, draw, is_black, use_scheduler
@@ -20,7 +21,6 @@ from ..prompts import PLACEHOLDER, fill, prompt_remarks
 from ..settings import GenerateSettings
 from .prepare import disk_errors
 
-GUIDANCE = {"sd": 7.5, "sdxl": 5.0}  # what diffusers' own pipelines take where nothing is said
 BLACK_WORDS = (
     "is black: the model gave numbers that are not finite or far too dark; "
     "try --scheduler ddim or another seed, and look whether its training went wrong"
@@ -57,7 +57,7 @@ def generate(
     base = yield from find_model(folder, card, source.base)
     yield PhaseStarted(name="loading the model")
     pipe = load_pipeline(base, None if folder == base.path else folder, settings.scheduler)
-    drawing = choose_drawing(settings, base, card.resolution if card else base.facts.resolution)
+    drawing = choose_drawing(settings, base, card)
     record = describe(source.path, text, settings, drawing, pipe)
     pictures: list[Picture] = []
     with disk_errors(output_dir):
@@ -75,11 +75,14 @@ def generate(
             yield GridSaved(path=save_new(sheet, output_dir, f"grid-{stem_of(text, seed)}", chunks))
 
 
-def choose_drawing(settings: GenerateSettings, base: Base, side: int) -> Drawing:
-    """How the pictures are drawn, every `auto` resolved; `side` is the size the model was trained at."""
+def choose_drawing(settings: GenerateSettings, base: Base, card: Card | None) -> Drawing:
+    """How the pictures are drawn, every `auto` resolved: by the size the model was trained at, and the base it was made of."""
+    side = card.resolution if card else base.facts.resolution
+    name = card.base["name"] if card else base.name
+    guidance = settings.guidance_scale
     return Drawing(
         steps=settings.steps,
-        guidance_scale=GUIDANCE[base.facts.family] if settings.guidance_scale == "auto" else settings.guidance_scale,
+        guidance_scale=guidance_of(name, base.facts.family) if guidance == "auto" else guidance,
         width=side if settings.width == "auto" else settings.width,
         height=side if settings.height == "auto" else settings.height,
     )

@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 from ..base import Base, BaseRequest, ask_for_base
+from ..catalog import guidance_of
 from ..config import Resolved
 from ..engine.checkpoint import checkpoints, latest_checkpoint, load_checkpoint, save_checkpoint
 from ..engine.examples import Examples, encode_pictures, stack
@@ -322,7 +323,9 @@ def draw_samples(training: Training, run: Run, base: Base, prompts: Prompts) -> 
     if settings.sample_prompt:
         wanted.append(fill(settings.sample_prompt, prompts.identifier))
     size = training.plan.resolution
-    drawing = Drawing(steps=settings.sample_steps, guidance_scale=7.5, width=size, height=size)
+    drawing = Drawing(
+        steps=settings.sample_steps, guidance_scale=guidance_of(base.name, base.facts.family), width=size, height=size
+    )
     brought = bring_back(pipe, base, dtype=DTYPES["fp32"], device=training.device)
     try:
         for place, prompt in enumerate(wanted):

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from dreambooth_cli.base import ask_for_base
-from dreambooth_cli.catalog import advice_of
+from dreambooth_cli.catalog import advice_of, guidance_of
 from dreambooth_cli.config import Resolved, merge
 from dreambooth_cli.engine import evaluation
 from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
@@ -35,7 +35,7 @@ from dreambooth_cli.workflows.train import train
 from .subjects import IDENTIFIER, Study, ceiling_of
 
 BASE = "pocket"
-DRAWING = Drawing(steps=25, guidance_scale=7.5, width=64, height=64)
+DRAWING = Drawing(steps=25, guidance_scale=guidance_of(BASE, "sd"), width=64, height=64)
 WRONG = dict(zip(world.CLASSES, [*list(world.CLASSES)[5:], *list(world.CLASSES)[:5]], strict=True))
 
 
