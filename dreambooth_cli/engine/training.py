@@ -104,9 +104,8 @@ class Training:
 
     def train_step(self, step: int) -> Tensor:
         """One optimizer step over all batches of step `step` (from 0). Returns the mean loss, on the device."""
-        if self.settings.text_encoder_stop and step >= self.settings.text_encoder_stop:
-            for parameter in self.text_parameters:
-                parameter.requires_grad_(False)
+        if self.settings.text_encoder_stop and step >= self.settings.text_encoder_stop and self.conditioning is None:
+            self.stop_text_encoder()
         factor = self.rate(step)
         self.update.begin([self.plan.learning_rate * factor, self.plan.text_encoder_learning_rate * factor])
         batches = self.settings.gradient_accumulation
@@ -123,6 +122,13 @@ class Training:
         if self.ema:
             self.ema.update(step)
         return mean
+
+    def stop_text_encoder(self) -> None:
+        """Leave the text encoders as they are from now on; their embeddings of the prompts are then computed once."""
+        for parameter in self.text_parameters:
+            parameter.requires_grad_(False)
+        with self.family.autocast(self.plan.precision):
+            self.conditioning = self.family.encode_frozen(self.prompts)
 
     def read_loss(self, loss: Tensor, step: int) -> float:
         """A loss as a number. Raises TrainingFailed where it is not finite."""

@@ -117,6 +117,21 @@ def test_the_text_encoder_stops_where_it_is_told(sd1, squares):
     assert not all(torch.equal(after[name], before[name]) for name in before if name.startswith("unet"))
 
 
+def test_prompts_of_a_text_encoder_that_has_stopped_are_encoded_once(sd1, squares):
+    """And the losses are those of encoding them again at each step."""
+    settings, plan = TrainSettings(steps=5, text_encoder_stop=2), plan_for(train_text_encoder=True)
+    once, again = (start(sd1, settings, plan, squares) for _ in range(2))
+    losses = [step.loss for step in once.steps()]
+    kept = once.conditioning
+    assert kept is not None
+    assert not kept.embeddings.requires_grad
+    others = []
+    for step in again.steps():
+        others.append(step.loss)
+        again.conditioning = None
+    assert losses == others
+
+
 def test_the_average_of_what_has_stopped_is_still_an_average(sd1, squares):
     settings = TrainSettings(steps=4, text_encoder_stop=2, ema=True)
     training = start(sd1, settings, plan_for(train_text_encoder=True), squares)
