@@ -198,7 +198,10 @@ def step_down(plan: Plan, asked: TrainSettings) -> Plan | None:
     possible: tuple[tuple[bool, dict[str, Any]], ...] = (
         (asked.gradient_checkpointing == AUTO and not plan.gradient_checkpointing, {"gradient_checkpointing": True}),
         (asked.with_prior and not plan.rows_in_turn and not plan.inside_backward, {"rows_in_turn": True}),
-        (plan.method == "full" and plan.device == "cuda" and not plan.off_card, {"off_card": True}),
+        (
+            plan.method == "full" and plan.device == "cuda" and not plan.off_card and _machine_holds_state(plan),
+            {"off_card": True},
+        ),
     )
     for is_open, means in possible:
         if is_open:
@@ -248,6 +251,8 @@ def _best_plan(
         for means in _ladder(choice, asked, gpu, has_8bit):
             if plan.needed <= room:
                 return plan
+            if "off_card" in means and not _machine_holds_state(plan):
+                continue
             further = replace(choice, **means)
             lower = _plan_of(further, facts, asked, resolution=resolution, gpu=gpu, name=name)
             if lower.needed < plan.needed:
@@ -256,6 +261,11 @@ def _best_plan(
             return plan
         plans.append(plan)
     return min(plans, key=lambda plan: plan.needed)
+
+
+def _machine_holds_state(plan: Plan) -> bool:
+    """Whether the optimizer state, on the card until now, would fit in what is free of the machine's memory."""
+    return plan.ledger["optimizer state"] <= free_memory()
 
 
 def free_memory() -> int:

@@ -43,6 +43,12 @@ def own_homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 
 @pytest.fixture(autouse=True)
+def roomy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans do not depend on the memory of the machine that tests them."""
+    monkeypatch.setattr("dreambooth_cli.memory.free_memory", lambda: 64 * 10**9)
+
+
+@pytest.fixture(autouse=True)
 def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection to any other machine fails."""
     for name in ("connect", "connect_ex"):

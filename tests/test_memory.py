@@ -16,6 +16,7 @@ from dreambooth_cli.memory import (
     is_counted,
     lora_parameters,
     make_plan,
+    step_down,
 )
 from dreambooth_cli.settings import TrainSettings
 
@@ -280,6 +281,16 @@ def test_a_cpu_that_multiplies_bf16_uses_it_for_large_pictures(
     assert inference_precision(None) == ("cpu", "fp32")
 
 
+def test_state_goes_off_the_card_only_where_the_machine_has_room_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    roomy = plan_for(12, name="sdxl")
+    assert (roomy.method, roomy.off_card) == ("full", True)
+    monkeypatch.setattr("dreambooth_cli.memory.free_memory", lambda: 4 * 10**9)
+    plan = plan_for(12, name="sdxl")
+    assert (plan.method, plan.off_card, plan.fits) == ("lora", False, True)
+    held = replace(roomy, off_card=False, ledger=roomy.ledger | {"optimizer state": 7 * 10**9})
+    assert step_down(held, TrainSettings()) is None
+
+
 def test_without_a_gpu_the_machines_memory_chooses_and_it_always_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dreambooth_cli.memory.free_memory", lambda: 8 * 10**9)
     plan = plan_for(None)
@@ -289,8 +300,7 @@ def test_without_a_gpu_the_machines_memory_chooses_and_it_always_goes_on(monkeyp
     check_fits(plan_for(None), TrainSettings())
 
 
-def test_without_a_gpu_everything_is_trained_where_there_is_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dreambooth_cli.memory.free_memory", lambda: 64 * 10**9)
+def test_without_a_gpu_everything_is_trained_where_there_is_memory() -> None:
     plan = plan_for(None)
     assert (plan.method, plan.train_text_encoder, plan.device, plan.means) == ("full", True, "cpu", ())
     assert (plan.free, plan.fits) == (None, True)
