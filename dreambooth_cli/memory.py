@@ -42,6 +42,8 @@ UPDATE = 8_388_608 * (
     4 + 4 + 4 + 8
 )  # one piece of a tensor: weights and gradient in float32, rounding's draws, moments
 
+STEP = "peak: step"
+PINNED = 1.35  # torch rounds each block of pinned memory up to a power of two: SDXL's 8-bit state of 6.9 GB takes 9.1
 ROOM = 0.95  # of a card's free memory that a plan reckons with: what else runs there takes a little more or less as time goes by
 
 # Largest first; a batch is taken only where it does not raise what the run needs.
@@ -147,6 +149,7 @@ class Choice:
     inside_backward: bool = False
     off_card: bool = False
     quantized: bool = False
+    class_images_in_parts: bool = False  # whatever they would take together
 
 
 def facts_of(entry: CatalogEntry) -> BaseFacts:
@@ -193,20 +196,27 @@ def check_fits(plan: Plan, asked: TrainSettings) -> None:
     )
 
 
-def step_down(plan: Plan, asked: TrainSettings) -> Plan | None:
-    """The plan with one means more, of those that leave the state of a run its form; None where all are taken."""
+def step_down(
+    plan: Plan, facts: BaseFacts, asked: TrainSettings, *, gpu: Gpu | None, drawing_class_images: bool = False
+) -> Plan | None:
+    """The plan with one means more after memory ran out, of those that leave the state of a run its form and, by the ledger,
+    need less; None where there is none. Class images are drawn one by one, in parts, and nothing else helps them."""
+    choice = Choice(**{each.name: getattr(plan, each.name) for each in fields(Choice)})
+    on_card, full = plan.device == "cuda", plan.method == "full"
+    may_check, may_turn = asked.gradient_checkpointing == AUTO, asked.with_prior and not plan.inside_backward
     possible: tuple[tuple[bool, dict[str, Any]], ...] = (
-        (asked.gradient_checkpointing == AUTO and not plan.gradient_checkpointing, {"gradient_checkpointing": True}),
-        (asked.with_prior and not plan.rows_in_turn and not plan.inside_backward, {"rows_in_turn": True}),
-        (
-            plan.method == "full" and plan.device == "cuda" and not plan.off_card and _machine_holds_state(plan),
-            {"off_card": True},
-        ),
+        (may_check and not plan.gradient_checkpointing, {"gradient_checkpointing": True}),
+        (may_turn and not plan.rows_in_turn, {"rows_in_turn": True}),
+        (full and on_card and not plan.off_card and _machine_holds_state(plan), {"off_card": True}),
     )
+    if drawing_class_images:
+        possible = ((on_card and not plan.class_images_in_parts, {"class_images_in_parts": True}),)
     for is_open, means in possible:
         if is_open:
-            further = replace(plan, **means)
-            return replace(further, means=_means(further))
+            further = replace(choice, **means)
+            lower = _plan_of(further, facts, asked, resolution=plan.resolution, gpu=gpu, name=plan.name)
+            if drawing_class_images or lower.ledger[STEP] < plan.ledger[STEP]:
+                return lower
     return None
 
 
@@ -265,7 +275,7 @@ def _best_plan(
 
 def _machine_holds_state(plan: Plan) -> bool:
     """Whether the optimizer state, on the card until now, would fit in what is free of the machine's memory."""
-    return plan.ledger["optimizer state"] <= free_memory()
+    return PINNED * plan.ledger["optimizer state"] <= free_memory()
 
 
 def free_memory() -> int:
@@ -372,7 +382,7 @@ def count_bytes(
     groups = _step_groups(choice, facts, asked, resolution)
     kept = sum(groups[group] for group in ("weights", "optimizer state", "EMA"))
     peaks = {
-        "peak: step": kept + _step_working_set(groups, choice, asked),
+        STEP: kept + _step_working_set(groups, choice, asked),
         **_other_peaks(choice, facts, asked, resolution, kept=kept, on_gpu=on_gpu),
     }
     drawn = ClassImages(batch=1, in_parts=False, peak=0)
@@ -462,7 +472,7 @@ def _class_images(choice: Choice, facts: BaseFacts, resolution: int, on_gpu: boo
     """The largest batch that stays below the run's other peaks, together if that does; else one by one, in parts on a card."""
     weights = _base_bytes(choice, facts, with_text=True) + facts.vae * FP32
     batches = CLASS_IMAGE_BATCHES if on_gpu else (1,)
-    for batch in batches:
+    for batch in () if choice.class_images_in_parts else batches:
         peak = weights + _drawing(facts, resolution, pictures=batch)
         if peak <= below or not on_gpu:
             return ClassImages(batch, in_parts=False, peak=peak)

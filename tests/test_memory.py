@@ -288,7 +288,37 @@ def test_state_goes_off_the_card_only_where_the_machine_has_room_for_it(monkeypa
     plan = plan_for(12, name="sdxl")
     assert (plan.method, plan.off_card, plan.fits) == ("lora", False, True)
     held = replace(roomy, off_card=False, ledger=roomy.ledger | {"optimizer state": 7 * 10**9})
-    assert step_down(held, TrainSettings()) is None
+    assert step_down(held, facts("sdxl"), TrainSettings(), gpu=card(12)) is None
+
+
+@pytest.mark.parametrize(("free_gb", "name"), [(12, "sd15"), (24, "sd15"), (16, "sd21"), (24, "sdxl")])
+def test_stepping_down_lowers_what_a_step_needs_each_time(free_gb: float, name: str) -> None:
+    """With a ledger of its own, so that a resume reckons with it; rows in turn keep gradients, and may need more."""
+    base, plan = facts(name), plan_for(free_gb, name)
+    form = (plan.method, plan.train_text_encoder, plan.optimizer, plan.weights)
+    steps = 0
+    while further := step_down(plan, base, TrainSettings(), gpu=card(free_gb)):
+        assert further.ledger["peak: step"] < plan.ledger["peak: step"]
+        assert further.needed <= plan.needed
+        assert len(set(further.means) - set(plan.means)) == 1
+        assert f"needs {further.needed / 1e9:.1f}" in further.why
+        plan, steps = further, steps + 1
+    assert steps
+    assert plan.off_card
+    assert (plan.method, plan.train_text_encoder, plan.optimizer, plan.weights) == form
+
+
+def test_class_images_that_do_not_fit_are_drawn_in_parts_and_stay_so() -> None:
+    base, plan = facts("sd15"), plan_for(24)
+    assert not plan.class_images_in_parts
+    lower = step_down(plan, base, TrainSettings(), gpu=card(24), drawing_class_images=True)
+    assert lower is not None
+    assert (lower.class_images_in_parts, lower.class_image_batch, lower.means) == (True, 1, plan.means)
+    assert lower.ledger["peak: class images"] < plan.ledger["peak: class images"]
+    assert step_down(lower, base, TrainSettings(), gpu=card(24), drawing_class_images=True) is None
+    further = step_down(lower, base, TrainSettings(), gpu=card(24))
+    assert further is not None
+    assert further.class_images_in_parts
 
 
 def test_without_a_gpu_the_machines_memory_chooses_and_it_always_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from ..errors import UsageError
+from ..memory import INSTALL_8BIT
 from .draws import seed_of
 
 BETAS = (0.9, 0.999)
@@ -168,7 +169,9 @@ def round_stochastically(values: Tensor, generator: torch.Generator) -> Tensor:
     itself. What bfloat16 holds exactly stays; infinities and NaN stay what they are."""
     bits = values.contiguous().view(torch.int32)
     noise = torch.randint(0, 1 << 16, bits.shape, dtype=torch.int32, device=bits.device, generator=generator)
-    return noise.add_(bits).bitwise_and_(-(1 << 16)).view(torch.float32).to(torch.bfloat16)
+    rounded = noise.add_(bits).bitwise_and_(-(1 << 16)).view(torch.float32).to(torch.bfloat16)
+    # the sum would carry a NaN of all ones, which is the GPU's, over into 0
+    return torch.where(values.isfinite(), rounded, values.to(torch.bfloat16))
 
 
 def _eight_bit_maps() -> tuple[Tensor, Tensor]:
@@ -176,7 +179,5 @@ def _eight_bit_maps() -> tuple[Tensor, Tensor]:
     try:
         from bitsandbytes.functional import create_dynamic_map  # an extra: importing it costs seconds
     except ImportError as error:
-        raise UsageError(
-            "8-bit AdamW needs bitsandbytes", 'install it: pipx inject dreambooth-cli "bitsandbytes"'
-        ) from error
+        raise UsageError("8-bit AdamW needs bitsandbytes", f"install it: {INSTALL_8BIT}") from error
     return create_dynamic_map(signed=True), create_dynamic_map(signed=False)

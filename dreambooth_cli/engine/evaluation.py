@@ -106,17 +106,17 @@ def loss_at_fixed_noises(
 
     Before and after training, and between prompts, the draws are the same, so that a difference is the prompt's or the weights'.
     """
-    mean = examples.distribution.mean
+    mean, device = examples.distribution.mean, family.pipe.unet.device
     generator = generator_of(seed, 0, "fixed noises", 0)
     rows = torch.arange(draws) % len(mean)
     timesteps = torch.linspace(0, 1, draws + 2)[1:-1].mul(len(family.noise_scheduler.alphas_cumprod)).long()
-    noise = torch.randn(draws, *mean.shape[1:], generator=generator).to(mean.device)
-    clean = family.sample_latents(examples.distribution, torch.zeros_like(mean))[rows.to(mean.device)]
+    noise = torch.randn(draws, *mean.shape[1:], generator=generator).to(device)
+    clean = family.sample_latents(examples.distribution, torch.zeros_like(mean))[rows].to(device)
     conditioning = family.encode_frozen([prompt])
     losses = []
     for start in range(0, draws, batch):
         part = slice(start, start + batch)
-        steps = timesteps[part].to(mean.device)
+        steps = timesteps[part].to(device)
         noisy = family.add_noise(clean[part], noise[part], steps)
         predicted = family.predict(noisy, steps, conditioning.rows([0] * len(steps)))
         losses.append(row_losses(predicted, family.target(clean[part], noise[part], steps)))

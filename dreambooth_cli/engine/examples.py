@@ -16,8 +16,8 @@ from .family import Family, LatentDistribution
 
 @dataclass(frozen=True)
 class Examples:
-    """Encoded pictures, n of them: `mean` and `std` float32 [n, c, h, w] on the training device; `mirrored` the same of
-    their mirrored twins, or None."""
+    """Encoded pictures, n of them: `mean` and `std` float32 [n, c, h, w], in the machine's memory; `mirrored` the same of their
+    mirrored twins, or None."""
 
     distribution: LatentDistribution
     mirrored: LatentDistribution | None = None
@@ -30,7 +30,7 @@ class Examples:
         sources = [self.mirrored if draw.mirrored and self.mirrored else self.distribution for draw in draws]
         mean = torch.stack([source.mean[draw.example] for source, draw in zip(sources, draws, strict=True)])
         std = torch.stack([source.std[draw.example] for source, draw in zip(sources, draws, strict=True)])
-        noise = torch.stack([draw.latent_noise for draw in draws]).to(mean.device)
+        noise = torch.stack([draw.latent_noise for draw in draws])
         return family.sample_latents(LatentDistribution(mean, std), noise)
 
 
@@ -53,7 +53,7 @@ def encode_pictures(family: Family, paths: list[Path], *, mirror: bool = False) 
             raise DreamboothError(
                 f"the VAE makes latents of {path} that are not finite", "look at that picture, or use another base"
             )
-        yield encoded
+        yield LatentDistribution(encoded.mean.cpu(), encoded.std.cpu())
 
 
 def stack(encoded: list[LatentDistribution]) -> LatentDistribution:

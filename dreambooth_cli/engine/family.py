@@ -18,8 +18,9 @@ class Conditioning:
     pooled: Tensor | None = None
 
     def rows(self, index: list[int]) -> "Conditioning":
-        """One row for each entry of `index`."""
-        return Conditioning(self.embeddings[index], None if self.pooled is None else self.pooled[index])
+        """One row for each entry of `index`. Row by row: a list as an index would be copied to the GPU, and waited for."""
+        pooled = None if self.pooled is None else torch.stack([self.pooled[row] for row in index])
+        return Conditioning(torch.stack([self.embeddings[row] for row in index]), pooled)
 
     def to(self, device: torch.device) -> "Conditioning":
         """The same on another device."""

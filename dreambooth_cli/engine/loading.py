@@ -161,6 +161,14 @@ def let_go(pipe: Any, names: list[str]) -> None:
         torch.cuda.empty_cache()
 
 
+def forget_failed_attempt() -> None:
+    """After memory ran out: let what the attempt held leave the card, and its peak be forgotten."""
+    gc.collect()  # the hooks of a step inside backward hold their weights in a ring
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
 def bring_back(pipe: Any, base: Base, *, dtype: torch.dtype, device: torch.device) -> list[str]:
     """Load the parts that were let go once more from the base. Returns their names, so that they can be let go again."""
     gone = [name for name in PARTS if name in pipe.components and getattr(pipe, name) is None]

@@ -10,6 +10,8 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import nn
 
+from ..errors import UsageError
+from ..memory import INSTALL_8BIT
 from .draws import seed_of
 
 UNET_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -36,9 +38,12 @@ def add_lora(module: Any, name: str, *, rank: int, alpha: float, seed: int) -> N
 def quantize(unet: Any, dtype: torch.dtype) -> None:
     """Have a frozen UNet's linear layers in 4 bits (NF4: Dettmers et al. 2023, arXiv 2305.14314), their products in `dtype`.
 
-    The layers are bitsandbytes'; they take their 4 bits when they are next moved to a device.
+    The layers are bitsandbytes'; they take their 4 bits when they are next moved to a device. Raises UsageError without it.
     """
-    from bitsandbytes.nn.modules import Linear4bit, Params4bit
+    try:
+        from bitsandbytes.nn.modules import Linear4bit, Params4bit
+    except ImportError as error:
+        raise UsageError("a base in 4 bits needs bitsandbytes", f"install it: {INSTALL_8BIT}") from error
 
     for module in list(unet.modules()):
         for name, child in list(module.named_children()):
@@ -48,7 +53,9 @@ def quantize(unet: Any, dtype: torch.dtype) -> None:
             small = Linear4bit(
                 child.in_features, child.out_features, has_bias, compute_dtype=dtype, quant_type="nf4", device="meta"
             )
-            small.weight = Params4bit(child.weight.data, requires_grad=False, quant_type="nf4")
+            small.weight = Params4bit(
+                child.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=False
+            )
             small.bias = child.bias
             setattr(module, name, small)
     unet.is_loaded_in_4bit = True  # by this peft knows which LoRA layer goes beside them

@@ -24,7 +24,9 @@ class StableDiffusionXL(StableDiffusion):
         if conditioning.pooled is None:
             raise ValueError("SDXL needs the pooled embedding")
         height, width = (side * self.pipe.vae_scale_factor for side in latents.shape[-2:])
-        sizes = torch.tensor(
-            [[height, width, 0, 0, height, width]], device=latents.device, dtype=conditioning.pooled.dtype
-        )
-        return {"text_embeds": conditioning.pooled, "time_ids": sizes.repeat(len(latents), 1)}
+        # filled on the device: numbers from here would have to be copied to the GPU, and waited for
+        sizes = [
+            torch.full((len(latents),), side, device=latents.device, dtype=conditioning.pooled.dtype)
+            for side in (height, width, 0, 0, height, width)
+        ]
+        return {"text_embeds": conditioning.pooled, "time_ids": torch.stack(sizes, dim=1)}

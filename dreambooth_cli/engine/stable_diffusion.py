@@ -49,10 +49,11 @@ class StableDiffusion:
         with torch.no_grad():
             return self.encode_prompts(prompts)
 
-    def autocast(self, precision: str) -> torch.autocast:
-        """The number format of a forward pass: fp32 is none at all."""
+    def autocast(self, precision: str, device: torch.device) -> torch.autocast:
+        """The number format of a forward pass on the device that works (between its turns a network may lie elsewhere); fp32 is
+        none at all."""
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-        return torch.autocast(self.pipe.unet.device.type, dtype, enabled=dtype is not None)
+        return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
     def draw_timestep(self, generator: torch.Generator) -> int:
         """Uniform over the scheduler's timesteps."""

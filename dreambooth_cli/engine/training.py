@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from ..errors import TrainingFailed
 from ..memory import CONTEXT, Plan, resident_memory
 from ..settings import TrainSettings
+from .adamw import round_stochastically
 from .checkpoint import State
-from .draws import Draw
+from .draws import Draw, seed_of
 from .ema import Average
 from .examples import Examples, draw_row
 from .family import Conditioning
@@ -51,6 +52,7 @@ class Training:
         plan: Plan,
         settings: TrainSettings,
         *,
+        device: torch.device,
         instance: Examples,
         prior: Examples | None,
         prompts: list[str],
@@ -62,7 +64,7 @@ class Training:
         self.examples = {"instance": instance} if prior is None else {"instance": instance, "class": prior}
         self.kinds = tuple(self.examples)
         self.prompts, self.conditioning = prompts, conditioning
-        self.device = instance.distribution.mean.device
+        self.device = device
         self.reads_late = self.device.type == "cuda"
         self.step = 0
         unet, text = make_trainable(family, plan, settings)
@@ -127,7 +129,7 @@ class Training:
         """Leave the text encoders as they are from now on; their embeddings of the prompts are then computed once."""
         for parameter in self.text_parameters:
             parameter.requires_grad_(False)
-        with self.family.autocast(self.plan.precision):
+        with self.family.autocast(self.plan.precision, self.device):
             self.conditioning = self.family.encode_frozen(self.prompts)
 
     def read_loss(self, loss: Tensor, step: int) -> float:
@@ -143,8 +145,9 @@ class Training:
         draws, latents = self.draw_batch(step, batch, kinds)
         timesteps = self.bring(torch.tensor([draw.timestep for draw in draws]))
         noise = self.bring(torch.stack([draw.noise for draw in draws]))
+        latents = self.bring(latents)
         noisy = self.family.add_noise(latents, noise, timesteps)
-        with self.family.autocast(self.plan.precision):
+        with self.family.autocast(self.plan.precision, self.device):
             rows = [place for place in range(len(kinds)) for _ in range(self.settings.batch_size)]
             prediction = self.family.predict(noisy, timesteps, self.encode(kinds).rows(rows))
         return dreambooth_loss(
@@ -160,7 +163,8 @@ class Training:
         return drawn.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else drawn
 
     def draw_batch(self, step: int, batch: int, kinds: Sequence[str] | None = None) -> tuple[list[Draw], Tensor]:
-        """The draws of a batch's rows, of all kinds or of some, and their latents [rows, c, h, w]; instance rows first."""
+        """The draws of a batch's rows, of all kinds or of some, and their latents [rows, c, h, w], on the CPU;
+        instance rows first."""
         draws, latents, size = [], [], self.settings.batch_size
         for kind in kinds or self.kinds:
             examples = self.examples[kind]
@@ -191,7 +195,7 @@ class Training:
 
     def draw(self, prompt: str, seed: int, drawing: Drawing) -> Image.Image:
         """A sample picture with the weights as they stand (their average, where one is kept)."""
-        with self.family.autocast(self.plan.precision), self.ema.in_place() if self.ema else nullcontext():
+        with self.family.autocast(self.plan.precision, self.device), self.ema.in_place() if self.ema else nullcontext():
             return draw(self.family.pipe, [prompt], [seed], drawing)[0]
 
     def is_finite(self) -> bool:
@@ -226,7 +230,12 @@ class Training:
         """Go on from a checkpoint's state."""
         with torch.no_grad():
             for name, parameter in self.trained.items():
-                parameter.copy_(state.weights[name])
+                value = state.weights[name]
+                if parameter.dtype == torch.bfloat16 and value.dtype == torch.float32:
+                    # a new plan's form: to nearest, all the small movements since the base would be lost
+                    seed = seed_of(self.settings.seed, state.step, "loading", name)
+                    value = round_stochastically(value, torch.Generator().manual_seed(seed))
+                parameter.copy_(value)
         self.update.load(state.optimizer)
         if self.ema:
             self.ema.load(state.ema)

@@ -14,6 +14,7 @@ from ..engine.loading import (
     DTYPES,
     bring_back,
     find_device,
+    forget_failed_attempt,
     let_go,
     load_family,
     out_of_memory_words,
@@ -41,6 +42,7 @@ from ..events import (
     Yielding,
     as_json,
 )
+from ..gpu import find_gpu
 from ..memory import Plan, step_down
 from ..photos.picture import save_new
 from ..project import Project, Run, cache_folder, hold, is_held
@@ -51,6 +53,7 @@ from .freeze import Asked, Prompts, digest_of, freeze_plan, keep_change, keep_me
 from .plan import choose_resolution, known_facts
 from .prepare import disk_errors, prepare, prepare_class_photos, prepared_photos
 
+CLASS_IMAGES = "class images"  # the phase
 SMALLER = "the same command with --restart and --method lora or a smaller --resolution"
 
 
@@ -109,21 +112,28 @@ def fine_tune_in_memory(
 ) -> Events:
     """`fine_tune`; wherever memory runs out, again from the last checkpoint with one means more. Raises DoesNotFit where none is
     left that keeps the form of the run's state."""
+    phase = ""
     while True:
         try:
             with closing(fine_tune(run, asked, base, plan, prompts, project, own_class_images)) as events:
-                yield from events
+                for event in events:
+                    phase = event.name if isinstance(event, PhaseStarted) else phase
+                    yield event
             return
         except (RuntimeError, MemoryError) as error:
             told = out_of_memory_words(error)
             if told is None:
                 raise
-        # out here the error's traceback has let go of the networks
-        further = step_down(plan, asked.train)
+        forget_failed_attempt()  # out here the error's traceback is gone
+        drawing = phase == CLASS_IMAGES
+        further = step_down(plan, base.facts, asked.train, gpu=find_gpu(), drawing_class_images=drawing)
         if further is None:
             raise DoesNotFit(told, f"close what else uses it, or begin another run: {SMALLER}; {saved_words(run)}")
         keep_change(run, plan, further, told)
-        yield Warned(message=f"{told}; going on from the last checkpoint with {further.means[-1]}")
+        taken = (
+            "class images drawn in parts" if drawing else next(each for each in further.means if each not in plan.means)
+        )
+        yield Warned(message=f"{told}; going on with {taken}; {saved_words(run)}")
         plan = further
 
 
@@ -166,7 +176,14 @@ def fine_tune(
         let_go(family.pipe, encoders)
     place(family.pipe, ["unet", *encoders], device)
     training = Training(
-        family, plan, settings, instance=instance, prior=prior, prompts=texts, conditioning=conditioning
+        family,
+        plan,
+        settings,
+        device=device,
+        instance=instance,
+        prior=prior,
+        prompts=texts,
+        conditioning=conditioning,
     )
     yield from restore(training, run)
     yield RunOpened(
@@ -189,7 +206,13 @@ def load_base(base: Base, plan: Plan) -> StableDiffusion:
     family = load_family(base, dtype=DTYPES[weights_of(plan)], device=find_device("cpu"))
     if plan.quantized:
         quantize(family.pipe.unet, DTYPES[plan.precision])
-    family.pipe.vae.to(DTYPES["fp32"])  # encodes once, so its half-precision faults are not worth their speed
+        place(
+            family.pipe, ["unet"], find_device(plan.device)
+        )  # where its 4 bits are made: always there, so always the same
+    if DTYPES[weights_of(plan)] != DTYPES["fp32"]:
+        # the VAE encodes once, so its half-precision faults are not worth their speed
+        let_go(family.pipe, ["vae"])
+        bring_back(family.pipe, base, dtype=DTYPES["fp32"], device=find_device("cpu"))
     return family
 
 
@@ -223,10 +246,10 @@ def gather_class_images(
         missing = missing_batches(folder, wanted, plan.class_image_batch)
         if missing:
             done = wanted - sum(number < wanted for batch in missing for number in batch)
-            yield PhaseStarted(name="class images", total=wanted, done=done, unit="images")
+            yield PhaseStarted(name=CLASS_IMAGES, total=wanted, done=done, unit="images")
             with ready_to_draw(family.pipe, find_device(plan.device), in_parts=plan.class_images_in_parts):
                 for numbers in missing:
-                    with family.autocast(plan.precision):
+                    with family.autocast(plan.precision, find_device(plan.device)):
                         made = list(
                             make_batch(
                                 family.pipe, folder, numbers, prompt=prompts.class_, drawing=drawing, seed=settings.seed

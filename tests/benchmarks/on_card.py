@@ -23,7 +23,7 @@ from PIL import Image
 
 from dreambooth_cli.base import Base, identify, read_facts
 from dreambooth_cli.config import merge
-from dreambooth_cli.events import PlanMade, ProjectSaved
+from dreambooth_cli.events import PlanMade, ProjectSaved, Warned
 from dreambooth_cli.gpu import Gpu
 from dreambooth_cli.project import Project
 from dreambooth_cli.settings import PrepSettings, SubjectSettings, TrainSettings
@@ -115,13 +115,15 @@ def measure(row: Row, work: Path) -> None:
         make_base(row.base, base, dtype=torch.float16, device="cuda")
         torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, row.free * 1e9 / total))
+    free, _ = torch.cuda.mem_get_info()
+    context = total - free - torch.cuda.memory_reserved()  # of this process, where no other uses the card
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (row.free * 1e9 - context) / total))
     torch.cuda.reset_peak_memory_stats()
     card = Gpu(name="the card", kind="cuda", total=round(row.free * 1e9), free=round(row.free * 1e9), capability=(9, 0))
     with mock.patch("dreambooth_cli.workflows.freeze.find_gpu", return_value=card):
         events = list(start(row, base, work))
-    free, _ = torch.cuda.mem_get_info()
-    context = total - free - torch.cuda.memory_reserved()
+    if any(isinstance(event, Warned) for event in events):
+        raise SystemExit(f"{row.name}: {[event.message for event in events if isinstance(event, Warned)]}")
     (plan,) = [event.plan for event in events if isinstance(event, PlanMade)]
     found = {
         "planned": plan["needed"],

@@ -101,6 +101,7 @@ def start(weights: str, settings: TrainSettings, photos: list[Path]) -> Training
         family,
         plan,
         settings,
+        device=torch.device("cpu"),
         instance=examples,
         prior=None,
         prompts=prompts,

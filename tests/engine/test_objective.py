@@ -130,6 +130,7 @@ def test_gradient_of_one_whole_step(kind, request):
         family,
         plan_for(train_text_encoder=True),
         TrainSettings(steps=1, prior_loss_weight=0.5, seed=5),
+        device=torch.device("cpu"),
         instance=Examples(LatentDistribution(mean[:1], std[:1])),
         prior=Examples(LatentDistribution(mean[1:], std[1:])),
         prompts=["a photo of a sks dog", "a photo of a dog"],

@@ -28,6 +28,7 @@ def start(folder, settings, plan, pictures, *, prior=True):
         family,
         plan,
         settings,
+        device=torch.device("cpu"),
         instance=examples,
         prior=examples if prior else None,
         prompts=PROMPTS,
