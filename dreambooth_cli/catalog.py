@@ -141,9 +141,9 @@ CATALOG: tuple[CatalogEntry, ...] = (
                 "batch_size": 4,
                 "steps": 600,
                 "class_images": 40,
-                "class_guidance_scale": 4.0,
+                "class_guidance_scale": 5.0,
             },
-            "generate": {"guidance_scale": 4.0},
+            "generate": {"guidance_scale": 5.0},
         },
     ),
 )

@@ -194,7 +194,7 @@ class GenerateSettings(Settings):
     )
     steps: int = setting(50, "Denoising steps.", at_least=1)
     guidance_scale: float | Auto = setting(
-        AUTO, "How strictly the prompt is followed; auto: 7.5, for SDXL 5, for pocket 4.", at_least=0
+        AUTO, "How strictly the prompt is followed; auto: 7.5, for SDXL and pocket 5.", at_least=0
     )
     width: int | Auto = setting(AUTO, "Width in pixels; auto: as trained.", at_least=32, multiple_of=8)
     height: int | Auto = setting(AUTO, "Height in pixels; auto: as trained.", at_least=32, multiple_of=8)

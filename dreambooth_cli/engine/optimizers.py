@@ -3,6 +3,7 @@
 AdamW is torch's own; where weights or state must be smaller, see `adamw.py`.
 """
 
+import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -53,13 +54,14 @@ class Update:
                 seed=seed,
             )
             if inside_backward:
-                _step_inside_backward(self.optimizer)
+                _step_inside_backward(self.optimizer, weakref.proxy(self))
         else:
             groups_of = [{"params": parameters} for parameters in sets]
             self.optimizer = torch.optim.AdamW(
                 groups_of, lr=0.0, weight_decay=weight_decay, fused=device.type in ("cpu", "cuda")
             )
         self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+        self.failed: Exception | None = None  # inside this backward
 
     def begin(self, rates: Iterable[float]) -> None:
         """Before the backward passes of a step: its learning rate for each group."""
@@ -69,6 +71,8 @@ class Update:
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of `loss`, scaled where fp16 asks for it; inside backward, the weights move now."""
         self.scaler.scale(loss).backward()
+        if self.failed:
+            raise self.failed
 
     def step(self) -> None:
         """After backward: move the weights and let the gradients go."""
@@ -117,9 +121,18 @@ class Update:
         return value.to(parameter.device, copy=True)
 
 
-def _step_inside_backward(optimizer: LeanAdamW) -> None:
+def _step_inside_backward(optimizer: LeanAdamW, update: Update) -> None:
+    """Have each weight move by a hook. Two traps of torch 2.13: its garbage collector does not look into hooks, so they refer to
+    what holds their weights by weak references; and what is raised out of a hook keeps the graph below it, weights and
+    activations, for good, so it is raised when backward is over."""
+    weak = weakref.proxy(optimizer)
+
     def move(parameter: Tensor) -> None:
-        optimizer.step_one(parameter)
+        try:
+            if update.failed is None:
+                weak.step_one(parameter)
+        except (RuntimeError, MemoryError) as error:
+            update.failed = error
         parameter.grad = None
 
     for parameter in optimizer.rates:

@@ -1,10 +1,22 @@
 """It learns, it stops where it should, and it goes on to the bit."""
 
+import gc
+import weakref
+from dataclasses import replace
+
 import pytest
 import torch
 
+from dreambooth_cli.engine.adamw import LeanAdamW
 from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
-from dreambooth_cli.engine.loading import DTYPES, PARTS, load_family, place
+from dreambooth_cli.engine.loading import (
+    DTYPES,
+    PARTS,
+    forget_failed_attempt,
+    load_family,
+    out_of_memory_words,
+    place,
+)
 from dreambooth_cli.engine.lora import quantize
 from dreambooth_cli.engine.training import Training
 from dreambooth_cli.errors import TrainingFailed
@@ -94,6 +106,60 @@ def test_three_and_three_are_six(variant, sd1, squares):
         ours, theirs = getattr(later.state(), kind), getattr(whole.state(), kind)
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_float32_weights_come_into_a_bfloat16_plan_with_their_small_movements(sd1, squares):
+    """A movement of a sixteenth of the last digit: rounded to nearest all of it would be lost."""
+    whole = start(sd1, TrainSettings(), plan_for(), squares).state()
+    before = {name: value.bfloat16().float() for name, value in whole.weights.items()}
+    state = replace(whole, weights={name: value * (1 + 2**-12) for name, value in before.items()})
+    half, again = (start(sd1, TrainSettings(), plan_for(weights="bf16", precision="bf16"), squares) for _ in range(2))
+    half.load(state)
+    again.load(state)
+    loaded = half.state().weights
+    assert all(torch.equal(value, loaded[name]) for name, value in again.state().weights.items())
+    name = max(before, key=lambda name: before[name].numel())
+    assert loaded[name].dtype == torch.bfloat16
+    assert torch.equal(state.weights[name].bfloat16().float(), before[name])
+    arrived = (loaded[name].float() - before[name]).abs().sum() / before[name].abs().sum()
+    assert 0.8 < arrived * 2**12 < 1.2
+
+
+@pytest.mark.parametrize("place", ["in a kernel", "in a step inside backward"])
+def test_what_ran_out_of_memory_leaves_it(place, sd1, squares, monkeypatch):
+    """In the middle of backward, by an allocation that no machine has room for: hooks hold their weights in a ring, a traceback
+    holds the rest, and what is raised out of a hook holds all of the graph that is still to come."""
+    plan = plan_for(weights="bf16", precision="bf16", inside_backward=place != "in a kernel")
+    gc.disable()
+    try:
+        training = start(sd1, TrainSettings(), plan, squares)
+        held = [weakref.ref(parameter) for parameter in training.trained.values()]
+        run_out_in_backward(training, place, monkeypatch)
+        del training
+        forget_failed_attempt()
+        assert all(parameter() is None for parameter in held)
+    finally:
+        gc.enable()
+
+
+def run_out_in_backward(training, place, monkeypatch):
+    """A step for whose backward memory does not suffice."""
+    middle = training.family.pipe.unet.mid_block.resnets[0]
+    if place == "in a kernel":
+        middle.register_forward_hook(lambda module, given, made: made + made.sum().expand(10**15)[0])
+    else:
+        whole = LeanAdamW.step_one
+
+        def step_one(self, parameter):
+            if parameter is middle.conv1.weight:
+                torch.empty(10**15)
+            whole(self, parameter)
+
+        monkeypatch.setattr(LeanAdamW, "step_one", step_one)
+    with pytest.raises(RuntimeError, match="allocate") as caught:
+        list(training.steps())
+    assert out_of_memory_words(caught.value)
+    monkeypatch.undo()
 
 
 def test_what_is_trained_moves_and_what_is_not_stays(sd1, squares):
