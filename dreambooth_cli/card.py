@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from .base import read_json
+from .disk import write_json
 from .errors import DreamboothError, ProjectError
-from .project import write_json
 
 CARD = "dreambooth.json"
 

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import tomlkit
 
+from .disk import write_whole
 from .errors import ProjectError, UsageError
 from .settings import SECTIONS, Settings, annotation, check_name, flag_of, scalar_of
 
@@ -102,13 +103,10 @@ def write_config(path: Path, sections: Mapping[str, Mapping[str, Any]]) -> None:
         for name, value in values.items():
             if value is not None:
                 text = _with_value(text, section, name, str(value) if isinstance(value, Path) else value)
-    part = path.with_name(path.name + ".part")
     try:
-        part.write_text(text, encoding="utf-8")
+        write_whole(path, text)
     except UnicodeEncodeError as error:
-        part.unlink(missing_ok=True)
         raise ProjectError(f"{path} can't hold a name that is not UTF-8: {error.object!r}", "rename it") from error
-    part.replace(path)
 
 
 def _with_value(text: str, section: str, name: str, value: Any) -> str:

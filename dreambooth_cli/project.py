@@ -21,6 +21,7 @@ import platformdirs
 
 from . import stopping
 from .config import read_config
+from .disk import make_folder, write_json
 from .errors import ProjectError
 
 NAME = re.compile(r"[^\W_][\w.-]{0,63}", re.UNICODE)
@@ -97,7 +98,7 @@ class Project:
         """The folder of the next run."""
         numbers = [run.number for run in self.runs()]
         run = Run(self.path / "runs" / str(max(numbers, default=0) + 1))
-        run.path.mkdir(parents=True)
+        make_folder(run.path)
         return run
 
     def finished_run(self, number: int | None) -> "Run":
@@ -193,7 +194,7 @@ class Run:
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
     """Wait for, then hold, a folder of the cache that projects share. Raises Interrupted where a signal comes meanwhile."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     lock = filelock.FileLock(folder / ".lock", timeout=0.5)
     while True:
         stopping.check()
@@ -217,13 +218,6 @@ def is_held(folder: Path) -> bool:
             return False
     except filelock.Timeout:
         return True
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside `path` and rename it, so that a reader never meets half a file."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path)
 
 
 def check_name(name: str) -> str:

@@ -4,9 +4,7 @@ Written beside, synced and renamed, so that a folder with its final name is whol
 new one has been read back. No random state is kept: every draw follows from (seed, step).
 """
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ..disk import disk_errors, make_folder, settle, sha256_of, sync, write_json
 from ..errors import DiskError
 
 MANIFEST = "checkpoint.json"
+PARTS = ("weights", "optimizer", "ema")
 
 
 @dataclass(frozen=True)
@@ -37,28 +37,26 @@ def save_checkpoint(folder: Path, state: State, *, keep: int) -> Path:
     part = folder / f".{final.name}.part"
     shutil.rmtree(part, ignore_errors=True)
     try:
-        part.mkdir(parents=True)
-        for name, tensors in (("weights", state.weights), ("optimizer", state.optimizer), ("ema", state.ema)):
-            save_file(
-                {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, part / f"{name}.safetensors"
-            )
+        make_folder(folder)
+        part.mkdir()
+        for name in PARTS:
+            tensors = {key: value.detach().cpu().contiguous() for key, value in getattr(state, name).items()}
+            save_file(tensors, part / f"{name}.safetensors")
         files = {
             file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(part.iterdir())
         }
-        (part / MANIFEST).write_text(json.dumps({"step": state.step, "files": files}, indent=2))
-        sync_folder(part)
-        if final.exists():
-            shutil.rmtree(final)
-        part.rename(final)
-        sync(folder)
+        write_json(part / MANIFEST, {"step": state.step, "files": files})
+        put_aside(final)
+        settle(part, final)
+        if not is_whole(final):
+            raise OSError("what was read back is not what was written")
+        prune(folder, keep)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(part, ignore_errors=True)
         raise DiskError(
             f"the checkpoint {final} can't be written: {error}",
             "make room on that disk, then run the same command again",
         ) from error
-    if is_whole(final):
-        prune(folder, keep)
     return final
 
 
@@ -66,7 +64,7 @@ def load_checkpoint(path: Path) -> State:
     """Read a checkpoint. Raises DiskError where it is damaged."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
-        parts = {name: load_file(path / f"{name}.safetensors") for name in ("weights", "optimizer", "ema")}
+        parts = {name: load_file(path / f"{name}.safetensors") for name in PARTS}
         return State(int(manifest["step"]), **parts)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise DiskError(
@@ -74,14 +72,26 @@ def load_checkpoint(path: Path) -> State:
         ) from error
 
 
-def latest_checkpoint(folder: Path) -> tuple[Path | None, list[Path]]:
-    """The newest whole checkpoint, if any, and the damaged ones newer than it."""
-    damaged: list[Path] = []
-    for path in reversed(checkpoints(folder)):
-        if is_whole(path):
-            return path, damaged
-        damaged.append(path)
-    return None, damaged
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint, if any."""
+    return next((path for path in reversed(checkpoints(folder)) if is_whole(path)), None)
+
+
+def put_damaged_aside(folder: Path) -> list[Path]:
+    """Take the damaged checkpoints out of the way of those that are saved later, and keep them. Returns where they lie now.
+    Raises DiskError."""
+    with disk_errors(folder):
+        return [put_aside(path) for path in checkpoints(folder) if not is_whole(path)]
+
+
+def put_aside(path: Path) -> Path:
+    """Rename a checkpoint that is in the way, if it is there: `step-000004` -> `damaged-step-000004`."""
+    aside = path.with_name(f"damaged-{path.name}")
+    if path.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        path.replace(aside)
+        sync(path.parent)
+    return aside
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -93,7 +103,7 @@ def is_whole(path: Path) -> bool:
     """Whether every file of a checkpoint is there with the size and hash that its manifest says."""
     try:
         files: Mapping[str, Mapping[str, object]] = json.loads((path / MANIFEST).read_text())["files"]
-        return all(
+        return {f"{name}.safetensors" for name in PARTS} <= files.keys() and all(
             (path / name).stat().st_size == entry["bytes"] and sha256_of(path / name) == entry["sha256"]
             for name, entry in files.items()
         )
@@ -107,27 +117,3 @@ def prune(folder: Path, keep: int) -> None:
         shutil.rmtree(path)
     for path in checkpoints(folder)[:-keep]:
         shutil.rmtree(path)
-
-
-def sha256_of(file: Path) -> str:
-    """sha256 of a file's bytes, in hex."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the disk keep a folder's files and the folder itself."""
-    for file in folder.rglob("*"):
-        sync(file)
-    sync(folder)
-
-
-def sync(path: Path) -> None:
-    """fsync one file or folder; where the system can't sync a folder (Windows), that is left out."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..disk import make_folder, settle
 from ..errors import TrainingFailed
 from .draws import seed_of
 from .sampling import Drawing, draw, is_black, use_scheduler
@@ -75,12 +76,12 @@ def make_batch(
         ]
     finally:
         pipe.scheduler = own
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for number, picture in zip(numbers, pictures, strict=True):
         path = folder / f"{number:06d}.png"
         part = path.with_suffix(".part")
         picture.save(part, format="PNG")
-        part.replace(path)
+        settle(part, path)
         yield path
 
 

@@ -15,7 +15,6 @@ from safetensors import SafetensorError
 
 from ..base import Base
 from ..errors import DiskError
-from .checkpoint import sync_folder
 from .loading import PIPELINES, bring_back, parts_of, text_encoders_of
 from .lora import save_lora
 
@@ -25,7 +24,6 @@ def _written(folder: Path) -> Iterator[None]:
     """What the disk refuses, in words. Raises DiskError."""
     try:
         yield
-        sync_folder(folder)
     except (OSError, SafetensorError) as error:
         raise DiskError(
             f"the model can't be written to {folder}: {error}",

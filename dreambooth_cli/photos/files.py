@@ -16,6 +16,7 @@ from typing import BinaryIO, Literal, cast
 
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
+from ..disk import sha256_of
 from ..errors import PhotoError
 from .crop import Box, Size, scaled_box
 
@@ -296,9 +297,3 @@ def save_png(image: Image.Image, path: Path) -> str:
     """Write a picture without any metadata; the file's sha256."""
     image.save(path, format="PNG")
     return sha256_of(path)
-
-
-def sha256_of(path: Path) -> str:
-    """The digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,29 +1,58 @@
 """Pictures that the tool makes: written with what made them in the PNG's text chunks, and never over another file."""
 
+import itertools
 import math
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from ..disk import make_folder, sync
 
 
 def save_new(image: Image.Image, folder: Path, stem: str, text: Mapping[str, str]) -> Path:
     """Write a PNG under a name that is still free, `stem.png`, `stem-2.png`, ..., and return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     info = PngInfo()
     for key, value in text.items():
         info.add_itxt(key, value)
-    number = 1
-    while True:
+    _clear_up(folder)
+    part = folder / f".{stem}.{os.getpid()}.part"
+    try:
+        image.save(part, format="PNG", pnginfo=info)
+        sync(part)
+        return _take_free_name(part, folder, stem)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _take_free_name(part: Path, folder: Path, stem: str) -> Path:
+    """Give a finished picture the next name that is free, also where another process looks for one."""
+    for number in itertools.count(1):
         path = folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
         try:
-            with path.open("xb") as file:
-                image.save(file, format="PNG", pnginfo=info)
-            return path
+            os.link(part, path)
         except FileExistsError:
-            number += 1
+            continue
+        except OSError:  # a file system that has no links
+            if path.exists():
+                continue
+            part.replace(path)
+        break
+    sync(folder)
+    return path
+
+
+def _clear_up(folder: Path) -> None:
+    """Remove what killed processes left half written."""
+    for left in folder.glob(".*.part"):
+        writer = left.name.split(".")[-2]
+        if writer.isdigit() and not psutil.pid_exists(int(writer)):
+            left.unlink(missing_ok=True)
 
 
 def read_picture(path: Path) -> Image.Image:

@@ -7,6 +7,7 @@ from pathlib import Path
 from .. import __version__
 from ..base import Base
 from ..card import Card, read_card, write_card
+from ..disk import disk_errors, make_folder, settle
 from ..engine.loading import DTYPES
 from ..engine.saving import library_versions, save_adapter, save_full
 from ..engine.training import Training
@@ -15,7 +16,6 @@ from ..events import Events, ModelSaved, Noted
 from ..project import Run
 from ..settings import TrainSettings
 from .freeze import Asked, Prompts
-from .prepare import disk_errors
 
 ANOTHER = "name another folder: --output-dir ./my-model"
 
@@ -46,7 +46,7 @@ def save_model(training: Training, run: Run, asked: Asked, base: Base, prompts: 
             versions={"dreambooth": __version__, **library_versions()},
         )
         write_card(card, part)
-        part.rename(run.model)
+        settle(part, run.model)
 
 
 def check_place(output_dir: Path | None) -> Path | None:
@@ -106,14 +106,14 @@ def place_model(model: Path, output_dir: Path) -> None:
         shutil.copytree(model, part, copy_function=link_or_copy)
         # the card comes last: a folder without it is not a whole model
         for child in sorted(part.iterdir(), key=lambda child: child.name == "dreambooth.json"):
-            child.rename(output_dir / child.name)
+            settle(child, output_dir / child.name)
         part.rmdir()
         return
     part = output_dir.with_name(f".{output_dir.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    part.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(part.parent)
     shutil.copytree(model, part, copy_function=link_or_copy)
-    part.rename(output_dir)
+    settle(part, output_dir)
 
 
 def link_or_copy(source: str, target: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from ..base import Base, ask_for_base
 from ..catalog import advice_of
 from ..config import merge
+from ..disk import disk_errors
 from ..engine.hub import obtain
 from ..engine.sampling import draw
 from ..events import CommandShown, Events, ImageSaved, Noted, PhaseStarted, StoryTold, Yielding
@@ -20,7 +21,7 @@ from ..settings import GenerateSettings, PrepSettings, SubjectSettings, TrainSet
 from .example import CLASS_PROMPT, draw_example
 from .generate import Source, choose_drawing, generate, load_pipeline
 from .initialise import initialise
-from .prepare import disk_errors, prepare, prepared_photos
+from .prepare import prepare, prepared_photos
 from .train import train
 
 NAME = "demo"

@@ -3,9 +3,9 @@
 from pathlib import Path
 from random import Random
 
+from ..disk import disk_errors, make_folder, settle
 from ..pocket import world
 from ..project import home_folder
-from .prepare import disk_errors
 
 SUBJECT = world.draw_subject(0, "dog")
 CLASS_PROMPT = "a dog"
@@ -16,10 +16,10 @@ def draw_example() -> Path:
     """Write the example's photos to the per-user directory and return their folder. Raises DiskError."""
     folder = home_folder() / "example"
     with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for number, place in enumerate(PLACES, start=1):
             scene = world.draw_scene(Random(f"example {number}"), SUBJECT, place)
             beside = folder / f".photo-{number}.part"
             world.render(scene).save(beside, format="PNG")
-            beside.replace(folder / f"photo-{number}.png")
+            settle(beside, folder / f"photo-{number}.png")
     return folder

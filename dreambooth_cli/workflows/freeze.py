@@ -9,7 +9,8 @@ from uuid import uuid4
 from ..base import Base, BaseRequest
 from ..catalog import find_entry
 from ..config import Resolved
-from ..engine.checkpoint import latest_checkpoint, sha256_of
+from ..disk import sha256_of
+from ..engine.checkpoint import latest_checkpoint
 from ..errors import DoesNotFit
 from ..events import Noted, PlanMade, Warned, Yielding
 from ..gpu import Gpu, find_gpu
@@ -141,7 +142,7 @@ def replanned(
     """The record with a new plan from the newest checkpoint's step. What a checkpoint holds can't change its form: method,
     text encoder and optimizer stay where there is one. Raises DoesNotFit."""
     old = Plan.from_json(record["plan"])
-    checkpoint, _ = latest_checkpoint(run.checkpoints)
+    checkpoint = latest_checkpoint(run.checkpoints)
     wanted = asked.train
     if checkpoint is not None:
         wanted = replace(wanted, method=old.method, train_text_encoder=old.train_text_encoder, optimizer=old.optimizer)
@@ -159,7 +160,7 @@ def replanned(
 def keep_change(run: Run, plan: Plan, further: Plan, why: str) -> None:
     """Write into plan.json that a run goes on under another plan, from its newest checkpoint's step, so that a resume does."""
     record = run.record()
-    checkpoint, _ = latest_checkpoint(run.checkpoints)
+    checkpoint = latest_checkpoint(run.checkpoints)
     change = {"step": step_of(checkpoint), "what": why, "from": plan.to_json()}
     run.write_record(record | {"plan": further.to_json(), "changes": [*record["changes"], change]})
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ..base import Base, ask_for_base, read_facts
 from ..card import Card, read_card
 from ..catalog import guidance_of
+from ..disk import disk_errors
 from ..engine.hub import obtain
 from ..engine.loading import DTYPES, find_device, load_family, load_lora, raise_if_out_of_memory
 from ..engine.sampling import Drawing, draw, is_black, use_scheduler
@@ -19,7 +20,6 @@ from ..memory import inference_precision
 from ..photos.picture import make_grid, save_new, stem_of
 from ..prompts import PLACEHOLDER, fill, prompt_remarks
 from ..settings import GenerateSettings
-from .prepare import disk_errors
 
 BLACK_WORDS = (
     "is black: the model gave numbers that are not finite or far too dark; "

@@ -9,13 +9,14 @@ from typing import Any
 
 from ..base import ask_for_base
 from ..config import write_config
+from ..disk import disk_errors, make_folder, settle, sha256_of, sync, sync_all, write_whole
 from ..errors import ProjectError, UsageError
 from ..events import Event, Events, Noted, PhaseStarted, PhotoLooked, ProjectSaved
-from ..photos.files import Look, decoded_look, find_photos, list_folder, printable, sha256_of
+from ..photos.files import Look, decoded_look, find_photos, list_folder, printable
 from ..project import Project, check_name, free_name, home_folder, projects_folder, suggest_name
 from ..prompts import class_noun
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, default_of
-from .prepare import LEFT_OUT, disk_errors, left_out, no_usable_photo
+from .prepare import LEFT_OUT, left_out, no_usable_photo
 
 HINT = "put 3 to 5 photos of the subject there (jpg, png, webp, heic, ...), or name another folder: --photos DIR"
 
@@ -36,7 +37,7 @@ def initialise(
     making = Project(home_folder() / f".making-{uuid.uuid4().hex}")
     try:
         with disk_errors(making.path):
-            making.photos.mkdir(parents=True)
+            make_folder(making.photos)
         yield from _copy_pictures(source, making.photos)
         with disk_errors(making.path):
             write_config(making.config, sections)
@@ -52,7 +53,7 @@ def add_photos(project: Project, folder: Path) -> Events:
     The caller holds the project's lock. Raises PhotoError where no photo there can be used, DiskError.
     """
     with disk_errors(project.photos):
-        project.photos.mkdir(exist_ok=True)
+        make_folder(project.photos)
     looks = yield from _look_at(folder, show_kept=False)
     wanted = {look.sha256 for look in looks if look.status == "ok"}
     has = {
@@ -112,11 +113,14 @@ def _check_free(target: Path) -> None:
 
 def _publish(making: Project, name: str | None, wanted: str) -> Path:
     """Rename the finished folder to its place: `name`, or the next free name after `wanted`, and return that."""
-    projects_folder().mkdir(parents=True, exist_ok=True)
+    make_folder(projects_folder())
+    sync_all(making.path)
     while True:
         target = projects_folder() / (name or free_name(wanted))
         try:
-            return making.path.rename(target)
+            settled = making.path.rename(target)
+            sync(target.parent)
+            return settled
         except OSError:
             # another process was faster to this name
             if not target.exists():
@@ -160,7 +164,7 @@ def _copy(path: Path, to: Path) -> None:
     part = to.with_name(f".{to.name}.part")
     try:
         shutil.copyfile(path, part)
-        part.replace(to)
+        settle(part, to)
     finally:
         part.unlink(missing_ok=True)
 
@@ -176,9 +180,7 @@ def _free_path(folder: Path, name: str) -> Path:
 
 def _write_left_out(project: Project, names: set[str]) -> None:
     path = project.photos / LEFT_OUT
-    part = path.with_name(LEFT_OUT + ".part")
-    part.write_text("".join(f"{name}\n" for name in sorted(names)), encoding="utf-8", errors="surrogateescape")
-    part.replace(path)
+    write_whole(path, "".join(f"{name}\n" for name in sorted(names)), errors="surrogateescape")
 
 
 def _changes(project: Project, new: int, gone: list[str], back: list[str]) -> Events:

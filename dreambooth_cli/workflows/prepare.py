@@ -1,23 +1,22 @@
 """`prep`: photos -> pictures to train on, with a report and a contact sheet. Done again only where something changed."""
 
-import errno
 import hashlib
 import json
 import re
 import shutil
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import DiskError, PhotoError, ProjectError, UsageError
+from ..disk import disk_errors, make_folder, settle, sha256_of, write_json
+from ..errors import PhotoError, ProjectError, UsageError
 from ..events import Event, Events, PhaseStarted, PhotoLooked, PhotosPrepared, Warned
 from ..photos.crop import square_box
-from ..photos.files import Look, find_photos, printable, read_photo, save_png, sha256_of, training_picture
+from ..photos.files import Look, find_photos, printable, read_photo, save_png, training_picture
 from ..photos.inspect import judge_count, judge_size
 from ..photos.sheet import Tile, contact_sheet, save_sheet, small_picture
-from ..project import Project, cache_folder, hold, write_json
+from ..project import Project, cache_folder, hold
 from ..settings import PrepSettings
 
 RECIPE = 1  # counts up when the same photo would become other pixels
@@ -137,7 +136,8 @@ def _make(
     try:
         with disk_errors(target):
             shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
+            make_folder(target.parent)
+            part.mkdir()
         rows: list[dict[str, Any]] = []
         tiles: list[Tile] = []
         for look in preparing.looks:
@@ -219,19 +219,29 @@ def _write_report(
 def _exchange(part: Path, target: Path) -> None:
     """Put the new folder in the place of the old one, and keep what a user has put there."""
     old = target.with_name(target.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
     if target.is_dir():
         for path in target.iterdir():
             ours = path.name in (REPORT, SHEET) or re.fullmatch(r"[0-9]{3,}\.png", path.name)
             if not ours and not (part / path.name).exists():
                 (shutil.copytree if path.is_dir() else shutil.copy2)(path, part / path.name)
         target.rename(old)
-    part.rename(target)
+    settle(part, target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _finish_exchange(target: Path) -> None:
+    """Clear up after a process that was killed: the old folder is put back where there is no new one yet."""
+    old = target.with_name(target.name + ".old")
+    if old.is_dir() and not target.is_dir():
+        settle(old, target)
+    for left in (old, target.with_name(target.name + ".part")):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _kept_report(prepared: Path, key: str) -> dict[str, Any] | None:
     """The report, where it is of this key and all that it names is there as it was written."""
+    with disk_errors(prepared):
+        _finish_exchange(prepared)
     report = _read_report(prepared)
     if report is None or report["key"] != key or (report["usable"] and not (prepared / SHEET).is_file()):
         return None
@@ -262,14 +272,3 @@ def _is_whole(path: Path, digest: str) -> bool:
 def _looked(path: Path, status: str, reasons: list[str], source: Path | None) -> PhotoLooked:
     given = path if source is None or not (source / path.name).exists() else source / path.name
     return PhotoLooked(path=printable(given), status=status, reasons=tuple(reasons))
-
-
-@contextmanager
-def disk_errors(target: Path) -> Iterator[None]:
-    """What the disk refuses, in words. Raises DiskError."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        hint = "make room on that disk, then run this again" if full else "check the folder and who may write there"
-        raise DiskError(f"can't write {target}: {error.strerror or error}", hint) from error

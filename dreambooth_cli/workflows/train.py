@@ -7,7 +7,8 @@ from pathlib import Path
 from ..base import Base, BaseRequest, ask_for_base
 from ..catalog import guidance_of
 from ..config import Resolved
-from ..engine.checkpoint import checkpoints, latest_checkpoint, load_checkpoint, save_checkpoint
+from ..disk import disk_errors
+from ..engine.checkpoint import checkpoints, latest_checkpoint, load_checkpoint, put_damaged_aside, save_checkpoint
 from ..engine.examples import Examples, encode_pictures, stack
 from ..engine.hub import obtain
 from ..engine.loading import (
@@ -51,7 +52,7 @@ from ..settings import PrepSettings, SubjectSettings, TrainSettings
 from .deliver import check_output, check_place, deliver, save_model
 from .freeze import Asked, Prompts, digest_of, freeze_plan, keep_change, keep_measured
 from .plan import choose_resolution, known_facts
-from .prepare import disk_errors, prepare, prepare_class_photos, prepared_photos
+from .prepare import prepare, prepare_class_photos, prepared_photos
 
 CLASS_IMAGES = "class images"  # the phase
 SMALLER = "the same command with --restart and --method lora or a smaller --resolution"
@@ -283,9 +284,9 @@ def encode(
 
 def restore(training: Training, run: Run) -> Events:
     """Go on from the newest whole checkpoint, if there is one."""
-    path, damaged = latest_checkpoint(run.checkpoints)
-    for broken in damaged:
-        yield Warned(message=f"the checkpoint {broken} is damaged and was passed over")
+    for kept in put_damaged_aside(run.checkpoints):
+        yield Warned(message=f"a checkpoint is damaged and was passed over; it is kept as {kept}")
+    path = latest_checkpoint(run.checkpoints)
     if path is not None:
         training.load(load_checkpoint(path))
 

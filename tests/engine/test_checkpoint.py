@@ -11,6 +11,7 @@ from dreambooth_cli.engine.checkpoint import (
     is_whole,
     latest_checkpoint,
     load_checkpoint,
+    put_damaged_aside,
     save_checkpoint,
 )
 from dreambooth_cli.errors import DiskError
@@ -66,21 +67,29 @@ def empty(path):
     (path / "checkpoint.json").write_text(json.dumps({"files": {"x": 3}}))
 
 
-@pytest.mark.parametrize("damage", [flip, cut, unlink, scrawl, empty])
-def test_a_damaged_one_is_passed_over(tmp_path, damage):
-    save_checkpoint(tmp_path, state(1), keep=5)
-    newest = save_checkpoint(tmp_path, state(2), keep=5)
+def name_nothing(path):
+    (path / "checkpoint.json").write_text(json.dumps({"step": 2, "files": {}}))
+
+
+@pytest.mark.parametrize("damage", [flip, cut, unlink, scrawl, empty, name_nothing])
+def test_a_damaged_one_is_passed_over_and_kept_aside(tmp_path, damage):
+    save_checkpoint(tmp_path, state(1), keep=2)
+    newest = save_checkpoint(tmp_path, state(2), keep=2)
     damage(newest)
     assert not is_whole(newest)
-    found, damaged = latest_checkpoint(tmp_path)
+    found = latest_checkpoint(tmp_path)
     assert found is not None
     assert found.name == "step-000001"
-    assert damaged == [newest]
+    assert put_damaged_aside(tmp_path) == [tmp_path / "damaged-step-000002"]
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000001"]
+    save_checkpoint(tmp_path, state(2), keep=2)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000001", "step-000002"]
+    assert (tmp_path / "damaged-step-000002").is_dir()
 
 
 def test_a_half_written_one_is_not_seen(tmp_path):
     (tmp_path / ".step-000009.part").mkdir()
-    assert latest_checkpoint(tmp_path) == (None, [])
+    assert latest_checkpoint(tmp_path) is None
 
 
 def test_reading_a_damaged_one_says_so(tmp_path):

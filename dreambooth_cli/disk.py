@@ -1,0 +1,78 @@
+"""Writing what must last: beside first, synced, then renamed. What bears its final name is whole, even after a power cut."""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import DiskError
+
+
+def write_whole(path: Path, text: str, *, errors: str = "strict") -> None:
+    """Write a text file so that a reader never meets half of it. Raises OSError, UnicodeEncodeError."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text, encoding="utf-8", errors=errors)
+        settle(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def settle(part: Path, final: Path) -> None:
+    """Let a file or folder that was written beside take its final name, and have the disk keep both. Raises OSError."""
+    sync_all(part)
+    part.replace(final)
+    sync(final.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole."""
+    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, and have the disk keep the names. Raises OSError."""
+    if not folder.exists():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
+
+
+def sync_all(path: Path) -> None:
+    """Have the disk keep a file, or a folder with all that is in it."""
+    for inner in path.rglob("*"):
+        if not inner.is_symlink():
+            sync(inner)
+    sync(path)
+
+
+def sync(path: Path) -> None:
+    """fsync one file or folder; where the system can't sync a folder (Windows), that is left out."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(file: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+@contextmanager
+def disk_errors(target: Path) -> Iterator[None]:
+    """What the disk refuses, in words. Raises DiskError."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "make room on that disk, then run this again" if full else "check the folder and who may write there"
+        raise DiskError(f"can't write {target}: {error.strerror or error}", hint) from error
