@@ -1,0 +1,75 @@
+"""The run that faults are tried on: the direct form of `train` on a small base, from photos to the delivered model."""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+STEPS, EVERY = 4, 2
+SETTINGS = {
+    "--steps": STEPS,
+    "--checkpoint-every": EVERY,
+    "--keep-checkpoints": 1,
+    "--class-images": 2,
+    "--class-image-steps": 2,
+    "--sample-every": EVERY,
+    "--sample-steps": 2,
+    "--learning-rate": 1e-3,
+    "--identifier": "sks",
+}
+LEFTOVERS = (".part", ".old", ".making")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Where the base, the photos and the homes of all tries lie."""
+
+    folder: Path
+    base: Path
+    photos: Path
+
+    def home(self, name: str) -> Path:
+        """An empty home for a try."""
+        home = self.folder / name
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(parents=True)
+        return home
+
+    def train(self, home: Path) -> int:
+        """The command, in this process. Returns its exit status."""
+        from dreambooth_cli import stopping
+        from dreambooth_cli.cli.app import run
+
+        os.environ["DREAMBOOTH_HOME"] = str(home / "dreambooth")
+        stopping.reset()
+        paths = ["--model_name", str(self.base), "--instance_data_dir", str(self.photos), "--output-dir", str(home / "out")]
+        settings = [str(word) for pair in SETTINGS.items() for word in pair]
+        return run(["train", "--json", "--class_prompt", "a photo of a dog", *paths, *settings])
+
+
+def weights_of(home: Path) -> dict[str, str]:
+    """The sha256 of every file of weights of the delivered model."""
+    found = {}
+    for file in sorted((home / "out").rglob("*.safetensors")):
+        found[str(file.relative_to(home / "out"))] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found
+
+
+def events_in(output: Path) -> list[dict[str, Any]]:
+    """The events that a run has printed; a last line that was cut is left out."""
+    found = []
+    for line in output.read_text(errors="replace").splitlines() if output.exists() else []:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return [event for event in found if isinstance(event, dict)]
+
+
+def leftovers(home: Path) -> list[str]:
+    """What a finished run has no business leaving."""
+    names = [str(path.relative_to(home)) for path in home.rglob("*") if path.name.endswith(LEFTOVERS)]
+    return names + [str(path.relative_to(home)) for path in home.rglob(".making*")]

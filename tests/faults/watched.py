@@ -1,0 +1,106 @@
+"""A run of the command line in a child process that stops before each change it makes to files, until it is let go or killed.
+
+The libraries are imported once, by this process; every child is a fork of it. `watch.c` does the stopping: `relaunch` compiles
+it and starts this process again with it loaded. Linux only.
+"""
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+
+SOURCE = Path(__file__).with_name("watch.c")
+LOADED = "FAULTS_WATCH"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change to files, about to be made: open (that makes or empties a file), write, truncate, fsync, unlink, mkdir, rename,
+    link or symlink."""
+
+    operation: str
+    path: Path
+    to: Path | None
+
+
+def can_watch() -> bool:
+    """Whether this machine has what it takes: Linux and a C compiler."""
+    return sys.platform == "linux" and shutil.which("cc") is not None
+
+
+def relaunch(module: str, arguments: list[str]) -> int:
+    """Run a module in a new process that has the watch loaded. Returns its exit status."""
+    folder = Path(mkdtemp())
+    try:
+        library = folder / "watch.so"
+        subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, SOURCE, "-ldl", "-lpthread"], check=True)
+        environment = os.environ | {"LD_PRELOAD": str(library), LOADED: "1", "OMP_NUM_THREADS": "1"}
+        return subprocess.run([sys.executable, "-m", module, *arguments], env=environment, check=False).returncode
+    finally:
+        shutil.rmtree(folder)
+
+
+def is_loaded() -> bool:
+    """Whether this process has the watch loaded."""
+    return LOADED in os.environ
+
+
+def run_watched(
+    work: Callable[[], int], root: Path, output: Path, may_go: Callable[[Change], bool]
+) -> tuple[int, list[Change]]:
+    """Do `work` in a child; `may_go` is asked before each change under `root`, and where it says no the child is killed.
+
+    What the child prints goes to `output`. Returns its exit status (-9 where it was killed) and the changes it asked for.
+    """
+    asks, asked = os.pipe()
+    answered, answers = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(asks)
+        os.close(answers)
+        _be_child(work, output, asked, answered, root)
+    os.close(asked)
+    os.close(answered)
+    changes = []
+    try:
+        with os.fdopen(asks, encoding="utf-8", errors="surrogateescape") as lines:
+            for line in lines:
+                operation, path, to = line[:-1].split("\x1f")
+                changes.append(Change(operation, Path(path), Path(to) if to else None))
+                if not may_go(changes[-1]):
+                    os.kill(child, signal.SIGKILL)
+                    break
+                os.write(answers, b".")
+    finally:
+        os.close(answers)
+        _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status), changes
+
+
+def run_unwatched(work: Callable[[], int], output: Path) -> int:
+    """Do `work` in a child, with what it prints in `output`. Returns its exit status."""
+    child = os.fork()
+    if child == 0:
+        _be_child(work, output)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _be_child(work: Callable[[], int], output: Path, asked: int = -1, answered: int = -1, root: Path | None = None) -> None:
+    """The forked process: never returns."""
+    code = 98
+    try:
+        written = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(written, 1)
+        os.dup2(written, 2)
+        if root is not None:
+            ctypes.CDLL(None).watch_begin(asked, answered, os.fsencode(root))
+        code = work()
+        sys.stdout.flush()
+    finally:
+        os._exit(code)
