@@ -4,12 +4,15 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .errors import DiskError
+
+SMALL_FILES = 32 * 2**20  # bytes for what is not counted: prepared photos, samples, events, a tokenizer
 
 
 def write_whole(path: Path, text: str, *, errors: str = "strict") -> None:
@@ -65,6 +68,45 @@ def sha256_of(file: Path) -> str:
     """sha256 of a file's bytes, in hex."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def check_space(wanted: Iterable[tuple[Path, int]]) -> None:
+    """Hold the bytes that will be written to each folder against what is free; folders on one disk are added up.
+
+    Raises DiskError that says how many bytes are missing.
+    """
+    needed: dict[int, int] = {}
+    places: dict[int, Path] = {}
+    for folder, count in wanted:
+        standing = standing_part(folder)
+        disk = standing.stat().st_dev
+        needed[disk] = needed.get(disk, SMALL_FILES) + max(0, count)
+        places.setdefault(disk, standing)
+    for disk, place in places.items():
+        free = shutil.disk_usage(place).free
+        if needed[disk] > free:
+            raise DiskError(
+                f"the run will write up to {needed[disk] / 1e9:.2f} GB to the disk of {place}, and {free / 1e9:.2f} GB are free: "
+                f"{needed[disk] - free:,} bytes are missing",
+                "make room on that disk, or write less: --keep-checkpoints 1, --save-dtype fp16, --method lora",
+            )
+
+
+def standing_part(path: Path) -> Path:
+    """A path, or the nearest folder above it that is there."""
+    return next(part for part in (path, *path.parents) if part.exists())
+
+
+def is_running(process: int) -> bool:
+    """Whether a process that wrote beside is still there, and what it wrote is still its own."""
+    import psutil
+
+    return bool(psutil.pid_exists(process))
+
+
+def bytes_in(folder: Path) -> int:
+    """What a folder's files take up."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 @contextmanager

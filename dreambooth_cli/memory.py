@@ -6,7 +6,7 @@ pixels and rows. The driver's context and the allocator's slack are predictions.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from math import sqrt
 from typing import Any, Literal
 
@@ -93,7 +93,7 @@ class Plan:
     `inside_backward`: each weight moves as soon as it has its gradient; `off_card`: the optimizer's state lies in the machine's
     memory; `quantized`: a LoRA's base in 4 bits; `class_images_in_parts`: for class images the base's networks take turns on the card.
     `ledger` has bytes by tensor group, then the peaks (`peak: ...`); `needed` is the highest peak with context and slack.
-    `remedy` says, where it does not fit, what would.
+    `remedy` says, where it does not fit, what would. `disk` has the bytes that the run writes, at their most.
     """
 
     method: Method
@@ -122,6 +122,7 @@ class Plan:
     why: str
     name: str = ""
     remedy: str = ""
+    disk: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As plan.json and the events hold it."""
@@ -216,8 +217,27 @@ def step_down(
             further = replace(choice, **means)
             lower = _plan_of(further, facts, asked, resolution=plan.resolution, gpu=gpu, name=plan.name)
             if drawing_class_images or lower.ledger[STEP] < plan.ledger[STEP]:
-                return lower
+                return _at_rates_of(plan, lower)
     return None
+
+
+def calm_down(plan: Plan, facts: BaseFacts, asked: TrainSettings, *, gpu: Gpu | None) -> Plan:
+    """The plan to go on with after numbers that were not finite: fp16 has too small a range, so bf16 or fp32 in its place;
+    otherwise half the learning rate."""
+    if plan.precision != "fp16":
+        text_rate = plan.text_encoder_learning_rate / 2
+        return replace(plan, learning_rate=plan.learning_rate / 2, text_encoder_learning_rate=text_rate)
+    choice = Choice(**{each.name: getattr(plan, each.name) for each in fields(Choice)})
+    wider: Precision = "bf16" if _auto_precision(gpu) == "bf16" else "fp32"
+    further = replace(choice, precision=wider)
+    return _at_rates_of(plan, _plan_of(further, facts, asked, resolution=plan.resolution, gpu=gpu, name=plan.name))
+
+
+def _at_rates_of(plan: Plan, further: Plan) -> Plan:
+    """A later plan of the same run, with the learning rates that it has by now."""
+    return replace(
+        further, learning_rate=plan.learning_rate, text_encoder_learning_rate=plan.text_encoder_learning_rate
+    )
 
 
 def inference_precision(gpu: Gpu | None) -> tuple[Device, Precision]:
@@ -367,6 +387,7 @@ def _plan_of(
         fits=free is None or needed <= free,
         why="",
         name=name,
+        disk=count_disk(choice, facts, asked, resolution),
     )
     return replace(plan, why=_why(plan, facts))
 
@@ -392,6 +413,26 @@ def count_bytes(
     extra = {"context": CONTEXT, "allocator slack": WORKSPACE + round(SLACK * max(peaks.values()))} if on_gpu else {}
     groups.pop("late activations")
     return {group: value for group, value in (groups | extra | peaks).items() if value}, drawn
+
+
+def count_disk(choice: Choice, facts: BaseFacts, asked: TrainSettings, resolution: int) -> dict[str, int]:
+    """Bytes that a run writes to disk, at their most: checkpoints (the newest is whole before the oldest goes), the finished
+    model, class images (a PNG is no larger than its pixels)."""
+    text = choice.train_text_encoder
+    if choice.method == "full":
+        trained = facts.unet + (sum(facts.text_encoders) if text else 0)
+        model = facts.unet + sum(facts.text_encoders) + facts.vae
+    else:
+        unet_lora, text_lora = lora_parameters(facts, asked.rank)
+        trained = model = unet_lora + (text_lora if text else 0)
+    state = ADAMW_STATE if choice.optimizer == "adamw" else ADAMW_8BIT_STATE
+    a_value = (HALF if choice.weights == "bf16" else FP32) + state + (FP32 if asked.ema else 0)
+    saves = -(-asked.steps // (asked.checkpoint_every or asked.steps))
+    return {
+        "checkpoints": round(trained * a_value) * min(saves, asked.keep_checkpoints + 1),
+        "model": model * (FP32 if asked.save_dtype == "fp32" else HALF),
+        "class images": asked.class_images * 3 * resolution**2 if asked.with_prior else 0,
+    }
 
 
 def _step_groups(choice: Choice, facts: BaseFacts, asked: TrainSettings, resolution: int) -> dict[str, int]:

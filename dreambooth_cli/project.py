@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +125,11 @@ class Project:
         try:
             lock.acquire()
         except filelock.Timeout as error:
-            who = holder.read_text() if holder.is_file() else "another process"
+            who = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
             raise ProjectError(f"project {self.name} is in use by {who}", "wait for it, or stop it first") from error
         try:
-            holder.write_text(f"process {os.getpid()}")
+            now = datetime.now().astimezone()
+            holder.write_text(f"process {os.getpid()}, since {now:%Y-%m-%d %H:%M:%S}", encoding="utf-8")
             yield
         finally:
             lock.release()

@@ -120,6 +120,7 @@ def format_plan(plan: Mapping[str, Any]) -> str:
         ("device", plan["device"]),
         *((group, size) for group, size in ledger_lines(plan["ledger"])),
         ("takes at most", f"{plan['needed'] / 1e9:.2f} GB"),
+        ("writes at most", ", ".join(f"{what} {format_bytes(size)}" for what, size in plan["disk"].items() if size)),
         ("free", "not known" if free is None else f"{free / 1e9:.2f} GB"),
         ("fits", "yes" if plan["fits"] else "no"),
         ("why", plan["why"]),

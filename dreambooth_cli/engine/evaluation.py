@@ -23,11 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection, ViTModel
 
-from .draws import generator_of
-from .examples import Examples
 from .judge import Judge, load_judge
-from .objective import row_losses
-from .stable_diffusion import StableDiffusion
 
 POCKET = Path(__file__).parents[1] / "pocket"
 # Mean and deviation that each network was trained with, and the side of its pictures in px.
@@ -96,31 +92,6 @@ def _flat(pictures: Sequence[Image.Image]) -> Tensor:
     small = [picture.convert("RGB").resize((32, 32), Image.Resampling.BOX) for picture in pictures]
     rows = torch.stack([torch.from_numpy(np.asarray(picture, dtype=np.float32)).flatten() for picture in small])
     return F.normalize(rows - rows.mean(1, keepdim=True), dim=1)
-
-
-@torch.no_grad()
-def loss_at_fixed_noises(
-    family: StableDiffusion, examples: Examples, prompt: str, *, draws: int = 64, seed: int = 0, batch: int = 32
-) -> float:
-    """The denoising loss of examples under a prompt, at `draws` timesteps and noises that follow from the seed alone.
-
-    Before and after training, and between prompts, the draws are the same, so that a difference is the prompt's or the weights'.
-    """
-    mean, device = examples.distribution.mean, family.pipe.unet.device
-    generator = generator_of(seed, 0, "fixed noises", 0)
-    rows = torch.arange(draws) % len(mean)
-    timesteps = torch.linspace(0, 1, draws + 2)[1:-1].mul(len(family.noise_scheduler.alphas_cumprod)).long()
-    noise = torch.randn(draws, *mean.shape[1:], generator=generator).to(device)
-    clean = family.sample_latents(examples.distribution, torch.zeros_like(mean))[rows].to(device)
-    conditioning = family.encode_frozen([prompt])
-    losses = []
-    for start in range(0, draws, batch):
-        part = slice(start, start + batch)
-        steps = timesteps[part].to(device)
-        noisy = family.add_noise(clean[part], noise[part], steps)
-        predicted = family.predict(noisy, steps, conditioning.rows([0] * len(steps)))
-        losses.append(row_losses(predicted, family.target(clean[part], noise[part], steps)))
-    return torch.cat(losses).mean().item()
 
 
 # Intervals

@@ -61,6 +61,10 @@ class Update:
                 groups_of, lr=0.0, weight_decay=weight_decay, fused=device.type in ("cpu", "cuda")
             )
         self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+        self.one = torch.ones((), device=device)
+        self.skipped = torch.zeros(
+            (), device=device
+        )  # steps in a row that the scaler left out, their gradients not finite
         self.failed: Exception | None = None  # inside this backward
 
     def begin(self, rates: Iterable[float]) -> None:
@@ -81,8 +85,11 @@ class Update:
         if self.max_grad_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_([p for p in self.names if p.grad is not None], self.max_grad_norm)
+        before = self.scaler.scale(self.one)  # `get_scale` would wait for the GPU
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        lowered = self.scaler.scale(self.one) < before
+        self.skipped = torch.where(lowered, self.skipped + 1, torch.zeros_like(self.skipped))
         self.optimizer.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from ..settings import TrainSettings
 from .adamw import round_stochastically
 from .checkpoint import State
 from .draws import Draw, seed_of
+from .effect import Answer, loss_at_fixed_noises, sketch
 from .ema import Average
 from .examples import Examples, draw_row
 from .family import Conditioning
@@ -30,6 +31,12 @@ from .objective import dreambooth_loss
 from .optimizers import Update, rates_of
 from .sampling import Drawing, draw
 from .stable_diffusion import StableDiffusion
+
+MOST_SKIPPED = 20  # steps in a row whose gradients are not finite; fewer are the fp16 scaler's normal work
+
+
+class NotFinite(TrainingFailed):
+    """A loss, gradients or weights that are not finite: to go on otherwise from the last good checkpoint may help."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,8 @@ class Training:
         self.prompts, self.conditioning = prompts, conditioning
         self.device = device
         self.reads_late = self.device.type == "cuda"
+        self.unread: list[tuple[int, Tensor]] = []  # steps and their losses, on the device
+        self.last_read: float | None = None
         self.step = 0
         unet, text = make_trainable(family, plan, settings)
         self.text_parameters = list(text.values())
@@ -88,21 +97,19 @@ class Training:
     def steps(self) -> Generator[Step, None, None]:
         """Train from the step reached to the last; a `Step` after each, when the state is whole.
 
-        Raises TrainingFailed where a loss is not finite. Without a GPU the weights are then still those of the step before; with
+        Raises NotFinite where a loss is not. Without a GPU the weights are then still those of the step before; with
         one it is known a step late, and the last checkpoint counts.
         """
-        waiting: Tensor | None = None
         while self.step < self.settings.steps:
             began = time.perf_counter()
-            loss = self.train_step(self.step)
+            self.unread.append((self.step + 1, self.train_step(self.step)))
             self.step += 1
             # On a GPU, waiting for this step's loss would have it idle until the next step's work is sent.
-            is_late = self.reads_late and waiting is not None and self.step < self.settings.steps
-            read, waiting = (waiting if is_late else loss), loss
-            assert read is not None
-            value = self.read_loss(read, self.step - 1 if is_late else self.step)
+            is_late = self.reads_late and self.last_read is not None and self.step < self.settings.steps
+            self.read_losses(leave=1 if is_late else 0)
+            assert self.last_read is not None
             rate = self.plan.learning_rate * self.rate(self.step - 1)
-            yield Step(self.step, value, rate, time.perf_counter() - began)
+            yield Step(self.step, self.last_read, rate, time.perf_counter() - began)
 
     def train_step(self, step: int) -> Tensor:
         """One optimizer step over all batches of step `step` (from 0). Returns the mean loss, on the device."""
@@ -119,11 +126,11 @@ class Training:
                 losses.append(loss.detach())
         mean = torch.stack(losses).sum() / batches
         if not self.reads_late:
-            self.read_loss(mean, step + 1)
+            check_loss(float(mean), step + 1)
         self.update.step()
         if self.ema:
             self.ema.update(step)
-        return mean
+        return torch.stack([mean, self.update.skipped])
 
     def stop_text_encoder(self) -> None:
         """Leave the text encoders as they are from now on; their embeddings of the prompts are then computed once."""
@@ -132,12 +139,17 @@ class Training:
         with self.family.autocast(self.plan.precision, self.device):
             self.conditioning = self.family.encode_frozen(self.prompts)
 
-    def read_loss(self, loss: Tensor, step: int) -> float:
-        """A loss as a number. Raises TrainingFailed where it is not finite."""
-        value = float(loss)
-        if not isfinite(value):
-            raise TrainingFailed(f"the loss is not finite at step {step}")
-        return value
+    def read_losses(self, *, leave: int = 0) -> None:
+        """Wait for the losses that are not read yet, but for the last `leave`.
+
+        Raises NotFinite where one is not finite, or too many steps in a row had gradients that were not.
+        """
+        while len(self.unread) > leave:
+            step, read = self.unread.pop(0)
+            self.last_read, skipped = read.tolist()
+            check_loss(self.last_read, step)
+            if skipped >= MOST_SKIPPED:
+                raise NotFinite(f"the gradients were not finite {MOST_SKIPPED} steps in a row, up to step {step}")
 
     def batch_loss(self, step: int, batch: int, kinds: Sequence[str] | None = None) -> Tensor:
         """The DreamBooth loss of one batch, or of its rows of some kinds alone; one forward pass."""
@@ -203,9 +215,26 @@ class Training:
         return all(bool(parameter.isfinite().all()) for parameter in self.trained.values())
 
     def check_finite(self) -> None:
-        """Raises TrainingFailed where a trained weight is not finite."""
+        """Before a checkpoint: read every loss up to its step. Raises NotFinite where one, or a trained weight, is not finite."""
+        self.read_losses()
         if not self.is_finite():
-            raise TrainingFailed(f"the weights are not finite after step {self.step}")
+            raise NotFinite(f"the weights are not finite after step {self.step}")
+
+    def is_good(self) -> bool:
+        """Whether the state may become a checkpoint."""
+        try:
+            self.check_finite()
+        except NotFinite:
+            return False
+        return True
+
+    def answer(self) -> Answer:
+        """What the model makes of the instance prompt as it stands, for `effect.compare`."""
+        examples = self.examples["instance"]
+        with torch.no_grad(), self.family.autocast(self.plan.precision, self.device):
+            prompt = self.encode(("instance",))
+            loss = loss_at_fixed_noises(self.family, examples, prompt, draws=16, batch=self.settings.batch_size)
+            return Answer(loss, sketch(self.family, prompt, examples.distribution.mean.shape[1:]))
 
     def check_learned(self) -> None:
         """At the end. Raises TrainingFailed where the weights are not finite or are still the base's own."""
@@ -240,6 +269,12 @@ class Training:
         if self.ema:
             self.ema.load(state.ema)
         self.step = state.step
+
+
+def check_loss(loss: float, step: int) -> None:
+    """Raises NotFinite where a loss is not."""
+    if not isfinite(loss):
+        raise NotFinite(f"the loss is not finite at step {step}")
 
 
 def few_of(trained: Mapping[str, Tensor], count: int = 64) -> dict[str, Tensor]:

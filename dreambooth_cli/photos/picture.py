@@ -7,11 +7,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..disk import make_folder, sync
+from ..disk import is_running, make_folder, sync
 
 
 def save_new(image: Image.Image, folder: Path, stem: str, text: Mapping[str, str]) -> Path:
@@ -51,7 +50,7 @@ def _clear_up(folder: Path) -> None:
     """Remove what killed processes left half written."""
     for left in folder.glob(".*.part"):
         writer = left.name.split(".")[-2]
-        if writer.isdigit() and not psutil.pid_exists(int(writer)):
+        if writer.isdigit() and not is_running(int(writer)):
             left.unlink(missing_ok=True)
 
 

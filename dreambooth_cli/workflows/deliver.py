@@ -7,7 +7,7 @@ from pathlib import Path
 from .. import __version__
 from ..base import Base
 from ..card import Card, read_card, write_card
-from ..disk import disk_errors, make_folder, settle
+from ..disk import disk_errors, make_folder, settle, standing_part
 from ..engine.loading import DTYPES
 from ..engine.saving import library_versions, save_adapter, save_full
 from ..engine.training import Training
@@ -23,7 +23,6 @@ ANOTHER = "name another folder: --output-dir ./my-model"
 def save_model(training: Training, run: Run, asked: Asked, base: Base, prompts: Prompts) -> None:
     """Write the finished model and its card beside, then rename it to `runs/N/model`. Raises DiskError."""
     part, plan, dtype = run.path / ".model.part", training.plan, DTYPES[asked.train.save_dtype]
-    training.take_average()
     with disk_errors(run.model):
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
@@ -56,7 +55,7 @@ def check_place(output_dir: Path | None) -> Path | None:
     real = output_dir.expanduser().resolve()
     if real.exists() and not real.is_dir():
         raise UsageError(f"{output_dir} is a file, not a folder", ANOTHER)
-    standing = next(parent for parent in (real, *real.parents) if parent.exists())
+    standing = standing_part(real)
     if not standing.is_dir() or not os.access(standing, os.W_OK | os.X_OK):
         raise UsageError(f"{output_dir} can't be written: {standing} does not allow it", ANOTHER)
     return real

@@ -23,6 +23,8 @@ from ..survey import slow_step_note
 from .plan import plan_with
 from .prepare import prepared_photos
 
+REPLANNED, MEMORY, NOT_FINITE = "replanned", "out of memory", "not finite"  # why a run goes on under another plan
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -153,15 +155,15 @@ def replanned(
             "free memory, or begin another run with --restart",
         )
     check_fits(plan, wanted)
-    change = {"step": step_of(checkpoint), "what": "replanned", "from": record["plan"]}
+    change = {"step": step_of(checkpoint), "kind": REPLANNED, "what": "asked for", "from": record["plan"]}
     return record | {"plan": plan.to_json(), "changes": [*record["changes"], change]}
 
 
-def keep_change(run: Run, plan: Plan, further: Plan, why: str) -> None:
+def keep_change(run: Run, plan: Plan, further: Plan, kind: str, why: str) -> None:
     """Write into plan.json that a run goes on under another plan, from its newest checkpoint's step, so that a resume does."""
     record = run.record()
     checkpoint = latest_checkpoint(run.checkpoints)
-    change = {"step": step_of(checkpoint), "what": why, "from": plan.to_json()}
+    change = {"step": step_of(checkpoint), "kind": kind, "what": why, "from": plan.to_json()}
     run.write_record(record | {"plan": further.to_json(), "changes": [*record["changes"], change]})
 
 

@@ -1,5 +1,6 @@
 """`init`: a project made whole or not at all; and photos that come later."""
 
+import os
 import shutil
 import uuid
 from collections.abc import Generator, Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 from ..base import ask_for_base
 from ..config import write_config
-from ..disk import disk_errors, make_folder, settle, sha256_of, sync, sync_all, write_whole
+from ..disk import disk_errors, is_running, make_folder, settle, sha256_of, sync, sync_all, write_whole
 from ..errors import ProjectError, UsageError
 from ..events import Event, Events, Noted, PhaseStarted, PhotoLooked, ProjectSaved
 from ..photos.files import Look, decoded_look, find_photos, list_folder, printable
@@ -34,7 +35,8 @@ def initialise(
     if name is not None:
         _check_free(projects_folder() / check_name(name))
     # not among the projects: a half made one is never listed
-    making = Project(home_folder() / f".making-{uuid.uuid4().hex}")
+    clear_up()
+    making = Project(home_folder() / f".making-{uuid.uuid4().hex}.{os.getpid()}")
     try:
         with disk_errors(making.path):
             make_folder(making.photos)
@@ -45,6 +47,14 @@ def initialise(
     finally:
         shutil.rmtree(making.path, ignore_errors=True)
     yield ProjectSaved(name=target.name, path=target, created=True)
+
+
+def clear_up() -> None:
+    """Remove the half made projects of processes that were killed."""
+    for left in home_folder().glob(".making-*"):
+        maker = left.suffix.removeprefix(".")
+        if not (maker.isdigit() and is_running(int(maker))):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def add_photos(project: Project, folder: Path) -> Events:

@@ -7,8 +7,9 @@ from pathlib import Path
 from ..base import Base, BaseRequest, ask_for_base
 from ..catalog import guidance_of
 from ..config import Resolved
-from ..disk import disk_errors
+from ..disk import bytes_in, check_space, disk_errors, standing_part
 from ..engine.checkpoint import checkpoints, latest_checkpoint, load_checkpoint, put_damaged_aside, save_checkpoint
+from ..engine.effect import Effect, compare
 from ..engine.examples import Examples, encode_pictures, stack
 from ..engine.hub import obtain
 from ..engine.loading import (
@@ -27,7 +28,7 @@ from ..engine.lora import quantize
 from ..engine.prior import cache_key, class_image_paths, make_batch, missing_batches
 from ..engine.sampling import Drawing
 from ..engine.stable_diffusion import StableDiffusion
-from ..engine.training import Training, held_memory, peak_memory_gb
+from ..engine.training import NotFinite, Training, held_memory, peak_memory_gb
 from ..errors import DoesNotFit, Interrupted, TrainingFailed, UsageError
 from ..events import (
     CheckpointSaved,
@@ -44,17 +45,18 @@ from ..events import (
     as_json,
 )
 from ..gpu import find_gpu
-from ..memory import Plan, step_down
+from ..memory import Plan, calm_down, step_down
 from ..photos.picture import save_new
 from ..project import Project, Run, cache_folder, hold, is_held
 from ..prompts import fill
 from ..settings import PrepSettings, SubjectSettings, TrainSettings
 from .deliver import check_output, check_place, deliver, save_model
-from .freeze import Asked, Prompts, digest_of, freeze_plan, keep_change, keep_measured
+from .freeze import MEMORY, NOT_FINITE, Asked, Prompts, digest_of, freeze_plan, keep_change, keep_measured
 from .plan import choose_resolution, known_facts
 from .prepare import prepare, prepare_class_photos, prepared_photos
 
 CLASS_IMAGES = "class images"  # the phase
+JUDGED_FROM = 50  # steps: shorter runs are tries, and may show nothing
 SMALLER = "the same command with --restart and --method lora or a smaller --resolution"
 
 
@@ -88,7 +90,8 @@ def train(
             yield from deliver(run, output_dir, asked.train)
             return
         run, plan, prompts = yield from freeze_plan(project, run, asked, base, request, digest, replan=replan)
-        yield from logged(fine_tune_in_memory(run, asked, base, plan, prompts, project, own_class_images), run)
+        check_disk(run, plan, base, asked.train, prompts, output_dir)
+        yield from logged(fine_tune_and_mend(run, asked, base, plan, prompts, project, own_class_images), run)
         yield from deliver(run, output_dir, asked.train)
 
 
@@ -97,6 +100,21 @@ def check_class_folder(settings: TrainSettings) -> None:
     folder = settings.class_data_dir
     if folder is not None and settings.with_prior and not folder.expanduser().is_dir():
         raise UsageError(f"--class-data-dir: there is no folder {folder}", "name a folder with pictures of the class")
+
+
+def check_disk(
+    run: Run, plan: Plan, base: Base, settings: TrainSettings, prompts: Prompts, output_dir: Path | None
+) -> None:
+    """Hold what the run will still write against the room on the disks. Raises DiskError."""
+    images, _ = class_image_folder(base, plan, settings, prompts)
+    wanted = [
+        (run.path, plan.disk.get("checkpoints", 0) + plan.disk.get("model", 0) - bytes_in(run.path)),
+        (images, plan.disk.get("class images", 0) - bytes_in(images)),
+    ]
+    if output_dir is not None:
+        linked = standing_part(output_dir).stat().st_dev == run.path.stat().st_dev
+        wanted.append((output_dir, 0 if linked else plan.disk.get("model", 0)))
+    check_space(wanted)
 
 
 def logged(events: Events, run: Run) -> Events:
@@ -108,11 +126,11 @@ def logged(events: Events, run: Run) -> Events:
             yield event
 
 
-def fine_tune_in_memory(
+def fine_tune_and_mend(
     run: Run, asked: Asked, base: Base, plan: Plan, prompts: Prompts, project: Project, own_class_images: list[Path]
 ) -> Events:
-    """`fine_tune`; wherever memory runs out, again from the last checkpoint with one means more. Raises DoesNotFit where none is
-    left that keeps the form of the run's state."""
+    """`fine_tune`; where memory runs out or numbers are not finite, again from the last checkpoint under a plan that is kept.
+    Raises DoesNotFit, TrainingFailed where there is none."""
     phase = ""
     while True:
         try:
@@ -121,21 +139,43 @@ def fine_tune_in_memory(
                     phase = event.name if isinstance(event, PhaseStarted) else phase
                     yield event
             return
+        except NotFinite as error:
+            further, told = after_not_finite(run, asked, base, plan, error)
         except (RuntimeError, MemoryError) as error:
-            told = out_of_memory_words(error)
-            if told is None:
+            words = out_of_memory_words(error)
+            if words is None:
                 raise
+            further, told = after_memory_ran_out(run, asked, base, plan, words, drawing=phase == CLASS_IMAGES)
         forget_failed_attempt()  # out here the error's traceback is gone
-        drawing = phase == CLASS_IMAGES
-        further = step_down(plan, base.facts, asked.train, gpu=find_gpu(), drawing_class_images=drawing)
-        if further is None:
-            raise DoesNotFit(told, f"close what else uses it, or begin another run: {SMALLER}; {saved_words(run)}")
-        keep_change(run, plan, further, told)
-        taken = (
-            "class images drawn in parts" if drawing else next(each for each in further.means if each not in plan.means)
-        )
-        yield Warned(message=f"{told}; going on with {taken}; {saved_words(run)}")
+        yield Warned(message=f"{told}; {saved_words(run)}")
         plan = further
+
+
+def after_memory_ran_out(
+    run: Run, asked: Asked, base: Base, plan: Plan, words: str, *, drawing: bool
+) -> tuple[Plan, str]:
+    """The plan with one means more, kept, and what is done in words. Raises DoesNotFit where none keeps the form of the run's
+    state."""
+    further = step_down(plan, base.facts, asked.train, gpu=find_gpu(), drawing_class_images=drawing)
+    if further is None:
+        raise DoesNotFit(words, f"close what else uses it, or begin another run: {SMALLER}; {saved_words(run)}")
+    keep_change(run, plan, further, MEMORY, words)
+    taken = "class images drawn in parts" if drawing else next(one for one in further.means if one not in plan.means)
+    return further, f"{words}; going on with {taken}"
+
+
+def after_not_finite(run: Run, asked: Asked, base: Base, plan: Plan, error: NotFinite) -> tuple[Plan, str]:
+    """A calmer plan, kept, and what is done in words. Raises TrainingFailed where the run has had one already."""
+    if any(change.get("kind") == NOT_FINITE for change in run.record()["changes"]):
+        raise TrainingFailed(
+            f"{error.message}, for the second time",
+            f"begin another run with --restart and a lower --learning-rate; {saved_words(run)}",
+        ) from error
+    further = calm_down(plan, base.facts, asked.train, gpu=find_gpu())
+    keep_change(run, plan, further, NOT_FINITE, error.message)
+    rate = f"half the learning rate, {further.learning_rate:g}"
+    taken = f"{further.precision} in place of fp16" if further.precision != plan.precision else rate
+    return further, f"{error.message}; going on with {taken}"
 
 
 def gather(project: Project, asked: Asked, request: BaseRequest) -> Yielding[tuple[Base, list[Path]]]:
@@ -186,6 +226,7 @@ def fine_tune(
         prompts=texts,
         conditioning=conditioning,
     )
+    before = training.answer() if settings.steps >= JUDGED_FROM else None
     yield from restore(training, run)
     yield RunOpened(
         number=run.number,
@@ -198,7 +239,20 @@ def fine_tune(
     yield from train_steps(training, run, base, prompts)
     yield PhaseStarted(name="saving the model")
     training.check_learned()
+    training.take_average()
+    if before is not None:
+        yield from tell_effect(compare(before, training.answer()))
     save_model(training, run, asked, base, prompts)
+
+
+def tell_effect(effect: Effect) -> Events:
+    """A warning where the weights have moved, but nothing of it shows."""
+    if not effect.shows:
+        yield Warned(
+            message=f"the model has hardly learned anything: from the same seed it draws nearly the same picture as before "
+            f"({effect.picture:.1%} of it differs), and its loss on the photos has fallen by {effect.loss:.1%}; "
+            "train longer (--steps) or faster (--learning-rate)"
+        )
 
 
 def load_base(base: Base, plan: Plan) -> StableDiffusion:
@@ -227,20 +281,7 @@ def gather_class_images(
 ) -> Yielding[list[Path]]:
     """The user's own class images, and of the missing ones the cache's or new ones. Returns their paths."""
     wanted = max(0, settings.class_images - len(own))
-    drawing = Drawing(
-        steps=settings.class_image_steps,
-        guidance_scale=settings.class_guidance_scale,
-        width=plan.resolution,
-        height=plan.resolution,
-    )
-    key = cache_key(
-        base=base.identity,
-        prompt=prompts.class_,
-        drawing=drawing,
-        seed=settings.seed,
-        dtype=f"{'4-bit' if plan.quantized else weights_of(plan)} weights, {plan.precision}",
-    )
-    folder = cache_folder() / "class-images" / key
+    folder, drawing = class_image_folder(base, plan, settings, prompts)
     if is_held(folder):
         yield PhaseStarted(name="waiting for another run that makes these class images")
     with hold(folder):
@@ -260,6 +301,24 @@ def gather_class_images(
                         if number < wanted:
                             yield ClassImageMade(number=number + 1, total=wanted, path=path)
     return own + class_image_paths(folder, wanted)
+
+
+def class_image_folder(base: Base, plan: Plan, settings: TrainSettings, prompts: Prompts) -> tuple[Path, Drawing]:
+    """Where these class images lie in the cache, or will, and how they are drawn."""
+    drawing = Drawing(
+        steps=settings.class_image_steps,
+        guidance_scale=settings.class_guidance_scale,
+        width=plan.resolution,
+        height=plan.resolution,
+    )
+    key = cache_key(
+        base=base.identity,
+        prompt=prompts.class_,
+        drawing=drawing,
+        seed=settings.seed,
+        dtype=f"{'4-bit' if plan.quantized else weights_of(plan)} weights, {plan.precision}",
+    )
+    return cache_folder() / "class-images" / key, drawing
 
 
 def encode(
@@ -292,7 +351,7 @@ def restore(training: Training, run: Run) -> Events:
 
 
 def train_steps(training: Training, run: Run, base: Base, prompts: Prompts) -> Events:
-    """The loop with what is due every N steps; left early, it saves where it stands. Raises TrainingFailed."""
+    """The loop with what is due every N steps; left early, it saves where it stands. Raises NotFinite."""
     settings, saved, measured = training.settings, training.step, False
     yield PhaseStarted(name="training", total=settings.steps, done=training.step, unit="steps")
     try:
@@ -316,13 +375,9 @@ def train_steps(training: Training, run: Run, base: Base, prompts: Prompts) -> E
                     path = save_checkpoint(run.checkpoints, training.state(), keep=settings.keep_checkpoints)
                     saved = step.number
                     yield CheckpointSaved(step=step.number, path=path)
-    except TrainingFailed as error:
-        raise TrainingFailed(
-            error.message, f"{saved_words(run)}; try a lower --learning-rate, or --precision fp32"
-        ) from error
     except (GeneratorExit, Interrupted):
         # between steps, where the state is whole: nothing done is lost
-        if training.step > saved and training.is_finite():
+        if training.step > saved and training.is_good():
             save_checkpoint(run.checkpoints, training.state(), keep=settings.keep_checkpoints)
         raise
 

@@ -17,6 +17,7 @@ from dreambooth_cli.base import ask_for_base
 from dreambooth_cli.catalog import advice_of, guidance_of
 from dreambooth_cli.config import Resolved, merge
 from dreambooth_cli.engine import evaluation
+from dreambooth_cli.engine.effect import loss_at_fixed_noises
 from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
 from dreambooth_cli.engine.hub import obtain
 from dreambooth_cli.engine.loading import load_family, load_lora
@@ -145,7 +146,9 @@ class Bench:
         examples = Examples(stack(list(encode_pictures(self.family, [path for path, _ in prepared_photos(project)]))))
 
         def losses(prompt: str) -> tuple[float, ...]:
-            return tuple(evaluation.loss_at_fixed_noises(one, examples, prompt) for one in (self.family, family))
+            return tuple(
+                loss_at_fixed_noises(one, examples, one.encode_frozen([prompt])) for one in (self.family, family)
+            )
 
         return Made(
             drawn=draw_in_batches(family.pipe, named, study.seeds),

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dreambooth_cli.base import ask_for_base
 from dreambooth_cli.catalog import find_entry
-from dreambooth_cli.engine import evaluation
+from dreambooth_cli.engine.effect import loss_at_fixed_noises
 from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
 from dreambooth_cli.engine.hub import obtain
 from dreambooth_cli.engine.loading import DTYPES, load_family
@@ -72,7 +72,9 @@ def train_in(name: str, settings: TrainSettings, photos: list[Path]) -> tuple[fl
     training = start(FORMS[name], settings, photos)
     prompt = training.prompts[0]
     first = {key: value.detach().float().clone() for key, value in training.trained.items()}
-    before = evaluation.loss_at_fixed_noises(training.family, training.examples["instance"], prompt)
+    before = loss_at_fixed_noises(
+        training.family, training.examples["instance"], training.family.encode_frozen([prompt])
+    )
 
     def to_nearest(values: Tensor, _: torch.Generator) -> Tensor:
         return values.to(torch.bfloat16)
@@ -81,7 +83,9 @@ def train_in(name: str, settings: TrainSettings, photos: list[Path]) -> tuple[fl
     with mock.patch(rounding, to_nearest) if name == "bf16, to nearest" else nullcontext():
         for _ in training.steps():
             pass
-    after = evaluation.loss_at_fixed_noises(training.family, training.examples["instance"], prompt)
+    after = loss_at_fixed_noises(
+        training.family, training.examples["instance"], training.family.encode_frozen([prompt])
+    )
     moved = [(value.detach().float() != first[key]).float().mean() for key, value in training.trained.items()]
     weights = torch.cat([value.flatten() for value in first.values()]).abs()
     unit = 2.0 ** (torch.floor(torch.log2(weights.clamp_min(1e-12))) - 7)

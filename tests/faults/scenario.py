@@ -45,7 +45,14 @@ class Scenario:
 
         os.environ["DREAMBOOTH_HOME"] = str(home / "dreambooth")
         stopping.reset()
-        paths = ["--model_name", str(self.base), "--instance_data_dir", str(self.photos), "--output-dir", str(home / "out")]
+        paths = [
+            "--model_name",
+            str(self.base),
+            "--instance_data_dir",
+            str(self.photos),
+            "--output-dir",
+            str(home / "out"),
+        ]
         settings = [str(word) for pair in SETTINGS.items() for word in pair]
         return run(["train", "--json", "--class_prompt", "a photo of a dog", *paths, *settings])
 

@@ -91,7 +91,9 @@ def run_unwatched(work: Callable[[], int], output: Path) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def _be_child(work: Callable[[], int], output: Path, asked: int = -1, answered: int = -1, root: Path | None = None) -> None:
+def _be_child(
+    work: Callable[[], int], output: Path, asked: int = -1, answered: int = -1, root: Path | None = None
+) -> None:
     """The forked process: never returns."""
     code = 98
     try:

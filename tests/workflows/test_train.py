@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dreambooth_cli.card import read_card
+from dreambooth_cli.engine.optimizers import Update
 from dreambooth_cli.engine.training import Training
-from dreambooth_cli.errors import DoesNotFit, ModelUnavailable, ProjectError, TrainingFailed, UsageError
+from dreambooth_cli.errors import DiskError, DoesNotFit, ModelUnavailable, ProjectError, TrainingFailed, UsageError
 from dreambooth_cli.events import (
     CheckpointSaved,
     ClassImageMade,
@@ -545,6 +547,98 @@ def test_memory_that_runs_out_where_no_means_is_left_says_how_to_begin_anew(sd1,
     assert caught.value.exit_code == 4
     assert "--restart" in caught.value.hint
     assert "step-000002" in caught.value.hint
+
+
+def lose_numbers(monkeypatch, *steps):
+    """Have the loss of these steps (from 0) be no number, each once."""
+    whole, left = Training.batch_loss, list(steps)
+
+    def batch_loss(self, step, *rest):
+        loss = whole(self, step, *rest)
+        if left and step == left[0]:
+            left.pop(0)
+            return loss * float("nan")
+        return loss
+
+    monkeypatch.setattr(Training, "batch_loss", batch_loss)
+
+
+def test_a_loss_that_is_no_number_goes_back_once_at_half_the_rate(sd1, photos, monkeypatch):
+    """From the last checkpoint; the change is in plan.json, and a run stopped after it goes on so."""
+    project = make_project(photos, sd1, method="full", steps=6, checkpoint_every=2, learning_rate=1e-3)
+    lose_numbers(monkeypatch, 3)
+    with closing(start(project)) as events:
+        told = []
+        for event in events:
+            told.append(event)
+            if isinstance(event, CheckpointSaved) and event.step == 4:
+                break
+    assert [event.step for event in of_kind(told, StepDone)] == [1, 2, 3, 3, 4]
+    (said,) = (event.message for event in of_kind(told, Warned) if "not finite" in event.message)
+    assert "going on with half the learning rate, 0.0005; the last good checkpoint is " in said
+    events = run(project)
+    assert [(event.step, event.learning_rate) for event in of_kind(events, StepDone)] == [(5, 5e-4), (6, 5e-4)]
+    record = project.runs()[0].record()
+    assert [(change["kind"], change["step"]) for change in record["changes"]] == [("not finite", 2)]
+    assert record["changes"][0]["from"]["learning_rate"] == 1e-3
+
+
+def test_a_loss_that_is_no_number_in_fp16_gets_a_wider_format(sd1, photos, monkeypatch):
+    project = make_project(photos, sd1, method="full", steps=3, checkpoint_every=1, precision="fp16")
+    lose_numbers(monkeypatch, 1)
+    events = run(project)
+    assert any("going on with fp32 in place of fp16" in event.message for event in of_kind(events, Warned))
+    assert project.runs()[0].record()["plan"]["precision"] == "fp32"
+    assert project.runs()[0].record()["plan"]["learning_rate"] == 1e-3
+
+
+def test_a_loss_that_is_no_number_twice_is_an_error(sd1, photos, monkeypatch):
+    project = make_project(photos, sd1, method="full", steps=6, checkpoint_every=2)
+    lose_numbers(monkeypatch, 3, 5)
+    with pytest.raises(TrainingFailed) as caught:
+        run(project)
+    assert caught.value.exit_code == 7
+    assert "not finite at step 6, for the second time" in caught.value.message
+    assert "step-000004" in caught.value.hint
+
+
+def test_gradients_that_overflow_20_steps_in_a_row_are_told_apart_from_the_scalers_work(sd1, photos, monkeypatch):
+    """fp16's scaler halves its scale at each; a loss that is finite all the while says nothing."""
+    project = make_project(photos, sd1, method="full", steps=30, precision="fp16", checkpoint_every=0)
+    whole = Update.backward
+
+    def overflow(until):
+        def backward(self, loss):
+            overflow.steps += 1
+            whole(self, loss * (float("inf") if self.scaler.is_enabled() and overflow.steps <= until else 1.0))
+
+        overflow.steps = 0
+        return backward
+
+    monkeypatch.setattr(Update, "backward", overflow(19))
+    assert not any("not finite" in event.message for event in of_kind(run(project), Warned))
+    monkeypatch.setattr(Update, "backward", overflow(20))
+    events = run(project, restart=True)
+    (said,) = (event.message for event in of_kind(events, Warned) if "not finite" in event.message)
+    assert "20 steps in a row, up to step 20; going on with fp32" in said
+
+
+@pytest.mark.parametrize(("rate", "is_warned"), [(1e-7, True), (2e-3, False)])
+def test_a_model_that_shows_nothing_of_its_training_is_warned_of(rate, is_warned, sd1, photos):
+    project = make_project(photos, sd1, method="full", steps=50, class_images=0, learning_rate=rate, weight_decay=0.0)
+    events = run(project)
+    assert any("hardly learned anything" in event.message for event in of_kind(events, Warned)) == is_warned
+    assert of_kind(events, ModelSaved)
+
+
+def test_room_that_is_missing_on_the_disk_is_said_before_any_work(sd1, photos, monkeypatch):
+    project = make_project(photos, sd1, method="full")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10**6))
+    with pytest.raises(DiskError) as caught:
+        run(project)
+    assert caught.value.exit_code == 6
+    assert "bytes are missing" in caught.value.message
+    assert not list(cache_folder().rglob("*.png"))
 
 
 def test_a_run_that_changed_nothing_is_an_error(sd1, photos):

@@ -1,0 +1,89 @@
+"""What training has changed: the same questions asked of the weights before and after, from the same noise."""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from .draws import generator_of
+from .examples import Examples
+from .family import Conditioning
+from .objective import row_losses
+from .stable_diffusion import StableDiffusion
+
+STEPS = 10  # denoising steps of the picture that is compared
+TOO_LITTLE = 0.02  # of the picture, and of the loss: below both, nothing shows
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model makes of the instance prompt: the `loss` of the photos at fixed noises, and the `latents` [1, c, h, w] of a
+    picture from a fixed seed."""
+
+    loss: float
+    latents: Tensor
+
+
+@dataclass(frozen=True)
+class Effect:
+    """How far two answers lie apart, as shares: of the picture's latents (root mean square), and of the loss that is gone."""
+
+    picture: float
+    loss: float
+
+    @property
+    def shows(self) -> bool:
+        """Whether a person would see that something was learned."""
+        return self.picture >= TOO_LITTLE or self.loss >= TOO_LITTLE
+
+
+def compare(before: Answer, after: Answer) -> Effect:
+    """From the answer before training and the one after it."""
+    changed = (after.latents - before.latents).norm() / before.latents.norm()
+    return Effect(picture=changed.item(), loss=(before.loss - after.loss) / before.loss)
+
+
+@torch.no_grad()
+def loss_at_fixed_noises(
+    family: StableDiffusion,
+    examples: Examples,
+    conditioning: Conditioning,
+    *,
+    draws: int = 64,
+    seed: int = 0,
+    batch: int = 32,
+) -> float:
+    """The denoising loss of examples under a prompt (one row of conditioning), at `draws` timesteps and noises that follow from
+    the seed alone.
+
+    Before and after training, and between prompts, the draws are the same, so that a difference is the prompt's or the weights'.
+    """
+    mean, device = examples.distribution.mean, conditioning.embeddings.device
+    generator = generator_of(seed, 0, "fixed noises", 0)
+    rows = torch.arange(draws) % len(mean)
+    timesteps = torch.linspace(0, 1, draws + 2)[1:-1].mul(len(family.noise_scheduler.alphas_cumprod)).long()
+    noise = torch.randn(draws, *mean.shape[1:], generator=generator).to(device)
+    clean = family.sample_latents(examples.distribution, torch.zeros_like(mean))[rows].to(device)
+    losses = []
+    for start in range(0, draws, batch):
+        part = slice(start, start + batch)
+        steps = timesteps[part].to(device)
+        noisy = family.add_noise(clean[part], noise[part], steps)
+        predicted = family.predict(noisy, steps, conditioning.rows([0] * len(steps)))
+        losses.append(row_losses(predicted, family.target(clean[part], noise[part], steps)))
+    return torch.cat(losses).mean().item()
+
+
+@torch.no_grad()
+def sketch(family: StableDiffusion, conditioning: Conditioning, shape: torch.Size, *, seed: int = 0) -> Tensor:
+    """The latents [1, c, h, w] of a picture from a fixed seed: DDIM (Song et al. 2021, arXiv 2010.02502), no guidance, so that
+    nothing but the UNet is needed."""
+    device = conditioning.embeddings.device
+    scheduler = DDIMScheduler.from_config(family.noise_scheduler.config)
+    scheduler.set_timesteps(STEPS, device=device)
+    latents = torch.randn(1, *shape, generator=generator_of(seed, 0, "sketch", 0)).to(device)
+    for timestep in scheduler.timesteps:
+        predicted = family.predict(latents, timestep[None], conditioning.rows([0]))
+        latents = scheduler.step(predicted.float(), timestep, latents).prev_sample
+    return latents.float().cpu()
