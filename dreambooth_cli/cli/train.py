@@ -65,6 +65,12 @@ def train(
     replan: Annotated[
         bool, typer.Option("--replan", help="Go on under a new plan, where the run's own no longer fits the memory.")
     ] = False,
+    verify_resume: Annotated[
+        bool,
+        typer.Option(
+            "--verify-resume", help="Try in a few steps whether a stopped run goes on exactly here, and stop."
+        ),
+    ] = False,
     *,
     flags: Flags,
     json: Json = False,
@@ -82,7 +88,7 @@ def train(
         return
     check_output(call.output_dir)
     with loading("torch"):
-        workflow = load_training()
+        workflow = load_training(verify_resume=verify_resume)
     try:
         follow(workflow(call), open_view(ModelSaved, json=json))
     except Interrupted as stop:
@@ -155,10 +161,11 @@ def what_was_saved(call: Call) -> str:
     return saved_words(call.run) if call.run else "training had not begun; what is made so far is kept"
 
 
-def load_training() -> Callable[[Call], Events]:
+def load_training(*, verify_resume: bool) -> Callable[[Call], Events]:
     """The workflow; in the direct form the project is made first, or brought up to date with its folder."""
     from ..workflows.initialise import add_photos, initialise
     from ..workflows.train import train as fine_tune
+    from ..workflows.verify import verify_resume as verify
 
     def workflow(call: Call) -> Events:
         project = call.project
@@ -171,6 +178,9 @@ def load_training() -> Callable[[Call], Events]:
             with project.lock():
                 yield from add_photos(project, call.photos)
         assert project is not None
+        if verify_resume:
+            yield from verify(project, subject=call.subject, prep=call.prep, settings=call.train)
+            return
         run = fine_tune(
             project,
             subject=call.subject,

@@ -200,32 +200,7 @@ def fine_tune(
 ) -> Events:
     """The run itself: load, class images, encode, train, save."""
     settings = asked.train
-    yield PhaseStarted(name="loading the base model")
-    family = load_base(base, plan)
-    class_paths: list[Path] = []
-    if settings.with_prior:
-        class_paths = yield from gather_class_images(family, base, plan, settings, prompts, own_class_images)
-    photos = [path for path, _ in prepared_photos(project)]
-    instance, prior = yield from encode(family, plan, settings, photos, class_paths)
-    texts = [prompts.instance, prompts.class_] if prior is not None else [prompts.instance]
-    device, encoders = find_device(plan.device), list(text_encoders_of(family.pipe))
-    let_go(family.pipe, ["vae"])
-    conditioning = None
-    if not plan.train_text_encoder:
-        place(family.pipe, encoders, device)
-        conditioning = family.encode_frozen(texts)
-        let_go(family.pipe, encoders)
-    place(family.pipe, ["unet", *encoders], device)
-    training = Training(
-        family,
-        plan,
-        settings,
-        device=device,
-        instance=instance,
-        prior=prior,
-        prompts=texts,
-        conditioning=conditioning,
-    )
+    training = yield from make_training(asked, base, plan, prompts, project, own_class_images)
     before = training.answer() if settings.steps >= JUDGED_FROM else None
     yield from restore(training, run)
     yield RunOpened(
@@ -243,6 +218,39 @@ def fine_tune(
     if before is not None:
         yield from tell_effect(compare(before, training.answer()))
     save_model(training, run, asked, base, prompts)
+
+
+def make_training(
+    asked: Asked, base: Base, plan: Plan, prompts: Prompts, project: Project, own_class_images: list[Path]
+) -> Yielding[Training]:
+    """All that comes before the first step: load, class images, encode, place. Returns the training at step 0."""
+    settings = asked.train
+    yield PhaseStarted(name="loading the base model")
+    family = load_base(base, plan)
+    class_paths: list[Path] = []
+    if settings.with_prior:
+        class_paths = yield from gather_class_images(family, base, plan, settings, prompts, own_class_images)
+    photos = [path for path, _ in prepared_photos(project)]
+    instance, prior = yield from encode(family, plan, settings, photos, class_paths)
+    texts = [prompts.instance, prompts.class_] if prior is not None else [prompts.instance]
+    device, encoders = find_device(plan.device), list(text_encoders_of(family.pipe))
+    let_go(family.pipe, ["vae"])
+    conditioning = None
+    if not plan.train_text_encoder:
+        place(family.pipe, encoders, device)
+        conditioning = family.encode_frozen(texts)
+        let_go(family.pipe, encoders)
+    place(family.pipe, ["unet", *encoders], device)
+    return Training(
+        family,
+        plan,
+        settings,
+        device=device,
+        instance=instance,
+        prior=prior,
+        prompts=texts,
+        conditioning=conditioning,
+    )
 
 
 def tell_effect(effect: Effect) -> Events:

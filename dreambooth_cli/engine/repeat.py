@@ -1,0 +1,50 @@
+"""The same steps twice: kernels that give the same bits, and how far two states lie apart."""
+
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from .checkpoint import PARTS, State
+
+
+def copied(state: State) -> State:
+    """A state that later steps do not change, in the machine's memory."""
+    parts = {name: {key: value.cpu().clone() for key, value in getattr(state, name).items()} for name in PARTS}
+    return State(state.step, **parts)
+
+
+def largest_difference(found: State, expected: State) -> tuple[float, str]:
+    """The largest difference of any value and the name of its tensor; 0 and "" where all bits are equal."""
+    largest, name = 0.0, ""
+    for part in PARTS:
+        theirs = getattr(expected, part)
+        for key, value in getattr(found, part).items():
+            if not torch.equal(value.cpu(), theirs[key]):
+                apart = (value.cpu().double() - theirs[key].double()).abs().max().item()
+                largest, name = max((largest, name), (apart, key))
+    return largest, name
+
+
+@contextmanager
+def deterministic() -> Iterator[set[str]]:
+    """Kernels that give the same bits each time, where there are such; the names of those that have no such form are added to the
+    set that this gives."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    names: set[str] = set()
+
+    def note(message: Warning | str, *rest: object, **options: object) -> None:
+        if found := re.match(r"(\w+) does not have a deterministic implementation", str(message)):
+            names.add(found[1])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = note
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield names
+        finally:
+            torch.use_deterministic_algorithms(False)

@@ -1,0 +1,87 @@
+"""`train --verify-resume`: does a stopped run go on to the bit on this very machine? Four steps, and the two last once more."""
+
+import shutil
+from dataclasses import replace
+from itertools import islice
+
+from ..base import ask_for_base
+from ..config import Resolved
+from ..engine.checkpoint import load_checkpoint, save_checkpoint
+from ..engine.loading import forget_failed_attempt
+from ..engine.repeat import copied, deterministic, largest_difference
+from ..engine.training import Training
+from ..errors import TrainingFailed
+from ..events import Events, Noted, PhaseStarted, StepDone, Warned
+from ..gpu import find_gpu
+from ..memory import check_fits
+from ..project import Project
+from ..settings import PrepSettings, SubjectSettings, TrainSettings
+from .freeze import Asked, choose_prompts
+from .plan import plan_with
+from .train import gather, make_training
+
+BEFORE, AFTER = 2, 2  # steps before the checkpoint that is gone back to, and after it
+
+
+def verify_resume(
+    project: Project,
+    *,
+    subject: Resolved[SubjectSettings],
+    prep: Resolved[PrepSettings],
+    settings: Resolved[TrainSettings],
+) -> Events:
+    """Train a few steps, then the last of them again from a checkpoint, and compare. No run is made.
+
+    Raises TrainingFailed where the two differ and no kernel is known to be at fault.
+    """
+    longer = replace(settings, values=replace(settings.values, steps=max(settings.values.steps, BEFORE + AFTER)))
+    asked, request, gpu = Asked(subject, prep, longer), ask_for_base(subject.values.model), find_gpu()
+    scratch = project.path / ".verify"
+    with project.lock(), deterministic() as without:
+        base, own_class_images = yield from gather(project, asked, request)
+        plan = plan_with(base.facts, request, asked.prep, asked.train, gpu=gpu)
+        check_fits(plan, asked.train)
+        prompts = yield from choose_prompts(asked, base)
+        parts = (asked, base, plan, prompts, project, own_class_images)
+        try:
+            training = yield from make_training(*parts)
+            yield from take_steps(training, BEFORE)
+            saved = save_checkpoint(scratch, training.state(), keep=1)
+            yield from take_steps(training, AFTER)
+            expected = copied(training.state())
+            del training
+            forget_failed_attempt()
+            again = yield from make_training(*parts)
+            again.load(load_checkpoint(saved))
+            yield from take_steps(again, AFTER)
+            largest, name = largest_difference(again.state(), expected)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    yield from tell(largest, name, sorted(without))
+
+
+def take_steps(training: Training, count: int) -> Events:
+    """Some more steps of a training."""
+    total = training.settings.steps
+    yield PhaseStarted(name=f"steps {training.step + 1} to {training.step + count}", total=count, unit="steps")
+    steps = training.steps()
+    for step in islice(steps, count):
+        yield StepDone(
+            step=step.number, steps=total, loss=step.loss, learning_rate=step.learning_rate, seconds=step.seconds
+        )
+    steps.close()
+
+
+def tell(largest: float, name: str, without: list[str]) -> Events:
+    """The result in words."""
+    if not name:
+        yield Noted(
+            message=f"verified: {BEFORE} + {AFTER} steps with a stop between them are {BEFORE + AFTER} steps, to the bit"
+        )
+        return
+    apart = f"after a stop, {name} differs by up to {largest:.2g}"
+    if not without:
+        raise TrainingFailed(f"{apart}, and every kernel gives the same bits each time", "please report this as a bug")
+    yield Warned(
+        message=f"{apart}: these kernels have no form that gives the same bits each time: {', '.join(without)}"
+    )
