@@ -7,17 +7,25 @@ the bit, and leave nothing half written.
 """
 
 import argparse
+import os
+import re
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from itertools import pairwise
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
+from threading import Timer
 
 from .power import Disk
 from .row import Row
 from .scenario import Scenario, events_in, leftovers, weights_of
-from .watched import Change, can_watch, is_loaded, relaunch, run_unwatched, run_watched
+from .watched import Change, can_watch, is_loaded, relaunch, run_followed, run_unwatched, run_watched
+
+EXIT_CODES = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 def count_changes(scenario: Scenario, home: Path) -> list[Change]:
@@ -90,6 +98,64 @@ def try_every(scenario: Scenario, *, power_cut: bool, every: int) -> Row:
     )
 
 
+def phases_of(scenario: Scenario, home: Path) -> dict[str, float]:
+    """The phases of an undisturbed run and how long each took, in s."""
+    begun: list[tuple[str, float]] = []
+
+    def heard(child: int, line: str) -> None:
+        if phase := phase_in(line):
+            begun.append((phase, time.monotonic()))
+
+    run_followed(lambda: scenario.train(home), home.with_suffix(".out"), heard)
+    begun.append(("end", time.monotonic()))
+    return {name: later - since for (name, since), (_, later) in pairwise(begun)}
+
+
+def phase_in(line: str) -> str | None:
+    """The name of the phase that a printed line begins."""
+    found = re.match(r'\{"event": "phase", "name": "([^"]*)"', line)
+    return found[1] if found else None
+
+
+def send_in_phase(scenario: Scenario, home: Path, phase: str, delay: float, number: signal.Signals) -> tuple[Path, int]:
+    """Run, and send a signal some seconds after a phase has begun. Returns what was printed and the exit status."""
+    output, timers = home.with_suffix(".out"), []
+    output.unlink(missing_ok=True)
+
+    def heard(child: int, line: str) -> None:
+        if phase_in(line) == phase and not timers:
+            timers.append(Timer(delay, os.kill, (child, number)))
+            timers[0].start()
+
+    code = run_followed(lambda: scenario.train(home), output, heard)
+    for timer in timers:
+        timer.cancel()
+    return output, code
+
+
+def try_instants(scenario: Scenario, *, count: int, number: signal.Signals) -> Row:
+    """A signal at random instants, as many in each phase; an instant is a share of the time that the phase took undisturbed."""
+    reference = scenario.home("undisturbed")
+    phases = phases_of(scenario, reference)
+    wanted, random = weights_of(reference), Random(f"instants {number}")
+    lost, unequal, slowest, remarks = 0, 0, 0.0, []
+    for turn in range(count):
+        phase = list(phases)[turn % len(phases)]
+        home = scenario.home("home")
+        delay = random.random() * phases[phase]
+        began = time.monotonic()
+        printed, code = send_in_phase(scenario, home, phase, delay, number)
+        took = time.monotonic() - began
+        missing, other = faults_after(scenario, home, printed, wanted)
+        if code not in (0, EXIT_CODES[number]):
+            missing.append(f"exit status {code}")
+        slowest = max(slowest, took if number != signal.SIGKILL else 0.0)
+        lost, unequal = lost + bool(missing), unequal + bool(other)
+        remarks += [f"{delay:.2f} s into {phase}: {'; '.join([*missing, *other])}"] if missing or other else []
+    what = f"{number.name} at random instants, {len(phases)} phases in turn"
+    return Row(what, count, lost, unequal, slowest, remarks)
+
+
 def prepare_scenario(folder: Path) -> Scenario:
     """The small base and the photos. A first run in this very process imports all that its children need."""
     import torch
@@ -107,18 +173,21 @@ def prepare_scenario(folder: Path) -> Scenario:
     return scenario
 
 
-def rows(every: int = 1) -> Iterator[Row]:
+def rows(every: int = 1, instants: int = 200) -> Iterator[Row]:
     """The table's lines. The process must have the watch loaded."""
     with TemporaryDirectory() as folder:
         scenario = prepare_scenario(Path(folder).resolve())
         for power_cut in (False, True):
             yield try_every(scenario, power_cut=power_cut, every=every)
+        for number in EXIT_CODES:
+            yield try_instants(scenario, count=instants, number=number)
 
 
 def main() -> int:
     """Print the lines. Returns 1 where something was lost."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.kills")
     parser.add_argument("--every", type=int, default=1, help="try every K-th change alone")
+    parser.add_argument("--instants", type=int, default=200, help="how many random instants for each signal")
     asked = parser.parse_args()
     if not can_watch():
         print("needs Linux and a C compiler")
@@ -126,7 +195,7 @@ def main() -> int:
     if not is_loaded():
         return relaunch("tests.faults.kills", sys.argv[1:])
     found = []
-    for row in rows(asked.every):
+    for row in rows(asked.every, asked.instants):
         print(row, flush=True)
         found.append(row)
     return 1 if any(row.lost or row.unequal for row in found) else 0

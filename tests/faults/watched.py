@@ -91,15 +91,35 @@ def run_unwatched(work: Callable[[], int], output: Path) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def run_followed(work: Callable[[], int], output: Path, heard: Callable[[int, str], None]) -> int:
+    """Do `work` in a child; `heard` is called with its process number for every line that it prints, which goes to `output` too.
+
+    Returns its exit status.
+    """
+    lines, printed = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(lines)
+        os.dup2(printed, 1)
+        _be_child(work, None)
+    os.close(printed)
+    with os.fdopen(lines, encoding="utf-8", errors="replace") as read, output.open("a", encoding="utf-8") as kept:
+        for line in read:
+            kept.write(line)
+            heard(child, line)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def _be_child(
-    work: Callable[[], int], output: Path, asked: int = -1, answered: int = -1, root: Path | None = None
+    work: Callable[[], int], output: Path | None, asked: int = -1, answered: int = -1, root: Path | None = None
 ) -> None:
     """The forked process: never returns."""
     code = 98
     try:
-        written = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(written, 1)
-        os.dup2(written, 2)
+        if output is not None:
+            written = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(written, 1)
+            os.dup2(written, 2)
         if root is not None:
             ctypes.CDLL(None).watch_begin(asked, answered, os.fsencode(root))
         code = work()
