@@ -1,0 +1,113 @@
+"""A disk that fills up in the middle of a run, at every change that the run makes to files; then there is room again.
+
+    python -m tests.faults.full_disk [--every K]
+
+On a small tmpfs, so it needs the right to mount one. What is counted beforehand is refused beforehand (`tests/test_disk.py`);
+here something else takes the room while the run is under way.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from .kills import count_changes, faults_after, prepare_scenario
+from .row import Row
+from .scenario import Scenario, events_in, weights_of
+from .watched import Change, can_watch, is_loaded, relaunch, run_watched
+
+SIZE = "160m"
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A tmpfs of its own. Raises CalledProcessError where this user may not mount one."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", folder], check=True, capture_output=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Take all the room that is left. Returns the file that has it."""
+    ballast = disk / "ballast"
+    with ballast.open("wb") as file:
+        free = os.statvfs(disk)
+        os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_bsize)
+    return ballast
+
+
+def fill_before(scenario: Scenario, home: Path, output: Path, number: int) -> int:
+    """Run, with the disk full from before change `number` on; then make room. Returns the exit status."""
+    output.unlink(missing_ok=True)
+    seen, taken = 0, []
+
+    def may_go(change: Change) -> bool:
+        nonlocal seen
+        if seen == number:
+            taken.append(fill(home.parent))
+        seen += 1
+        return True
+
+    code, _ = run_watched(lambda: scenario.train(home), home, output, may_go)
+    for ballast in taken:
+        ballast.unlink()
+    return code
+
+
+def try_every(scenario: Scenario, disk: Path, *, every: int) -> Row:
+    """Fill the disk before every `every`-th change."""
+    on_disk = Scenario(disk, scenario.base, scenario.photos)
+    reference = on_disk.home("undisturbed")
+    changes = count_changes(on_disk, reference)
+    wanted, numbers = weights_of(reference), range(0, len(changes), every)
+    lost, unequal, slowest, remarks = 0, 0, 0.0, []
+    for number in numbers:
+        home, output = on_disk.home("home"), scenario.folder / "home.out"
+        began = time.monotonic()
+        code = fill_before(on_disk, home, output, number)
+        slowest = max(slowest, time.monotonic() - began)
+        missing, other = faults_after(on_disk, home, output, wanted)
+        told = [event for event in events_in(output) if event["event"] == "error"]
+        if code not in (0, 6) or (code == 6 and "make room" not in told[-1]["hint"]):
+            missing.append(f"exit status {code}: {output.read_text()[-300:]}")
+        lost, unequal = lost + bool(missing), unequal + bool(other)
+        where = f"before change {number} ({changes[number].operation} {changes[number].path.name})"
+        remarks += [f"{where}: {'; '.join([*missing, *other])}"] if missing or other else []
+    return Row(f"disk full from each of {len(changes)} changes on", len(numbers), lost, unequal, slowest, remarks)
+
+
+def rows(every: int = 1) -> Iterator[Row]:
+    """The table's line. The process must have the watch loaded."""
+    with TemporaryDirectory() as folder:
+        scenario = prepare_scenario(Path(folder).resolve())
+        with small_disk(scenario.folder / "disk") as disk:
+            yield try_every(scenario, disk, every=every)
+
+
+def main() -> int:
+    """Print the line. Returns 1 where something was lost."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.full_disk")
+    parser.add_argument("--every", type=int, default=1, help="try every K-th change alone")
+    asked = parser.parse_args()
+    if not can_watch():
+        print("needs Linux and a C compiler")
+        return 1
+    if not is_loaded():
+        return relaunch("tests.faults.full_disk", sys.argv[1:])
+    found = []
+    for row in rows(asked.every):
+        print(row, flush=True)
+        found.append(row)
+    return 1 if any(row.lost or row.unequal for row in found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
