@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class Scenario:
     folder: Path
     base: Path
     photos: Path
+    settings: Mapping[str, Any] = field(default_factory=lambda: SETTINGS)
 
     def home(self, name: str) -> Path:
         """An empty home for a try."""
@@ -53,7 +55,7 @@ class Scenario:
             "--output-dir",
             str(home / "out"),
         ]
-        settings = [str(word) for pair in SETTINGS.items() for word in pair]
+        settings = [str(word) for pair in self.settings.items() for word in pair]
         return run(["train", "--json", "--class_prompt", "a photo of a dog", *paths, *settings])
 
 
