@@ -141,7 +141,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
                 "batch_size": 4,
                 "steps": 400,
                 "class_images": 40,
-                "prior_loss_weight": 0.5,
+                "prior_loss_weight": 0.2,
                 "class_guidance_scale": 5.0,
             },
             "generate": {"guidance_scale": 5.0},
