@@ -135,12 +135,13 @@ CATALOG: tuple[CatalogEntry, ...] = (
         folder=Path(__file__).parent / "pocket" / "model",
         advised={
             "train": {
-                "learning_rate": 3e-4,
+                "learning_rate": 5e-4,
                 "text_encoder_learning_rate": 1e-4,
                 "lr_schedule": "cosine",
                 "batch_size": 4,
-                "steps": 600,
+                "steps": 400,
                 "class_images": 40,
+                "prior_loss_weight": 0.2,
                 "class_guidance_scale": 5.0,
             },
             "generate": {"guidance_scale": 5.0},

@@ -42,16 +42,17 @@ MAIN = (
 )
 CONTROLS = (PASTED, Variant("undertrained", {"steps": 20}), Variant("overtrained", {"steps": 1500}))
 SWEEPS = (
-    *(Variant(f"steps {steps}", {"steps": steps}) for steps in (50, 100, 200, 400, 700, 1000)),
-    Variant("text encoder", {"train_text_encoder": True}),
+    *(Variant(f"steps {steps}", {"steps": steps}) for steps in (50, 100, 200, 700, 1000)),
+    *(Variant(f"rate {rate:g}", {"learning_rate": rate}) for rate in (1e-4, 2e-4, 1e-3)),
     Variant("text encoder frozen", {"train_text_encoder": False}),
-    Variant("LoRA", {"method": "lora", "learning_rate": 2e-3}),
-    Variant("LoRA + text encoder", {"method": "lora", "learning_rate": 2e-3, "train_text_encoder": True}),
-    *(Variant(f"rate {rate:g}", {"learning_rate": rate}) for rate in (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3)),
+    Variant("text encoder's rate 5e-4", {"text_encoder_learning_rate": 5e-4}),
+    Variant("LoRA", {"method": "lora", "learning_rate": 2e-3, "train_text_encoder": False}),
+    Variant("LoRA + text encoder", {"method": "lora", "learning_rate": 2e-3, "text_encoder_learning_rate": 5e-4}),
+    *(Variant(f"lambda {weight:g}", {"prior_loss_weight": weight}) for weight in (0.05, 0.5, 1.0, 3.0)),
+    *(Variant(f"batch {size}", {"batch_size": size}) for size in (1, 2)),
     Variant("min-SNR 5", {"snr_gamma": 5.0}),
-    *(Variant(f"lambda {weight:g}", {"prior_loss_weight": weight}) for weight in (0.1, 0.3, 3.0)),
     Variant("EMA 0.99", {"ema": True, "ema_decay": 0.99}),
-    *(Variant(f"batch {size}", {"batch_size": size}) for size in (2, 5)),
+    Variant("mirrored photos too", {"mirror": True}),
 )
 
 
@@ -179,7 +180,7 @@ def told(found: evaluation.Interval) -> str:
     return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
-QUICK = Variant("quick", {"steps": 120, "class_images": 16})
+QUICK = Variant("quick", {"steps": 120, "class_images": 16, "learning_rate": 8e-4})
 
 
 def quick(work: Path) -> list[tuple[str, bool]]:
@@ -195,7 +196,8 @@ def quick(work: Path) -> list[tuple[str, bool]]:
         (f"subject fidelity rose by {scaled:.2f} of the way (at least 0.4)", scaled >= 0.4),
         (f"the place asked for is there in {place:.0%} (at least 70%)", place >= 0.7),
         (f"the class is right in {right:.0%} (at least 80%)", right >= 0.8),
-        (f"class pictures keep {kept:.0%} of their diversity (at least 80%)", kept >= 0.8),
+        # without prior preservation about a fifth of it is left
+        (f"class pictures keep {kept:.0%} of their diversity (at least 50%)", kept >= 0.5),
         (
             "the identifier's loss fell more than another prompt's on each",
             all(falls(one.identifier_loss) > falls(one.unrelated_loss) for one in measured),
