@@ -13,7 +13,7 @@ from ..engine.training import Training
 from ..errors import DiskError, UsageError
 from ..events import Events, ModelSaved, Noted
 from ..project import Run
-from ..settings import TrainSettings
+from ..settings import TrainSettings, real_path
 from .freeze import Asked, Prompts
 from .prepare import disk_errors
 
@@ -53,7 +53,7 @@ def check_place(output_dir: Path | None) -> Path | None:
     """The output folder's real path, if it can be written when the time comes. Raises UsageError, before any work."""
     if output_dir is None:
         return None
-    real = output_dir.expanduser().resolve()
+    real = real_path(output_dir)
     if real.exists() and not real.is_dir():
         raise UsageError(f"{output_dir} is a file, not a folder", ANOTHER)
     standing = next(parent for parent in (real, *real.parents) if parent.exists())
