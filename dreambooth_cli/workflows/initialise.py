@@ -1,5 +1,6 @@
 """`init`: a project made whole or not at all; and photos that come later."""
 
+import os
 import shutil
 import uuid
 from collections.abc import Generator, Mapping
@@ -11,12 +12,13 @@ from ..base import ask_for_base
 from ..config import write_config
 from ..errors import ProjectError, UsageError
 from ..events import Event, Events, Noted, PhaseStarted, PhotoLooked, ProjectSaved
-from ..photos.files import Look, decoded_look, find_photos, list_folder, printable, sha256_of
+from ..photos.files import Look, decoded_look, find_photos, printable
 from ..project import Project, check_name, free_name, home_folder, projects_folder, suggest_name
 from ..prompts import class_noun
-from ..settings import PrepSettings, SubjectSettings, TrainSettings, default_of
+from ..settings import PrepSettings, SubjectSettings, TrainSettings, default_of, expanded, real_path
 from .prepare import LEFT_OUT, disk_errors, left_out, no_usable_photo
 
+LONGEST_NAME = 255  # bytes, on nearly every file system
 HINT = "put 3 to 5 photos of the subject there (jpg, png, webp, heic, ...), or name another folder: --photos DIR"
 
 
@@ -55,9 +57,7 @@ def add_photos(project: Project, folder: Path) -> Events:
         project.photos.mkdir(exist_ok=True)
     looks = yield from _look_at(folder, show_kept=False)
     wanted = {look.sha256 for look in looks if look.status == "ok"}
-    has = {
-        path.name: sha256_of(path) for path in list_folder(project.photos) if path.is_file() and path.name != LEFT_OUT
-    }
+    has = {look.path.name: look.sha256 for look in find_photos(project.photos) if look.sha256}
     new = [look for look in looks if look.status == "ok" and look.sha256 not in has.values()]
     before, gone = left_out(project), {name for name, digest in has.items() if digest not in wanted}
     with disk_errors(project.photos):
@@ -65,8 +65,8 @@ def add_photos(project: Project, folder: Path) -> Events:
             _copy(look.path, _free_path(project.photos, look.path.name))
         if gone != before:
             _write_left_out(project, gone)
-    if project.settings()["subject"].get("photos") != folder.expanduser().resolve():
-        write_config(project.config, {"subject": {"photos": folder.expanduser().resolve()}})
+    if project.settings()["subject"].get("photos") != real_path(folder):
+        write_config(project.config, {"subject": {"photos": real_path(folder)}})
     yield from _changes(project, len(new), sorted(gone - before), sorted(before - gone))
 
 
@@ -83,7 +83,7 @@ def _sections(subject: SubjectSettings, prep: Mapping[str, Any], train: Mapping[
         if (value := getattr(subject, item.name)) != default_of(SubjectSettings, item.name) or item.name == "model"
     }
     base = ask_for_base(subject.model)
-    told |= {"photos": subject.photos.expanduser().resolve()}
+    told |= {"photos": real_path(subject.photos)}
     if base.path and not base.entry:
         told["model"] = str(base.path)
     stages = {
@@ -97,7 +97,7 @@ def _sections(subject: SubjectSettings, prep: Mapping[str, Any], train: Mapping[
 
 def _photo_folder(subject: SubjectSettings) -> Path:
     assert subject.photos is not None  # `_sections` has seen to it
-    return subject.photos.expanduser()
+    return expanded(subject.photos)
 
 
 def _check_free(target: Path) -> None:
@@ -137,7 +137,7 @@ def _look_at(folder: Path, *, show_kept: bool) -> Generator[Event, None, list[Lo
 
     What is not used gets an event; what is used only with `show_kept`: where `prep` follows, it says more of it.
     """
-    found = list(find_photos(folder.expanduser()))
+    found = list(find_photos(expanded(folder)))
     yield PhaseStarted(name="looking at the photos", total=len(found), unit="photos")
     looks: list[Look] = []
     for one in found:
@@ -157,7 +157,7 @@ def _look_at(folder: Path, *, show_kept: bool) -> Generator[Event, None, list[Lo
 
 def _copy(path: Path, to: Path) -> None:
     """Copy a photo beside, then rename it: what is there under its name is whole. Its content alone, not who may read it."""
-    part = to.with_name(f".{to.name}.part")
+    part = to.with_name(".copied.part")  # not after the photo: its name may have all the 255 bytes that a name can have
     try:
         shutil.copyfile(path, part)
         part.replace(to)
@@ -170,14 +170,18 @@ def _free_path(folder: Path, name: str) -> Path:
     path, number = folder / name, 1
     while path.exists():
         number += 1
-        path = folder / f"{Path(name).stem}-{number}{Path(name).suffix}"
+        stem, ending = Path(name).stem, f"-{number}{Path(name).suffix}"
+        while len(os.fsencode(stem + ending)) > LONGEST_NAME:
+            stem = stem[:-1]
+        path = folder / (stem + ending)
     return path
 
 
 def _write_left_out(project: Project, names: set[str]) -> None:
     path = project.photos / LEFT_OUT
     part = path.with_name(LEFT_OUT + ".part")
-    part.write_text("".join(f"{name}\n" for name in sorted(names)), encoding="utf-8", errors="surrogateescape")
+    # a name may hold a line's end, but no NUL
+    part.write_bytes(b"".join(os.fsencode(name) + b"\0" for name in sorted(names)))
     part.replace(path)
 
 
