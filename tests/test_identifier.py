@@ -204,7 +204,8 @@ def test_a_prompt_of_ten_thousand_words_is_said_in_few(base: Path) -> None:
 def test_a_saved_tokenizer_that_cuts_is_asked_for_all(base: Path, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(base)
     assert tokenizer is not None
-    tokenizer.enable_truncation(77)
+    tokenizer.enable_truncation(60)
     (tmp_path / "saved" / "tokenizer").mkdir(parents=True)
     tokenizer.save(str(tmp_path / "saved" / "tokenizer" / "tokenizer.json"))
-    assert len(length_remarks(["dog " * 100], tmp_path / "saved")) == 1
+    long = ["dog " * 100]
+    assert length_remarks(long, tmp_path / "saved") == length_remarks(long, base) != []

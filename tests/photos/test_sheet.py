@@ -71,7 +71,16 @@ def test_the_small_picture_has_the_tiles_size():
 
 
 @pytest.mark.parametrize(
-    "name", ["\u202egnp.jpg", "a\nb.jpg", "\x1b[2J.jpg", "\u2066a\u05d0\u2069", "\u05d0\u05d1.jpg", "😀👩‍👩‍👧"]
+    "name",
+    [
+        "one\x85two.jpg",
+        "\u202egnp.jpg",
+        "a\nb.jpg",
+        "\x1b[2J.jpg",
+        "\u2066a\u05d0\u2069",
+        "\u05d0\u05d1.jpg",
+        "😀👩‍👩‍👧",
+    ],
 )
 def test_a_name_that_would_turn_the_writing_round_or_break_the_line(name):
     named = contact_sheet("photos", [Tile(tiles(1)[0].picture, name, "")])
