@@ -322,7 +322,12 @@ def open_project(name: str) -> Project:
 
 
 def remove_project(project: Project) -> None:
-    """Delete a project with all its runs and pictures."""
+    """Delete a project with all its runs and pictures. Raises ProjectError where it lies elsewhere, by a link."""
+    if project.path.is_symlink():
+        raise ProjectError(
+            f"project {project.name} is a link to {real_path(project.path)}",
+            "remove that folder yourself, then the link",
+        )
     with project.lock():
         shutil.rmtree(project.path)
 
