@@ -19,8 +19,12 @@ import filelock
 from .catalog import CatalogEntry, FamilyName, find_entry, nearest_name
 from .errors import ModelUnavailable
 from .project import cache_folder
+from .settings import LARGEST_SEED, expanded, real_path, shortened
 
+REFETCH = "fetch the base model again"
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+MOST_AXES = 8  # of a tensor
+LARGEST_SIDE = 16_384  # latents of a base, in one direction
 HEADER_LIMIT = 100_000_000  # bytes; the safetensors library's own bound
 
 
@@ -65,16 +69,21 @@ class Base:
         """Whether it is one .safetensors checkpoint, not a folder."""
         return self.path.is_file()
 
+    @property
+    def vocabulary(self) -> Path | None:
+        """The folder with its tokenizers; None for a single file without configs."""
+        return self.config_path if self.is_single_file else self.path
+
 
 def ask_for_base(model: str) -> BaseRequest:
     """What a model name means: a path on disk, a name of the catalogue (or the guide's), or a hub repository.
 
     Raises ModelUnavailable where it can be none of these.
     """
-    path = Path(model).expanduser()
+    path = expanded(model)
     entry = find_entry(model)
-    if entry is None and model and path.exists():
-        return BaseRequest(model, path.resolve(), None, "", None)
+    if entry is None and model and os.path.exists(path):
+        return BaseRequest(model, real_path(path), None, "", None)
     if entry is not None:
         return BaseRequest(model, entry.folder, entry.repository, entry.revision, entry)
     parts = model.split("/")
@@ -90,7 +99,7 @@ def ask_for_base(model: str) -> BaseRequest:
 def hub_cache() -> Path:
     """Where huggingface_hub keeps its downloads; its own environment variables are obeyed."""
     home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    return Path(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")).expanduser()
+    return expanded(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub"))
 
 
 @contextmanager
@@ -156,13 +165,17 @@ def missing_parts(folder: Path) -> list[str]:
 def _shards(folder: Path) -> list[str]:
     """The files that a part's index names, where its weights are split over several."""
     indexes = [file for file in folder.glob("*.safetensors.index.json") if ".fp16" not in file.name]
-    return sorted({name for index in indexes for name in read_json(index).get("weight_map", {}).values()})
+    maps = [read_json(index).get("weight_map", {}) for index in indexes]
+    if not all(isinstance(each, dict) and all(isinstance(name, str) for name in each.values()) for each in maps):
+        raise ModelUnavailable(f"the index of the weights in {folder} can't be read", REFETCH)
+    return sorted({name for each in maps for name in each.values()})
 
 
 def text_encoder_parts(folder: Path) -> list[str]:
     """The names of a diffusers folder's text encoders, from its model_index.json."""
     index = read_json(folder / "model_index.json") if (folder / "model_index.json").is_file() else {}
-    return [name for name in TEXT_ENCODERS if index.get(name, [None])[0]] or ["text_encoder"]
+    parts = {name: index.get(name) for name in TEXT_ENCODERS}
+    return [name for name, part in parts.items() if isinstance(part, list) and part and part[0]] or ["text_encoder"]
 
 
 def weight_variant(folder: Path) -> str | None:
@@ -183,9 +196,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelUnavailable(f"{path} can't be read: {error}", "fetch the base model again") from error
+        raise ModelUnavailable(f"{path} can't be read: {error}", REFETCH) from error
     if not isinstance(value, dict):
-        raise ModelUnavailable(f"{path} is not a JSON object", "fetch the base model again")
+        raise ModelUnavailable(f"{path} is not a JSON object", REFETCH)
     return value
 
 
@@ -199,9 +212,26 @@ def read_header(path: Path) -> dict[str, Any]:
             header = json.loads(file.read(length))
         if not isinstance(header, dict):
             raise ValueError("its header is not a JSON object")
+        _check_header(header)
     except (OSError, ValueError, struct.error, RecursionError) as error:
         raise ModelUnavailable(f"{path} is not a whole safetensors file: {error}", "fetch it again") from error
     return header
+
+
+def _check_header(header: Mapping[str, Any]) -> None:
+    """Raises ValueError where an entry is no tensor with a shape."""
+    for name, entry in header.items():
+        if name == "__metadata__":
+            if not isinstance(entry, dict):
+                raise ValueError("its metadata is not a JSON object")
+            continue
+        shape = entry.get("shape") if isinstance(entry, dict) else None
+        if not isinstance(shape, list) or len(shape) > MOST_AXES or not all(_is_count(axis) for axis in shape):
+            raise ValueError(f"its header does not say what {shortened(repr(name))} is")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_SEED
 
 
 def count_parameters(header: Mapping[str, Any], prefix: str = "") -> int:
@@ -239,7 +269,7 @@ def _facts_of_folder(folder: Path) -> BaseFacts:
     }
     return BaseFacts(
         family="sdxl" if unet.get("addition_embed_type") == "text_time" else "sd",
-        prediction_type=scheduler.get("prediction_type", "epsilon"),
+        prediction_type=str(scheduler.get("prediction_type", "epsilon")),
         resolution=_resolution(unet, vae),
         unet=counts["unet"],
         text_encoders=tuple(counts[part] for part in text_encoder_parts(folder)),
@@ -275,7 +305,7 @@ def _facts_of_file(path: Path) -> BaseFacts:
     widths = [
         tensor["shape"][1]
         for name, tensor in header.items()
-        if name.startswith(SINGLE_FILE_UNET) and name.endswith(CROSS_ATTENTION)
+        if name.startswith(SINGLE_FILE_UNET) and name.endswith(CROSS_ATTENTION) and len(tensor["shape"]) > 1
     ]
     if not widths:
         raise ModelUnavailable(
@@ -299,7 +329,7 @@ def stated_prediction(path: Path, header: Mapping[str, Any] | None = None) -> st
     """The prediction type that a single-file checkpoint states: in its header, by the marks that trainers of velocity models
     leave, or in the scheduler config of the folder beside it; None where nothing says it."""
     header = read_header(path) if header is None else header
-    told = str((header.get("__metadata__") or {}).get("modelspec.prediction_type", ""))
+    told = str(header.get("__metadata__", {}).get("modelspec.prediction_type", ""))
     if told:
         return "v_prediction" if told.startswith("v") else told
     if "v_pred" in header:
@@ -319,8 +349,13 @@ def _resolution_beside(path: Path) -> int | None:
 
 def _resolution(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> int:
     """The side in pixels: the UNet's latents times the VAE's factor."""
-    factor: int = 2 ** (len(vae.get("block_out_channels", (0,) * 4)) - 1)
-    return int(unet.get("sample_size", 64)) * factor
+    levels, side = vae.get("block_out_channels", [0] * 4), unet.get("sample_size", 64)
+    if not isinstance(levels, list) or not 1 <= len(levels) <= MOST_AXES:
+        raise ModelUnavailable(f"a VAE can't have block_out_channels {shortened(repr(levels))}", REFETCH)
+    if not _is_count(side) or not 1 <= side <= LARGEST_SIDE:
+        raise ModelUnavailable(f"a UNet can't have sample_size {shortened(repr(side))}", REFETCH)
+    factor: int = 2 ** (len(levels) - 1)
+    return int(side) * factor
 
 
 def identify(path: Path) -> str:

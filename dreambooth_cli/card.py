@@ -7,8 +7,10 @@ from typing import Any
 from .base import read_json
 from .disk import write_json
 from .errors import DreamboothError, ProjectError
+from .project import check_values
 
 CARD = "dreambooth.json"
+LARGEST_SIDE = 16_384  # pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,16 @@ class Card:
     versions: dict[str, str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class CardBase:
+    """What a card must say of the base."""
+
+    name: str
+    repository: str | None
+    path: str | None
+    identity: str
+
+
 def write_card(card: Card, folder: Path) -> None:
     """Write the card into a model's folder."""
     write_json(folder / CARD, asdict(card))
@@ -44,13 +56,16 @@ def read_card(folder: Path) -> Card | None:
         return None
     try:
         values = read_json(path)
+        check_values(Card, values)
         card = Card(**{item.name: values[item.name] for item in fields(Card)})
-        if (
-            not isinstance(card.identifier, str)
-            or not isinstance(card.base, dict)
-            or not isinstance(card.resolution, int)
-        ):
-            raise TypeError("a value has the wrong type")
-    except (DreamboothError, KeyError, TypeError) as error:
+        check_values(CardBase, card.base)
+        if not 32 <= card.resolution <= LARGEST_SIDE or card.resolution % 8:
+            raise ValueError(f"resolution can't be {card.resolution}")
+        train = card.settings.get("train")
+        if not isinstance(train, dict) or not isinstance(train.get("save_dtype"), str):
+            raise ValueError("its settings are not those of a run")
+        if "/" in card.base["identity"] or not (card.base["path"] or card.base["repository"]):
+            raise ValueError("its base can't be found by it")
+    except (DreamboothError, ValueError) as error:
         raise ProjectError(f"the card {path} can't be read: {error}", "train again, or restore that file") from error
     return card

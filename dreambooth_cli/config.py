@@ -12,7 +12,7 @@ import tomlkit
 
 from .disk import write_whole
 from .errors import ProjectError, UsageError
-from .settings import SECTIONS, Settings, annotation, check_name, flag_of, scalar_of
+from .settings import SECTIONS, Settings, annotation, check_name, expanded, flag_of, scalar_of
 
 S = TypeVar("S", bound=Settings)
 
@@ -57,7 +57,7 @@ def read_config(path: Path) -> dict[str, dict[str, Any]]:
     """The sections of a `project.toml`: section -> key -> value, paths as `Path`. Raises ProjectError where it can't be read."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, a number of thousands of digits
         raise ProjectError(
             f"{path} is not valid TOML: {error}", "mend that line, or remove the file and run init"
         ) from error
@@ -88,7 +88,7 @@ def _checked(path: Path, section: str, values: Mapping[str, Any]) -> dict[str, A
 def _typed(owner: type[Settings], name: str, value: Any, folder: Path) -> Any:
     """A value of the file in the setting's type; a path that is not absolute begins at the file's own folder."""
     if scalar_of(annotation(owner, name)) is Path and isinstance(value, str):
-        return folder / Path(value).expanduser()
+        return folder / expanded(value)
     return value
 
 
@@ -104,7 +104,7 @@ def write_config(path: Path, sections: Mapping[str, Mapping[str, Any]]) -> None:
             if value is not None:
                 text = _with_value(text, section, name, str(value) if isinstance(value, Path) else value)
     try:
-        write_whole(path, text)
+        write_whole(path, text.encode())
     except UnicodeEncodeError as error:
         raise ProjectError(f"{path} can't hold a name that is not UTF-8: {error.object!r}", "rename it") from error
 

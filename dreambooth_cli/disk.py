@@ -15,11 +15,11 @@ from .errors import DiskError
 SMALL_FILES = 32 * 2**20  # bytes for what is not counted: prepared photos, samples, events, a tokenizer
 
 
-def write_whole(path: Path, text: str, *, errors: str = "strict") -> None:
-    """Write a text file so that a reader never meets half of it. Raises OSError, UnicodeEncodeError."""
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a reader never meets half of it. Raises OSError."""
     part = path.with_name(path.name + ".part")
     try:
-        part.write_text(text, encoding="utf-8", errors=errors)
+        part.write_bytes(content)
         settle(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -34,7 +34,7 @@ def settle(part: Path, final: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON whole."""
-    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_whole(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def make_folder(folder: Path) -> None:
@@ -48,7 +48,7 @@ def make_folder(folder: Path) -> None:
 def sync_all(path: Path) -> None:
     """Have the disk keep a file, or a folder with all that is in it."""
     for inner in path.rglob("*"):
-        if not inner.is_symlink():
+        if not inner.is_symlink() and (inner.is_file() or inner.is_dir()):
             sync(inner)
     sync(path)
 

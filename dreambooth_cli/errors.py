@@ -3,6 +3,8 @@
 The first line of each docstring is the line of the README's table of exit codes.
 """
 
+LONGEST = 2000  # characters of a message: some libraries put half a file into theirs
+
 
 class DreamboothError(Exception):
     """A failure with no kind of its own."""
@@ -11,6 +13,8 @@ class DreamboothError(Exception):
 
     def __init__(self, message: str, hint: str = "") -> None:
         """`message` says what and where; `hint` says what to do next."""
+        if len(message) > LONGEST:
+            message = f"{message[:LONGEST]}..."
         super().__init__(message)
         self.message = message
         self.hint = hint

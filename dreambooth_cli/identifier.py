@@ -5,16 +5,19 @@ byte-pair merges are learned commonest first. The table beside this file was mad
 base models of the catalogue share.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from .errors import ModelUnavailable
+from .settings import shortened
 
 AnyTokenizer = Any  # a tokenizers.Tokenizer; that package is loaded only when a base on disk is read
 FALLBACK = "sks"
 TABLE = Path(__file__).with_name("rare_tokens.txt")
 WORD_END = "</w>"  # CLIP's mark on the last piece of a word
 UNKNOWN = "<|endoftext|>"
+READ = 77  # tokens of a prompt, with its two ends, that CLIP's text encoders read
 RAREST = 0.9  # tokens before the rarest tenth of a vocabulary are common: `zebra` is number 22,549 of CLIP's 49,408
 # What CLIP takes apart before it merges: words, single digits, runs of signs.
 PARTS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -71,6 +74,27 @@ def identifier_remarks(identifier: str, base_folder: Path | None) -> list[str]:
     return remarks
 
 
+def length_remarks(prompts: Iterable[str], base_folder: Path | None) -> list[str]:
+    """A line for each prompt of which the base model does not read all, with what is cut. Raises ModelUnavailable as `load_tokenizer`.
+
+    Without a vocabulary to tell by nothing is said.
+    """
+    tokenizer, remarks = load_tokenizer(base_folder), []
+    for prompt in dict.fromkeys(prompts):
+        if tokenizer is not None and (part := unread_part(prompt, tokenizer)):
+            remarks.append(
+                f'the prompt "{shortened(prompt, 40)}" is longer than the {READ} tokens that the model reads; '
+                f'what is cut: "{shortened(part)}"'
+            )
+    return remarks
+
+
+def unread_part(prompt: str, tokenizer: AnyTokenizer) -> str:
+    """What of a prompt the base model does not read: all beyond its 77 tokens, two of which are the prompt's two ends."""
+    offsets = tokenizer.encode(prompt, add_special_tokens=False).offsets
+    return prompt[offsets[READ - 2][0] :] if len(offsets) > READ - 2 else ""
+
+
 def load_tokenizer(base_folder: Path | None) -> AnyTokenizer | None:
     """The tokenizer of a diffusers folder (an XL base's two share one vocabulary), or None where there is none.
 
@@ -107,7 +131,8 @@ def _read_tokenizer(folder: Path) -> AnyTokenizer:
 
     if (folder / "tokenizer.json").is_file():
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        tokenizer.no_padding()  # a saved tokenizer may pad each text to 77 tokens
+        tokenizer.no_padding()  # a saved tokenizer may pad each text to 77 tokens, or cut it there
+        tokenizer.no_truncation()
         return tokenizer
     vocabulary, merges = str(folder / "vocab.json"), str(folder / "merges.txt")
     tokenizer = Tokenizer(models.BPE.from_file(vocabulary, merges, end_of_word_suffix=WORD_END, unk_token=UNKNOWN))

@@ -14,6 +14,7 @@ from .base import BaseFacts
 from .catalog import CATALOG, VAE_PARAMETERS, CatalogEntry
 from .errors import DoesNotFit, UsageError
 from .gpu import TAKEN, Gpu, multiplies_bf16
+from .project import check_values
 from .settings import AUTO, TrainSettings, default_of, flag_of
 
 Method = Literal["full", "lora"]
@@ -130,7 +131,12 @@ class Plan:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Plan":
-        """A plan that `to_json` gave; keys that are not a plan's are left out."""
+        """A plan that `to_json` gave; keys that are not a plan's are left out. Raises ValueError where it is none."""
+        check_values(cls, values)
+        if values["resolution"] < 8 or values["batch_size"] < 1 or values["class_image_batch"] < 1:
+            raise ValueError("resolution and batches can't be that small")
+        if not (values["learning_rate"] > 0 and values["text_encoder_learning_rate"] > 0 and values["alpha"] > 0):
+            raise ValueError("learning rates and alpha must be above 0")
         known = {item.name for item in fields(cls)}
         kept = {key: value for key, value in values.items() if key in known}
         return cls(**kept | {"means": tuple(values["means"])})

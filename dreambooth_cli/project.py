@@ -6,16 +6,18 @@ projects/my-dog/
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import filelock
 import platformdirs
@@ -24,16 +26,17 @@ from . import stopping
 from .config import read_config
 from .disk import make_folder, write_json
 from .errors import ProjectError
+from .settings import LARGEST_SEED, expanded, is_text, real_path, shortened
 
 NAME = re.compile(r"[^\W_][\w.-]{0,63}", re.UNICODE)
+RUN_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+LONGEST_NAME = 200  # bytes; a file system takes 255, and something may be added
 RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))}
 
 
 def home_folder() -> Path:
     """The per-user data directory; `DREAMBOOTH_HOME` moves it."""
-    return Path(
-        os.environ.get("DREAMBOOTH_HOME") or platformdirs.user_data_dir("dreambooth", appauthor=False)
-    ).expanduser()
+    return expanded(os.environ.get("DREAMBOOTH_HOME") or platformdirs.user_data_dir("dreambooth", appauthor=False))
 
 
 def cache_folder() -> Path:
@@ -87,7 +90,9 @@ class Project:
         """Its runs, oldest first."""
         folder = self.path / "runs"
         numbers = (
-            sorted(int(child.name) for child in folder.glob("*") if child.name.isdigit()) if folder.is_dir() else []
+            sorted(int(child.name) for child in folder.glob("*") if RUN_NUMBER.fullmatch(child.name))
+            if folder.is_dir()
+            else []
         )
         return [Run(folder / str(number)) for number in numbers]
 
@@ -184,6 +189,7 @@ class Run:
             record = json.loads(self.plan.read_text(encoding="utf-8"))
             if not isinstance(record, dict):
                 raise ValueError("it is not a JSON object")
+            json.dumps(record, ensure_ascii=False).encode()  # what can't be written again is damaged
         except (OSError, ValueError, RecursionError) as error:
             raise ProjectError(f"{self.plan} can't be read: {error}", "begin another run with --restart") from error
         return record
@@ -222,11 +228,44 @@ def is_held(folder: Path) -> bool:
         return True
 
 
+def check_values(kind: type[Any], values: Any) -> None:
+    """Hold what a JSON file holds against the fields of a dataclass. Raises ValueError that names the first that does not fit."""
+    if not isinstance(values, dict):
+        raise ValueError(f"it holds no {kind.__name__.lower()}")
+    hints = get_type_hints(kind)
+    for item in fields(kind):
+        if item.name not in values and item.default is MISSING:
+            raise ValueError(f"{item.name} is missing")
+        if item.name in values and not _fits(values[item.name], hints[item.name]):
+            raise ValueError(f"{item.name} can't be {shortened(repr(values[item.name]))}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a JSON value is of a type: a list for a tuple, any number for a float."""
+    of, inner = get_origin(kind), get_args(kind)
+    if of is Literal:
+        return isinstance(value, str) and value in inner
+    if of in (Union, UnionType):
+        return any(_fits(value, each) for each in inner)
+    if of is tuple:
+        return isinstance(value, list) and all(_fits(each, inner[0]) for each in value)
+    if of is dict:
+        return isinstance(value, dict) and all(_fits(each, inner[1]) for each in value.values())
+    if kind in (int, float):
+        if not isinstance(value, int | kind) or isinstance(value, bool):
+            return False
+        return math.isfinite(value) if isinstance(value, float) else abs(value) <= LARGEST_SEED
+    if kind is str:
+        return isinstance(value, str) and is_text(value)
+    return kind is Any or isinstance(value, kind)
+
+
 def check_name(name: str) -> str:
     """A project's name as it may be used for a folder. Raises ProjectError."""
-    if not NAME.fullmatch(name) or name.lower().split(".")[0] in RESERVED or name.endswith("."):
+    is_long = len(name.encode(errors="replace")) > LONGEST_NAME
+    if is_long or not NAME.fullmatch(name) or name.lower().split(".")[0] in RESERVED or name.endswith("."):
         raise ProjectError(
-            f"{name!r} can't be a project's name",
+            f"{shortened(repr(name))} can't be a project's name",
             "use letters, digits, dots and dashes, beginning with a letter or digit",
         )
     return name
@@ -244,7 +283,8 @@ def check_new_name(name: str) -> str:
 def suggest_name(text: str) -> str:
     """A project's name from any words: `a Red Backpack!` -> `a-red-backpack`."""
     plain = unicodedata.normalize("NFKC", text).lower()
-    return re.sub(r"[^\w]+|_+", "-", plain).strip("-")[:48] or "subject"
+    name = re.sub(r"[^\w]+|_+", "-", plain).strip("-")[:48].rstrip("-") or "subject"
+    return f"{name}-subject" if name in RESERVED else name
 
 
 def free_name(wanted: str) -> str:
@@ -278,7 +318,12 @@ def open_project(name: str) -> Project:
 
 
 def remove_project(project: Project) -> None:
-    """Delete a project with all its runs and pictures."""
+    """Delete a project with all its runs and pictures. Raises ProjectError where it lies elsewhere, by a link."""
+    if project.path.is_symlink():
+        raise ProjectError(
+            f"project {project.name} is a link to {real_path(project.path)}",
+            "remove that folder yourself, then the link",
+        )
     with project.lock():
         shutil.rmtree(project.path)
 
@@ -289,7 +334,7 @@ def find_project(photos: Path, noun: str) -> Project | None:
 
     for project in list_projects():
         subject = project.settings()["subject"]
-        same_photos = subject.get("photos") is not None and Path(subject["photos"]).resolve() == photos.resolve()
+        same_photos = subject.get("photos") is not None and real_path(subject["photos"]) == real_path(photos)
         if same_photos and class_noun(subject.get("class_prompt") or "") == noun:
             return project
     return None

@@ -4,6 +4,7 @@ A new setting is one line: its type, its default and its help. `shapes=True` mar
 they name the run (see `project.py`), so changing one begins another run.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from difflib import get_close_matches
@@ -210,6 +211,16 @@ SECTIONS: dict[str, type[Settings]] = {
 }
 
 
+def expanded(path: Path | str) -> Path:
+    """A path with `~` as the user's home; the home of somebody who is not known stays as it is written."""
+    return Path(os.path.expanduser(path))
+
+
+def real_path(path: Path | str) -> Path:
+    """The same path from the root, links followed; where they lead round in a circle, as far as they lead."""
+    return Path(os.path.realpath(expanded(path)))
+
+
 def annotation(owner: type[Settings], name: str) -> Any:
     """The resolved type of a setting."""
     return _annotations(owner)[name]  # type: ignore[arg-type] # mypy takes the class's hash for its instances'
@@ -254,7 +265,7 @@ def parse_value(owner: type[Settings], name: str, text: str) -> Any:
             return scalar(text)
     except (ValueError, KeyError):
         pass
-    raise UsageError(f"{flag_of(name)} can't be {text!r}", f"it takes {describe_type(kind)}")
+    raise UsageError(f"{flag_of(name)} can't be {shortened(repr(text))}", f"it takes {describe_type(kind)}")
 
 
 def describe_type(kind: Any) -> str:
@@ -274,11 +285,17 @@ def check_value(item: Field[Any], kind: Any, value: Any) -> None:
         return
     scalar = scalar_of(kind)
     if scalar is None or not _is_a(value, scalar):
-        raise UsageError(f"{flag} can't be {value!r}", f"it takes {describe_type(kind)}")
+        raise UsageError(f"{flag} can't be {shortened(repr(value))}", f"it takes {describe_type(kind)}")
+    if isinstance(value, str):
+        check_text(flag, value)
+    if isinstance(value, Path) and "\0" in str(value):
+        raise UsageError(f"{flag} holds a NUL character", "take it out: no path has one")
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
     if value != value or value in (float("inf"), float("-inf")):
         raise UsageError(f"{flag} can't be {value}", "it takes a finite number")
+    if isinstance(value, int) and abs(value) > LARGEST_SEED:
+        raise UsageError(f"{flag} can't be {shortened(str(value))}", f"it takes at most {LARGEST_SEED}")
     if bound["at_least"] is not None and value < bound["at_least"]:
         raise UsageError(f"{flag} {value} is too small", f"it must be at least {bound['at_least']}")
     if bound["at_most"] is not None and value > bound["at_most"]:
@@ -288,6 +305,22 @@ def check_value(item: Field[Any], kind: Any, value: Any) -> None:
     if bound["multiple_of"] is not None and value % bound["multiple_of"]:
         near = max(bound["multiple_of"], round(value / bound["multiple_of"]) * bound["multiple_of"])
         raise UsageError(f"{flag} {value} is not a multiple of {bound['multiple_of']}", f"for example: {flag} {near}")
+
+
+def check_text(what: str, text: str) -> None:
+    """Refuse text that can't be written as UTF-8. Raises UsageError."""
+    if not is_text(text):
+        raise UsageError(f"{what} is not UTF-8: {shortened(repr(text))}", "type it anew")
+
+
+def is_text(text: str) -> bool:
+    """Whether text can be written as UTF-8: bytes of a command line that are none, and halves of a pair in JSON, can't."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """Text for a message: its beginning, where it is very long."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 
 def _is_a(value: Any, scalar: type) -> bool:

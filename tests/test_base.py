@@ -1,5 +1,6 @@
 """What a model name means, and what a base on disk says of itself."""
 
+import json
 import shutil
 
 import pytest
@@ -120,3 +121,79 @@ def test_a_base_in_the_hubs_cache_is_found(sd1):
     assert find_cached(request) == snapshot
     next((snapshot / "unet").glob("*.safetensors")).unlink()
     assert find_cached(request) is None
+
+
+def with_value(base, folder, file, **values):
+    """A copy of a base, one of its configs changed."""
+    shutil.copytree(base, folder)
+    path = folder / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "values"),
+    [
+        ("unet/config.json", {"sample_size": "large"}),
+        ("unet/config.json", {"sample_size": 0}),
+        ("unet/config.json", {"sample_size": [64, 64]}),
+        ("unet/config.json", {"sample_size": 10**30}),
+        ("vae/config.json", {"block_out_channels": 4}),
+        ("vae/config.json", {"block_out_channels": [1] * 5000}),
+        ("vae/config.json", {"block_out_channels": []}),
+    ],
+)
+def test_configs_that_no_base_has(file, values, sd1, tmp_path):
+    with pytest.raises(ModelUnavailable) as caught:
+        read_facts(with_value(sd1, tmp_path / "base", file, **values))
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("encoder", [3, "x", [], None, {}])
+def test_an_index_that_names_its_parts_oddly(encoder, sd1, tmp_path):
+    folder = with_value(sd1, tmp_path / "base", "model_index.json", text_encoder_2=encoder)
+    assert read_facts(folder) == read_facts(sd1)
+
+
+@pytest.mark.parametrize("weights", [3, ["a"], {"a": 3}])
+def test_an_index_of_shards_that_is_none(weights, sd1, tmp_path):
+    shutil.copytree(sd1, tmp_path / "base")
+    (tmp_path / "base" / "unet" / "x.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
+    with pytest.raises(ModelUnavailable):
+        read_facts(tmp_path / "base")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"a": 3},
+        {"a": {"shape": 3}},
+        {"a": {"shape": [-1]}},
+        {"a": {"shape": [True]}},
+        {"a": {"shape": [10**30]}},
+        {"a": {"shape": [2**62] * 5000}},
+        {"a": {}},
+        {"__metadata__": 3},
+        {"__metadata__": None},
+    ],
+    ids=lambda header: str(header)[:40],
+)
+def test_a_header_that_describes_no_tensors(header, tmp_path):
+    text = json.dumps(header).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+    with pytest.raises(ModelUnavailable, match="not a whole safetensors file"):
+        read_facts(tmp_path / "a.safetensors")
+
+
+def test_an_attention_of_one_axis_is_no_unet(tmp_path):
+    name = "model.diffusion_model.transformer_blocks.0.attn2.to_k.weight"
+    text = json.dumps({name: {"shape": [4]}}).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+    with pytest.raises(ModelUnavailable, match="holds no UNet"):
+        read_facts(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-that-name", "a\0b"])
+def test_names_that_no_file_can_have(name):
+    with pytest.raises(ModelUnavailable):
+        ask_for_base(name)

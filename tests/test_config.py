@@ -184,3 +184,29 @@ def test_what_the_base_advises_stands_between_default_and_file():
     assert found.describe("steps") == "steps 300 (the base model)"
     assert (found.sources["learning_rate"], found.sources["class_images"]) == ("project.toml", "--class-images")
     assert found.sources["rank"] == "default"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "steps = " + "9" * 5000,
+        "steps = " + "9" * 400,
+        "resolution = 99999999999999999999",
+        "seed = -" + "9" * 400,
+        'sample_prompt = "\\uD800"',
+        "steps = 2020-01-01",
+        'class_data_dir = "a\\u0000b"',
+    ],
+)
+def test_values_that_no_program_can_hold(line, tmp_path):
+    section = "prep" if line.startswith("resolution") else "train"
+    (tmp_path / "project.toml").write_text(f"[{section}]\n{line}\n")
+    with pytest.raises(ProjectError) as caught:
+        read_config(tmp_path / "project.toml")
+    assert caught.value.hint
+    assert len(caught.value.message) < 600
+
+
+def test_the_home_of_somebody_who_is_not_known_is_a_path_like_any(tmp_path):
+    (tmp_path / "project.toml").write_text('[subject]\nphotos = "~nobody-of-that-name/photos"\n')
+    assert read_config(tmp_path / "project.toml")["subject"]["photos"] == tmp_path / "~nobody-of-that-name" / "photos"

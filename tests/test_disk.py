@@ -9,12 +9,12 @@ from dreambooth_cli.disk import check_space, make_folder, settle, write_whole
 from dreambooth_cli.errors import DiskError
 
 
-def test_a_text_that_can_not_be_written_leaves_what_was_there(tmp_path):
+def test_a_file_that_can_not_be_written_leaves_what_was_there(tmp_path):
     path = tmp_path / "kept.txt"
-    write_whole(path, "first")
-    with pytest.raises(UnicodeEncodeError):
-        write_whole(path, "a lone surrogate \udcff")
-    assert path.read_text() == "first"
+    write_whole(path, b"first")
+    with pytest.raises(IsADirectoryError):
+        write_whole(tmp_path, b"second")
+    assert path.read_bytes() == b"first"
     assert os.listdir(tmp_path) == ["kept.txt"]
 
 

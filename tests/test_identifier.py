@@ -11,6 +11,7 @@ from dreambooth_cli.errors import ModelUnavailable
 from dreambooth_cli.identifier import (
     choose_identifier,
     identifier_remarks,
+    length_remarks,
     load_tokenizer,
     pieces,
     rare_tokens,
@@ -183,3 +184,28 @@ class TestWithTheVocabularyOfClip:
         assert identifier_remarks("zxqy", clip_base)[0].startswith("zxqy splits into z + x + q + y: ")
         assert "number 1,930 of 49,408" in identifier_remarks("dog", clip_base)[0]
         assert "number 22,549 of 49,408" in identifier_remarks("zebra", clip_base)[0]
+
+
+def test_what_of_a_long_prompt_is_cut_is_said(base: Path) -> None:
+    fits, long = " ".join(["dog"] * 75), " ".join(["dog"] * 75 + ["ront", "uer"])
+    assert length_remarks([fits], base) == []
+    (remark,) = length_remarks([fits, long, long], base)
+    assert remark.startswith('the prompt "dog dog')
+    assert remark.endswith('is longer than the 77 tokens that the model reads; what is cut: "ront uer"')
+    assert length_remarks([long], None) == []
+
+
+def test_a_prompt_of_ten_thousand_words_is_said_in_few(base: Path) -> None:
+    (remark,) = length_remarks(["dog " * 10_000], base)
+    assert len(remark) < 500
+    assert "(39,700 characters)" in remark
+
+
+def test_a_saved_tokenizer_that_cuts_is_asked_for_all(base: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(base)
+    assert tokenizer is not None
+    tokenizer.enable_truncation(60)
+    (tmp_path / "saved" / "tokenizer").mkdir(parents=True)
+    tokenizer.save(str(tmp_path / "saved" / "tokenizer" / "tokenizer.json"))
+    long = ["dog " * 100]
+    assert length_remarks(long, tmp_path / "saved") == length_remarks(long, base) != []

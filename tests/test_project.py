@@ -163,3 +163,21 @@ def test_records_are_written_whole():
     run.write_record({"digest": "ä"})
     assert json.loads(run.plan.read_text()) == {"digest": "ä"}
     assert [path.name for path in run.path.iterdir()] == ["plan.json"]
+
+
+@pytest.mark.parametrize("name", ["𐌰" * 64, "犬" * 67])
+def test_names_that_no_disk_can_hold(name):
+    with pytest.raises(ProjectError):
+        check_name(name)
+
+
+@pytest.mark.parametrize("words", ["con", "a NUL", "Aux", "lpt1"])
+def test_names_made_of_words_are_never_reserved(words):
+    check_name(suggest_name(words))
+
+
+def test_folders_that_only_look_like_runs_are_none():
+    project = make("dog")
+    for name in ("1", "12", "²", "٣", "01", "x", "9" * 200):
+        (project.path / "runs" / name).mkdir(parents=True)
+    assert [run.number for run in project.runs()] == [1, 12]

@@ -18,10 +18,13 @@ from dreambooth_cli.settings import (
     choices_of,
     default_of,
     describe_type,
+    expanded,
     flag_of,
     parse_value,
+    real_path,
     scalar_of,
     shaping,
+    shortened,
 )
 
 
@@ -161,3 +164,15 @@ def test_what_shapes_the_weights() -> None:
     assert {"steps", "seed", "method", "learning_rate", "prior_loss_weight"} <= set(shaped)
     assert not {"checkpoint_every", "sample_every", "save_dtype", "keep_checkpoints"} & set(shaped)
     assert set(shaping(SubjectSettings(class_prompt="a dog"))) == {"class_prompt", "identifier"}
+
+
+def test_links_in_a_circle_have_a_path(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert real_path(tmp_path / "loop") == tmp_path.resolve() / "loop"
+    assert real_path(Path("~")) == Path.home().resolve()
+    assert expanded("~nobody-of-that-name/a") == Path("~nobody-of-that-name/a")
+
+
+def test_long_text_is_shortened_for_a_message():
+    assert shortened("a" * 200) == "a" * 200
+    assert shortened("a" * 10_000) == "a" * 200 + "... (10,000 characters)"

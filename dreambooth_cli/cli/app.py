@@ -203,6 +203,8 @@ def in_words(error: Exception) -> DreamboothError | None:
             return DiskError(
                 f"the disk is full: {error.filename or error.strerror}", "make room, then run the same command again"
             )
+        case OSError(errno=errno.ENAMETOOLONG):
+            return UsageError(f"a name is too long for this disk: {error.filename}", "choose a shorter one")
         case MemoryError():
             return DreamboothError(
                 "the machine's memory is used up", "close other programs, or choose a smaller base model"

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import textwrap
 import warnings
@@ -13,6 +14,8 @@ from rich.console import Console
 
 from .. import stopping
 
+# what a terminal obeys: C0, DEL, C1, and the marks that turn the rest of a line round
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 LIBRARIES = "torch|diffusers|transformers|huggingface_hub|peft|accelerate|bitsandbytes"
 
 
@@ -40,8 +43,16 @@ def can_ask() -> bool:
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
+def visible(text: str, keep: str = "") -> str:
+    """Text whose control characters are shown, not obeyed: `\\x1b` for an escape; those of `keep` stay as they are."""
+    return CONTROL.sub(
+        lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode("ascii"), text
+    )
+
+
 def say(console: Console, line: str, style: str = "") -> None:
     """One line as it is, no markup. On a terminal it is broken between words, a path never, so that it can be copied."""
+    line = visible(line, keep="\n\t")
     text = "\n".join(between_words(part, console.width) for part in line.split("\n")) if console.is_terminal else line
     console.print(text, style=style or None, soft_wrap=True)
 

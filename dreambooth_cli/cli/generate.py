@@ -10,7 +10,7 @@ from ..config import merge
 from ..errors import UsageError
 from ..events import Events, GridSaved, ImageSaved
 from ..project import Project
-from ..settings import GenerateSettings
+from ..settings import GenerateSettings, expanded
 from .console import loading
 from .options import Flags, Json, ProjectName, choose_project, with_flags
 from .views import follow, open_view
@@ -92,7 +92,7 @@ def generate(
     settings = merge(GenerateSettings, stored, flags[GenerateSettings]).values
     with loading("torch"):
         workflow = load_generate()
-    events = workflow(path, base, text, settings, identifier, (output_dir or folder).expanduser(), grid)
+    events = workflow(path, base, text, settings, identifier, expanded(output_dir or folder), grid)
     follow(events, open_view(ImageSaved, GridSaved, json=json), kept="the pictures named above are whole")
 
 
@@ -111,7 +111,7 @@ def understand(
     text = prompt if prompt is not None else words
     if text is None or not text.strip():
         raise UsageError("the prompt is missing", 'say what to draw: --prompt "a [identifier] dog on the moon"')
-    return (model_path.expanduser() if model_path is not None else choose_project(name)), text
+    return (expanded(model_path) if model_path is not None else choose_project(name)), text
 
 
 def load_generate() -> Callable[..., Events]:

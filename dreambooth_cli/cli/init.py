@@ -12,7 +12,7 @@ from ..errors import UsageError
 from ..events import Events, ProjectSaved
 from ..gpu import find_gpu
 from ..project import check_new_name
-from ..settings import PrepSettings, SubjectSettings, TrainSettings
+from ..settings import PrepSettings, SubjectSettings, TrainSettings, real_path
 from .console import can_ask, loading, messages, say
 from .options import Flags, Json, Yes, with_flags
 from .views import follow, open_view
@@ -44,7 +44,7 @@ def init(
     if example:
         subject |= choose_example(subject)
     if "photos" in subject:
-        subject["photos"] = subject["photos"].expanduser().resolve()
+        subject["photos"] = real_path(subject["photos"])
     check(subject, prep, train)
     asks = can_ask() and not yes and not json and not example
     if asks:

@@ -11,7 +11,7 @@ from ..config import merge, write_config
 from ..errors import ModelUnavailable
 from ..events import Events, PhotosPrepared
 from ..project import Project
-from ..settings import PrepSettings, SubjectSettings
+from ..settings import PrepSettings, SubjectSettings, expanded
 from .console import loading
 from .options import Flags, Json, ProjectName, choose_project, with_flags
 from .views import follow, open_view
@@ -72,7 +72,7 @@ def load_prepare() -> Callable[..., Events]:
     def workflow(project: Project, settings: Any, *, resolution: int, photos: Path | None) -> Events:
         with project.lock():
             if photos is not None:
-                yield from add_photos(project, photos.expanduser())
+                yield from add_photos(project, expanded(photos))
             source = photos or project.settings()["subject"].get("photos")
             yield from prepare(project, settings, resolution=resolution, source=source)
 

@@ -7,8 +7,9 @@ import typer
 
 from ..errors import ProjectError, UsageError
 from ..project import Project, list_projects, open_project, projects_folder, remove_project
+from ..settings import shortened
 from .app import CONTEXT, Command, Group
-from .console import can_ask, messages, results, say
+from .console import can_ask, messages, results, say, visible
 from .options import Json, Yes, complete_project, with_flags
 from .views import format_bytes
 
@@ -94,7 +95,8 @@ def format_project(project: Project) -> str:
     """`dog  a dog, 2 runs (1 finished)`."""
     facts = describe(project)
     runs = f"{len(facts['runs'])} run{'' if len(facts['runs']) == 1 else 's'}"
-    return f"{project.name}  {facts['class_prompt'] or '?'}, {runs} ({len(facts['finished'])} finished)"
+    prompt = visible(shortened(facts["class_prompt"] or "?"))
+    return f"{project.name}  {prompt}, {runs} ({len(facts['finished'])} finished)"
 
 
 def confirm_removal(project: Project, *, json: bool) -> None:

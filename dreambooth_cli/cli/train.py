@@ -16,7 +16,7 @@ from ..errors import Interrupted, UsageError
 from ..events import Events, ModelSaved, PlanMade, ProjectSaved, RunOpened
 from ..project import Project, Run, find_project
 from ..prompts import class_noun
-from ..settings import PrepSettings, SubjectSettings, TrainSettings
+from ..settings import PrepSettings, SubjectSettings, TrainSettings, expanded, real_path
 from .console import loading, results, say
 from .options import Flags, Json, ProjectName, choose_project, with_flags
 from .views import JsonLines, follow, format_plan, open_view
@@ -100,7 +100,7 @@ def understand(name: str | None, flags: Flags, output_dir: Path | None, *, resta
     typed = dict(flags[SubjectSettings])
     photos = typed.get("photos")
     if photos is not None:
-        photos = typed["photos"] = photos.expanduser().resolve()
+        photos = typed["photos"] = real_path(photos)
     if name is not None and photos is not None:
         raise UsageError(
             f"project {name} has photos of its own", f"bring others in: dreambooth prep {name} --photos {photos}"
@@ -124,7 +124,7 @@ def understand(name: str | None, flags: Flags, output_dir: Path | None, *, resta
         subject_settings,
         merge(PrepSettings, stored["prep"], flags[PrepSettings]),
         merge(TrainSettings, stored["train"], flags[TrainSettings], advised=advised),
-        output_dir.expanduser() if output_dir else None,
+        expanded(output_dir) if output_dir else None,
         restart,
         replan,
     )

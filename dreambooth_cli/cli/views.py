@@ -40,8 +40,9 @@ from ..events import (
     Warned,
     as_json,
 )
+from ..settings import shortened
 from ..survey import Row, ledger_lines
-from .console import is_live, messages, say
+from .console import is_live, messages, say, visible
 
 WINDOW = 50  # steps over which loss and rate are averaged
 LINES = 10  # plain lines about the progress of one phase, at most
@@ -57,7 +58,9 @@ def format_event(event: Event) -> str | None:
         case Noted():
             return event.message
         case PhotoLooked():
-            return None if event.status == "kept" else f"{event.path}: {'; '.join([event.status, *event.reasons])}"
+            if event.status == "kept":
+                return None
+            return visible(f"{event.path}: {'; '.join([event.status, *event.reasons])}")
         case PhotosPrepared():
             photos = "1 photo" if event.count == 1 else f"{event.count} photos"
             return f"{photos} ready at {event.resolution} px; look them over: {event.contact_sheet}"
@@ -97,7 +100,8 @@ def result_of(event: Event) -> Path | None:
 def format_run(run: RunOpened) -> str:
     """`run 1: 1000 steps, "a sks dog" for the photos, "a dog" for the class images`."""
     start = f"goes on from step {run.step} of {run.steps}" if run.step else f"{run.steps} steps"
-    return f'run {run.number}: {start}, "{run.instance_prompt}" for the photos, "{run.class_prompt}" for the class'
+    photos, class_ = (visible(shortened(prompt)) for prompt in (run.instance_prompt, run.class_prompt))
+    return f'run {run.number}: {start}, "{photos}" for the photos, "{class_}" for the class'
 
 
 def format_plan_line(plan: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from ..gpu import Gpu, describe
 from ..identifier import choose_identifier, identifier_remarks
 from ..project import check_new_name, free_name, suggest_name
 from ..prompts import class_noun, instance_prompt, plain_class_prompt
-from ..settings import AUTO, PrepSettings, Settings, SubjectSettings, TrainSettings, default_of, parse_value
+from ..settings import AUTO, PrepSettings, Settings, SubjectSettings, TrainSettings, default_of, expanded, parse_value
 from ..survey import recommended, survey
 from .console import messages, say
 from .options import Flags
@@ -137,9 +137,9 @@ def read_path(text: str) -> Path:
     text = text.strip()
     if text.startswith("file://"):
         text = unquote(urlsplit(text).path)
-    elif not Path(text).expanduser().exists():
+    elif not os.path.exists(expanded(text)):
         text = _unquoted(text)
-    return Path(text).expanduser().absolute()
+    return expanded(text).absolute()
 
 
 def _unquoted(text: str) -> str:

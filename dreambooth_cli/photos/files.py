@@ -12,13 +12,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import Literal, cast
 
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from ..disk import sha256_of
 from ..errors import PhotoError
 from .crop import Box, Size, scaled_box
+from .headers import (
+    MOST_BYTES,
+    MOST_BYTES_HELD,
+    MOST_EXIF,
+    MOST_PIXELS,
+    PatientFile,
+    check_jpeg,
+    check_pixels,
+    check_tiff,
+)
 
 # "JPEG" opens MPO too, a JPEG with a second picture, as phones write it
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
@@ -32,8 +42,10 @@ MAGIC = re.compile(
     re.DOTALL,
 )
 HEIF_MAGIC = re.compile(rb"....ftyp(he[iv][cxms]|m[is]f1)", re.DOTALL)
+HELD_MAGIC = re.compile(rb"GIF8|RIFF|....ftyp", re.DOTALL)
 BITMAP_HEADERS = [size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124)]
-MOST_PIXELS = 60_000_000  # decoded at once; a JPEG is decoded smaller, whatever else is larger is refused by its header
+MOST_PIXELS_OF = {"WEBP": 50_000_000}  # whose decoder holds each pixel four times
+BAND = 1 << 22  # pixels that are converted at a time: copies of 60 megapixels would fill the memory
 WHITE = (255, 255, 255, 255)
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -137,13 +149,13 @@ def _first_look(path: Path) -> Look:
     """What a file is by its name and its first bytes."""
     if path.name.startswith("."):
         return Look(path=path, status="skipped", reason="hidden")
-    if path.is_dir():
-        return Look(path=path, status="skipped", reason="a folder: only the photos beside it are read")
-    if not path.is_file():
-        return Look(path=path, status="skipped", reason="not a file")
-    if path.suffix.lower() in RAW_SUFFIXES:
-        return Look(path=path, status="skipped", reason="a camera's raw file: save it as jpg first")
     try:
+        if path.is_dir():
+            return Look(path=path, status="skipped", reason="a folder: only the photos beside it are read")
+        if not path.is_file():
+            return Look(path=path, status="skipped", reason="not a file")
+        if path.suffix.lower() in RAW_SUFFIXES:
+            return Look(path=path, status="skipped", reason="a camera's raw file: save it as jpg first")
         return _by_content(path)
     except OSError as error:
         return Look(path=path, status="refused", reason=f"can't be read: {error.strerror}")
@@ -156,6 +168,10 @@ def _by_content(path: Path) -> Look:
             return Look(path=path, status="skipped", reason="not a picture")
         if not head:
             return Look(path=path, status="refused", reason="an empty file")
+        most = MOST_BYTES_HELD if HELD_MAGIC.match(head) else MOST_BYTES
+        if (size := os.fstat(file.fileno()).st_size) > most:
+            reason = f"too large: a file of {size / 1e6:,.0f} MB, at most {most // 10**6} MB are read"
+            return Look(path=path, status="refused", reason=reason)
         file.seek(0)
         return Look(path=path, status="ok", sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
@@ -172,10 +188,7 @@ def read_photo(path: Path, side: int) -> Photo:
     """
     with _quiet_pillow():
         try:
-            with path.open("rb") as file, _open(file) as image:
-                size = _decode(image, side)
-                orientation = _orientation(image)
-                pixels = to_rgb(image)
+            size, orientation, pixels = _decoded(path, side)
         except PhotoError:
             raise
         except UnidentifiedImageError as error:
@@ -185,6 +198,13 @@ def read_photo(path: Path, side: int) -> Photo:
     turn = TURNS.get(orientation)
     turned = size if orientation < 5 else (size[1], size[0])
     return Photo(pixels.transpose(turn) if turn is not None else pixels, turned)
+
+
+def _decoded(path: Path, side: int) -> tuple[Size, int, Image.Image]:
+    """The size that the header says, the EXIF orientation and the pixels in RGB; what was decoded has left memory."""
+    with path.open("rb") as file, _open(PatientFile(file)) as image:
+        size = _decode(image, side)
+        return size, _orientation(image), to_rgb(image)
 
 
 @contextmanager
@@ -200,8 +220,12 @@ def _quiet_pillow() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def _open(file: BinaryIO) -> Image.Image:
+def _open(file: PatientFile) -> Image.Image:
     head = file.read(32)
+    if head.startswith(b"\xff\xd8"):
+        check_jpeg(file)
+    elif head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        check_tiff(file)
     file.seek(0)
     if HEIF_MAGIC.match(head):
         import pi_heif  # a tenth of a second, and few photos need it
@@ -218,8 +242,9 @@ def _decode(image: Image.Image, side: int) -> Size:
         # twice, so that Lanczos has the last word on every pixel
         scale = min(1.0, 2 * side / min(size))
         image.draft(None, (max(1, int(size[0] * scale)), max(1, int(size[1] * scale))))
-    if image.width * image.height > MOST_PIXELS:
-        raise PhotoError(f"too large: {size[0]} × {size[1]} pixels, at most {MOST_PIXELS // 10**6} megapixels are read")
+    most = MOST_PIXELS_OF.get(image.format or "", MOST_PIXELS)
+    if image.width * image.height > most:
+        check_pixels(size, most=most)
     drafted = image.size != size
     image.load()
     # a TIFF is turned by Pillow as it is loaded
@@ -228,6 +253,8 @@ def _decode(image: Image.Image, side: int) -> Size:
 
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8, of a decoded picture; 1 where it has none or its EXIF is damaged."""
+    if len(image.info.get("exif", b"")) > MOST_EXIF:
+        return 1
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF is no reason to refuse a picture
@@ -248,44 +275,63 @@ def _reason(error: Exception) -> str:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any picture as 8-bit sRGB, what is transparent flattened on white. It carries no metadata."""
-    profile = image.info.get("icc_profile")
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        image = _to_grey(image)
-    elif image.has_transparency_data:
-        coloured = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, WHITE), coloured).convert("RGB")
-    if image.mode not in ("RGB", "L", "CMYK"):
-        image = image.convert("RGB")
-    image = _to_srgb(image, profile).convert("RGB")
-    plain = image.copy()
-    plain.info = {}
+    scale = _grey_scale(image)
+    mode = _eight_bits(image.crop((0, 0, 1, 1)), scale).mode
+    transform = _srgb_transform(image.info.get("icc_profile"), mode)
+    plain = Image.new("RGB", image.size)
+    for box in _bands(image.size):
+        band = _eight_bits(image.crop(box), scale)
+        if transform is not None:
+            band = ImageCms.applyTransform(band, transform) or band
+        plain.paste(band.convert("RGB"), box[:2])
     return plain
 
 
-def _to_grey(image: Image.Image) -> Image.Image:
-    """Grey of more than 8 bits as 8: `convert` alone would clip 16 bits to white."""
-    deep = image if image.mode == "F" else image.convert("I")
-    highest = float(cast(tuple[float, float], deep.getextrema())[1])
+def _bands(size: Size) -> Iterator[Box]:
+    """The parts of a picture in which it is converted: whole rows of it, unless a row is longer than a band."""
+    width, height = size
+    across = min(width, BAND)
+    down = max(1, BAND // across)
+    for top in range(0, height, down):
+        for left in range(0, width, across):
+            yield left, top, min(left + across, width), min(top + down, height)
+
+
+def _eight_bits(image: Image.Image, scale: float | None) -> Image.Image:
+    """A picture of any mode in 8 bits: RGB, L or CMYK. `scale` is that of deeper greys."""
+    if scale is not None:
+        # `convert` alone would clip 16 bits to white
+        deep = image if image.mode == "F" else image.convert("I")
+        return deep.point(lambda value: value * scale).convert("L")
+    if image.has_transparency_data:
+        coloured = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, WHITE), coloured).convert("RGB")
+    return image if image.mode in ("RGB", "L", "CMYK") else image.convert("RGB")
+
+
+def _grey_scale(image: Image.Image) -> float | None:
+    """By what greys of more than 8 bits are multiplied to have 8; None for any other picture."""
     if image.mode.startswith("I;16"):
-        scale = 1 / 256
-    elif image.mode == "F":
-        scale = 255 if highest <= 1 else 1 if highest <= 255 else 255 / highest
-    else:
-        scale = 1 if highest <= 255 else 1 / 256 if highest <= 65535 else 255 / highest
-    return deep.point(lambda value: value * scale).convert("L")
+        return 1 / 256
+    if image.mode not in ("I", "F"):
+        return None
+    highest = float(cast(tuple[float, float], image.getextrema())[1])
+    if image.mode == "F":
+        return 255 if highest <= 1 else 1 if highest <= 255 else 255 / highest
+    return 1 if highest <= 255 else 1 / 256 if highest <= 65535 else 255 / highest
 
 
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Colours of a wider space, as phones photograph in, as sRGB; as they are where the profile can't be used."""
-    if not profile:
-        return image
+def _srgb_transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """From the colours of a wider space, as phones photograph in, to sRGB; None where the profile can't be used, or is sRGB."""
+    if not profile or len(profile) > MOST_EXIF:
+        return None
     try:
         theirs = ImageCms.ImageCmsProfile(BytesIO(profile))
         if "srgb" in ImageCms.getProfileDescription(theirs).lower():
-            return image
-        return ImageCms.profileToProfile(image, theirs, ImageCms.createProfile("sRGB"), outputMode="RGB") or image
+            return None
+        return ImageCms.buildTransform(theirs, ImageCms.createProfile("sRGB"), mode, "RGB")
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
-        return image
+        return None
 
 
 def training_picture(photo: Photo, box: Box, side: int) -> Image.Image:

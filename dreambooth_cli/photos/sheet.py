@@ -56,10 +56,16 @@ def contact_sheet(title: str, tiles: list[Tile]) -> Image.Image:
 def _draw_tile(sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, left: int, top: int) -> None:
     sheet.paste(small_picture(tile.picture), (left, top))
     draw.rectangle((left - 1, top - 1, left + TILE, top + TILE), outline=AMBER if tile.warned else EDGE)
-    name, detail = font_for(tile.name, 15), font_for(tile.detail, 13)
-    draw.text((left, top + TILE + 8), shorten(tile.name, TILE, name), fill=INK, font=name)
+    written = drawable(tile.name)
+    name, detail = font_for(written, 15), font_for(tile.detail, 13)
+    draw.text((left, top + TILE + 8), shorten(written, TILE, name), fill=INK, font=name)
     colour = AMBER if tile.warned else FAINT
     draw.text((left, top + TILE + 29), shorten(tile.detail, TILE, detail), fill=colour, font=detail)
+
+
+def drawable(text: str) -> str:
+    """Text that any font can draw on one line: the layout fails on lines' ends and on marks that turn the writing round."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def font_for(text: str, size: int) -> Font:

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from .picture import read_picture
-from .sheet import EDGE, FAINT, INK, MARGIN, PAPER, font_for
+from .sheet import EDGE, FAINT, INK, MARGIN, PAPER, drawable, font_for
 
 SIDE, GAP, LABEL = 192, 12, 34  # pixels
 ROW_LABEL = 20
@@ -64,6 +64,7 @@ def _draw_row(page: Image.Image, label: str, pictures: list[Image.Image], top: i
 
 def _write_prompt(page: Image.Image, prompt: str, left: int, top: int) -> None:
     """A prompt on two lines at most."""
+    prompt = drawable(prompt)
     font, words = font_for(prompt, 14), prompt.split()
     pen, line, lines = ImageDraw.Draw(page), "", []
     for word in words:

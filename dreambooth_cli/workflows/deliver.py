@@ -14,7 +14,7 @@ from ..engine.training import Training
 from ..errors import DiskError, UsageError
 from ..events import Events, ModelSaved, Noted
 from ..project import Run
-from ..settings import TrainSettings
+from ..settings import TrainSettings, real_path
 from .freeze import Asked, Prompts
 
 ANOTHER = "name another folder: --output-dir ./my-model"
@@ -52,7 +52,7 @@ def check_place(output_dir: Path | None) -> Path | None:
     """The output folder's real path, if it can be written when the time comes. Raises UsageError, before any work."""
     if output_dir is None:
         return None
-    real = output_dir.expanduser().resolve()
+    real = real_path(output_dir)
     if real.exists() and not real.is_dir():
         raise UsageError(f"{output_dir} is a file, not a folder", ANOTHER)
     standing = standing_part(real)

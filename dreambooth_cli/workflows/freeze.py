@@ -11,13 +11,13 @@ from ..catalog import find_entry
 from ..config import Resolved
 from ..disk import sha256_of
 from ..engine.checkpoint import latest_checkpoint
-from ..errors import DoesNotFit
+from ..errors import DoesNotFit, ProjectError
 from ..events import Noted, PlanMade, Warned, Yielding
 from ..gpu import Gpu, find_gpu
-from ..identifier import choose_identifier, identifier_remarks
+from ..identifier import choose_identifier, identifier_remarks, length_remarks
 from ..memory import Plan, check_fits, free_memory
-from ..project import Project, Run, run_digest
-from ..prompts import instance_prompt, plain_class_prompt
+from ..project import Project, Run, check_values, run_digest
+from ..prompts import fill, instance_prompt, plain_class_prompt
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, shaping
 from ..survey import slow_step_note
 from .plan import plan_with
@@ -111,7 +111,7 @@ def freeze_plan(
     elif replan:
         record = replanned(run, record, asked, base, request, gpu)
         run.write_record(record)
-    plan = Plan.from_json(record["plan"])
+    plan, kept = read_kept(run, record)
     check_still_fits(plan, gpu, asked.train)
     yield PlanMade(plan=record["plan"])
     rows = asked.train.batch_size * asked.train.gradient_accumulation * (2 if asked.train.with_prior else 1)
@@ -121,7 +121,18 @@ def freeze_plan(
         yield Warned(
             message=f"the run needs {plan.needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: it may swap, or be killed"
         )
-    return run, plan, Prompts(**record["prompts"])
+    return run, plan, kept
+
+
+def read_kept(run: Run, record: Mapping[str, Any]) -> tuple[Plan, Prompts]:
+    """The plan and the prompts that a run's record holds. Raises ProjectError where it is damaged."""
+    try:
+        check_values(Prompts, record["prompts"])
+        if not isinstance(record["changes"], list):
+            raise ValueError("its changes are no list")
+        return Plan.from_json(record["plan"]), Prompts(**record["prompts"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProjectError(f"{run.plan} can't be read: {error}", "begin another run with --restart") from error
 
 
 def new_record(asked: Asked, base: Base, digest: str, plan: Plan, prompts: Prompts) -> dict[str, Any]:
@@ -143,7 +154,7 @@ def replanned(
 ) -> dict[str, Any]:
     """The record with a new plan from the newest checkpoint's step. What a checkpoint holds can't change its form: method,
     text encoder and optimizer stay where there is one. Raises DoesNotFit."""
-    old = Plan.from_json(record["plan"])
+    old, _ = read_kept(run, record)
     checkpoint = latest_checkpoint(run.checkpoints)
     wanted = asked.train
     if checkpoint is not None:
@@ -204,7 +215,7 @@ def base_record(base: Base) -> dict[str, Any]:
 
 def choose_prompts(asked: Asked, base: Base) -> Yielding[Prompts]:
     """The identifier, chosen or checked against the base's own vocabulary, and the prompts made with it."""
-    folder = base.config_path if base.is_single_file else base.path
+    folder = base.vocabulary
     identifier = asked.subject.identifier
     if identifier == "auto":
         identifier, note = choose_identifier(folder)
@@ -214,4 +225,8 @@ def choose_prompts(asked: Asked, base: Base) -> Yielding[Prompts]:
         for remark in identifier_remarks(identifier, folder):
             yield Warned(message=remark)
     wanted = asked.subject.class_prompt or ""
-    return Prompts(identifier, instance_prompt(wanted, identifier), plain_class_prompt(wanted))
+    prompts = Prompts(identifier, instance_prompt(wanted, identifier), plain_class_prompt(wanted))
+    sample = fill(asked.train.sample_prompt or "", identifier)
+    for remark in length_remarks([prompts.instance, prompts.class_, sample], folder):
+        yield Warned(message=remark)
+    return prompts

@@ -16,10 +16,11 @@ from ..engine.sampling import Drawing, draw, is_black, use_scheduler
 from ..errors import ModelUnavailable, UsageError
 from ..events import Events, GridSaved, ImageSaved, Noted, PhaseStarted, Warned, Yielding
 from ..gpu import find_gpu
+from ..identifier import length_remarks
 from ..memory import inference_precision
 from ..photos.picture import make_grid, save_new, stem_of
 from ..prompts import PLACEHOLDER, fill, prompt_remarks
-from ..settings import GenerateSettings
+from ..settings import GenerateSettings, check_text
 
 BLACK_WORDS = (
     "is black: the model gave numbers that are not finite or far too dark; "
@@ -55,6 +56,8 @@ def generate(
         seed = secrets.randbelow(2**31)
         yield Noted(message=f"seed {seed} (give --seed {seed} to draw these again)")
     base = yield from find_model(folder, card, source.base)
+    for remark in length_remarks([text, settings.negative_prompt], base.vocabulary):
+        yield Warned(message=remark)
     yield PhaseStarted(name="loading the model")
     pipe = load_pipeline(base, None if folder == base.path else folder, settings.scheduler)
     drawing = choose_drawing(settings, base, card)
@@ -122,6 +125,8 @@ def card_of(model: Path) -> Card | None:
 
 def fill_prompt(prompt: str, card: Card | None, identifier: str | None) -> Yielding[str]:
     """The prompt with its identifier; what looks forgotten is said. Raises UsageError where nobody knows the identifier."""
+    check_text("the prompt", prompt)
+    check_text("--identifier", identifier or "")
     word = identifier or (card.identifier if card else None)
     if word is None:
         if PLACEHOLDER in prompt:

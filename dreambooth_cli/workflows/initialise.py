@@ -10,15 +10,16 @@ from typing import Any
 
 from ..base import ask_for_base
 from ..config import write_config
-from ..disk import disk_errors, is_running, make_folder, settle, sha256_of, sync, sync_all, write_whole
+from ..disk import disk_errors, is_running, make_folder, settle, sync, sync_all, write_whole
 from ..errors import ProjectError, UsageError
 from ..events import Event, Events, Noted, PhaseStarted, PhotoLooked, ProjectSaved
-from ..photos.files import Look, decoded_look, find_photos, list_folder, printable
+from ..photos.files import Look, decoded_look, find_photos, printable
 from ..project import Project, check_name, free_name, home_folder, projects_folder, suggest_name
 from ..prompts import class_noun
-from ..settings import PrepSettings, SubjectSettings, TrainSettings, default_of
+from ..settings import PrepSettings, SubjectSettings, TrainSettings, default_of, expanded, real_path
 from .prepare import LEFT_OUT, left_out, no_usable_photo
 
+LONGEST_NAME = 255  # bytes, on nearly every file system
 HINT = "put 3 to 5 photos of the subject there (jpg, png, webp, heic, ...), or name another folder: --photos DIR"
 
 
@@ -66,9 +67,7 @@ def add_photos(project: Project, folder: Path) -> Events:
         make_folder(project.photos)
     looks = yield from _look_at(folder, show_kept=False)
     wanted = {look.sha256 for look in looks if look.status == "ok"}
-    has = {
-        path.name: sha256_of(path) for path in list_folder(project.photos) if path.is_file() and path.name != LEFT_OUT
-    }
+    has = {look.path.name: look.sha256 for look in find_photos(project.photos) if look.sha256}
     new = [look for look in looks if look.status == "ok" and look.sha256 not in has.values()]
     before, gone = left_out(project), {name for name, digest in has.items() if digest not in wanted}
     with disk_errors(project.photos):
@@ -76,8 +75,8 @@ def add_photos(project: Project, folder: Path) -> Events:
             _copy(look.path, _free_path(project.photos, look.path.name))
         if gone != before:
             _write_left_out(project, gone)
-    if project.settings()["subject"].get("photos") != folder.expanduser().resolve():
-        write_config(project.config, {"subject": {"photos": folder.expanduser().resolve()}})
+    if project.settings()["subject"].get("photos") != real_path(folder):
+        write_config(project.config, {"subject": {"photos": real_path(folder)}})
     yield from _changes(project, len(new), sorted(gone - before), sorted(before - gone))
 
 
@@ -94,7 +93,7 @@ def _sections(subject: SubjectSettings, prep: Mapping[str, Any], train: Mapping[
         if (value := getattr(subject, item.name)) != default_of(SubjectSettings, item.name) or item.name == "model"
     }
     base = ask_for_base(subject.model)
-    told |= {"photos": subject.photos.expanduser().resolve()}
+    told |= {"photos": real_path(subject.photos)}
     if base.path and not base.entry:
         told["model"] = str(base.path)
     stages = {
@@ -108,7 +107,7 @@ def _sections(subject: SubjectSettings, prep: Mapping[str, Any], train: Mapping[
 
 def _photo_folder(subject: SubjectSettings) -> Path:
     assert subject.photos is not None  # `_sections` has seen to it
-    return subject.photos.expanduser()
+    return expanded(subject.photos)
 
 
 def _check_free(target: Path) -> None:
@@ -151,7 +150,7 @@ def _look_at(folder: Path, *, show_kept: bool) -> Generator[Event, None, list[Lo
 
     What is not used gets an event; what is used only with `show_kept`: where `prep` follows, it says more of it.
     """
-    found = list(find_photos(folder.expanduser()))
+    found = list(find_photos(expanded(folder)))
     yield PhaseStarted(name="looking at the photos", total=len(found), unit="photos")
     looks: list[Look] = []
     for one in found:
@@ -171,7 +170,7 @@ def _look_at(folder: Path, *, show_kept: bool) -> Generator[Event, None, list[Lo
 
 def _copy(path: Path, to: Path) -> None:
     """Copy a photo beside, then rename it: what is there under its name is whole. Its content alone, not who may read it."""
-    part = to.with_name(f".{to.name}.part")
+    part = to.with_name(".copied.part")  # not after the photo: its name may have all the 255 bytes that a name can have
     try:
         shutil.copyfile(path, part)
         settle(part, to)
@@ -184,13 +183,17 @@ def _free_path(folder: Path, name: str) -> Path:
     path, number = folder / name, 1
     while path.exists():
         number += 1
-        path = folder / f"{Path(name).stem}-{number}{Path(name).suffix}"
+        stem, ending = Path(name).stem, f"-{number}{Path(name).suffix}"
+        while len(os.fsencode(stem + ending)) > LONGEST_NAME:
+            stem = stem[:-1]
+        path = folder / (stem + ending)
     return path
 
 
 def _write_left_out(project: Project, names: set[str]) -> None:
     path = project.photos / LEFT_OUT
-    write_whole(path, "".join(f"{name}\n" for name in sorted(names)), errors="surrogateescape")
+    # a name may hold a line's end, but no NUL
+    write_whole(path, b"".join(os.fsencode(name) + b"\0" for name in sorted(names)))
 
 
 def _changes(project: Project, new: int, gone: list[str], back: list[str]) -> Events:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Generator
@@ -17,7 +18,7 @@ from ..photos.files import Look, find_photos, printable, read_photo, save_png, t
 from ..photos.inspect import judge_count, judge_size
 from ..photos.sheet import Tile, contact_sheet, save_sheet, small_picture
 from ..project import Project, cache_folder, hold
-from ..settings import PrepSettings
+from ..settings import PrepSettings, expanded
 
 RECIPE = 1  # counts up when the same photo would become other pixels
 REPORT, SHEET, LEFT_OUT = "report.json", "contact-sheet.jpg", ".left-out"
@@ -93,10 +94,10 @@ def prepare_class_photos(
     """The user's own class images as squares of `resolution` pixels, in the cache; returns their paths, none where none can
     be used. Only what is not used gets an event. Raises UsageError where there is no such folder, DiskError."""
     try:
-        looks = list(find_photos(folder.expanduser()))
+        looks = list(find_photos(expanded(folder)))
     except PhotoError as error:
         raise UsageError(f"--class-data-dir: {error.message}", "name a folder with pictures of the class") from error
-    preparing = Preparing(folder.expanduser(), looks, resolution, settings)
+    preparing = Preparing(expanded(folder), looks, resolution, settings)
     target = cache_folder() / "class-photos" / preparing.key[:32] / "prepared"
     with disk_errors(target), hold(target.parent):
         report = _kept_report(target, preparing.key)
@@ -114,7 +115,9 @@ def prepare_class_photos(
 def left_out(project: Project) -> set[str]:
     """The names of the project's photos that are kept but not used."""
     path = project.photos / LEFT_OUT
-    return set(path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()) if path.is_file() else set()
+    if not path.is_file():
+        return set()
+    return {os.fsdecode(name) for name in path.read_bytes().split(b"\0") if name}
 
 
 def no_usable_photo(folder: Path, looks: list[tuple[str, str]], hint: str) -> PhotoError:
@@ -223,7 +226,7 @@ def _exchange(part: Path, target: Path) -> None:
         for path in target.iterdir():
             ours = path.name in (REPORT, SHEET) or re.fullmatch(r"[0-9]{3,}\.png", path.name)
             if not ours and not (part / path.name).exists():
-                (shutil.copytree if path.is_dir() else shutil.copy2)(path, part / path.name)
+                _keep(path, part / path.name)
         target.rename(old)
     settle(part, target)
     shutil.rmtree(old, ignore_errors=True)
@@ -236,6 +239,14 @@ def _finish_exchange(target: Path) -> None:
         settle(old, target)
     for left in (old, target.with_name(target.name + ".part")):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def _keep(path: Path, to: Path) -> None:
+    """Copy what a user has put there; a link stays a link: it may lead round in a circle."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.copytree(path, to, symlinks=True)
+    else:
+        shutil.copy2(path, to, follow_symlinks=False)
 
 
 def _kept_report(prepared: Path, key: str) -> dict[str, Any] | None:

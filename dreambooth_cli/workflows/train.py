@@ -1,6 +1,7 @@
 """`train`: photos -> a fine-tuned model. Class images, encode once, fine-tune; the same command again goes on."""
 
 import json
+import os
 from contextlib import closing
 from pathlib import Path
 
@@ -49,7 +50,7 @@ from ..memory import Plan, calm_down, step_down
 from ..photos.picture import save_new
 from ..project import Project, Run, cache_folder, hold, is_held
 from ..prompts import fill
-from ..settings import PrepSettings, SubjectSettings, TrainSettings
+from ..settings import PrepSettings, SubjectSettings, TrainSettings, expanded
 from .deliver import check_output, check_place, deliver, save_model
 from .freeze import MEMORY, NOT_FINITE, Asked, Prompts, digest_of, freeze_plan, keep_change, keep_measured
 from .plan import choose_resolution, known_facts
@@ -98,7 +99,7 @@ def train(
 def check_class_folder(settings: TrainSettings) -> None:
     """Refuse a folder of class images that is not there before any work. Raises UsageError."""
     folder = settings.class_data_dir
-    if folder is not None and settings.with_prior and not folder.expanduser().is_dir():
+    if folder is not None and settings.with_prior and not os.path.isdir(expanded(folder)):
         raise UsageError(f"--class-data-dir: there is no folder {folder}", "name a folder with pictures of the class")
 
 

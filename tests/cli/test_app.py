@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -177,3 +178,15 @@ def test_the_module_is_the_same_program() -> None:
     done = in_process("models", "--json")
     assert done.code == 0
     assert [model["name"] for model in json.loads(done.out)["models"]] == ["sd15", "sd14", "sd21", "sdxl", "pocket"]
+
+
+def test_a_name_that_no_disk_can_hold_is_wrong_usage(dreambooth: Dreambooth, tmp_path: Path) -> None:
+    done = dreambooth("generate", "--model-path", tmp_path / ("x" * 300), "a dog", "--json")
+    assert done.code == 2
+    assert "too long" in done.lines[-1]["message"]
+    assert done.err == ""
+
+
+def test_a_library_that_tells_half_a_file_is_cut_short() -> None:
+    error = DreamboothError("x" * 40_000, "what to do")
+    assert error.message == str(error) == "x" * 2000 + "..."

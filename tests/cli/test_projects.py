@@ -77,3 +77,18 @@ def test_remove_asks(answer: bool, dreambooth: Dreambooth, monkeypatch: pytest.M
 def test_remove_says_so_in_json(dreambooth: Dreambooth, tmp_path: Path) -> None:
     make("dog")
     assert json.loads(dreambooth("projects", "remove", "dog", "--yes", "--json").out)["removed"] is True
+
+
+def test_a_project_elsewhere_is_not_removed(dreambooth: Dreambooth, tmp_path: Path) -> None:
+    make("dog").path.rename(tmp_path / "elsewhere")
+    (projects_folder() / "dog").symlink_to(tmp_path / "elsewhere")
+    done = dreambooth("projects", "remove", "dog", "--yes")
+    assert (done.code, done.err.startswith("Error: project dog is a link to ")) == (3, True)
+    assert (tmp_path / "elsewhere" / "project.toml").is_file()
+
+
+def test_a_class_prompt_of_ten_thousand_words_is_a_line(dreambooth: Dreambooth) -> None:
+    write_config(make("dog").config, {"subject": {"class_prompt": "a\ndog " * 10_000}})
+    (line,) = dreambooth("projects").out.splitlines()
+    assert line.startswith(r"dog  a\ndog a\ndog ")
+    assert len(line) < 500

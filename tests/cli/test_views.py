@@ -11,10 +11,10 @@ from rich.console import Console
 from dreambooth_cli import events as happened
 from dreambooth_cli import stopping
 from dreambooth_cli.cli import views
-from dreambooth_cli.cli.console import between_words
-from dreambooth_cli.cli.views import JsonLines, LiveBars, Meter, PlainLines, follow, open_view
+from dreambooth_cli.cli.console import between_words, visible
+from dreambooth_cli.cli.views import JsonLines, LiveBars, Meter, PlainLines, follow, format_event, open_view
 from dreambooth_cli.errors import Interrupted, Terminated
-from dreambooth_cli.events import Event, PhaseStarted, StepDone
+from dreambooth_cli.events import Event, PhaseStarted, PhotoLooked, RunOpened, StepDone, Warned
 
 SHEET = Path("/p/contact-sheet.jpg")
 
@@ -224,3 +224,28 @@ def test_long_lines_are_broken_between_words_and_paths_never() -> None:
     path = "/a/path/that-is-longer/than-the-line"
     assert between_words(f"  the checkpoint is {path} and more", 24) == f"  the checkpoint is\n  {path}\n  and more"
     assert between_words("short   as it is", 24) == "short   as it is"
+
+
+def test_what_a_terminal_would_obey_is_shown() -> None:
+    assert visible("a\x1b[2J\x07\x9b\u202e\n") == "a\\x1b[2J\\x07\\x9b\\u202e\\n"
+    assert visible("a\tb\nc\rd", keep="\n\t") == "a\tb\nc\\rd"
+    assert visible("[red] \u05d0\u05d1 の 👩\u200d👧") == "[red] \u05d0\u05d1 の 👩\u200d👧"
+
+
+def test_a_name_can_tell_no_lies(capsys: pytest.CaptureFixture[str]) -> None:
+    with open_view(json=False) as view:
+        view.show(PhotoLooked(path="a\nError: all is lost\x1b[2J.jpg", status="refused", reasons=("cut off",)))
+        view.show(Warned(message="the prompt [red]\x1b]0;gone\x07"))
+    assert capsys.readouterr().err.splitlines() == [
+        r"a\nError: all is lost\x1b[2J.jpg: refused; cut off",
+        r"warning: the prompt [red]\x1b]0;gone\x07",
+    ]
+
+
+def test_a_prompt_of_ten_thousand_words_is_a_short_line() -> None:
+    words = "dog\n" * 10_000
+    run = RunOpened(number=1, path=Path("1"), step=0, steps=3, instance_prompt=words, class_prompt=words)
+    line = format_event(run)
+    assert line is not None
+    assert len(line) < 1000
+    assert "\n" not in line

@@ -456,3 +456,33 @@ def test_looking_writes_nothing_and_leaves_no_file_open(tmp_path):
 
 def test_formats_that_start_other_programs_are_never_tried():
     assert "EPS" not in files.FORMATS
+
+
+@pytest.mark.parametrize("band", [7, 64, 1000, 96 * 3])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "L", "P", "CMYK", "I", "F", "I;16", "1"])
+def test_a_picture_is_converted_in_bands_as_it_is_at_once(mode, band, monkeypatch):
+    noise = Image.effect_noise((96, 64), 90).convert("RGB")
+    noise.putalpha(Image.linear_gradient("L").resize(noise.size))
+    image = {
+        "F": lambda: noise.convert("L").convert("F").point(lambda value: value * 3.5),
+        "I": lambda: noise.convert("L").convert("I").point(lambda value: value * 999),
+        "I;16": lambda: Image.frombytes("I;16", (96, 64), noise.tobytes()[: 2 * 96 * 64]),
+    }.get(mode, lambda: noise.convert(mode))()
+    if mode == "CMYK":
+        image.info["icc_profile"] = b"no profile"
+    if mode == "RGB":
+        image.info["icc_profile"] = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
+    whole = files.to_rgb(image)
+    monkeypatch.setattr(files, "BAND", band)
+    assert files.to_rgb(image).tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("target", ["x" * 300, "x" * 5000, "loop.jpg", "loop.jpg/loop.jpg", ".", "/dev/zero"])
+def test_links_that_lead_nowhere_or_in_a_circle_are_passed_over(target, tmp_path):
+    try:
+        (tmp_path / "loop.jpg").symlink_to(target)
+    except OSError:
+        pytest.skip("this system makes no such link")
+    (look,) = look_over(tmp_path)
+    assert look.status in ("skipped", "refused")
+    assert look.reason

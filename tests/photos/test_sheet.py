@@ -68,3 +68,22 @@ def test_any_name_can_be_drawn(name):
 
 def test_the_small_picture_has_the_tiles_size():
     assert small_picture(Image.new("RGB", (640, 640))).size == (TILE, TILE)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "one\x85two.jpg",
+        "\u202egnp.jpg",
+        "a\nb.jpg",
+        "\x1b[2J.jpg",
+        "\u2066a\u05d0\u2069",
+        "\u05d0\u05d1.jpg",
+        "😀👩‍👩‍👧",
+    ],
+)
+def test_a_name_that_would_turn_the_writing_round_or_break_the_line(name):
+    named = contact_sheet("photos", [Tile(tiles(1)[0].picture, name, "")])
+    unnamed = contact_sheet("photos", [Tile(tiles(1)[0].picture, "", "")])
+    assert named.size == unnamed.size
+    assert difference(named, unnamed) is not None

@@ -1,5 +1,6 @@
 """`generate`: from every kind of model, with what made it in each picture, and nothing overwritten."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from PIL import Image
 
 from dreambooth_cli.errors import ModelUnavailable, ProjectError, UsageError
 from dreambooth_cli.events import GridSaved, ImageSaved, Noted, Warned
-from dreambooth_cli.settings import GenerateSettings
+from dreambooth_cli.identifier import load_tokenizer, unread_part
+from dreambooth_cli.settings import GenerateSettings, shortened
 from dreambooth_cli.workflows.generate import Source, generate
 from tests.workflows.projects import make_project, of_kind, run
 
@@ -239,3 +241,67 @@ def test_odd_prompts_come_through(trained, tmp_path):
     assert len(path.name.encode()) < 255
     with Image.open(path) as image:
         assert image.text["prompt"].startswith("a sks dog [red]")
+
+
+def test_what_is_said_to_be_cut_is_what_the_model_does_not_read(trained, tmp_path, sd1):
+    from diffusers import StableDiffusionPipeline
+
+    prompt = "a sks dog " + "of very " * 60 + "zxq photo"
+    events = make(trained[0].runs()[0].model, prompt, folder=tmp_path)
+    (told,) = [event.message for event in of_kind(events, Warned) if "77 tokens" in event.message]
+    cut = unread_part(prompt, load_tokenizer(sd1))
+    assert cut.endswith("zxq photo")
+    assert f'what is cut: "{shortened(cut)}"' in told
+    pipe = StableDiffusionPipeline.from_pretrained(sd1, safety_checker=None, feature_extractor=None)
+    read, whole, less = (
+        pipe.encode_prompt([text], "cpu", 1, False)[0]
+        for text in (prompt[: -len(cut)], prompt, prompt[: -len(cut) - 5])
+    )
+    assert read.equal(whole)
+    assert not less.equal(whole)
+
+
+def test_a_negative_prompt_that_is_too_long_is_said_too(trained, tmp_path):
+    events = make(trained[0].runs()[0].model, folder=tmp_path, negative_prompt="blurry " * 80)
+    assert any('the prompt "blurry' in event.message for event in of_kind(events, Warned))
+
+
+@pytest.mark.parametrize(("prompt", "identifier"), [("a dog \udcff", None), ("a [identifier] dog", "\udce9")])
+def test_a_prompt_that_is_no_text_is_refused(prompt, identifier, trained, tmp_path):
+    with pytest.raises(UsageError, match="not UTF-8"):
+        make(trained[0].runs()[0].model, prompt, identifier=identifier, folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+CARD_FAULTS = {
+    "identifier": "\ud800",
+    "class_prompt": None,
+    "resolution": True,
+    "settings": {},
+    "base": {"name": "x", "repository": None, "path": None, "identity": ""},
+    "steps": "7",
+    "plan": [],
+}
+
+
+@pytest.mark.parametrize("name", CARD_FAULTS)
+def test_a_card_with_a_value_of_the_wrong_kind_is_told(name, trained, tmp_path):
+    shutil.copytree(trained[1].runs()[0].model, tmp_path / "model")
+    card = tmp_path / "model" / "dreambooth.json"
+    whole = json.loads(card.read_text())
+    for damaged in (whole | {name: CARD_FAULTS[name]}, {key: value for key, value in whole.items() if key != name}):
+        card.write_text(json.dumps(damaged))
+        with pytest.raises(ProjectError) as caught:
+            make(tmp_path / "model", folder=tmp_path)
+        assert str(card) in caught.value.message
+        assert caught.value.hint
+
+
+@pytest.mark.parametrize("base", [{"identity": "../../../outside"}, {"name": 3}, {"repository": ["a/b"]}])
+def test_a_card_can_name_no_place_outside(base, trained, tmp_path):
+    shutil.copytree(trained[1].runs()[0].model, tmp_path / "model")
+    card = tmp_path / "model" / "dreambooth.json"
+    whole = json.loads(card.read_text())
+    card.write_text(json.dumps(whole | {"base": whole["base"] | base}))
+    with pytest.raises(ProjectError):
+        make(tmp_path / "model", folder=tmp_path)

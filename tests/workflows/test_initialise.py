@@ -319,3 +319,39 @@ def test_pictures_of_the_copy_are_whole(project, photos):
     for name in NAMES:
         with Image.open(project.photos / name) as copy, Image.open(photos / name) as original:
             assert copy.tobytes() == original.tobytes()
+
+
+def test_a_photo_whose_name_has_all_the_bytes_that_a_name_can_have(photos):
+    long = "ä" * 125 + "b.jpg"
+    (photos / "one.jpg").rename(photos / long)
+    list(make(photos, "my-dog"))
+    project = open_project("my-dog")
+    assert long in photos_of(project)
+    draw_photo(photos / "another.jpg", (90, 90), seed=77).replace(photos / long)
+    with project.lock():
+        list(add_photos(project, photos))
+    assert len(photos_of(project)) == 6
+    assert {len(name.encode()) for name in photos_of(project) if "ä" in name} == {255, 254}
+
+
+@pytest.mark.parametrize("name", ["a\nb.jpg", "a\r.jpg", "a\u2028b.jpg", " one.jpg "])
+def test_a_photo_that_is_gone_is_left_out_whatever_its_name(name, photos):
+    draw_photo(photos / "x.jpg", (90, 90), seed=77).rename(photos / name)
+    list(make(photos, "my-dog"))
+    project = open_project("my-dog")
+    (photos / name).unlink()
+    with project.lock():
+        list(add_photos(project, photos))
+    assert left_out(project) == {name}
+
+
+def test_photos_in_a_folder_that_is_a_link_in_a_circle(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(PhotoError) as caught:
+        list(make(tmp_path / "loop"))
+    assert caught.value.hint
+
+
+def test_a_home_of_somebody_who_is_not_known(tmp_path):
+    with pytest.raises(PhotoError, match="no folder ~nobody-of-that-name"):
+        list(make(Path("~nobody-of-that-name/photos")))

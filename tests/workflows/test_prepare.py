@@ -306,7 +306,7 @@ def test_a_place_that_can_not_be_written(project):
 
 
 def test_left_out_photos_are_passed_over(project):
-    (project.photos / ".left-out").write_text("one.jpg\n")
+    (project.photos / ".left-out").write_bytes(b"one.jpg\0")
     events = run(project)
     assert said(events)["one.jpg"] == ("skipped", ("left out: it is gone from the photo folder",))
     assert ".left-out" not in said(events)
@@ -425,3 +425,16 @@ def test_every_real_subject(project):
         count = len(list(subject.glob("*.jpg")))
         assert {event.status for event in of_kind(events, PhotoLooked)} <= {"kept", "warned"}
         assert events[-1].count == count == len(prepared_photos(project))
+
+
+def test_links_in_a_circle_beside_the_pictures_stay_links(project):
+    run(project)
+    (project.prepared / "loop").symlink_to(".")
+    (project.prepared / "gone").symlink_to("nowhere")
+    (project.prepared / "notes").mkdir()
+    (project.prepared / "notes" / "up").symlink_to("..")
+    (project.photos / "one.jpg").unlink()
+    run(project)
+    assert (project.prepared / "loop").readlink() == Path(".")
+    assert (project.prepared / "gone").is_symlink()
+    assert (project.prepared / "notes" / "up").is_symlink()

@@ -682,3 +682,46 @@ def test_another_save_dtype_of_a_finished_run_is_said(sd1, photos):
     project = make_project(photos, sd1)
     run(project)
     assert any("saved in fp32" in event.message for event in of_kind(run(project, save_dtype="fp16"), Noted))
+
+
+RECORD_FAULTS = [
+    {"plan": None},
+    {"plan": {}},
+    {"plan": {"resolution": 0}},
+    {"plan": {"means": [3]}},
+    {"plan": {"learning_rate": float("nan")}},
+    {"plan": {"device": "tpu"}},
+    {"prompts": {"identifier": "sks"}},
+    {"prompts": []},
+    {"changes": None},
+    {"sources": "\ud800"},
+]
+
+
+@pytest.mark.parametrize("fault", RECORD_FAULTS, ids=str)
+@pytest.mark.parametrize("replan", [False, True])
+def test_a_damaged_plan_says_what_to_do(fault, replan, photos, sd1):
+    project = make_project(photos, sd1)
+    with closing(start(project)) as events:
+        next(event for event in events if isinstance(event, PlanMade))
+    (first,) = project.runs()
+    record = first.record()
+    ((name, value),) = fault.items()
+    in_part = name == "plan" and value
+    first.plan.write_text(json.dumps(record | {name: record[name] | value if in_part else value}))
+    with pytest.raises(ProjectError) as caught:
+        run(project, replan=replan)
+    assert str(first.plan) in caught.value.message
+    assert "--restart" in caught.value.hint
+
+
+def test_a_prompt_longer_than_the_model_reads_is_said_once(photos, sd1):
+    project = make_project(photos, sd1, class_prompt="a photo of a dog " + "very " * 80, sample_prompt="moon " * 90)
+    with closing(start(project)) as events:
+        said = []
+        for event in events:
+            said += [event.message] if isinstance(event, Warned) else []
+            if isinstance(event, PlanMade):
+                break
+    told = [message for message in said if "77 tokens" in message]
+    assert [message.split('"')[1][:11] for message in told] == ["a photo of ", "a photo of ", "moon moon m"]
