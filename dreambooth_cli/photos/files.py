@@ -46,6 +46,8 @@ HELD_MAGIC = re.compile(rb"GIF8|RIFF|....ftyp", re.DOTALL)
 BITMAP_HEADERS = [size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124)]
 MOST_PIXELS_OF = {"WEBP": 50_000_000}  # whose decoder holds each pixel four times
 BAND = 1 << 22  # pixels that are converted at a time: copies of 60 megapixels would fill the memory
+# what libraries say where a file ends too early
+CUT_OFF = ("truncated", "not enough", "end of file", "unexpected end", "premature", "requires a buffer")
 WHITE = (255, 255, 255, 255)
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -264,7 +266,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _reason(error: Exception) -> str:
     words = str(error).lower()
-    if any(word in words for word in ("truncated", "not enough", "end of file", "unexpected end", "premature")):
+    if any(word in words for word in CUT_OFF):
         return "cut off: the file is not whole"
     if isinstance(error, MemoryError):
         return "too large for this machine's memory"

@@ -154,3 +154,8 @@ def test_exif_of_a_png_that_is_too_large_is_passed_over(tmp_path):
 
 def test_chunks_are_as_pngs_have_them():
     assert chunk(b"IEND", b"") == bytes(4) + b"IEND" + struct.pack(">L", zlib.crc32(b"IEND"))
+
+
+@pytest.mark.parametrize("kept", [5, 9])
+def test_a_tiff_that_ends_in_its_header_is_cut_off(kept, tmp_path):
+    assert refusal(tmp_path / "a.tif", tiff(PLAIN)[:kept]) == "cut off: the file is not whole"
