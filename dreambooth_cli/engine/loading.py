@@ -31,7 +31,7 @@ transformers.utils.logging.disable_progress_bar()
 
 def out_of_memory_words(error: Exception) -> str | None:
     """What to say where an error says that a GPU's or the machine's memory ran out; None for any other."""
-    told = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    told = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "Cannot allocate memory")
     if isinstance(error, MemoryError) or should_reduce_batch_size(error) or any(words in str(error) for words in told):
         return f"memory ran out: {first_line(error)}"
     return None
@@ -73,7 +73,7 @@ def load_family(base: Base, *, dtype: torch.dtype, device: torch.device) -> Stab
 def load_pipeline(base: Base, *, dtype: torch.dtype, only: Collection[str] = PARTS) -> Any:
     """A base as a diffusers pipeline on the CPU, its networks but `only` these, without safety checker and without bars.
 
-    Raises ModelUnavailable.
+    Raises ModelUnavailable, MemoryError where the machine has no room for it.
     """
     kind = PIPELINES[base.facts.family]
     options: dict[str, Any] = {"local_files_only": True, "dtype": dtype}
@@ -89,8 +89,8 @@ def load_pipeline(base: Base, *, dtype: torch.dtype, only: Collection[str] = PAR
         else:
             pipe = kind.from_pretrained(base.path, use_safetensors=True, **options, **_halves(base, options))
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
+        if out_of_memory_words(error):
+            raise MemoryError(first_line(error)) from error
         raise ModelUnavailable(
             f"{base.name} can't be loaded from {base.path}: {first_line(error)}",
             f"fetch it again: dreambooth models pull {base.name}" if base.repository else "check its files",

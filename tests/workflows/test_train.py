@@ -367,8 +367,10 @@ def test_a_single_file_is_a_base_too(kind, request, photos, tmp_path):
     assert our_picture(model, "a [identifier] dog", 0, tmp_path / "out").shape == (64, 64, 3)
 
 
-def test_memory_that_runs_out_is_said_with_what_to_try(sd1, photos):
-    """A process whose address space is limited once everything is loaded: the allocator's own error becomes exit code 4."""
+@pytest.mark.parametrize("room", [200_000_000, 5_000_000])
+def test_memory_that_runs_out_is_said_with_what_to_try(sd1, photos, room):
+    """A process whose address space is limited once everything is loaded: the allocator's own error becomes exit code 4, also
+    where it then finds no room to load the base again."""
     project = make_project(photos, sd1, class_images=0, batch_size=512)
     script = f"""
 import resource, sys
@@ -382,7 +384,7 @@ try:
     for event in start(Project(__import__("pathlib").Path({str(project.path)!r}))):
         if isinstance(event, RunOpened) and resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
             used = int(open("/proc/self/statm").read().split()[0]) * 4096
-            resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000,) * 2)
+            resource.setrlimit(resource.RLIMIT_AS, (used + {room},) * 2)
 except DreamboothError as error:
     print(type(error).__name__, error.message, "|", error.hint)
     sys.exit(error.exit_code)
