@@ -51,14 +51,18 @@ class File:
 
 @dataclass
 class HubServer:
-    """What the hub holds and how it behaves. `requests` is what came: method, path, Range header."""
+    """What the hub holds and how it behaves. `requests` is what came: method, path, Range header; `tokens` whom it was shown to."""
 
     url: str = ""
     store: str = ""
     repositories: dict[str, tuple[str, dict[str, File]]] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
+    tokens: set[tuple[str, str]] = field(default_factory=set)  # host and port that was asked, Authorization header
     answer: int | None = None  # every request gets this status
+    answers: list[tuple[int, dict[str, str]]] = field(default_factory=list)  # the next requests get these, with their headers
+    moved: dict[str, str] = field(default_factory=dict)  # repository -> where it is now: another name, or another host's URL
+    gone: set[str] = field(default_factory=set)  # answered 404 instead of the 401 that strangers get
     cut_after: dict[str, int] = field(default_factory=dict)  # file -> bytes, then the connection breaks, once
     corrupt: set[str] = field(default_factory=set)  # files that come with a byte changed
     ignore_ranges: bool = False
@@ -123,7 +127,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _route(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append((self.command, path, self.headers.get("Range")))
-        if self.hub.answer is not None:
+        if token := self.headers.get("Authorization"):
+            self.hub.tokens.add((str(self.headers["Host"]), token))
+        moved = next((name for name in self.hub.moved if f"/{name}/" in path), None)
+        if self.hub.answers:
+            status, headers = self.hub.answers.pop(0)
+            self._send(status, b"<html>not now</html>", headers)
+        elif moved is not None and self.headers["Host"] in self.hub.url:
+            there = self.hub.moved[moved]
+            query = f"?{asked}" if (asked := urlsplit(self.path).query) else ""
+            self._send(307, b"", {"Location": (there + path if "//" in there else path.replace(moved, there)) + query})
+        elif self.hub.answer is not None:
             self._send(self.hub.answer, b"<html>out of order</html>")
         elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)", path):
             self._list(*found.groups())
@@ -138,6 +152,8 @@ class _Handler(BaseHTTPRequestHandler):
         """The commit and the files, or None once the refusal is sent, as the hub words it."""
         if repository in self.hub.gated:
             self._send(403, b"", {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to model is restricted."})
+        elif repository in self.hub.gone:
+            self._send(404, b"", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
         elif repository not in self.hub.repositories:
             # The hub does not tell strangers whether a repository is gone or private.
             self._send(401, b"", {"X-Error-Message": "Invalid username or password."})

@@ -51,6 +51,7 @@ from ..base import (
     stated_prediction,
 )
 from ..catalog import CATALOG, CatalogEntry, moved_note
+from ..disk import make_folder, settle, sync, write_whole
 from ..errors import DiskError, DreamboothError, ModelUnavailable
 from ..events import BytesFetched, Event, Noted, PhaseStarted, Warned
 
@@ -60,7 +61,8 @@ WEIGHTS = re.compile(
 )
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 CHUNK = 1 << 20  # bytes read at a time
-PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0)  # seconds before each new try of a connection that brought nothing
+PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0)  # seconds before each new try of a hub that can't serve now or sends nothing
+LONGEST_PAUSE = 60.0  # seconds, where the hub itself says how long to wait
 EVENT_EVERY = 0.1  # seconds between two BytesFetched at least
 TIMEOUT = 20.0  # seconds without a byte
 
@@ -241,7 +243,7 @@ def _download(request: BaseRequest, choose: Callable[[list[str]], list[str]]) ->
         raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
     disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    commit, listed = _list_files(repository, request.revision)
+    commit, listed = _list_patiently(repository, request.revision)
     chosen = set(choose([file.name for file in listed]))
     files = sorted(
         (file for file in listed if file.name in chosen), key=lambda file: (_is_weight(file.name), file.name)
@@ -261,6 +263,41 @@ def _download(request: BaseRequest, choose: Callable[[list[str]], list[str]]) ->
             done = before + file.size
         _write_reference(store, request.revision, commit)
     return snapshot
+
+
+def _list_patiently(repository: str, revision: str) -> tuple[str, list[RemoteFile]]:
+    """`_list_files`, again after a pause while the hub says that it can't serve now."""
+    for pause in PAUSES:
+        try:
+            return _list_files(repository, revision)
+        except HfHubHTTPError as error:
+            if not _is_passing(error):
+                raise
+            _wait(max(pause, _asked_pause(error)))
+    return _list_files(repository, revision)
+
+
+def _is_passing(error: HTTPError) -> bool:
+    """Whether a new try may help: too many requests, a server out of order, a connection that broke."""
+    return (
+        not isinstance(error, HfHubHTTPError)
+        or error.response.status_code in (408, 429)
+        or error.response.status_code >= 500
+    )
+
+
+def _asked_pause(error: HTTPError) -> float:
+    """The seconds that the hub asks to wait, or 0."""
+    asked = error.response.headers.get("Retry-After", "") if isinstance(error, HfHubHTTPError) else ""
+    return min(float(asked), LONGEST_PAUSE) if asked.isdecimal() else 0.0
+
+
+def _wait(seconds: float) -> None:
+    """Let time pass; a signal ends it. Raises Interrupted."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        stopping.check()
+        time.sleep(min(left, 0.1))
 
 
 def _list_files(repository: str, revision: str) -> tuple[str, list[RemoteFile]]:
@@ -313,25 +350,26 @@ def _fetch_file(
             url = hf_hub_url(repository, file.name, revision=commit, endpoint=constants.ENDPOINT)
             yield from _fetch_blob(url, file, store)
             _check_digest(file, _part(store, file))
-            _part(store, file).replace(blob)
+            settle(_part(store, file), blob)
         _point(pointer, blob)
     yield file.size
 
 
 def _point(pointer: Path, blob: Path) -> None:
     """Put a blob into the snapshot as huggingface_hub does: a relative link, or the file itself where there are no links."""
-    pointer.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(pointer.parent)
     pointer.unlink(missing_ok=True)  # a link whose blob is gone
     try:
         pointer.symlink_to(os.path.relpath(blob, pointer.parent))
     except OSError:
         blob.replace(pointer)
+    sync(pointer.parent)
 
 
 def _fetch_blob(url: str, file: RemoteFile, store: Path) -> Generator[int, None, None]:
     """Stream a file to its part on disk from where that ends, and again after a broken connection."""
     part = _part(store, file)
-    part.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(part.parent)
     part.touch()
     failures, last_event = 0, 0.0
     while (have := part.stat().st_size) != file.size:
@@ -345,18 +383,14 @@ def _fetch_blob(url: str, file: RemoteFile, store: Path) -> Generator[int, None,
                         yield so_far
                         last_event = time.monotonic()
         except HTTPError as error:
-            if (
-                isinstance(error, HfHubHTTPError)
-                and error.response.status_code < 500
-                and error.response.status_code != 429
-            ):
+            if not _is_passing(error):
                 raise
             broken = error
         failures = failures + 1 if part.stat().st_size == have else 0
         if failures > len(PAUSES):
             raise broken or HTTPError("the hub sends nothing more")
         if failures:
-            time.sleep(PAUSES[failures - 1])
+            _wait(max(PAUSES[failures - 1], _asked_pause(broken) if broken else 0.0))
 
 
 def _stream(url: str, part: Path, start: int) -> Generator[int, None, None]:
@@ -376,14 +410,16 @@ def _stream(url: str, part: Path, start: int) -> Generator[int, None, None]:
 
 
 def _check_digest(file: RemoteFile, part: Path) -> None:
-    if file.sha256 is None:
-        return
+    """Hold what came against the hub's own hash of it: a large file's sha256, a small one's git blob. Raises ModelUnavailable."""
     with part.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    if digest != file.sha256:
+        if file.sha256 is not None:
+            kind, digest = "sha256", hashlib.file_digest(opened, "sha256").hexdigest()
+        else:
+            kind, digest = "git hash", hashlib.sha1(b"blob %d\0" % file.size + opened.read()).hexdigest()
+    if digest != file.etag:
         part.unlink()
         raise ModelUnavailable(
-            f"{file.name} came damaged (its sha256 is not the hub's)", "run this again: that file is fetched anew"
+            f"{file.name} came damaged (its {kind} is not the hub's)", "run this again: that file is fetched anew"
         )
 
 
@@ -391,8 +427,8 @@ def _write_reference(store: Path, revision: str, commit: str) -> None:
     """Note what a branch stood for, last of all: a half-fetched newer commit must not hide an older whole one."""
     if revision != commit:
         reference = store / "refs" / revision
-        reference.parent.mkdir(parents=True, exist_ok=True)
-        reference.write_text(commit)
+        make_folder(reference.parent)
+        write_whole(reference, commit.encode())
 
 
 # What went wrong, in words

@@ -292,6 +292,69 @@ def test_a_file_that_came_damaged_is_not_kept(sd1: Path, server: HubServer) -> N
     assert (obtain("sd15")[0].path / UNET).read_bytes() == (sd1 / UNET).read_bytes()
 
 
+@pytest.mark.parametrize("small", ["model_index.json", "tokenizer/vocab.json", "unet/config.json"])
+def test_a_small_file_that_came_damaged_is_not_kept(sd1: Path, server: HubServer, small: str) -> None:
+    server.add(SD15, sd1, PINNED)
+    server.corrupt.add(small)
+    assert failure("sd15")[0] == f"{small} came damaged (its git hash is not the hub's)"
+    server.corrupt.clear()
+    assert (obtain("sd15")[0].path / small).read_bytes() == (sd1 / small).read_bytes()
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503])
+def test_a_hub_that_can_not_serve_for_a_while_is_asked_again(sd1: Path, server: HubServer, status: int) -> None:
+    server.add(SD15, sd1, PINNED)
+    server.answers = [(status, {})] * 2
+    base, _ = obtain("sd15")
+    assert (base.path / UNET).read_bytes() == (sd1 / UNET).read_bytes()
+
+
+def test_a_hub_that_is_out_of_order_in_the_middle_for_a_while(sd1: Path, server: HubServer) -> None:
+    server.add(SD15, sd1, PINNED)
+    fetching = hub.obtain(ask_for_base("sd15"))
+    next(event for event in fetching if isinstance(event, BytesFetched) and event.file == "tokenizer/merges.txt")
+    server.answers = [(500, {}), (429, {})]
+    list(fetching)
+    assert server.answers == []
+    assert find_cached(ask_for_base("sd15")) is not None
+
+
+def test_the_pause_that_the_hub_asks_for_is_kept(sd1: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(hub, "_wait", waited.append)
+    server.add(SD15, sd1, PINNED)
+    server.answers = [(429, {"Retry-After": "7"}), (503, {"Retry-After": "9999"})]
+    obtain("sd15")
+    assert waited == [7.0, hub.LONGEST_PAUSE]
+
+
+def test_a_signal_ends_the_pause_between_two_tries(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "PAUSES", (3600.0,))
+    server.answer = 503
+    stopping._receive(signal.SIGINT, None)
+    with pytest.raises(Interrupted):
+        obtain("sd15")
+
+
+def test_a_repository_that_was_renamed_is_followed(sd1: Path, server: HubServer) -> None:
+    server.add("someone/new-name", sd1, COMMIT)
+    server.moved["someone/old-name"] = "someone/new-name"
+    base, _ = obtain("someone/old-name")
+    assert (base.path / UNET).read_bytes() == (sd1 / UNET).read_bytes()
+
+
+def test_a_mirror_on_another_host_never_sees_the_token(
+    sd1: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large files come from another host as well: that one is not shown the token either."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    server.add("someone/mirrored", sd1, COMMIT)
+    server.moved["someone/mirrored"] = server.store
+    base, _ = obtain("someone/mirrored")
+    assert (base.path / UNET).read_bytes() == (sd1 / UNET).read_bytes()
+    assert server.tokens == {(server.url.removeprefix("http://"), "Bearer hf_secret")}
+
+
 def test_a_signal_stops_a_download_between_two_chunks(sd1: Path, server: HubServer) -> None:
     server.add(SD15, sd1, PINNED)
     fetching = hub.obtain(ask_for_base("sd15"))
@@ -341,6 +404,12 @@ def test_a_repository_that_is_gone(server: HubServer) -> None:
         "see `dreambooth models` for bases that are there; for a private one of yours run: hf auth login",
         5,
     )
+
+
+def test_a_repository_that_the_hub_calls_not_found(sd1: Path, server: HubServer) -> None:
+    server.add("someone/gone", sd1, COMMIT)
+    server.gone.add("someone/gone")
+    assert failure("someone/gone")[0] == "the repository someone/gone is gone or private"
 
 
 def test_a_gated_repository(sd1: Path, server: HubServer) -> None:
