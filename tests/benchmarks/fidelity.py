@@ -42,13 +42,13 @@ MAIN = (
 )
 CONTROLS = (PASTED, Variant("undertrained", {"steps": 20}), Variant("overtrained", {"steps": 1500}))
 SWEEPS = (
-    *(Variant(f"steps {steps}", {"steps": steps}) for steps in (50, 100, 200, 700, 1000)),
+    *(Variant(f"steps {steps}", {"steps": steps}) for steps in (50, 100, 200, 400, 600, 1000)),
     *(Variant(f"rate {rate:g}", {"learning_rate": rate}) for rate in (1e-4, 2e-4, 1e-3)),
     Variant("text encoder frozen", {"train_text_encoder": False}),
     Variant("text encoder's rate 5e-4", {"text_encoder_learning_rate": 5e-4}),
     Variant("LoRA", {"method": "lora", "learning_rate": 2e-3, "train_text_encoder": False}),
     Variant("LoRA + text encoder", {"method": "lora", "learning_rate": 2e-3, "text_encoder_learning_rate": 5e-4}),
-    *(Variant(f"lambda {weight:g}", {"prior_loss_weight": weight}) for weight in (0.05, 0.5, 1.0, 3.0)),
+    *(Variant(f"lambda {weight:g}", {"prior_loss_weight": weight}) for weight in (0.1, 1.0, 3.0)),
     *(Variant(f"batch {size}", {"batch_size": size}) for size in (1, 2)),
     Variant("min-SNR 5", {"snr_gamma": 5.0}),
     Variant("EMA 0.99", {"ema": True, "ema_decay": 0.99}),
