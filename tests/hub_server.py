@@ -60,8 +60,8 @@ class HubServer:
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     tokens: set[tuple[str, str]] = field(default_factory=set)  # host and port that was asked, Authorization header
     answer: int | None = None  # every request gets this status
-    answers: list[tuple[int, dict[str, str]]] = field(default_factory=list)  # the next requests get these, with their headers
-    moved: dict[str, str] = field(default_factory=dict)  # repository -> where it is now: another name, or another host's URL
+    answers: list[tuple[int, dict[str, str]]] = field(default_factory=list)  # the next requests get these
+    moved: dict[str, str] = field(default_factory=dict)  # repository -> its other name, or another host's URL
     gone: set[str] = field(default_factory=set)  # answered 404 instead of the 401 that strangers get
     cut_after: dict[str, int] = field(default_factory=dict)  # file -> bytes, then the connection breaks, once
     corrupt: set[str] = field(default_factory=set)  # files that come with a byte changed

@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from . import documents, full_disk, hub, kills, long_run, photos, resume
@@ -22,7 +23,9 @@ from .watched import can_watch, is_loaded, relaunch
 README = Path(__file__).parents[2] / "README.md"
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "resume": resume.rows,
-    "kills": kills.rows,
+    "kills": partial(kills.rows_of_changes, power_cut=False),
+    "power-cuts": partial(kills.rows_of_changes, power_cut=True),
+    "signals": kills.rows_of_instants,
     "full-disk": full_disk.rows,
     "photos": photos.rows,
     "documents": documents.rows,
@@ -30,9 +33,12 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "long-run": long_run.rows,
 }
 SHORT: dict[str, Callable[[], Iterator[Row]]] = {
-    "kills": lambda: kills.rows(every=127, instants=1),
-    "full-disk": lambda: full_disk.rows(every=170),
-    "long-run": lambda: long_run.rows(steps=300),
+    "kills": partial(kills.rows_of_changes, power_cut=False, every=127),
+    "power-cuts": partial(kills.rows_of_changes, power_cut=True, every=127),
+    "signals": partial(kills.rows_of_instants, count=1),
+    "full-disk": partial(full_disk.rows, every=170),
+    "hub": partial(hub.rows, every=13),
+    "long-run": partial(long_run.rows, steps=300),
 }
 
 

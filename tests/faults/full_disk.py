@@ -1,15 +1,11 @@
 """A disk that fills up in the middle of a run, at every change that the run makes to files; then there is room again.
 
-    python -m tests.faults.full_disk [--every K]
-
 On a small tmpfs, so it needs the right to mount one. What is counted beforehand is refused beforehand (`tests/test_disk.py`);
 here something else takes the room while the run is under way.
 """
 
-import argparse
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +15,7 @@ from tempfile import TemporaryDirectory
 from .kills import count_changes, faults_after, prepare_scenario
 from .row import Row
 from .scenario import Scenario, events_in, weights_of
-from .watched import Change, can_watch, is_loaded, relaunch, run_watched
+from .watched import Change, run_watched
 
 SIZE = "160m"
 
@@ -101,24 +97,3 @@ def rows(every: int = 1) -> Iterator[Row]:
                 yield try_every(scenario, disk, every=every)
         except MayNotMount as error:
             yield Row("disk full", 0, remarks=[f"not tried: {error}"])
-
-
-def main() -> int:
-    """Print the line. Returns 1 where something was lost."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.full_disk")
-    parser.add_argument("--every", type=int, default=1, help="try every K-th change alone")
-    asked = parser.parse_args()
-    if not can_watch():
-        print("needs Linux and a C compiler")
-        return 1
-    if not is_loaded():
-        return relaunch("tests.faults.full_disk", sys.argv[1:])
-    found = []
-    for row in rows(asked.every):
-        print(row, flush=True)
-        found.append(row)
-    return 1 if any(row.lost or row.unequal for row in found) else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

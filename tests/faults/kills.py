@@ -1,19 +1,17 @@
-"""`kill -9` and power cuts: before every single change that a run makes to files, and at random instants of every phase.
+"""`kill -9`, power cuts and signals: before every single change that a run makes to files, and at random instants of every phase.
 
-    python -m tests.faults.kills [--every K] [--instants N]
+    python -m tests.faults --work FOLDER --only kills --only power-cuts --only signals
 
 After each, the same command is run again: it must go on from what had been saved, end with the weights of an undisturbed run, to
 the bit, and leave nothing half written.
 """
 
-import argparse
 import os
 import re
 import signal
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import redirect_stdout
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -23,9 +21,15 @@ from threading import Timer
 from .power import Disk
 from .row import Row
 from .scenario import Scenario, events_in, leftovers, weights_of
-from .watched import Change, can_watch, is_loaded, relaunch, run_followed, run_unwatched, run_watched
+from .watched import Change, run_followed, run_unwatched, run_watched
 
-EXIT_CODES = {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}
+SIGNALS = {
+    "kill -9": ((signal.SIGKILL,), -9),
+    "Ctrl-C": ((signal.SIGINT,), 130),
+    "SIGTERM": ((signal.SIGTERM,), 143),
+    "Ctrl-C twice": ((signal.SIGINT, signal.SIGINT), 130),
+}
+AFTER_THE_FIRST = 0.2  # s at most, until the second of two signals
 
 
 def count_changes(scenario: Scenario, home: Path) -> list[Change]:
@@ -117,15 +121,18 @@ def phase_in(line: str) -> str | None:
     return found[1] if found else None
 
 
-def send_in_phase(scenario: Scenario, home: Path, phase: str, delay: float, number: signal.Signals) -> tuple[Path, int]:
-    """Run, and send a signal some seconds after a phase has begun. Returns what was printed and the exit status."""
+def send_in_phase(
+    scenario: Scenario, home: Path, phase: str, delays: Iterable[tuple[float, signal.Signals]]
+) -> tuple[Path, int]:
+    """Run, and send signals some seconds after a phase has begun. Returns what was printed and the exit status."""
     output, timers = home.with_suffix(".out"), []
     output.unlink(missing_ok=True)
 
     def heard(child: int, line: str) -> None:
         if phase_in(line) == phase and not timers:
-            timers.append(Timer(delay, os.kill, (child, number)))
-            timers[0].start()
+            timers.extend(Timer(delay, os.kill, (child, number)) for delay, number in delays)
+            for timer in timers:
+                timer.start()
 
     code = run_followed(lambda: scenario.train(home), output, heard)
     for timer in timers:
@@ -133,27 +140,27 @@ def send_in_phase(scenario: Scenario, home: Path, phase: str, delay: float, numb
     return output, code
 
 
-def try_instants(scenario: Scenario, *, count: int, number: signal.Signals) -> Row:
-    """A signal at random instants, as many in each phase; an instant is a share of the time that the phase took undisturbed."""
+def try_instants(scenario: Scenario, name: str, *, count: int) -> Row:
+    """Signals at random instants, as many in each phase; an instant is a share of the time that the phase took undisturbed."""
     reference = scenario.home("undisturbed")
     phases = phases_of(scenario, reference)
-    wanted, random = weights_of(reference), Random(f"instants {number}")
+    numbers, expected = SIGNALS[name]
+    wanted, random = weights_of(reference), Random(f"instants {name}")
     lost, unequal, slowest, remarks = 0, 0, 0.0, []
     for turn in range(count):
         phase = list(phases)[turn % len(phases)]
         home = scenario.home("home")
         delay = random.random() * phases[phase]
+        delays = [(delay + place * random.random() * AFTER_THE_FIRST, number) for place, number in enumerate(numbers)]
+        printed, code = send_in_phase(scenario, home, phase, delays)
         began = time.monotonic()
-        printed, code = send_in_phase(scenario, home, phase, delay, number)
-        took = time.monotonic() - began
         missing, other = faults_after(scenario, home, printed, wanted)
-        if code not in (0, EXIT_CODES[number]):
+        if code not in (0, expected):
             missing.append(f"exit status {code}")
-        slowest = max(slowest, took if number != signal.SIGKILL else 0.0)
+        slowest = max(slowest, time.monotonic() - began)
         lost, unequal = lost + bool(missing), unequal + bool(other)
         remarks += [f"{delay:.2f} s into {phase}: {'; '.join([*missing, *other])}"] if missing or other else []
-    what = f"{number.name} at random instants, {len(phases)} phases in turn"
-    return Row(what, count, lost, unequal, slowest, remarks)
+    return Row(f"{name} at random instants, {len(phases)} phases in turn", count, lost, unequal, slowest, remarks)
 
 
 def prepare_scenario(folder: Path) -> Scenario:
@@ -173,33 +180,21 @@ def prepare_scenario(folder: Path) -> Scenario:
     return scenario
 
 
-def rows(every: int = 1, instants: int = 200) -> Iterator[Row]:
-    """The table's lines. The process must have the watch loaded."""
-    with TemporaryDirectory() as folder:
-        scenario = prepare_scenario(Path(folder).resolve())
-        for power_cut in (False, True):
-            yield try_every(scenario, power_cut=power_cut, every=every)
-        for number in EXIT_CODES:
-            yield try_instants(scenario, count=instants, number=number)
+@contextmanager
+def small_scenario() -> Iterator[Scenario]:
+    """The scenario in a folder that lasts until the block ends. The process must have the watch loaded."""
+    with TemporaryDirectory(prefix="dreambooth-faults-") as folder:
+        yield prepare_scenario(Path(folder).resolve())
 
 
-def main() -> int:
-    """Print the lines. Returns 1 where something was lost."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.kills")
-    parser.add_argument("--every", type=int, default=1, help="try every K-th change alone")
-    parser.add_argument("--instants", type=int, default=200, help="how many random instants for each signal")
-    asked = parser.parse_args()
-    if not can_watch():
-        print("needs Linux and a C compiler")
-        return 1
-    if not is_loaded():
-        return relaunch("tests.faults.kills", sys.argv[1:])
-    found = []
-    for row in rows(asked.every, asked.instants):
-        print(row, flush=True)
-        found.append(row)
-    return 1 if any(row.lost or row.unequal for row in found) else 0
+def rows_of_changes(*, power_cut: bool, every: int = 1) -> Iterator[Row]:
+    """The table's line of kills, or of power cuts, before each change."""
+    with small_scenario() as scenario:
+        yield try_every(scenario, power_cut=power_cut, every=every)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def rows_of_instants(names: Iterable[str] = tuple(SIGNALS), *, count: int = 200) -> Iterator[Row]:
+    """The table's lines of signals at random instants."""
+    with small_scenario() as scenario:
+        for name in names:
+            yield try_instants(scenario, name, count=count)

@@ -1,12 +1,6 @@
-"""A long run: memory, open files and the event log do not grow beyond what is stated.
+"""A long run: memory, open files and the event log do not grow beyond what is stated."""
 
-python -m tests.faults.long_run [--steps N]
-"""
-
-import argparse
-import os
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -74,17 +68,3 @@ def rows(steps: int = STEPS) -> Iterator[Row]:
             f"memory {memory / 2**20:+.1f} MB, open files {files:+d}, event log {log / steps:.0f} bytes a step"
         )
         yield Row("a long run", 1, lost=len(faults), remarks=[told, *faults])
-
-
-def main() -> int:
-    """Print the line. Returns 1 where something grew."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.long_run")
-    parser.add_argument("--steps", type=int, default=STEPS)
-    found = list(rows(parser.parse_args().steps))
-    print(*found, sep="\n")
-    return 1 if any(row.lost for row in found) else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

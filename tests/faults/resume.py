@@ -1,9 +1,5 @@
-"""N steps are k steps, a stop, and N - k steps: to the bit, for every k, whatever is trained and however.
+"""N steps are k steps, a stop, and N - k steps: to the bit, for every k, whatever is trained and however."""
 
-python -m tests.faults.resume
-"""
-
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -65,16 +61,3 @@ def rows() -> Iterator[Row]:
         base = small_models.build("sd1", folder / "base")
         for kind, (changes, options) in (VARIANTS | SCHEDULES).items():
             yield try_every_k(kind, changes, options, base, folder)
-
-
-def main() -> int:
-    """Print the lines. Returns 1 where a resumed run ended elsewhere."""
-    found = []
-    for row in rows():
-        print(row, flush=True)
-        found.append(row)
-    return 1 if any(row.unequal for row in found) else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
