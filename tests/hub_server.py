@@ -6,7 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -66,6 +66,9 @@ class HubServer:
     cut_after: dict[str, int] = field(default_factory=dict)  # file -> bytes, then the connection breaks, once
     corrupt: set[str] = field(default_factory=set)  # files that come with a byte changed
     ignore_ranges: bool = False
+    held: str | None = None  # the file whose second half waits
+    is_held: threading.Event = field(default_factory=threading.Event)  # its first half is sent
+    go_on: threading.Event = field(default_factory=threading.Event)  # its second half may be sent
 
     def add(self, repository: str, folder: Path, revision: str) -> None:
         """Serve a folder as a repository whose `main` is `revision`."""
@@ -204,15 +207,33 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"ETag": f'"{file.etag}"', "Accept-Ranges": "bytes", **headers}
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        self._send(206 if start else 200, content[start:], headers, cut_after=self.hub.cut_after.pop(file.name, None))
+        status, rest = 206 if start else 200, content[start:]
+        if file.name == self.hub.held:
+            self.hub.held = None
+            self._send(status, rest, headers, hold_at=len(rest) // 2)
+        else:
+            self._send(status, rest, headers, cut_after=self.hub.cut_after.pop(file.name, None))
 
     def _send(
-        self, status: int, content: bytes, headers: dict[str, str] | None = None, *, cut_after: int | None = None
+        self,
+        status: int,
+        content: bytes,
+        headers: dict[str, str] | None = None,
+        *,
+        cut_after: int | None = None,
+        hold_at: int | None = None,
     ) -> None:
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if self.command == "GET":
+        if self.command == "GET" and hold_at is None:
             self.wfile.write(content[:cut_after])
+        elif self.command == "GET":
+            self.wfile.write(content[:hold_at])
+            self.wfile.flush()
+            self.hub.is_held.set()
+            self.hub.go_on.wait()
+            with suppress(ConnectionError):  # the client may be gone by now
+                self.wfile.write(content[hold_at:])

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from ..hub_server import HubServer, serve_hub
 from ..small_models import build
 from .full_disk import MayNotMount, fill, small_disk
+from .kills import SIGNALS
 from .row import Row
 
 NAME, COMMIT = "someone/small", "0123456789abcdef0123456789abcdef01234567"
@@ -108,21 +109,27 @@ def hub_with_a_base(folder: Path) -> Iterator[HubServer]:
         yield server
 
 
-def pull(server: HubServer, home: Path, **variables: str) -> tuple[int, str, float]:
-    """The command, in a process of its own. Returns exit status, all that it printed, seconds."""
+def start_pull(server: HubServer, home: Path, **variables: str) -> subprocess.Popen[str]:
+    """The command, in a process of its own."""
     places = {"HF_HOME": str(home / "hub"), "HF_HUB_CACHE": str(home / "cache"), "DREAMBOOTH_HOME": str(home / "ours")}
     environment = (
         os.environ | {"HF_ENDPOINT": server.url, "HF_HUB_OFFLINE": "0", "HF_TOKEN": TOKEN} | places | variables
     )
-    started = time.monotonic()
-    done = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "dreambooth_cli", "models", "pull", NAME],
         env=environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=LONGEST * 2,
     )
-    return done.returncode, " ".join((done.stdout + done.stderr).split()), time.monotonic() - started
+
+
+def pull(server: HubServer, home: Path, **variables: str) -> tuple[int, str, float]:
+    """The command, until it ends. Returns exit status, all that it printed, seconds."""
+    started = time.monotonic()
+    process = start_pull(server, home, **variables)
+    said, _ = process.communicate(timeout=LONGEST * 2)
+    return process.returncode, " ".join(said.split()), time.monotonic() - started
 
 
 def faults_of_cache(server: HubServer, home: Path, *, whole: bool) -> Iterator[str]:
@@ -189,6 +196,28 @@ def try_offline(server: HubServer, folder: Path) -> list[str]:
     return wrong
 
 
+def try_signals(server: HubServer, folder: Path) -> Iterator[str]:
+    """Signals in the middle of a file: the first half of it stays, and the same command goes on with the second."""
+    for name, (numbers, expected) in SIGNALS.items():
+        home = folder / f"signals {name}"
+        server.held = UNET
+        process = start_pull(server, home)
+        server.is_held.wait(LONGEST)
+        for number in numbers:
+            process.send_signal(number)
+        server.go_on.set()
+        said, _ = process.communicate(timeout=LONGEST)
+        server.is_held.clear()
+        server.go_on.clear()
+        if process.returncode != expected or "Traceback" in said:
+            yield f"{name} during a download: exit {process.returncode}: {said[-200:]}"
+        yield from (f"{name} during a download: {words}" for words in faults_of_cache(server, home, whole=False))
+        code, said, _ = pull(server, home)
+        if code:
+            yield f"after {name} during a download: exit {code}: {said[-200:]}"
+        yield from (f"after {name} during a download: {words}" for words in faults_of_cache(server, home, whole=True))
+
+
 def try_full_disk(server: HubServer, folder: Path) -> list[str]:
     """A disk that fills up during the download: told, what came is kept, and with room made it goes on. Raises MayNotMount."""
     wrong = []
@@ -214,8 +243,8 @@ def rows(*, every: int = 1) -> Iterator[Row]:
         for number, fault in enumerate(tried):
             wrong, seconds = try_fault(server, fault, folder / f"home{number}")
             remarks, slowest = remarks + wrong, max(slowest, seconds)
-        remarks += try_offline(server, folder)
-        count = len(tried) + 2
+        remarks += [*try_offline(server, folder), *try_signals(server, folder)]
+        count = len(tried) + 2 + len(SIGNALS)
         try:
             remarks += try_full_disk(server, folder)
             count += 1
