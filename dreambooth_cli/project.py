@@ -24,7 +24,7 @@ import platformdirs
 
 from . import stopping
 from .config import read_config
-from .disk import make_folder, write_json
+from .disk import is_running, make_folder, write_json
 from .errors import ProjectError
 from .settings import LARGEST_SEED, expanded, is_text, real_path, shortened
 
@@ -37,6 +37,14 @@ RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt
 def home_folder() -> Path:
     """The per-user data directory; `DREAMBOOTH_HOME` moves it."""
     return expanded(os.environ.get("DREAMBOOTH_HOME") or platformdirs.user_data_dir("dreambooth", appauthor=False))
+
+
+def clear_up() -> None:
+    """Remove the half made projects of processes that were killed."""
+    for left in home_folder().glob(".making-*"):
+        maker = left.suffix.removeprefix(".")
+        if not (maker.isdigit() and is_running(int(maker))):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def cache_folder() -> Path:

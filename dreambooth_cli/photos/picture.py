@@ -42,6 +42,7 @@ def _take_free_name(part: Path, folder: Path, stem: str) -> Path:
                 continue
             part.replace(path)
         break
+    part.unlink(missing_ok=True)  # before the sync: the disk keeps one name or the other
     sync(folder)
     return path
 

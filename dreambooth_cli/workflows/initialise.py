@@ -10,11 +10,11 @@ from typing import Any
 
 from ..base import ask_for_base
 from ..config import write_config
-from ..disk import disk_errors, is_running, make_folder, settle, sync, sync_all, write_whole
+from ..disk import disk_errors, make_folder, settle, sync, sync_all, write_whole
 from ..errors import ProjectError, UsageError
 from ..events import Event, Events, Noted, PhaseStarted, PhotoLooked, ProjectSaved
 from ..photos.files import Look, decoded_look, find_photos, printable
-from ..project import Project, check_name, free_name, home_folder, projects_folder, suggest_name
+from ..project import Project, check_name, clear_up, free_name, home_folder, projects_folder, suggest_name
 from ..prompts import class_noun
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, default_of, expanded, real_path
 from .prepare import LEFT_OUT, left_out, no_usable_photo
@@ -48,14 +48,6 @@ def initialise(
     finally:
         shutil.rmtree(making.path, ignore_errors=True)
     yield ProjectSaved(name=target.name, path=target, created=True)
-
-
-def clear_up() -> None:
-    """Remove the half made projects of processes that were killed."""
-    for left in home_folder().glob(".making-*"):
-        maker = left.suffix.removeprefix(".")
-        if not (maker.isdigit() and is_running(int(maker))):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def add_photos(project: Project, folder: Path) -> Events:
@@ -129,6 +121,7 @@ def _publish(making: Project, name: str | None, wanted: str) -> Path:
         try:
             settled = making.path.rename(target)
             sync(target.parent)
+            sync(making.path.parent)
             return settled
         except OSError:
             # another process was faster to this name

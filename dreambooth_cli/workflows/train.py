@@ -48,7 +48,7 @@ from ..events import (
 from ..gpu import find_gpu
 from ..memory import Plan, calm_down, step_down
 from ..photos.picture import save_new
-from ..project import Project, Run, cache_folder, hold, is_held
+from ..project import Project, Run, cache_folder, clear_up, hold, is_held
 from ..prompts import fill
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, expanded
 from .deliver import check_output, check_place, deliver, save_model
@@ -81,6 +81,7 @@ def train(
     check_class_folder(asked.train)
     output_dir = check_place(output_dir)
     request = ask_for_base(asked.subject.model)
+    clear_up()
     with project.lock():
         base, own_class_images = yield from gather(project, asked, request)
         digest = digest_of(project, asked, base, own_class_images)
