@@ -88,6 +88,12 @@ def copy_scores(generated: Sequence[Image.Image], photos: Sequence[Image.Image])
     return nearest
 
 
+def nearest_cosines(eye: Eye, generated: Sequence[Image.Image], photos: Sequence[Image.Image]) -> list[float]:
+    """For each generated picture its cosine with the nearest photo, both as an eye sees them whole: the other look at copying."""
+    nearest: list[float] = (eye.see(generated) @ eye.see(photos).T).amax(1).tolist()
+    return nearest
+
+
 def _flat(pictures: Sequence[Image.Image]) -> Tensor:
     small = [picture.convert("RGB").resize((32, 32), Image.Resampling.BOX) for picture in pictures]
     rows = torch.stack([torch.from_numpy(np.asarray(picture, dtype=np.float32)).flatten() for picture in small])

@@ -32,7 +32,7 @@ PROMPTS = (
     "a photo of a [identifier] dog in the ocean",
     "a photo of a [identifier] dog in a city at night",
     "a photo of a [identifier] dog in the forest",
-    "a photo of a dog on the moon",  # the class alone: it must stay what it was
+    "a photo of a dog",  # the class alone: it must stay what it was
 )
 
 

@@ -8,7 +8,7 @@ from ..pocket import world
 from ..project import home_folder
 
 SUBJECT = world.draw_subject(0, "dog")
-CLASS_PROMPT = "a dog"
+CLASS_PROMPT = "a photo of a dog"  # as its prompts begin: what the class images keep is what is asked later
 PLACES = ("in a meadow", "on the beach", "in the snow", "in a living room", "in the desert")
 
 

@@ -54,7 +54,11 @@ PASTED = Variant("a photo pasted")
 
 @dataclass(frozen=True)
 class Measured:
-    """One subject under one variant. S, the floor and the ceiling are mean cosines; shares are 0..1; losses at fixed noises."""
+    """One subject under one variant. S, the floor and the ceiling are mean cosines; shares are 0..1; losses at fixed noises.
+
+    `copied` and `nearest` are of the generated picture that is most like a photo: the correlation of pixels, and the cosine in
+    the judge's space.
+    """
 
     fidelity: float
     floor: float
@@ -72,6 +76,8 @@ class Measured:
     base_diversity: float
     copied: float
     base_copied: float
+    nearest: float
+    base_nearest: float
     identifier_loss: tuple[float, ...]
     unrelated_loss: tuple[float, ...]
     seconds: float
@@ -186,6 +192,8 @@ class Bench:
             base_diversity=evaluation.diversity(eye, base_class),
             copied=max(evaluation.copy_scores(made.drawn, photos)),
             base_copied=max(evaluation.copy_scores(base_named, photos)),
+            nearest=max(evaluation.nearest_cosines(self.clip, made.drawn, photos)),
+            base_nearest=max(evaluation.nearest_cosines(self.clip, base_named, photos)),
             identifier_loss=made.identifier_loss,
             unrelated_loss=made.unrelated_loss,
             seconds=seconds,

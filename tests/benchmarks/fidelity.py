@@ -58,7 +58,7 @@ SWEEPS = (
 
 # The tables
 
-COLUMNS = ("S", "scaled", "retrieved", "place", "class", "CLIP-T", "PRES", "DIV", "copied")
+COLUMNS = ("S", "scaled", "retrieved", "place", "class", "CLIP-T", "PRES", "DIV", "copied", "nearest")
 
 
 def numbers_of(one: Measured) -> tuple[float, ...]:
@@ -73,6 +73,7 @@ def numbers_of(one: Measured) -> tuple[float, ...]:
         one.preservation,
         one.diversity,
         one.copied,
+        one.nearest,
     )
 
 
@@ -88,6 +89,7 @@ def numbers_of_base(one: Measured) -> tuple[float | None, ...]:
         one.base_preservation,
         one.base_diversity,
         one.base_copied,
+        one.base_nearest,
     )
 
 
@@ -180,7 +182,7 @@ def told(found: evaluation.Interval) -> str:
     return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
-QUICK = Variant("quick", {"steps": 120, "class_images": 16, "learning_rate": 8e-4})
+QUICK = Variant("quick", {"steps": 100, "class_images": 16, "learning_rate": 8e-4})
 
 
 def quick(work: Path) -> list[tuple[str, bool]]:
@@ -192,16 +194,14 @@ def quick(work: Path) -> list[tuple[str, bool]]:
         statistics.mean(getattr(one, name) for one in measured) for name in ("scaled", "place", "class_right")
     )
     kept = statistics.mean(one.diversity / one.base_diversity for one in measured)
+    fallen = statistics.mean(falls(one.identifier_loss) for one in measured)
     return [
         (f"subject fidelity rose by {scaled:.2f} of the way (at least 0.4)", scaled >= 0.4),
         (f"the place asked for is there in {place:.0%} (at least 70%)", place >= 0.7),
         (f"the class is right in {right:.0%} (at least 80%)", right >= 0.8),
         # without prior preservation about a fifth of it is left
         (f"class pictures keep {kept:.0%} of their diversity (at least 50%)", kept >= 0.5),
-        (
-            "the identifier's loss fell more than another prompt's on each",
-            all(falls(one.identifier_loss) > falls(one.unrelated_loss) for one in measured),
-        ),
+        (f"the identifier's loss fell by {fallen:.0%} (at least 40%)", fallen >= 0.4),
     ]
 
 

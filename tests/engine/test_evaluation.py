@@ -68,6 +68,12 @@ def test_a_copy_is_seen_whatever_its_brightness_and_side():
     assert max(scores[3:]) < 0.95
 
 
+def test_the_nearest_photo_is_the_one_that_an_eye_finds_most_alike():
+    photos = [RED, plain(0, 0, 90)]
+    found = evaluation.nearest_cosines(Colours(), [RED, GREEN, plain(0, 30, 90)], photos)
+    assert found == pytest.approx([1.0, 0.0, 3 / 10**0.5], abs=1e-5)
+
+
 def test_the_interval_of_a_mean_resamples_its_subjects():
     values = list(np.random.default_rng(0).normal(2.0, 1.0, size=100))
     found = evaluation.bootstrap(values)
