@@ -32,7 +32,13 @@ transformers.utils.logging.disable_progress_bar()
 def out_of_memory_words(error: Exception) -> str | None:
     """What to say where an error says that a GPU's or the machine's memory ran out; None for any other."""
     told = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "Cannot allocate memory")
-    if isinstance(error, MemoryError) or should_reduce_batch_size(error) or any(words in str(error) for words in told):
+    on_cpu = str(error) == "could not create a primitive"  # oneDNN's word for it
+    if (
+        isinstance(error, MemoryError)
+        or should_reduce_batch_size(error)
+        or on_cpu
+        or any(t in str(error) for t in told)
+    ):
         return f"memory ran out: {first_line(error)}"
     return None
 

@@ -420,7 +420,7 @@ def test_replan_goes_on_with_the_state_in_its_form(sd1, photos):
         "gradient_checkpointing": False,
     }
     (change,) = first.record()["changes"]
-    assert (change["step"], change["what"], change["from"]["gradient_checkpointing"]) == (2, "replanned", True)
+    assert (change["step"], change["kind"], change["from"]["gradient_checkpointing"]) == (2, "replanned", True)
 
 
 def test_a_run_planned_for_a_gpu_that_is_gone_says_so(sd1, photos):
