@@ -50,7 +50,7 @@ def test_demo_tells_the_whole_story(quick, capsys):
 def test_init_makes_the_example_and_asks_nothing(capsys):
     assert run(["init", "mine", "--example"]) == 0
     settings = open_project("mine").settings()["subject"]
-    assert (settings["model"], settings["class_prompt"]) == ("pocket", "a dog")
+    assert (settings["model"], settings["class_prompt"]) == ("pocket", "a photo of a dog")
     capsys.readouterr()
     assert run(["train", "mine", "--dry-run"]) == 0
     assert "64 px" in capsys.readouterr().out
