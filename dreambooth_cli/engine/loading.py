@@ -49,6 +49,13 @@ def raise_if_out_of_memory(error: Exception, hint: str) -> None:
         raise DoesNotFit(words, hint) from error
 
 
+def with_causes(error: BaseException | None) -> Iterator[Exception]:
+    """An error, what it was raised from, and so on: a library may wrap what happened in words of its own."""
+    while isinstance(error, Exception):
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def first_line(error: Exception) -> str:
     """The first line of what a library says, or the error's kind where it says nothing."""
     return next(iter(str(error).splitlines()), type(error).__name__)
@@ -95,8 +102,8 @@ def load_pipeline(base: Base, *, dtype: torch.dtype, only: Collection[str] = PAR
         else:
             pipe = kind.from_pretrained(base.path, use_safetensors=True, **options, **_halves(base, options))
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        if out_of_memory_words(error):
-            raise MemoryError(first_line(error)) from error
+        if short := next((one for one in with_causes(error) if out_of_memory_words(one)), None):
+            raise MemoryError(first_line(short)) from error
         raise ModelUnavailable(
             f"{base.name} can't be loaded from {base.path}: {first_line(error)}",
             f"fetch it again: dreambooth models pull {base.name}" if base.repository else "check its files",

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
@@ -121,6 +122,18 @@ def test_pickled_weights_are_refused_with_the_way_to_convert(sd1, tmp_path):
         read_facts(folder)
     assert caught.value.exit_code == 5
     assert "never loaded" in caught.value.hint
+
+
+def test_no_room_for_a_base_is_not_a_broken_base(sd1, monkeypatch):
+    """As diffusers tells it: in words of its own, round the system's."""
+
+    def open_without_room(*args, **options):
+        raise RuntimeError("unable to mmap 6440752 bytes from file <unet>: Cannot allocate memory (12)")
+
+    monkeypatch.setattr(safetensors.torch, "load_file", open_without_room)
+    base = Base(name="sd1", path=sd1, repository=None, identity="", facts=read_facts(sd1))
+    with pytest.raises(MemoryError, match="unable to mmap"):
+        load_pipeline(base, dtype=torch.float32)
 
 
 def test_a_ckpt_file_is_refused(tmp_path):

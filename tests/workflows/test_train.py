@@ -390,7 +390,7 @@ except DreamboothError as error:
     sys.exit(error.exit_code)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 4, done.stderr
+    assert done.returncode == 4, done.stdout + done.stderr
     assert "memory ran out" in done.stdout
     assert "--restart" in done.stdout  # with gradient checkpointing it ran out too
 
