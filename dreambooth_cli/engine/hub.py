@@ -50,7 +50,7 @@ from ..base import (
     read_header,
     stated_prediction,
 )
-from ..catalog import CATALOG, CatalogEntry, moved_note
+from ..catalog import CATALOG, KNOWN_WEIGHTS, CatalogEntry, moved_note
 from ..disk import make_folder, settle, sync, write_whole
 from ..errors import DiskError, DreamboothError, ModelUnavailable
 from ..events import BytesFetched, Event, Noted, PhaseStarted, Warned
@@ -248,6 +248,7 @@ def _download(request: BaseRequest, choose: Callable[[list[str]], list[str]]) ->
     files = sorted(
         (file for file in listed if file.name in chosen), key=lambda file: (_is_weight(file.name), file.name)
     )
+    _check_known(repository, request.revision, files)
     store = hub_cache() / ("models--" + repository.replace("/", "--"))
     snapshot = store / "snapshots" / commit
     there = {file.name: _bytes_there(store, snapshot, file) for file in files}
@@ -311,6 +312,17 @@ def _list_files(repository: str, revision: str) -> tuple[str, list[RemoteFile]]:
             raise ValueError(f"its listing of {repository} lacks commit, hash or size of {sibling.rfilename}")
         files.append(RemoteFile(sibling.rfilename, sibling.size, etag, sibling.lfs.sha256 if sibling.lfs else None))
     return str(info.sha), files
+
+
+def _check_known(repository: str, revision: str, files: Iterable[RemoteFile]) -> None:
+    """Hold what the hub lists at a pinned revision against what the catalogue knows of it. Raises ModelUnavailable."""
+    known = KNOWN_WEIGHTS.get((repository, revision), {})
+    other = next((file for file in files if known.get(file.name, file.sha256) != file.sha256), None)
+    if other is not None:
+        raise ModelUnavailable(
+            f"{constants.ENDPOINT} serves another {other.name} of {repository} than it was (its sha256 is not the catalogue's)",
+            "check HF_ENDPOINT and the network; to use those weights all the same, download them and give their folder",
+        )
 
 
 def _bytes_there(store: Path, snapshot: Path, file: RemoteFile) -> int:

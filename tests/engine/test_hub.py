@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import signal
 from collections import namedtuple
@@ -11,7 +12,7 @@ import pytest
 
 from dreambooth_cli import stopping
 from dreambooth_cli.base import Base, ask_for_base, find_cached, hub_cache, lock_downloads
-from dreambooth_cli.catalog import find_entry
+from dreambooth_cli.catalog import CATALOG, KNOWN_WEIGHTS, find_entry
 from dreambooth_cli.engine import hub
 from dreambooth_cli.errors import DiskError, DreamboothError, Interrupted, ModelUnavailable
 from dreambooth_cli.events import BytesFetched, Event, Noted, PhaseStarted, Warned
@@ -28,10 +29,11 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A hub on loopback, which the client takes for the hub; no pauses between tries."""
+    """A hub on loopback, which the client takes for the hub; no pauses between tries, and tiny weights in the true ones' place."""
     with serve_hub() as served:
         use_hub(served, monkeypatch)
         monkeypatch.setattr(hub, "PAUSES", (0.0, 0.0))
+        monkeypatch.setattr(hub, "KNOWN_WEIGHTS", {})
         monkeypatch.setattr(hub, "EVENT_EVERY", -1.0)
         yield served
 
@@ -353,6 +355,30 @@ def test_a_mirror_on_another_host_never_sees_the_token(
     base, _ = obtain("someone/mirrored")
     assert (base.path / UNET).read_bytes() == (sd1 / UNET).read_bytes()
     assert server.tokens == {(server.url.removeprefix("http://"), "Bearer hf_secret")}
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sd15", "sd1"), ("sdxl", "sdxl")])
+def test_other_weights_under_a_pinned_revision_are_not_fetched(
+    name: str, kind: str, server: HubServer, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """The hub's own listing agrees with what it serves; the catalogue does not."""
+    monkeypatch.setattr(hub, "KNOWN_WEIGHTS", KNOWN_WEIGHTS)
+    entry = find_entry(name)
+    assert entry is not None
+    assert entry.repository is not None
+    server.add(entry.repository, request.getfixturevalue(kind), entry.revision)
+    message, hint, code = failure(name)
+    assert message.startswith(f"{server.url} serves another ")
+    assert ("HF_ENDPOINT" in hint, code, server.fetched()) == (True, 5, set())
+
+
+def test_known_weights_are_of_pinned_revisions_and_are_files_that_training_needs() -> None:
+    pinned = {(entry.repository, entry.revision) for entry in CATALOG}
+    pinned |= {(entry.vae_repository, entry.vae_revision) for entry in CATALOG}
+    assert set(KNOWN_WEIGHTS) <= pinned
+    for files in KNOWN_WEIGHTS.values():
+        assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in files.values())
+        assert set(files) in (set(hub.choose_files(files)), set(hub.choose_vae_files(files)))
 
 
 def test_a_signal_stops_a_download_between_two_chunks(sd1: Path, server: HubServer) -> None:

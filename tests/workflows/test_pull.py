@@ -32,17 +32,17 @@ def test_pull_in_a_process_of_its_own_is_silent_and_loads_no_torch(sd1: Path) ->
     program = """
 import sys
 from dreambooth_cli.workflows.pull import pull
-last = list(pull("sd15"))[-1]
+last = list(pull("someone/small"))[-1]
 assert not {"torch", "diffusers", "transformers"} & set(sys.modules)
 print(last.path)
 """
     with serve_hub() as server:
-        server.add("stable-diffusion-v1-5/stable-diffusion-v1-5", sd1, "451f4fe16113bff5a5d2269ed5ad43b0592e9a14")
+        server.add("someone/small", sd1, COMMIT)
         environment = {**os.environ, "HF_ENDPOINT": server.url, "HF_HUB_OFFLINE": "0"}
         command = [sys.executable, "-c", program]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    snapshot = find_cached(ask_for_base("sd15"))
+    snapshot = find_cached(ask_for_base("someone/small"))
     assert done.stdout == f"{snapshot}\n"
 
 
