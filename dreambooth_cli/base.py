@@ -8,8 +8,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,22 +101,11 @@ def hub_cache() -> Path:
     return expanded(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub"))
 
 
-@contextmanager
-def lock_downloads(repository: str) -> Iterator[None]:
-    """Hold a repository's downloads, so that two processes never write to one half-fetched file. Raises ModelUnavailable."""
+def download_lock(repository: str) -> filelock.FileLock:
+    """The lock of a repository's downloads, so that two processes never write to one half-fetched file."""
     path = hub_cache() / ".locks" / ("models--" + repository.replace("/", "--")) / "dreambooth.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path, blocking=False)
-    try:
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise ModelUnavailable(
-            f"another process is fetching {repository}", "wait for it, then run this again"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
+    return filelock.FileLock(path, blocking=False)
 
 
 def find_snapshot(repository: str, revision: str) -> Path | None:

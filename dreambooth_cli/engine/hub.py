@@ -12,10 +12,11 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import Timeout
 from huggingface_hub import HfApi, constants, hf_hub_url, is_offline_mode
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: what the client raises, whatever its library
     DisabledRepoError,
@@ -40,11 +41,11 @@ from ..base import (
     Base,
     BaseRequest,
     ask_for_base,
+    download_lock,
     find_cached,
     find_snapshot,
     hub_cache,
     identify,
-    lock_downloads,
     missing_parts,
     read_facts,
     read_header,
@@ -65,6 +66,7 @@ PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0)  # seconds before each new try of a hub that 
 LONGEST_PAUSE = 60.0  # seconds, where the hub itself says how long to wait
 EVENT_EVERY = 0.1  # seconds between two BytesFetched at least
 TIMEOUT = 20.0  # seconds without a byte
+LOOK_AGAIN = 0.2  # seconds between two looks whether another process has done
 
 
 @dataclass(frozen=True)
@@ -251,11 +253,12 @@ def _download(request: BaseRequest, choose: Callable[[list[str]], list[str]]) ->
     _check_known(repository, request.revision, files)
     store = hub_cache() / ("models--" + repository.replace("/", "--"))
     snapshot = store / "snapshots" / commit
-    there = {file.name: _bytes_there(store, snapshot, file) for file in files}
-    total, done = sum(file.size for file in files), sum(there.values())
-    _check_room(_name(request), total - done)
-    yield PhaseStarted(name=f"download {_name(request)}", total=total, done=done, unit="B")
-    with lock_downloads(repository):
+    held = yield from _take_lock(repository)
+    with held:
+        there = {file.name: _bytes_there(store, snapshot, file) for file in files}
+        total, done = sum(file.size for file in files), sum(there.values())
+        _check_room(_name(request), total - done)
+        yield PhaseStarted(name=f"download {_name(request)}", total=total, done=done, unit="B")
         for file in files:
             before = done - there[file.name]
             with closing(_fetch_file(repository, commit, file, store, snapshot)) as fetched:
@@ -264,6 +267,19 @@ def _download(request: BaseRequest, choose: Callable[[list[str]], list[str]]) ->
             done = before + file.size
         _write_reference(store, request.revision, commit)
     return snapshot
+
+
+def _take_lock(repository: str) -> Generator[Event, None, AbstractContextManager[object]]:
+    """Wait until no other process fetches this repository, and take its lock; a `with` lets it go. Raises Interrupted."""
+    lock, told = download_lock(repository), False
+    while True:
+        try:
+            return lock.acquire()
+        except Timeout:
+            if not told:
+                yield Noted(message=f"another process is fetching {repository}; waiting for it")
+            told = True
+            _wait(LOOK_AGAIN)
 
 
 def _list_patiently(repository: str, revision: str) -> tuple[str, list[RemoteFile]]:
