@@ -9,6 +9,7 @@ import math
 import os
 import struct
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,11 +102,17 @@ def hub_cache() -> Path:
     return expanded(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub"))
 
 
-def download_lock(repository: str) -> filelock.FileLock:
-    """The lock of a repository's downloads, so that two processes never write to one half-fetched file."""
+def take_download(repository: str) -> AbstractContextManager[object] | None:
+    """Take a repository's downloads for this process, so that no two write to one half-fetched file.
+
+    Leaving the context lets them go. None while another process has them.
+    """
     path = hub_cache() / ".locks" / ("models--" + repository.replace("/", "--")) / "dreambooth.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    return filelock.FileLock(path, blocking=False)
+    try:
+        return filelock.FileLock(path, blocking=False).acquire()
+    except filelock.Timeout:
+        return None
 
 
 def find_snapshot(repository: str, revision: str) -> Path | None:

@@ -16,7 +16,6 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import Timeout
 from huggingface_hub import HfApi, constants, hf_hub_url, is_offline_mode
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: what the client raises, whatever its library
     DisabledRepoError,
@@ -41,7 +40,6 @@ from ..base import (
     Base,
     BaseRequest,
     ask_for_base,
-    download_lock,
     find_cached,
     find_snapshot,
     hub_cache,
@@ -50,6 +48,7 @@ from ..base import (
     read_facts,
     read_header,
     stated_prediction,
+    take_download,
 )
 from ..catalog import CATALOG, KNOWN_WEIGHTS, CatalogEntry, moved_note
 from ..disk import make_folder, settle, sync, write_whole
@@ -253,7 +252,7 @@ def _download(request: BaseRequest, choose: Callable[[list[str]], list[str]]) ->
     _check_known(repository, request.revision, files)
     store = hub_cache() / ("models--" + repository.replace("/", "--"))
     snapshot = store / "snapshots" / commit
-    held = yield from _take_lock(repository)
+    held = yield from _wait_for_turn(repository)
     with held:
         there = {file.name: _bytes_there(store, snapshot, file) for file in files}
         total, done = sum(file.size for file in files), sum(there.values())
@@ -269,17 +268,15 @@ def _download(request: BaseRequest, choose: Callable[[list[str]], list[str]]) ->
     return snapshot
 
 
-def _take_lock(repository: str) -> Generator[Event, None, AbstractContextManager[object]]:
-    """Wait until no other process fetches this repository, and take its lock; a `with` lets it go. Raises Interrupted."""
-    lock, told = download_lock(repository), False
-    while True:
-        try:
-            return lock.acquire()
-        except Timeout:
-            if not told:
-                yield Noted(message=f"another process is fetching {repository}; waiting for it")
-            told = True
-            _wait(LOOK_AGAIN)
+def _wait_for_turn(repository: str) -> Generator[Event, None, AbstractContextManager[object]]:
+    """Take a repository's downloads once no other process has them; a `with` lets them go. Raises Interrupted."""
+    told = False
+    while (held := take_download(repository)) is None:
+        if not told:
+            yield Noted(message=f"another process is fetching {repository}; waiting for it")
+        told = True
+        _wait(LOOK_AGAIN)
+    return held
 
 
 def _list_patiently(repository: str, revision: str) -> tuple[str, list[RemoteFile]]:

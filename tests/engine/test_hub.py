@@ -11,7 +11,7 @@ import huggingface_hub
 import pytest
 
 from dreambooth_cli import stopping
-from dreambooth_cli.base import Base, ask_for_base, download_lock, find_cached, hub_cache
+from dreambooth_cli.base import Base, ask_for_base, find_cached, hub_cache, take_download
 from dreambooth_cli.catalog import CATALOG, KNOWN_WEIGHTS, find_entry
 from dreambooth_cli.engine import hub
 from dreambooth_cli.errors import DiskError, DreamboothError, Interrupted, ModelUnavailable
@@ -553,20 +553,22 @@ def test_a_cache_that_can_not_be_written(sd1: Path, server: HubServer) -> None:
 
 def test_two_processes_do_not_write_to_one_file(sd1: Path, server: HubServer) -> None:
     server.add(SD15, sd1, PINNED)
-    other = download_lock(SD15)
-    other.acquire()
-    fetching = hub.obtain(ask_for_base("sd15"))
-    assert next(fetching) == Noted(message=f"another process is fetching {SD15}; waiting for it")
-    assert server.fetched() == set()
-    other.release()
+    other = take_download(SD15)
+    assert other is not None
+    with other:
+        fetching = hub.obtain(ask_for_base("sd15"))
+        assert next(fetching) == Noted(message=f"another process is fetching {SD15}; waiting for it")
+        assert server.fetched() == set()
     assert any(isinstance(event, BytesFetched) for event in list(fetching))
     assert find_cached(ask_for_base("sd15")) is not None
-    download_lock(SD15).acquire().lock.release()  # it is free again
+    assert take_download(SD15) is not None  # it is free again
 
 
 def test_a_signal_ends_the_wait_for_another_process(sd1: Path, server: HubServer) -> None:
     server.add(SD15, sd1, PINNED)
-    with download_lock(SD15).acquire():
+    other = take_download(SD15)
+    assert other is not None
+    with other:
         fetching = hub.obtain(ask_for_base("sd15"))
         next(fetching)
         stopping._receive(signal.SIGINT, None)
