@@ -7,7 +7,7 @@ from ..disk import disk_errors, make_folder, settle
 from ..pocket import world
 from ..project import home_folder
 
-SUBJECT = world.draw_subject(0, "dog")
+SUBJECT = world.draw_subject(19, "dog")  # a light one, well seen at night as well
 CLASS_PROMPT = "a photo of a dog"  # as its prompts begin: what the class images keep is what is asked later
 PLACES = ("in a meadow", "on the beach", "in the snow", "in a living room", "in the desert")
 
