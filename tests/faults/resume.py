@@ -36,7 +36,7 @@ def try_every_k(name: str, changes: Mapping[str, Any], options: Mapping[str, Any
         first, later = (start(base, settings, plan, folder / "pictures") for _ in range(2))
         steps = first.steps()
         found = [next(steps).loss for _ in range(stop)]
-        later.load(load_checkpoint(save_checkpoint(folder / "checkpoints", first.state(), keep=1)))
+        later.load(load_checkpoint(save_checkpoint(folder / name / str(stop), first.state(), keep=1)))
         found += [step.loss for step in later.steps()]
         apart, tensor = largest_difference(later.state(), expected)
         if tensor or found != losses:
