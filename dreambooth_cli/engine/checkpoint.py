@@ -96,7 +96,8 @@ def put_aside(path: Path) -> Path:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+    found = (path for path in folder.glob("step-*") if path.is_dir())
+    return sorted(found, key=lambda path: (len(path.name), path.name))  # step-1000000 comes after step-999999
 
 
 def is_whole(path: Path) -> bool:

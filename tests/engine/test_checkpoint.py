@@ -43,6 +43,12 @@ def test_the_newest_are_kept_and_nothing_else_lies_about(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000003", "step-000004"]
 
 
+def test_the_newest_of_very_many_steps_is_kept(tmp_path):
+    for step in (999_999, 1_000_000):
+        save_checkpoint(tmp_path, state(step), keep=1)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-1000000"]
+
+
 def flip(path):
     file = path / "weights.safetensors"
     content = bytearray(file.read_bytes())
