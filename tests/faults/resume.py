@@ -19,7 +19,10 @@ from .row import Row
 
 STEPS = 6
 SCHEDULES = {
-    f"schedule {name}": ({}, {"lr_schedule": name, "warmup_steps": 2, "gradient_accumulation": 2})
+    f"schedule {name}": (
+        {},
+        {"lr_schedule": name, "warmup_steps": 0 if name == "constant" else 2, "gradient_accumulation": 2},
+    )
     for name in get_args(Schedule)
 }
 
