@@ -35,7 +35,7 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
 SHORT: dict[str, Callable[[], Iterator[Row]]] = {
     "kills": partial(kills.rows_of_changes, power_cut=False, every=127),
     "power-cuts": partial(kills.rows_of_changes, power_cut=True, every=127),
-    "signals": partial(kills.rows_of_instants, count=1),
+    "signals": partial(kills.rows_of_instants, dict.fromkeys(kills.SIGNALS, 1)),
     "full-disk": partial(full_disk.rows, every=170),
     "hub": partial(hub.rows, every=13),
     "long-run": partial(long_run.rows, steps=300),

@@ -41,6 +41,7 @@ from dreambooth_cli.settings import SECTIONS, PrepSettings, SubjectSettings, Tra
 from dreambooth_cli.workflows.initialise import initialise
 
 from .mutants import picture
+from .peak import MOST_MEMORY, forget_peak, peak_of_memory
 from .row import Row
 
 FULL = 7000
@@ -498,7 +499,7 @@ def rows(count: int = FULL) -> Iterator[Row]:
 
 def try_all(what: str, trial: Trial, count: int) -> Row:
     """Draw `count` documents of a kind and read each."""
-    tried, slowest, failures = 0, 0.0, []
+    tried, slowest, most, failures = 0, 0.0, 0, []
 
     @settings(
         max_examples=count,
@@ -510,8 +511,9 @@ def try_all(what: str, trial: Trial, count: int) -> Row:
     )
     @given(trial.draw())
     def read(document: Any) -> None:
-        nonlocal tried, slowest
+        nonlocal tried, slowest, most
         tried += 1
+        held = forget_peak()  # hypothesis keeps what it draws: the growth counts
         moment = time.monotonic()
         try:
             trial.read(document)
@@ -523,9 +525,13 @@ def try_all(what: str, trial: Trial, count: int) -> Row:
         slowest = max(slowest, time.monotonic() - moment)
         if time.monotonic() - moment > HANG:
             failures.append(f"{time.monotonic() - moment:.1f} s: {document!r:.300}")
+        most = max(most, peak_of_memory() - held)
+        if peak_of_memory() - held > MOST_MEMORY:
+            failures.append(f"{(peak_of_memory() - held) / 1e6:.0f} MB: {document!r:.300}")
 
     read()
-    return Row(f"documents: {what}", tried, lost=len(failures), slowest=slowest, remarks=failures)
+    remarks = [*failures, f"at most {most / 1e6:.0f} MB for one"]
+    return Row(f"documents: {what}", tried, lost=len(failures), slowest=slowest, remarks=remarks)
 
 
 @contextmanager

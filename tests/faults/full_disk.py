@@ -85,10 +85,11 @@ def try_every(scenario: Scenario, disk: Path, *, every: int) -> Row:
         lost, unequal = lost + bool(missing), unequal + bool(other)
         where = f"before change {number} ({changes[number].operation} {changes[number].path.name})"
         remarks += [f"{where}: {'; '.join([*missing, *other])}"] if missing or other else []
-    return Row(f"disk full from each of {len(changes)} changes on", len(numbers), lost, unequal, slowest, remarks)
+    which = "each" if every == 1 else f"change 1, {1 + every}, ..."
+    return Row(f"disk full from {which} of {len(changes)} changes on", len(numbers), lost, unequal, slowest, remarks)
 
 
-def rows(every: int = 1) -> Iterator[Row]:
+def rows(every: int = 3) -> Iterator[Row]:
     """The table's line. The process must have the watch loaded."""
     with TemporaryDirectory() as folder:
         scenario = prepare_scenario(Path(folder).resolve())

@@ -10,7 +10,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +29,7 @@ SIGNALS = {
     "SIGTERM": ((signal.SIGTERM,), 143),
     "Ctrl-C twice": ((signal.SIGINT, signal.SIGINT), 130),
 }
+INSTANTS = {"kill -9": 200, "Ctrl-C": 64, "SIGTERM": 64, "Ctrl-C twice": 64}
 AFTER_THE_FIRST = 0.2  # s at most, until the second of two signals
 
 
@@ -193,8 +194,8 @@ def rows_of_changes(*, power_cut: bool, every: int = 1) -> Iterator[Row]:
         yield try_every(scenario, power_cut=power_cut, every=every)
 
 
-def rows_of_instants(names: Iterable[str] = tuple(SIGNALS), *, count: int = 200) -> Iterator[Row]:
-    """The table's lines of signals at random instants."""
+def rows_of_instants(counts: Mapping[str, int] = INSTANTS) -> Iterator[Row]:
+    """The table's lines of signals at random instants; of each signal as many as said."""
     with small_scenario() as scenario:
-        for name in names:
+        for name, count in counts.items():
             yield try_instants(scenario, name, count=count)

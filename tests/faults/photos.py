@@ -8,7 +8,6 @@ import ctypes
 import json
 import multiprocessing
 import os
-import re
 import resource
 import shutil
 import subprocess
@@ -25,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from .mutants import KINDS, make
+from .peak import MOST_MEMORY, peak_of_memory
 from .row import Row
 
 FULL = 21_600
 BATCH = 24  # photos in a folder
 HANG = 10.0  # seconds for one answer
-MOST_MEMORY = 10**9  # bytes of the process
 COMMAND_LINE_EVERY = 20  # batches
 CHECKOUT = Path(__file__).parent.parent.parent
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -282,14 +281,6 @@ def in_process(line: Connection, source: Path, batch: Batch) -> None:
     batch.failures += [f"written outside: {each}" for each in WRITTEN]
     WRITTEN.clear()
     batch.memory = peak_of_memory()
-
-
-def peak_of_memory() -> int:
-    """The most bytes that this process has held. Not ru_maxrss where the system tells it itself: a new process inherits that one
-    from the process that started it."""
-    status = Path("/proc/self/status")
-    found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.exists() else None
-    return (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
 
 
 def by_command(line: Connection, source: Path, batch: Batch) -> None:
