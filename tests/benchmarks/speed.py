@@ -112,15 +112,19 @@ def prepare(work: Path) -> Path:
     """The bases, photos and class images that both use."""
     small_models.build("sd1", work / TINY)
     make_base(SMALL, work / SMALL)
-    generator = torch.Generator().manual_seed(0)
     for base, side in SIDES.items():
-        for kind, count in (("photos", PHOTOS), ("class", CLASS_IMAGES)):
-            folder = work / f"{base}-{kind}"
-            folder.mkdir()
-            for number in range(count):
-                small = torch.randint(0, 256, (8, 8, 3), generator=generator, dtype=torch.uint8).numpy()
-                Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+        draw_noise(work / f"{base}-photos", PHOTOS, side)
+        draw_noise(work / f"{base}-class", CLASS_IMAGES, side)
     return work
+
+
+def draw_noise(folder: Path, count: int, side: int) -> None:
+    """Pictures of soft noise, to train on."""
+    generator = torch.Generator().manual_seed(0)
+    folder.mkdir()
+    for number in range(count):
+        small = torch.randint(0, 256, (8, 8, 3), generator=generator, dtype=torch.uint8).numpy()
+        Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
 
 
 def run_ours(case: Case, work: Path, threads: int) -> Timed:
