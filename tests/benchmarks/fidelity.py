@@ -241,6 +241,23 @@ LEGEND = (
     "- CLIP-T: cosine with the prompt, the identifier left out; PRES: S of the class prompt's pictures; DIV: their mean distance;",
     "- copied, nearest: the picture that is most like a photo, by its pixels' correlation and by its cosine in CLIP's space.",
 )
+CARRIES = """\
+## What carries over to the large models
+
+The numbers do not: a network of nine million weights that knows a drawn world needs a hundred times the learning rate of
+Stable Diffusion, a third of the steps and a smaller lambda. So `pocket` alone takes its defaults from these tables; the large
+models keep the paper's and their own field's. What may be expected to carry over are the directions, and only where the paper
+or others have seen the same on large models:
+
+- More steps, or a higher rate, buy likeness slowly and cost the prompt quickly: the place is lost, and the photos themselves come
+  back, well before likeness ends to grow. It pays to look at samples, and to stop early.
+- Prior preservation keeps the class and its diversity. A larger lambda keeps them better and learns the subject less.
+- The class noun helps, even a wrong one.
+- Training the text encoder adds likeness. At the UNet's own rate it was too much here: the place was lost. The paper trains
+  both at one rate; that a lower rate suits a large text encoder as well is not shown by this.
+- A LoRA learned less in the same steps; its rate was not sought as long as that of full fine-tuning.
+- Min-SNR weighting, an average of the weights and mirrored photos differ from the default by less than four subjects can tell.\
+"""
 TITLES = {
     "main": "The paper's questions",
     "controls": "Controls: what the metrics must tell apart",
@@ -319,6 +336,7 @@ def write_report(bench: Bench, photos: Path) -> None:
             ]
             head = f"{len(studies)} subjects; the median of training and drawing one: {seconds:.0f} s."
             lines += ["", f"## {TITLES[name]}", "", head, "", table_of(rows), "", *said]
+    lines += ["", CARRIES]
     REPORT.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
 
