@@ -3,24 +3,30 @@
     python -m tests.faults --work FOLDER [--only PART ...] [--write]
     python -m tests.faults --short
 
-Hours on two cores; a part that is done is kept in FOLDER, so a stopped table goes on with the next one. `--write` puts the table
-of what is kept into README.md.
+Hours on two cores; a part that is done is kept in FOLDER, so a stopped table goes on with the next one. `--write` puts what is
+kept into `table.md` beside this file, and the sums into README.md.
 """
 
 import argparse
 import json
+import platform
 import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+
+import diffusers
+import torch
 
 from . import documents, full_disk, hub, kills, long_run, photos, resume
 from .row import Row
 from .watched import can_watch, is_loaded, relaunch
 
-README = Path(__file__).parents[2] / "README.md"
+README, TABLE = Path(__file__).parents[2] / "README.md", Path(__file__).with_name("table.md")
+MARKED = re.compile(r"(<!-- faults -->\n).*?(<!-- /faults -->)", re.DOTALL)
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "resume": resume.rows,
     "kills": partial(kills.rows_of_changes, power_cut=False),
@@ -65,13 +71,42 @@ def run_part(name: str, work: Path) -> list[Row]:
     return rows
 
 
-def write_readme(table: str) -> None:
-    """Put the table between its two marks."""
-    text = README.read_text(encoding="utf-8")
-    marked = re.sub(
-        r"(<!-- faults -->\n).*?(<!-- /faults -->)", lambda found: f"{found[1]}{table}\n{found[2]}", text, flags=re.S
-    )
-    README.write_text(marked, encoding="utf-8")
+def sums_of(rows: list[Row]) -> list[Row]:
+    """One row for all kinds of a fault, `photos: animated` and its like: the sums, and the slowest answer."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.what.split(":")[0], []).append(row)
+    return [
+        Row(
+            f"{name}, {len(group)} kinds" if len(group) > 1 else name,
+            sum(row.tried for row in group),
+            sum(row.lost for row in group),
+            sum(row.unequal for row in group),
+            max(row.slowest for row in group),
+        )
+        for name, group in groups.items()
+    ]
+
+
+def write(rows: list[Row]) -> None:
+    """The whole table beside this file, the sums between the two marks of the README."""
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    remarks = [f"- {row.what}: {remark}" for row in rows for remark in row.remarks]
+    lines = [
+        "# What was tried, and what was lost",
+        "",
+        f"Written on {datetime.now(UTC):%Y-%m-%d} by `python -m tests.faults --work FOLDER --write`; torch {torch.__version__}, "
+        f"diffusers {diffusers.__version__}, Python {platform.python_version()}, {cpu[1] if cpu else platform.machine()}, one thread. "
+        "Two parts ran side by side: the slowest answers are those of a busy machine.",
+        "",
+        "Lost: something saved was gone or unreadable, or the answer was a traceback, a hang over 10 s, more than 1 GB, or a file where "
+        "none belongs. Unequal: the next run of the same command did not end with the weights of an undisturbed one.",
+        "",
+        *(table_of(rows), "", *remarks),
+    ]
+    TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    text, sums = README.read_text(encoding="utf-8"), table_of(sums_of(rows))
+    README.write_text(MARKED.sub(lambda found: f"{found[1]}{sums}\n{found[2]}", text), encoding="utf-8")
 
 
 def main() -> int:
@@ -80,7 +115,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, help="folder that keeps what was tried")
     parser.add_argument("--only", choices=sorted(PARTS), action="append", help="these parts alone")
     parser.add_argument("--short", action="store_true", help="a minute of each, as the test suite does")
-    parser.add_argument("--write", action="store_true", help="write the table of what is kept into README.md")
+    parser.add_argument("--write", action="store_true", help="write the tables of what is kept")
     asked = parser.parse_args()
     if asked.work is None and not asked.short:
         parser.error("--work names the folder that keeps what was tried")
@@ -92,7 +127,7 @@ def main() -> int:
         rows = [row for name in asked.only or PARTS for row in run_part(name, asked.work)]
     print(table_of(rows), *(f"{row.what}: {remark}" for row in rows for remark in row.remarks), sep="\n")
     if asked.write:
-        write_readme(table_of(rows))
+        write(rows)
     return 1 if any(row.lost or row.unequal for row in rows) else 0
 
 

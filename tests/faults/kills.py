@@ -93,14 +93,8 @@ def try_every(scenario: Scenario, *, power_cut: bool, every: int) -> Row:
         where = f"before change {number} ({changes[number].operation} {changes[number].path.name})"
         remarks += [f"{where}: {'; '.join([*missing, *other])}"] if missing or other else []
     what = "power cut" if power_cut else "kill -9"
-    return Row(
-        f"{what} before change {'' if every == 1 else f'1, {1 + every}, ... '}of {len(changes)}",
-        len(numbers),
-        lost,
-        unequal,
-        slowest,
-        remarks,
-    )
+    which = "each" if every == 1 else f"change 1, {1 + every}, ..."
+    return Row(f"{what} before {which} of {len(changes)} changes", len(numbers), lost, unequal, slowest, remarks)
 
 
 def phases_of(scenario: Scenario, home: Path) -> dict[str, float]:
