@@ -29,7 +29,7 @@ SIGNALS = {
     "SIGTERM": ((signal.SIGTERM,), 143),
     "Ctrl-C twice": ((signal.SIGINT, signal.SIGINT), 130),
 }
-INSTANTS = {"kill -9": 200, "Ctrl-C": 64, "SIGTERM": 64, "Ctrl-C twice": 64}
+INSTANTS = {"kill -9": 200, "Ctrl-C": 32, "SIGTERM": 32, "Ctrl-C twice": 32}
 AFTER_THE_FIRST = 0.2  # s at most, until the second of two signals
 
 
