@@ -12,8 +12,6 @@ places. Retrieval: of 21 galleries, the subject's photos and those of 20 look-al
 """
 
 import argparse
-import platform
-import re
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
@@ -21,10 +19,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import diffusers
 import torch
 
 from dreambooth_cli.engine import evaluation
+from tests.machine import machine
 
 from .bench import DRAWING, PASTED, Bench, Measured, Variant, settings_of
 from .subjects import Study, drawn_study, real_studies
@@ -312,13 +310,11 @@ def verdicts_of(
 def write_report(bench: Bench, photos: Path) -> None:
     """Everything that is measured, as `fidelity.md` beside this file. Nothing is trained here: a part that is not whole is left out."""
     settings = settings_of(MAIN[0], {}).values
-    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     lines = [
         "# Does it learn? The pocket model's fidelity table",
         "",
         f"Written on {datetime.now(UTC):%Y-%m-%d} by `python -m tests.benchmarks.fidelity --work FOLDER --write`; "
-        f"torch {torch.__version__}, diffusers {diffusers.__version__}, Python {platform.python_version()}, "
-        f"{cpu[1] if cpu else platform.machine()}, {torch.get_num_threads()} thread(s), float32; weights `{bench.weights}`.",
+        f"{machine()}; {torch.get_num_threads()} thread(s), float32; weights `{bench.weights}`.",
         "",
         f"The default: {settings.steps} steps, learning rate {settings.learning_rate:g}, {settings.class_images} class images, "
         f"lambda {settings.prior_loss_weight:g}, batch {settings.batch_size}, text encoder "

@@ -9,7 +9,6 @@ the same number of threads. A step's time is read off when each says that the st
 
 import argparse
 import os
-import platform
 import re
 import statistics
 import subprocess
@@ -20,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import diffusers
 import torch
 from PIL import Image
 
 from tests import small_models
+from tests.machine import machine
 
 from .bases import make_base
 
@@ -77,10 +76,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES])
     asked = parser.parse_args()
-    print(f"{platform.processor() or platform.machine()}, {asked.threads} threads; torch {torch.__version__}, ", end="")
-    print(
-        f"diffusers {diffusers.__version__}, Python {platform.python_version()}; medians of {asked.rounds} runs each\n"
-    )
+    print(f"{machine()}; {asked.threads} threads; medians of {asked.rounds} runs each\n")
     print("| run | peer | ours | ratio | asked | peak memory, ours / peer |\n|---|---|---|---|---|---|")
     missed = False
     with TemporaryDirectory() as folder:

@@ -7,7 +7,6 @@ how much longer a step takes with that change. Compiling is timed apart.
 """
 
 import argparse
-import platform
 import statistics
 import sys
 import time
@@ -27,6 +26,7 @@ from dreambooth_cli.engine.stable_diffusion import StableDiffusion
 from dreambooth_cli.engine.training import Training
 from dreambooth_cli.memory import Plan, make_plan
 from dreambooth_cli.settings import TrainSettings
+from tests.machine import machine
 
 from .bases import make_base
 from .speed import CLASS_IMAGES, PHOTOS, draw_noise
@@ -111,9 +111,7 @@ def main() -> int:
     parser.add_argument("--means", action="append", choices=[means.name for means in MEANS])
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    print(
-        f"{platform.machine()}, {asked.threads} threads; torch {torch.__version__}; medians of {asked.rounds} steps\n"
-    )
+    print(f"{machine()}; {asked.threads} threads; medians of {asked.rounds} steps\n")
     print("| with | first step | step | ratio |\n|---|---|---|---|")
     with TemporaryDirectory() as folder:
         make_base("small", Path(folder) / "base")

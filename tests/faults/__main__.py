@@ -9,7 +9,6 @@ kept into `table.md` beside this file, and the sums into README.md.
 
 import argparse
 import json
-import platform
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -18,8 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-import diffusers
-import torch
+from tests.machine import machine
 
 from . import documents, full_disk, hub, kills, long_run, photos, resume
 from .row import Row
@@ -90,13 +88,11 @@ def sums_of(rows: list[Row]) -> list[Row]:
 
 def write(rows: list[Row]) -> None:
     """The whole table beside this file, the sums between the two marks of the README."""
-    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     remarks = [f"- {row.what}: {remark}" for row in rows for remark in row.remarks]
     lines = [
         "# What was tried, and what was lost",
         "",
-        f"Written on {datetime.now(UTC):%Y-%m-%d} by `python -m tests.faults --work FOLDER --write`; torch {torch.__version__}, "
-        f"diffusers {diffusers.__version__}, Python {platform.python_version()}, {cpu[1] if cpu else platform.machine()}, one thread. "
+        f"Written on {datetime.now(UTC):%Y-%m-%d} by `python -m tests.faults --work FOLDER --write`; {machine()}, one thread. "
         "Two parts ran side by side: the slowest answers are those of a busy machine.",
         "",
         "Lost: something saved was gone or unreadable, or the answer was a traceback, a hang over 10 s, more than 1 GB, or a file where "
