@@ -202,6 +202,10 @@ class Run:
             raise ProjectError(f"{self.plan} can't be read: {error}", "begin another run with --restart") from error
         return record
 
+    def clear_up(self) -> None:
+        """Remove what a killed `write_record` left."""
+        self.plan.with_name(f"{self.plan.name}.part").unlink(missing_ok=True)
+
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Write plan.json beside and rename it."""
         write_json(self.plan, record)

@@ -20,15 +20,20 @@ def install() -> None:
 
 
 def _receive(number: int, frame: FrameType | None) -> None:
-    if _received:
+    _received.append(number)
+    if is_at_once():
         # not Interrupted: that one is raised only where the state is whole
         raise KeyboardInterrupt
-    _received.append(number)
 
 
 def requested() -> bool:
     """Whether a signal has come."""
     return bool(_received)
+
+
+def is_at_once() -> bool:
+    """Whether a second signal has come. A library may have made another error of its KeyboardInterrupt."""
+    return len(_received) > 1
 
 
 def error() -> Interrupted:

@@ -158,6 +158,15 @@ def test_the_digest_holds_what_shapes_the_weights():
         assert run_digest(**(parts | change)) != digest
 
 
+def test_what_a_killed_write_left_is_cleared_up():
+    run = make("dog").new_run()
+    run.write_record({"id": "a"})
+    part = run.path / "plan.json.part"
+    part.write_text('{"id"')
+    run.clear_up()
+    assert [path.name for path in run.path.iterdir()] == ["plan.json"]
+
+
 def test_records_are_written_whole():
     run = make("dog").new_run()
     run.write_record({"digest": "ä"})

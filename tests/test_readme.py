@@ -112,7 +112,8 @@ def _default(value: Any) -> str:
 def exit_codes() -> str:
     """What each exit code means, by the kinds of errors."""
     rows = [("0", "", "Done.")]
-    for kind in sorted(kinds_of(DreamboothError), key=lambda kind: kind.exit_code):
+    public = [kind for kind in kinds_of(DreamboothError) if kind.__module__ == DreamboothError.__module__]
+    for kind in sorted(public, key=lambda kind: kind.exit_code):
         rows.append((str(kind.exit_code), f"`{kind.__name__}`", (kind.__doc__ or "").splitlines()[0]))
     return table(("code", "kind", "when"), rows)
 

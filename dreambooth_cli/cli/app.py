@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from .. import __version__
+from .. import __version__, stopping
 from ..errors import DiskError, DreamboothError, Interrupted, UsageError
 
 # name -> what it does, in one line. Each is a function of that name in the module of that name.
@@ -135,7 +135,7 @@ def run(args: list[str]) -> int:
     try:
         code = typer.main.get_command(app).main(args=args or ["--help"], prog_name="dreambooth", standalone_mode=False)
         if code == Interrupted.exit_code:  # Typer makes this of a KeyboardInterrupt
-            raise Interrupted("stopped at once", "what was saved before stays")
+            raise stopped_at_once()
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
@@ -145,9 +145,14 @@ def run(args: list[str]) -> int:
         return leave_broken_pipe() if isinstance(stop.__context__, BrokenPipeError) else int(stop.code or 0)
     except Exception as error:
         try:
-            return tell(error, as_json=as_json, debug=debug)
+            return tell(stopped_at_once() if stopping.is_at_once() else error, as_json=as_json, debug=debug)
         except BrokenPipeError:
             return leave_broken_pipe()
+
+
+def stopped_at_once() -> Interrupted:
+    """The error that stands for a second signal."""
+    return Interrupted("stopped at once", "what was saved before stays")
 
 
 def leave_broken_pipe() -> int:

@@ -24,7 +24,10 @@ def _written(folder: Path) -> Iterator[None]:
     """What the disk refuses, in words. Raises DiskError."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
+        # the tokenizers library raises a bare Exception
+        if not isinstance(error, (OSError, SafetensorError)) and type(error) is not Exception:
+            raise
         raise DiskError(
             f"the model can't be written to {folder}: {error}",
             "make room on that disk, then run the same command again",

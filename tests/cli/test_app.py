@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import typer
 
+from dreambooth_cli import stopping
 from dreambooth_cli.cli import app as app_module
 from dreambooth_cli.cli import models as models_module
 from dreambooth_cli.errors import (
@@ -86,6 +88,21 @@ def test_a_bug_has_its_traceback_and_exit_code_1(dreambooth: Dreambooth, monkeyp
     assert "Error: this is a bug in dreambooth: ZeroDivisionError: by zero\n" in done.err
     done = dreambooth("models", "--json")
     assert (done.code, done.lines[0]["kind"], done.lines[0]["exit_code"]) == (1, "Bug", 1)
+
+
+def test_what_a_library_makes_of_a_second_signal_is_a_stop(
+    dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **options: Any) -> None:
+        stopping._receive(signal.SIGINT, None)
+        try:
+            stopping._receive(signal.SIGINT, None)
+        except KeyboardInterrupt as error:
+            raise ModelUnavailable("a library's own error", "fetch it again") from error
+
+    monkeypatch.setattr(models_module, "survey", fail)
+    done = dreambooth("models")
+    assert done == Done(130, "", "Stopped: stopped at once\n  what was saved before stays\n")
 
 
 def test_a_full_disk_is_no_bug(dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch) -> None:

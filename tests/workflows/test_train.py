@@ -717,6 +717,18 @@ def test_a_damaged_plan_says_what_to_do(fault, replan, photos, sd1):
     assert "--restart" in caught.value.hint
 
 
+def test_a_run_gone_on_with_clears_up_what_a_killed_write_of_its_plan_left(photos, sd1):
+    project = make_project(photos, sd1)
+    with closing(start(project)) as events:
+        next(event for event in events if isinstance(event, PlanMade))
+    (first,) = project.runs()
+    part = first.path / "plan.json.part"
+    part.write_text("{")
+    with closing(start(project)) as events:
+        next(event for event in events if isinstance(event, PlanMade))
+    assert not part.exists()
+
+
 def test_a_prompt_longer_than_the_model_reads_is_said_once(photos, sd1):
     project = make_project(photos, sd1, class_prompt="a photo of a dog " + "very " * 80, sample_prompt="moon " * 90)
     with closing(start(project)) as events:
