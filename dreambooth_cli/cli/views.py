@@ -1,5 +1,6 @@
 """What a run looks like: `format_*` make the words, three views show them (moving bars, plain lines, JSON lines)."""
 
+import gc
 import json
 import time
 from collections import deque
@@ -393,6 +394,7 @@ def follow(events: Events, view: View, *, kept: str = "") -> None:
 
     Raises Interrupted or Terminated after a signal; `kept` says what of the work stays.
     """
+    collect_from_here()
     try:
         with view, closing(events):
             for event in events:
@@ -400,3 +402,10 @@ def follow(events: Events, view: View, *, kept: str = "") -> None:
                 stopping.check()
     except Interrupted as stop:
         raise type(stop)("; ".join(filter(None, [stop.message, kept])), stop.hint) from stop
+
+
+def collect_from_here() -> None:
+    """Let Python's garbage collector go on where `main` has stopped it, and never look through what there is by now: the imports."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()

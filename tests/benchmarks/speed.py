@@ -3,8 +3,9 @@
     python -m tests.benchmarks.speed --peer PATH [--shim FOLDER] [--rounds 5] [--threads 2] [--case NAME ...]
 
 PATH is diffusers' `examples/dreambooth` folder (`train_dreambooth.py`, `train_dreambooth_lora.py`), which is never part of this
-repository; `--shim` goes on its PYTHONPATH where torchvision has no CPU build. Both run as processes of their own, in turn, with
-the same number of threads. A step's time is read off when each says that the step is done; the first two are left out.
+repository; `--shim`, one folder or several between colons, is its PYTHONPATH where torchvision has no CPU build. Both run as
+processes of their own, in turn, with the same number of threads. A step's time is read off when each says that the step is done;
+the first two are left out.
 """
 
 import argparse
@@ -15,6 +16,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,7 +33,10 @@ from .bases import make_base
 PHOTOS, CLASS_IMAGES = 5, 4
 LEFT_OUT = 2
 SMALL, TINY = "small", "tiny"
-SIDES = {SMALL: 256, TINY: 64}
+LIBRARIES = (
+    "from diffusers import AutoencoderKL, UNet2DConditionModel; from transformers import CLIPTextModel, CLIPTokenizer"
+)
+IMPORTS = [sys.executable, "-c", LIBRARIES]
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,11 @@ class Case:
 
     name: str
     base: str
+    side: int  # of the pictures, in pixels
     steps: int
     target: float
+    batch: int = 1
+    prior: bool = True
     lora: bool = False
     text_encoder: bool = False
     precision: str = "fp32"
@@ -49,20 +58,21 @@ class Case:
 
 
 CASES = (
-    Case("full, text encoder frozen", SMALL, 12, 1.4),
-    Case("full, text encoder trained", SMALL, 12, 1.35, text_encoder=True),
-    Case("LoRA", SMALL, 12, 1.4, lora=True),
-    Case("full, both in bf16", SMALL, 12, 1.4, precision="bf16", peer_precision="bf16"),
-    Case("full, each at its own default", SMALL, 12, 1.8, precision="auto"),
-    Case("tiny, 100 steps, whole process", TINY, 100, 0.6, whole=True),
+    Case("full, text encoder frozen", SMALL, 256, 12, 1.4),
+    Case("full, text encoder trained", SMALL, 256, 12, 1.35, text_encoder=True),
+    Case("LoRA", SMALL, 256, 12, 1.4, lora=True),
+    Case("full, both in bf16", SMALL, 256, 12, 1.4, precision="bf16", peer_precision="bf16"),
+    Case("full, each at its own default", SMALL, 256, 12, 1.8, precision="auto"),
+    Case("tiny, 100 steps, whole process", TINY, 64, 100, 0.6, whole=True),
 )
 
 
 @dataclass(frozen=True)
 class Timed:
-    """One process: seconds of each step after the first ones, of the whole, and its peak resident memory in bytes."""
+    """One process: seconds of each step after the first ones, of all steps, of the whole, and its peak resident memory in bytes."""
 
     steps: list[float] = field(default_factory=list)
+    loop: float = 0.0
     whole: float = 0.0
     memory: int = 0
 
@@ -71,7 +81,7 @@ def main() -> int:
     """Print the table. Returns 1 where a target is missed."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.speed")
     parser.add_argument("--peer", type=Path, required=True, help="diffusers' examples/dreambooth")
-    parser.add_argument("--shim", type=Path, help="folder for the peer's PYTHONPATH")
+    parser.add_argument("--shim", help="the peer's PYTHONPATH")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES])
@@ -87,12 +97,14 @@ def main() -> int:
                 theirs.append(run_peer(case, work, asked.peer, asked.shim, asked.threads))
                 ours.append(run_ours(case, work, asked.threads))
             missed |= not tell(case, ours, theirs)
+    floor = statistics.median(watch(IMPORTS, asked.threads, {}, "").whole for _ in range(asked.rounds))
+    print(f"\nA process that only imports torch, the UNet, the VAE and the text encoder: {floor:.2f} s.")
     return int(missed)
 
 
 def tell(case: Case, ours: list[Timed], theirs: list[Timed]) -> bool:
     """Print one row; whether its target is met."""
-    memory = statistics.median(one.memory for one in ours) / statistics.median(one.memory for one in theirs)
+    held, other_held = (statistics.median(one.memory for one in runs) / 1e9 for runs in (ours, theirs))
     if case.whole:
         mine, other = (statistics.median(one.whole for one in runs) for runs in (ours, theirs))
         ratio, is_met, bound = mine / other, mine / other <= case.target, f"≤ {case.target} × the time"
@@ -100,18 +112,28 @@ def tell(case: Case, ours: list[Timed], theirs: list[Timed]) -> bool:
         mine, other = (statistics.median(step for one in runs for step in one.steps) for runs in (ours, theirs))
         ratio, is_met, bound = other / mine, other / mine >= case.target, f"≥ {case.target} × the steps a second"
     mark = "" if is_met else " (missed)"
-    print(f"| {case.name} | {other:.3f} s | {mine:.3f} s | {ratio:.2f} | {bound}{mark} | {memory:.2f} |", flush=True)
+    print(
+        f"| {case.name} | {other:.3f} s | {mine:.3f} s | {ratio:.2f} | {bound}{mark} "
+        f"| {held:.2f} / {other_held:.2f} GB, {held / other_held:.2f} |",
+        flush=True,
+    )
     return is_met
 
 
 def prepare(work: Path) -> Path:
     """The bases, photos and class images that both use."""
-    small_models.build("sd1", work / TINY)
+    small_models.build("sd2", work / TINY)  # names no part that the peer would look for in vain
     make_base(SMALL, work / SMALL)
-    for base, side in SIDES.items():
-        draw_noise(work / f"{base}-photos", PHOTOS, side)
-        draw_noise(work / f"{base}-class", CLASS_IMAGES, side)
+    for base, side in {(case.base, case.side) for case in CASES}:
+        draw_pictures(work, base, side)
     return work
+
+
+def draw_pictures(work: Path, base: str, side: int) -> None:
+    """A base's photos and class images, where they are not there yet."""
+    for folder, count in ((work / f"{base}-photos", PHOTOS), (work / f"{base}-class", CLASS_IMAGES)):
+        if not folder.exists():
+            draw_noise(folder, count, side)
 
 
 def draw_noise(folder: Path, count: int, side: int) -> None:
@@ -127,19 +149,27 @@ def run_ours(case: Case, work: Path, threads: int) -> Timed:
     """`dreambooth train` in its direct form, its events read as they come."""
     method = ["--method", "lora", "--rank", "4"] if case.lora else ["--method", "full"]
     text = ["--train-text-encoder" if case.text_encoder else "--no-train-text-encoder"]
+    prior = ["--class-data-dir", str(work / f"{case.base}-class")] if case.prior else []
     with TemporaryDirectory() as home:
         command = [
             *(sys.executable, "-m", "dreambooth_cli", "train", "--json", "--model", str(work / case.base)),
-            *("--photos", str(work / f"{case.base}-photos"), "--class-data-dir", str(work / f"{case.base}-class")),
-            *("--class-prompt", "a photo of a dog", "--identifier", "sks", "--class-images", str(CLASS_IMAGES)),
-            *("--resolution", str(SIDES[case.base]), "--steps", str(case.steps), "--learning-rate", "5e-6"),
+            *(
+                "--photos",
+                str(work / f"{case.base}-photos"),
+                "--class-prompt",
+                "a photo of a dog",
+                "--identifier",
+                "sks",
+            ),
+            *(*prior, "--class-images", str(CLASS_IMAGES if case.prior else 0), "--batch-size", str(case.batch)),
+            *("--resolution", str(case.side), "--steps", str(case.steps), "--learning-rate", "5e-6"),
             *("--precision", case.precision, "--checkpoint-every", "0", "--output-dir", f"{home}/output"),
             *(*method, *text),
         ]
-        return watch(command, threads, {"DREAMBOOTH_HOME": home}, r'"event": "step".*"step": (\d+)')
+        return watch(command, threads, {"DREAMBOOTH_HOME": home}, r'"event": "(?:run|step)".*?"step": (\d+)')
 
 
-def run_peer(case: Case, work: Path, peer: Path, shim: Path | None, threads: int) -> Timed:
+def run_peer(case: Case, work: Path, peer: Path, shim: str | None, threads: int) -> Timed:
     """The script, its progress bar read as it moves."""
     script = "train_dreambooth_lora.py" if case.lora else "train_dreambooth.py"
     more = ["--rank", "4"] if case.lora else ["--set_grads_to_none"]
@@ -150,12 +180,18 @@ def run_peer(case: Case, work: Path, peer: Path, shim: Path | None, threads: int
             *(sys.executable, str(peer / script), "--pretrained_model_name_or_path", str(work / case.base)),
             *("--instance_data_dir", str(work / f"{case.base}-photos"), "--instance_prompt", "a photo of a sks dog"),
             *("--class_data_dir", str(work / f"{case.base}-class"), "--class_prompt", "a photo of a dog"),
-            *("--with_prior_preservation", "--num_class_images", str(CLASS_IMAGES), "--train_batch_size", "1"),
-            *("--resolution", str(SIDES[case.base]), "--max_train_steps", str(case.steps), "--seed", "1"),
+            *(
+                "--with_prior_preservation",
+                "--num_class_images",
+                str(CLASS_IMAGES),
+                "--train_batch_size",
+                str(case.batch),
+            ),
+            *("--resolution", str(case.side), "--max_train_steps", str(case.steps), "--seed", "1"),
             *("--learning_rate", "5e-6", "--lr_warmup_steps", "0", "--mixed_precision", precision),
             *("--checkpointing_steps", "100000", "--output_dir", f"{home}/output", *more),
         ]
-        path = {"PYTHONPATH": str(shim)} if shim else {}
+        path = {"PYTHONPATH": shim} if shim else {}
         return watch(command, threads, path, rf"Steps:.*?(\d+)/{case.steps} ")
 
 
@@ -165,23 +201,38 @@ def watch(command: list[str], threads: int, more: dict[str, str], pattern: str) 
     began = time.monotonic()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     said, moments = "", dict[int, float]()
-    for piece in pieces_of(process):
-        said += piece
-        for found in re.finditer(pattern, piece):
-            moments.setdefault(int(found[1]), time.monotonic())
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    with ThreadPoolExecutor() as beside:
+        peak = beside.submit(peak_memory, process)
+        for piece in pieces_of(process):
+            said += piece
+            for found in re.finditer(pattern, piece) if pattern else ():
+                moments.setdefault(int(found[1]), time.monotonic())
+        process.wait()
+        ended = time.monotonic()
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{said[-3000:]}")
     steps = [moments[step] - moments[step - 1] for step in sorted(moments) if step > LEFT_OUT and step - 1 in moments]
-    return Timed(steps, time.monotonic() - began, used.ru_maxrss * 1024)
+    loop = max(moments.values()) - min(moments.values()) if moments else 0.0
+    return Timed(steps, loop, ended - began, peak.result())
+
+
+def peak_memory(process: subprocess.Popen[bytes]) -> int:
+    """The most bytes that a process has had resident, asked of Linux until it ends. Not `ru_maxrss`: a child begins there with
+    what its parent holds."""
+    most = 0
+    while process.poll() is None:
+        with suppress(FileNotFoundError):  # it ended just now
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            most = max([most, *(int(kib) * 1024 for kib in re.findall(r"VmHWM:\s*(\d+) kB", status))])
+        time.sleep(0.05)
+    return most
 
 
 def pieces_of(process: subprocess.Popen[bytes]) -> Iterator[str]:
     """What a process says, line by line, as it comes; a progress bar begins a line with a carriage return."""
     assert process.stdout is not None
     line = b""
-    while byte := process.stdout.read1(1):
+    while byte := process.stdout.read(1):
         line += byte
         if byte in b"\r\n":
             yield line.decode(errors="replace")

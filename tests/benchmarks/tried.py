@@ -147,7 +147,8 @@ def time_step(training: Training, means: Means, number: int) -> float:
 def start(means: Means, folder: Path) -> Training:
     """A run with one means."""
     facts = read_facts(folder / "base")
-    base = Base("small", folder / "base", None, identify(folder / "base"), facts)
+    path = folder / "base"
+    base = Base(name="small", path=path, repository=None, identity=identify(path), facts=facts)
     family: StableDiffusion = load_family(base, dtype=torch.float32, device=torch.device("cpu"))
     settings = TrainSettings(
         steps=1000, learning_rate=5e-6, train_text_encoder=False, precision="fp32", max_grad_norm=0.0

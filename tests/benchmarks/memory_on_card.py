@@ -1,6 +1,6 @@
 """The memory plan on a real GPU: what whole runs of the full-size bases take, beside what was planned.
 
-    python -m tests.benchmarks.on_card --work FOLDER [--row NAME ...]
+    python -m tests.benchmarks.memory_on_card --work FOLDER [--row NAME ...]
 
 Every row is a process of its own, which may use no more of the card than the row's size (`set_per_process_memory_fraction`), and
 is planned for a card of that size: class images, encoding, three steps, saving. Measured is what the driver shows: the most that
@@ -67,7 +67,7 @@ ROWS = (
 
 def main() -> int:
     """Measure what is not measured yet and print the table. Returns 1 where a row misses its target or the plan is off."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.on_card")
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.memory_on_card")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--row", action="append", choices=[row.name for row in ROWS])
     parser.add_argument("--measure", choices=[row.name for row in ROWS], help=argparse.SUPPRESS)
@@ -87,7 +87,7 @@ def tell(row: Row, work: Path) -> bool:
     """Print one row; whether the plan was right and the target met."""
     path = result_of(row, work)
     if not path.exists():
-        command = [sys.executable, "-m", "tests.benchmarks.on_card", "--work", str(work), "--measure", row.name]
+        command = [sys.executable, "-m", "tests.benchmarks.memory_on_card", "--work", str(work), "--measure", row.name]
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
         if done.returncode:
             print(f"| {row.name} | failed: {done.stderr.strip().splitlines()[-1:]} |", flush=True)
