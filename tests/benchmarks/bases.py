@@ -78,10 +78,11 @@ def pipeline_of(name: str, parts: dict[str, Any], texts: list[Any], tokenizer: A
     """The parts as the pipeline that a base of this name is."""
     parts |= {"tokenizer": tokenizer}
     if name == "sdxl":
-        scheduler = EulerDiscreteScheduler(timestep_spacing="leading", **small_models.BETAS)
+        euler = EulerDiscreteScheduler(timestep_spacing="leading", **small_models.BETAS)
         more = {"text_encoder_2": texts[1], "tokenizer_2": tokenizer, "add_watermarker": False}
-        return StableDiffusionXLPipeline(**parts, **more, scheduler=scheduler)
+        return StableDiffusionXLPipeline(**parts, **more, scheduler=euler)
     none: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    scheduler: DDIMScheduler | PNDMScheduler
     if name == "sd21":
         scheduler = DDIMScheduler(prediction_type="v_prediction", clip_sample=False, **small_models.BETAS)
     else:
@@ -92,9 +93,9 @@ def pipeline_of(name: str, parts: dict[str, Any], texts: list[Any], tokenizer: A
 def text_config(sizes: dict[str, int], vocabulary: int) -> CLIPTextConfig:
     """A CLIP text encoder's configuration; its last two tokens are start and end."""
     last = vocabulary - 1
-    return CLIPTextConfig(
-        vocab_size=vocabulary, **sizes, projection_dim=1280, bos_token_id=last - 1, eos_token_id=last, pad_token_id=last
-    )
+    tokens = {"vocab_size": vocabulary, "bos_token_id": last - 1, "eos_token_id": last, "pad_token_id": last}
+    values: dict[str, Any] = {**sizes, **tokens, "projection_dim": 1280}
+    return CLIPTextConfig(**values)
 
 
 def make_vae(widths: tuple[int, ...]) -> AutoencoderKL:

@@ -268,7 +268,7 @@ def load_trained(pipe: Any, run: Run) -> None:
 
 def share(found: Sequence[Any], wanted: Any) -> float:
     """How much of what was found is what was wanted."""
-    return sum(one == wanted for one in found) / len(found)
+    return sum(bool(one == wanted) for one in found) / len(found)
 
 
 def agreement(found: Sequence[str], wanted: Sequence[str]) -> float:

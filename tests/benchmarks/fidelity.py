@@ -156,7 +156,7 @@ def control_verdicts(default: list[Measured], rows: dict[str, list[Measured]]) -
     """What the metrics must tell apart before they may be believed."""
 
     def mean(name: str, measured: list[Measured]) -> float:
-        return statistics.mean(getattr(one, name) for one in measured)
+        return float(statistics.mean(getattr(one, name) for one in measured))
 
     pasted, under, over = (rows[variant.name] for variant in CONTROLS)
     default = default[: len(pasted)]
@@ -286,7 +286,7 @@ def studies_of(bench: Bench, name: str, count: int | None, photos: Path) -> list
 
 def copying(rows: dict[str, list[Measured]]) -> tuple[str, bool]:
     """From how many steps on the most copied picture is nearer to a photo than COPY, on the mean over the subjects."""
-    steps = {variant.train.get("steps"): rows[variant.name] for variant in SWEEPS[1:] if "steps" in variant.train}
+    steps = {int(variant.train["steps"]): rows[variant.name] for variant in SWEEPS[1:] if "steps" in variant.train}
     steps[settings_of(MAIN[0], {}).values.steps] = rows[MAIN[0].name]
     told = {count: statistics.mean(one.copied for one in steps[count]) for count in sorted(steps)}
     begun = next((count for count, score in told.items() if score > COPY), None)

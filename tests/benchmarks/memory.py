@@ -46,7 +46,7 @@ class Alive(TorchDispatchMode):
     """Counts the bytes of all storages that are alive, and the most there have been."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own
         self.sizes: dict[int, int] = {}
         self.now = self.most = 0
 
@@ -157,7 +157,7 @@ def facts(name: str) -> BaseFacts:
     )
 
 
-def count(module: nn.Module) -> int:
+def count(module: Any) -> int:
     """A network's parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -208,7 +208,7 @@ def make_networks(name: str, choice: Choice) -> dict[str, nn.Module]:
         unet.enable_gradient_checkpointing()
         for part in networks.values():
             if part is not unet:
-                part.activation_checkpointing_enable()  # type: ignore[operator]  # transformers' own
+                part.activation_checkpointing_enable()
             part.train()
     return networks
 
@@ -220,7 +220,7 @@ def add_loras(unet: nn.Module) -> None:
             if isinstance(getattr(module, name, None), nn.Linear):
                 setattr(module, name, Lora(getattr(module, name)))
         if isinstance(getattr(module, "to_out", None), nn.ModuleList):
-            module.to_out[0] = Lora(module.to_out[0])  # type: ignore[index,operator]  # a ModuleList
+            module.to_out[0] = Lora(module.to_out[0])  # type: ignore[index,operator,assignment,arg-type]  # a ModuleList
 
 
 def run_step(case: Case, networks: dict[str, nn.Module]) -> None:

@@ -99,7 +99,7 @@ def tell(row: Row, work: Path) -> bool:
         f"{', '.join(found['means'])} |",
         flush=True,
     )
-    return 0.97 <= planned / measured <= 1.10 and measured <= row.most
+    return bool(0.97 <= planned / measured <= 1.10 and measured <= row.most)
 
 
 def result_of(row: Row, work: Path) -> Path:

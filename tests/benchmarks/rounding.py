@@ -24,7 +24,7 @@ from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
 from dreambooth_cli.engine.hub import obtain
 from dreambooth_cli.engine.loading import DTYPES, load_family
 from dreambooth_cli.engine.training import Training
-from dreambooth_cli.memory import Plan, facts_of, make_plan
+from dreambooth_cli.memory import Plan, Weights, facts_of, make_plan
 from dreambooth_cli.pocket import world
 from dreambooth_cli.settings import TrainSettings
 
@@ -33,7 +33,7 @@ from .subjects import IDENTIFIER, draw_one
 
 TOLERANCE = 0.02  # of float32's loss
 SUBJECT = 0
-FORMS = {"float32": "fp32", "bf16, stochastic": "bf16", "bf16, to nearest": "bf16"}
+FORMS: dict[str, Weights] = {"float32": "fp32", "bf16, stochastic": "bf16", "bf16, to nearest": "bf16"}
 
 
 def main() -> int:
@@ -92,7 +92,7 @@ def train_in(name: str, settings: TrainSettings, photos: list[Path]) -> tuple[fl
     return before, after, torch.stack(moved).mean().item(), (float(settings.learning_rate) / unit).median().item()
 
 
-def start(weights: str, settings: TrainSettings, photos: list[Path]) -> Training:
+def start(weights: Weights, settings: TrainSettings, photos: list[Path]) -> Training:
     """A run on the pocket with its trained weights in this number format."""
     base = last_of(obtain(ask_for_base("pocket")))
     family = load_family(base, dtype=DTYPES[weights], device=torch.device("cpu"))
@@ -113,7 +113,7 @@ def start(weights: str, settings: TrainSettings, photos: list[Path]) -> Training
     )
 
 
-def plan_of(settings: TrainSettings, weights: str) -> Plan:
+def plan_of(settings: TrainSettings, weights: Weights) -> Plan:
     """A plan on the CPU, in this number format."""
     entry = find_entry("pocket")
     assert entry is not None

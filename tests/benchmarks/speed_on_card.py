@@ -13,6 +13,7 @@ import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -133,7 +134,7 @@ def arithmetic_of(case: Case) -> int:
     config = CONFIGS[case.base][0]
     rows = case.batch * (2 if case.prior else 1)
     with torch.device("meta"):
-        unet = UNet2DConditionModel(**config)
+        unet: Any = UNet2DConditionModel(**config)
         noisy = torch.empty(1, 4, case.side // 8, case.side // 8)
         text = torch.empty(1, TOKENS, config["cross_attention_dim"])
         more = {"text_embeds": torch.empty(1, 1280), "time_ids": torch.empty(1, 6)} if case.base == SDXL else None

@@ -66,12 +66,12 @@ def embed_again(training: Training) -> AbstractContextManager[object]:
     return mock.patch.object(training, "encode", embedding)
 
 
-def with_optimizer(**how: bool) -> Callable[[Training], None]:
+def with_optimizer(*, foreach: bool) -> Callable[[Training], None]:
     """AdamW of another implementation."""
 
     def change(training: Training) -> None:
         groups = [{"params": group["params"]} for group in training.update.optimizer.param_groups]
-        training.update.optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=0.01, **how)
+        training.update.optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=0.01, foreach=foreach)
 
     return change
 

@@ -1,18 +1,21 @@
 """Plans and bases as the engine's tests need them: small, on the CPU."""
 
+from pathlib import Path
+from typing import Any
+
 from dreambooth_cli.base import Base, identify, read_facts
 from dreambooth_cli.memory import Plan, make_plan
 from dreambooth_cli.settings import TrainSettings
 
 
-def base_of(folder):
+def base_of(folder: Path) -> Base:
     """A local base."""
     return Base(name=folder.name, path=folder, repository=None, identity=identify(folder), facts=read_facts(folder))
 
 
-def plan_for(folder=None, **changes):
+def plan_for(**changes: Any) -> Plan:
     """A plan for a tiny base on the CPU with some of it changed."""
-    values = {
+    values: dict[str, Any] = {
         "method": "full",
         "train_text_encoder": False,
         "precision": "fp32",
@@ -35,7 +38,7 @@ def plan_for(folder=None, **changes):
     return Plan(**(values | changes))
 
 
-def real_plan(folder, settings=None, resolution=64):
+def real_plan(folder: Path, settings: TrainSettings | None = None, resolution: int = 64) -> Plan:
     """The plan that the tool itself would make without a GPU."""
     return make_plan(
         read_facts(folder), settings or TrainSettings(), resolution=resolution, gpu=None, has_8bit=False, name="tiny"

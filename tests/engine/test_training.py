@@ -3,6 +3,8 @@
 import gc
 import weakref
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from dreambooth_cli.engine.loading import (
 from dreambooth_cli.engine.lora import quantize
 from dreambooth_cli.engine.training import Training
 from dreambooth_cli.errors import TrainingFailed
+from dreambooth_cli.memory import Plan
 from dreambooth_cli.settings import TrainSettings
 from tests import small_models
 from tests.engine.plans import base_of, plan_for
@@ -27,7 +30,7 @@ from tests.engine.plans import base_of, plan_for
 PROMPTS = ["a photo of a sks dog", "a photo of a dog"]
 
 
-def start(folder, settings, plan, pictures, *, prior=True):
+def start(folder: Path, settings: TrainSettings, plan: Plan, pictures: Path, *, prior: bool = True) -> Training:
     """A run on the pictures of a folder, which serve as class images too."""
     family = load_family(base_of(folder), dtype=DTYPES[plan.weights], device=torch.device("cpu"))
     family.pipe.vae.float()
@@ -61,7 +64,7 @@ def squares(photos, tmp_path):
     return folder
 
 
-VARIANTS = {
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "full": ({}, {}),
     "text encoder": ({"train_text_encoder": True}, {"text_encoder_stop": 4}),
     "lora": ({"method": "lora", "train_text_encoder": True}, {"rank": 4}),

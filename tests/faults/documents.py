@@ -421,6 +421,7 @@ def read_a_prompt(prompt: str) -> None:
             repr(text)
         )
     tokenizer = load_tokenizer(base)
+    assert tokenizer is not None
     part = unread_part(prompt, tokenizer)
     assert prompt.endswith(part)
     assert bool(part) == (len(tokenizer.encode(prompt, add_special_tokens=False).ids) > 75)

@@ -8,13 +8,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..hub_server import HubServer, serve_hub
+from ..hub_server import File, HubServer, serve_hub
 from ..small_models import build
 from .full_disk import MayNotMount, fill, small_disk
 from .kills import SIGNALS
@@ -152,15 +152,15 @@ def faults_of_cache(server: HubServer, home: Path, *, whole: bool) -> Iterator[s
         yield from (f"{name} is missing" for name in wanted_of(ours) if name not in found)
 
 
-def wanted_of(files: dict[str, object]) -> list[str]:
+def wanted_of(files: Iterable[str]) -> list[str]:
     """The files that training needs."""
     return [name for name in files if not name.endswith((".py", ".bin", ".md"))]
 
 
-def restore(server: HubServer, kept: dict[str, object]) -> None:
+def restore(server: HubServer, kept: Mapping[str, tuple[str, dict[str, File]]]) -> None:
     """Let the hub serve again."""
     server.answer, server.answers, server.ignore_ranges = None, [], False
-    server.repositories = dict(kept)  # type: ignore[arg-type]
+    server.repositories = dict(kept)
     for faulty in (server.corrupt, server.gone, server.gated, server.tokens, server.cut_after, server.moved):
         faulty.clear()
 
@@ -237,9 +237,9 @@ def try_full_disk(server: HubServer, folder: Path) -> list[str]:
 def rows(*, every: int = 1) -> Iterator[Row]:
     """Every `every`-th bad state of the hub."""
     with TemporaryDirectory(prefix="dreambooth-faults-") as name, hub_with_a_base(Path(name)) as server:
-        folder, slowest, remarks = Path(name), 0.0, []
+        folder, slowest, remarks = Path(name), 0.0, list[str]()
         files = {file.name: len(file.content) for file in server.repositories[NAME][1].values()}
-        tried = list(faults({name: files[name] for name in wanted_of(dict(files))}))[::every]
+        tried = list(faults({name: files[name] for name in wanted_of(files)}))[::every]
         for number, fault in enumerate(tried):
             wrong, seconds = try_fault(server, fault, folder / f"home{number}")
             remarks, slowest = remarks + wrong, max(slowest, seconds)

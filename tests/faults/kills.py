@@ -120,7 +120,7 @@ def send_in_phase(
     scenario: Scenario, home: Path, phase: str, delays: Iterable[tuple[float, signal.Signals]]
 ) -> tuple[Path, int]:
     """Run, and send signals some seconds after a phase has begun. Returns what was printed and the exit status."""
-    output, timers = home.with_suffix(".out"), []
+    output, timers = home.with_suffix(".out"), list[Timer]()
     output.unlink(missing_ok=True)
 
     def heard(child: int, line: str) -> None:

@@ -54,7 +54,7 @@ def rows(steps: int = STEPS) -> Iterator[Row]:
         whole = prepare_scenario(Path(folder).resolve())
         scenario = replace(
             whole,
-            settings=whole.settings | {"--steps": steps, "--checkpoint-every": steps // EVERY, "--sample-every": 0},
+            settings={**whole.settings, "--steps": steps, "--checkpoint-every": steps // EVERY, "--sample-every": 0},
         )
         output, began = whole.folder / "long.out", time.monotonic()
         code, looks, log = look_at(steps, scenario, scenario.home("long"), output)

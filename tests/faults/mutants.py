@@ -339,8 +339,9 @@ BOMBS = (
 def long_strips(rng: random.Random, folder: Path, stem: str) -> bool:
     """1 x 50,000 pixels, lying or upright, or a few pixels wider."""
     format_ = rng.choice(("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP"))
-    size = (rng.choice((1, 1, 2, 7)), 16_383 if format_ == "WEBP" else rng.choice((50_000, 50_000, 65_000)))
-    image = picture(rng, "P" if format_ == "GIF" else rng.choice(("RGB", "L")), size[:: rng.choice((1, -1))])
+    thin, long = rng.choice((1, 1, 2, 7)), 16_383 if format_ == "WEBP" else rng.choice((50_000, 50_000, 65_000))
+    mode, step = "P" if format_ == "GIF" else rng.choice(("RGB", "L")), rng.choice((1, -1))
+    image = picture(rng, mode, (thin, long) if step == 1 else (long, thin))
     data = written(image, format_)
     (folder / f"{stem}{SUFFIXES[format_]}").write_bytes(data if rng.random() < 0.7 else flip(rng, data))
     return ANY

@@ -18,7 +18,7 @@ from tests.engine.test_training import VARIANTS, start
 from .row import Row
 
 STEPS = 6
-SCHEDULES = {
+SCHEDULES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     f"schedule {name}": (
         {},
         {"lr_schedule": name, "warmup_steps": 0 if name == "constant" else 2, "gradient_accumulation": 2},
@@ -33,7 +33,7 @@ def try_every_k(name: str, changes: Mapping[str, Any], options: Mapping[str, Any
     whole = start(base, settings, plan, folder / "pictures")
     losses = [step.loss for step in whole.steps()]
     expected = copied(whole.state())
-    unequal, slowest, remarks = 0, 0.0, []
+    unequal, slowest, remarks = 0, 0.0, list[str]()
     for stop in range(1, STEPS):
         began = time.monotonic()
         first, later = (start(base, settings, plan, folder / "pictures") for _ in range(2))
