@@ -70,11 +70,8 @@ def draw_photos(folder: Path) -> list[Path]:
 def train_in(name: str, settings: TrainSettings, photos: list[Path]) -> tuple[float, float, float, float]:
     """Losses before and after, the share of the weights that moved, and a step's size in bf16 units of its weight."""
     training = start(FORMS[name], settings, photos)
-    prompt = training.prompts[0]
     first = {key: value.detach().float().clone() for key, value in training.trained.items()}
-    before = loss_at_fixed_noises(
-        training.family, training.examples["instance"], training.family.encode_frozen([prompt])
-    )
+    before = loss_of(training)
 
     def to_nearest(values: Tensor, _: torch.Generator) -> Tensor:
         return values.to(torch.bfloat16)
@@ -83,13 +80,18 @@ def train_in(name: str, settings: TrainSettings, photos: list[Path]) -> tuple[fl
     with mock.patch(rounding, to_nearest) if name == "bf16, to nearest" else nullcontext():
         for _ in training.steps():
             pass
-    after = loss_at_fixed_noises(
-        training.family, training.examples["instance"], training.family.encode_frozen([prompt])
-    )
+    after = loss_of(training)
     moved = [(value.detach().float() != first[key]).float().mean() for key, value in training.trained.items()]
     weights = torch.cat([value.flatten() for value in first.values()]).abs()
     unit = 2.0 ** (torch.floor(torch.log2(weights.clamp_min(1e-12))) - 7)
     return before, after, torch.stack(moved).mean().item(), (float(settings.learning_rate) / unit).median().item()
+
+
+def loss_of(training: Training) -> float:
+    """The loss of the photos at fixed noises, in the format that the run computes in."""
+    with torch.no_grad(), training.family.autocast(training.plan.precision, training.device):
+        prompt = training.encode(("instance",))
+        return loss_at_fixed_noises(training.family, training.examples["instance"], prompt)
 
 
 def start(weights: Weights, settings: TrainSettings, photos: list[Path]) -> Training:

@@ -94,6 +94,7 @@ MEANS = (
     Means("instance and class rows one after the other", plan=lambda plan: replace(plan, rows_in_turn=True)),
     Means("AdamW foreach instead of fused", change=with_optimizer(foreach=True)),
     Means("AdamW a tensor at a time", change=with_optimizer(foreach=False)),
+    Means("optimizer step inside backward", plan=lambda plan: replace(plan, inside_backward=True)),
     Means("gradients clipped to 1", change=lambda training: setattr(training.update, "max_grad_norm", 1.0)),
     Means("gradient checkpointing", plan=lambda plan: replace(plan, gradient_checkpointing=True)),
     Means("channels last", change=to_channels_last),

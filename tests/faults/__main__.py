@@ -95,8 +95,9 @@ def write(rows: list[Row]) -> None:
         f"Written on {datetime.now(UTC):%Y-%m-%d} by `python -m tests.faults --work FOLDER --write`; {machine()}, one thread. "
         "Two parts ran side by side: the slowest answers are those of a busy machine.",
         "",
-        "Lost: something saved was gone or unreadable, or the answer was a traceback, a hang over 10 s, more than 1 GB, or a file where "
-        "none belongs. Unequal: the next run of the same command did not end with the weights of an undisturbed one.",
+        "Lost: something saved was gone or unreadable, or the answer was a traceback, a hang over 10 s (a hub that can't serve is asked "
+        "again for longer), more than 1 GB, or a file where none belongs. Unequal: the next run of the same command did not end with the "
+        "weights of an undisturbed one.",
         "",
         *(table_of(rows), "", *remarks),
     ]
