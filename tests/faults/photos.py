@@ -12,7 +12,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 import unicodedata
@@ -21,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from .mutants import KINDS, make
@@ -83,7 +83,8 @@ class Watched:
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.line, theirs = context.Pipe()
-        self.process = context.Process(target=work, args=(theirs,), daemon=True)
+        self.folder = TemporaryDirectory(prefix="dreambooth-faults-")
+        self.process = context.Process(target=work, args=(theirs, Path(self.folder.name)), daemon=True)
         self.process.start()
         theirs.close()
 
@@ -117,6 +118,7 @@ class Watched:
         """End it."""
         self.process.kill()
         self.process.join()
+        self.folder.cleanup()
 
 
 # ---- in the process
@@ -126,26 +128,23 @@ WRITTEN: list[str] = []  # what was written outside the home, while `ALLOWED` is
 ALLOWED: list[str] = []
 
 
-def work(line: Connection) -> None:
-    """Answer requests until the line is cut."""
-    place = own_folder()
+def work(line: Connection, place: Path) -> None:
+    """Answer requests, in a folder of its own, until the line is cut."""
+    know_bounds()
     os.environ["DREAMBOOTH_HOME"] = str(place / "home")
     sys.addaudithook(watch)
-    try:
+    with suppress(EOFError):
         while True:
             kind, start, count, on_command_line = line.recv()
             line.send("making")
             line.send(try_batch(line, place, kind, range(start, start + count), on_command_line))
-    except EOFError:
-        shutil.rmtree(place, ignore_errors=True)
 
 
-def own_folder() -> Path:
-    """A folder of its own, once the process has no more rights than a user and a bound on its memory, so that the machine lives."""
+def know_bounds() -> None:
+    """No more rights than a user's, and a bound on memory, so that the machine lives."""
     if os.geteuid() == 0:
         read_as_a_user()
     resource.setrlimit(resource.RLIMIT_DATA, (4 * 10**9, resource.RLIM_INFINITY))
-    return Path(tempfile.mkdtemp(prefix="dreambooth-faults-"))
 
 
 def read_as_a_user() -> None:
