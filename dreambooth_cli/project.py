@@ -12,7 +12,7 @@ import re
 import shutil
 import unicodedata
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -109,7 +109,12 @@ class Project:
         return next((run for run in reversed(self.runs()) if run.record().get("digest") == digest), None)
 
     def new_run(self) -> "Run":
-        """The folder of the next run."""
+        """The folder of the next run; one that was killed before it had a plan leaves its number."""
+        for run in self.runs():
+            if not run.plan.exists():
+                run.clear_up()
+                with suppress(OSError):  # it holds something
+                    run.path.rmdir()
         numbers = [run.number for run in self.runs()]
         run = Run(self.path / "runs" / str(max(numbers, default=0) + 1))
         make_folder(run.path)

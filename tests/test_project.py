@@ -126,9 +126,8 @@ def finish(run):
 
 def test_runs_are_found_by_number_and_digest():
     project = make("dog")
-    first, second = project.new_run(), project.new_run()
-    first.write_record({"digest": "a"})
-    second.write_record({"digest": "b"})
+    (first := project.new_run()).write_record({"digest": "a"})
+    project.new_run().write_record({"digest": "b"})
     assert project.find_run("a") == first
     assert project.find_run("c") is None
     with pytest.raises(ProjectError) as caught:
@@ -165,6 +164,16 @@ def test_what_a_killed_write_left_is_cleared_up():
     part.write_text('{"id"')
     run.clear_up()
     assert [path.name for path in run.path.iterdir()] == ["plan.json"]
+
+
+def test_a_run_that_never_had_a_plan_leaves_its_number():
+    project = make("dog")
+    killed, other = project.new_run(), project.path / "runs" / "2"
+    (killed.path / "plan.json.part").write_text('{"id"')
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    assert project.new_run().number == 3
+    assert sorted(path.name for path in (project.path / "runs").iterdir()) == ["2", "3"]
 
 
 def test_records_are_written_whole():
