@@ -12,7 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -55,18 +55,34 @@ def table_of(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def run_part(name: str, work: Path) -> list[Row]:
-    """The rows of a part, from the kept file or by trying now."""
+@dataclass(frozen=True)
+class Tried:
+    """The rows of a part, and on which day and machine they were tried."""
+
+    name: str
+    on: str
+    rows: list[Row]
+
+
+def now_here() -> str:
+    """The day and the machine."""
+    return f"{datetime.now(UTC):%Y-%m-%d}: {machine()}, one thread"
+
+
+def run_part(name: str, work: Path) -> Tried:
+    """A part as it was kept, or tried now."""
     kept = work / f"{name}.json"
     if kept.exists():
-        return [Row(**row) for row in json.loads(kept.read_text())]
-    rows = []
+        part = json.loads(kept.read_text())
+        return Tried(name, part["on"], [Row(**row) for row in part["rows"]])
+    rows, on = [], now_here()
     for row in PARTS[name]():
         print(table_of([row]).splitlines()[-1], *row.remarks, sep="\n    ", flush=True)
         rows.append(row)
     work.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps([asdict(row) for row in rows], indent=1))
-    return rows
+    part = Tried(name, on, rows)
+    kept.write_text(json.dumps(asdict(part), indent=1))
+    return part
 
 
 def sums_of(rows: list[Row]) -> list[Row]:
@@ -86,14 +102,18 @@ def sums_of(rows: list[Row]) -> list[Row]:
     ]
 
 
-def write(rows: list[Row]) -> None:
+def write(parts: list[Tried]) -> None:
     """The whole table beside this file, the sums between the two marks of the README."""
+    rows = [row for part in parts for row in part.rows]
+    names = {part.on: ", ".join(each.name for each in parts if each.on == part.on) for part in parts}
     remarks = [f"- {row.what}: {remark}" for row in rows for remark in row.remarks]
     lines = [
         "# What was tried, and what was lost",
         "",
-        f"Written on {datetime.now(UTC):%Y-%m-%d} by `python -m tests.faults --work FOLDER --write`; {machine()}, one thread. "
-        "Two parts ran side by side: the slowest answers are those of a busy machine.",
+        "Written by `python -m tests.faults --work FOLDER --write`. Two parts ran side by side: the slowest answers are those of a busy "
+        "machine.",
+        "",
+        *(f"- {on}: {those}" for on, those in names.items()),
         "",
         "Lost: something saved was gone or unreadable, or the answer was a traceback, a hang over 10 s (a hub that can't serve is asked "
         "again for longer), more than 1 GB, or a file where none belongs. Unequal: the next run of the same command did not end with the "
@@ -119,12 +139,13 @@ def main() -> int:
     if can_watch() and not is_loaded():
         return relaunch("tests.faults", sys.argv[1:])
     if asked.short:
-        rows = [row for part in SHORT.values() for row in part()]
+        parts = [Tried(name, now_here(), list(part())) for name, part in SHORT.items()]
     else:
-        rows = [row for name in asked.only or PARTS for row in run_part(name, asked.work)]
+        parts = [run_part(name, asked.work) for name in asked.only or PARTS]
+    rows = [row for part in parts for row in part.rows]
     print(table_of(rows), *(f"{row.what}: {remark}" for row in rows for remark in row.remarks), sep="\n")
     if asked.write:
-        write(rows)
+        write(parts)
     return 1 if any(row.lost or row.unequal for row in rows) else 0
 
 
