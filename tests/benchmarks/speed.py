@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -145,14 +145,14 @@ def draw_noise(folder: Path, count: int, side: int) -> None:
         Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
 
 
-def run_ours(case: Case, work: Path, threads: int) -> Timed:
+def run_ours(case: Case, work: Path, threads: int, program: Sequence[str] = ("-m", "dreambooth_cli")) -> Timed:
     """`dreambooth train` in its direct form, its events read as they come."""
     method = ["--method", "lora", "--rank", "4"] if case.lora else ["--method", "full"]
     text = ["--train-text-encoder" if case.text_encoder else "--no-train-text-encoder"]
     prior = ["--class-data-dir", str(work / f"{case.base}-class")] if case.prior else []
     with TemporaryDirectory() as home:
         command = [
-            *(sys.executable, "-m", "dreambooth_cli", "train", "--json", "--model", str(work / case.base)),
+            *(sys.executable, *program, "train", "--json", "--model", str(work / case.base)),
             *(
                 "--photos",
                 str(work / f"{case.base}-photos"),

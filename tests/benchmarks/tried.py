@@ -1,9 +1,9 @@
 """What makes a step fast on a CPU: one means at a time, each beside our step as it is, in turn, in one process.
 
-    python -m tests.benchmarks.tried [--rounds 7] [--threads 2] [--means NAME ...]
+    python -m tests.benchmarks.tried [--rounds 7] [--threads 2] [--resolution 256] [--means NAME ...]
 
-Full fine-tuning of the small base of `bases.py` at 256 px, one instance and one class row, float32 unless said. A ratio above 1 says
-how much longer a step takes with that change. Compiling is timed apart.
+Full fine-tuning of the small base of `bases.py`, one instance and one class row, float32 unless said. A ratio above 1 says how much
+longer a step takes with that change. Compiling is timed apart. The last line is of whole processes: 100 steps of the tiny base.
 """
 
 import argparse
@@ -29,9 +29,10 @@ from dreambooth_cli.settings import TrainSettings
 from tests.machine import machine
 
 from .bases import make_base
-from .speed import CLASS_IMAGES, PHOTOS, draw_noise
+from .speed import CASES, CLASS_IMAGES, PHOTOS, draw_noise, prepare, run_ours
 
-SIDE = 256
+COLLECTOR = "the garbage collector at work while libraries are imported"
+COLLECTING = ("-c", "import gc; gc.disable = lambda: None; from dreambooth_cli.cli.app import main; main()")
 PROMPTS = ["a photo of a sks dog", "a photo of a dog"]
 
 
@@ -47,8 +48,8 @@ class Means:
 
 def encode_again(training: Training) -> AbstractContextManager[object]:
     """Every step encodes its two pictures, as peers do."""
-    pixels = torch.rand(2, 3, SIDE, SIDE) * 2 - 1
-    plain = training.draw_batch
+    side, plain = training.plan.resolution, training.draw_batch
+    pixels = torch.rand(2, 3, side, side) * 2 - 1
 
     def encoding(*asked: object) -> object:
         training.family.encode_images(pixels)
@@ -109,24 +110,40 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.tried")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--means", action="append", choices=[means.name for means in MEANS])
+    parser.add_argument("--resolution", type=int, default=256)
+    parser.add_argument("--means", action="append", choices=[*(means.name for means in MEANS), COLLECTOR])
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    print(f"{machine()}; {asked.threads} threads; medians of {asked.rounds} steps\n")
+    print(f"{machine()}; {asked.threads} threads; {asked.resolution} px; medians of {asked.rounds} steps\n")
     print("| with | first step | step | ratio |\n|---|---|---|---|")
     with TemporaryDirectory() as folder:
         make_base("small", Path(folder) / "base")
-        draw_noise(Path(folder) / "photos", PHOTOS, SIDE)
-        draw_noise(Path(folder) / "class", CLASS_IMAGES, SIDE)
+        draw_noise(Path(folder) / "photos", PHOTOS, asked.resolution)
+        draw_noise(Path(folder) / "class", CLASS_IMAGES, asked.resolution)
         for means in MEANS[1:]:
             if asked.means is None or means.name in asked.means:
-                compare(means, Path(folder), asked.rounds)
+                compare(means, Path(folder), asked.resolution, asked.rounds)
+    if asked.means is None or COLLECTOR in asked.means:
+        compare_collector(asked.rounds, asked.threads)
     return 0
 
 
-def compare(means: Means, folder: Path, rounds: int) -> None:
+def compare_collector(rounds: int, threads: int) -> None:
+    """Print the row of whole processes that collect garbage from their start on, beside ours, in turn."""
+    tiny = next(case for case in CASES if case.whole)
+    before, after = [], []
+    with TemporaryDirectory() as folder:
+        work = prepare(Path(folder))
+        for _ in range(rounds):
+            before.append(run_ours(tiny, work, threads).whole)
+            after.append(run_ours(tiny, work, threads, COLLECTING).whole)
+    took, as_it_is = statistics.median(after), statistics.median(before)
+    print(f"| {COLLECTOR} | | {took:.2f} s | {took / as_it_is:.3f} |", flush=True)
+
+
+def compare(means: Means, folder: Path, resolution: int, rounds: int) -> None:
     """Print one row: the change beside our step as it is, a step of each in turn."""
-    plain, changed = start(MEANS[0], folder), start(means, folder)
+    plain, changed = start(MEANS[0], folder, resolution), start(means, folder, resolution)
     first = time_step(changed, means, 0)
     time_step(plain, MEANS[0], 0)
     before, after = [], []
@@ -145,7 +162,7 @@ def time_step(training: Training, means: Means, number: int) -> float:
         return time.perf_counter() - began
 
 
-def start(means: Means, folder: Path) -> Training:
+def start(means: Means, folder: Path, resolution: int) -> Training:
     """A run with one means."""
     facts = read_facts(folder / "base")
     path = folder / "base"
@@ -154,7 +171,7 @@ def start(means: Means, folder: Path) -> Training:
     settings = TrainSettings(
         steps=1000, learning_rate=5e-6, train_text_encoder=False, precision="fp32", max_grad_norm=0.0
     )
-    plan = make_plan(facts, settings, resolution=SIDE, gpu=None, has_8bit=False, name="small")
+    plan = make_plan(facts, settings, resolution=resolution, gpu=None, has_8bit=False, name="small")
     instance, prior = (
         Examples(stack(list(encode_pictures(family, sorted((folder / name).iterdir())))))
         for name in ("photos", "class")
