@@ -26,7 +26,7 @@ Device = Literal["cuda", "mps", "cpu"]
 EIGHT_BIT_ADAM, FOUR_BIT_BASE = NEED_8BIT = ("8-bit Adam", "base in 4 bits")
 INSTALL_8BIT = 'pipx inject dreambooth-cli "bitsandbytes"'
 BF16_CAPABILITY = (8, 0)  # NVIDIA's Ampere and newer compute in bf16
-# On a CPU that multiplies bf16 it pays where pictures are large: 0.7 times the steps a second at 64 and 128 px, 1.4 to 1.8 at 256.
+# On a CPU that multiplies bf16 it pays where pictures are large: 0.5 to 0.8 times the steps a second at 64 and 128 px, 1.0 to 1.8 at 256.
 CPU_BF16_RESOLUTION = 256
 FULL_RATE, LORA_RATE = 5e-6, 1e-4
 
