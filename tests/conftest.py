@@ -30,6 +30,7 @@ for name in (
 ):
     os.environ.pop(name, None)
 
+KEPT = Path(__file__).parent / "kept"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -87,6 +88,17 @@ def _build(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.set_num_threads(1)
     return small_models.build(kind, tmp_path_factory.mktemp("bases") / kind)
+
+
+@pytest.fixture
+def kept_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What version 0.1.0 left, the test's own copy: its base, photos, projects and delivered folders; DREAMBOOTH_HOME is there."""
+    folder = Path(shutil.copytree(KEPT / "0.1.0", tmp_path / "kept"))
+    for path in folder.rglob("*"):
+        if path.suffix in (".toml", ".json", ".jsonl"):
+            path.write_text(path.read_text().replace("@KEPT@", str(folder)))
+    monkeypatch.setenv("DREAMBOOTH_HOME", str(folder / "dreambooth"))
+    return folder
 
 
 @pytest.fixture

@@ -1,0 +1,25 @@
+"""The run that version 0.1.0 left half way goes on, and ends where 0.1.0 would have ended it."""
+
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from tests.cli.conftest import in_process
+
+# the command that was stopped, but for where things lie
+HALF = ["--class-prompt", "a photo of a dog", "--class-images", "2", "--class-image-steps", "2", "--learning-rate", "1e-3"]
+HALF += ["--checkpoint-every", "4", "--keep-checkpoints", "1", "--identifier", "sks", "--seed", "3", "--steps", "8"]
+
+def test_the_run_stopped_half_way_goes_on_to_the_weights_it_would_have_had(kept_home: Path) -> None:
+    before = {path.name for path in (kept_home / "dreambooth/projects/full/runs").iterdir()}
+    places = ["--model", kept_home / "base", "--photos", kept_home / "photos", "--output-dir", kept_home / "out-half"]
+    done = in_process("train", *HALF, *places, "--json")
+    assert done.code == 0, done.err
+    (opened,) = [line for line in done.lines if line["event"] == "run"]
+    assert (opened["number"], opened["step"]) == (2, 4)
+    assert {path.name for path in (kept_home / "dreambooth/projects/full/runs").iterdir()} == before
+    for part in ("unet", "text_encoder"):
+        (ours,) = (kept_home / "out-half" / part).glob("*.safetensors")
+        # equal to the bit where it was made; another processor has other kernels
+        assert_close(load_file(ours), load_file(kept_home / "expected" / f"{part}.safetensors"), rtol=1e-3, atol=1e-4)
