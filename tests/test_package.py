@@ -1,6 +1,7 @@
 """What users install: the wheel and the source archive, built here and tried in a bare environment outside the checkout."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -120,6 +121,33 @@ def test_the_installed_program_runs_away_from_the_checkout(installed: Path, tmp_
         command in run(program, "--help", cwd=tmp_path) for command in ("init", "prep", "train", "generate", "models")
     )
     assert all(name in run(program, "models", cwd=tmp_path) for name in ("sd15", "sd14", "sd21", "sdxl"))
+
+
+def test_the_installed_program_goes_from_photos_to_pictures(installed: Path, tmp_path: Path) -> None:
+    program = installed / "dreambooth"
+    few = ["--steps", "2", "--class-images", "2", "--class-image-steps", "2", "--learning-rate", "1e-3"]
+    run(program, "init", "mine", "--example", cwd=tmp_path)
+    run(program, "prep", "mine", cwd=tmp_path)
+    run(program, "train", "mine", *few, "--output-dir", "out", cwd=tmp_path)
+    (drawn,) = run(program, "generate", "mine", "a [identifier] dog", "--steps", "2", cwd=tmp_path).splitlines()
+    assert Path(drawn).is_file()
+    assert (tmp_path / "out" / "model_index.json").is_file()
+
+
+def test_the_package_index_takes_the_archives_as_they_are(built: tuple[Path, Path]) -> None:
+    command = [sys.executable, "-m", "twine", "check", "--strict", *map(str, built)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_link_of_the_package_s_page_leads_out_of_it(built: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(built[1]) as opened:
+        (name,) = [name for name in opened.namelist() if name.endswith("/METADATA")]
+        page = opened.read(name).decode("utf-8")
+    targets = re.findall(r"\]\(([^)\s]+)\)", page)
+    assert "dreambooth_cli/pocket/demo.png" in (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    assert any(target.endswith(f"/v{dreambooth_cli.__version__}/dreambooth_cli/pocket/demo.png") for target in targets)
+    assert [target for target in targets if not target.startswith(("https://", "#"))] == []
 
 
 def test_the_changelog_knows_this_version() -> None:
