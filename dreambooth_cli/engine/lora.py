@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
 from peft.utils import get_peft_model_state_dict
 from torch import nn
 
@@ -29,7 +29,8 @@ def add_lora(module: Any, name: str, *, rank: int, alpha: float, seed: int) -> N
     # peft draws from the global generator: seed it for this moment only
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "lora", name))
-        module.add_adapter(config)
+        # not the module's own `add_adapter`: transformers' refuses every peft that is older than the one it was written for
+        inject_adapter_in_model(config, module)
     for parameter in module.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

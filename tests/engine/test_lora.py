@@ -5,10 +5,12 @@ import json
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from peft.utils import get_peft_model_state_dict
 from safetensors import safe_open
+from torch.testing import assert_close
 
 from dreambooth_cli.engine.loading import load_family
-from dreambooth_cli.engine.lora import add_lora, save_lora
+from dreambooth_cli.engine.lora import TEXT_ENCODER_LAYERS, add_lora, save_lora
 from tests.engine.plans import base_of
 
 SHAPE = (1, 4, 16, 16)
@@ -63,3 +65,20 @@ def test_another_reader_scales_it_alike(sd1, tmp_path):
     pipe = StableDiffusionPipeline.from_pretrained(sd1, safety_checker=None, feature_extractor=None)
     pipe.load_lora_weights(tmp_path)
     assert predict(pipe.unet) == pytest.approx(predict(unet), abs=1e-6)
+
+
+def test_a_text_encoder_s_layers_are_the_seed_s_and_the_file_names_no_place(sd1, tmp_path):
+    pipe = load_family(base_of(sd1), dtype=torch.float32, device=torch.device("cpu")).pipe
+    for name in ("unet", "text_encoder"):
+        add_lora(getattr(pipe, name), name, rank=4, alpha=4.0, seed=0)
+    trained = {key for key, value in pipe.text_encoder.named_parameters() if value.requires_grad}
+    assert len(trained) == 2 * len(TEXT_ENCODER_LAYERS) * pipe.text_encoder.config.num_hidden_layers
+    assert all("lora_" in key for key in trained)
+    modules = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
+    save_lora(StableDiffusionPipeline, tmp_path, modules, torch.float32)
+    assert str(sd1).encode() not in (tmp_path / "pytorch_lora_weights.safetensors").read_bytes()
+    fresh = StableDiffusionPipeline.from_pretrained(sd1, safety_checker=None, feature_extractor=None)
+    fresh.load_lora_weights(tmp_path)
+    saved = get_peft_model_state_dict(pipe.text_encoder)
+    read = get_peft_model_state_dict(fresh.text_encoder, adapter_name="default_0")
+    assert_close(read, saved, rtol=0, atol=0)

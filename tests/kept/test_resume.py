@@ -1,10 +1,11 @@
-"""The run that version 0.1.0 left half way goes on, and ends where 0.1.0 would have ended it."""
+"""The run that version 0.1.0 left half way goes on, and ends where 0.1.0 would have ended it; a LoRA is drawn and trained as then."""
 
 from pathlib import Path
 
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
+from dreambooth_cli.cli.app import run
 from tests.cli.conftest import in_process
 
 # the command that was stopped, but for where things lie
@@ -23,3 +24,12 @@ def test_the_run_stopped_half_way_goes_on_to_the_weights_it_would_have_had(kept_
         (ours,) = (kept_home / "out-half" / part).glob("*.safetensors")
         # equal to the bit where it was made; another processor has other kernels
         assert_close(load_file(ours), load_file(kept_home / "expected" / f"{part}.safetensors"), rtol=1e-3, atol=1e-4)
+
+
+def test_a_lora_of_unet_and_text_encoder_comes_out_as_it_did(kept_home: Path) -> None:
+    asked = ["--method", "lora", "--rank", "2", "--steps", "4", "--train-text-encoder", "--keep-checkpoints", "1"]
+    asked += ["--class-images", "2", "--class-image-steps", "2", "--learning-rate", "1e-3", "--checkpoint-every", "4"]
+    out = kept_home / "out-again"
+    assert run(["train", "lora", *asked, "--identifier", "sks", "--seed", "3", "--restart", "--output-dir", str(out)]) == 0
+    ours, theirs = (load_file(folder / "pytorch_lora_weights.safetensors") for folder in (out, kept_home / "out-lora"))
+    assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
