@@ -45,7 +45,7 @@ class DoesNotFit(DreamboothError):
 
 
 class ModelUnavailable(DreamboothError):
-    """A base model that is not to be had: gone, gated, offline or broken."""
+    """A base model or a LoRA that can't be had or read: gone, gated, offline, broken, or a pickle."""
 
     exit_code = 5
 

@@ -221,3 +221,26 @@ def test_models_loads_no_slow_library() -> None:
     asked = [["models"], ["models", "--json"], ["models", "--gpu-memory", "8"], ["models", "sd15"]]
     for command, modules in modules_after(*asked).items():
         assert set(modules) & {*SLOW, "questionary", "prompt_toolkit"} == set(), command
+
+
+# what would unpickle a file, or look for one by its name
+UNPICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve"}
+READS_ITSELF = {
+    "load_lora_weights",
+    "load_lora_adapter",
+    "load_adapter",
+    "load_attn_procs",
+    "load_textual_inversion",
+    "lora_state_dict",
+    "load_peft_weights",
+}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_lora_comes_in_by_one_door_and_a_pickle_by_none(file: Path) -> None:
+    """The libraries' own readers take a pickle where they find no safetensors; engine/lora_file.py opens safetensors alone."""
+    wrong = [f"line {found.line}: {found.module}" for found in imports_of(file) if found.module.split(".")[0] in UNPICKLES]
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and (node.attr in READS_ITSELF or ast.unparse(node) == "torch.load"):
+            wrong.append(f"line {node.lineno}: {ast.unparse(node)}")
+    assert wrong == []

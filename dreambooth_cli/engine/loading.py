@@ -1,10 +1,8 @@
 """A base on disk -> a live family. Parts that idle can be let go and brought back later."""
 
 import gc
-import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -191,29 +189,3 @@ def bring_back(pipe: Any, base: Base, *, dtype: torch.dtype, device: torch.devic
             # not setattr: diffusers would keep the part out of what it saves
             pipe.register_modules(**{name: getattr(fresh, name).to(device).requires_grad_(False).eval()})
     return gone
-
-
-def load_lora(pipe: Any, path: Path) -> None:
-    """Put the LoRA of a folder or file into a pipeline. Raises ModelUnavailable where it does not belong to this base."""
-    place, name = (path.parent, path.name) if path.is_file() else (path, None)
-    try:
-        with _silence():
-            pipe.load_lora_weights(place, weight_name=name)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelUnavailable(
-            f"the LoRA {path} can't be put into this base: {first_line(error)}",
-            "check that it was trained on this base",
-        ) from error
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """No warnings and no logged errors of diffusers and peft: what fails is raised, and told in our own words."""
-    level = diffusers.utils.logging.get_verbosity()
-    diffusers.utils.logging.set_verbosity(diffusers.utils.logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        diffusers.utils.logging.set_verbosity(level)

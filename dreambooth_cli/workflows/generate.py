@@ -11,7 +11,8 @@ from ..card import Card, read_card
 from ..catalog import guidance_of
 from ..disk import disk_errors
 from ..engine.hub import obtain
-from ..engine.loading import DTYPES, find_device, load_family, load_lora, raise_if_out_of_memory
+from ..engine.loading import DTYPES, find_device, load_family, raise_if_out_of_memory
+from ..engine.lora_file import find_lora, load_lora
 from ..engine.sampling import Drawing, draw, is_black, use_scheduler
 from ..errors import ModelUnavailable, UsageError
 from ..events import Events, GridSaved, ImageSaved, Noted, PhaseStarted, Warned, Yielding
@@ -21,6 +22,7 @@ from ..memory import inference_precision
 from ..photos.picture import make_grid, save_new, stem_of
 from ..prompts import PLACEHOLDER, fill, prompt_remarks
 from ..settings import GenerateSettings, check_text
+from ..weights import check_is_safetensors
 
 BLACK_WORDS = (
     "is black: the model gave numbers that are not finite or far too dark; "
@@ -59,7 +61,7 @@ def generate(
     for remark in length_remarks([text, settings.negative_prompt], base.vocabulary):
         yield Warned(message=remark)
     yield PhaseStarted(name="loading the model")
-    pipe = load_pipeline(base, None if folder == base.path else folder, settings.scheduler)
+    pipe = yield from load_pipeline(base, None if folder == base.path else folder, settings.scheduler)
     drawing = choose_drawing(settings, base, card)
     record = describe(source.path, text, settings, drawing, pipe)
     pictures: list[Picture] = []
@@ -143,10 +145,7 @@ def find_model(folder: Path, card: Card | None, base: str | None) -> Yielding[Ba
     """The base that is loaded: the folder itself where it is a whole model, else the base of the LoRA. Returns it."""
     if (folder / "model_index.json").is_file():
         return Base(name=folder.name, path=folder, repository=None, identity="", facts=read_facts(folder))
-    if folder.is_dir() and not (folder / LORA_FILE).is_file():
-        raise ModelUnavailable(
-            f"{folder} holds neither a diffusers model nor {LORA_FILE}", "name the folder that `dreambooth train` wrote"
-        )
+    check_is_safetensors(find_lora(folder))
     if base is None and card is None:
         raise UsageError(f"{folder} is a LoRA without a card: which base is it for?", "name it: --model sd15")
     if base is not None:
@@ -167,12 +166,13 @@ def obtain_recorded(record: dict[str, Any]) -> Yielding[Base]:
     return found
 
 
-def load_pipeline(base: Base, lora: Path | None, scheduler: str) -> Any:
-    """A pipeline on the best device here, ready to draw, in half precision where the GPU has it."""
+def load_pipeline(base: Base, lora: Path | None, scheduler: str) -> Yielding[Any]:
+    """A pipeline on the best device here, ready to draw, in half precision where the GPU has it. Returns it."""
     device, precision = inference_precision(find_gpu())
     family = load_family(base, dtype=DTYPES[precision], device=find_device(device))
     if lora is not None:
-        load_lora(family.pipe, lora)
+        for remark in load_lora(family.pipe, lora):
+            yield Warned(message=remark)
     use_scheduler(family.pipe, scheduler)
     return family.pipe
 

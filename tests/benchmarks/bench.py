@@ -20,7 +20,8 @@ from dreambooth_cli.engine import evaluation
 from dreambooth_cli.engine.effect import loss_at_fixed_noises
 from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
 from dreambooth_cli.engine.hub import obtain
-from dreambooth_cli.engine.loading import load_family, load_lora
+from dreambooth_cli.engine.loading import load_family
+from dreambooth_cli.engine.lora_file import load_lora
 from dreambooth_cli.engine.sampling import Drawing, draw, use_scheduler
 from dreambooth_cli.events import Event, ModelSaved
 from dreambooth_cli.pocket import world
