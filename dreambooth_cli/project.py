@@ -26,7 +26,7 @@ from . import stopping
 from .config import read_config
 from .disk import is_running, make_folder, write_json
 from .errors import ProjectError
-from .settings import LARGEST_SEED, expanded, is_text, real_path, shortened
+from .settings import AUTO, LARGEST_SEED, expanded, is_text, real_path, shortened
 
 NAME = re.compile(r"[^\W_][\w.-]{0,63}", re.UNICODE)
 RUN_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
@@ -107,6 +107,16 @@ class Project:
     def find_run(self, digest: str) -> "Run | None":
         """The newest run of this digest, finished or not; one that was superseded by `--restart` does not count."""
         return next((run for run in reversed(self.runs()) if run.record().get("digest") == digest), None)
+
+    def has_run_of(self, class_prompt: str) -> bool:
+        """Whether a run has begun under this class prompt, as it was asked."""
+        for run in self.runs():
+            with suppress(ProjectError):  # a damaged record is told where it is needed
+                asked = run.record().get("asked")
+                subject = asked.get("subject") if isinstance(asked, dict) else None
+                if isinstance(subject, dict) and subject.get("class_prompt") == class_prompt:
+                    return True
+        return False
 
     def new_run(self) -> "Run":
         """The folder of the next run; one that was killed before it had a plan leaves its number."""
@@ -345,16 +355,26 @@ def remove_project(project: Project) -> None:
         shutil.rmtree(project.path)
 
 
-def find_project(photos: Path, noun: str) -> Project | None:
-    """The project that was made from this photo folder (its real path) and class noun."""
+def find_project(photos: Path, noun: str, *, class_prompt: str = "") -> Project | None:
+    """The project that was made from this photo folder (its real path) and class noun.
+
+    Of several the one that has a run of this very class prompt, or else is of it.
+    """
     from .prompts import class_noun
 
+    found: list[Project] = []
     for project in list_projects():
         subject = project.settings()["subject"]
-        same_photos = subject.get("photos") is not None and real_path(subject["photos"]) == real_path(photos)
-        if same_photos and class_noun(subject.get("class_prompt") or "") == noun:
+        if subject.get("photos") is None or real_path(subject["photos"]) != real_path(photos):
+            continue
+        prompt = subject.get("class_prompt") or ""
+        if project.has_run_of(class_prompt):
             return project
-    return None
+        if prompt == class_prompt:
+            found.insert(0, project)
+        elif class_noun(prompt, subject.get("identifier") or AUTO) == noun:
+            found.append(project)
+    return found[0] if found else None
 
 
 def run_digest(

@@ -3,9 +3,23 @@
 import re
 
 from .errors import UsageError
+from .identifier import FALLBACK, rare_tokens
+from .phrase import is_like, read_phrase
+from .settings import AUTO, shortened
 
 PLACEHOLDER = "[identifier]"
-ARTICLES = ("a", "an", "the")
+EXAMPLE = f'"a photo of a {PLACEHOLDER} dog"'
+# Other spellings of it: <identifier>, [ Identifier ], {{identifier}}, ${identifier}, and the paper's own [V].
+NAME = r"(?:(?:the|your|unique|rare)[\s_-]+)*identifier"
+OPENING, CLOSING = r"(?:\$\{|\\?[\[<{［【＜]|&lt;)", r"(?:\\?[\]>}］】＞]|&gt;)"
+SPELLINGS = re.compile(
+    rf"{OPENING}{{1,2}}\s*(?:{NAME}|v\*?)\s*{CLOSING}{{1,2}}|\(\s*{NAME}\s*\)", re.IGNORECASE
+)
+# What other tools' templates call it. In brackets of our own it would stay in the prompt as it stands.
+OTHER_NAMES = {"id", "ident", "token", "instance", "class", "class noun", "class name", "noun", "name", "subject"}
+BRACKETED = re.compile(r"[\[<{]\s*([^\[\]<>{}]{1,40}?)\s*[\]>}]")
+BESIDE_A_MARK = re.compile(r"[\[<{($%&;\\]\s*([^\W_]{5,15})(?![^\W_])|(?<![^\W_])([^\W_]{5,15})\s*[\]>})%]")
+WELL_KNOWN = {FALLBACK, "ohwx", "zwx"}  # the words that other guides take for it
 
 
 def fill(prompt: str, identifier: str) -> str:
@@ -13,22 +27,48 @@ def fill(prompt: str, identifier: str) -> str:
     return prompt.replace(PLACEHOLDER, identifier)
 
 
+def understood(prompt: str) -> str:
+    """The prompt with the placeholder in our own spelling: `a <Identifier> dog` -> `a [identifier] dog`."""
+    return SPELLINGS.sub(PLACEHOLDER, prompt)
+
+
+def check_placeholder(prompt: str) -> None:
+    """Refuse what was meant for the placeholder and is not: `[identifer]`, `[name]`. Raises UsageError."""
+    text = SPELLINGS.sub(" ", prompt)
+    named = (found for found in BRACKETED.finditer(text) if " ".join(found[1].casefold().split()) in OTHER_NAMES)
+    near = (found for found in BESIDE_A_MARK.finditer(text) if is_like(found[1] or found[2], "identifier"))
+    slip = next(named, None) or next(near, None)
+    if slip is not None:
+        raise UsageError(
+            f'"{slip[0].strip()}" stands for nothing: the place of the identifier is written {PLACEHOLDER}',
+            f"for example: {EXAMPLE}",
+        )
+
+
+def check_identifier(identifier: str) -> None:
+    """Refuse the placeholder, in whatever spelling, in the identifier's own place. Raises UsageError."""
+    if PLACEHOLDER in understood(identifier):
+        raise UsageError(f"{identifier} only marks the identifier's place", "name the word itself: --identifier sks")
+
+
 def instance_prompt(class_prompt: str, identifier: str) -> str:
     """The prompt of the photos: `a photo of a dog` -> `a photo of a sks dog`.
 
-    The identifier goes after the last article, in front where there is none, or where `[identifier]` stands.
+    The identifier goes before the noun phrase that names the subject, after its article; or where `[identifier]` stands; a
+    prompt that has the identifier already stays as it is. Of one in doubt (see `check_class_prompt`) it is the best guess.
     """
-    if PLACEHOLDER in class_prompt:
-        return fill(" ".join(class_prompt.split()), identifier)
-    words = class_prompt.split()
-    place = _noun_place(words)
-    if place:
-        words[place - 1] = _agree(words[place - 1], identifier)
-    return " ".join([*words[:place], identifier, *words[place:]])
+    text = understood(" ".join(class_prompt.split()))
+    if PLACEHOLDER in text or _word(identifier).search(text):
+        return fill(text, identifier)
+    phrase = read_phrase(text)
+    words = list(phrase.words)
+    if phrase.start:
+        words[phrase.start - 1] = _agree(words[phrase.start - 1], identifier)
+    return " ".join([*words[: phrase.start], identifier, *words[phrase.start :]])
 
 
-def plain_class_prompt(class_prompt: str) -> str:
-    """The prompt of the class images: the class prompt without `[identifier]`.
+def plain_class_prompt(class_prompt: str, identifier: str = AUTO) -> str:
+    """The prompt of the class images: the class prompt without `[identifier]`, and without the identifier itself.
 
     Raises UsageError where nothing is left.
     """
@@ -37,28 +77,74 @@ def plain_class_prompt(class_prompt: str) -> str:
         article, word = match["article"], match["word"]
         return f"{_agree(article, word)} {word}" if article else word
 
-    pattern = rf"(?:\b(?P<article>(?i:an?))\s+)?(?:{re.escape(PLACEHOLDER)}\s*)+(?P<word>\w*)"
-    plain = " ".join(re.sub(pattern, without, class_prompt).split())
-    if not plain and PLACEHOLDER in class_prompt:
-        raise UsageError(
-            f"the class prompt says nothing but {PLACEHOLDER}", f'say what the subject is: "a {PLACEHOLDER} dog"'
-        )
+    text = understood(class_prompt)
+    marks = rf"(?:(?:{re.escape(PLACEHOLDER)}|{_word(identifier).pattern})(?:['’]s\b)?\s*)+"
+    pattern = rf"(?:\b(?P<article>(?i:an?))\s+)?{marks}(?P<word>\w*)"
+    plain = " ".join(re.sub(pattern, without, text).split())
+    if not plain and text.strip():
+        said = PLACEHOLDER if PLACEHOLDER in text else identifier
+        raise UsageError(f"the class prompt says nothing but {said}", f'say what the subject is: "a {said} dog"')
     return plain
 
 
-def class_noun(class_prompt: str) -> str:
-    """What the subject is: the words after `[identifier]`, or else after the last article, or the whole class prompt.
+def check_class_prompt(class_prompt: str, identifier: str, *, with_class_images: bool = True) -> None:
+    """Refuse a class prompt of which it is not certain what its subject is. Raises UsageError that shows how to say it.
 
-    `a photo of a red dog` -> `red dog`.
+    Nothing is in doubt where `[identifier]` or the identifier stands in it; but a class must be left to draw images of.
     """
-    after = class_prompt.rpartition(PLACEHOLDER)[2].split() if PLACEHOLDER in class_prompt else []
-    words = plain_class_prompt(class_prompt).split()
-    return " ".join(after or words[_noun_place(words) :]).strip(".,;:!? ")
+    text, shown = understood(class_prompt), shortened(" ".join(class_prompt.split()), 60)
+    if not text.strip():
+        raise UsageError("what is in the photos? the class prompt is missing", 'say it: --class-prompt "a dog"')
+    check_placeholder(text)
+    check_identifier(identifier)
+    if PLACEHOLDER in text or _word(identifier).search(text):
+        plain_class_prompt(text, identifier)
+        if with_class_images and not class_noun(text, identifier):
+            raise UsageError(
+                f'the class prompt "{shown}" says of no class what images of it should show',
+                f"say what the subject is, for example: {EXAMPLE}; or train without them: --class-images 0",
+            )
+        return
+    known = _known_identifier(text)
+    if known:
+        raise UsageError(
+            f'the class prompt "{shown}" has {known} in it, which looks like an identifier',
+            f'say which word is the subject\'s: --identifier {known}; or mark its place: "{proposal(text)}"',
+        )
+    phrase = read_phrase(text)
+    if phrase.doubt:
+        raise UsageError(
+            f'the class prompt "{shown}" {phrase.doubt}',
+            f'mark the subject\'s place in it: --class-prompt "{proposal(text)}"',
+        )
 
 
+def proposal(class_prompt: str) -> str:
+    """A class prompt in doubt with `[identifier]` where it may be meant, for the user to look at."""
+    text = understood(" ".join(class_prompt.split()))
+    known, phrase = _known_identifier(text), read_phrase(text)
+    if known:
+        return _word(known).sub(PLACEHOLDER, text)
+    return instance_prompt(text, PLACEHOLDER) if phrase.noun else EXAMPLE.strip('"')
+
+
+def class_noun(class_prompt: str, identifier: str = AUTO) -> str:
+    """What the subject is: the noun phrase after `[identifier]`, or else the one that names the subject; empty for none.
+
+    `a photo of a red dog on a beach` -> `red dog`.
+    """
+    text = understood(class_prompt)
+    marked = _word(identifier).sub(PLACEHOLDER, text)
+    behind = re.sub(r"^['’]s\b", "", marked.rpartition(PLACEHOLDER)[2]) if PLACEHOLDER in marked else ""
+    if after := read_phrase(behind).noun:
+        return after
+    try:
+        return read_phrase(plain_class_prompt(text, identifier)).noun
+    except UsageError:
+        return ""
 def prompt_remarks(prompt: str, identifier: str, class_prompt: str) -> list[str]:
     """What a prompt lacks to show the subject, a line each: the identifier, the class noun. Empty where it has both."""
-    noun = class_noun(class_prompt)
+    noun, prompt = class_noun(class_prompt), understood(prompt)
     remarks = []
     if PLACEHOLDER not in prompt and not _has_word(prompt, identifier):
         subject = f"your {noun}" if noun else "your subject"
@@ -72,9 +158,18 @@ def prompt_remarks(prompt: str, identifier: str, class_prompt: str) -> list[str]
     return remarks
 
 
-def _noun_place(words: list[str]) -> int:
-    """The number of words up to and with the last article that has a word after it; 0 where there is none."""
-    return max((n for n, word in enumerate(words[:-1], start=1) if word.lower() in ARTICLES), default=0)
+def _known_identifier(class_prompt: str) -> str:
+    """A word of a class prompt that other guides take for the identifier, or that we would; empty where it has none."""
+    words: list[str] = re.findall(r"[^\W_]+", class_prompt)
+    ours = rare_tokens()
+    return next((word for word in words if word.casefold() in WELL_KNOWN or word in ours), "")
+
+
+def _word(identifier: str) -> re.Pattern[str]:
+    """Finds the identifier as a word of its own; `auto` is none yet."""
+    if identifier == AUTO:
+        return re.compile(r"(?!)")
+    return re.compile(rf"(?i:(?<![^\W_]){re.escape(identifier)}(?![^\W_]))")
 
 
 def _agree(article: str, word: str) -> str:

@@ -87,6 +87,22 @@ def test_a_project_is_found_by_photos_and_noun(tmp_path):
     assert find_project(tmp_path, "dog") is None
 
 
+def test_of_projects_of_one_noun_the_one_of_this_very_class_prompt_is_found(tmp_path):
+    first = make("dog", f'[subject]\nphotos = "{tmp_path}"\nclass_prompt = "a dog"\n')
+    second = make("photo-of-dog", f'[subject]\nphotos = "{tmp_path}"\nclass_prompt = "a photo of dog"\n')
+    named = make("sks", f'[subject]\nphotos = "{tmp_path}"\nclass_prompt = "sks mug"\nidentifier = "sks"\n')
+    assert find_project(tmp_path, "dog", class_prompt="photo of a dog") == first
+    assert find_project(tmp_path, "dog", class_prompt="a photo of dog") == second
+    assert find_project(tmp_path, "mug", class_prompt="a mug") == named
+    # a run of it goes before what project.toml says now
+    second.new_run().write_record({"asked": {"subject": {"class_prompt": "the dog"}}})
+    assert find_project(tmp_path, "dog", class_prompt="the dog") == second
+    assert second.has_run_of("the dog")
+    assert not first.has_run_of("the dog")
+    second.runs()[0].plan.write_text('{"asked": []}')
+    assert not second.has_run_of("the dog")
+
+
 def test_listing_and_removing():
     make("b"), make("a")
     (projects_folder() / "no-project").mkdir()

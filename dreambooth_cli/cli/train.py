@@ -15,9 +15,9 @@ from ..config import Resolved, merge
 from ..errors import Interrupted, UsageError
 from ..events import Events, ModelSaved, PlanMade, ProjectSaved, RunOpened
 from ..project import Project, Run, find_project
-from ..prompts import class_noun
+from ..prompts import check_class_prompt, class_noun
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, expanded, real_path
-from .console import loading, results, say
+from .console import can_ask, loading, results, say
 from .options import Flags, Json, ProjectName, choose_project, with_flags
 from .views import JsonLines, follow, format_plan, open_view
 
@@ -82,7 +82,7 @@ def train(
     Flags hold for this call. What shapes the weights names the run: change
     that, and it is another run.
     """
-    call = understand(project, flags, output_dir, restart=restart, replan=replan)
+    call = understand(project, flags, output_dir, restart=restart, replan=replan, asks=can_ask() and not json)
     if dry_run:
         show_plan(call, json=json)
         return
@@ -95,7 +95,9 @@ def train(
         raise type(stop)(f"{stop.message}; {what_was_saved(call)}", "run the same command again to go on") from stop
 
 
-def understand(name: str | None, flags: Flags, output_dir: Path | None, *, restart: bool, replan: bool) -> Call:
+def understand(
+    name: str | None, flags: Flags, output_dir: Path | None, *, restart: bool, replan: bool, asks: bool = False
+) -> Call:
     """What was typed, held against the project it means. Raises UsageError, ProjectError, ModelUnavailable."""
     typed = dict(flags[SubjectSettings])
     photos = typed.get("photos")
@@ -113,23 +115,55 @@ def understand(name: str | None, flags: Flags, output_dir: Path | None, *, resta
         found: Project | None = choose_project(name)
     else:
         subject = SubjectSettings(**typed)  # before it is looked for: a wrong value is told first
-        found = find_project(photos, class_noun(subject.class_prompt or ""))
+        wanted = subject.class_prompt or ""
+        found = find_project(photos, class_noun(wanted, subject.identifier), class_prompt=wanted)
         output_dir = output_dir or DIRECT_OUTPUT
     stored = found.settings() if found else {"subject": {}, "prep": {}, "train": {}}
     subject_settings = merge(SubjectSettings, stored["subject"], typed)
     advised = advice_of(subject_settings.values.model, "train")
+    settings = merge(TrainSettings, stored["train"], flags[TrainSettings], advised=advised)
+    clear = clear_prompt(found, subject_settings.values, settings.values, asks=asks)
+    if clear != subject_settings.values.class_prompt:
+        subject_settings = merge(SubjectSettings, stored["subject"], typed | {"class_prompt": clear})
     call = Call(
         found,
         photos,
         subject_settings,
         merge(PrepSettings, stored["prep"], flags[PrepSettings]),
-        merge(TrainSettings, stored["train"], flags[TrainSettings], advised=advised),
+        settings,
         expanded(output_dir) if output_dir else None,
         restart,
         replan,
     )
     ask_for_base(call.subject.values.model)
     return call
+
+
+def clear_prompt(project: Project | None, subject: SubjectSettings, settings: TrainSettings, *, asks: bool) -> str:
+    """The class prompt; where it is not certain what its subject is, what is answered. Raises UsageError where nobody is asked.
+
+    A run that has begun under it goes on with the prompts that it has.
+    """
+    wanted = subject.class_prompt or ""
+    try:
+        check_class_prompt(wanted, subject.identifier, with_class_images=settings.with_prior)
+    except UsageError:
+        if project is not None and project.has_run_of(wanted):
+            return wanted
+        if not asks:
+            raise
+        try:
+            return load_question()(wanted, subject.identifier, with_class_images=settings.with_prior)
+        except (KeyboardInterrupt, EOFError) as stop:
+            raise Interrupted("nothing was begun") from stop
+    return wanted
+
+
+def load_question() -> Callable[..., str]:
+    """The interview's question about a class prompt in doubt; questionary comes with it."""
+    from .wizard import make_clear
+
+    return make_clear
 
 
 def check_output(folder: Path | None) -> None:

@@ -13,11 +13,11 @@ from questionary import Choice  # noqa: TID253
 
 from ..base import ask_for_base, find_cached
 from ..catalog import advice_of
-from ..errors import DreamboothError, Interrupted, ModelUnavailable, PhotoError
+from ..errors import DreamboothError, Interrupted, ModelUnavailable, PhotoError, UsageError
 from ..gpu import Gpu, describe
 from ..identifier import choose_identifier, identifier_remarks
 from ..project import check_new_name, free_name, suggest_name
-from ..prompts import class_noun, instance_prompt, plain_class_prompt
+from ..prompts import PLACEHOLDER, check_class_prompt, class_noun, instance_prompt, plain_class_prompt, proposal
 from ..settings import AUTO, PrepSettings, Settings, SubjectSettings, TrainSettings, default_of, expanded, parse_value
 from ..survey import recommended, survey
 from .console import messages, say
@@ -56,6 +56,7 @@ def _interview(name: str | None, flags: Flags, gpu: Gpu | None) -> Answers:
         subject["photos"] = ask_photos()
     if "class_prompt" not in subject:
         subject["class_prompt"] = ask_class_prompt()
+    subject["class_prompt"] = make_clear(subject["class_prompt"], subject.get("identifier", AUTO))
     if "identifier" not in subject:
         subject["identifier"] = ask_identifier(subject["class_prompt"], folder_of_base(subject.get("model")))
     show_prompts(subject["class_prompt"], subject["identifier"])
@@ -66,7 +67,7 @@ def _interview(name: str | None, flags: Flags, gpu: Gpu | None) -> Answers:
         train["method"] = ask_method()
     if "steps" not in train:
         train["steps"] = ask_setting(TrainSettings, "steps", advice_of(subject["model"], "train"))
-    chosen = name or ask_name(subject["class_prompt"])
+    chosen = name or ask_name(subject["class_prompt"], subject["identifier"])
     show_plan(subject["model"], prep, train, gpu)
     if not questionary.confirm(f"Save the project {chosen}?", default=True).unsafe_ask():
         raise Interrupted("nothing was made")
@@ -163,11 +164,31 @@ def ask_identifier(class_prompt: str, base_folder: Path | None) -> str:
     suggested, note = choose_identifier(base_folder)
     if note:
         say(messages(), f"  {note}")
+
+    def check(text: str) -> None:
+        SubjectSettings(class_prompt=class_prompt, identifier=text)
+        check_class_prompt(class_prompt, text)
+
     return ask_text(
         question_of(SubjectSettings, "identifier"),
-        lambda text: SubjectSettings(class_prompt=class_prompt, identifier=text),
+        check,
         suggested,
     )
+
+
+def make_clear(class_prompt: str, identifier: str, *, with_class_images: bool = True) -> str:
+    """The class prompt, or what is answered where it is not certain what its subject is: asked again until it is."""
+
+    def check(text: str) -> None:
+        check_class_prompt(text, identifier, with_class_images=with_class_images)
+
+    try:
+        check(class_prompt)
+    except UsageError as doubt:
+        say(messages(), f"  {doubt.message}", "yellow")
+        question = f"What shall your photos be called? ({PLACEHOLDER} is where the rare word goes)"
+        return ask_text(question, check, proposal(class_prompt))
+    return class_prompt
 
 
 def folder_of_base(model: str | None) -> Path | None:
@@ -182,7 +203,7 @@ def show_prompts(class_prompt: str, identifier: str) -> None:
     """The two prompts that training will use."""
     word = choose_identifier(None)[0] if identifier == AUTO else identifier
     say(messages(), f'  your photos will be called "{instance_prompt(class_prompt, word)}"')
-    say(messages(), f'  and all others of their kind "{plain_class_prompt(class_prompt)}"')
+    say(messages(), f'  and all others of their kind "{plain_class_prompt(class_prompt, word)}"')
 
 
 def show_identifier_remarks(subject: dict[str, Any]) -> None:
@@ -217,9 +238,9 @@ def ask_method() -> str:
     return str(questionary.select(question_of(TrainSettings, "method"), choices=choices, default=AUTO).unsafe_ask())
 
 
-def ask_name(class_prompt: str) -> str:
+def ask_name(class_prompt: str, identifier: str) -> str:
     """The project's name, a free one filled in."""
-    suggested = free_name(suggest_name(class_noun(class_prompt)))
+    suggested = free_name(suggest_name(class_noun(class_prompt, identifier)))
     return ask_text("What shall the project be called?", check_new_name, suggested)
 
 

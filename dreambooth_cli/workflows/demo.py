@@ -87,6 +87,6 @@ def draw_after(project: Project) -> Yielding[list[Any]]:
 def draw_before(base: Base, prompts: list[str]) -> Yielding[list[Any]]:
     """What the base, as it came, makes of the same prompts from the same seed. Returns the pictures."""
     yield PhaseStarted(name="the base model's answers, to compare", total=len(prompts), unit="images")
-    pipe = load_pipeline(base, None, "auto")
+    pipe = yield from load_pipeline(base, None, "auto")
     drawing = choose_drawing(GenerateSettings(), base, None)
     return [picture for prompt in prompts for picture in draw(pipe, [prompt], [SEED], drawing)]

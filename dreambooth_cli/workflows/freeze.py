@@ -17,7 +17,7 @@ from ..gpu import Gpu, find_gpu
 from ..identifier import choose_identifier, identifier_remarks, length_remarks
 from ..memory import Plan, check_fits, free_memory
 from ..project import Project, Run, check_values, run_digest
-from ..prompts import fill, instance_prompt, plain_class_prompt
+from ..prompts import check_class_prompt, check_placeholder, fill, instance_prompt, plain_class_prompt, understood
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, shaping
 from ..survey import slow_step_note
 from .plan import plan_with
@@ -216,9 +216,14 @@ def base_record(base: Base) -> dict[str, Any]:
 
 
 def choose_prompts(asked: Asked, base: Base) -> Yielding[Prompts]:
-    """The identifier, chosen or checked against the base's own vocabulary, and the prompts made with it."""
+    """The identifier, chosen or checked against the base's own vocabulary, and the prompts made with it.
+
+    Raises UsageError where it is not certain what the class prompt means.
+    """
     folder = base.vocabulary
-    identifier = asked.subject.identifier
+    wanted, identifier, sample = asked.subject.class_prompt or "", asked.subject.identifier, asked.train.sample_prompt or ""
+    check_class_prompt(wanted, identifier, with_class_images=asked.train.with_prior)
+    check_placeholder(sample)
     if identifier == "auto":
         identifier, note = choose_identifier(folder)
         if note:
@@ -226,9 +231,7 @@ def choose_prompts(asked: Asked, base: Base) -> Yielding[Prompts]:
     else:
         for remark in identifier_remarks(identifier, folder):
             yield Warned(message=remark)
-    wanted = asked.subject.class_prompt or ""
-    prompts = Prompts(identifier, instance_prompt(wanted, identifier), plain_class_prompt(wanted))
-    sample = fill(asked.train.sample_prompt or "", identifier)
-    for remark in length_remarks([prompts.instance, prompts.class_, sample], folder):
+    prompts = Prompts(identifier, instance_prompt(wanted, identifier), plain_class_prompt(wanted, identifier))
+    for remark in length_remarks([prompts.instance, prompts.class_, fill(understood(sample), identifier)], folder):
         yield Warned(message=remark)
     return prompts

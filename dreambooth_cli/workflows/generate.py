@@ -20,7 +20,7 @@ from ..gpu import find_gpu
 from ..identifier import length_remarks
 from ..memory import inference_precision
 from ..photos.picture import make_grid, save_new, stem_of
-from ..prompts import PLACEHOLDER, fill, prompt_remarks
+from ..prompts import PLACEHOLDER, check_identifier, check_placeholder, fill, prompt_remarks, understood
 from ..settings import GenerateSettings, check_text
 from ..weights import check_is_safetensors
 
@@ -53,6 +53,7 @@ def generate(
     folder = model_folder(source.path)
     card = card_of(folder)
     text = yield from fill_prompt(prompt, card, identifier)
+    settings = replace(settings, negative_prompt=fill_negative(settings.negative_prompt, card, identifier))
     seed = settings.seed
     if seed == "auto":
         seed = secrets.randbelow(2**31)
@@ -129,16 +130,28 @@ def fill_prompt(prompt: str, card: Card | None, identifier: str | None) -> Yield
     """The prompt with its identifier; what looks forgotten is said. Raises UsageError where nobody knows the identifier."""
     check_text("the prompt", prompt)
     check_text("--identifier", identifier or "")
+    check_identifier(identifier or "")
     word = identifier or (card.identifier if card else None)
-    if word is None:
-        if PLACEHOLDER in prompt:
-            raise UsageError(
-                f"the model has no card, so {PLACEHOLDER} stands for nothing", "name the word: --identifier sks"
-            )
-        return prompt
-    for remark in prompt_remarks(prompt, word, card.class_prompt if card else ""):
-        yield Noted(message=remark)
-    return fill(prompt, word)
+    text = _with_identifier(prompt, word)
+    if word is not None:
+        for remark in prompt_remarks(prompt, word, card.class_prompt if card else ""):
+            yield Noted(message=remark)
+    return text
+
+
+def fill_negative(prompt: str, card: Card | None, identifier: str | None) -> str:
+    """The negative prompt with its identifier. Raises UsageError where nobody knows the identifier."""
+    return _with_identifier(prompt, identifier or (card.identifier if card else None))
+
+
+def _with_identifier(prompt: str, word: str | None) -> str:
+    check_placeholder(prompt)
+    text = understood(prompt)
+    if word is None and PLACEHOLDER in text:
+        raise UsageError(
+            f"the model has no card, so {PLACEHOLDER} stands for nothing", "name the word: --identifier sks"
+        )
+    return text if word is None else fill(text, word)
 
 
 def find_model(folder: Path, card: Card | None, base: str | None) -> Yielding[Base]:

@@ -15,7 +15,7 @@ from ..errors import ProjectError, UsageError
 from ..events import Event, Events, Noted, PhaseStarted, PhotoLooked, ProjectSaved
 from ..photos.files import Look, decoded_look, find_photos, printable
 from ..project import Project, check_name, clear_up, free_name, home_folder, projects_folder, suggest_name
-from ..prompts import class_noun
+from ..prompts import check_class_prompt, class_noun
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, default_of, expanded, real_path
 from .prepare import LEFT_OUT, left_out, no_usable_photo
 
@@ -32,7 +32,7 @@ def initialise(
     Raises UsageError, PhotoError, ProjectError, ModelUnavailable, DiskError.
     """
     sections = _sections(subject, prep, train)
-    source, noun = _photo_folder(subject), class_noun(subject.class_prompt or "")
+    source, noun = _photo_folder(subject), class_noun(subject.class_prompt or "", subject.identifier)
     if name is not None:
         _check_free(projects_folder() / check_name(name))
     # not among the projects: a half made one is never listed
@@ -78,6 +78,7 @@ def _sections(subject: SubjectSettings, prep: Mapping[str, Any], train: Mapping[
         raise UsageError("where are the photos? their folder is missing", "name it: --photos DIR")
     if subject.class_prompt is None:
         raise UsageError("what is the subject? the class prompt is missing", 'say it: --class-prompt "a dog"')
+    check_class_prompt(subject.class_prompt, subject.identifier, with_class_images=False)
     told = {
         item.name: value
         for item in fields(subject)

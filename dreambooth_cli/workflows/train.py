@@ -49,7 +49,7 @@ from ..gpu import find_gpu
 from ..memory import Plan, calm_down, step_down
 from ..photos.picture import save_new
 from ..project import Project, Run, cache_folder, clear_up, hold, is_held
-from ..prompts import fill
+from ..prompts import fill, understood
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, expanded
 from .deliver import check_output, check_place, deliver, save_model
 from .freeze import MEMORY, NOT_FINITE, Asked, Prompts, digest_of, freeze_plan, keep_change, keep_measured
@@ -410,7 +410,7 @@ def draw_samples(training: Training, run: Run, base: Base, prompts: Prompts) -> 
     settings, pipe = training.settings, training.family.pipe
     wanted = [prompts.instance, prompts.class_]
     if settings.sample_prompt:
-        wanted.append(fill(settings.sample_prompt, prompts.identifier))
+        wanted.append(fill(understood(settings.sample_prompt), prompts.identifier))
     size = training.plan.resolution
     drawing = Drawing(
         steps=settings.sample_steps, guidance_scale=guidance_of(base.name, base.facts.family), width=size, height=size

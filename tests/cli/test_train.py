@@ -117,6 +117,36 @@ def test_the_direct_form_makes_its_project_once(
     assert "output exists and is not this run's model" in done.err
 
 
+def test_a_class_prompt_in_doubt_is_told_before_anything_is_done(
+    photos: Path, sd1: Path, tmp_path: Path, dreambooth: Dreambooth
+) -> None:
+    words = ["--photos", photos, "--class-prompt", "a dog and a cat", "--model", sd1]
+    for command in ("init", "train"):
+        done = dreambooth(command, *words)
+        assert (done.code, done.out) == (2, "")
+        assert done.err == (
+            'Error: the class prompt "a dog and a cat" names several subjects, and only one can be learned at a time\n'
+            '  mark the subject\'s place in it: --class-prompt "a [identifier] dog and a cat"\n'
+        )
+    assert list_projects() == []
+    words[3] = "a photo of [identifier]"
+    done = dreambooth("train", *words, "--dry-run")
+    assert (done.code, "--class-images 0" in done.err) == (2, True)
+    assert dreambooth("train", *words, "--dry-run", "--class-images", "0").code == 0
+
+
+def test_a_run_that_began_under_a_class_prompt_in_doubt_goes_on(
+    photos: Path, sd1: Path, dreambooth: Dreambooth, tmp_path: Path
+) -> None:
+    """As version 0.1 began them: what a run is trained on is kept with it."""
+    project = init(dreambooth, photos, sd1)
+    words = ["train", "--photos", photos, "--class-prompt", "dog and cat", "--model", sd1, "--dry-run"]
+    assert dreambooth(*words).code == 2
+    project.new_run().write_record({"asked": {"subject": {"class_prompt": "dog and cat"}}})
+    done = dreambooth(*words)
+    assert done.code == 0, done.err
+
+
 def test_init_prep_train_generate(photos: Path, sd1: Path, dreambooth: Dreambooth) -> None:
     project = init(dreambooth, photos, sd1)
     done = dreambooth("prep")

@@ -10,6 +10,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from dreambooth_cli.cli import init as init_module
+from dreambooth_cli.cli import train as train_module
 from dreambooth_cli.cli import wizard
 from dreambooth_cli.errors import ModelUnavailable, PhotoError, UsageError
 from dreambooth_cli.identifier import rare_tokens
@@ -89,6 +90,36 @@ def test_a_wrong_answer_is_asked_again(keys: Keys, photos: Path, tmp_path: Path,
     project = Project(projects_folder() / "free")
     assert project.settings()["subject"]["class_prompt"] == "a dog"
     assert project.settings()["train"]["steps"] == 7
+
+
+def test_a_class_prompt_in_doubt_is_asked_about(keys: Keys, photos: Path, sd1: Path, dreambooth: Dreambooth) -> None:
+    keys("un perro" + ENTER + CLEAR + "a dog and a cat" + ENTER + CLEAR + "a [identifer] dog" + ENTER)
+    keys(CLEAR + "a photo of <Identifier> perro" + ENTER + CLEAR + "sks" + ENTER + "n")
+    words = ["--photos", photos, "--model", sd1, "--method", "full", "--steps", "5"]
+    done = dreambooth("init", "cup", *words)
+    assert done.code == 130, done.err
+    assert 'the class prompt "un perro" does not read as English' in done.err
+    assert 'your photos will be called "a photo of sks perro"' in done.err
+    assert 'all others of their kind "a photo of perro"' in done.err
+    # a flag is asked about in the same way; what is proposed is taken with Enter
+    keys(ENTER + CLEAR + "sks" + ENTER + "n")
+    done = dreambooth("init", "cup", *words, "--class-prompt", "a dog and a cat")
+    assert 'your photos will be called "a sks dog and a cat"' in done.err
+
+
+def test_train_asks_about_a_class_prompt_in_doubt(
+    keys: Keys, photos: Path, sd1: Path, dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_module, "can_ask", lambda: True)
+    words = ["train", "--photos", photos, "--model", sd1, "--class-prompt", "my dog is here", "--dry-run"]
+    for stop in (CTRL_C, CLEAR + CTRL_D):
+        keys(stop)
+        done = dreambooth(*words)
+        assert (done.code, done.err.splitlines()[-1]) == (130, "Stopped: nothing was begun")
+    keys(ENTER)
+    assert dreambooth(*words).code == 0
+    done = dreambooth(*words, "--json")
+    assert (done.code, done.lines[-1]["hint"].split(": ", 1)[1]) == (2, '--class-prompt "my [identifier] dog is here"')
 
 
 def test_another_base_than_the_catalogues(keys: Keys, photos: Path, sd1: Path, dreambooth: Dreambooth) -> None:

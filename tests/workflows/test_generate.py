@@ -305,3 +305,14 @@ def test_a_card_can_name_no_place_outside(base, trained, tmp_path):
     card.write_text(json.dumps(whole | {"base": whole["base"] | base}))
     with pytest.raises(ProjectError):
         make(tmp_path / "model", folder=tmp_path)
+
+
+@pytest.mark.parametrize("spelling", ["[Identifier]", "< identifier >"])
+def test_the_placeholder_is_filled_in_however_it_is_spelled(spelling, trained, tmp_path):
+    model = trained[0].runs()[0].model
+    (path,) = pictures(make(model, f"a {spelling} dog", folder=tmp_path, negative_prompt=f"a {spelling} cat"))
+    with Image.open(path) as image:
+        assert (image.text["prompt"], image.text["negative_prompt"]) == ("a sks dog", "a sks cat")
+    for words in ({"prompt": "an [identifer] dog"}, {"negative_prompt": "an [identifer] dog"}, {"identifier": spelling}):
+        with pytest.raises(UsageError):
+            make(model, folder=tmp_path, **words)

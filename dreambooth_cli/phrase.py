@@ -1,0 +1,285 @@
+"""Where the subject stands in a class prompt: the first noun phrase, or the one after "a photo of". English, by plain rules.
+
+The rules know determiners, prepositions and the commonest verbs; every other word is taken for an adjective or a noun. What
+they can't read is not guessed: it is said in `doubt`.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+PICTURES = _words(
+    "photo photos photograph photographs picture pictures image images pic pics shot shots snapshot snapshots close-up "
+    "closeup close-ups view views selfie selfies headshot headshots portrait portraits still scan screenshot"
+)
+ARTWORKS = _words(
+    "painting paintings drawing drawings sketch sketches illustration illustrations render renders rendering renderings "
+    "rendition depiction artwork art watercolor watercolour cartoon doodle etching engraving"
+)
+FRAMES = PICTURES | ARTWORKS  # what shows the subject, where "of" follows
+OF = _words("of showing depicting featuring")
+COUNTS = _words("some any each all both many few several one two three four five six seven eight nine ten")
+DETERMINERS = COUNTS | _words("a an the my your his her its our their whose this that these those every another no")
+PARTS = _words("pair pairs piece pieces kind type sort breed bit lot lots bunch couple group face head front back side top")
+STRICT = _words("with without in on at by from for into onto of to beside besides behind above below beneath underneath")
+PREPOSITIONS = STRICT | _words(
+    "about across after against along alongside among amid around as atop before between beyond during except inside like "
+    "near outside over since through throughout toward towards under until upon via within"
+)
+WEAK = _words("up down off out past next opposite round away close together")  # a preposition before another one alone
+RELATIVE = _words("that which who whom whose where while when")
+NAMING = _words("called named dressed wearing holding carrying having showing doing making looking smiling chasing posing")
+PARTICIPLES = _words(
+    "sitting standing running lying laying sleeping playing walking jumping eating drinking riding reading flying swimming "
+    "resting leaning waiting hanging floating staring facing watching driving dancing singing climbing hiding crouching "
+    "kneeling hugging using being going coming talking laughing crying yawning barking made taken seen seated worn kept held "
+    "shot drawn driven eaten hidden taken bought sold found left lit set built written grown shown"
+)
+VERBS = _words(
+    "is are was were be been am has had does did could would should sits wears eats loves wants goes "
+    "comes says sees holds sat ran stood ate went came slept wore bought loved liked isn't aren't wasn't don't doesn't "
+    "it's that's he's she's there's here's what's who's i'm i've you're we're they're let's"
+)
+VERBS_OR_NOUNS = _words("can will must may do")
+VERBS_BEFORE_MORE = _words("stands runs looks jumps plays walks rides likes lies smiles barks drinks needs sleeps carries")
+ORDERS = _words("draw generate make create show paint imagine give teach learn take please want need love like see")
+SUBJECTS = _words("i you he she it we they")
+PRONOUNS = SUBJECTS | _words("me him them us myself himself herself itself themselves ourselves yourself mine")
+CONJUNCTIONS = _words("and or & + nor plus vs")
+DESCRIPTIONS = _words(  # that "and" or a comma may join before one noun
+    "black white red green blue yellow brown grey gray orange pink purple golden gold silver tan cream beige big small "
+    "large little tiny old young new cute fluffy furry soft round tall short long thin fat warm cold bright dark light shiny "
+    "striped spotted happy sad clean dirty nice good beautiful pretty fresh hot wet dry wooden plastic metal"
+)
+STYLES = _words(
+    "masterpiece quality 4k 8k hd uhd photorealistic realistic detailed cinematic bokeh outdoors indoors outside inside "
+    "closeup close-up portrait daylight night day sunset minimal minimalist monochrome solo photo photograph photography "
+    "professional studio raw sharp focus illustration painting digital"
+)
+NO_SUBJECT = _words("masterpiece quality 4k 8k hd uhd photography")
+OTHER_ARTICLES = _words(
+    "un une ein eine einen einer der das una uno il lo gli um uma een het ett et en bir le la les los las el des "
+    "foto fotos fotografie fotografia imagen imagem immagine bild zdjecie"
+)
+ABBREVIATIONS = _words("mr mrs ms dr st mt jr sr lt no vs prof")
+OTHER_LANGUAGES = _words("vom und avec dans della delle degli nella een het och från für über eine einen une uma d'un d'une")
+SEVERAL = "names several subjects, and only one can be learned at a time"
+MARKS = ".,;:!?\"“”„«»‘’'…-–—*_~#@|/\\"
+POSSESSIVE = re.compile(r"[^\W\d_][\w.-]*(?:['’]s|s['’])")
+BRACKETS = re.compile(r"[\[\]<>{}()［］【】]")
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A class prompt's words; `start` is where its noun phrase begins, after the determiner, and `end` where it ends.
+
+    `doubt` says why that is not certain; it is empty where it is.
+    """
+
+    words: tuple[str, ...]
+    start: int
+    end: int
+    doubt: str = ""
+
+    @property
+    def noun(self) -> str:
+        """The noun phrase: `red dog` of `a photo of a red dog on a beach`; empty where there is none."""
+        noun = " ".join(self.words[self.start : self.end]).strip(MARKS + " ")
+        return noun if any(letter.isalnum() for letter in noun) else ""
+
+
+def read_phrase(text: str) -> Phrase:
+    """Read a class prompt. Where it is in doubt, the identifier's place is the best that is known, or the front."""
+    words = tuple(text.split())
+    plain = [word.casefold().replace("’", "'").strip(MARKS) for word in words]
+    first, doubt = _after_frames(plain)
+    if not any(letter.isalpha() for letter in text):
+        return Phrase(words, 0, 0, "holds no word")
+    foreign = _foreign(text, words, plain)
+    if foreign:
+        return Phrase(words, first % len(words), len(words), foreign)
+    phrase = _noun_phrase(words, plain, first)
+    if not doubt and BRACKETS.search(" ".join(words[: phrase.end])):
+        doubt = "has brackets, which mean nothing but in [identifier]"
+    return Phrase(words, phrase.start, phrase.end, doubt or phrase.doubt or _bad_head(plain, phrase, first))
+
+
+def is_like(word: str, wanted: str) -> bool:
+    """Whether a word looks like a misspelled `wanted`."""
+    return abs(len(word) - len(wanted)) < 5 and SequenceMatcher(None, word.casefold(), wanted).ratio() > 0.75
+
+
+def _foreign(text: str, words: Sequence[str], plain: Sequence[str]) -> str:
+    """Why a text is not English, as far as its script and commonest words tell."""
+    letters = [letter for letter in text if letter.isalpha()]
+    if not all(letter.isascii() or unicodedata.name(letter, "").startswith("LATIN") for letter in letters):
+        return "is not written in Latin letters"
+    for place in {0, _after_frames(plain)[0]}:
+        # `Los Angeles` and `El Greco` are names
+        is_name = all(word[0].isupper() for word in words[place : place + 2])
+        if plain[place : place + 1] and plain[place] in OTHER_ARTICLES and len(plain) > place + 1 and not is_name:
+            return "does not read as English"
+    return "does not read as English" if OTHER_LANGUAGES & set(plain) else ""
+
+
+def _after_frames(plain: Sequence[str]) -> tuple[int, str]:
+    """The number of words up to the subject: past "a close-up photo of". A painting of something may be the subject itself."""
+    first, doubt = 0, ""
+    while (end := _frame_end(plain, first)) is not None:
+        medium = plain[end - 2]
+        if first and medium in ARTWORKS:
+            return first, f"does not say whether the {medium} is the subject, or what is in it"
+        first = end
+    return first, doubt
+
+
+def _frame_end(plain: Sequence[str], first: int) -> int | None:
+    """The place after the "of" of a frame that begins at `first`, or None where there is none."""
+    for place in range(first, len(plain)):
+        word = plain[place]
+        if word in OF and place > first:
+            is_close_up = plain[place - 1] == "up" and place > first + 1 and plain[place - 2] == "close"
+            return place + 1 if plain[place - 1] in FRAMES or is_close_up else None
+        if word in PREPOSITIONS or word in VERBS:
+            return None
+    return None
+
+
+def _noun_phrase(words: tuple[str, ...], plain: Sequence[str], first: int) -> Phrase:
+    """The first noun phrase from a place on."""
+    start = first
+    for place in range(first, len(words)):
+        why = _end_at(words, plain, start, place)
+        if why is None and place == first:
+            why = _no_noun(words[place], plain[place], plain[place + 1 : place + 2])
+        if why is not None:
+            return _phrase(words, start, place, why)
+        if _begins_anew(words, plain, start, place):
+            start = place + 1
+    return _phrase(words, start, len(words), "")
+
+
+def _phrase(words: tuple[str, ...], start: int, end: int, doubt: str) -> Phrase:
+    return Phrase(words, start, end, doubt) if end > start else Phrase(words, 0, 0, doubt or "names no subject")
+
+
+def _begins_anew(words: Sequence[str], plain: Sequence[str], start: int, place: int) -> bool:
+    """Whether the noun phrase begins only after a word: a determiner, `Anna's`, or the "of" of `a pair of`."""
+    word, inside = plain[place], place > start
+    if word == "of" and place:
+        return plain[place - 1] in (PARTS if inside else COUNTS)
+    is_determiner = (word in DETERMINERS or word.isdigit()) and not inside
+    return is_determiner or POSSESSIVE.fullmatch(words[place]) is not None
+
+
+def _end_at(words: Sequence[str], plain: Sequence[str], start: int, place: int) -> str | None:
+    """None where a word belongs to the phrase that began at `start`. Where the phrase ends before it: why that is in doubt, or ""."""
+    word, following, inside = plain[place], plain[place + 1] if place + 1 < len(plain) else "", place > start
+    if _begins_anew(words, plain, start, place) and not (inside and _ends(words[place - 1], plain[place - 1])):
+        return None
+    if inside and _ends(words[place - 1], plain[place - 1]) and not _describes(plain[start:place], word):
+        return _after_mark(plain, words, place)
+    if word in CONJUNCTIONS or re.search(r"[^\W\d][/+&,;|]\w", word):
+        joins = inside and word in ("and", "or", "&") and _describes(plain[start:place], following)
+        return None if joins else SEVERAL
+    if _is_verb(word, following, inside=inside):
+        return f"reads like a sentence: {word!r} is a verb"
+    if not inside:
+        return "names no subject" if word in STRICT else None
+    if word in DETERMINERS and following and word not in RELATIVE:
+        return SEVERAL
+    if word in RELATIVE or word in SUBJECTS:
+        return ""
+    if not word:
+        return _after_mark(plain, words, place + 1) if following else ""
+    return _late_verb(plain[place:]) if _goes_on(word, following) else None
+
+
+def _no_noun(raw: str, word: str, following: Sequence[str]) -> str | None:
+    """Why a text that begins with this word has no subject to learn: `draw a dog`, `me`; None where it may have one."""
+    after = following[0] if following else ""
+    if word in ORDERS and (after in DETERMINERS or after in PRONOUNS or word == "please"):
+        return f"reads like a sentence: {word!r} is a verb"
+    if word in PRONOUNS and (len(raw) == 1 or not raw.isupper()):
+        return "reads like a sentence" if word in SUBJECTS and after else f"does not say what {word!r} is"
+    return None
+
+
+def _ends(raw: str, word: str) -> bool:
+    """Whether a word ends its part of the sentence: `dog,` does, `Mr.` does not."""
+    return raw[-1] in ",;:.!?" and not (raw[-1] == "." and word in ABBREVIATIONS)
+
+
+def _is_verb(word: str, following: str, *, inside: bool) -> bool:
+    if word in VERBS_OR_NOUNS:
+        return inside and not _leads_on(following)
+    return word in VERBS or (inside and word in VERBS_BEFORE_MORE and _leads_on(following))
+
+
+def _goes_on(word: str, following: str) -> bool:
+    """Whether a word after a noun begins what is said about it: a preposition or a participle."""
+    if word in PREPOSITIONS or word in NAMING or word.startswith("("):
+        return True
+    if word in PARTICIPLES or word.endswith("ed"):
+        return _leads_on(following)
+    return word in WEAK and bool(following) and _leads_on(following)
+
+
+def _leads_on(following: str) -> bool:
+    """Whether no noun can stand before this word: it ends the text, or is a preposition or a determiner."""
+    return not following or following in PREPOSITIONS or following in WEAK or following in DETERMINERS
+
+
+def _describes(before: Sequence[str], following: str) -> bool:
+    """Whether the words of a phrase so far are adjectives, and another or the noun comes next: black, white and ..."""
+    return all(word in DESCRIPTIONS or word in ("and", "or", "&") for word in before) and bool(
+        following and following not in DETERMINERS
+    )
+
+
+def _after_mark(plain: Sequence[str], words: Sequence[str], place: int) -> str:
+    """Why what follows a comma may be another subject; empty where it only says more: `a dog, studio lighting`."""
+    part = []
+    for word, raw in zip(plain[place:], words[place:], strict=True):
+        part.append(word)
+        if raw[-1] in ",;:.!?":
+            break
+    alone = part[0] if len(part) == 1 else ""
+    says_more = not alone or alone in STYLES or alone in DESCRIPTIONS or alone.endswith(("ing", "ed", "ly", "style"))
+    if part[0] in CONJUNCTIONS or part[0] in DETERMINERS or POSSESSIVE.fullmatch(words[place]) or not says_more:
+        return SEVERAL
+    return _late_verb(plain[place:])
+
+
+def _late_verb(rest: Sequence[str]) -> str:
+    """A sentence's verb after the noun phrase, as a doubt; one that belongs to `that` or `who` is none."""
+    for word in rest:
+        if word in RELATIVE:
+            break
+        if word in ("is", "are", "was", "were", "has", "had"):
+            return f"reads like a sentence: {word!r} is a verb"
+    return ""
+
+
+def _bad_head(plain: Sequence[str], phrase: Phrase, first: int) -> str:
+    """Why the noun found is no subject."""
+    head = plain[phrase.end - 1] if phrase.end else ""
+    if not first and (head in FRAMES or plain[phrase.end - 2 : phrase.end] == ["close", "up"]):
+        return f"names a {head}, but not what is in it"
+    if head in NO_SUBJECT or not phrase.noun:
+        return "names no subject"
+    if any(is_like(word, "identifier") for word in _parts(plain)):
+        return "has the bare word 'identifier' in it"
+    return ""
+
+
+def _parts(plain: Sequence[str]) -> Iterator[str]:
+    for word in plain:
+        yield from re.findall(r"[^\W_]+", word)
