@@ -1,13 +1,16 @@
 """`dreambooth.json`, the card beside a finished model: what it knows, where it comes from, how it was made."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from .base import read_json
+from .catalog import find_entry
 from .disk import write_json
 from .errors import DreamboothError, ProjectError
 from .project import check_values
+from .settings import SECTIONS, annotation
 
 CARD = "dreambooth.json"
 LARGEST_SIDE = 16_384  # pixels
@@ -17,8 +20,8 @@ LARGEST_SIDE = 16_384  # pixels
 class Card:
     """What `generate` needs to know of a fine-tuned model, and the record of how it was made.
 
-    `base` holds the base's name as asked, repository, path and identity (hub revision or sha256 of its files); `run` is the
-    digest of what shaped the weights.
+    `base` holds the base's name, repository, path and identity (hub revision or sha256 of its files); `run` is the run's own id.
+    A card leaves the machine, so a base on disk is named by its folder's last name, and its path is None; 0.1 wrote the path.
     """
 
     identifier: str
@@ -44,6 +47,25 @@ class CardBase:
     identity: str
 
 
+def public_base(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A base as a card may name it: one on disk by its last name, without the place."""
+    if record["repository"] is not None or find_entry(record["name"]):
+        return dict(record)
+    return {**record, "name": Path(record["path"]).name or "base", "path": None}
+
+
+def public_settings(asked: Mapping[str, Mapping[str, Any]], base: str) -> dict[str, dict[str, Any]]:
+    """The settings of a run as a card may name them: without paths, and with the base's public name."""
+    told = {stage: dict(values) for stage, values in asked.items()}
+    for stage, owner in SECTIONS.items():
+        for item in fields(owner):
+            hint = annotation(owner, item.name)
+            if stage in told and item.name in told[stage] and Path in (hint, *get_args(hint)):
+                told[stage][item.name] = None
+    told["subject"]["model"] = base
+    return told
+
+
 def write_card(card: Card, folder: Path) -> None:
     """Write the card into a model's folder."""
     write_json(folder / CARD, asdict(card))
@@ -64,7 +86,7 @@ def read_card(folder: Path) -> Card | None:
         train = card.settings.get("train")
         if not isinstance(train, dict) or not isinstance(train.get("save_dtype"), str):
             raise ValueError("its settings are not those of a run")
-        if "/" in card.base["identity"] or not (card.base["path"] or card.base["repository"]):
+        if "/" in card.base["identity"] or not any(card.base[key] for key in ("path", "repository", "identity")):
             raise ValueError("its base can't be found by it")
     except (DreamboothError, ValueError) as error:
         raise ProjectError(f"the card {path} can't be read: {error}", "train again, or restore that file") from error

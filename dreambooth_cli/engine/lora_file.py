@@ -335,9 +335,9 @@ def names_in(network: str, module: nn.Module) -> dict[str, str]:
     return names
 
 
-def old_name(layer: str, _: nn.Module) -> str:
+def old_name(layer: str, encoder: nn.Module) -> str:
     """What the first LoRAs of diffusers called a layer of a text encoder's attention."""
-    head, _, last = layer.removeprefix("text_model.").rpartition(".")
+    head, last = layer.removeprefix("text_model.").rpartition(".")[::2]
     return f"text_model.{head}.{TO_OLD.get(last, last)}"
 
 

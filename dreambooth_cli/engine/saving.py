@@ -1,6 +1,7 @@
 """The finished model: a diffusers folder (full) or a LoRA file, in the layout that other tools read too."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,23 @@ def save_full(pipe: Any, base: Base, folder: Path, *, dtype: torch.dtype) -> Non
             # vocab.json and merges.txt beside tokenizer.json: readers older than transformers 5 know only those
             tokenizer = name.replace("text_encoder", "tokenizer")
             getattr(pipe, tokenizer).backend_tokenizer.model.save(str(folder / tokenizer))
+        forget_places(folder)
+
+
+def forget_places(folder: Path) -> None:
+    """Take out of a model's configs where its parts lay on this machine, or on that of who made the base: a model is published."""
+    for file in folder.rglob("*.json"):
+        if file.stem not in ("model_index", "special_tokens_map") and not file.stem.endswith("config"):
+            continue
+        values = json.loads(file.read_text(encoding="utf-8"))
+        kept = {key: value for key, value in values.items() if not (key.endswith("name_or_path") or _is_place(value))}
+        if kept != values:
+            file.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _is_place(value: Any) -> bool:
+    """Whether a config's value is a path from the root or from a home."""
+    return isinstance(value, str) and bool(re.match(r"(~?[\\/]|[A-Za-z]:[\\/]).+[\\/]", value))
 
 
 def _save_text_encoder(encoder: Any, folder: Path) -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from .. import __version__
 from ..base import Base
-from ..card import Card, read_card, write_card
+from ..card import Card, public_base, public_settings, read_card, write_card
 from ..disk import disk_errors, make_folder, settle, standing_part
 from ..engine.loading import DTYPES
 from ..engine.saving import library_versions, save_adapter, save_full
 from ..engine.training import Training
 from ..errors import DiskError, UsageError
 from ..events import Events, ModelSaved, Noted
+from ..known_bases import remember_place
 from ..project import Run
 from ..settings import TrainSettings, real_path
 from .freeze import Asked, Prompts
@@ -31,6 +32,9 @@ def save_model(training: Training, run: Run, asked: Asked, base: Base, prompts: 
         else:
             save_adapter(training.family.pipe, base, part, train_text_encoder=plan.train_text_encoder, dtype=dtype)
         record = run.record()
+        known = public_base(record["base"])
+        if plan.method == "lora" and known["path"] is None and base.repository is None:
+            remember_place(base.identity, base.path)
         card = Card(
             identifier=prompts.identifier,
             class_prompt=prompts.class_,
@@ -38,10 +42,10 @@ def save_model(training: Training, run: Run, asked: Asked, base: Base, prompts: 
             method=plan.method,
             resolution=plan.resolution,
             steps=asked.train.steps,
-            base=record["base"],
+            base=known,
             run=record["id"],
-            settings=record["asked"],
-            plan=record["plan"],
+            settings=public_settings(record["asked"], known["name"]),
+            plan=record["plan"] | {"name": known["name"]},
             versions={"dreambooth": __version__, **library_versions()},
         )
         write_card(card, part)

@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..base import Base, ask_for_base, read_facts
+from ..base import Base, read_facts
 from ..card import Card, read_card
 from ..catalog import guidance_of
 from ..disk import disk_errors
-from ..engine.hub import obtain
 from ..engine.loading import DTYPES, find_device, load_family, raise_if_out_of_memory
 from ..engine.lora_file import find_lora, load_lora
 from ..engine.sampling import Drawing, draw, is_black, use_scheduler
@@ -23,6 +22,7 @@ from ..photos.picture import make_grid, save_new, stem_of
 from ..prompts import PLACEHOLDER, check_identifier, check_placeholder, fill, prompt_remarks, understood
 from ..settings import GenerateSettings, check_text
 from ..weights import check_is_safetensors
+from .lora_base import obtain_base
 
 BLACK_WORDS = (
     "is black: the model gave numbers that are not finite or far too dark; "
@@ -159,24 +159,7 @@ def find_model(folder: Path, card: Card | None, base: str | None) -> Yielding[Ba
     if (folder / "model_index.json").is_file():
         return Base(name=folder.name, path=folder, repository=None, identity="", facts=read_facts(folder))
     check_is_safetensors(find_lora(folder))
-    if base is None and card is None:
-        raise UsageError(f"{folder} is a LoRA without a card: which base is it for?", "name it: --model sd15")
-    if base is not None:
-        return (yield from obtain(ask_for_base(base)))
-    return (yield from obtain_recorded(card.base if card else {}))
-
-
-def obtain_recorded(record: dict[str, Any]) -> Yielding[Base]:
-    """The base that a card names, in the revision that it was trained on."""
-    request = ask_for_base(str(record.get("path") or record.get("repository")))
-    if request.repository is not None:
-        request = replace(request, revision=str(record.get("identity") or request.revision))
-    found = yield from obtain(request)
-    if found.identity != record.get("identity"):
-        yield Warned(
-            message=f"{found.name} is not the base that this LoRA was trained on: its files have changed since"
-        )
-    return found
+    return (yield from obtain_base(folder, card, base))
 
 
 def load_pipeline(base: Base, lora: Path | None, scheduler: str) -> Yielding[Any]:

@@ -363,7 +363,7 @@ def test_a_single_file_is_a_base_too(kind, request, photos, tmp_path):
     file = small_models.single_file(tmp_path / "mine", tmp_path / "mine.safetensors")
     project = make_project(photos, file, method="lora")
     model = model_of(run(project, prep={"resolution": 64}))
-    assert read_card(model).base["path"] == str(file)
+    assert project.runs()[0].record()["base"]["path"] == str(file)
     assert our_picture(model, "a [identifier] dog", 0, tmp_path / "out").shape == (64, 64, 3)
 
 

@@ -1,0 +1,83 @@
+"""The base that a LoRA belongs to: as the user names it, or as its card does, found where it has lain on this machine."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..base import Base, ask_for_base
+from ..card import Card
+from ..catalog import find_entry
+from ..engine.hub import obtain
+from ..errors import DreamboothError, ModelUnavailable, UsageError
+from ..events import Warned, Yielding
+from ..known_bases import known_places, remember_place
+from ..project import Run
+
+
+def obtain_base(lora: Path, card: Card | None, named: str | None) -> Yielding[Base]:
+    """The base of a LoRA, on disk. Raises UsageError where nothing names it, ModelUnavailable where it is not found or has changed."""
+    if named is not None:
+        return (yield from obtain_named(card, named))
+    if card is None:
+        raise UsageError(f"{lora} is a LoRA without a card: which base is it for?", "name it: --model sd15")
+    if card.base["repository"] or find_entry(str(card.base["path"])):
+        return (yield from obtain_published(card.base))
+    return (yield from obtain_local(card.base, [*places_told(lora, card), *known_places(card.base["identity"])]))
+
+
+def obtain_named(card: Card | None, named: str) -> Yielding[Base]:
+    """The base that the user names; it is said where the card knows another, and remembered where it is the card's."""
+    found = yield from obtain(ask_for_base(named))
+    if card is not None and found.identity != card.base["identity"]:
+        yield Warned(message=f"{found.name} is not the base that this LoRA was trained on, {in_words(card.base)}")
+    elif card is not None and found.repository is None:
+        remember_place(found.identity, found.path)
+    return found
+
+
+def obtain_published(record: Mapping[str, Any]) -> Yielding[Base]:
+    """The base from the hub, in the revision that the LoRA was trained on, or the one that comes with this package."""
+    request = ask_for_base(str(record["repository"] or record["path"]))
+    if request.repository is not None:
+        request = replace(request, revision=str(record["identity"] or request.revision))
+    found = yield from obtain(request)
+    if found.identity != record["identity"]:
+        yield Warned(
+            message=f"{found.name} is not the base that this LoRA was trained on: its files have changed since"
+        )
+    return found
+
+
+def places_told(lora: Path, card: Card) -> Iterator[Path]:
+    """Where the card says that the base lies (0.1 wrote that), and the plan of the run where the model still lies in it."""
+    run = Run((lora if lora.is_dir() else lora.parent).parent)
+    record = run.record().get("base") if run.plan.is_file() else None
+    for base in (card.base, record):
+        if isinstance(base, dict) and isinstance(base.get("path"), str) and base.get("identity") == card.base["identity"]:
+            yield Path(base["path"])
+
+
+def obtain_local(record: Mapping[str, Any], places: list[Path]) -> Yielding[Base]:
+    """The base on disk: the first place that still holds what the LoRA was trained on."""
+    told = "this machine does not know where that lies"
+    for place in dict.fromkeys(places):
+        if not place.exists():
+            told = f"it is no longer at {place}"
+            continue
+        try:
+            found = yield from obtain(ask_for_base(str(place)))
+        except DreamboothError as error:
+            told = f"what lies at {place} can't be used: {error.message}"
+            continue
+        if found.identity == record["identity"]:
+            return found
+        told = f"what lies at {place} has changed since"
+    raise ModelUnavailable(
+        f"this LoRA was trained on the base {in_words(record)}: {told}", "name the base: --model ./its-folder"
+    )
+
+
+def in_words(record: Mapping[str, Any]) -> str:
+    """A base by its name and what it holds."""
+    return f"{Path(record['name']).name} ({record['identity'][:19]})"

@@ -1,0 +1,164 @@
+"""What leaves a project, over all bytes: no path, no user's and no machine's name; and a LoRA finds its base all the same."""
+
+import getpass
+import json
+import shutil
+import socket
+
+import pytest
+from PIL import Image
+
+from dreambooth_cli.card import read_card
+from dreambooth_cli.engine.saving import forget_places
+from dreambooth_cli.errors import ModelUnavailable
+from dreambooth_cli.events import ImageSaved, SampleSaved, Warned
+from dreambooth_cli.known_bases import known_places
+from dreambooth_cli.settings import GenerateSettings
+from dreambooth_cli.workflows.generate import Source, generate
+from tests.conftest import draw_photo
+from tests.workflows.projects import make_project, of_kind, run
+
+USER = "jane-unmistakable"
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory, sd1):
+    """A full run and a LoRA of a user whose every path holds her name: what was delivered, and the home. Read only."""
+    patch = pytest.MonkeyPatch()
+    home = tmp_path_factory.mktemp("homes") / USER
+    (home / "photos").mkdir(parents=True)
+    for name, value in (("HOME", home), ("DREAMBOOTH_HOME", home / "data"), ("USER", USER), ("HOSTNAME", f"{USER}-pc")):
+        patch.setenv(name, str(value))
+    for number in range(3):
+        draw_photo(home / "photos" / f"{number}.png", (80, 80), seed=number)
+    base = shutil.copytree(sd1, home / "my-base")
+    shutil.copytree(home / "photos", home / "dogs")
+    # as many bases on the hub are: the configs name where somebody made them
+    for part, key in (("unet/config.json", "_name_or_path"), ("tokenizer/tokenizer_config.json", "special_tokens_map_file")):
+        config = json.loads((base / part).read_text()) | {key: f"/home/{USER}/made/here"}
+        (base / part).write_text(json.dumps(config))
+    with_samples = {"steps": 1, "sample_every": 1, "sample_steps": 1, "class_data_dir": home / "dogs"}
+    for method in ("full", "lora"):
+        project = make_project(home / "photos", base, name=method, method=method, train_text_encoder=True, **with_samples)
+        events = run(project, output_dir=home / f"out-{method}")
+        assert of_kind(events, SampleSaved)
+        pictures(home / f"out-{method}", home / f"pictures-{method}", grid=True)
+        pictures(project.runs()[0].path, project.images)
+    yield home
+    patch.undo()
+
+
+def pictures(path, folder, *, base=None, grid=False):
+    settings = GenerateSettings(seed=1, steps=1, num_images=1)
+    return list(generate(Source(path, base), "a [identifier] dog", settings, identifier=None, output_dir=folder, grid=grid))
+
+
+def test_no_file_that_leaves_the_project_names_a_place_or_a_person(published):
+    private = [USER, published.parent.name, "pytest-of-"]
+    private += [name for name in (socket.gethostname(), getpass.getuser()) if len(name) > 5]
+    folders = [published / f"{kind}-{method}" for kind in ("out", "pictures") for method in ("full", "lora")]
+    for method in ("full", "lora"):
+        project = published / "data" / "projects" / method
+        folders += [project / part for part in ("images", "runs/1/model", "runs/1/samples", "prepared/contact-sheet.jpg")]
+    files = [file for folder in folders for file in ([folder] if folder.is_file() else folder.rglob("*")) if file.is_file()]
+    assert len(files) > 40
+    told = [f"{file}: {name}" for file in files for name in private if name.encode() in file.read_bytes()]
+    for file in files:
+        if file.suffix == ".png":  # its text may be packed
+            with Image.open(file) as image:
+                told += [f"{file}: {name}" for name in private if name in str(image.info)]
+    assert told == []
+
+
+def test_a_card_names_its_base_by_its_last_name_and_what_it_holds(published):
+    for method in ("full", "lora"):
+        card = read_card(published / f"out-{method}")
+        assert (card.base["name"], card.base["path"], card.base["repository"]) == ("my-base", None, None)
+        assert card.base["identity"].startswith("sha256:")
+        assert (card.settings["subject"]["model"], card.settings["subject"]["photos"]) == ("my-base", None)
+        assert card.settings["train"]["class_data_dir"] is None
+        assert card.settings["train"]["sample_steps"] == 1
+        assert card.plan["name"] == "my-base"
+
+
+def test_configs_lose_places_alone(tmp_path):
+    values = {"a": 3, "act": "gelu", "pad_token": "/", "repo": "owner/name", "tokenizer_class": "CLIPTokenizer"}
+    gone = {"name_or_path": "x", "cache": "/home/x/y", "map": "~/x/y", "win": "C:\\Users\\x", "w": "c:/users/x"}
+    (tmp_path / "tokenizer").mkdir()
+    for name in ("tokenizer/tokenizer_config.json", "model_index.json"):
+        (tmp_path / name).write_text(json.dumps(values | gone))
+    (tmp_path / "tokenizer" / "vocab.json").write_text(json.dumps(gone))
+    forget_places(tmp_path)
+    assert json.loads((tmp_path / "tokenizer/tokenizer_config.json").read_text()) == values
+    assert json.loads((tmp_path / "model_index.json").read_text()) == values
+    assert json.loads((tmp_path / "tokenizer/vocab.json").read_text()) == gone
+
+
+@pytest.fixture
+def lora(published, tmp_path, monkeypatch):
+    """The delivered LoRA in a home of the test's own, which remembers a copy of the base."""
+    monkeypatch.setenv("DREAMBOOTH_HOME", str(tmp_path / "data"))
+    (tmp_path / "data").mkdir()
+    place = shutil.copytree(published / "my-base", tmp_path / "my-base")
+    told = (published / "data" / "bases.json").read_text().replace(str(published / "my-base"), str(place))
+    (tmp_path / "data" / "bases.json").write_text(told)
+    return shutil.copytree(published / "out-lora", tmp_path / "out-lora")
+
+
+def test_the_base_is_found_where_it_has_lain(lora, tmp_path):
+    assert of_kind(pictures(lora, tmp_path / "out"), ImageSaved)
+
+
+def test_a_base_that_has_moved_is_named_with_what_to_do(lora, tmp_path):
+    moved = (tmp_path / "my-base").rename(tmp_path / "moved")
+    with pytest.raises(ModelUnavailable) as caught:
+        pictures(lora, tmp_path / "out")
+    identity = read_card(lora).base["identity"]
+    for words in ("my-base", identity[:19], "no longer at", str(tmp_path / "my-base")):
+        assert words in caught.value.message
+    assert "--model" in caught.value.hint
+    # named once, it is known again
+    assert of_kind(pictures(lora, tmp_path / "out", base=str(moved)), Warned) == []
+    assert next(iter(known_places(identity))) == moved
+    assert of_kind(pictures(lora, tmp_path / "out"), ImageSaved)
+
+
+def test_a_base_that_has_changed_is_named_with_what_to_do(lora, tmp_path, sd2):
+    shutil.rmtree(tmp_path / "my-base")
+    shutil.copytree(sd2, tmp_path / "my-base")
+    with pytest.raises(ModelUnavailable, match=r"my-base.*has changed") as caught:
+        pictures(lora, tmp_path / "out")
+    assert "--model" in caught.value.hint
+    (tmp_path / "my-base" / "model_index.json").unlink()
+    with pytest.raises(ModelUnavailable, match=r"my-base.*can't be used"):
+        pictures(lora, tmp_path / "out")
+
+
+def test_on_another_machine_the_base_is_named(lora, tmp_path):
+    (tmp_path / "data" / "bases.json").unlink()
+    with pytest.raises(ModelUnavailable, match=r"my-base.*does not know where") as caught:
+        pictures(lora, tmp_path / "out")
+    assert "--model" in caught.value.hint
+
+
+def test_another_base_is_drawn_with_and_said(lora, tmp_path, sd1):
+    other = shutil.copytree(sd1, tmp_path / "other")
+    (other / "scheduler" / "scheduler_config.json").write_text(
+        (other / "scheduler" / "scheduler_config.json").read_text().replace("0.012", "0.013")
+    )
+    told = of_kind(pictures(lora, tmp_path / "out", base=str(other)), Warned)
+    assert any("my-base" in event.message for event in told)
+
+
+def test_a_run_in_its_project_knows_its_base_without_the_memory(published, tmp_path, monkeypatch):
+    project = shutil.copytree(published / "data" / "projects" / "lora", tmp_path / "lora")
+    monkeypatch.setenv("DREAMBOOTH_HOME", str(tmp_path / "empty"))
+    assert of_kind(pictures(project / "runs" / "1", tmp_path / "out"), ImageSaved)
+
+
+def test_the_card_of_version_0_1_names_the_place_itself(kept_home, tmp_path):
+    assert of_kind(pictures(kept_home / "out-lora", tmp_path / "out"), ImageSaved)
+    (kept_home / "base").rename(kept_home / "elsewhere")
+    with pytest.raises(ModelUnavailable, match=r"base.*no longer at") as caught:
+        pictures(kept_home / "out-lora", tmp_path / "out")
+    assert "--model" in caught.value.hint
