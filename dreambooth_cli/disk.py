@@ -8,9 +8,10 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
-from .errors import DiskError
+from .errors import DiskError, UsageError
 
 SMALL_FILES = 32 * 2**20  # bytes for what is not counted: prepared photos, samples, events, a tokenizer
 
@@ -90,6 +91,24 @@ def check_space(wanted: Iterable[tuple[Path, int]]) -> None:
                 f"{needed[disk] - free:,} bytes are missing",
                 "make room on that disk, or write less: --keep-checkpoints 1, --save-dtype fp16, --method lora",
             )
+
+
+def check_folder(folder: Path, hint: str) -> Path:
+    """The real path of a folder in which something will be written, later. Raises UsageError now, where it can't be."""
+    real = Path(os.path.realpath(folder))
+    try:
+        if real.exists() and not real.is_dir():
+            raise UsageError(f"{folder} is a file, not a folder", hint)
+        standing = standing_part(real)
+        if not standing.is_dir():
+            raise UsageError(f"{folder} can't be written: {standing} is a file", hint)
+        if not os.access(standing, os.W_OK | os.X_OK):
+            raise UsageError(f"{folder} can't be written: {standing} does not allow it", hint)
+        with TemporaryFile(dir=standing, prefix=".dreambooth-"):
+            pass  # some places deny it for all that their mode says
+    except OSError as error:
+        raise UsageError(f"{folder} can't be written: {error.strerror or error}", hint) from error
+    return real
 
 
 def standing_part(path: Path) -> Path:

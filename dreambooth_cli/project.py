@@ -10,7 +10,9 @@ import math
 import os
 import re
 import shutil
+import time
 import unicodedata
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, dataclass, fields
@@ -29,6 +31,7 @@ from .errors import ProjectError
 from .settings import AUTO, LARGEST_SEED, expanded, is_text, real_path, shortened
 
 NAME = re.compile(r"[^\W_][\w.-]{0,63}", re.UNICODE)
+KEPT = ".drawing-"  # a process that draws: its number, and a lock
 RUN_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 LONGEST_NAME = 200  # bytes; a file system takes 255, and something may be added
 RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))}
@@ -40,7 +43,10 @@ def home_folder() -> Path:
 
 
 def clear_up() -> None:
-    """Remove the half made projects of processes that were killed."""
+    """Remove the projects that killed processes had half made, or half removed."""
+    for left in projects_folder().glob(".removing-*"):
+        if not is_held(left):
+            shutil.rmtree(left, ignore_errors=True)
     for left in home_folder().glob(".making-*"):
         maker = left.suffix.removeprefix(".")
         if not (maker.isdigit() and is_running(int(maker))):
@@ -327,7 +333,11 @@ def list_projects() -> list[Project]:
     """All projects, by name."""
     folder = projects_folder()
     return (
-        [Project(child) for child in sorted(folder.iterdir()) if (child / "project.toml").is_file()]
+        [
+            Project(child)
+            for child in sorted(folder.iterdir())
+            if not child.name.startswith(".") and (child / "project.toml").is_file()
+        ]
         if folder.is_dir()
         else []
     )
@@ -352,7 +362,73 @@ def remove_project(project: Project) -> None:
             "remove that folder yourself, then the link",
         )
     with project.lock():
-        shutil.rmtree(project.path)
+        _check_not_kept(project, project.path)
+        leaving = project.path.with_name(f".removing-{uuid.uuid4().hex}")
+        project.path.rename(leaving)  # gone at once: who comes now finds no project
+        try:
+            _check_not_kept(project, leaving)  # who came in between is still in time
+        except ProjectError:
+            leaving.rename(project.path)
+            raise
+        shutil.rmtree(leaving)
+
+
+@contextmanager
+def keep(project: Project) -> Iterator[None]:
+    """Keep a project from being removed while pictures are drawn with it or into it: beside other drawing, and beside a run.
+
+    Raises ProjectError where it has been removed. A process that is killed keeps it no longer.
+    """
+    lock = filelock.FileLock(project.path / f"{KEPT}{os.getpid()}-{uuid.uuid4().hex}", blocking=False, fallback_to_soft=False)
+    try:
+        # a project that may only be read, or whose disk knows no locks, is drawn with all the same
+        with suppress(OSError):
+            _clear_up_kept(project.path)
+            lock.acquire()
+        if not project.config.is_file():
+            raise ProjectError(f"project {project.name} has just been removed", "see `dreambooth projects`")
+        yield
+    finally:
+        lock.release()
+        with suppress(OSError):
+            Path(lock.lock_file).unlink(missing_ok=True)
+        if not project.config.is_file():
+            with suppress(OSError):
+                project.path.rmdir()  # which taking the lock made again
+
+
+def _clear_up_kept(folder: Path) -> None:
+    """Remove what killed processes left that kept a project. A young one may be about to be locked."""
+    for path in folder.glob(f"{KEPT}*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > 60:
+                with filelock.FileLock(path, blocking=False, fallback_to_soft=False):
+                    path.unlink()
+
+
+def _check_not_kept(project: Project, folder: Path) -> None:
+    """Raises ProjectError where a process draws with a project, which lies in `folder` now."""
+    for path in folder.glob(f"{KEPT}*"):
+        try:
+            with filelock.FileLock(path, blocking=False, fallback_to_soft=False):
+                continue
+        except filelock.Timeout as error:
+            drawing = path.name.removeprefix(KEPT).partition("-")[0]
+            raise ProjectError(
+                f"project {project.name} is in use by process {drawing}, which draws pictures", "wait for it, or stop it first"
+            ) from error
+        except OSError:
+            continue  # a disk that knows no locks
+
+
+def project_of(path: Path) -> Project | None:
+    """The project that a path lies in, or None."""
+    for folder in (projects_folder(), real_path(projects_folder())):
+        for each in (path, real_path(path)):
+            if each.is_relative_to(folder) and each != folder:
+                project = Project(folder / each.relative_to(folder).parts[0])
+                return project if project.config.is_file() else None
+    return None
 
 
 def find_project(photos: Path, noun: str, *, class_prompt: str = "") -> Project | None:

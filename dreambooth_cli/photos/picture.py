@@ -11,6 +11,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ..disk import is_running, make_folder, sync
+from ..errors import UsageError
+from .crop import Size
+
+MOST_GRID = 64_000_000  # pixels of a sheet, 3 bytes each in memory
+SMALLEST_TILE, GAP = 32, 4  # pixels
 
 
 def save_new(image: Image.Image, folder: Path, stem: str, text: Mapping[str, str]) -> Path:
@@ -67,13 +72,38 @@ def stem_of(prompt: str, seed: int) -> str:
     return f"{words.encode()[:60].decode(errors='ignore').strip('-') or 'picture'}-seed{seed}"
 
 
-def make_grid(images: list[Image.Image], gap: int = 4) -> Image.Image:
-    """All pictures on one sheet, as square as their number allows, white between them."""
-    columns = math.ceil(math.sqrt(len(images)))
-    rows = math.ceil(len(images) / columns)
-    width, height = images[0].size
-    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
-    for place, image in enumerate(images):
-        row, column = divmod(place, columns)
-        sheet.paste(image, (column * (width + gap), row * (height + gap)))
-    return sheet
+class Grid:
+    """All pictures of a call on one sheet, as square as their number allows, white between them.
+
+    Each is pasted when it comes, so that none need be kept. `tile` is the size that a picture has there: its own, or a smaller one
+    where the sheet would have more than 64 megapixels.
+    """
+
+    def __init__(self, count: int, size: Size) -> None:
+        """A sheet for `count` pictures of one size. Raises UsageError where there are too many for any sheet."""
+        self._columns = math.ceil(math.sqrt(count))
+        rows = math.ceil(count / self._columns)
+        self.tile = _tile_of(size, self._columns * rows)
+        if min(self.tile) < min(SMALLEST_TILE, *size):
+            raise UsageError(
+                f"{count:,} pictures are too many for one grid", "leave out --grid, or draw fewer in one call: --num-images 1000"
+            )
+        width, height = self.tile
+        self.sheet = Image.new("RGB", (self._columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), "white")
+        self._pasted = 0
+
+    def add(self, image: Image.Image) -> None:
+        """Put a picture in the next place."""
+        row, column = divmod(self._pasted, self._columns)
+        small = image if image.size == self.tile else image.resize(self.tile, Image.Resampling.LANCZOS)
+        self.sheet.paste(small, (column * (self.tile[0] + GAP), row * (self.tile[1] + GAP)))
+        self._pasted += 1
+
+
+def _tile_of(size: Size, places: int) -> Size:
+    """The largest size in the shape of `size`, and no larger, of which so many with their gaps are within MOST_GRID."""
+    width, height = size
+    # (width s + GAP) (height s + GAP) places = MOST_GRID
+    a, b, c = width * height, (width + height) * GAP, GAP * GAP - MOST_GRID / places
+    scale = min(1.0, (math.sqrt(max(0.0, b * b - 4 * a * c)) - b) / (2 * a))
+    return max(0, math.floor(width * scale)), max(0, math.floor(height * scale))

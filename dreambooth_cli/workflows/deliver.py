@@ -7,7 +7,7 @@ from pathlib import Path
 from .. import __version__
 from ..base import Base
 from ..card import Card, public_base, public_settings, read_card, write_card
-from ..disk import disk_errors, make_folder, settle, standing_part
+from ..disk import check_folder, disk_errors, make_folder, settle
 from ..engine.loading import DTYPES
 from ..engine.saving import library_versions, save_adapter, save_full
 from ..engine.training import Training
@@ -15,7 +15,7 @@ from ..errors import DiskError, UsageError
 from ..events import Events, ModelSaved, Noted
 from ..known_bases import remember_place
 from ..project import Run
-from ..settings import TrainSettings, real_path
+from ..settings import TrainSettings
 from .freeze import Asked, Prompts
 
 ANOTHER = "name another folder: --output-dir ./my-model"
@@ -54,15 +54,7 @@ def save_model(training: Training, run: Run, asked: Asked, base: Base, prompts: 
 
 def check_place(output_dir: Path | None) -> Path | None:
     """The output folder's real path, if it can be written when the time comes. Raises UsageError, before any work."""
-    if output_dir is None:
-        return None
-    real = real_path(output_dir)
-    if real.exists() and not real.is_dir():
-        raise UsageError(f"{output_dir} is a file, not a folder", ANOTHER)
-    standing = standing_part(real)
-    if not standing.is_dir() or not os.access(standing, os.W_OK | os.X_OK):
-        raise UsageError(f"{output_dir} can't be written: {standing} does not allow it", ANOTHER)
-    return real
+    return None if output_dir is None else check_folder(output_dir, ANOTHER)
 
 
 def check_output(output_dir: Path | None, run: Run | None) -> None:

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 from ..base import Base, read_facts
 from ..card import Card, read_card
 from ..catalog import guidance_of
-from ..disk import disk_errors
+from ..disk import check_folder, disk_errors
 from ..engine.loading import DTYPES, find_device, load_family, raise_if_out_of_memory
 from ..engine.lora_file import find_lora, load_lora
 from ..engine.sampling import Drawing, draw, is_black, use_scheduler
@@ -18,7 +19,8 @@ from ..events import Events, GridSaved, ImageSaved, Noted, PhaseStarted, Warned,
 from ..gpu import find_gpu
 from ..identifier import length_remarks
 from ..memory import inference_precision
-from ..photos.picture import make_grid, save_new, stem_of
+from ..photos.picture import Grid, save_new, stem_of
+from ..project import keep, project_of
 from ..prompts import PLACEHOLDER, check_identifier, check_placeholder, fill, prompt_remarks, understood
 from ..settings import GenerateSettings, check_text
 from ..weights import check_is_safetensors
@@ -49,10 +51,24 @@ class Picture(NamedTuple):
 def generate(
     source: Source, prompt: str, settings: GenerateSettings, *, identifier: str | None, output_dir: Path, grid: bool
 ) -> Events:
-    """Draw pictures of a prompt. Raises UsageError, ModelUnavailable, ProjectError."""
+    """Draw pictures of a prompt, each on the disk before the next is begun: any number takes the memory of one batch.
+
+    Raises UsageError, ModelUnavailable, ProjectError, DiskError.
+    """
+    with ExitStack() as held:
+        for project in {project_of(source.path), project_of(output_dir)}:
+            if project is not None:
+                held.enter_context(keep(project))
+        yield from _generate(source, prompt, settings, identifier=identifier, output_dir=output_dir, grid=grid)
+
+
+def _generate(
+    source: Source, prompt: str, settings: GenerateSettings, *, identifier: str | None, output_dir: Path, grid: bool
+) -> Events:
     folder = model_folder(source.path)
     card = card_of(folder)
     text = yield from fill_prompt(prompt, card, identifier)
+    check_folder(output_dir, "name another folder: --output-dir ./pictures")
     settings = replace(settings, negative_prompt=fill_negative(settings.negative_prompt, card, identifier))
     seed = settings.seed
     if seed == "auto":
@@ -61,24 +77,26 @@ def generate(
     base = yield from find_model(folder, card, source.base)
     for remark in length_remarks([text, settings.negative_prompt], base.vocabulary):
         yield Warned(message=remark)
+    drawing = choose_drawing(settings, base, card)
+    sheet = Grid(settings.num_images, (drawing.width, drawing.height)) if grid else None
+    if sheet is not None and sheet.tile != (drawing.width, drawing.height):
+        yield Noted(message=f"on the grid each picture has {sheet.tile[0]} x {sheet.tile[1]} pixels, so that it stays a sheet")
     yield PhaseStarted(name="loading the model")
     pipe = yield from load_pipeline(base, None if folder == base.path else folder, settings.scheduler)
-    drawing = choose_drawing(settings, base, card)
     record = describe(source.path, text, settings, drawing, pipe)
-    pictures: list[Picture] = []
     with disk_errors(output_dir):
         yield PhaseStarted(name="drawing", total=settings.num_images, unit="images")
         for picture in draw_all(pipe, text, seed, settings, drawing):
             stem, chunks = stem_of(text, picture.seed), record | {"seed": str(picture.seed)}
             path = save_new(picture.image, output_dir, stem, chunks)
-            pictures.append(picture)
+            if sheet is not None:
+                sheet.add(picture.image)
             yield ImageSaved(path=path, seed=picture.seed, prompt=text)
             if is_black(picture.image):
                 yield Warned(message=f"{path.name} {BLACK_WORDS}")
-        if grid:
-            sheet = make_grid([picture.image for picture in pictures])
+        if sheet is not None:
             chunks = record | {"seed": str(seed)}
-            yield GridSaved(path=save_new(sheet, output_dir, f"grid-{stem_of(text, seed)}", chunks))
+            yield GridSaved(path=save_new(sheet.sheet, output_dir, f"grid-{stem_of(text, seed)}", chunks))
 
 
 def choose_drawing(settings: GenerateSettings, base: Base, card: Card | None) -> Drawing:

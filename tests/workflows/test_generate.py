@@ -1,17 +1,33 @@
 """`generate`: from every kind of model, with what made it in each picture, and nothing overwritten."""
 
+import gc
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from dreambooth_cli.errors import ModelUnavailable, ProjectError, UsageError
-from dreambooth_cli.events import GridSaved, ImageSaved, Noted, Warned
+from dreambooth_cli.events import GridSaved, ImageSaved, Noted, PhaseStarted, Warned
 from dreambooth_cli.identifier import load_tokenizer, unread_part
+from dreambooth_cli.photos.picture import MOST_GRID, Grid
+from dreambooth_cli.project import (
+    KEPT,
+    Project,
+    clear_up,
+    keep,
+    list_projects,
+    open_project,
+    project_of,
+    projects_folder,
+    remove_project,
+)
 from dreambooth_cli.settings import GenerateSettings, shortened
 from dreambooth_cli.workflows.generate import Source, generate
 from tests.workflows.projects import make_project, of_kind, run
@@ -305,6 +321,184 @@ def test_a_card_can_name_no_place_outside(base, trained, tmp_path):
     card.write_text(json.dumps(whole | {"base": whole["base"] | base}))
     with pytest.raises(ProjectError):
         make(tmp_path / "model", folder=tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_model_is_loaded(trained, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    model = trained[0].runs()[0].model
+    for place, why in (
+        (tmp_path / "file", "is a file, not a folder"),
+        (tmp_path / "link", "is a file, not a folder"),
+        (tmp_path / "file" / "in" / "it", f"can't be written: {tmp_path}/file is a file"),
+        (Path("/proc/pictures"), "can't be written"),
+        (tmp_path / ("x" * 300), "can't be written: File name too long"),
+    ):
+        events = generate(Source(model), "a dog", GenerateSettings(), identifier=None, output_dir=place, grid=False)
+        seen = []
+        with pytest.raises(UsageError) as caught:
+            seen.extend(events)
+        assert caught.value.message.startswith(f"{place} {why}")
+        assert caught.value.hint == "name another folder: --output-dir ./pictures"
+        assert of_kind(seen, PhaseStarted) == []
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+CHECK = """
+import os, sys
+from pathlib import Path
+from dreambooth_cli.disk import check_folder
+from dreambooth_cli.errors import UsageError
+if os.getuid() == 0:
+    os.setgid(65534), os.setuid(65534)
+for name in ("locked/pictures", "hidden/pictures/in"):
+    try:
+        check_folder(Path(sys.argv[1]) / name, "hint")
+    except UsageError as error:
+        print(error.message)
+"""
+
+
+def test_a_place_without_rights_is_told_before_the_model_is_loaded():
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "locked").mkdir(mode=0o555)
+        (folder / "hidden").mkdir(mode=0o000)
+        done = subprocess.run([sys.executable, "-c", CHECK, name], capture_output=True, text=True, check=True)
+        (folder / "hidden").chmod(0o755)
+    assert done.stdout.splitlines() == [
+        f"{folder}/locked/pictures can't be written: {folder}/locked does not allow it",
+        f"{folder}/hidden/pictures/in can't be written: Permission denied",
+    ]
+
+
+def test_pictures_are_not_kept_in_memory(trained, tmp_path):
+    """Each is on the disk, and gone from memory, before the next is drawn; the sheet has them all."""
+    settings = GenerateSettings(seed=1, steps=1, num_images=6, width=256, height=256)
+    source, alive = Source(trained[0].path / "runs/1"), []
+    for event in generate(source, "a dog", settings, identifier=None, output_dir=tmp_path, grid=True):
+        if isinstance(event, ImageSaved):
+            assert event.path.is_file()
+            alive.append(sum(issubclass(type(thing), Image.Image) and thing.size == (256, 256) for thing in gc.get_objects()))
+    assert len(alive) == 6
+    assert alive[-1] <= alive[0]
+
+
+def test_a_sheet_stays_a_sheet():
+    grid = Grid(5000, (1024, 1024))
+    assert grid.sheet.width * grid.sheet.height <= MOST_GRID
+    assert 100 < grid.tile[0] == grid.tile[1] < 113
+    red = Image.new("RGB", grid.tile, "red")
+    grid.add(Image.new("RGB", (1024, 1024), "blue"))
+    for _ in range(4999):
+        grid.add(red)
+    assert grid.sheet.getpixel((0, 0)) == (0, 0, 255)
+    assert grid.sheet.getpixel((grid.sheet.width - 1, 4)) == (255, 0, 0)
+    assert Grid(60, (1024, 1024)).tile == (996, 996)
+    assert Grid(49, (1024, 1024)).tile == (1024, 1024)
+    wide = Grid(1000, (2048, 256))
+    assert wide.sheet.width * wide.sheet.height <= MOST_GRID
+    assert abs(wide.tile[0] / wide.tile[1] - 8) < 0.2
+    with pytest.raises(UsageError, match="1,000,000 pictures are too many for one grid"):
+        Grid(1_000_000, (512, 512))
+
+
+def test_what_a_grid_makes_of_many_pictures_is_said_before_they_are_drawn(trained, tmp_path):
+    settings = GenerateSettings(seed=1, steps=1, num_images=2000, width=1024, height=1024)
+    source, said = Source(trained[0].path / "runs/1"), []
+    for event in generate(source, "a dog", settings, identifier=None, output_dir=tmp_path, grid=True):
+        said += [event.message] if isinstance(event, Noted) else []
+        if isinstance(event, PhaseStarted):
+            break
+    assert any("on the grid each picture has" in line for line in said)
+
+
+@pytest.fixture
+def copied(trained, tmp_path, monkeypatch):
+    """A home of its own with the trained projects; the one of the full run."""
+    shutil.copytree(trained[0].path.parent.parent, tmp_path / "home")
+    monkeypatch.setenv("DREAMBOOTH_HOME", str(tmp_path / "home"))
+    return open_project("full")
+
+
+DRAW = """
+import sys
+from pathlib import Path
+from dreambooth_cli.project import Project, keep
+with keep(Project(Path(sys.argv[1]))):
+    print("drawing", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_project_is_not_removed_while_it_is_drawn_with(copied):
+    events = generate(
+        Source(copied.runs()[0].path),
+        "a dog",
+        GenerateSettings(seed=1, steps=1, num_images=2),
+        identifier=None,
+        output_dir=copied.images,
+        grid=False,
+    )
+    next(event for event in events if isinstance(event, ImageSaved))
+    in_use = f"project full is in use by process {os.getpid()}, which draws pictures"
+    with pytest.raises(ProjectError, match=in_use):
+        remove_project(copied)
+    # another drawing, and a run, go on beside it
+    with copied.lock():
+        make(copied.runs()[0].path, folder=copied.images)
+    list(events)
+    assert len(list(copied.images.glob("*.png"))) == 3
+    assert list(copied.path.glob(f"{KEPT}*")) == []
+    # by another process, which is killed then
+    other = subprocess.Popen(
+        [sys.executable, "-c", DRAW, str(copied.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout.readline() == "drawing\n"
+    with pytest.raises(ProjectError) as caught:
+        remove_project(copied)
+    assert caught.value.message == f"project full is in use by process {other.pid}, which draws pictures"
+    assert caught.value.exit_code == 3
+    assert copied.config.is_file()
+    other.kill()
+    other.communicate()
+    remove_project(copied)
+    assert [project.name for project in list_projects()] == ["lora"]
+    assert [path.name for path in projects_folder().iterdir()] == ["lora"]
+
+
+def test_who_was_killed_while_drawing_leaves_nothing(copied):
+    left = copied.path / f"{KEPT}999999-{'0' * 32}"
+    left.touch()
+    with keep(copied):
+        assert left.exists()  # a young one may be about to be locked
+    os.utime(left, (0, 0))
+    with keep(copied):
+        assert not left.exists()
+    remove_project(copied)
+    with pytest.raises(ProjectError, match="has just been removed"), keep(copied):
+        pass
+    assert not copied.path.exists()
+
+
+def test_a_removal_that_was_killed_is_finished(copied):
+    half = projects_folder() / f".removing-{'0' * 32}"
+    copied.path.rename(half)
+    assert [project.name for project in list_projects()] == ["lora"]
+    with Project(half).lock():
+        clear_up()  # it may still go on
+        assert half.exists()
+    clear_up()
+    assert not half.exists()
+
+
+def test_which_project_a_path_lies_in(copied, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "home")
+    for path in (copied.path, copied.images / "not" / "there", tmp_path / "link" / "projects" / "full" / "runs"):
+        assert project_of(path).path.resolve() == copied.path.resolve()
+    for path in (projects_folder(), tmp_path, projects_folder() / "nobody"):
+        assert project_of(path) is None
 
 
 @pytest.mark.parametrize("spelling", ["[Identifier]", "< identifier >"])
