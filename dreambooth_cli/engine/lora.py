@@ -67,6 +67,9 @@ def save_lora(pipeline: type[Any], folder: Path, modules: Mapping[str, Any], dty
     layers: dict[str, Any] = {}
     for name, module in modules.items():
         weights = {key: value.to(dtype) for key, value in get_peft_model_state_dict(module).items()}
+        if name != "unet" and not hasattr(module, "text_model"):  # the flat class of transformers >= 5.6
+            # readers older than that find a layer by its nested name alone, and pass over one that they do not find
+            weights = {f"text_model.{key}": value for key, value in weights.items()}
         layers[f"{name}_lora_layers"] = convert_state_dict_to_diffusers(weights)
         layers[f"{name}_lora_adapter_metadata"] = module.peft_config["default"].to_dict()
     pipeline.save_lora_weights(folder, **layers)

@@ -21,7 +21,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..base import read_header
+from ..base import read_header, read_json
 from ..errors import ModelUnavailable
 from ..settings import shortened
 from ..weights import check_is_safetensors
@@ -29,6 +29,8 @@ from .loading import first_line, out_of_memory_words, parts_of
 
 NAMES = ("pytorch_lora_weights", "adapter_model")  # diffusers' and peft's
 MOST_RANK = 4096
+MOST_ALPHA = 1e6
+MOST_CONFIG = 1_000_000  # bytes of an adapter_config.json
 FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 RIGHT_BASE = "check that it was trained on this base, or name the right one: --model sd15 (or sdxl, or a base's folder)"
 OTHER_PROGRAM = "draw with a program that reads these, or use a plain LoRA, such as `dreambooth train --method lora` makes"
@@ -36,14 +38,14 @@ DAMAGED = "fetch it again, or make it anew: it is damaged"
 
 # what follows a layer's name, in any of the layouts
 _IS_A, _IS_B = (
-    rf"(?:\.lora_{letter}(?:\.default(?:_\d+)?)?|\.lora_{word}|[._]lora\.{word}|\.lora_linear_layer\.{word})\.weight"
+    rf"(?:\.lora_{letter}(?:\.\w+)?|\.lora_{word}|[._]lora\.{word}|\.lora_linear_layer\.{word})\.weight"
     for letter, word in (("A", "down"), ("B", "up"))
 )
 ROLES = {
     "down": re.compile(rf"(.+?){_IS_A}"),
     "up": re.compile(rf"(.+?){_IS_B}"),
     "alpha": re.compile(r"(.+)\.alpha"),
-    "magnitude": re.compile(r"(.+)\.lora_magnitude_vector(?:\.default(?:_\d+)?)?(?:\.weight)?"),
+    "magnitude": re.compile(r"(.+?)\.lora_magnitude_vector(?:\.\w+)?(?:\.weight)?"),
     "dora_scale": re.compile(r"(.+)\.dora_scale"),
 }
 # what precedes it, and the network that it names
@@ -77,9 +79,9 @@ OTHERS = {
     r"^emb_params$|^string_to_|^clip_[lg]$": "a textual inversion, which is word embeddings",
     r"ip_adapter|image_proj\.": "an IP-Adapter",
     r"^model\.diffusion_model\.|^first_stage_model\.|^cond_stage_model\.|^conditioner\.": "a whole base model in one file",
-    r"^(encoder|decoder|quant_conv|post_quant_conv)\.": "a VAE",
-    r"^(down_blocks|mid_block|up_blocks|conv_in)\..*(?<!lora)(weight|bias)$": "the weights of a whole UNet",
-    r"^text_model\..*(weight|bias)$": "the weights of a whole text encoder",
+    r"^(?!.*lora)(encoder|decoder)\.(conv|mid|down|up)": "a VAE",
+    r"^(?!.*lora)(down_blocks|mid_block|up_blocks|conv_in)\.": "the weights of a whole UNet",
+    r"^(?!.*lora)(text_model\.)?(encoder\.layers|embeddings)\.": "the weights of a whole text encoder",
 }
 BUNDLED = "bundle_emb."  # word embeddings that came along
 # a base that these have changed as well: the pairs alone are half of what was learned
@@ -149,7 +151,10 @@ def find_lora(path: Path) -> Path:
     """The LoRA file that a path means: itself, or the one in a folder. What it holds is looked at later. Raises ModelUnavailable."""
     if not path.is_dir():
         return path
-    files = [file for file in sorted(path.iterdir()) if not file.name.startswith(".")]
+    try:
+        files = [file for file in sorted(path.iterdir()) if not file.name.startswith(".")]
+    except OSError as error:
+        raise ModelUnavailable(f"{path} can't be read: {error.strerror}", "check the folder and who may read it") from error
     by_name = {file.name: file for file in files}
     for kind in ((".safetensors", ".sft"), (".bin", ".pt", ".ckpt", ".pth")):
         mine = [file for file in files if file.suffix.lower() in kind]
@@ -173,7 +178,7 @@ def load_lora(pipe: Any, path: Path) -> list[str]:
     """
     try:
         return _load(parts_of(pipe), read_lora(find_lora(path)))
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, MemoryError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError, MemoryError) as error:
         if out_of_memory_words(error):
             raise
         raise ModelUnavailable(f"the LoRA {path} can't be read: {first_line(error)}", DAMAGED) from error
@@ -223,10 +228,9 @@ def _config_beside(path: Path) -> dict[str, Any]:
     config = path.with_name("adapter_config.json")
     if path.stem != "adapter_model" or not config.is_file():
         return {}
-    value = json.loads(config.read_text(encoding="utf-8"))
-    if not isinstance(value, dict):
-        raise ValueError(f"{config.name} is not a JSON object")
-    return value
+    if config.stat().st_size > MOST_CONFIG:
+        raise ModelUnavailable(f"{config} has {config.stat().st_size:,} bytes, more than any true one", DAMAGED)
+    return read_json(config)
 
 
 def layers_in(file: LoraFile) -> Iterator[Found]:
@@ -307,11 +311,11 @@ def _by_layer(told: Mapping[str, Any], key: str) -> dict[str, float]:
 
 
 def _positive(value: Any, what: str) -> float:
-    """A number above zero."""
-    number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-    if not (math.isfinite(number) and number > 0):
+    """A number above zero, and no larger than any true one."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (is_number and 0 < value <= MOST_ALPHA):
         raise ValueError(f"its {what} can't be {shortened(repr(value))}")
-    return number
+    return float(value)
 
 
 def _for_layer(values: Mapping[str, float], names: tuple[str, str], otherwise: float | None) -> float | None:

@@ -1,6 +1,8 @@
 """The base that a LoRA belongs to: as the user names it, or as its card does, found where it has lain on this machine."""
 
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from ..base import Base, ask_for_base
 from ..card import Card
 from ..catalog import find_entry
 from ..engine.hub import obtain
-from ..errors import DreamboothError, ModelUnavailable, UsageError
+from ..errors import DreamboothError, ModelUnavailable, ProjectError, UsageError
 from ..events import Warned, Yielding
 from ..known_bases import known_places, remember_place
 from ..project import Run
@@ -51,9 +53,10 @@ def obtain_published(record: Mapping[str, Any]) -> Yielding[Base]:
 
 def places_told(lora: Path, card: Card) -> Iterator[Path]:
     """Where the card says that the base lies (0.1 wrote that), and the plan of the run where the model still lies in it."""
-    run = Run((lora if lora.is_dir() else lora.parent).parent)
-    record = run.record().get("base") if run.plan.is_file() else None
-    for base in (card.base, record):
+    bases = [card.base]
+    with suppress(ProjectError):  # a damaged plan.json; the model is whole without it
+        bases.append(Run((lora if lora.is_dir() else lora.parent).parent).record().get("base", {}))
+    for base in bases:
         if isinstance(base, dict) and isinstance(base.get("path"), str) and base.get("identity") == card.base["identity"]:
             yield Path(base["path"])
 
@@ -62,7 +65,7 @@ def obtain_local(record: Mapping[str, Any], places: list[Path]) -> Yielding[Base
     """The base on disk: the first place that still holds what the LoRA was trained on."""
     told = "this machine does not know where that lies"
     for place in dict.fromkeys(places):
-        if not place.exists():
+        if not os.path.exists(place):  # Path.exists raises where a name is too long
             told = f"it is no longer at {place}"
             continue
         try:

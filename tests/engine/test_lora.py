@@ -77,6 +77,10 @@ def test_a_text_encoder_s_layers_are_the_seed_s_and_the_file_names_no_place(sd1,
     modules = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
     save_lora(StableDiffusionPipeline, tmp_path, modules, torch.float32)
     assert str(sd1).encode() not in (tmp_path / "pytorch_lora_weights.safetensors").read_bytes()
+    with safe_open(tmp_path / "pytorch_lora_weights.safetensors", "pt") as file:
+        ours = [key for key in sorted(file.keys()) if key.startswith("text_encoder.")]
+    assert len(ours) == len(trained)
+    assert all(key.startswith("text_encoder.text_model.encoder.layers.") for key in ours), "older readers know no other"
     fresh = StableDiffusionPipeline.from_pretrained(sd1, safety_checker=None, feature_extractor=None)
     fresh.load_lora_weights(tmp_path)
     saved = get_peft_model_state_dict(pipe.text_encoder)

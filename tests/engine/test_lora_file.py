@@ -130,7 +130,11 @@ def in_kohya_for_sdxl(pipe):
 
 
 def in_get_peft_model(network, name):
-    return [f"{network}.base_model.model.{name}.lora_{letter}.default.weight" for letter in "AB"]
+    return [f"{network}.base_model.model.{name}.lora_{letter}.my_adapter.weight" for letter in "AB"]
+
+
+def without_a_prefix(network, name):
+    return [each.removeprefix(f"{network}.") for each in in_diffusers(network, name)]
 
 
 def tensors_of(pairs, naming):
@@ -157,6 +161,7 @@ LAYOUTS = {
     "old diffusers": in_old_diffusers,
     "peft": in_peft,
     "get_peft_model": in_get_peft_model,
+    "no prefix": without_a_prefix,
     "kohya": in_kohya,
 }
 
@@ -298,6 +303,8 @@ REFUSED = {
     "a transformer's": (lambda t: {f"transformer.x.lora_{n}.weight": torch.ones(2, 2) for n in "AB"}, "transformer"),
     "a textual inversion": (lambda t: {"emb_params": torch.ones(2, 2)}, "textual inversion"),
     "a whole base": (lambda t: {"model.diffusion_model.out.2.weight": torch.ones(2)}, "whole base"),
+    "a VAE": (lambda t: {"decoder.conv_in.weight": torch.ones(2)}, "VAE"),
+    "a whole text encoder": (lambda t: {"text_model.encoder.layers.0.mlp.fc1.weight": torch.ones(2)}, "whole text encoder"),
     "a whole UNet": (lambda t: {"down_blocks.0.resnets.0.conv1.weight": torch.ones(2)}, "whole UNet"),
     "with biases": (lambda t: t | {"unet.x.lora_B.bias": torch.ones(2)}, "biases"),
 }

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.machine import machine
 
-from . import documents, full_disk, hub, kills, long_run, photos, resume
+from . import documents, full_disk, hub, kills, long_run, loras, photos, resume
 from .row import Row
 from .watched import can_watch, is_loaded, relaunch
 
@@ -33,6 +33,7 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "full-disk": full_disk.rows,
     "photos": photos.rows,
     "documents": documents.rows,
+    "loras": loras.rows,
     "hub": hub.rows,
     "long-run": long_run.rows,
 }

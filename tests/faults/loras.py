@@ -1,0 +1,552 @@
+"""Damaged and hostile LoRA files against `generate`: `python -m tests.faults.loras [COUNT [PROCESSES]]`.
+
+A mutant is drawn from a generator of its own, so that any one can be made again: `make(kind, number, folder)`. Each must be refused
+in words or be read right: every matrix that lies beside a layer afterwards is held against the file's own, as plain safetensors
+reads it, and what of the file is not there must have been told. COUNT of each kind in this process, PROCESSES of each as real ones.
+"""
+
+import contextlib
+import json
+import os
+import pickle
+import random
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dreambooth_cli.card import Card, write_card
+from dreambooth_cli.cli.app import in_words
+from dreambooth_cli.errors import ModelUnavailable
+
+from .documents import CODES, HANG, HEAD, result_of, whole_card, workplace
+from .peak import MOST_MEMORY, forget_peak, peak_of_memory
+from .row import Row
+
+FULL, PROCESSES = 300, 30
+LONGEST = 120  # seconds for a process, most of them for imports on a busy machine
+LAYERS = (
+    ("unet", "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"),
+    ("unet", "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0"),
+    ("unet", "up_blocks.1.attentions.1.proj_in"),
+    ("unet", "down_blocks.0.resnets.0.conv1"),
+    ("text_encoder", "encoder.layers.0.self_attn.q_proj"),
+    ("text_encoder", "encoder.layers.1.mlp.fc1"),
+)
+READ, REFUSED, ANY = "read", "refused", "any"  # what must become of a mutant
+ODD: tuple[Any, ...] = (None, "x", -1, 0, [], {}, "", 10**30, 1e308, True, "nan", -0.5, ["a"], {"a": 1}, {"(a+)+$": 2}, 3, 2.5)
+Maker = Callable[[random.Random, Path], "Mutant"]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A LoRA that was made: what `--model-path` is given, what must become of it, and whether its card names the base."""
+
+    path: Path
+    must: str = ANY
+    has_card: bool = False
+
+
+def names_of(layout: str, network: str, layer: str) -> tuple[str, str]:
+    """What a layout calls the two matrices of a layer."""
+    nested = layer if network == "unet" else f"text_model.{layer}"
+    if layout == "kohya":
+        stem = f"{'lora_unet' if network == 'unet' else 'lora_te'}_{nested.replace('.', '_')}"
+        return f"{stem}.lora_down.weight", f"{stem}.lora_up.weight"
+    if layout == "peft":
+        return f"{network}.{layer}.lora_A.weight", f"{network}.{layer}.lora_B.weight"
+    middle = "lora" if network == "unet" else "lora_linear_layer"
+    return f"{network}.{nested}.{middle}.down.weight", f"{network}.{nested}.{middle}.up.weight"
+
+
+LAYOUTS = ("diffusers", "peft", "kohya")
+
+
+@cache
+def matrices() -> dict[tuple[str, str], tuple[Any, Any]]:
+    """Rank 4 matrices for a few layers of the small base."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    found = {}
+    for network, layer in LAYERS:
+        out, inner, *kernel = networks()[network].get_submodule(layer).weight.shape
+        ones = (1, 1) if kernel else ()
+        down = torch.randn(4, inner, *kernel, generator=generator)
+        found[network, layer] = (down, torch.randn(out, 4, *ones, generator=generator))
+    return found
+
+
+def tensors_in(layout: str) -> dict[str, Any]:
+    """The tensors of a whole file."""
+    named = ((names_of(layout, *place), pair) for place, pair in matrices().items())
+    return {name: tensor for names, pair in named for name, tensor in zip(names, pair, strict=True)}
+
+
+def metadata_of(**values: Any) -> dict[str, Any]:
+    """What diffusers writes of peft's config, for both networks."""
+    told = {"r": 4, "lora_alpha": 6, "rank_pattern": {}, "alpha_pattern": {}, "use_rslora": False, "use_dora": False}
+    told |= {"peft_type": "LORA", "target_modules": ["to_q"], "init_lora_weights": True, "lora_bias": False, "bias": "none"}
+    return {f"{network}.{key}": value for network in ("unet", "text_encoder") for key, value in (told | values).items()}
+
+
+def write(path: Path, tensors: dict[str, Any], texts: dict[str, str] | None = None) -> Path:
+    """A safetensors file."""
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, texts)
+    return path
+
+
+# ---- kinds
+
+
+def bytes_damaged(rng: random.Random, folder: Path) -> Mutant:
+    """Bits turned in the header or anywhere, cut off, bytes put in."""
+    path = write(folder / "x.safetensors", tensors_in(rng.choice(LAYOUTS)), {"lora_adapter_metadata": json.dumps(metadata_of())})
+    data = bytearray(path.read_bytes())
+    (length,) = struct.unpack("<Q", data[:HEAD])
+    for _ in range(rng.choice((1, 1, 3, 40))):
+        place = rng.randrange(rng.choice((HEAD, length + HEAD, len(data))))
+        match rng.randrange(5):
+            case 0 | 1:
+                data[place] ^= 1 << rng.randrange(8)
+            case 2:
+                data[place:place] = rng.choice((b"\0", b'"', b"}", b"[" * 5000, b"9" * 5000, rng.randbytes(9)))
+            case 3:
+                data[place] = rng.choice(b'0123456789"{}[],:abcz')
+            case _ if rng.random() < 0.4:
+                del data[place:]
+                data += bytes(HEAD)
+            case _:
+                del data[place : place + rng.randrange(1, 9)]
+        if len(data) <= HEAD:
+            break
+        length = min(length, max(1, len(data) - HEAD))
+    path.write_bytes(data)
+    return Mutant(path)
+
+
+def tensors_damaged(rng: random.Random, folder: Path) -> Mutant:
+    """Tensors taken out, renamed, reshaped, of other dtypes, not finite, put in."""
+    import torch
+
+    tensors = dict(tensors_in(rng.choice(LAYOUTS)))
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        name = rng.choice(sorted(tensors))
+        old = tensors[name]
+        match rng.randrange(10):
+            case 0:
+                del tensors[name]
+            case 9:  # layers that this base does not have
+                tensors = {re.sub(r"(blocks.)0", r"\g<1>7", key): value for key, value in tensors.items()}
+            case 1:
+                letter = rng.randrange(len(name))
+                tensors[name[:letter] + rng.choice("._0x") + name[letter + rng.randrange(2) :]] = tensors.pop(name)
+            case 2:
+                tensors[name] = old.transpose(0, 1)
+            case 3:
+                tensors[name] = old.reshape(-1) if rng.random() < 0.5 else old[: rng.randrange(len(old))]
+            case 4:
+                tensors[name] = old.to(rng.choice((torch.int8, torch.int64, torch.bool, torch.float16, torch.bfloat16)))
+            case 5:
+                tensors[name] = old * rng.choice((float("nan"), float("inf"), 0.0))
+            case 6:
+                tail = rng.choice(("alpha", "dora_scale", "hada_w1_a", "lokr_w1", "lora_mid.weight", "diff", "x", "lora_A.weight"))
+                tensors[f"{name.split('.lora')[0]}.{tail}"] = torch.ones(rng.choice(((), (1,), (32,), (4, 4))))
+            case 7:
+                tensors[rng.choice(("emb_params", "a", "model.diffusion_model.out.2.weight", "bundle_emb.a.b"))] = torch.ones(2, 2)
+            case _:
+                prefix = rng.choice(("base_model.model.", "text_encoder_2.", "transformer.", "lora_te2_", "../", "\x1b[2J"))
+                tensors = {f"{prefix}{key}": value for key, value in tensors.items()}
+        if not tensors:
+            break
+    return Mutant(write(folder / "x.safetensors", tensors))
+
+
+def metadata_damaged(rng: random.Random, folder: Path) -> Mutant:
+    """A header's values exchanged for what can't be, its JSON damaged, or a header of many megabytes."""
+    layout, texts = rng.choice(LAYOUTS), {}
+    match rng.randrange(8):
+        case 0:
+            texts["lora_adapter_metadata"] = rng.choice(("", "{", "[]", "null", "3", '"x"', "[" * 100_000, '{"unet.r": NaN}'))
+        case 1:
+            texts["ss_network_alpha"] = rng.choice(("None", "Dynamic", "x", "-1", "0", "nan", "inf", "1e999", "2", "9" * 5000))
+        case 2 if rng.random() < 0.2:
+            big = rng.choice((1, 8, 20, 90)) * 10**6
+            texts["ss_tag_frequency"] = "x" * big
+            return Mutant(write(folder / "x.safetensors", tensors_in(layout), texts), READ if big < 9 * 10**6 else REFUSED)
+        case 3 if rng.random() < 0.1:
+            return Mutant(many_tensors(rng, folder / "x.safetensors"), REFUSED)
+        case _:
+            told = metadata_of()
+            for _ in range(rng.choice((1, 1, 3))):
+                key = rng.choice(sorted(told))
+                if rng.random() < 0.15:
+                    told.pop(key)
+                else:
+                    told[key] = rng.choice(ODD)
+            texts["lora_adapter_metadata"] = json.dumps(told)
+    return Mutant(write(folder / "x.safetensors", tensors_in(layout), texts))
+
+
+def many_tensors(rng: random.Random, path: Path) -> Path:
+    """A header of very many empty tensors."""
+    entry = ',"{}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}'
+    text = "{" + "".join(entry.format(number) for number in range(rng.choice((1000, 100_000, 1_500_000))))[1:] + "}"
+    path.write_bytes(struct.pack("<Q", len(text)) + text.encode())
+    return path
+
+
+class Trap:
+    """What a pickle can do: leave a file behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.path), "w")
+
+
+NAMES = (
+    "lora.bin", "lora.safetensors", "lora.pt", "lora.ckpt", "lora", "LORA.SAFETENSORS", "lora.sft", "lora.pkl", "lora.png",
+    "pytorch_lora_weights.bin", "pytorch_lora_weights.safetensors", "adapter_model.bin", "adapter_model.safetensors", "-x.bin",
+)  # fmt: skip
+IN_A_FOLDER = {"pytorch_lora_weights.bin", "pytorch_lora_weights.safetensors", "adapter_model.bin", "adapter_model.safetensors"}
+
+
+def other_files(rng: random.Random, folder: Path) -> Mutant:
+    """Pickles with a trap, fifos, devices, sockets, pointers, pages, under any name; and whole files under any name, behind links."""
+    import torch
+
+    name = rng.choice(NAMES)
+    path, trap = folder / name, {"a": Trap(folder / "sprung")}
+    must, kind = REFUSED, rng.randrange(11)
+    if kind in (0, 1):
+        torch.save(trap, path, _use_new_zipfile_serialization=kind == 0)
+    elif kind == 2:
+        path.write_bytes(pickle.dumps(trap, rng.randrange(6)))
+    elif kind == 3:
+        os.mkfifo(path)
+    elif kind == 4:
+        path.symlink_to(rng.choice(("/dev/zero", "/dev/null", "/dev/random", "/proc/self/mem", "nowhere", name, "/")))
+    elif kind == 5:
+        starts = (b"", b"x", b"version https://git-lfs.github.com/spec/v1", b"<!DOCTYPE html>", b"GGUF", b"\x89PNG", b"\x89HDF", b"PK")
+        path.write_bytes(rng.choice(starts) + rng.randbytes(rng.choice((0, 3, 400))))
+    elif kind == 6:
+        bind(path)
+    elif kind == 7:
+        with path.open("wb") as file:  # a hole of gigabytes
+            file.truncate(rng.choice((10**9, 10**11)))
+    elif kind == 8:
+        must = READ
+        path.symlink_to(write(folder / "0a1b2c3d", tensors_in(rng.choice(LAYOUTS))))
+    elif kind == 9:
+        must = READ
+        write(path, tensors_in(rng.choice(LAYOUTS)))
+        (folder / "._lora.safetensors").write_bytes(rng.randbytes(50))
+        if name.endswith("s"):  # a decoy beside a safetensors file of a known name
+            (folder / "pytorch_lora_weights.bin").write_bytes(pickle.dumps(trap))
+    else:
+        (path / "x").mkdir(parents=True)
+    is_folder = name in IN_A_FOLDER and kind != 8 and rng.random() < 0.5
+    return Mutant(folder if is_folder else path, must)
+
+
+def bind(path: Path) -> None:
+    """A socket at a path, which may have 107 bytes."""
+    before = os.getcwd()
+    os.chdir(path.parent)
+    try:
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind(path.name)
+    finally:
+        os.chdir(before)
+
+
+def cards_damaged(rng: random.Random, folder: Path) -> Mutant:
+    """A whole LoRA whose card's values were exchanged, taken out, or whose bytes were damaged; or whose base is elsewhere."""
+    write(folder / "pytorch_lora_weights.safetensors", tensors_in("diffusers"))
+    write_card(true_card(), folder)
+    path = folder / "dreambooth.json"
+    if rng.random() < 0.25:
+        data = bytearray(path.read_bytes())
+        for _ in range(rng.choice((1, 5))):
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(data[: rng.choice((len(data), rng.randrange(len(data))))])
+        return Mutant(folder, has_card=True)
+    told = json.loads(path.read_text())
+    place = rng.choice((told, told["base"], told["base"], told["settings"], told["settings"]["train"]))
+    key = rng.choice(sorted(place))
+    place[key] = rng.choice((*ODD, "/", "~", "..", "/dev/zero", "a/b", "x" * 5000, "\ud800", "\x1b[2J", "https://x/y", "pocket"))
+    path.write_text(json.dumps(told))
+    return Mutant(folder, has_card=True)
+
+
+def true_card() -> Card:
+    """The card of a LoRA on the small base, which is remembered."""
+    from dataclasses import replace
+
+    return replace(whole_card(), base={"name": "base", "repository": None, "path": None, "identity": identity()})
+
+
+@cache
+def identity() -> str:
+    """What the small base holds; this machine remembers where it lies."""
+    from dreambooth_cli.base import identify
+    from dreambooth_cli.known_bases import remember_place
+
+    base = Path(os.environ["FAULTS_BASE"])
+    found = identify(base)
+    remember_place(found, base)
+    return found
+
+
+KINDS: dict[str, Maker] = {
+    "bytes": bytes_damaged,
+    "tensors": tensors_damaged,
+    "metadata": metadata_damaged,
+    "other files and names": other_files,
+    "cards": cards_damaged,
+}
+
+
+def make(kind: str, number: int, folder: Path) -> Mutant:
+    """Write mutant `number` of a kind."""
+    folder.mkdir()
+    return KINDS[kind](random.Random(f"{kind}-{number}"), folder)
+
+
+# ---- reading one
+
+
+@cache
+def pipeline() -> Any:
+    """The small base, into which every LoRA is put and taken out of again."""
+    import torch
+
+    from dreambooth_cli.engine.loading import load_family
+    from tests.engine.plans import base_of
+
+    return load_family(base_of(Path(os.environ["FAULTS_BASE"])), dtype=torch.float32, device=torch.device("cpu")).pipe
+
+
+def networks() -> dict[str, Any]:
+    """The two that a LoRA may be for."""
+    return {name: getattr(pipeline(), name) for name in ("unet", "text_encoder")}
+
+
+def read(mutant: Mutant) -> None:
+    """Put a mutant into the base and hold what lies there against its file. Raises AssertionError for an answer that is wrong."""
+    from dreambooth_cli.engine.lora_file import find_lora, load_lora
+    from dreambooth_cli.workflows.generate import card_of, fill_prompt, find_model, model_folder
+
+    try:
+        folder = model_folder(mutant.path)
+        card = card_of(folder)
+        result_of(fill_prompt("a [identifier] dog", card, None if mutant.has_card else "sks"))
+        result_of(find_model(folder, card, None if mutant.has_card else os.environ["FAULTS_BASE"]))
+        told = load_lora(pipeline(), folder)
+        hold_against(find_lora(folder), told)
+    except Exception as error:
+        words = in_words(error)
+        if words is None or isinstance(error, AssertionError):
+            raise
+        assert words.hint, f"no hint: {words.message}"
+        assert words.exit_code in (CODES if mutant.has_card else {ModelUnavailable.exit_code}), words.message
+        assert len(words.message) < 2010, f"a message of {len(words.message)} characters"
+        assert mutant.must != READ, f"refused: {words.message}"
+    else:
+        assert mutant.must != REFUSED, "read"
+    finally:
+        take_out()
+
+
+def hold_against(file: Path, told: list[str]) -> None:
+    """What lies beside the layers is what the file holds, times alpha over rank, but for what was told."""
+    import torch
+    from peft.tuners.lora import LoraLayer
+    from safetensors.torch import load_file
+
+    tensors, texts = load_file(file), header_of(file)
+    found: dict[tuple[str, str], Any] = {}
+    for layout in LAYOUTS:
+        for place in LAYERS:
+            down, up = names_of(layout, *place)
+            if down in tensors and up in tensors:
+                stem = re.sub(r"\.lora.*", "", down)
+                alpha = tensors.get(f"{stem}.alpha")
+                scale = stated_scale(texts, place, len(tensors[down])) if alpha is None else float(alpha) / len(tensors[down])
+                found[place] = scale * (tensors[up].float().flatten(1) @ tensors[down].float().flatten(1))
+    placed: dict[tuple[str, str], Any] = {
+        (network, name): layer
+        for network, module in networks().items()
+        for name, layer in module.named_modules()
+        if isinstance(layer, LoraLayer)
+    }
+    is_all = 2 * len(placed) + sum(name.endswith((".alpha", ".dora_scale")) for name in tensors) == len(tensors)
+    assert is_all or told, f"{len(placed)} layers of {len(tensors)} tensors, and nothing is told"
+    for place, layer in placed.items():
+        if place in found and "dora_scale" not in str(list(tensors)):
+            ours = layer.get_delta_weight("default").flatten(1)
+            assert torch.allclose(ours, found[place], rtol=1e-3, atol=1e-3), f"{place} lies there otherwise than in the file"
+
+
+def header_of(file: Path) -> dict[str, str]:
+    """The texts of a header, as plain safetensors gives them."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        return opened.metadata() or {}
+
+
+def stated_scale(texts: dict[str, str], place: tuple[str, str], rank: int) -> float:
+    """alpha over rank as a header states it."""
+    network, layer = place
+    told = json.loads(texts.get("lora_adapter_metadata", "{}"))
+    told = {key.removeprefix(f"{network}."): value for key, value in told.items() if key.startswith(f"{network}.")}
+    if not told:
+        alpha = texts.get("ss_network_alpha", "None")
+        return 1.0 if alpha in ("None", "Dynamic") else float(alpha) / rank
+    patterns = told.get("alpha_pattern") or {}
+    alpha = next((value for key, value in patterns.items() if f".{layer}".endswith(f".{key}")), told["lora_alpha"])
+    return float(alpha) / (rank**0.5 if told.get("use_rslora") else rank)
+
+
+def take_out() -> None:
+    """The base as it was."""
+    from diffusers.utils import recurse_remove_peft_layers
+
+    for module in networks().values():
+        recurse_remove_peft_layers(module)
+        if hasattr(module, "peft_config"):
+            del module.peft_config
+
+
+@contextlib.contextmanager
+def no_hang() -> Iterator[None]:
+    """An alarm for what would wait for ever, as a fifo does."""
+
+    def stop(*_: object) -> None:
+        raise AssertionError("it hangs")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(int(6 * HANG))
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run_process(mutant: Mutant, out: Path) -> None:
+    """`generate` with a mutant as a process of its own. Raises AssertionError for an answer that is wrong."""
+    words = ["generate", "--model-path", str(mutant.path), "a [identifier] dog", "--steps", "1", "--seed", "0", "--json"]
+    words += ["--output-dir", str(out)]
+    words += [] if mutant.has_card else ["--model", os.environ["FAULTS_BASE"], "--identifier", "sks"]
+    command = [sys.executable, "-m", "dreambooth_cli", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONGEST)
+    told = f"exit code {done.returncode}: {done.stderr[-1500:]}{done.stdout[-500:]}"
+    assert "Traceback" not in done.stderr, told
+    if done.returncode == 0:
+        assert mutant.must != REFUSED, "read"
+        assert len(list(out.glob("*.png"))) == 1, told
+        return
+    assert mutant.must != READ, told
+    assert done.returncode in (CODES if mutant.has_card else {ModelUnavailable.exit_code}), told
+    assert json.loads(done.stdout.splitlines()[-1])["hint"], told
+
+
+# ---- rows
+
+
+def rows(count: int = FULL, processes: int = PROCESSES) -> Iterator[Row]:
+    """A row for each kind of mutant, in this process, and one for all of them as real processes."""
+    with prepared() as place:
+        for kind in KINDS:
+            yield try_all(kind, count, place / kind)
+        if processes:
+            yield try_processes(processes, place / "processes")
+
+
+@contextlib.contextmanager
+def prepared() -> Iterator[Path]:
+    """A folder for the mutants, in a home that remembers the small base."""
+    with workplace(), tempfile.TemporaryDirectory(prefix="dreambooth-loras-") as place:
+        networks(), identity()
+        try:
+            yield Path(place)
+        finally:
+            for cached in (pipeline, matrices, identity):
+                cached.cache_clear()
+
+
+def try_all(kind: str, count: int, place: Path) -> Row:
+    """Mutants 0 to `count` of a kind, each read in this process."""
+    slowest, most, failures, taken = 0.0, 0, [], 0
+    place.mkdir()
+    for number in range(count):
+        mutant = make(kind, number, place / str(number))
+        held, moment = forget_peak(), time.monotonic()
+        try:
+            with no_hang():
+                read(mutant)
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            failures.append(f"{number}: {type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {str(error)[:500]}")
+        took, grown = time.monotonic() - moment, peak_of_memory() - held
+        slowest, most = max(slowest, took), max(most, grown)
+        if took > HANG or grown > MOST_MEMORY:
+            failures.append(f"{number}: {took:.1f} s, {grown / 1e6:.0f} MB")
+        if (place / str(number) / "sprung").exists():
+            failures.append(f"{number}: a pickle was opened")
+        empty(place / str(number))
+        taken += 1
+    return Row(f"loras: {kind}", taken, len(failures), slowest=slowest, remarks=[*failures, f"at most {most / 1e6:.0f} MB for one"])
+
+
+def try_processes(count: int, place: Path) -> Row:
+    """Mutants 0 to `count` of every kind, each given to a process."""
+    failures, slowest, taken = [], 0.0, 0
+    place.mkdir()
+    for kind in KINDS:
+        for number in range(count):
+            folder = place / f"{kind}-{number}"
+            mutant, moment = make(kind, number, folder), time.monotonic()
+            try:
+                run_process(mutant, place / "out" / f"{kind}-{number}")
+            except (AssertionError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
+                failures.append(f"{kind} {number}: {str(error)[-1500:]}")
+            if (folder / "sprung").exists():
+                failures.append(f"{kind} {number}: a pickle was opened")
+            slowest, taken = max(slowest, time.monotonic() - moment), taken + 1
+            empty(folder)
+    return Row("loras: as processes", taken, len(failures), slowest=slowest, remarks=failures)
+
+
+def empty(folder: Path) -> None:
+    """Remove a mutant's folder, whatever lies in it."""
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    from .photos import show
+
+    asked = [int(word) for word in sys.argv[1:3]]
+    shown = []
+    for one in rows(*asked):
+        show(one)
+        shown.append(one)
+    sys.exit(any(row.lost for row in shown))
