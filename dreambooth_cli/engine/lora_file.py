@@ -11,6 +11,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ MOST_ALPHA = 1e6
 MOST_CONFIG = 1_000_000  # bytes of an adapter_config.json
 FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 RIGHT_BASE = "check that it was trained on this base, or name the right one: --model sd15 (or sdxl, or a base's folder)"
-OTHER_PROGRAM = "draw with a program that reads these, or use a plain LoRA, such as `dreambooth train --method lora` makes"
+OTHER_PROGRAM = "name a plain LoRA, such as `dreambooth train --method lora` makes, or draw with a program that reads these"
 DAMAGED = "fetch it again, or make it anew: it is damaged"
 
 # what follows a layer's name, in any of the layouts
@@ -78,7 +79,7 @@ OTHERS = {
     r"temporal_transformer|motion_module": "a motion LoRA, for video",
     r"^emb_params$|^string_to_|^clip_[lg]$": "a textual inversion, which is word embeddings",
     r"ip_adapter|image_proj\.": "an IP-Adapter",
-    r"^model\.diffusion_model\.|^first_stage_model\.|^cond_stage_model\.|^conditioner\.": "a whole base model in one file",
+    r"^(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner)\.": "a whole base model in one file, such as --model takes",
     r"^(?!.*lora)(encoder|decoder)\.(conv|mid|down|up)": "a VAE",
     r"^(?!.*lora)(down_blocks|mid_block|up_blocks|conv_in)\.": "the weights of a whole UNet",
     r"^(?!.*lora)(text_model\.)?(encoder\.layers|embeddings)\.": "the weights of a whole text encoder",
@@ -176,8 +177,22 @@ def load_lora(pipe: Any, path: Path) -> list[str]:
 
     Raises ModelUnavailable where it is no LoRA that can be read, is damaged, or does not belong to this base.
     """
-    try:
+    with _in_words(path):
         return _load(parts_of(pipe), read_lora(find_lora(path)))
+
+
+def check_lora(path: Path) -> None:
+    """Look at what can be seen of a LoRA, a file or a folder, before its base is fetched and loaded. Raises ModelUnavailable."""
+    with _in_words(path):
+        for _ in layers_in(read_lora(find_lora(path))):
+            pass
+
+
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    """What the libraries, JSON and numbers raise of a damaged file. Raises ModelUnavailable; memory that runs out goes through."""
+    try:
+        yield
     except (OSError, ValueError, RuntimeError, SafetensorError, MemoryError) as error:
         if out_of_memory_words(error):
             raise
@@ -217,7 +232,7 @@ def read_lora(path: Path) -> LoraFile:
     dtypes = {name: str(entry.get("dtype")) for name, entry in header.items()}
     for mark, what in OTHERS.items():
         if any(re.search(mark, name) for name in shapes):
-            raise ModelUnavailable(f"{path} is {what}: that is not read", OTHER_PROGRAM)
+            raise ModelUnavailable(f"{path} is {what}; only LoRA, LoCon and DoRA files are read", OTHER_PROGRAM)
     with safe_open(path, framework="pt"):  # the library's own look at the offsets
         pass
     return LoraFile(path, shapes, dtypes, texts, _config_beside(path))
@@ -431,7 +446,7 @@ def rank_of(file: LoraFile, found: Found, layer: nn.Linear | nn.Conv2d) -> int:
     if (name := found.tensors.get("magnitude")) and math.prod(file.shapes[name]) != out:
         raise ModelUnavailable(f"{file.path}: the scale of {shortened(found.called)} is {_by(file.shapes[name])}", DAMAGED)
     if (name := found.tensors.get("dora_scale")) and without_ones(file.shapes[name]) not in ((out, 1), (out,)):
-        raise ModelUnavailable(f"{file.path} is a DoRA that is scaled by its inputs: that is not read", OTHER_PROGRAM)
+        raise ModelUnavailable(f"{file.path} is a DoRA that is scaled by its inputs; one by its outputs would be read", OTHER_PROGRAM)
     return rank
 
 

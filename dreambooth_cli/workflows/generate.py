@@ -12,7 +12,7 @@ from ..card import Card, read_card
 from ..catalog import guidance_of
 from ..disk import check_folder, disk_errors
 from ..engine.loading import DTYPES, find_device, load_family, raise_if_out_of_memory
-from ..engine.lora_file import find_lora, load_lora
+from ..engine.lora_file import check_lora, load_lora
 from ..engine.sampling import Drawing, draw, is_black, use_scheduler
 from ..errors import ModelUnavailable, UsageError
 from ..events import Events, GridSaved, ImageSaved, Noted, PhaseStarted, Warned, Yielding
@@ -23,7 +23,6 @@ from ..photos.picture import Grid, save_new, stem_of
 from ..project import keep, project_of
 from ..prompts import PLACEHOLDER, check_identifier, check_placeholder, fill, prompt_remarks, understood
 from ..settings import GenerateSettings, check_text
-from ..weights import check_is_safetensors
 from .lora_base import obtain_base
 
 BLACK_WORDS = (
@@ -176,7 +175,7 @@ def find_model(folder: Path, card: Card | None, base: str | None) -> Yielding[Ba
     """The base that is loaded: the folder itself where it is a whole model, else the base of the LoRA. Returns it."""
     if (folder / "model_index.json").is_file():
         return Base(name=folder.name, path=folder, repository=None, identity="", facts=read_facts(folder))
-    check_is_safetensors(find_lora(folder))
+    check_lora(folder)
     return (yield from obtain_base(folder, card, base))
 
 

@@ -21,9 +21,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.numpy import save_file
 
 from dreambooth_cli.base import ask_for_base, read_facts
 from dreambooth_cli.card import Card, write_card
@@ -265,7 +267,9 @@ def read_a_card(data: bytes) -> None:
 
     folder = Path(os.environ["DREAMBOOTH_HOME"]) / "model"
     folder.mkdir(exist_ok=True)
-    (folder / "pytorch_lora_weights.safetensors").touch()
+    lora = folder / "pytorch_lora_weights.safetensors"
+    if not lora.exists():  # what can be seen of it before its base is known
+        save_file({f"unet.a.lora_{letter}.weight": np.zeros((1, 1), np.float32) for letter in "AB"}, lora)
     (folder / "dreambooth.json").write_bytes(data)
 
     def use() -> None:
