@@ -19,7 +19,7 @@ import filelock
 from .catalog import CatalogEntry, FamilyName, find_entry, nearest_name
 from .errors import ModelUnavailable
 from .project import cache_folder
-from .settings import LARGEST_SEED, expanded, real_path, shortened
+from .settings import LARGEST_SEED, expanded, in_home, real_path, shortened
 
 REFETCH = "fetch the base model again"
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
@@ -97,9 +97,10 @@ def ask_for_base(model: str) -> BaseRequest:
 
 
 def hub_cache() -> Path:
-    """Where huggingface_hub keeps its downloads; its own environment variables are obeyed."""
+    """Where huggingface_hub keeps its downloads; its own environment variables are obeyed. Raises UsageError where this user has
+    no home."""
     home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    return expanded(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub"))
+    return in_home(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub"))
 
 
 def take_download(repository: str) -> AbstractContextManager[object] | None:

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import tomlkit
 
-from .disk import write_whole
+from .disk import disk_errors, write_whole
 from .errors import ProjectError, UsageError
 from .settings import SECTIONS, Settings, annotation, check_name, expanded, flag_of, scalar_of
 
@@ -56,7 +56,7 @@ def merge(
 def read_config(path: Path) -> dict[str, dict[str, Any]]:
     """The sections of a `project.toml`: section -> key -> value, paths as `Path`. Raises ProjectError where it can't be read."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows write a mark before the text
     except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, a number of thousands of digits
         raise ProjectError(
             f"{path} is not valid TOML: {error}", "mend that line, or remove the file and run init"
@@ -96,17 +96,24 @@ def write_config(path: Path, sections: Mapping[str, Mapping[str, Any]]) -> None:
     """Write values into a `project.toml`; what a person wrote there, comments too, stays; a value that is None is left out.
 
     A new file has every setting, those at their default as a comment; a value takes the place of its comment.
-    Written beside and renamed. Raises ProjectError.
+    Written beside and renamed. Raises ProjectError, DiskError.
     """
-    text = path.read_text(encoding="utf-8") if path.exists() else _template()
+    text, newline = _text_of(path) if path.exists() else (_template(), "\n")
     for section, values in sections.items():
         for name, value in values.items():
             if value is not None:
                 text = _with_value(text, section, name, str(value) if isinstance(value, Path) else value)
     try:
-        write_whole(path, text.encode())
+        with disk_errors(path):
+            write_whole(path, text.replace("\n", newline).encode())
     except UnicodeEncodeError as error:
         raise ProjectError(f"{path} can't hold a name that is not UTF-8: {error.object!r}", "rename it") from error
+
+
+def _text_of(path: Path) -> tuple[str, str]:
+    """The text of a file with plain line ends, and the line end that it has."""
+    text = path.read_bytes().decode("utf-8-sig")
+    return text.replace("\r\n", "\n"), "\r\n" if "\r\n" in text else "\n"
 
 
 def _with_value(text: str, section: str, name: str, value: Any) -> str:

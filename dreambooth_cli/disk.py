@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from .errors import DiskError, UsageError
+from .errors import DiskError, DreamboothError, UsageError
 
 SMALL_FILES = 32 * 2**20  # bytes for what is not counted: prepared photos, samples, events, a tokenizer
 
@@ -54,15 +54,26 @@ def sync_all(path: Path) -> None:
     sync(path)
 
 
+# What file systems say that know no fsync of a folder, or none at all.
+NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+NO_SYNC_OF_FOLDERS = NO_SYNC | {errno.EBADF, errno.EPERM, errno.EACCES, errno.EISDIR, errno.ENOTTY, errno.EROFS}
+
+
 def sync(path: Path) -> None:
-    """fsync one file or folder; where the system can't sync a folder (Windows), that is left out."""
-    if path.is_dir() and os.name == "nt":
+    """fsync one file or folder. Where the system or the file system knows no such thing, that is left out; a disk that fails
+    is an error. Raises OSError that names the path."""
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":
         return
-    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in (NO_SYNC_OF_FOLDERS if is_folder else NO_SYNC):
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def sha256_of(file: Path) -> str:
@@ -128,12 +139,57 @@ def bytes_in(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
+# What is of one kind, whatever was done.
+ANYWHERE: dict[int, type[DreamboothError]] = {errno.ENOSPC: DiskError, errno.EDQUOT: DiskError, errno.ENAMETOOLONG: UsageError}
+
+
 @contextmanager
 def disk_errors(target: Path) -> Iterator[None]:
-    """What the disk refuses, in words. Raises DiskError."""
+    """What the system refuses of what is written to a file or folder, in words. Raises DiskError."""
+    with system_errors(DiskError, f"can't write {target}", target, "check the folder and who may write there"):
+        yield
+
+
+@contextmanager
+def system_errors(
+    kind: type[DreamboothError], what: str, target: Path, hint: str = "check that it is there and who may read it"
+) -> Iterator[None]:
+    """What the system refuses, in words: `what`, the file where it is not `target` itself, why, and what to do. Raises `kind`;
+    whatever was done, DiskError for a full disk and UsageError for a name that is too long."""
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        hint = "make room on that disk, then run this again" if full else "check the folder and who may write there"
-        raise DiskError(f"can't write {target}: {error.strerror or error}", hint) from error
+        file = file_of(error) or str(target)
+        where = "" if file == str(target) or file.startswith(f"{target}.") else f"{file}: "  # what lies beside is ours
+        told = ANYWHERE.get(error.errno or 0, kind)
+        raise told(f"{what}: {where}{reason_of(error)}", ADVICE.get(error.errno or 0, hint)) from error
+
+
+def file_of(error: OSError) -> str | None:
+    """The file that the system refused, or None where it does not say; of two (a rename) `this -> that`."""
+    names = [error.filename, error.filename2] if isinstance(error.filename, str | bytes | os.PathLike) else []
+    return " -> ".join(os.fsdecode(name) for name in names if name is not None) or None
+
+
+def reason_of(error: OSError) -> str:
+    """What the system said: `Permission denied`."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        _, target, why = error.args[0][0]
+        return f"{target}: {str(why).partition('] ')[2] or why}"
+    return error.strerror or str(error) or type(error).__name__
+
+
+ADVICE = {
+    errno.ENOSPC: "make room on that disk, then run this again",
+    errno.EDQUOT: "make room on that disk, then run this again",
+    errno.EROFS: "that disk can only be read: name another place, or have it mounted for writing",
+    errno.EFBIG: "a limit forbids files of this size: see `ulimit -f`, or name a place on another disk",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`), then run this again",
+    errno.ENFILE: "close other programs, then run this again",
+    errno.EIO: "look after that disk or its connection, then run this again",
+    errno.ESTALE: "have that network disk mounted anew, then run this again",
+    errno.ELOOP: "mend the links there: they lead round in a circle",
+    errno.EXDEV: "name a place on the same disk",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+

@@ -51,7 +51,7 @@ class ModelUnavailable(DreamboothError):
 
 
 class DiskError(DreamboothError):
-    """A full disk or damaged files."""
+    """A full disk, a file that can't be written, or damaged files."""
 
     exit_code = 6
 
@@ -72,3 +72,9 @@ class Terminated(Interrupted):
     """Interrupted by SIGTERM; what was saved is said."""
 
     exit_code = 143
+
+
+class HangUp(Interrupted):
+    """Interrupted by SIGHUP, as when the terminal or its connection is gone; what was saved is said."""
+
+    exit_code = 129

@@ -4,6 +4,7 @@ projects/my-dog/
   project.toml  photos/  prepared/  runs/1/  images/
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -26,9 +27,9 @@ import platformdirs
 
 from . import stopping
 from .config import read_config
-from .disk import is_running, make_folder, write_json
-from .errors import ProjectError
-from .settings import AUTO, LARGEST_SEED, expanded, is_text, real_path, shortened
+from .disk import disk_errors, file_of, is_running, make_folder, reason_of, system_errors, write_json
+from .errors import DiskError, ProjectError
+from .settings import AUTO, LARGEST_SEED, expanded, in_home, is_text, real_path, shortened
 
 NAME = re.compile(r"[^\W_][\w.-]{0,63}", re.UNICODE)
 KEPT = ".drawing-"  # a process that draws: its number, and a lock
@@ -38,8 +39,9 @@ RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt
 
 
 def home_folder() -> Path:
-    """The per-user data directory; `DREAMBOOTH_HOME` moves it."""
-    return expanded(os.environ.get("DREAMBOOTH_HOME") or platformdirs.user_data_dir("dreambooth", appauthor=False))
+    """The per-user data directory; `DREAMBOOTH_HOME` moves it. Raises UsageError where this user has no home."""
+    moved = os.environ.get("DREAMBOOTH_HOME")
+    return expanded(moved) if moved else in_home(platformdirs.user_data_dir("dreambooth", appauthor=False))
 
 
 def clear_up() -> None:
@@ -47,17 +49,18 @@ def clear_up() -> None:
     for left in projects_folder().glob(".removing-*"):
         if not is_held(left):
             shutil.rmtree(left, ignore_errors=True)
-    for left in home_folder().glob(".making-*"):
+    for left in (*home_folder().glob(".making-*"), *projects_folder().glob(".making-*")):
         maker = left.suffix.removeprefix(".")
         if not (maker.isdigit() and is_running(int(maker))):
             shutil.rmtree(left, ignore_errors=True)
 
 
 def cache_folder() -> Path:
-    """What can be made again: class images, digests. Beside the projects where `DREAMBOOTH_HOME` is set."""
+    """What can be made again: class images, digests. Beside the projects where `DREAMBOOTH_HOME` is set. Raises UsageError where
+    this user has no home."""
     if os.environ.get("DREAMBOOTH_HOME"):
         return home_folder() / "cache"
-    return Path(platformdirs.user_cache_dir("dreambooth", appauthor=False))
+    return in_home(platformdirs.user_cache_dir("dreambooth", appauthor=False))
 
 
 def projects_folder() -> Path:
@@ -133,7 +136,8 @@ class Project:
                     run.path.rmdir()
         numbers = [run.number for run in self.runs()]
         run = Run(self.path / "runs" / str(max(numbers, default=0) + 1))
-        make_folder(run.path)
+        with disk_errors(run.path):
+            make_folder(run.path)
         return run
 
     def finished_run(self, number: int | None) -> "Run":
@@ -152,21 +156,54 @@ class Project:
         raise ProjectError(f"project {self.name} has no finished run {number}", f"its finished runs: {has}")
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the project for one run. Raises ProjectError where another process holds it."""
-        lock = filelock.FileLock(self.path / ".lock", blocking=False)
+    def lock(self) -> Iterator[str]:
+        """Hold the project for one run. Yields what speaks against it, where its file system knows no locks: then nothing is
+        held. Raises ProjectError where another process holds it, OSError."""
+        lock = filelock.FileLock(self.path / ".lock", blocking=False, fallback_to_soft=False)
         holder = self.path / ".lock-holder"
         try:
-            lock.acquire()
+            remark = acquire(lock)
         except filelock.Timeout as error:
-            who = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
-            raise ProjectError(f"project {self.name} is in use by {who}", "wait for it, or stop it first") from error
+            raise ProjectError(
+                f"project {self.name} is in use by {_told_by(holder)}", "wait for it, or stop it first"
+            ) from error
         try:
             now = datetime.now().astimezone()
-            holder.write_text(f"process {os.getpid()}, since {now:%Y-%m-%d %H:%M:%S}", encoding="utf-8")
-            yield
+            with suppress(OSError):  # it is for a message alone
+                holder.write_text(f"process {os.getpid()}, since {now:%Y-%m-%d %H:%M:%S}", encoding="utf-8")
+            yield remark
         finally:
-            lock.release()
+            release(lock)
+
+
+def _told_by(holder: Path) -> str:
+    try:
+        return holder.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return "another process"
+
+
+# What flock says where the file system knows no locks. filelock's own way round, a marker file, outlives a killed process.
+NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK}
+
+
+def acquire(lock: filelock.BaseFileLock) -> str:
+    """Take a lock; "", or what speaks against it where the file system knows none. Raises filelock.Timeout, OSError."""
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise
+    except OSError as error:
+        if error.errno in NO_LOCKS and error.filename is None:
+            return f"the disk of {lock.lock_file} knows no locks ({error.strerror}): see to it that no two runs work there at once"
+        raise OSError(error.errno, error.strerror, error.filename or lock.lock_file) from error
+    return ""
+
+
+def release(lock: filelock.BaseFileLock) -> None:
+    """Let a lock go; what the system refuses now is over when the process ends."""
+    with suppress(OSError):
+        lock.release()
 
 
 @dataclass(frozen=True)
@@ -215,7 +252,7 @@ class Run:
         if not self.plan.is_file():
             return {}
         try:
-            record = json.loads(self.plan.read_text(encoding="utf-8"))
+            record = json.loads(self.plan.read_text(encoding="utf-8-sig"))
             if not isinstance(record, dict):
                 raise ValueError("it is not a JSON object")
             json.dumps(record, ensure_ascii=False).encode()  # what can't be written again is damaged
@@ -228,37 +265,42 @@ class Run:
         self.plan.with_name(f"{self.plan.name}.part").unlink(missing_ok=True)
 
     def write_record(self, record: Mapping[str, Any]) -> None:
-        """Write plan.json beside and rename it."""
-        write_json(self.plan, record)
+        """Write plan.json beside and rename it. Raises DiskError."""
+        with disk_errors(self.plan):
+            write_json(self.plan, record)
 
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Wait for, then hold, a folder of the cache that projects share. Raises Interrupted where a signal comes meanwhile."""
-    make_folder(folder)
-    lock = filelock.FileLock(folder / ".lock", timeout=0.5)
-    while True:
-        stopping.check()
-        try:
-            lock.acquire()
-            break
-        except filelock.Timeout:
-            continue
+    """Wait for, then hold, a folder of the cache that projects share; where its file system knows no locks, go on without: what
+    is made there is written whole. Raises Interrupted where a signal comes meanwhile, DiskError."""
+    lock = filelock.FileLock(folder / ".lock", timeout=0.5, fallback_to_soft=False)
+    with disk_errors(folder):
+        make_folder(folder)
+        while True:
+            stopping.check()
+            try:
+                acquire(lock)
+                break
+            except filelock.Timeout:
+                continue
     try:
         yield
     finally:
-        lock.release()
+        release(lock)
 
 
 def is_held(folder: Path) -> bool:
     """Whether another run holds a folder of the cache just now."""
-    if not (folder / ".lock").exists():
-        return False
     try:
-        with filelock.FileLock(folder / ".lock", blocking=False):
+        if not (folder / ".lock").exists():
+            return False
+        with filelock.FileLock(folder / ".lock", blocking=False, fallback_to_soft=False):
             return False
     except filelock.Timeout:
         return True
+    except OSError:
+        return False  # `hold` says it
 
 
 def check_values(kind: type[Any], values: Any) -> None:
@@ -330,17 +372,36 @@ def free_name(wanted: str) -> str:
 
 
 def list_projects() -> list[Project]:
-    """All projects, by name."""
+    """All projects that can be looked into, by name. Raises OSError where the folder of all projects can't be read."""
+    return [Project(child) for child in _folders() if _has_settings(child)]
+
+
+def unreadable_projects() -> list[str]:
+    """A line for each project that can't be read, say another user's or one with broken settings: it is passed over."""
+    lines = []
+    for child in _folders():
+        try:
+            if (child / "project.toml").is_file():
+                Project(child).settings()
+                os.listdir(child)
+        except ProjectError as error:
+            lines.append(f"project {child.name} can't be used: {error.message}")
+        except OSError as error:
+            lines.append(f"project {child.name} can't be read: {file_of(error)}: {reason_of(error)}")
+    return lines
+
+
+def _folders() -> list[Path]:
+    """What lies among the projects, but for what is hidden: a project that is being made."""
     folder = projects_folder()
-    return (
-        [
-            Project(child)
-            for child in sorted(folder.iterdir())
-            if not child.name.startswith(".") and (child / "project.toml").is_file()
-        ]
-        if folder.is_dir()
-        else []
-    )
+    return sorted(child for child in folder.iterdir() if not child.name.startswith(".")) if folder.is_dir() else []
+
+
+def _has_settings(folder: Path) -> bool:
+    try:
+        return (folder / "project.toml").is_file()
+    except OSError:
+        return False
 
 
 def open_project(name: str) -> Project:
@@ -370,7 +431,8 @@ def remove_project(project: Project) -> None:
         except ProjectError:
             leaving.rename(project.path)
             raise
-        shutil.rmtree(leaving)
+        with system_errors(DiskError, f"can't remove all of project {project.name}", leaving):
+            shutil.rmtree(leaving)
 
 
 @contextmanager
@@ -432,15 +494,21 @@ def project_of(path: Path) -> Project | None:
 
 
 def find_project(photos: Path, noun: str, *, class_prompt: str = "") -> Project | None:
-    """The project that was made from this photo folder (its real path) and class noun.
+    """The project that was made from this photo folder (its real path) and class noun. One that can't be read is passed over.
 
-    Of several the one that has a run of this very class prompt, or else is of it.
+    Of several the one that has a run of this very class prompt, or else is of it. Raises ProjectError where a broken one names
+    this very folder: another must not be made beside it.
     """
     from .prompts import class_noun
 
     found: list[Project] = []
     for project in list_projects():
-        subject = project.settings()["subject"]
+        try:
+            subject = project.settings()["subject"]
+        except ProjectError:
+            if _names(project.config, real_path(photos)):
+                raise
+            continue
         if subject.get("photos") is None or real_path(subject["photos"]) != real_path(photos):
             continue
         prompt = subject.get("class_prompt") or ""
@@ -451,6 +519,15 @@ def find_project(photos: Path, noun: str, *, class_prompt: str = "") -> Project 
         elif class_noun(prompt, subject.get("identifier") or AUTO) == noun:
             found.append(project)
     return found[0] if found else None
+
+
+def _names(config: Path, folder: Path) -> bool:
+    """Whether the text of settings that can't be read as such names a folder."""
+    try:
+        text = config.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return any(f"{quote}{folder}{quote}" in text for quote in "\"'")
 
 
 def run_digest(

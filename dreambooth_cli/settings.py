@@ -216,6 +216,17 @@ def expanded(path: Path | str) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def in_home(path: Path | str) -> Path:
+    """A path of the program's own, which may begin with `~`. Raises UsageError where this user has no home."""
+    found = expanded(path)
+    if str(found).startswith("~"):
+        raise UsageError(
+            f"there is no home for {path}: HOME is not set, and this user is not known",
+            "set HOME, or DREAMBOOTH_HOME for the projects and HF_HOME for the models",
+        )
+    return found
+
+
 def real_path(path: Path | str) -> Path:
     """The same path from the root, links followed; where they lead round in a circle, as far as they lead."""
     return Path(os.path.realpath(expanded(path)))

@@ -1,27 +1,30 @@
-"""Stopping is a flag, not an exception: SIGINT and SIGTERM set it, and the work leaves at its next whole state.
+"""Stopping is a flag, not an exception: SIGINT, SIGTERM and SIGHUP set it, and the work leaves at its next whole state.
 
 The command line sets the handlers before the heavy imports; loops look at the flag between events, and long single calls
 (one sampled picture, a download) look at it from their library's own step callback through `check`.
-A second signal ends the process at once.
+A second SIGINT or SIGTERM ends the process at once. SIGHUP comes more than once for one lost connection, from the kernel and
+from the shell: it never hurries anything.
 """
 
 import signal
 from types import FrameType
 
-from .errors import Interrupted, Terminated
+from .errors import HangUp, Interrupted, Terminated
 
+HANG_UP = getattr(signal, "SIGHUP", None)  # Windows has none
 _received: list[int] = []
 
 
 def install() -> None:
-    """Let SIGINT and SIGTERM set the flag."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _receive)
+    """Let SIGINT, SIGTERM and SIGHUP set the flag; what the parent ignores (`nohup`, a job in the background) stays ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM, HANG_UP):
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _receive)
 
 
 def _receive(number: int, frame: FrameType | None) -> None:
     _received.append(number)
-    if is_at_once():
+    if number != HANG_UP and is_at_once():
         # not Interrupted: that one is raised only where the state is whole
         raise KeyboardInterrupt
 
@@ -32,19 +35,23 @@ def requested() -> bool:
 
 
 def is_at_once() -> bool:
-    """Whether a second signal has come. A library may have made another error of its KeyboardInterrupt."""
-    return len(_received) > 1
+    """Whether a second signal has come from somebody in a hurry. A library may have made another error of its
+    KeyboardInterrupt."""
+    return sum(number != HANG_UP for number in _received) > 1
 
 
 def error() -> Interrupted:
-    """The error that stands for the signal that came."""
-    if _received and _received[0] == signal.SIGTERM:
+    """The error that stands for the signal that came first."""
+    first = _received[0] if _received else signal.SIGINT
+    if first == signal.SIGTERM:
         return Terminated("by SIGTERM")
+    if first == HANG_UP:
+        return HangUp("by SIGHUP")
     return Interrupted("by Ctrl-C")
 
 
 def check() -> None:
-    """Raise Interrupted or Terminated if a signal has come."""
+    """Raise Interrupted, Terminated or HangUp if a signal has come."""
     if _received:
         raise error()
 

@@ -10,7 +10,7 @@ import psutil
 
 from .base import BaseFacts, ask_for_base, find_cached
 from .catalog import CATALOG, CatalogEntry, find_entry
-from .errors import ModelUnavailable
+from .errors import DreamboothError, ModelUnavailable
 from .gpu import Gpu
 from .memory import NEED_8BIT, Plan, facts_of, make_plan
 from .settings import TrainSettings
@@ -149,7 +149,7 @@ def _row(entry: CatalogEntry, gpu: Gpu | None, installed: bool) -> Row:
 def _is_on_disk(entry: CatalogEntry) -> bool:
     try:
         return entry.folder is not None or find_cached(ask_for_base(entry.name)) is not None
-    except ModelUnavailable:  # a damaged copy is as good as none
+    except (OSError, DreamboothError):  # a copy that is damaged or can't be read is as good as none
         return False
 
 

@@ -3,16 +3,18 @@
 import errno
 import gc
 import json
+import os
 import sys
 from copy import copy
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__, stopping
-from ..errors import DiskError, DreamboothError, Interrupted, UsageError
+from ..errors import DiskError, DreamboothError, Interrupted, ModelUnavailable, ProjectError, UsageError
 
 # name -> what it does, in one line. Each is a function of that name in the module of that name.
 COMMANDS = {
@@ -140,6 +142,7 @@ def run(args: list[str]) -> int:
         if code == Interrupted.exit_code:  # Typer makes this of a KeyboardInterrupt
             raise stopped_at_once()
         sys.stdout.flush()
+        check_results()
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
         return leave_broken_pipe()
@@ -151,6 +154,15 @@ def run(args: list[str]) -> int:
             return tell(stopped_at_once() if stopping.is_at_once() else error, as_json=as_json, debug=debug)
         except BrokenPipeError:
             return leave_broken_pipe()
+
+
+def check_results() -> None:
+    """Raises DiskError where results were printed, and stdout could not take them."""
+    from .console import lost_results
+
+    lost = lost_results()
+    if lost is not None:
+        raise DiskError(f"what was printed is lost, the work is done: stdout: {lost.strerror}", "make room, or print elsewhere")
 
 
 def stopped_at_once() -> Interrupted:
@@ -211,13 +223,46 @@ def in_words(error: Exception) -> DreamboothError | None:
             return DiskError(
                 f"the disk is full: {error.filename or error.strerror}", "make room, then run the same command again"
             )
-        case OSError(errno=errno.ENAMETOOLONG):
-            return UsageError(f"a name is too long for this disk: {error.filename}", "choose a shorter one")
+        case OSError():
+            return system_error(error)
         case MemoryError():
             return DreamboothError(
                 "the machine's memory is used up", "close other programs, or choose a smaller base model"
             )
     return None
+
+
+# Of a file that is only read in a project or a model these are refusals of the disk all the same.
+OF_THE_DISK = {errno.EIO, errno.EROFS, errno.EFBIG, errno.ESTALE, errno.EMFILE, errno.ENFILE}
+
+
+def system_error(error: OSError) -> DreamboothError:
+    """What the system refused where nobody nearer has said more: a project's file, a model's, or any other."""
+    from ..base import hub_cache
+    from ..disk import ADVICE, ANYWHERE, file_of, reason_of
+    from ..project import projects_folder
+
+    file = file_of(error)
+    if file is None and error.errno == errno.ENOENT and not _has_current_folder():
+        return UsageError("the current folder was deleted", "go to another one: cd")
+    message = f"{file or 'the system refuses it'}: {reason_of(error)}"
+    hint = ADVICE.get(error.errno or 0, "check that it is there and who may read and write it")
+    if (kind := ANYWHERE.get(error.errno or 0)) is not None:
+        return kind(message, hint)
+    if file is None or error.errno in OF_THE_DISK:
+        return DiskError(message, hint)
+    for folder, kind in ((projects_folder(), ProjectError), (hub_cache(), ModelUnavailable)):
+        if Path(file).is_relative_to(folder):
+            return kind(message, hint)
+    return DiskError(message, hint)
+
+
+def _has_current_folder() -> bool:
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
 
 
 def usage_error(error: typer.TyperException) -> DreamboothError:

@@ -1,8 +1,11 @@
 """The two streams: results on stdout, progress and messages on stderr; and the quiet that the libraries keep."""
 
+import errno
+import io
 import logging
 import os
 import re
+import select
 import sys
 import textwrap
 import warnings
@@ -67,6 +70,29 @@ def between_words(line: str, width: int) -> str:
     )
 
 
+class Outlet(io.FileIO):
+    """The lower end of stdout or stderr. Once it can't be written (the terminal is gone, a disk is full) it is silent, so that
+    the work goes on; a reader of stdout that has gone still ends the program. `lost` is what the system said first."""
+
+    def __init__(self, descriptor: int, *, ends_with_reader: bool) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self.ends_with_reader = ends_with_reader
+        self.lost: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write what can be written; the bytes that the caller may forget. Raises BrokenPipeError."""
+        while self.lost is None:
+            try:
+                if (written := super().write(data)) is not None:
+                    return written
+                select.select([], [self], [])  # somebody has set it to non-blocking, and it is full
+            except OSError as error:
+                if self.ends_with_reader and isinstance(error, BrokenPipeError):
+                    raise
+                self.lost = error
+        return memoryview(data).nbytes
+
+
 def harden_streams() -> None:
     """Let every character be written somehow, and let a closed stream swallow what it is sent."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -77,6 +103,29 @@ def harden_streams() -> None:
         elif mode == "w" and hasattr(stream, "reconfigure"):
             utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
             stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+            if os.name != "nt":
+                setattr(sys, name, _with_outlet(stream, ends_with_reader=name == "stdout"))
+
+
+def _with_outlet(stream: io.TextIOWrapper, *, ends_with_reader: bool) -> io.TextIOWrapper:
+    """The same stream with an outlet as its lower end."""
+    outlet = Outlet(stream.fileno(), ends_with_reader=ends_with_reader)
+    buffer: Any = outlet if stream.write_through else io.BufferedWriter(outlet)  # write-through: `python -u`
+    return io.TextIOWrapper(
+        buffer,
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+def lost_results() -> OSError | None:
+    """Why results did not reach stdout, where they did not. A terminal that is gone is no reason: nobody reads there."""
+    buffer = getattr(sys.stdout, "buffer", None)
+    outlet = getattr(buffer, "raw", buffer)
+    lost = outlet.lost if isinstance(outlet, Outlet) else None
+    return lost if lost is not None and lost.errno not in (errno.EIO, errno.ENXIO) else None
 
 
 def close_quietly() -> None:

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, get_origin
 import typer
 from rich.markup import escape
 
-from ..errors import UsageError
-from ..project import Project, list_projects, open_project
+from ..errors import DreamboothError, UsageError
+from ..project import Project, list_projects, open_project, unreadable_projects
 from ..settings import (
     GenerateSettings,
     PrepSettings,
@@ -49,8 +49,11 @@ METAVAR_WIDTH = 16  # more choices than fit in this are told in the help
 
 
 def complete_project(incomplete: str) -> list[str]:
-    """Project names for the shell's completion."""
-    return [project.name for project in list_projects() if project.name.startswith(incomplete)]
+    """Project names for the shell's completion; none where the projects can't be listed."""
+    try:
+        return [project.name for project in list_projects() if project.name.startswith(incomplete)]
+    except (OSError, DreamboothError):
+        return []
 
 
 ProjectName = Annotated[
@@ -154,6 +157,7 @@ def choose_project(name: str | None) -> Project:
     if len(projects) == 1:
         return projects[0]
     if not projects:
-        raise UsageError("there is no project yet", "make one: dreambooth init")
+        told = "; ".join(unreadable_projects())
+        raise UsageError(f"there is no project yet{told and f' ({told})'}", "make one: dreambooth init")
     names = ", ".join(project.name for project in projects)
     raise UsageError("which project? its name is missing", f"your projects: {names}")

@@ -1,12 +1,14 @@
 """`dreambooth projects`: list them, find one on disk, remove one."""
 
 import json as json_
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
+from ..disk import file_of, reason_of
 from ..errors import ProjectError, UsageError
-from ..project import Project, list_projects, open_project, projects_folder, remove_project
+from ..project import Project, list_projects, open_project, projects_folder, remove_project, unreadable_projects
 from ..settings import shortened
 from .app import CONTEXT, Command, Group
 from .console import can_ask, messages, results, say, visible
@@ -64,14 +66,21 @@ def remove(name: Name, yes: Yes = False, json: Json = False) -> None:
 
 
 def show_projects(*, json: bool) -> None:
-    """Print all projects, or the one JSON document."""
-    found = list_projects()
+    """Print all projects, or the one JSON document; of those that can't be read why."""
+    found, skipped = [], unreadable_projects()
+    for project in list_projects():
+        try:
+            found.append(describe(project))
+        except OSError as error:
+            skipped.append(f"project {project.name} can't be read: {file_of(error)}: {reason_of(error)}")
     if json:
-        print(json_.dumps({"folder": str(projects_folder()), "projects": [describe(project) for project in found]}))
-    elif found:
-        for project in found:
-            say(results(), format_project(project))
-    else:
+        print(json_.dumps({"folder": str(projects_folder()), "projects": found, "skipped": skipped}))
+        return
+    for facts in found:
+        say(results(), format_project(facts))
+    for line in skipped:
+        say(messages(), f"warning: {line}")
+    if not found and not skipped:
         say(messages(), "there is no project yet; make one: dreambooth init")
 
 
@@ -91,12 +100,11 @@ def describe(project: Project) -> dict[str, Any]:
     }
 
 
-def format_project(project: Project) -> str:
+def format_project(facts: Mapping[str, Any]) -> str:
     """`dog  a dog, 2 runs (1 finished)`."""
-    facts = describe(project)
     runs = f"{len(facts['runs'])} run{'' if len(facts['runs']) == 1 else 's'}"
     prompt = visible(shortened(facts["class_prompt"] or "?"))
-    return f"{project.name}  {prompt}, {runs} ({len(facts['finished'])} finished)"
+    return f"{facts['name']}  {prompt}, {runs} ({len(facts['finished'])} finished)"
 
 
 def confirm_removal(project: Project, *, json: bool) -> None:

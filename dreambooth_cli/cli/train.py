@@ -13,8 +13,8 @@ from ..card import read_card
 from ..catalog import advice_of
 from ..config import Resolved, merge
 from ..errors import Interrupted, UsageError
-from ..events import Events, ModelSaved, PlanMade, ProjectSaved, RunOpened
-from ..project import Project, Run, find_project
+from ..events import Events, ModelSaved, PlanMade, ProjectSaved, RunOpened, Warned
+from ..project import Project, Run, find_project, unreadable_projects
 from ..prompts import check_class_prompt, class_noun
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, expanded, real_path
 from .console import can_ask, loading, results, say
@@ -26,7 +26,8 @@ DIRECT_OUTPUT = Path("output")
 
 @dataclass
 class Call:
-    """What one call of `train` means. `project` is None where the photos have no project yet; `run` is known once it begins."""
+    """What one call of `train` means. `project` is None where the photos have no project yet; `passed_over` says then which ones
+    can't be read. `run` is known once it begins."""
 
     project: Project | None
     photos: Path | None
@@ -36,6 +37,7 @@ class Call:
     output_dir: Path | None
     restart: bool
     replan: bool
+    passed_over: list[str]
     run: Run | None = field(default=None)
 
 
@@ -111,12 +113,14 @@ def understand(
         raise UsageError("where are the photos?", "name their folder: --photos ./instance_images, or name a project")
     if photos is not None and "class_prompt" not in typed:
         raise UsageError("what is in the photos? the class prompt is missing", 'say it: --class-prompt "a dog"')
+    passed_over: list[str] = []
     if photos is None:
         found: Project | None = choose_project(name)
     else:
         subject = SubjectSettings(**typed)  # before it is looked for: a wrong value is told first
         wanted = subject.class_prompt or ""
         found = find_project(photos, class_noun(wanted, subject.identifier), class_prompt=wanted)
+        passed_over = unreadable_projects() if found is None else []
         output_dir = output_dir or DIRECT_OUTPUT
     stored = found.settings() if found else {"subject": {}, "prep": {}, "train": {}}
     subject_settings = merge(SubjectSettings, stored["subject"], typed)
@@ -134,6 +138,7 @@ def understand(
         expanded(output_dir) if output_dir else None,
         restart,
         replan,
+        passed_over,
     )
     ask_for_base(call.subject.values.model)
     return call
@@ -203,6 +208,8 @@ def load_training(*, verify_resume: bool) -> Callable[[Call], Events]:
 
     def workflow(call: Call) -> Events:
         project = call.project
+        for line in call.passed_over:
+            yield Warned(message=line)
         if project is None:
             for event in initialise(None, subject=call.subject.values, prep={}, train={}):
                 if isinstance(event, ProjectSaved):

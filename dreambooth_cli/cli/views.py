@@ -392,7 +392,7 @@ def open_view(*results: type[Event], json: bool) -> View:
 def follow(events: Events, view: View, *, kept: str = "") -> None:
     """Show a workflow's events until they end or a signal has come; then the work is closed where its state is whole.
 
-    Raises Interrupted or Terminated after a signal; `kept` says what of the work stays.
+    Raises Interrupted, Terminated or HangUp after a signal; `kept` says what of the work stays.
     """
     collect_from_here()
     try:

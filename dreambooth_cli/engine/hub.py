@@ -51,7 +51,7 @@ from ..base import (
     take_download,
 )
 from ..catalog import CATALOG, KNOWN_WEIGHTS, CatalogEntry, moved_note
-from ..disk import make_folder, settle, sync, write_whole
+from ..disk import make_folder, settle, sync, system_errors, write_whole
 from ..errors import DiskError, DreamboothError, ModelUnavailable
 from ..events import BytesFetched, Event, Noted, PhaseStarted, Warned
 
@@ -87,9 +87,13 @@ def obtain(request: BaseRequest) -> Generator[Event, None, Base]:
     if note:
         yield Noted(message=note)
     if request.path is not None:
-        return (yield from _local_base(request.asked, request.path))
-    folder = find_cached(request) or (yield from fetch(request))
-    facts = read_facts(folder)
+        with system_errors(ModelUnavailable, f"the base {request.path} can't be read", request.path):
+            return (yield from _local_base(request.asked, request.path))
+    with system_errors(ModelUnavailable, f"the base {request.asked} can't be read", hub_cache()):
+        folder = find_cached(request)
+    folder = folder or (yield from fetch(request))
+    with system_errors(ModelUnavailable, f"the base {folder} can't be read", folder):
+        facts = read_facts(folder)
     return Base(
         name=_name(request),
         path=folder,
@@ -468,7 +472,7 @@ def _in_words(request: BaseRequest) -> Iterator[None]:
     """Raise what the hub's client raises as ModelUnavailable or DiskError, with what to do next."""
     try:
         yield
-    except (HTTPError, OSError, ValueError) as error:
+    except (HTTPError, OSError, ValueError, ImportError) as error:
         raise _explain(error, request) from error
 
 
@@ -502,6 +506,8 @@ def _explain(error: Exception, request: BaseRequest) -> DreamboothError:
             return ModelUnavailable(f"{repository!r} can't be a hub repository's name", "write it as owner/name")
         case OSError():
             return _disk_error(error)
+        case ImportError():  # of a SOCKS proxy
+            return _not_here(request, f"the proxy can't be used ({error})")
     return ModelUnavailable(
         f"what answers at {constants.ENDPOINT} is not the hub: {error}", "check the network and HF_ENDPOINT"
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..disk import make_folder, settle
+from ..disk import disk_errors, make_folder, settle
 from ..errors import TrainingFailed
 from .draws import seed_of
 from .sampling import Drawing, draw, is_black, use_scheduler
@@ -62,7 +62,8 @@ def make_batch(
 ) -> Iterator[Path]:
     """Draw the class images of one batch, each written beside and renamed, and yield their paths.
 
-    A black picture is drawn again from another seed, never used. Raises TrainingFailed where every seed gives black.
+    A black picture is drawn again from another seed, never used. Raises TrainingFailed where every seed gives black,
+    DiskError.
     """
     own = pipe.scheduler
     use_scheduler(pipe, SAMPLER)
@@ -76,12 +77,14 @@ def make_batch(
         ]
     finally:
         pipe.scheduler = own
-    make_folder(folder)
+    with disk_errors(folder):
+        make_folder(folder)
     for number, picture in zip(numbers, pictures, strict=True):
         path = folder / f"{number:06d}.png"
         part = path.with_suffix(".part")
-        picture.save(part, format="PNG")
-        settle(part, path)
+        with disk_errors(path):
+            picture.save(part, format="PNG")
+            settle(part, path)
         yield path
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..base import Base, read_facts
 from ..card import Card, read_card
 from ..catalog import guidance_of
-from ..disk import check_folder, disk_errors
+from ..disk import check_folder, disk_errors, system_errors
 from ..engine.loading import DTYPES, find_device, load_family, raise_if_out_of_memory
 from ..engine.lora_file import check_lora, load_lora
 from ..engine.sampling import Drawing, draw, is_black, use_scheduler
@@ -64,8 +64,9 @@ def generate(
 def _generate(
     source: Source, prompt: str, settings: GenerateSettings, *, identifier: str | None, output_dir: Path, grid: bool
 ) -> Events:
-    folder = model_folder(source.path)
-    card = card_of(folder)
+    with system_errors(ModelUnavailable, f"the model {source.path} can't be read", source.path):
+        folder = model_folder(source.path)
+        card = card_of(folder)
     text = yield from fill_prompt(prompt, card, identifier)
     check_folder(output_dir, "name another folder: --output-dir ./pictures")
     settings = replace(settings, negative_prompt=fill_negative(settings.negative_prompt, card, identifier))
@@ -73,7 +74,8 @@ def _generate(
     if seed == "auto":
         seed = secrets.randbelow(2**31)
         yield Noted(message=f"seed {seed} (give --seed {seed} to draw these again)")
-    base = yield from find_model(folder, card, source.base)
+    with system_errors(ModelUnavailable, f"the model {folder} can't be read", folder):
+        base = yield from find_model(folder, card, source.base)
     for remark in length_remarks([text, settings.negative_prompt], base.vocabulary):
         yield Warned(message=remark)
     drawing = choose_drawing(settings, base, card)

@@ -14,7 +14,7 @@ from ..disk import disk_errors, make_folder, settle, sync, sync_all, write_whole
 from ..errors import ProjectError, UsageError
 from ..events import Event, Events, Noted, PhaseStarted, PhotoLooked, ProjectSaved
 from ..photos.files import Look, decoded_look, find_photos, printable
-from ..project import Project, check_name, clear_up, free_name, home_folder, projects_folder, suggest_name
+from ..project import Project, check_name, clear_up, free_name, projects_folder, suggest_name
 from ..prompts import check_class_prompt, class_noun
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, default_of, expanded, real_path
 from .prepare import LEFT_OUT, left_out, no_usable_photo
@@ -35,9 +35,9 @@ def initialise(
     source, noun = _photo_folder(subject), class_noun(subject.class_prompt or "", subject.identifier)
     if name is not None:
         _check_free(projects_folder() / check_name(name))
-    # not among the projects: a half made one is never listed
+    # on the projects' own disk, which may be another than their home's; hidden, so a half made one is never listed
     clear_up()
-    making = Project(home_folder() / f".making-{uuid.uuid4().hex}.{os.getpid()}")
+    making = Project(projects_folder() / f".making-{uuid.uuid4().hex}.{os.getpid()}")
     try:
         with disk_errors(making.path):
             make_folder(making.photos)

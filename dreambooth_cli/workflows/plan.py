@@ -2,7 +2,8 @@
 
 from importlib.util import find_spec
 
-from ..base import BaseFacts, BaseRequest, ask_for_base, find_cached, read_facts
+from ..base import BaseFacts, BaseRequest, ask_for_base, find_cached, hub_cache, read_facts
+from ..disk import system_errors
 from ..errors import ModelUnavailable
 from ..gpu import Gpu
 from ..memory import Plan, facts_of, make_plan
@@ -10,10 +11,12 @@ from ..settings import PrepSettings, TrainSettings
 
 
 def known_facts(request: BaseRequest) -> BaseFacts | None:
-    """What is known of a base without fetching it: read from disk, or the catalogue's entry; else None."""
-    path = request.path or find_cached(request)
-    if path is not None:
-        return read_facts(path)
+    """What is known of a base without fetching it: read from disk, or the catalogue's entry; else None. Raises
+    ModelUnavailable."""
+    with system_errors(ModelUnavailable, f"the base {request.asked} can't be read", request.path or hub_cache()):
+        path = request.path or find_cached(request)
+        if path is not None:
+            return read_facts(path)
     return facts_of(request.entry) if request.entry else None
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from ..base import Base, BaseRequest, ask_for_base
@@ -82,7 +82,9 @@ def train(
     output_dir = check_place(output_dir)
     request = ask_for_base(asked.subject.model)
     clear_up()
-    with project.lock():
+    with project.lock() as unlocked:
+        if unlocked:
+            yield Warned(message=unlocked)
         base, own_class_images = yield from gather(project, asked, request)
         digest = digest_of(project, asked, base, own_class_images)
         run = None if restart else project.find_run(digest)
@@ -120,12 +122,19 @@ def check_disk(
 
 
 def logged(events: Events, run: Run) -> Events:
-    """The same events, each also a line of the run's events.jsonl."""
-    with disk_errors(run.path), run.events.open("a", encoding="utf-8") as log, closing(events):
-        for event in events:
-            log.write(json.dumps(as_json(event), ensure_ascii=False) + "\n")
-            log.flush()
-            yield event
+    """The same events, each also a line of the run's events.jsonl. Raises DiskError."""
+    with disk_errors(run.events):
+        log = run.events.open("a", encoding="utf-8")
+    try:
+        with closing(events):
+            for event in events:
+                with disk_errors(run.events):
+                    log.write(json.dumps(as_json(event), ensure_ascii=False) + "\n")
+                    log.flush()
+                yield event
+    finally:
+        with suppress(OSError):  # a line that could not be written is written once more
+            log.close()
 
 
 def fine_tune_and_mend(
@@ -292,6 +301,8 @@ def gather_class_images(
     """The user's own class images, and of the missing ones the cache's or new ones. Returns their paths."""
     wanted = max(0, settings.class_images - len(own))
     folder, drawing = class_image_folder(base, plan, settings, prompts)
+    if not missing_batches(folder, wanted, plan.class_image_batch):
+        return own + class_image_paths(folder, wanted)  # also from a cache that can only be read
     if is_held(folder):
         yield PhaseStarted(name="waiting for another run that makes these class images")
     with hold(folder):
@@ -420,7 +431,8 @@ def draw_samples(training: Training, run: Run, base: Base, prompts: Prompts) -> 
         for place, prompt in enumerate(wanted):
             picture = training.draw(prompt, settings.seed, drawing)
             text = {"prompt": prompt, "seed": str(settings.seed), "step": str(training.step)}
-            path = save_new(picture, run.samples, f"step-{training.step:06d}-{place + 1}", text)
+            with disk_errors(run.samples):
+                path = save_new(picture, run.samples, f"step-{training.step:06d}-{place + 1}", text)
             yield SampleSaved(step=training.step, path=path, prompt=prompt)
     finally:
         let_go(pipe, brought)
