@@ -8,8 +8,9 @@ from typing import Any, get_args
 from .base import read_json
 from .catalog import find_entry
 from .disk import write_json
-from .errors import DreamboothError, ProjectError
+from .errors import ModelUnavailable, ProjectError
 from .project import check_values
+from .schemas import check_schema, with_schema
 from .settings import SECTIONS, annotation
 
 CARD = "dreambooth.json"
@@ -68,7 +69,7 @@ def public_settings(asked: Mapping[str, Mapping[str, Any]], base: str) -> dict[s
 
 def write_card(card: Card, folder: Path) -> None:
     """Write the card into a model's folder."""
-    write_json(folder / CARD, asdict(card))
+    write_json(folder / CARD, with_schema(CARD, asdict(card)))
 
 
 def read_card(folder: Path) -> Card | None:
@@ -78,6 +79,7 @@ def read_card(folder: Path) -> Card | None:
         return None
     try:
         values = read_json(path)
+        check_schema(path, values)
         check_values(Card, values)
         card = Card(**{item.name: values[item.name] for item in fields(Card)})
         check_values(CardBase, card.base)
@@ -88,6 +90,6 @@ def read_card(folder: Path) -> Card | None:
             raise ValueError("its settings are not those of a run")
         if "/" in card.base["identity"] or not any(card.base[key] for key in ("path", "repository", "identity")):
             raise ValueError("its base can't be found by it")
-    except (DreamboothError, ValueError) as error:
+    except (ModelUnavailable, ValueError) as error:
         raise ProjectError(f"the card {path} can't be read: {error}", "train again, or restore that file") from error
     return card

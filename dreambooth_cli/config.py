@@ -12,6 +12,7 @@ import tomlkit
 
 from .disk import disk_errors, write_whole
 from .errors import ProjectError, UsageError
+from .schemas import SCHEMA, SCHEMAS, check_schema
 from .settings import SECTIONS, Settings, annotation, check_name, expanded, flag_of, scalar_of
 
 S = TypeVar("S", bound=Settings)
@@ -65,7 +66,13 @@ def read_config(path: Path) -> dict[str, dict[str, Any]]:
         raise ProjectError(
             f"{path} can't be read: {error.strerror}", "check the project with `dreambooth projects`"
         ) from error
+    try:
+        check_schema(path, document)
+    except ValueError as error:
+        raise ProjectError(f"{path}: {error}", f"mend that line: {SCHEMA} = {SCHEMAS[path.name]}") from error
     for name, section in document.items():
+        if name == SCHEMA:
+            continue
         if name not in SECTIONS:
             raise ProjectError(f"{path}: there is no section [{name}]", f"the sections are: {', '.join(SECTIONS)}")
         if not isinstance(section, dict):
@@ -146,6 +153,7 @@ def _is_document(text: str, wanted: Mapping[str, Any]) -> bool:
 def _template() -> str:
     """A `project.toml` that explains itself: help as a comment, then `# name = default`."""
     lines = ["# Settings of this project. A line that begins with '#' shows a default; take the '#' away to change it."]
+    lines.append(f"{SCHEMA} = {SCHEMAS['project.toml']}  # of this file's form; dreambooth counts it")
     for section, owner in SECTIONS.items():
         lines += ["", f"# {(owner.__doc__ or '').strip()}", f"[{section}]"]
         for item in fields(owner):

@@ -20,6 +20,15 @@ Yielding = Generator[Event, None, R]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Started(Event):
+    """The first line, whatever comes of the command. `schema` counts up where a field is renamed, removed or retyped."""
+
+    event: ClassVar[str] = "start"
+    schema: int
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class PhaseStarted(Event):
     """Something longer than a moment begins: `total` units of it, or None where that is unknown."""
 

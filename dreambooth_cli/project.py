@@ -29,6 +29,7 @@ from . import stopping
 from .config import read_config
 from .disk import disk_errors, file_of, is_running, make_folder, reason_of, system_errors, write_json
 from .errors import DiskError, ProjectError
+from .schemas import check_schema, with_schema
 from .settings import AUTO, LARGEST_SEED, expanded, in_home, is_text, real_path, shortened
 
 NAME = re.compile(r"[^\W_][\w.-]{0,63}", re.UNICODE)
@@ -256,6 +257,7 @@ class Run:
             if not isinstance(record, dict):
                 raise ValueError("it is not a JSON object")
             json.dumps(record, ensure_ascii=False).encode()  # what can't be written again is damaged
+            check_schema(self.plan, record)
         except (OSError, ValueError, RecursionError) as error:
             raise ProjectError(f"{self.plan} can't be read: {error}", "begin another run with --restart") from error
         return record
@@ -267,7 +269,7 @@ class Run:
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Write plan.json beside and rename it. Raises DiskError."""
         with disk_errors(self.plan):
-            write_json(self.plan, record)
+            write_json(self.plan, with_schema(self.plan.name, record))
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import errno
 import gc
-import json
 import os
 import sys
 from copy import copy
@@ -135,8 +134,11 @@ def main() -> None:
 
 def run(args: list[str]) -> int:
     """Run one command line; the only place where errors become words. Returns the exit code."""
+    from .lines import expect
+
     plain = [dashes(word) for word in args[: args.index("--") if "--" in args else len(args)]]
     as_json, debug = "--json" in plain, "--debug" in plain
+    expect(plain, json=as_json)
     try:
         code = typer.main.get_command(app).main(args=args or ["--help"], prog_name="dreambooth", standalone_mode=False)
         if code == Interrupted.exit_code:  # Typer makes this of a KeyboardInterrupt
@@ -190,6 +192,8 @@ def tell(error: Exception, *, as_json: bool, debug: bool) -> int:
 
         traceback.print_exception(error)
     if as_json:
+        from .lines import print_line
+
         kind = "Bug" if is_bug else type(shown).__name__
         line = {
             "event": "error",
@@ -198,7 +202,7 @@ def tell(error: Exception, *, as_json: bool, debug: bool) -> int:
             "hint": shown.hint,
             "exit_code": shown.exit_code,
         }
-        print(json.dumps(line), flush=True)
+        print_line(line)
     else:
         from .console import messages, say
 

@@ -24,6 +24,7 @@ from ..settings import (
     parse_value,
     scalar_of,
 )
+from .lines import begin
 
 # What was typed: stage -> setting -> value; a setting that was not typed is not in it.
 Flags = Mapping[type[Settings], dict[str, Any]]
@@ -91,6 +92,8 @@ def with_flags(
                 if value is not None:
                     typed[owner][name] = parse_value(owner, name, value) if isinstance(value, str) else value
             values.pop("debug")
+            if values.get("json"):
+                begin()
             command(**values, **({"flags": typed} if owners else {}))
 
         own = [item for item in inspect.signature(command).parameters.values() if item.name != "flags"]

@@ -1,7 +1,6 @@
 """What a run looks like: `format_*` make the words, three views show them (moving bars, plain lines, JSON lines)."""
 
 import gc
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -44,6 +43,7 @@ from ..events import (
 from ..settings import shortened
 from ..survey import Row, ledger_lines
 from .console import is_live, messages, say, visible
+from .lines import print_line
 
 WINDOW = 50  # steps over which loss and rate are averaged
 LINES = 10  # plain lines about the progress of one phase, at most
@@ -269,8 +269,8 @@ class JsonLines:
         pass
 
     def show(self, event: Event) -> None:
-        """Print the event at once, so that a reader can follow."""
-        print(json.dumps(as_json(event)), flush=True)
+        """Print the event."""
+        print_line(as_json(event))
 
 
 class PlainLines:

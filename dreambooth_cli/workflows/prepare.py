@@ -18,6 +18,7 @@ from ..photos.files import Look, find_photos, printable, read_photo, save_png, t
 from ..photos.inspect import judge_count, judge_size
 from ..photos.sheet import Tile, contact_sheet, save_sheet, small_picture
 from ..project import Project, cache_folder, hold
+from ..schemas import check_schema, with_schema
 from ..settings import PrepSettings, expanded
 
 RECIPE = 1  # counts up when the same photo would become other pixels
@@ -215,7 +216,7 @@ def _write_report(
         side = preparing.resolution
         photos = "1 photo" if len(tiles) == 1 else f"{len(tiles)} photos"
         save_sheet(contact_sheet(f"{photos} at {side} x {side} pixels", tiles), part / SHEET)
-    write_json(part / REPORT, report)
+    write_json(part / REPORT, with_schema(REPORT, report))
     return report
 
 
@@ -260,9 +261,10 @@ def _kept_report(prepared: Path, key: str) -> dict[str, Any] | None:
 
 
 def _read_report(prepared: Path) -> dict[str, Any] | None:
-    """What report.json holds, or None where it is missing or is no report."""
+    """What report.json holds, or None where it is missing or is no report. Raises ProjectError where it is of a newer schema."""
     try:
         report = json.loads((prepared / REPORT).read_text(encoding="utf-8"))
+        check_schema(prepared / REPORT, report)
         for name, kind in (("key", str), ("usable", int), ("warnings", list), ("photos", list)):
             if not isinstance(report[name], kind):
                 return None

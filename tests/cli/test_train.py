@@ -74,8 +74,8 @@ def test_dry_run_makes_nothing(photos: Path, sd1: Path, dreambooth: Dreambooth) 
     assert "method " in done.out
     assert "takes at most" in done.out
     done = dreambooth(*words, "--json")
-    assert [line["event"] for line in done.lines] == ["plan"]
-    assert done.lines[0]["plan"]["resolution"] == 64
+    assert [line["event"] for line in done.lines] == ["start", "plan"]
+    assert done.lines[1]["plan"]["resolution"] == 64
     assert list_projects() == []
 
 
@@ -87,8 +87,8 @@ def test_a_plan_that_does_not_fit(photos: Path, dreambooth: Dreambooth, monkeypa
     assert re.search(r"^fits +no$", done.out, flags=re.MULTILINE)
     assert done.err.startswith("Error: ")
     done = dreambooth(*words, "--method", "full", "--json")
-    assert [line["event"] for line in done.lines] == ["plan", "error"]
-    assert (done.lines[0]["plan"]["fits"], done.lines[1]["exit_code"]) == (False, 4)
+    assert [line["event"] for line in done.lines] == ["start", "plan", "error"]
+    assert (done.lines[1]["plan"]["fits"], done.lines[2]["exit_code"]) == (False, 4)
 
 
 def test_a_model_of_which_nothing_is_known(photos: Path, dreambooth: Dreambooth) -> None:

@@ -162,7 +162,8 @@ def test_without_a_terminal_nothing_is_asked(extra: list[str], photos: Path, dre
         done = dreambooth("init", *words, *extra)
         assert done.code == 2
         if extra == ["--json"]:
-            assert (done.lines[0]["message"], done.lines[0]["hint"]) == (message, hint)
+            assert [line["event"] for line in done.lines] == ["start", "error"]
+            assert (done.lines[1]["message"], done.lines[1]["hint"]) == (message, hint)
         else:
             assert done.err == f"Error: {message}\n  {hint}\n"
     assert list_projects() == []
