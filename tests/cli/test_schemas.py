@@ -62,7 +62,8 @@ def test_a_newer_project_is_listed_all_the_same(kept_home: Path, dreambooth: Dre
     number(kept_home / PROJECT / "project.toml", 3)
     done = dreambooth("projects", "--json")
     assert [project["name"] for project in json.loads(done.out)["projects"]] == ["full", "lora"]
-    assert dreambooth("projects").code == 0
+    done = dreambooth("projects")
+    assert (done.code, NEWER in done.err, "lora" in done.out) == (0, True, True)
 
 
 @pytest.mark.parametrize("found", [0, -1, True, 1.0, "1", None, [1], {}])
