@@ -12,12 +12,17 @@ import diffusers
 import peft
 import torch
 import transformers
-from safetensors import SafetensorError
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 
 from ..base import Base
+from ..disk import write_json, write_whole
 from ..errors import DiskError
 from .loading import PIPELINES, bring_back, parts_of, text_encoders_of
 from .lora import save_lora
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
 @contextmanager
@@ -52,14 +57,32 @@ def save_full(pipe: Any, base: Base, folder: Path, *, dtype: torch.dtype) -> Non
 
 
 def forget_places(folder: Path) -> None:
-    """Take out of a model's configs where its parts lay on this machine, or on that of who made the base: a model is published."""
+    """Take out of a model where its parts lay on this machine, or on that of who made the base: a model is published."""
+    if (lora := folder / LORA_FILE).is_file():
+        _forget_places_in_header(lora)
     for file in folder.rglob("*.json"):
         if file.stem not in ("model_index", "special_tokens_map") and not file.stem.endswith("config"):
             continue
         values = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            continue
         kept = {key: value for key, value in values.items() if not (key.endswith("name_or_path") or _is_place(value))}
         if kept != values:
-            file.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_json(file, kept)
+
+
+def _forget_places_in_header(lora: Path) -> None:
+    """The same for the header of a LoRA: with the peft of then, 0.1 wrote there where the text encoder lay."""
+    try:
+        with safe_open(lora, framework="pt") as file:
+            texts = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{lora} can't be read: {error}") from error
+    told = json.loads(texts.get(LORA_ADAPTER_METADATA_KEY, "{}"))
+    kept = {key: None if key.endswith("name_or_path") else value for key, value in told.items()}
+    if kept != told:
+        text = json.dumps(kept, indent=2, sort_keys=True)
+        write_whole(lora, save(load_file(lora), texts | {LORA_ADAPTER_METADATA_KEY: text}))
 
 
 def _is_place(value: Any) -> bool:

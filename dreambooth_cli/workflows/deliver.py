@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from .. import __version__
@@ -9,7 +10,7 @@ from ..base import Base
 from ..card import Card, public_base, public_settings, read_card, write_card
 from ..disk import check_folder, disk_errors, make_folder, settle
 from ..engine.loading import DTYPES
-from ..engine.saving import library_versions, save_adapter, save_full
+from ..engine.saving import forget_places, library_versions, save_adapter, save_full
 from ..engine.training import Training
 from ..errors import DiskError, UsageError
 from ..events import Events, ModelSaved, Noted
@@ -84,12 +85,25 @@ def deliver(run: Run, output_dir: Path | None, settings: TrainSettings) -> Event
         return
     if not holds_model_of(output_dir, run):
         try:
+            make_public(run.model)
             place_model(run.model, output_dir)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise DiskError(
-                f"the model can't be put at {output_dir}: {error.strerror or error}", f"it lies at {run.model}"
+                f"the model can't be put at {output_dir}: {getattr(error, 'strerror', None) or error}",
+                f"it lies at {run.model}",
             ) from error
     yield ModelSaved(path=output_dir, step=settings.steps)
+
+
+def make_public(model: Path) -> None:
+    """Take the places on this machine out of a model that 0.1 made, before it leaves. Raises OSError, ValueError."""
+    card = read_card(model)
+    if card is not None and card.base["path"] and (known := public_base(card.base)) != card.base:
+        if card.method == "lora":
+            remember_place(card.base["identity"], Path(card.base["path"]))
+        settings, plan = public_settings(card.settings, known["name"]), card.plan | {"name": known["name"]}
+        write_card(replace(card, base=known, settings=settings, plan=plan), model)
+    forget_places(model)
 
 
 def place_model(model: Path, output_dir: Path) -> None:

@@ -13,7 +13,9 @@ from dreambooth_cli.engine.saving import forget_places
 from dreambooth_cli.errors import ModelUnavailable
 from dreambooth_cli.events import ImageSaved, SampleSaved, Warned
 from dreambooth_cli.known_bases import known_places
-from dreambooth_cli.settings import GenerateSettings
+from dreambooth_cli.project import open_project
+from dreambooth_cli.settings import GenerateSettings, TrainSettings
+from dreambooth_cli.workflows.deliver import deliver
 from dreambooth_cli.workflows.generate import Source, generate
 from tests.conftest import draw_photo
 from tests.workflows.projects import make_project, of_kind, run
@@ -162,3 +164,12 @@ def test_the_card_of_version_0_1_names_the_place_itself(kept_home, tmp_path):
     with pytest.raises(ModelUnavailable, match=r"base.*no longer at") as caught:
         pictures(kept_home / "out-lora", tmp_path / "out")
     assert "--model" in caught.value.hint
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_what_version_0_1_made_names_no_place_once_it_is_delivered(method, kept_home, tmp_path):
+    list(deliver(open_project(method).runs()[0], tmp_path / "out", TrainSettings(save_dtype="fp32")))
+    files = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert [file for file in files if str(kept_home).encode() in file.read_bytes() or b"/kept/" in file.read_bytes()] == []
+    assert (tmp_path / "out" / "dreambooth.json") in files
+    assert of_kind(pictures(tmp_path / "out", tmp_path / "pictures"), ImageSaved)
