@@ -219,6 +219,11 @@ class Run:
         return int(self.path.name)
 
     @property
+    def id(self) -> str:
+        """Its id, which its checkpoints and its model's card name; "" where it never began. Raises ProjectError."""
+        return str(self.record().get("id", ""))
+
+    @property
     def plan(self) -> Path:
         """What was asked and what was planned, frozen at the run's first start, and what changed on its way."""
         return self.path / "plan.json"

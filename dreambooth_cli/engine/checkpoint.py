@@ -1,13 +1,19 @@
-"""Checkpoints: weights and optimizer state as safetensors, with a manifest of sizes and hashes.
+"""Checkpoints: weights and optimizer state as safetensors, with a manifest: whose they are, of which step, sizes and hashes.
+
+Ours is a folder called `step-` and digits alone, nothing else beside it is loaded, renamed or removed; it counts where its manifest
+names that very step, the run, and every file as it is.
 
 Written beside, synced and renamed, so that a folder with its final name is whole; the older ones are pruned only after the
 new one has been read back. No random state is kept: every draw follows from (seed, step).
 """
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -19,6 +25,11 @@ from ..errors import DiskError
 
 MANIFEST = "checkpoint.json"
 PARTS = ("weights", "optimizer", "ema")
+NAME = re.compile(r"step-([0-9]{1,18})")
+
+
+class ForeignCheckpoint(DiskError):
+    """A checkpoint, whole in itself, whose tensors are not those of the run that it lies in."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +42,8 @@ class State:
     ema: dict[str, Tensor]
 
 
-def save_checkpoint(folder: Path, state: State, *, keep: int) -> Path:
-    """Write a checkpoint under `folder`, read it back, then prune to the newest `keep`. Raises DiskError."""
+def save_checkpoint(folder: Path, state: State, *, keep: int, run: str = "") -> Path:
+    """Write a checkpoint under `folder`, read it back, then prune to the newest `keep`. `run` is the run's id. Raises DiskError."""
     final = folder / f"step-{state.step:06d}"
     part = folder / f".{final.name}.part"
     shutil.rmtree(part, ignore_errors=True)
@@ -45,10 +56,10 @@ def save_checkpoint(folder: Path, state: State, *, keep: int) -> Path:
         files = {
             file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(part.iterdir())
         }
-        write_json(part / MANIFEST, {"step": state.step, "files": files})
+        write_json(part / MANIFEST, {"run": run, "step": state.step, "files": files})
         put_aside(final)
         settle(part, final)
-        if not is_whole(final):
+        if not is_whole(final, run):
             raise OSError("what was read back is not what was written")
         prune(folder, keep)
     except (OSError, SafetensorError) as error:
@@ -63,52 +74,64 @@ def save_checkpoint(folder: Path, state: State, *, keep: int) -> Path:
 def load_checkpoint(path: Path) -> State:
     """Read a checkpoint. Raises DiskError where it is damaged."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
         parts = {name: load_file(path / f"{name}.safetensors") for name in PARTS}
-        return State(int(manifest["step"]), **parts)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        return State(step_of(path), **parts)
+    except (OSError, ValueError, SafetensorError) as error:
         raise DiskError(
             f"the checkpoint {path} can't be read: {error}", "remove it; the run goes on from the one before"
         ) from error
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint, if any."""
-    return next((path for path in reversed(checkpoints(folder)) if is_whole(path)), None)
+def latest_checkpoint(folder: Path, run: str = "") -> Path | None:
+    """The newest whole checkpoint of a run, if any."""
+    return next((path for path in reversed(checkpoints(folder)) if is_whole(path, run)), None)
 
 
-def put_damaged_aside(folder: Path) -> list[Path]:
-    """Take the damaged checkpoints out of the way of those that are saved later, and keep them. Returns where they lie now.
-    Raises DiskError."""
+def put_damaged_aside(folder: Path, run: str = "") -> list[Path]:
+    """Take the damaged checkpoints, and those of another run, out of the way of those that are saved later, and keep them.
+    Returns where they lie now. Raises DiskError."""
     with disk_errors(folder):
-        return [put_aside(path) for path in checkpoints(folder) if not is_whole(path)]
+        return [put_aside(path) for path in checkpoints(folder) if not is_whole(path, run)]
 
 
 def put_aside(path: Path) -> Path:
-    """Rename a checkpoint that is in the way, if it is there: `step-000004` -> `damaged-step-000004`."""
-    aside = path.with_name(f"damaged-{path.name}")
+    """Rename a checkpoint that is in the way, if it is there: `step-000004` -> `damaged-step-000004`, or `...-2`: a free name."""
+    names = (f"damaged-{path.name}{f'-{number}' if number > 1 else ''}" for number in count(1))
+    aside = next(place for name in names if not os.path.lexists(place := path.with_name(name)))
     if path.exists():
-        shutil.rmtree(aside, ignore_errors=True)
         path.replace(aside)
         sync(path.parent)
     return aside
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
-    found = (path for path in folder.glob("step-*") if path.is_dir())
-    return sorted(found, key=lambda path: (len(path.name), path.name))  # step-1000000 comes after step-999999
+    """The checkpoints of a run, oldest first: folders called `step-` and digits alone, by number."""
+    found = (path for path in folder.glob("step-*") if NAME.fullmatch(path.name))
+    return sorted((path for path in found if path.is_dir() and not path.is_symlink()), key=lambda path: (step_of(path), path.name))
 
 
-def is_whole(path: Path) -> bool:
-    """Whether every file of a checkpoint is there with the size and hash that its manifest says."""
+def step_of(checkpoint: Path | None) -> int:
+    """The step that a checkpoint was saved after, by its name; 0 for none."""
+    return int(checkpoint.name.removeprefix("step-")) if checkpoint is not None else 0
+
+
+def is_whole(path: Path, run: str = "") -> bool:
+    """Whether a checkpoint's manifest is of the step of its name and of this run (0.1 named none; "": any), and every file is there
+    with the size and hash that it says."""
     try:
-        files: Mapping[str, Mapping[str, object]] = json.loads((path / MANIFEST).read_text())["files"]
-        return {f"{name}.safetensors" for name in PARTS} <= files.keys() and all(
-            (path / name).stat().st_size == entry["bytes"] and sha256_of(path / name) == entry["sha256"]
-            for name, entry in files.items()
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        files: Mapping[str, Mapping[str, object]] = manifest["files"]
+        return (
+            type(manifest["step"]) is int
+            and manifest["step"] == step_of(path)
+            and (not run or manifest.get("run", run) == run)
+            and {f"{name}.safetensors" for name in PARTS} <= files.keys()
+            and all(
+                (path / name).stat().st_size == entry["bytes"] and sha256_of(path / name) == entry["sha256"]
+                for name, entry in files.items()
+            )
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 

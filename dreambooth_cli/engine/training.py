@@ -19,7 +19,7 @@ from ..errors import TrainingFailed
 from ..memory import CONTEXT, Plan, resident_memory
 from ..settings import TrainSettings
 from .adamw import round_stochastically
-from .checkpoint import State
+from .checkpoint import ForeignCheckpoint, State
 from .draws import Draw, seed_of
 from .effect import Answer, loss_at_fixed_noises, sketch
 from .ema import Average
@@ -256,7 +256,8 @@ class Training:
         return State(self.step, weights, self.update.state(), self.ema.state() if self.ema else {})
 
     def load(self, state: State) -> None:
-        """Go on from a checkpoint's state."""
+        """Go on from a checkpoint's state. Raises ForeignCheckpoint, before anything is changed, where it is not of this run."""
+        check_belongs(state, self.trained, steps=self.settings.steps, averaged=self.ema is not None)
         with torch.no_grad():
             for name, parameter in self.trained.items():
                 value = state.weights[name]
@@ -269,6 +270,26 @@ class Training:
         if self.ema:
             self.ema.load(state.ema)
         self.step = state.step
+
+
+def check_belongs(state: State, trained: Mapping[str, Tensor], *, steps: int, averaged: bool) -> None:
+    """Hold a checkpoint's tensors against what a run trains: their names and shapes. Raises ForeignCheckpoint."""
+    if state.step > steps:
+        raise ForeignCheckpoint(f"it was saved after step {state.step}, and the run has {steps}")
+    wanted = {name: value.shape for name, value in trained.items()}
+    for kind, held in (("weights", state.weights), ("average", state.ema)):
+        shapes = wanted if kind == "weights" or averaged else {}
+        if odd := sorted(held.keys() ^ shapes.keys()):
+            raise ForeignCheckpoint(f"its {kind} and the run's are not the same: {odd[0]}")
+        for name, shape in shapes.items():
+            if held[name].shape != shape:
+                raise ForeignCheckpoint(f"{name} is {tuple(held[name].shape)} in its {kind}, and {tuple(shape)} in the run")
+    for key, value in state.optimizer.items():
+        name, _, slot = key.rpartition("|")
+        if name != "scaler" and name not in wanted:
+            raise ForeignCheckpoint(f"its optimizer knows a weight that the run does not train: {name}")
+        if slot in ("exp_avg", "exp_avg_sq") and value.shape != wanted[name]:
+            raise ForeignCheckpoint(f"{name} is {tuple(value.shape)} in its optimizer, and {tuple(wanted[name])} in the run")
 
 
 def check_loss(loss: float, step: int) -> None:

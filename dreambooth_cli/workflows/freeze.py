@@ -10,7 +10,7 @@ from ..base import Base, BaseRequest
 from ..catalog import find_entry
 from ..config import Resolved
 from ..disk import sha256_of
-from ..engine.checkpoint import latest_checkpoint
+from ..engine.checkpoint import latest_checkpoint, step_of
 from ..errors import DoesNotFit, ProjectError
 from ..events import Noted, PlanMade, Warned, Yielding
 from ..gpu import Gpu, find_gpu
@@ -157,7 +157,7 @@ def replanned(
     """The record with a new plan from the newest checkpoint's step. What a checkpoint holds can't change its form: method,
     text encoder and optimizer stay where there is one. Raises DoesNotFit."""
     old, _ = read_kept(run, record)
-    checkpoint = latest_checkpoint(run.checkpoints)
+    checkpoint = latest_checkpoint(run.checkpoints, run.id)
     wanted = asked.train
     if checkpoint is not None:
         wanted = replace(wanted, method=old.method, train_text_encoder=old.train_text_encoder, optimizer=old.optimizer)
@@ -175,7 +175,7 @@ def replanned(
 def keep_change(run: Run, plan: Plan, further: Plan, kind: str, why: str) -> None:
     """Write into plan.json that a run goes on under another plan, from its newest checkpoint's step, so that a resume does."""
     record = run.record()
-    checkpoint = latest_checkpoint(run.checkpoints)
+    checkpoint = latest_checkpoint(run.checkpoints, run.id)
     change = {"step": step_of(checkpoint), "kind": kind, "what": why, "from": plan.to_json()}
     run.write_record(record | {"plan": further.to_json(), "changes": [*record["changes"], change]})
 
@@ -183,11 +183,6 @@ def keep_change(run: Run, plan: Plan, further: Plan, kind: str, why: str) -> Non
 def keep_measured(run: Run, plan: Plan, step: int, held: int) -> None:
     """Write into plan.json what the process held after a step, beside what the plan had said."""
     run.write_record(run.record() | {"measured": {"step": step, "bytes": held, "planned": plan.needed}})
-
-
-def step_of(checkpoint: Path | None) -> int:
-    """The step that a checkpoint was saved after; 0 for none."""
-    return int(checkpoint.name.removeprefix("step-")) if checkpoint is not None else 0
 
 
 def check_still_fits(plan: Plan, gpu: Gpu | None, settings: TrainSettings) -> None:

@@ -9,7 +9,15 @@ from ..base import Base, BaseRequest, ask_for_base
 from ..catalog import guidance_of
 from ..config import Resolved
 from ..disk import bytes_in, check_space, disk_errors, standing_part
-from ..engine.checkpoint import checkpoints, latest_checkpoint, load_checkpoint, put_damaged_aside, save_checkpoint
+from ..engine.checkpoint import (
+    ForeignCheckpoint,
+    checkpoints,
+    latest_checkpoint,
+    load_checkpoint,
+    put_aside,
+    put_damaged_aside,
+    save_checkpoint,
+)
 from ..engine.effect import Effect, compare
 from ..engine.examples import Examples, encode_pictures, stack
 from ..engine.hub import obtain
@@ -363,12 +371,22 @@ def encode(
 
 
 def restore(training: Training, run: Run) -> Events:
-    """Go on from the newest whole checkpoint, if there is one."""
-    for kept in put_damaged_aside(run.checkpoints):
+    """Go on from the newest whole checkpoint that is this run's, if there is one. Raises DiskError."""
+    for kept in put_damaged_aside(run.checkpoints, run.id):
         yield Warned(message=f"a checkpoint is damaged and was passed over; it is kept as {kept}")
-    path = latest_checkpoint(run.checkpoints)
-    if path is not None:
-        training.load(load_checkpoint(path))
+    while (path := latest_checkpoint(run.checkpoints, run.id)) is not None:
+        try:
+            training.load(load_checkpoint(path))
+            return
+        except ForeignCheckpoint as error:
+            with disk_errors(path):
+                kept = put_aside(path)
+            yield Warned(message=f"{path.name} is not this run's and was passed over: {error}; it is kept as {kept}")
+
+
+def save_state(training: Training, run: Run) -> Path:
+    """Save a checkpoint of a run. Raises DiskError."""
+    return save_checkpoint(run.checkpoints, training.state(), keep=training.settings.keep_checkpoints, run=run.id)
 
 
 def train_steps(training: Training, run: Run, base: Base, prompts: Prompts) -> Events:
@@ -393,13 +411,13 @@ def train_steps(training: Training, run: Run, base: Base, prompts: Prompts) -> E
                     yield from draw_samples(training, run, base, prompts)
                 if is_due(step.number, settings.checkpoint_every) or step.number == settings.steps:
                     training.check_finite()
-                    path = save_checkpoint(run.checkpoints, training.state(), keep=settings.keep_checkpoints)
+                    path = save_state(training, run)
                     saved = step.number
                     yield CheckpointSaved(step=step.number, path=path)
     except (GeneratorExit, Interrupted):
         # between steps, where the state is whole: nothing done is lost
         if training.step > saved and training.is_good():
-            save_checkpoint(run.checkpoints, training.state(), keep=settings.keep_checkpoints)
+            save_state(training, run)
         raise
 
 

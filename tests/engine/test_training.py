@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dreambooth_cli.engine.adamw import LeanAdamW
+from dreambooth_cli.engine.checkpoint import ForeignCheckpoint, State
 from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
 from dreambooth_cli.engine.loading import (
     DTYPES,
@@ -20,7 +21,7 @@ from dreambooth_cli.engine.loading import (
     place,
 )
 from dreambooth_cli.engine.lora import quantize
-from dreambooth_cli.engine.training import Training
+from dreambooth_cli.engine.training import Training, check_belongs
 from dreambooth_cli.errors import TrainingFailed
 from dreambooth_cli.memory import Plan
 from dreambooth_cli.settings import TrainSettings
@@ -283,3 +284,26 @@ def test_it_learns(tmp_path, squares):
     before = fixed_loss(training)
     list(training.steps())
     assert fixed_loss(training) <= before / 2
+
+
+TRAINED = {"unet.a": torch.zeros(3, 4), "unet.b": torch.zeros(2)}
+BELONGS = State(4, dict(TRAINED), {"unet.a|exp_avg": torch.zeros(3, 4), "scaler|scale": torch.ones(())}, {})
+FOREIGN = {
+    "after the run's last step": replace(BELONGS, step=9),
+    "a weight less": replace(BELONGS, weights={"unet.a": torch.zeros(3, 4)}),
+    "a weight more": replace(BELONGS, weights=TRAINED | {"unet.c": torch.zeros(2)}),
+    "another shape": replace(BELONGS, weights=TRAINED | {"unet.b": torch.zeros(1, 2)}),
+    "an average": replace(BELONGS, ema=dict(TRAINED)),
+    "an optimizer of another weight": replace(BELONGS, optimizer={"unet.c|exp_avg": torch.zeros(2)}),
+    "an optimizer of another shape": replace(BELONGS, optimizer={"unet.b|exp_avg": torch.zeros(3)}),
+    "an optimizer of nothing": replace(BELONGS, optimizer={"x": torch.zeros(3)}),
+}
+
+
+@pytest.mark.parametrize("state", FOREIGN.values(), ids=FOREIGN)
+def test_a_checkpoint_of_another_run_is_told_by_its_tensors(state: State) -> None:
+    check_belongs(BELONGS, TRAINED, steps=8, averaged=False)
+    with pytest.raises(ForeignCheckpoint):
+        check_belongs(state, TRAINED, steps=8, averaged=False)
+    with pytest.raises(ForeignCheckpoint):
+        check_belongs(BELONGS, TRAINED, steps=8, averaged=True)

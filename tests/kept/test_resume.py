@@ -1,5 +1,6 @@
 """The run that version 0.1.0 left half way goes on, and ends where 0.1.0 would have ended it; a LoRA is drawn and trained as then."""
 
+import shutil
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -14,9 +15,17 @@ HALF += ["--checkpoint-every", "4", "--keep-checkpoints", "1", "--identifier", "
 
 def test_the_run_stopped_half_way_goes_on_to_the_weights_it_would_have_had(kept_home: Path) -> None:
     before = {path.name for path in (kept_home / "dreambooth/projects/full/runs").iterdir()}
+    kept = kept_home / "dreambooth/projects/full/runs/2/checkpoints"
+    other = kept_home / "dreambooth/projects/lora/runs/1/checkpoints/step-000004"
+    for name in ("step-000006", "step-000004-backup"):
+        shutil.copytree(other, kept / name)
+    manifest = (kept / "step-000006/checkpoint.json").read_text()
+    (kept / "step-000006/checkpoint.json").write_text(manifest.replace('"step": 4', '"step": 6'))
     places = ["--model", kept_home / "base", "--photos", kept_home / "photos", "--output-dir", kept_home / "out-half"]
     done = in_process("train", *HALF, *places, "--json")
     assert done.code == 0, done.err
+    assert any("step-000006 is not this run's" in line["message"] for line in done.lines if line["event"] == "warning")
+    assert {path.name for path in kept.iterdir()} == {"step-000008", "step-000004-backup", "damaged-step-000006"}
     (opened,) = [line for line in done.lines if line["event"] == "run"]
     assert (opened["number"], opened["step"]) == (2, 4)
     assert {path.name for path in (kept_home / "dreambooth/projects/full/runs").iterdir()} == before
