@@ -13,9 +13,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import filelock
 
+from .address import read_address
 from .catalog import CatalogEntry, FamilyName, find_entry, nearest_name
 from .errors import ModelUnavailable
 from .project import cache_folder
@@ -76,24 +78,42 @@ class Base:
 
 
 def ask_for_base(model: str) -> BaseRequest:
-    """What a model name means: a path on disk, a name of the catalogue (or the guide's), or a hub repository.
+    """What a model name means: a path on disk, a name of the catalogue (or the guide's), or a hub repository, also by the address
+    of its page or with a revision.
 
     Raises ModelUnavailable where it can be none of these.
     """
+    model = model.strip()
+    model = unquote(urlsplit(model).path) if model.startswith("file://") else model
     path = expanded(model)
     entry = find_entry(model)
     if entry is None and model and os.path.exists(path):
         return BaseRequest(model, real_path(path), None, "", None)
+    entry = entry or find_entry(model.rstrip("/"))
     if entry is not None:
-        return BaseRequest(model, entry.folder, entry.repository, entry.revision, entry)
-    parts = model.split("/")
-    if model.startswith((".", "/", "~")) or path.suffix in (".safetensors", ".ckpt", ".pt", ".bin") or len(parts) > 2:
+        return BaseRequest(model.rstrip("/"), entry.folder, entry.repository, entry.revision, entry)
+    is_address = "://" in model or "@" in model or model.lower().startswith(("huggingface.co/", "hf.co/", "www."))
+    if not is_address:
+        _check_may_be_repository(model, path)
+    found = read_address(model)
+    entry = find_entry(found.repository)
+    if entry is not None and found.revision in ("", "main", entry.revision):
+        return BaseRequest(found.repository, entry.folder, entry.repository, entry.revision, entry)
+    repository = entry.repository if entry and entry.repository else found.repository
+    asked = f"{repository}@{found.revision}" if found.revision else repository
+    return BaseRequest(asked, None, repository, found.revision or "main", None)
+
+
+def _check_may_be_repository(model: str, path: Path) -> None:
+    """Raises ModelUnavailable for what was meant for a path, or for a name of the catalogue."""
+    parts = model.rstrip("/").split("/")
+    is_path = model.startswith((".", "/", "~")) or "\\" in model or len(parts) > 2
+    if is_path or path.suffix.lower() in (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf"):
         raise ModelUnavailable(f"there is no model at {model}", "check the path, or see `dreambooth models`")
     if len(parts) != 2 or not all(parts):
         near = nearest_name(model)
         hint = f"did you mean {near}?" if near else "see `dreambooth models`, or name a hub repository as owner/name"
         raise ModelUnavailable(f"there is no base model called {model!r}", hint)
-    return BaseRequest(model, None, model, "main", None)
 
 
 def hub_cache() -> Path:

@@ -11,10 +11,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
+from itertools import product
 from pathlib import Path
-from typing import Literal, cast
+from typing import BinaryIO, Literal, cast
 
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from ..disk import sha256_of
 from ..errors import PhotoError
@@ -23,12 +24,17 @@ from .headers import (
     MOST_BYTES,
     MOST_BYTES_HELD,
     MOST_EXIF,
+    MOST_HEAD,
     MOST_PIXELS,
+    MOST_PROFILE,
+    PNG_START,
     PatientFile,
     check_jpeg,
     check_pixels,
     check_tiff,
+    pixels_of_png,
 )
+from .kinds import ARCHIVE, FILM, RAW, RAW_SUFFIXES, kind_by_name, kind_not_read
 
 # "JPEG" opens MPO too, a JPEG with a second picture, as phones write it
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
@@ -36,11 +42,11 @@ SUFFIXES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib",
     ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif", ".hif",
 }  # fmt: skip
-RAW_SUFFIXES = {".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"}
 MAGIC = re.compile(
     rb"\xff\xd8\xff|\x89PNG|GIF8[79]a|RIFF....WEBP|II[*+]\x00|MM\x00[*+]|....ftyp(avi[fs]|he[iv][cxms]|m[is]f1)",
     re.DOTALL,
 )
+TIFF = re.compile(rb"II[*+]\x00|MM\x00[*+]")
 HEIF_MAGIC = re.compile(rb"....ftyp(he[iv][cxms]|m[is]f1)", re.DOTALL)
 HELD_MAGIC = re.compile(rb"GIF8|RIFF|....ftyp", re.DOTALL)
 BITMAP_HEADERS = [size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124)]
@@ -48,6 +54,8 @@ MOST_PIXELS_OF = {"WEBP": 50_000_000}  # whose decoder holds each pixel four tim
 BAND = 1 << 22  # pixels that are converted at a time: copies of 60 megapixels would fill the memory
 # what libraries say where a file ends too early
 CUT_OFF = ("truncated", "not enough", "end of file", "unexpected end", "premature", "requires a buffer")
+OF_PICTURES = ("scnr", "mntr", "prtr", "spac")  # the classes of profiles that say what a picture's numbers mean
+ROUNDING = 3  # of 255, by which profiles of sRGB itself differ
 WHITE = (255, 255, 255, 255)
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -127,13 +135,36 @@ def list_folder(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
     except FileNotFoundError as error:
-        raise PhotoError(f"there is no folder {printable(folder)}", "check the path of --photos") from error
+        raise PhotoError(f"there is no folder {printable(folder)}", _where_instead(folder)) from error
     except NotADirectoryError as error:
-        raise PhotoError(
-            f"{printable(folder)} is a file, not a folder", "put the photos into a folder and give that to --photos"
-        ) from error
+        raise PhotoError(f"{printable(folder)} is a file, not a folder", _folder_instead(folder)) from error
     except OSError as error:
         raise PhotoError(f"{printable(folder)} can't be read: {error.strerror}", "check who may read it") from error
+
+
+def _where_instead(folder: Path) -> str:
+    """What to do where a folder is not there: it is a pattern, or an address."""
+    words = printable(folder)
+    if re.search(r"(^|/)https?:/", words):
+        return "photos are read from this machine: download them into a folder, and give that to --photos"
+    plain = next((above for above in folder.parents if not re.search(r"[*?\[\]{}]", above.name)), folder)
+    if re.search(r"[*?{]|\[.*\]", words):
+        return f"a pattern is not understood: give the folder itself: --photos {printable(plain)}"
+    return "check the path of --photos"
+
+
+def _folder_instead(file: Path) -> str:
+    """What to do where a file was given in the place of a folder."""
+    try:
+        with file.open("rb") as opened:
+            kind = kind_not_read(opened.read(MOST_HEAD)) or kind_by_name(file.suffix.lower())
+    except OSError:
+        kind = ""
+    if kind == ARCHIVE:
+        return "unpack it, and give the folder with the photos to --photos"
+    if kind == FILM:
+        return "save 3 to 5 pictures of that video in a folder, and give the folder to --photos"
+    return f"give the folder that the photos lie in: --photos {printable(file.parent)}"
 
 
 def natural_key(name: str) -> tuple[list[tuple[bool, int, str]], str]:
@@ -149,6 +180,8 @@ def printable(path: Path | str) -> str:
 
 def _first_look(path: Path) -> Look:
     """What a file is by its name and its first bytes."""
+    if path.name.startswith(".") and path.suffix == ".icloud":
+        return Look(path=path, status="skipped", reason="still in iCloud: have it downloaded to this machine first")
     if path.name.startswith("."):
         return Look(path=path, status="skipped", reason="hidden")
     try:
@@ -156,8 +189,6 @@ def _first_look(path: Path) -> Look:
             return Look(path=path, status="skipped", reason="a folder: only the photos beside it are read")
         if not path.is_file():
             return Look(path=path, status="skipped", reason="not a file")
-        if path.suffix.lower() in RAW_SUFFIXES:
-            return Look(path=path, status="skipped", reason="a camera's raw file: save it as jpg first")
         return _by_content(path)
     except OSError as error:
         return Look(path=path, status="refused", reason=f"can't be read: {error.strerror}")
@@ -165,11 +196,15 @@ def _first_look(path: Path) -> Look:
 
 def _by_content(path: Path) -> Look:
     with path.open("rb") as file:
-        head = file.read(32)
-        if not (MAGIC.match(head) or path.suffix.lower() in SUFFIXES or _is_bitmap(head)):
-            return Look(path=path, status="skipped", reason="not a picture")
-        if not head:
+        head, suffix = file.read(MOST_HEAD), path.suffix.lower()
+        is_raw = suffix in RAW_SUFFIXES and TIFF.match(head)
+        other = RAW if is_raw else kind_not_read(head)
+        is_read = MAGIC.match(head) or _is_bitmap(head) or suffix in SUFFIXES
+        named = kind_by_name(suffix)
+        if not head and (is_read or named):
             return Look(path=path, status="refused", reason="an empty file")
+        if other or not is_read:
+            return Look(path=path, status="skipped", reason=other or named or "not a picture")
         most = MOST_BYTES_HELD if HELD_MAGIC.match(head) else MOST_BYTES
         if (size := os.fstat(file.fileno()).st_size) > most:
             reason = f"too large: a file of {size / 1e6:,.0f} MB, at most {most // 10**6} MB are read"
@@ -211,23 +246,26 @@ def _decoded(path: Path, side: int) -> tuple[Size, int, Image.Image]:
 
 @contextmanager
 def _quiet_pillow() -> Iterator[None]:
-    """Pillow without its warnings and without its own limit of pixels, which would refuse a large JPEG that `draft` can read."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
+    """Pillow without its warnings and without its own limits of pixels, which would refuse a large JPEG that `draft` can read, and
+    of a PNG's profile, which is held to ours."""
+    limit, packed = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+    Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, MOST_PROFILE + 1
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        Image.MAX_IMAGE_PIXELS = limit
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = limit, packed
 
 
 def _open(file: PatientFile) -> Image.Image:
     head = file.read(32)
     if head.startswith(b"\xff\xd8"):
         check_jpeg(file)
-    elif head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    elif TIFF.match(head):
         check_tiff(file)
+    elif head.startswith(PNG_START):
+        return Image.open(cast(BinaryIO, pixels_of_png(file)), formats=FORMATS)
     file.seek(0)
     if HEIF_MAGIC.match(head):
         import pi_heif  # a tenth of a second, and few photos need it
@@ -324,16 +362,35 @@ def _grey_scale(image: Image.Image) -> float | None:
 
 
 def _srgb_transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From the colours of a wider space, as phones photograph in, to sRGB; None where the profile can't be used, or is sRGB."""
-    if not profile or len(profile) > MOST_EXIF:
+    """From a profile's colours to sRGB; None where it can't be used, or does nothing: what it is called says neither."""
+    if not profile or len(profile) > MOST_PROFILE:
         return None
     try:
         theirs = ImageCms.ImageCmsProfile(BytesIO(profile))
-        if "srgb" in ImageCms.getProfileDescription(theirs).lower():
+        if theirs.profile.device_class not in OF_PICTURES:
             return None
-        return ImageCms.buildTransform(theirs, ImageCms.createProfile("sRGB"), mode, "RGB")
+        transform = ImageCms.buildTransform(theirs, ImageCms.createProfile("sRGB"), mode, "RGB")
+        colours = ImageCms.applyTransform(_samples(mode), transform)
+        assert colours is not None  # it is None only where the picture is changed in place
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
         return None
+    flat = all(low == high for low, high in cast(list[tuple[int, int]], colours.getextrema()))
+    return None if flat or (mode == "RGB" and _differ_by(colours, _samples(mode)) <= ROUNDING) else transform
+
+
+def _samples(mode: str) -> Image.Image:
+    """Colours from all over a mode's space, each a pixel."""
+    steps = range(0, 256, 51)
+    size = len(steps)
+    if mode == "L":
+        return Image.frombytes(mode, (256, 1), bytes(range(256)))
+    values = bytes(value for colour in product(steps, repeat=len(mode)) for value in colour)
+    return Image.frombytes(mode, (size, size ** (len(mode) - 1)), values)
+
+
+def _differ_by(one: Image.Image, other: Image.Image) -> int:
+    """The largest difference of any value of two pictures."""
+    return max(high for _, high in cast(list[tuple[int, int]], ImageChops.difference(one, other).getextrema()))
 
 
 def training_picture(photo: Photo, box: Box, side: int) -> Image.Image:

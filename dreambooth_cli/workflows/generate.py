@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..base import Base, read_facts
 from ..card import Card, read_card
-from ..catalog import guidance_of
+from ..catalog import find_entry, guidance_of
 from ..disk import check_folder, disk_errors, system_errors
 from ..engine.loading import DTYPES, find_device, load_family, raise_if_out_of_memory
 from ..engine.lora_file import check_lora, load_lora
@@ -132,10 +132,18 @@ def model_folder(path: Path) -> Path:
             raise ModelUnavailable(f"the run {path} has no finished model", "run its train command again to finish it")
         return path / "model"
     if not path.exists():
-        raise ModelUnavailable(
-            f"there is no model at {path}", "name a model's folder: --model-path ./output, or a project"
-        )
+        raise ModelUnavailable(f"there is no model at {path}", _where_models_are(path))
     return path
+
+
+def _where_models_are(path: Path) -> str:
+    """What to do where a path holds no model: it may be meant for a base of the hub, or for an address."""
+    words = str(path)
+    if words.startswith(("https:/", "http:/", "hf:/")):
+        return "nothing is fetched from there: download it, then name the file or folder"
+    if find_entry(words):
+        return f"{words} is a base: fetch it with `dreambooth models pull {words}`, then name the folder that is printed"
+    return "name a model's folder: --model-path ./output, or a project"
 
 
 def card_of(model: Path) -> Card | None:

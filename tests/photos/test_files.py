@@ -255,6 +255,50 @@ def test_a_colour_profile_is_obeyed(tmp_path):
     assert corners(read_photo(tmp_path / "swapped.png", 64).image) == [LIME, BLUE, RED, WHITE]
 
 
+def profile_of(name, *, swapped=False):
+    """sRGB's profile under a name, its red and green changed places or not."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    for old, new in ((b"sRGB", name.encode()), ("sRGB".encode("utf-16-be"), name.encode("utf-16-be"))):
+        # in the description alone: the header's own mark stays
+        place = data.find(old, 128)
+        while place >= 0:
+            data[place : place + len(old)] = new
+            place = data.find(old, place + len(old))
+    if swapped:
+        red, green = data.index(b"rXYZ"), data.index(b"gXYZ")
+        data[red : red + 4], data[green : green + 4] = b"gXYZ", b"rXYZ"
+    return bytes(data)
+
+
+@pytest.mark.parametrize("name", ["sRGB", "wide"])
+def test_a_profile_is_obeyed_for_what_it_holds_not_for_its_name(name, tmp_path):
+    quarters().save(tmp_path / "same.png", icc_profile=profile_of(name))
+    assert read_photo(tmp_path / "same.png", 64).image.tobytes() == quarters().tobytes()
+    for file in ("other.png", "other.jpg", "other.webp", "other.tif"):
+        quarters().save(tmp_path / file, icc_profile=profile_of(name, swapped=True))
+        assert corners(read_photo(tmp_path / file, 64).image) == [LIME, BLUE, RED, WHITE]
+
+
+def test_profiles_that_do_not_fit_are_passed_over(tmp_path):
+    grey = Image.new("L", (96, 64), 90)
+    ramp = Image.linear_gradient("L").resize((96, 64))
+    for picture, profile in (
+        (grey, profile_of("sRGB", swapped=True)),  # of colours, in a grey picture
+        (ramp, profile_of("sRGB", swapped=True)[:300]),
+        (quarters(), b"\0" * 400),
+        (quarters(), profile_of("sRGB", swapped=True).replace(b"mntr", b"link")),
+        (quarters(), profile_of("sRGB", swapped=True).replace(b"RGB XYZ ", b"CMYKXYZ ")),
+        (quarters().convert("CMYK"), profile_of("sRGB", swapped=True)),
+    ):
+        picture.save(tmp_path / "a.tif", icc_profile=profile)
+        assert read_photo(tmp_path / "a.tif", 64).image.tobytes() == picture.convert("RGB").tobytes()
+
+
+def test_pictures_of_lab_are_read(tmp_path):
+    quarters().convert("LAB").save(tmp_path / "a.tif")
+    assert corners(read_photo(tmp_path / "a.tif", 64).image) == [RED, BLUE, LIME, WHITE]
+
+
 def test_nothing_of_the_photos_metadata_is_written(tmp_path):
     exif = Image.Exif()
     exif[0x010F] = "a phone"
@@ -302,12 +346,105 @@ def test_what_is_no_photo_is_skipped_with_a_word(tmp_path):
         "more": ("skipped", "a folder: only the photos beside it are read"),
         "notes.txt": ("skipped", "not a picture"),
         "empty": ("skipped", "not a picture"),
-        "film.mov": ("skipped", "not a picture"),
+        "film.mov": ("skipped", "a video: save a picture of it as jpg first"),
         "shot.CR2": ("skipped", "a camera's raw file: save it as jpg first"),
         "gone.jpg": ("skipped", "not a file"),
         "pipe.jpg": ("skipped", "not a file"),
     }
     assert count_photos(tmp_path) == 1
+
+
+ISO = b"\0\0\0\x18ftyp"
+PICTURE = "which is not read: save it as jpg or png"
+OTHER_KINDS = {
+    "jxl": (b"\xff\x0a\xfa\x1f", f"a JPEG XL picture, {PICTURE}"),
+    "jxl in a box": (b"\0\0\0\x0cJXL \r\n\x87\n", f"a JPEG XL picture, {PICTURE}"),
+    "jp2": (b"\0\0\0\x0cjP  \r\n\x87\n", f"a JPEG 2000 picture, {PICTURE}"),
+    "j2k": (b"\xff\x4f\xff\x51\0", f"a JPEG 2000 picture, {PICTURE}"),
+    "jxr": (b"II\xbc\x01", f"a JPEG XR picture, {PICTURE}"),
+    "jls": (b"\xff\xd8\xff\xf7\0\x0b", f"a JPEG-LS picture, {PICTURE}"),
+    "cr2": (b"II*\0\x10\0\0\0CR\2\0", "a camera's raw file: save it as jpg first"),
+    "cr3": (ISO + b"crx \0\0\0\1", "a camera's raw file: save it as jpg first"),
+    "raf": (b"FUJIFILMCCD-RAW 0201", "a camera's raw file: save it as jpg first"),
+    "x3f": (b"FOVb\0\0\2\0", "a camera's raw file: save it as jpg first"),
+    "orf": (b"IIRO\x08\0\0\0", "a camera's raw file: save it as jpg first"),
+    "rw2": (b"IIU\0\x18\0\0\0", "a camera's raw file: save it as jpg first"),
+    "psd": (b"8BPS\0\1", f"a Photoshop picture, {PICTURE}"),
+    "xcf": (b"gimp xcf v011", f"a GIMP picture, {PICTURE}"),
+    "svg": (b'<?xml version="1.0"?>\n<!-- drawn -->\n<svg xmlns="">', f"a drawing of lines (SVG), {PICTURE}"),
+    "pdf": (b"%PDF-1.7", f"a PDF document, {PICTURE}"),
+    "ico": (b"\0\0\1\0\2\0\x10\x10\0\0\1\0", f"an icon, {PICTURE}"),
+    "exr": (b"\x76\x2f\x31\x01\2", f"an OpenEXR picture, {PICTURE}"),
+    "hdr": (b"#?RADIANCE\n", f"an HDR picture, {PICTURE}"),
+    "ppm": (b"P6\n640 480\n255\n", f"a picture of Netpbm's kind (ppm, pgm, pfm), {PICTURE}"),
+    "mp4": (ISO + b"isom\0\0\2\0", "a video: save a picture of it as jpg first"),
+    "mov": (ISO + b"qt  \0\0\2\0", "a video: save a picture of it as jpg first"),
+    "avi": (b"RIFF\0\0\0\0AVI LIST", "a video: save a picture of it as jpg first"),
+    "mkv": (b"\x1a\x45\xdf\xa3", "a video: save a picture of it as jpg first"),
+    "zip": (b"PK\3\4\x14\0", "an archive: unpack it first"),
+    "tar": (b"a.jpg".ljust(257, b"\0") + b"ustar\0", "an archive: unpack it first"),
+    "html": (b"\n<!DOCTYPE html><html>", "a web page, not the picture itself: save that anew"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS: fetch the file itself with `git lfs pull`"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+@pytest.mark.parametrize("name", ["a", "a.jpg", "a.tif"])
+def test_other_kinds_are_said_for_what_they_are_whatever_they_are_called(kind, name, tmp_path):
+    head, words = OTHER_KINDS[kind]
+    (tmp_path / name).write_bytes(head + bytes(600))
+    assert looks(tmp_path) == {name: ("skipped", words)}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a.jxl", f"a JPEG XL picture, {PICTURE}"),
+        ("a.JP2", f"a JPEG 2000 picture, {PICTURE}"),
+        ("a.tga", f"a Targa picture, {PICTURE}"),
+        ("a.3fr", "a camera's raw file: save it as jpg first"),
+        ("a.MTS", "a video: save a picture of it as jpg first"),
+        ("a.aae", "not a picture"),
+    ],
+)
+def test_where_the_first_bytes_say_nothing_the_name_does(name, words, tmp_path):
+    (tmp_path / name).write_bytes(b"\x13\x37" * 300)
+    assert looks(tmp_path) == {name: ("skipped", words)}
+    (tmp_path / name).write_bytes(b"")
+    assert looks(tmp_path)[name][1] == ("an empty file" if name != "a.aae" else "not a picture")
+
+
+@pytest.mark.parametrize("name", ["a.jxl", "a.nef", "a.cr3", "a.psd", "a.mov", "a.txt", "a.svg"])
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF"])
+def test_a_picture_is_read_whatever_it_is_called(name, format_, tmp_path):
+    quarters().save(tmp_path / name, format=format_)
+    assert looks(tmp_path) == {name: ("ok", "")}
+
+
+def test_a_raw_file_that_looks_like_a_tiff(tmp_path):
+    quarters().save(tmp_path / "a.nef", format="TIFF")
+    assert looks(tmp_path) == {"a.nef": ("skipped", "a camera's raw file: save it as jpg first")}
+    (tmp_path / "a.nef").unlink()
+    for tags in ({254: 1}, {50706: b"\1\4\0\0"}):  # a thumbnail first, or DNG's own mark
+        quarters().save(tmp_path / "a.tif", tiffinfo=tags)
+        assert looks(tmp_path) == {"a.tif": ("refused", "a camera's raw file: save it as jpg first")}
+
+
+@pytest.mark.parametrize(
+    ("marker", "bits", "words"), [(0xC3, 8, "a lossless JPEG"), (0xC1, 12, "a JPEG of 12 bits"), (0xC7, 8, "a lossless JPEG")]
+)
+def test_jpegs_that_no_decoder_here_reads(marker, bits, words, tmp_path):
+    quarters().save(tmp_path / "a.jpg")
+    data = bytearray((tmp_path / "a.jpg").read_bytes())
+    place = data.index(b"\xff\xc0")
+    data[place + 1], data[place + 4] = marker, bits
+    (tmp_path / "a.jpg").write_bytes(data)
+    assert looks(tmp_path) == {"a.jpg": ("refused", f"{words}, which is not read: save it as an ordinary jpg or png")}
+
+
+def test_a_text_that_never_ends_its_comments_is_looked_at_quickly(tmp_path):
+    (tmp_path / "a").write_bytes(b"<!---->" * 1000)
+    assert looks(tmp_path) == {"a": ("skipped", "not a picture")}
 
 
 def test_a_linked_photo_is_read(tmp_path):
@@ -440,7 +577,26 @@ def test_a_missing_folder_and_a_file_for_a_folder(tmp_path):
     with pytest.raises(PhotoError) as caught:
         count_photos(tmp_path / "a.jpg")
     assert caught.value.message == f"{tmp_path / 'a.jpg'} is a file, not a folder"
-    assert caught.value.hint == "put the photos into a folder and give that to --photos"
+    assert caught.value.hint == f"give the folder that the photos lie in: --photos {tmp_path}"
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("photos.zip", "unpack it, and give the folder with the photos to --photos"),
+        ("film.mp4", "save 3 to 5 pictures of that video in a folder, and give the folder to --photos"),
+        ("*.jpg", "a pattern is not understood: give the folder itself: --photos {}"),
+        ("photos/*/IMG_[12].jpg", "a pattern is not understood: give the folder itself: --photos {}/photos"),
+        ("https:/example.org/photos", "photos are read from this machine: download them into a folder, and give that to --photos"),
+    ],
+)
+def test_what_is_no_folder_is_told_with_what_to_give(given, hint, tmp_path):
+    (tmp_path / "photos.zip").write_bytes(b"PK\3\4")
+    (tmp_path / "film.mp4").write_bytes(b"\0\0\0\x18ftypisom")
+    with pytest.raises(PhotoError) as caught:
+        count_photos(tmp_path / given)
+    assert caught.value.hint == hint.format(tmp_path)
+    assert caught.value.exit_code == 3
 
 
 def test_looking_writes_nothing_and_leaves_no_file_open(tmp_path):

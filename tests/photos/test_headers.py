@@ -2,6 +2,7 @@
 
 import random
 import struct
+import tracemalloc
 import zlib
 from io import BytesIO
 
@@ -150,6 +151,60 @@ def test_exif_of_a_png_that_is_too_large_is_passed_over(tmp_path):
     Image.new("RGB", (64, 96)).save(buffer, "PNG")
     (tmp_path / "a.png").write_bytes(with_chunks(buffer.getvalue(), [(b"eXIf", data)]))
     assert read_photo(tmp_path / "a.png", 64).size == (64, 96)
+
+
+TEXTS = {
+    "plain": (b"tEXt", b"notes\0" + b"x" * 5_000_000),
+    "packed": (b"zTXt", b"notes\0\0" + zlib.compress(bytes(50_000_000))),
+    "international": (b"iTXt", b"prompt\0\1\0\0\0" + zlib.compress(bytes(50_000_000))),
+    "of EXIF's name": (b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(50_000_000))),
+    "of XMP's name": (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(50_000_000))),
+    "broken": (b"zTXt", b"notes\0\0" + b"no zlib"),
+    "a profile that is a bomb": (b"iCCP", b"sRGB\0\0" + zlib.compress(bytes(50_000_000))),
+    "a profile of no method": (b"iCCP", b"sRGB\0\7" + zlib.compress(bytes(100))),
+    "a broken profile": (b"iCCP", b"sRGB"),
+    "another program's": (b"prVt", b"x" * 5_000_000),
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_png_is_read_whatever_texts_are_in_it(kind, behind, tmp_path):
+    data = written(Image.linear_gradient("L").resize((64, 96)).convert("RGB"), "PNG")
+    piece = chunk(*TEXTS[kind]) * 3
+    place = data.index(b"IEND") - 4 if behind else 33
+    (tmp_path / "a.png").write_bytes(data[:place] + piece + data[place:])
+    plain = Image.open(BytesIO(data)).tobytes()
+    tracemalloc.start()
+    assert read_photo(tmp_path / "a.png", 64).image.tobytes() == plain
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20e6
+
+
+@pytest.mark.parametrize("name", [b"zTXt", b"tEXt"])
+def test_how_a_png_is_turned_may_stand_in_its_text(name, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    words = b"\nexif\n      " + str(len(exif.tobytes())).encode() + b"\n" + exif.tobytes().hex().encode() + b"\n"
+    text = b"\0" + zlib.compress(words) if name == b"zTXt" else words
+    data = with_chunks(written(Image.new("RGB", (64, 96)), "PNG"), [(name, b"Raw profile type exif\0" + text)])
+    (tmp_path / "a.png").write_bytes(data)
+    assert read_photo(tmp_path / "a.png", 64).size == (96, 64)
+
+
+def test_pixels_in_many_pieces_between_other_chunks_are_read_in_order(tmp_path):
+    image = Image.effect_noise((150, 120), 50).convert("RGB")
+    data = written(image, "PNG")
+    start = data.index(b"IDAT") - 4
+    length = int.from_bytes(data[start : start + 4], "big")
+    packed = data[start + 8 : start + 8 + length]
+    parts = [packed[place : place + 40] for place in range(0, length, 40)]
+    assert len(parts) > 1000
+    pieces = b"".join(chunk(b"IDAT", part) + chunk(b"prVt", b"x") for part in parts)
+    (tmp_path / "a.png").write_bytes(data[:start] + pieces + chunk(b"IEND", b""))
+    # a decoder ends at a chunk of another kind; what is left out is not there
+    assert read_photo(tmp_path / "a.png", 64).image.tobytes() == image.tobytes()
 
 
 def test_chunks_are_as_pngs_have_them():
