@@ -432,7 +432,8 @@ def remove_project(project: Project) -> None:
     with project.lock():
         _check_not_kept(project, project.path)
         leaving = project.path.with_name(f".removing-{uuid.uuid4().hex}")
-        project.path.rename(leaving)  # gone at once: who comes now finds no project
+        with system_errors(DiskError, f"can't remove project {project.name}", project.path):
+            project.path.rename(leaving)  # gone at once: who comes now finds no project
         try:
             _check_not_kept(project, leaving)  # who came in between is still in time
         except ProjectError:
@@ -454,14 +455,14 @@ def keep(project: Project) -> Iterator[None]:
         with suppress(OSError):
             _clear_up_kept(project.path)
             lock.acquire()
-        if not project.config.is_file():
+        if not _has_settings(project.path):
             raise ProjectError(f"project {project.name} has just been removed", "see `dreambooth projects`")
         yield
     finally:
         lock.release()
         with suppress(OSError):
             Path(lock.lock_file).unlink(missing_ok=True)
-        if not project.config.is_file():
+        if not _has_settings(project.path):
             with suppress(OSError):
                 project.path.rmdir()  # which taking the lock made again
 
@@ -496,7 +497,7 @@ def project_of(path: Path) -> Project | None:
         for each in (path, real_path(path)):
             if each.is_relative_to(folder) and each != folder:
                 project = Project(folder / each.relative_to(folder).parts[0])
-                return project if project.config.is_file() else None
+                return project if _has_settings(project.path) else None
     return None
 
 

@@ -157,14 +157,17 @@ def _folder_instead(file: Path) -> str:
     """What to do where a file was given in the place of a folder."""
     try:
         with file.open("rb") as opened:
-            kind = kind_not_read(opened.read(MOST_HEAD)) or kind_by_name(file.suffix.lower())
+            head = opened.read(MOST_HEAD)
     except OSError:
-        kind = ""
+        head = b""
+    kind = kind_not_read(head) or kind_by_name(file.suffix.lower())
     if kind == ARCHIVE:
         return "unpack it, and give the folder with the photos to --photos"
     if kind == FILM:
         return "save 3 to 5 pictures of that video in a folder, and give the folder to --photos"
-    return f"give the folder that the photos lie in: --photos {printable(file.parent)}"
+    if MAGIC.match(head) or _is_bitmap(head):
+        return f"give the folder that the photos lie in: --photos {printable(file.parent)}"
+    return "put the photos into a folder and give that to --photos"
 
 
 def natural_key(name: str) -> tuple[list[tuple[bool, int, str]], str]:
