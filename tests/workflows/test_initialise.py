@@ -193,7 +193,7 @@ def test_a_missing_folder_and_a_file_for_a_folder(photos, tmp_path):
     with pytest.raises(PhotoError) as caught:
         list(make(photos / "one.jpg"))
     assert caught.value.message == f"{photos / 'one.jpg'} is a file, not a folder"
-    assert caught.value.hint == "put the photos into a folder and give that to --photos"
+    assert caught.value.hint == f"give the folder that the photos lie in: --photos {photos}"
     assert nothing_is_left()
 
 
