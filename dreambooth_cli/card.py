@@ -15,6 +15,7 @@ from .settings import SECTIONS, annotation
 
 CARD = "dreambooth.json"
 LARGEST_SIDE = 16_384  # pixels
+MOST_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,8 @@ def read_card(folder: Path) -> Card | None:
     if not path.is_file():
         return None
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"it has {path.stat().st_size:,} bytes, more than any true one")
         values = read_json(path)
         check_schema(path, values)
         check_values(Card, values)

@@ -59,7 +59,11 @@ def generate(
     base: Annotated[
         str | None,
         typer.Option(
-            "--model", "--model-name", metavar="<text>", show_default=False, help="The base of a LoRA that has no card."
+            "--model",
+            "--model-name",
+            metavar="<text>",
+            show_default=False,
+            help="The base of a LoRA that has no card, or whose base has moved.",
         ),
     ] = None,
     output_dir: Annotated[

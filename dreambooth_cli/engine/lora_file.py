@@ -208,7 +208,7 @@ def _load(networks: Mapping[str, Any], file: LoraFile) -> list[str]:
     remarks = []
     if homeless:
         remarks.append(
-            f"{len(homeless)} of the {len(found)} layers in {file.path.name} have no place in this base and are left out, "
+            f"{file.path.name} is left out in part: this base lacks {len(homeless)} of the {len(found)} layers that it is for, "
             f"such as {shortened(homeless[0])}"
         )
     if bundled := [name for name in file.shapes if name.startswith(BUNDLED)]:

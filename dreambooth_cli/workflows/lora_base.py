@@ -77,10 +77,10 @@ def obtain_local(record: Mapping[str, Any], places: list[Path]) -> Yielding[Base
             return found
         told = f"what lies at {place} has changed since"
     raise ModelUnavailable(
-        f"this LoRA was trained on the base {in_words(record)}: {told}", "name the base: --model ./its-folder"
+        f"this LoRA was trained on {in_words(record)}: {told}", "name the base: --model ./its-folder"
     )
 
 
 def in_words(record: Mapping[str, Any]) -> str:
     """A base by its name and what it holds."""
-    return f"{Path(record['name']).name} ({record['identity'][:19]})"
+    return f'"{Path(record["name"]).name}" ({record["identity"][:19]})'

@@ -262,7 +262,7 @@ def test_what_has_no_place_is_told(sd1, pipe, tmp_path):
     (told,) = load_lora(pipe, file_of(odd, tmp_path / "x.safetensors"))
     assert "down_blocks.7" in told
     kept = {place: both for place, both in pairs.items() if not place[1].startswith("down_blocks.0")}
-    assert f"{len(pairs) - len(kept)} of the {len(pairs)} layers" in told
+    assert f"lacks {len(pairs) - len(kept)} of the {len(pairs)} layers" in told
     assert_same(pipe, by_hand(sd1, kept))
 
 
