@@ -5,6 +5,7 @@ they name the run (see `project.py`), so changing one begins another run.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from difflib import get_close_matches
@@ -276,7 +277,27 @@ def parse_value(owner: type[Settings], name: str, text: str) -> Any:
             return scalar(text)
     except (ValueError, KeyError):
         pass
-    raise UsageError(f"{flag_of(name)} can't be {shortened(repr(text))}", f"it takes {describe_type(kind)}")
+    takes, near = f"it takes {describe_type(kind)}", _meant(kind, text)
+    raise UsageError(
+        f"{flag_of(name)} can't be {shortened(repr(text))}", f"{takes}: did you mean {flag_of(name)} {near}?" if near else takes
+    )
+
+
+def _meant(kind: Any, text: str) -> str:
+    """The value that was probably meant: `5e-6,` -> 5e-6, `1e3` steps -> 1000, `1,000` -> 1000, `2k` -> 2000, `512x512` -> 512."""
+    plain = text[:40].strip(" \t,;'\"`").replace("\u2212", "-").replace("\u2013", "-").lower()
+    if plain in choices_of(kind):
+        return plain
+    plain = re.sub(r"(?<=\d)[,_' ](?=\d{3}(?!\d))", "", plain)
+    plain = re.sub(r"^(-?\d*),(?=\d+(?:e|$))", r"\1.", plain)
+    number_form, unit = r"(?P<number>-?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d{1,3})?)(?P<k>k)?", r" ?(?:px|pixels|steps|images)"
+    found = re.fullmatch(rf"{number_form}(?:x(?P=number))?(?:{unit})?", plain)
+    if found is None or scalar_of(kind) not in (int, float):
+        return ""
+    number = float(found["number"]) * (1000 if found["k"] else 1)
+    if scalar_of(kind) is float:
+        return found["number"] if not found["k"] else f"{number:g}"
+    return str(int(number)) if number.is_integer() and abs(number) <= LARGEST_SEED else ""
 
 
 def describe_type(kind: Any) -> str:

@@ -150,6 +150,33 @@ def test_a_word_that_is_none(name: str, text: str) -> None:
         parse_value(TrainSettings, name, text)
 
 
+@pytest.mark.parametrize(
+    ("owner", "name", "text", "meant"),
+    [
+        (TrainSettings, "steps", "1e3", "--steps 1000"),
+        (TrainSettings, "steps", "1,000", "--steps 1000"),
+        (TrainSettings, "steps", "1000.0", "--steps 1000"),
+        (TrainSettings, "steps", "2k", "--steps 2000"),
+        (TrainSettings, "steps", "800 steps", "--steps 800"),
+        (TrainSettings, "steps", "1000;", "--steps 1000"),
+        (TrainSettings, "learning_rate", "5e-6,", "--learning-rate 5e-6"),
+        (TrainSettings, "learning_rate", "0,0001", "--learning-rate 0.0001"),
+        (TrainSettings, "learning_rate", "1e\u22124", "--learning-rate 1e-4"),
+        (TrainSettings, "learning_rate", "Auto", "--learning-rate auto"),
+        (GenerateSettings, "width", "512x512", "--width 512"),
+        (GenerateSettings, "width", "512px", "--width 512"),
+        (TrainSettings, "steps", "1.5", ""),
+        (TrainSettings, "steps", "many", ""),
+        (TrainSettings, "steps", "1e999", ""),
+        (TrainSettings, "steps", "1e300", ""),
+    ],
+)
+def test_the_number_that_was_probably_meant_is_named(owner: type[Settings], name: str, text: str, meant: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_value(owner, name, text)
+    assert caught.value.hint.partition(": did you mean ")[2] == (f"{meant}?" if meant else "")
+
+
 def test_types_in_words() -> None:
     assert describe_type(int | Literal["auto"]) == "a whole number or auto"
     assert describe_type(Literal["a", "b", "c"]) == "a, b or c"

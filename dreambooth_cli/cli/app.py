@@ -6,6 +6,7 @@ import os
 import sys
 from copy import copy
 from importlib import import_module
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,7 @@ COMMANDS = {
     "models": "List the base models and which of them fit this GPU; fetch one.",
     "projects": "List the projects, find one on disk, remove one.",
 }
+FOLDER_FLAGS = ("--photos", "--instance-data-dir", "--class-data-dir")
 BROKEN_PIPE = 141  # as a program has that SIGPIPE ended
 
 
@@ -140,6 +142,7 @@ def run(args: list[str]) -> int:
     as_json, debug = "--json" in plain, "--debug" in plain
     expect(plain, json=as_json)
     try:
+        check_not_expanded(args)
         code = typer.main.get_command(app).main(args=args or ["--help"], prog_name="dreambooth", standalone_mode=False)
         if code == Interrupted.exit_code:  # Typer makes this of a KeyboardInterrupt
             raise stopped_at_once()
@@ -271,5 +274,20 @@ def _has_current_folder() -> bool:
 
 def usage_error(error: typer.TyperException) -> DreamboothError:
     """What Typer says of wrong usage, as an error of ours with the way to the help."""
-    ctx = getattr(error, "ctx", None)
-    return UsageError(error.format_message(), f"see {ctx.command_path} --help" if ctx else "see dreambooth --help")
+    ctx, words = getattr(error, "ctx", None), error.format_message()
+    help_ = f"see {ctx.command_path} --help" if ctx else "see dreambooth --help"
+    if words.startswith("Got unexpected extra argument"):
+        return UsageError(words, f'put quotes around what has spaces: --class-prompt "a dog", --prompt "a [identifier] dog"; {help_}')
+    return UsageError(words, help_)
+
+
+def check_not_expanded(args: list[str]) -> None:
+    """Refuse what a shell has made of `--photos *.jpg`: files, where one folder is wanted. Raises UsageError."""
+    for place, word in enumerate(args):
+        flag, _, value = word.partition("=")
+        files = list(takewhile(os.path.isfile, [*([value] if value else []), *args[place + 1 :]]))
+        if dashes(flag) in FOLDER_FLAGS and len(files) > 1:
+            raise UsageError(
+                f"{flag} takes one folder, and {len(files)} files were given",
+                f"a pattern such as *.jpg becomes its files: give the folder itself: {flag} {os.path.dirname(files[0]) or '.'}",
+            )

@@ -77,6 +77,29 @@ def test_debug_shows_the_traceback_of_an_error(dreambooth: Dreambooth) -> None:
     assert done.err.splitlines()[-2].startswith("Error: the catalogue has no base model 'sd99'")
 
 
+def test_a_pattern_that_the_shell_has_made_files_of(photos: Path, dreambooth: Dreambooth) -> None:
+    files = sorted(photos.iterdir())
+    for words in (
+        ["init", "--photos", *files, "--class-prompt", "a dog"],
+        ["train", "--class_prompt", "a dog", "--instance_data_dir", *files],
+        ["prep", "dog", f"--photos={files[0]}", *files[1:], "--resolution", "64"],
+    ):
+        done = dreambooth(*words)
+        assert done.code == 2
+        assert f"takes one folder, and {len(files)} files were given" in done.err
+        assert done.err.rstrip().endswith(f" {photos}")
+    done = dreambooth("init", "--photos", *files, "--json")
+    assert (done.code, done.lines[-1]["kind"]) == (2, "UsageError")
+
+
+def test_words_without_quotes_are_told_to_have_some(photos: Path, dreambooth: Dreambooth) -> None:
+    done = dreambooth("train", "--photos", photos, "--class-prompt", "a", "photo", "of", "a", "dog")
+    assert done.code == 2
+    assert 'put quotes around what has spaces: --class-prompt "a dog"' in done.err
+    done = dreambooth("init", "--photos", photos, "--class-prompt", "a", "dog")
+    assert (done.code, 'the class prompt "a" names no subject' in done.err) == (2, True)
+
+
 def test_a_bug_has_its_traceback_and_exit_code_1(dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **options: Any) -> None:
         raise ZeroDivisionError("by zero")
