@@ -17,7 +17,7 @@ def _words(text: str) -> frozenset[str]:
 
 PICTURES = _words(
     "photo photos photograph photographs picture pictures image images pic pics shot shots snapshot snapshots close-up "
-    "closeup close-ups view views selfie selfies headshot headshots portrait portraits still scan screenshot"
+    "closeup close-ups view views selfie selfies headshot headshots portrait portraits still scan screenshot img photography"
 )
 ARTWORKS = _words(
     "painting paintings drawing drawings sketch sketches illustration illustrations render renders rendering renderings "
@@ -27,7 +27,10 @@ FRAMES = PICTURES | ARTWORKS  # what shows the subject, where "of" follows
 OF = _words("of showing depicting featuring")
 COUNTS = _words("some any each all both many few several one two three four five six seven eight nine ten")
 DETERMINERS = COUNTS | _words("a an the my your his her its our their whose this that these those every another no")
-PARTS = _words("pair pairs piece pieces kind type sort breed bit lot lots bunch couple group face head front back side top")
+PARTS = _words(
+    "pair pairs piece pieces kind type sort breed bit lot lots bunch couple group face head front back side top bottom half "
+    "inside outside interior exterior rear example instance specimen"
+)
 STRICT = _words("with without in on at by from for into onto of to beside besides behind above below beneath underneath")
 PREPOSITIONS = STRICT | _words(
     "about across after against along alongside among amid around as atop before between beyond during except inside like "
@@ -35,12 +38,13 @@ PREPOSITIONS = STRICT | _words(
 )
 WEAK = _words("up down off out past next opposite round away close together")  # a preposition before another one alone
 RELATIVE = _words("that which who whom whose where while when")
-NAMING = _words("called named dressed wearing holding carrying having showing doing making looking smiling chasing posing")
+NAMING = _words("called named wearing holding carrying having")
 PARTICIPLES = _words(
-    "sitting standing running lying laying sleeping playing walking jumping eating drinking riding reading flying swimming "
-    "resting leaning waiting hanging floating staring facing watching driving dancing singing climbing hiding crouching "
-    "kneeling hugging using being going coming talking laughing crying yawning barking made taken seen seated worn kept held "
-    "shot drawn driven eaten hidden taken bought sold found left lit set built written grown shown"
+    "dressed showing doing making looking smiling chasing posing full sitting standing running lying laying sleeping "
+    "playing walking jumping eating drinking riding reading flying swimming resting leaning waiting hanging floating "
+    "staring facing watching driving dancing singing climbing hiding crouching kneeling hugging using being going "
+    "coming talking laughing crying yawning barking made taken seen seated worn kept held shot drawn driven eaten "
+    "hidden bought sold found left lit set built written grown shown"
 )
 VERBS = _words(
     "is are was were be been am has had does did could would should sits wears eats loves wants goes "
@@ -48,7 +52,7 @@ VERBS = _words(
     "it's that's he's she's there's here's what's who's i'm i've you're we're they're let's"
 )
 VERBS_OR_NOUNS = _words("can will must may do")
-VERBS_BEFORE_MORE = _words("stands runs looks jumps plays walks rides likes lies smiles barks drinks needs sleeps carries")
+PLURALS_OR_VERBS = _words("stands runs looks jumps plays walks rides likes lies smiles barks sleeps carries")
 ORDERS = _words("draw generate make create show paint imagine give teach learn take please want need love like see")
 SUBJECTS = _words("i you he she it we they")
 PRONOUNS = SUBJECTS | _words("me him them us myself himself herself itself themselves ourselves yourself mine")
@@ -71,6 +75,7 @@ OTHER_ARTICLES = _words(
 ABBREVIATIONS = _words("mr mrs ms dr st mt jr sr lt no vs prof")
 OTHER_LANGUAGES = _words("vom und avec dans della delle degli nella een het och från für über eine einen une uma d'un d'une")
 SEVERAL = "names several subjects, and only one can be learned at a time"
+READ = 200  # words that are looked at: a model reads 75 tokens
 MARKS = ".,;:!?\"“”„«»‘’'…-–—*_~#@|/\\"
 POSSESSIVE = re.compile(r"[^\W\d_][\w.-]*(?:['’]s|s['’])")
 BRACKETS = re.compile(r"[\[\]<>{}()［］【】]")
@@ -97,18 +102,19 @@ class Phrase:
 
 def read_phrase(text: str) -> Phrase:
     """Read a class prompt. Where it is in doubt, the identifier's place is the best that is known, or the front."""
-    words = tuple(text.split())
+    whole = tuple(text.split())
+    words = whole[:READ]
     plain = [word.casefold().replace("’", "'").strip(MARKS) for word in words]
     first, doubt = _after_frames(plain)
     if not any(letter.isalpha() for letter in text):
-        return Phrase(words, 0, 0, "holds no word")
+        return Phrase(whole, 0, 0, "holds no word")
     foreign = _foreign(text, words, plain)
     if foreign:
-        return Phrase(words, first % len(words), len(words), foreign)
+        return Phrase(whole, first % len(words), len(words), foreign)
     phrase = _noun_phrase(words, plain, first)
     if not doubt and BRACKETS.search(" ".join(words[: phrase.end])):
         doubt = "has brackets, which mean nothing but in [identifier]"
-    return Phrase(words, phrase.start, phrase.end, doubt or phrase.doubt or _bad_head(plain, phrase, first))
+    return Phrase(whole, phrase.start, phrase.end, doubt or phrase.doubt or _bad_head(plain, phrase, first))
 
 
 def is_like(word: str, wanted: str) -> bool:
@@ -116,8 +122,11 @@ def is_like(word: str, wanted: str) -> bool:
     return abs(len(word) - len(wanted)) < 5 and SequenceMatcher(None, word.casefold(), wanted).ratio() > 0.75
 
 
+FILE_NAME = re.compile(r"(?:photo|picture|image|pic)s?[-_]of[-_]")
+
+
 def _foreign(text: str, words: Sequence[str], plain: Sequence[str]) -> str:
-    """Why a text is not English, as far as its script and commonest words tell."""
+    """Why a text is not English words, as far as its script and commonest words tell."""
     letters = [letter for letter in text if letter.isalpha()]
     if not all(letter.isascii() or unicodedata.name(letter, "").startswith("LATIN") for letter in letters):
         return "is not written in Latin letters"
@@ -126,7 +135,9 @@ def _foreign(text: str, words: Sequence[str], plain: Sequence[str]) -> str:
         is_name = all(word[0].isupper() for word in words[place : place + 2])
         if plain[place : place + 1] and plain[place] in OTHER_ARTICLES and len(plain) > place + 1 and not is_name:
             return "does not read as English"
-    return "does not read as English" if OTHER_LANGUAGES & set(plain) else ""
+    if OTHER_LANGUAGES & set(plain) or "mit" in words[1:]:
+        return "does not read as English"
+    return "reads like a file's name" if FILE_NAME.search(text.casefold()) else ""
 
 
 def _after_frames(plain: Sequence[str]) -> tuple[int, str]:
@@ -175,6 +186,8 @@ def _begins_anew(words: Sequence[str], plain: Sequence[str], start: int, place: 
     word, inside = plain[place], place > start
     if word == "of" and place:
         return plain[place - 1] in (PARTS if inside else COUNTS)
+    if not any(letter.isalnum() for letter in words[place]) and not inside:
+        return True
     is_determiner = (word in DETERMINERS or word.isdigit()) and not inside
     return is_determiner or POSSESSIVE.fullmatch(words[place]) is not None
 
@@ -220,7 +233,7 @@ def _ends(raw: str, word: str) -> bool:
 def _is_verb(word: str, following: str, *, inside: bool) -> bool:
     if word in VERBS_OR_NOUNS:
         return inside and not _leads_on(following)
-    return word in VERBS or (inside and word in VERBS_BEFORE_MORE and _leads_on(following))
+    return word in VERBS or (inside and word in PLURALS_OR_VERBS)
 
 
 def _goes_on(word: str, following: str) -> bool:

@@ -34,7 +34,7 @@ def understood(prompt: str) -> str:
 
 def check_placeholder(prompt: str) -> None:
     """Refuse what was meant for the placeholder and is not: `[identifer]`, `[name]`. Raises UsageError."""
-    text = SPELLINGS.sub(" ", prompt)
+    text = " ".join(SPELLINGS.sub(" ", prompt).split())  # the forms below would try every part of a long gap
     named = (found for found in BRACKETED.finditer(text) if " ".join(found[1].casefold().split()) in OTHER_NAMES)
     near = (found for found in BESIDE_A_MARK.finditer(text) if is_like(found[1] or found[2], "identifier"))
     slip = next(named, None) or next(near, None)
@@ -78,8 +78,8 @@ def plain_class_prompt(class_prompt: str, identifier: str = AUTO) -> str:
         return f"{_agree(article, word)} {word}" if article else word
 
     text = understood(class_prompt)
-    marks = rf"(?:(?:{re.escape(PLACEHOLDER)}|{_word(identifier).pattern})(?:['’]s\b)?\s*)+"
-    pattern = rf"(?:\b(?P<article>(?i:an?))\s+)?{marks}(?P<word>\w*)"
+    marks = rf"(?:(?:{re.escape(PLACEHOLDER)}|{_word(identifier).pattern})(?:['’]s\b|[-_](?=\w))?\s*(?:,\s*(?=(?:an?|the)\b))?)+"
+    pattern = rf"(?:\b(?P<article>(?i:an?))\s+)?(?:[-_]|(?P<quote>[\"'(]))?{marks}(?(quote)[\"')]\s*)(?P<word>\w*)"
     plain = " ".join(re.sub(pattern, without, text).split())
     if not plain and text.strip():
         said = PLACEHOLDER if PLACEHOLDER in text else identifier
