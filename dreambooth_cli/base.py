@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import struct
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -19,7 +20,7 @@ import filelock
 
 from .address import read_address
 from .catalog import CatalogEntry, FamilyName, find_entry, nearest_name
-from .errors import ModelUnavailable
+from .errors import DiskError, ModelUnavailable
 from .project import cache_folder
 from .settings import LARGEST_SEED, expanded, in_home, real_path, shortened
 
@@ -28,6 +29,11 @@ TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 MOST_AXES = 8  # of a tensor
 LARGEST_SIDE = 16_384  # latents of a base, in one direction
 HEADER_LIMIT = 100_000_000  # bytes; the safetensors library's own bound
+COMMIT = re.compile("[0-9a-f]{40}")
+# What may become a path in the hub's cache, whoever names it: no `..`, no separator, nothing that a system reserves.
+REPOSITORY = re.compile(r"(?!.*(--|\.\.))\w([\w.-]{0,94}\w)?/\w([\w.-]{0,94}\w)?", re.ASCII)
+REVISION = re.compile(r"(?!.*\.\.)\w([\w.-]*\w)?(/\w([\w.-]*\w)?)*", re.ASCII)
+LONGEST_REVISION = 200  # characters
 
 
 @dataclass(frozen=True)
@@ -120,15 +126,35 @@ def hub_cache() -> Path:
     """Where huggingface_hub keeps its downloads; its own environment variables are obeyed. Raises UsageError where this user has
     no home."""
     home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    return in_home(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub"))
+    named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")
+    return in_home(os.path.expandvars(named))
+
+
+def repository_folder(repository: str) -> Path:
+    """Where the hub's cache keeps a repository. Raises ModelUnavailable for what can't be a repository's name."""
+    if not REPOSITORY.fullmatch(repository):
+        raise ModelUnavailable(f"{repository!r} can't be a hub repository's name", "write it as owner/name")
+    return hub_cache() / ("models--" + repository.replace("/", "--"))
+
+
+def is_revision(revision: str) -> bool:
+    """Whether this can be the name of a branch, a tag or a commit, and so of a file in the hub's cache."""
+    return len(revision) <= LONGEST_REVISION and REVISION.fullmatch(revision) is not None
+
+
+def check_inside(root: Path, path: Path) -> None:
+    """Raise DiskError where a link below `root` would lead what is written to `path` out of it. `root` may be a link."""
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+        raise DiskError(f"{path} leads out of {root} by a link; nothing is written there", "remove that link")
 
 
 def take_download(repository: str) -> AbstractContextManager[object] | None:
     """Take a repository's downloads for this process, so that no two write to one half-fetched file.
 
-    Leaving the context lets them go. None while another process has them.
+    Leaving the context lets them go. None while another process has them. Raises DiskError where the lock is a link out of the cache.
     """
-    path = hub_cache() / ".locks" / ("models--" + repository.replace("/", "--")) / "dreambooth.lock"
+    path = hub_cache() / ".locks" / repository_folder(repository).name / "dreambooth.lock"
+    check_inside(hub_cache(), path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         return filelock.FileLock(path, blocking=False).acquire()
@@ -138,11 +164,24 @@ def take_download(repository: str) -> AbstractContextManager[object] | None:
 
 def find_snapshot(repository: str, revision: str) -> Path | None:
     """The folder of a hub repository's revision in the hub's cache, or None."""
-    folder = hub_cache() / ("models--" + repository.replace("/", "--"))
-    reference = folder / "refs" / revision
-    commit = reference.read_text().strip() if reference.is_file() else revision
-    snapshot = folder / "snapshots" / commit
-    return snapshot if snapshot.is_dir() else None
+    if not REPOSITORY.fullmatch(repository) or not is_revision(revision):
+        return None
+    folder = repository_folder(repository)
+    commit = revision if COMMIT.fullmatch(revision) else _commit_of(folder / "refs" / revision)
+    snapshot = folder / "snapshots" / commit if commit else None
+    return snapshot if snapshot and os.path.isdir(snapshot) else None
+
+
+def _commit_of(reference: Path) -> str | None:
+    """The commit that the cache's note of a branch names; None where there is no note, or it holds anything else."""
+    try:
+        if not reference.is_file():
+            return None
+        with reference.open("rb") as opened:
+            noted = opened.read(64).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return noted if COMMIT.fullmatch(noted) else None
 
 
 def find_cached(request: BaseRequest) -> Path | None:

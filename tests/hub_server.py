@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -61,11 +61,14 @@ class HubServer:
     tokens: set[tuple[str, str]] = field(default_factory=set)  # host and port that was asked, Authorization header
     answer: int | None = None  # every request gets this status
     answers: list[tuple[int, dict[str, str]]] = field(default_factory=list)  # the next requests get these
+    refusal: bytes = b"<html>not now</html>"  # the body of those
     moved: dict[str, str] = field(default_factory=dict)  # repository -> its other name, or another host's URL
     gone: set[str] = field(default_factory=set)  # answered 404 instead of the 401 that strangers get
     cut_after: dict[str, int] = field(default_factory=dict)  # file -> bytes, then the connection breaks, once
     corrupt: set[str] = field(default_factory=set)  # files that come with a byte changed
     ignore_ranges: bool = False
+    listing: Callable[[dict[str, Any]], Any] | None = None  # what is made of a listing before it is sent; bytes go as they are
+    bodies: dict[str, Callable[[bytes], tuple[bytes, dict[str, str]]]] = field(default_factory=dict)  # file -> other bytes, headers
     held: str | None = None  # the file whose second half waits
     is_held: threading.Event = field(default_factory=threading.Event)  # its first half is sent
     go_on: threading.Event = field(default_factory=threading.Event)  # its second half may be sent
@@ -135,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
         moved = next((name for name in self.hub.moved if f"/{name}/" in path), None)
         if self.hub.answers:
             status, headers = self.hub.answers.pop(0)
-            self._send(status, b"<html>not now</html>", headers)
+            self._send(status, self.hub.refusal, headers)
         elif moved is not None and self.headers["Host"] in self.hub.url:
             there = self.hub.moved[moved]
             query = f"?{asked}" if (asked := urlsplit(self.path).query) else ""
@@ -179,7 +182,9 @@ class _Handler(BaseHTTPRequestHandler):
                 | ({"lfs": {"oid": file.etag, "size": len(file.content), "pointerSize": 134}} if file.is_large else {})
                 for file in files.values()
             ]
-        self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+        changed = self.hub.listing(answer) if self.hub.listing else answer
+        content = changed if isinstance(changed, bytes) else json.dumps(changed).encode()
+        self._send(200, content, {"Content-Type": "application/json"})
 
     def _resolve(self, repository: str, revision: str, name: str) -> None:
         if (found := self._files(repository, revision)) is None:
@@ -208,6 +213,9 @@ class _Handler(BaseHTTPRequestHandler):
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         status, rest = 206 if start else 200, content[start:]
+        if file.name in self.hub.bodies:
+            rest, others = self.hub.bodies[file.name](rest)
+            headers |= others
         if file.name == self.hub.held:
             self.hub.held = None
             self._send(status, rest, headers, hold_at=len(rest) // 2)
@@ -229,7 +237,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command == "GET" and hold_at is None:
-            self.wfile.write(content[:cut_after])
+            with suppress(ConnectionError):  # a client that has seen enough
+                self.wfile.write(content[:cut_after])
         elif self.command == "GET":
             self.wfile.write(content[:hold_at])
             self.wfile.flush()

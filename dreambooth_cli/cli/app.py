@@ -193,7 +193,10 @@ def tell(error: Exception, *, as_json: bool, debug: bool) -> int:
     if is_bug or debug:
         import traceback
 
-        traceback.print_exception(error)
+        from .console import visible
+
+        # what it quotes may come from anywhere: a hub's answer, a file's name
+        print(visible("".join(traceback.format_exception(error)), keep="\n\t"), end="", file=sys.stderr)
     if as_json:
         from .lines import print_line
 

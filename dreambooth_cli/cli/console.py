@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from .. import stopping
+from ..hub_variables import check_variables
 
 # what a terminal obeys: C0, DEL, C1, and the marks that turn the rest of a line round
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -156,7 +157,11 @@ def quiet_libraries() -> None:
 
 @contextmanager
 def loading(what: str) -> Iterator[None]:
-    """Around a heavy import: signals only set the flag from here on, the libraries are quiet, a spinner turns on a terminal."""
+    """Around a heavy import: signals only set the flag from here on, the libraries are quiet, a spinner turns on a terminal.
+
+    Raises UsageError for a variable of the environment that the libraries would stumble over.
+    """
+    check_variables()
     quiet_libraries()
     stopping.install()
     console = messages()

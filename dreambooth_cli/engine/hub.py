@@ -1,81 +1,60 @@
-"""Base models from the hub: which of a repository's files training needs, and how they come into huggingface_hub's own cache.
-
-huggingface_hub drops a half-fetched file when its process ends, so large files are streamed here, to
-`blobs/<etag>.incomplete`, and gone on with; listing, tokens and redirects are huggingface_hub's work.
-"""
+"""Base models from the hub: which of a repository's files training needs, and what went wrong on the way, in words."""
 
 import errno
-import hashlib
 import logging
-import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
-from huggingface_hub import HfApi, constants, hf_hub_url, is_offline_mode
+from huggingface_hub import is_offline_mode
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: what the client raises, whatever its library
     DisabledRepoError,
     GatedRepoError,
     HfHubHTTPError,
-    HFValidationError,
     HTTPError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but not marked as exports
-    build_hf_headers,
-    disable_progress_bars,
-    hf_raise_for_status,
-    http_stream_backoff,
-)
 
 from .. import stopping
 from ..base import (
+    COMMIT,
     TEXT_ENCODERS,
     Base,
     BaseRequest,
     ask_for_base,
+    check_inside,
     find_cached,
     find_snapshot,
     hub_cache,
     identify,
+    is_revision,
     missing_parts,
     read_facts,
     read_header,
+    repository_folder,
     stated_prediction,
     take_download,
 )
 from ..catalog import CATALOG, KNOWN_WEIGHTS, CatalogEntry, moved_note
-from ..disk import make_folder, settle, sync, system_errors, write_whole
+from ..disk import make_folder, system_errors, write_whole
 from ..errors import DiskError, DreamboothError, ModelUnavailable
 from ..events import BytesFetched, Event, Noted, PhaseStarted, Warned
+from . import listing
+from .transfer import RemoteFile, bring, bytes_there, endpoint, read_answer
 
 PARTS = ("scheduler", "tokenizer", "tokenizer_2", *TEXT_ENCODERS, "unet", "vae")
 WEIGHTS = re.compile(
     r"(diffusion_pytorch_model|model)(\.fp16)?(-\d+-of-\d+)?(\.fp16)?\.safetensors(\.index(\.fp16)?\.json)?"
 )
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
-CHUNK = 1 << 20  # bytes read at a time
-PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0)  # seconds before each new try of a hub that can't serve now or sends nothing
-LONGEST_PAUSE = 60.0  # seconds, where the hub itself says how long to wait
-EVENT_EVERY = 0.1  # seconds between two BytesFetched at least
-TIMEOUT = 20.0  # seconds without a byte
 LOOK_AGAIN = 0.2  # seconds between two looks whether another process has done
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file of a hub repository. `etag` names its blob in the cache; `sha256` is known of large files only; `size` in bytes."""
-
-    name: str
-    size: int
-    etag: str
-    sha256: str | None
 
 
 def obtain(request: BaseRequest) -> Generator[Event, None, Base]:
@@ -243,33 +222,44 @@ def _safe_vae(entry: CatalogEntry) -> Generator[Event, None, Path | None]:
 
 def _download(request: BaseRequest, choose: Callable[[list[str]], list[str]]) -> Generator[Event, None, Path]:
     """Fetch the chosen files of a repository, small ones first, one event now and then. Returns the snapshot's folder."""
-    repository = str(request.repository)
+    repository, store = str(request.repository), repository_folder(str(request.repository))
+    if not is_revision(request.revision):
+        raise _no_revision(request)
     if is_offline_mode():
         raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
-    disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    commit, listed = _list_patiently(repository, request.revision)
-    chosen = set(choose([file.name for file in listed]))
-    files = sorted(
-        (file for file in listed if file.name in chosen), key=lambda file: (_is_weight(file.name), file.name)
-    )
-    _check_known(repository, request.revision, files)
-    store = hub_cache() / ("models--" + repository.replace("/", "--"))
-    snapshot = store / "snapshots" / commit
+    commit, files = _list_files(repository, request.revision, choose)
+    unknown = [file.name for file in files if file.digest is None]
+    if unknown:
+        yield Warned(message=f"{endpoint()} lists no hash of {', '.join(unknown)}; only their sizes can be checked")
     held = yield from _wait_for_turn(repository)
     with held:
-        there = {file.name: _bytes_there(store, snapshot, file) for file in files}
+        there = {file.name: bytes_there(file, store, commit) for file in files}
         total, done = sum(file.size for file in files), sum(there.values())
         _check_room(_name(request), total - done)
         yield PhaseStarted(name=f"download {_name(request)}", total=total, done=done, unit="B")
         for file in files:
             before = done - there[file.name]
-            with closing(_fetch_file(repository, commit, file, store, snapshot)) as fetched:
-                for so_far in fetched:
+            url = f"{endpoint()}/{repository}/resolve/{commit}/{file.name}"
+            with closing(bring(url, file, store, commit)) as brought:
+                for so_far in brought:
                     yield BytesFetched(file=file.name, done=before + so_far, total=total)
             done = before + file.size
         _write_reference(store, request.revision, commit)
-    return snapshot
+    return store / "snapshots" / commit
+
+
+def _list_files(
+    repository: str, revision: str, choose: Callable[[list[str]], list[str]]
+) -> tuple[str, list[RemoteFile]]:
+    """The commit that a revision stands for, and the chosen ones of its files, small ones first."""
+    url = f"{endpoint()}/api/models/{repository}/revision/{quote(revision, safe='')}?blobs=true"
+    commit, listed = listing.read_listing(read_answer(url, listing.LIMIT), revision)
+    chosen = set(choose([file.name for file in listed]))
+    files = [file for file in listed if file.name in chosen]
+    listing.check_chosen(files, (name for name in chosen if not _is_weight(name)))
+    files = _held_against_known(repository, revision, files)
+    return commit, sorted(files, key=lambda file: (_is_weight(file.name), file.name))
 
 
 def _wait_for_turn(repository: str) -> Generator[Event, None, AbstractContextManager[object]]:
@@ -279,82 +269,25 @@ def _wait_for_turn(repository: str) -> Generator[Event, None, AbstractContextMan
         if not told:
             yield Noted(message=f"another process is fetching {repository}; waiting for it")
         told = True
-        _wait(LOOK_AGAIN)
+        stopping.check()
+        time.sleep(LOOK_AGAIN)
     return held
 
 
-def _list_patiently(repository: str, revision: str) -> tuple[str, list[RemoteFile]]:
-    """`_list_files`, again after a pause while the hub says that it can't serve now."""
-    for pause in PAUSES:
-        try:
-            return _list_files(repository, revision)
-        except HfHubHTTPError as error:
-            if not _is_passing(error):
-                raise
-            _wait(max(pause, _asked_pause(error)))
-    return _list_files(repository, revision)
+def _held_against_known(repository: str, revision: str, files: list[RemoteFile]) -> list[RemoteFile]:
+    """The files that the hub lists at a pinned revision, held against what the catalogue knows of them.
 
-
-def _is_passing(error: HTTPError) -> bool:
-    """Whether a new try may help: too many requests, a server out of order, a connection that broke."""
-    return (
-        not isinstance(error, HfHubHTTPError)
-        or error.response.status_code in (408, 429)
-        or error.response.status_code >= 500
-    )
-
-
-def _asked_pause(error: HTTPError) -> float:
-    """The seconds that the hub asks to wait, or 0."""
-    asked = error.response.headers.get("Retry-After", "") if isinstance(error, HfHubHTTPError) else ""
-    return min(float(asked), LONGEST_PAUSE) if asked.isdecimal() else 0.0
-
-
-def _wait(seconds: float) -> None:
-    """Let time pass; a signal ends it. Raises Interrupted."""
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
-        stopping.check()
-        time.sleep(min(left, 0.1))
-
-
-def _list_files(repository: str, revision: str) -> tuple[str, list[RemoteFile]]:
-    """The commit that a revision stands for, and its files."""
-    hub = HfApi(endpoint=constants.ENDPOINT)
-    info = hub.model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT)
-    files = []
-    for sibling in info.siblings or []:
-        etag = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
-        if info.sha is None or etag is None or sibling.size is None:
-            raise ValueError(f"its listing of {repository} lacks commit, hash or size of {sibling.rfilename}")
-        files.append(RemoteFile(sibling.rfilename, sibling.size, etag, sibling.lfs.sha256 if sibling.lfs else None))
-    return str(info.sha), files
-
-
-def _check_known(repository: str, revision: str, files: Iterable[RemoteFile]) -> None:
-    """Hold what the hub lists at a pinned revision against what the catalogue knows of it. Raises ModelUnavailable."""
+    Where the hub lists no hash, the catalogue's is taken. Raises ModelUnavailable where the two differ.
+    """
     known = KNOWN_WEIGHTS.get((repository, revision), {})
-    other = next((file for file in files if known.get(file.name, file.sha256) != file.sha256), None)
+    files = [replace(file, digest=file.digest or known.get(file.name)) for file in files]
+    other = next((file for file in files if known.get(file.name, file.digest) != file.digest), None)
     if other is not None:
         raise ModelUnavailable(
-            f"{constants.ENDPOINT} serves another {other.name} of {repository} than it was (its sha256 is not the catalogue's)",
+            f"{endpoint()} serves another {other.name} of {repository} than it was (its sha256 is not the catalogue's)",
             "check HF_ENDPOINT and the network; to use those weights all the same, download them and give their folder",
         )
-
-
-def _bytes_there(store: Path, snapshot: Path, file: RemoteFile) -> int:
-    if (snapshot / file.name).is_file() or _blob(store, file).is_file():
-        return file.size
-    part = _part(store, file)
-    return min(part.stat().st_size, file.size) if part.is_file() else 0
-
-
-def _blob(store: Path, file: RemoteFile) -> Path:
-    return store / "blobs" / file.etag
-
-
-def _part(store: Path, file: RemoteFile) -> Path:
-    return store / "blobs" / f"{file.etag}.incomplete"
+    return files
 
 
 def _check_room(name: str, missing: int) -> None:
@@ -368,94 +301,11 @@ def _check_room(name: str, missing: int) -> None:
         )
 
 
-def _fetch_file(
-    repository: str, commit: str, file: RemoteFile, store: Path, snapshot: Path
-) -> Generator[int, None, None]:
-    """Bring one file into the snapshot; yields how many bytes of it are on disk, at the end its size."""
-    stopping.check()
-    blob, pointer = _blob(store, file), snapshot / file.name
-    if not pointer.is_file():
-        if not blob.is_file():
-            url = hf_hub_url(repository, file.name, revision=commit, endpoint=constants.ENDPOINT)
-            yield from _fetch_blob(url, file, store)
-            _check_digest(file, _part(store, file))
-            settle(_part(store, file), blob)
-        _point(pointer, blob)
-    yield file.size
-
-
-def _point(pointer: Path, blob: Path) -> None:
-    """Put a blob into the snapshot as huggingface_hub does: a relative link, or the file itself where there are no links."""
-    make_folder(pointer.parent)
-    pointer.unlink(missing_ok=True)  # a link whose blob is gone
-    try:
-        pointer.symlink_to(os.path.relpath(blob, pointer.parent))
-    except OSError:
-        blob.replace(pointer)
-    sync(pointer.parent)
-
-
-def _fetch_blob(url: str, file: RemoteFile, store: Path) -> Generator[int, None, None]:
-    """Stream a file to its part on disk from where that ends, and again after a broken connection."""
-    part = _part(store, file)
-    make_folder(part.parent)
-    part.touch()
-    failures, last_event = 0, 0.0
-    while (have := part.stat().st_size) != file.size:
-        if have > file.size:
-            os.truncate(part, have := 0)
-        broken: HTTPError | None = None
-        try:
-            with closing(_stream(url, part, have)) as streamed:
-                for so_far in streamed:
-                    if time.monotonic() - last_event > EVENT_EVERY:
-                        yield so_far
-                        last_event = time.monotonic()
-        except HTTPError as error:
-            if not _is_passing(error):
-                raise
-            broken = error
-        failures = failures + 1 if part.stat().st_size == have else 0
-        if failures > len(PAUSES):
-            raise broken or HTTPError("the hub sends nothing more")
-        if failures:
-            _wait(max(PAUSES[failures - 1], _asked_pause(broken) if broken else 0.0))
-
-
-def _stream(url: str, part: Path, start: int) -> Generator[int, None, None]:
-    """Append to `part` what the hub sends from byte `start` on; yields the bytes on disk."""
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-    with http_stream_backoff("GET", url, headers=headers, timeout=TIMEOUT, max_retries=0) as response:
-        hf_raise_for_status(response)
-        with part.open("ab") as file:
-            if start and response.status_code != 206:
-                file.truncate(0)  # the whole file comes, though only its rest was asked for
-            for chunk in response.iter_bytes(CHUNK):
-                stopping.check()
-                file.write(chunk)
-                yield file.tell()
-
-
-def _check_digest(file: RemoteFile, part: Path) -> None:
-    """Hold what came against the hub's own hash of it: a large file's sha256, a small one's git blob. Raises ModelUnavailable."""
-    with part.open("rb") as opened:
-        if file.sha256 is not None:
-            kind, digest = "sha256", hashlib.file_digest(opened, "sha256").hexdigest()
-        else:
-            kind, digest = "git hash", hashlib.sha1(b"blob %d\0" % file.size + opened.read()).hexdigest()
-    if digest != file.etag:
-        part.unlink()
-        raise ModelUnavailable(
-            f"{file.name} came damaged (its {kind} is not the hub's)", "run this again: that file is fetched anew"
-        )
-
-
 def _write_reference(store: Path, revision: str, commit: str) -> None:
     """Note what a branch stood for, last of all: a half-fetched newer commit must not hide an older whole one."""
-    if revision != commit:
+    if not COMMIT.fullmatch(revision):
         reference = store / "refs" / revision
+        check_inside(store, reference.parent)
         make_folder(reference.parent)
         write_whole(reference, commit.encode())
 
@@ -472,7 +322,7 @@ def _in_words(request: BaseRequest) -> Iterator[None]:
     """Raise what the hub's client raises as ModelUnavailable or DiskError, with what to do next."""
     try:
         yield
-    except (HTTPError, OSError, ValueError, ImportError) as error:
+    except (HTTPError, OSError, ValueError, OverflowError) as error:
         raise _explain(error, request) from error
 
 
@@ -482,15 +332,13 @@ def _explain(error: Exception, request: BaseRequest) -> DreamboothError:
         case OfflineModeIsEnabled():
             return _not_here(request, "HF_HUB_OFFLINE is set")
         case GatedRepoError():
-            page = f"{constants.ENDPOINT}/{repository}"
+            page = f"{endpoint()}/{repository}"
             return ModelUnavailable(
                 f"{repository} is gated: its owner asks for consent first",
                 f"accept its licence at {page}, then run: hf auth login",
             )
         case RevisionNotFoundError():
-            return ModelUnavailable(
-                f"{repository} has no revision {request.revision}", "name another base: see `dreambooth models`"
-            )
+            return _no_revision(request)
         case RepositoryNotFoundError() | DisabledRepoError():
             return _gone(repository)
         case HfHubHTTPError() if error.response.status_code in (401, 403, 404):
@@ -502,14 +350,16 @@ def _explain(error: Exception, request: BaseRequest) -> DreamboothError:
             )
         case HTTPError():
             return _not_here(request, f"the hub can't be reached ({str(error) or type(error).__name__})")
-        case HFValidationError():
-            return ModelUnavailable(f"{repository!r} can't be a hub repository's name", "write it as owner/name")
         case OSError():
             return _disk_error(error)
-        case ImportError():  # of a SOCKS proxy
-            return _not_here(request, f"the proxy can't be used ({error})")
     return ModelUnavailable(
-        f"what answers at {constants.ENDPOINT} is not the hub: {error}", "check the network and HF_ENDPOINT"
+        f"what answers at {endpoint()} is not the hub: {error}", "check the network and HF_ENDPOINT"
+    )
+
+
+def _no_revision(request: BaseRequest) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"{request.repository} has no revision {request.revision}", "name another base: see `dreambooth models`"
     )
 
 

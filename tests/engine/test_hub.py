@@ -1,21 +1,27 @@
+import gzip
 import json
+import os
 import re
 import shutil
 import signal
+import traceback
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import pytest
+from huggingface_hub import constants
 
 from dreambooth_cli import stopping
 from dreambooth_cli.base import Base, ask_for_base, find_cached, hub_cache, take_download
 from dreambooth_cli.catalog import CATALOG, KNOWN_WEIGHTS, find_entry
-from dreambooth_cli.engine import hub
-from dreambooth_cli.errors import DiskError, DreamboothError, Interrupted, ModelUnavailable
+from dreambooth_cli.engine import hub, transfer
+from dreambooth_cli.errors import DiskError, DreamboothError, Interrupted, ModelUnavailable, UsageError
 from dreambooth_cli.events import BytesFetched, Event, Noted, PhaseStarted, Warned
+from dreambooth_cli.hub_variables import split_endpoint
 
 from .. import small_models
 from ..hub_server import HubServer, serve_hub, use_hub
@@ -32,9 +38,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """A hub on loopback, which the client takes for the hub; no pauses between tries, and tiny weights in the true ones' place."""
     with serve_hub() as served:
         use_hub(served, monkeypatch)
-        monkeypatch.setattr(hub, "PAUSES", (0.0, 0.0))
+        monkeypatch.setattr(transfer, "PAUSES", (0.0, 0.0))
         monkeypatch.setattr(hub, "KNOWN_WEIGHTS", {})
-        monkeypatch.setattr(hub, "EVENT_EVERY", -1.0)
+        monkeypatch.setattr(transfer, "EVENT_EVERY", -1.0)
         yield served
 
 
@@ -251,9 +257,9 @@ def test_the_commit_that_a_branch_stood_for_is_the_identity(sd2: Path, server: H
 
 def test_a_broken_connection_is_gone_on_with(sd1: Path, server: HubServer) -> None:
     server.add(SD15, sd1, PINNED)
-    server.cut_after[UNET] = 3 * hub.CHUNK // 2
+    server.cut_after[UNET] = 3 * transfer.CHUNK // 2
     base, _ = obtain("sd15")
-    assert server.ranges() == [f"bytes={hub.CHUNK}-"]
+    assert server.ranges() == [f"bytes={3 * transfer.CHUNK // 2}-"]
     assert (base.path / UNET).read_bytes() == (sd1 / UNET).read_bytes()
 
 
@@ -264,19 +270,21 @@ def test_a_later_call_goes_on_where_an_earlier_one_stopped(sd1: Path, server: Hu
         if isinstance(event, BytesFetched) and event.file == UNET:
             break
     first.close()
+    (part,) = hub_cache().rglob("*.incomplete")
+    assert (came := part.stat().st_size) > 0
     assert find_cached(ask_for_base("sd15")) is None
     server.requests.clear()
     base, events = obtain("sd15")
-    assert server.ranges() == [f"bytes={hub.CHUNK}-"]
+    assert server.ranges() == [f"bytes={came}-"]
     assert server.fetched() == {UNET, "vae/diffusion_pytorch_model.safetensors"}
     assert isinstance(events[0], PhaseStarted)
-    assert events[0].done > hub.CHUNK
+    assert events[0].done > came
     assert (base.path / UNET).read_bytes() == (sd1 / UNET).read_bytes()
 
 
 def test_a_hub_that_sends_the_whole_file_again_leaves_it_whole(sd1: Path, server: HubServer) -> None:
     server.add(SD15, sd1, PINNED)
-    server.cut_after[UNET] = 3 * hub.CHUNK // 2
+    server.cut_after[UNET] = 3 * transfer.CHUNK // 2
     server.ignore_ranges = True
     base, _ = obtain("sd15")
     assert (base.path / UNET).read_bytes() == (sd1 / UNET).read_bytes()
@@ -323,15 +331,15 @@ def test_a_hub_that_is_out_of_order_in_the_middle_for_a_while(sd1: Path, server:
 
 def test_the_pause_that_the_hub_asks_for_is_kept(sd1: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(hub, "_wait", waited.append)
+    monkeypatch.setattr(transfer, "_wait", waited.append)
     server.add(SD15, sd1, PINNED)
     server.answers = [(429, {"Retry-After": "7"}), (503, {"Retry-After": "9999"})]
     obtain("sd15")
-    assert waited == [7.0, hub.LONGEST_PAUSE]
+    assert waited == [7.0, transfer.LONGEST_PAUSE]
 
 
 def test_a_signal_ends_the_pause_between_two_tries(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "PAUSES", (3600.0,))
+    monkeypatch.setattr(transfer, "PAUSES", (3600.0,))
     server.answer = 503
     stopping._receive(signal.SIGINT, None)
     with pytest.raises(Interrupted):
@@ -384,11 +392,15 @@ def test_known_weights_are_of_pinned_revisions_and_are_files_that_training_needs
 def test_a_signal_stops_a_download_between_two_chunks(sd1: Path, server: HubServer) -> None:
     server.add(SD15, sd1, PINNED)
     fetching = hub.obtain(ask_for_base("sd15"))
-    next(event for event in fetching if isinstance(event, BytesFetched) and event.file == UNET)
+    events = [next(event for event in fetching if isinstance(event, BytesFetched) and event.file == UNET)]
+    events.append(next(fetching))
     stopping._receive(signal.SIGINT, None)
     with pytest.raises(Interrupted):
         next(fetching)
-    assert [part.stat().st_size for part in hub_cache().rglob("*.incomplete")] == [hub.CHUNK]
+    (part,) = hub_cache().rglob("*.incomplete")
+    whole = {blob.resolve() for blob in hub_cache().rglob("blobs/*")} - {part.resolve()}
+    assert part.stat().st_size == events[1].done - sum(blob.stat().st_size for blob in whole)
+    assert events[0].done < events[1].done
 
 
 def test_sdxl_comes_with_its_vae_for_fp16(sdxl: Path, tmp_path: Path, server: HubServer) -> None:
@@ -529,11 +541,11 @@ def test_no_room(sd1: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
-def test_a_disk_that_fills_up_on_the_way(sd1: Path, server: HubServer) -> None:
+def test_a_disk_that_fills_up_on_the_way(
+    sd1: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.add(SD15, sd1, PINNED)
-    blobs = hub_cache() / ("models--" + SD15.replace("/", "--")) / "blobs"
-    blobs.mkdir(parents=True)
-    (blobs / f"{server.repositories[SD15][1][UNET].etag}.incomplete").symlink_to("/dev/full")
+    monkeypatch.setattr(transfer, "_open_part", lambda part: Path("/dev/full").open("wb"))  # noqa: SIM115
     assert failure("sd15", DiskError) == (
         f"the disk of {hub_cache()} is full",
         "make room, or set HF_HOME to a folder on a larger disk; what came so far is kept",
@@ -581,3 +593,283 @@ def test_a_shard_that_is_missing_makes_a_base_not_whole(sd1: Path, tmp_path: Pat
     index: dict[str, Any] = {"weight_map": {"a": "diffusion_pytorch_model.safetensors", "b": "model-2.safetensors"}}
     (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
     assert failure(str(folder))[0] == f"{folder} is not a whole base model: unet/model-2.safetensors missing"
+
+
+# A hostile hub
+
+
+def with_file(**changed: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A listing in which the UNet's config is listed otherwise."""
+
+    def change(listing: dict[str, Any]) -> dict[str, Any]:
+        for sibling in listing["siblings"]:
+            if sibling["rfilename"] == "unet/config.json":
+                sibling |= changed
+        return listing
+
+    return change
+
+
+def with_name(name: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A listing with one more file."""
+    return lambda listing: listing | {
+        "siblings": [*listing["siblings"], {"rfilename": name, "size": 3, "blobId": "0" * 40}]
+    }
+
+
+LISTINGS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "no JSON": lambda listing: b"<html>log in</html>",
+    "cut": lambda listing: json.dumps(listing).encode()[:-9],
+    "no UTF-8": lambda listing: b"\xff\xfe\xfa",
+    "nested": lambda listing: b"[" * 100_000,
+    "nested siblings": lambda listing: b'{"sha": "' + COMMIT.encode() + b'", "siblings": ' + b'{"a":' * 500 + b"1" + b"}" * 501,
+    "long": lambda listing: b" " * 9_000_000 + b"{}",
+    "a number of 5,000 digits": lambda listing: b"9" * 5000,
+    "a list": lambda listing: [listing],
+    "null": lambda listing: None,
+    **{
+        f"sha {sha!r}": lambda listing, sha=sha: listing | {"sha": sha}
+        for sha in (None, 7, "", "main", "../../../x", COMMIT[:-1], COMMIT + "\n", COMMIT.upper() + "A", f"\x1b[31m{COMMIT}")
+    },
+    "another commit than the pinned one": lambda listing: listing | {"sha": "f" * 40},
+    **{
+        f"siblings {siblings!r}": lambda listing, siblings=siblings: listing | {"siblings": siblings}
+        for siblings in (None, 7, "x", {}, [None], ["x"], [[]], [{}], [{"rfilename": 3}])
+    },
+    **{
+        f"size {size!r}": with_file(size=size) for size in (None, -1, "12", 1.5, True, 10**30, [], 10**9)
+    },
+    **{f"lfs {lfs!r}": with_file(lfs=lfs) for lfs in (3, "x", [], True)},
+    **{
+        f"name {name!r}": with_name(name)
+        for name in (
+            "tokenizer/..\\..\\x.json", "tokenizer/a\x1b[2J.json", "tokenizer/a\u202e.json", "tokenizer/nul\0.json",
+            "tokenizer/C:x.json", "tokenizer/con.json", "tokenizer/LPT1.txt", "tokenizer/-.json", "tokenizer/ .json",
+            "tokenizer/VOCAB.json", "tokenizer/vocab.json", "tokenizer/" + "a" * 300 + ".json", "tokenizer/\ud800.json",
+        )
+    },
+    "very many files": lambda listing: listing
+    | {"siblings": [*listing["siblings"], *({"rfilename": f"tokenizer/{n}.json", "size": 1} for n in range(5000))]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LISTINGS)
+def test_a_malformed_listing_is_told_in_words(kind: str, sd1: Path, tmp_path: Path, server: HubServer) -> None:
+    server.add(SD15, sd1, PINNED)
+    server.listing = LISTINGS[kind]
+    message, _, code = failure("sd15")
+    assert (message.startswith(f"what answers at {server.url} is not the hub: "), code) == (True, 5)
+    assert "\x1b" not in message
+    assert "\u202e" not in message
+    assert len(message) < 400
+    assert server.fetched() == set()
+    assert [path for path in hub_cache().rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("outside", ["../x.json", "/etc/x.json", "unet/../../x.json", "..", "", "\\\\host\\x.json"])
+def test_a_name_that_is_not_chosen_is_never_a_path(outside: str, sd1: Path, server: HubServer) -> None:
+    server.add(SD15, sd1, PINNED)
+    server.listing = with_name(outside)
+    assert obtain("sd15")[0].identity == PINNED
+    assert not [path for path in hub_cache().rglob("x.json")]
+
+
+@pytest.mark.parametrize("etag", [None, 7, "", 'W/"abc"', "../../../../evil", "0" * 39, "/tmp/evil", "\x1b[31m", "a\0b"])
+def test_a_hash_that_is_none_means_that_none_is_known(etag: Any, sd1: Path, server: HubServer) -> None:
+    server.add(SD15, sd1, PINNED)
+
+    def without_hashes(listing: dict[str, Any]) -> dict[str, Any]:
+        for sibling in listing["siblings"]:
+            sibling["blobId"] = etag
+            if "lfs" in sibling:
+                sibling["lfs"]["sha256"] = etag
+        return listing
+
+    server.listing = without_hashes
+    base, events = obtain("sd15")
+    assert (base.path / UNET).read_bytes() == (sd1 / UNET).read_bytes()
+    said = [event.message for event in events if isinstance(event, Warned)]
+    assert len(said) == 1
+    assert said[0].startswith(f"{server.url} lists no hash of ")
+    named = {file.etag for file in server.repositories[SD15][1].values()}
+    assert {blob.name for blob in hub_cache().rglob("blobs/*")} == named  # as huggingface_hub would name them
+
+
+def test_where_the_hub_lists_no_hash_the_catalogues_is_held_against(
+    sd1: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "KNOWN_WEIGHTS", {(SD15, PINNED): {UNET: "0" * 64}})
+    server.add(SD15, sd1, PINNED)
+
+    def without_hashes(listing: dict[str, Any]) -> dict[str, Any]:
+        return listing | {"siblings": [{**file, "lfs": None, "blobId": None} for file in listing["siblings"]]}
+
+    server.listing = without_hashes
+    assert failure("sd15")[0] == f"{UNET} came damaged (its sha256 is not the hub's)"
+
+
+CONFIG = "unet/config.json"
+BODIES: dict[str, Callable[[bytes], tuple[bytes, dict[str, str]]]] = {
+    "longer": lambda body: (body + b"x", {}),
+    "much longer": lambda body: (body + b"x" * 20_000_000, {}),
+    "shorter": lambda body: (body[:-1], {}),
+    "empty": lambda body: (b"", {}),
+    "other": lambda body: (bytes(len(body)), {}),
+    "packed": lambda body: (gzip.compress(body), {"Content-Encoding": "gzip"}),
+    "a bomb": lambda body: (gzip.compress(bytes(50_000_000)), {"Content-Encoding": "gzip"}),
+    "packed twice": lambda body: (body, {"Content-Encoding": "gzip, deflate"}),
+    "a page": lambda body: (b"<html>log in</html>", {"Content-Type": "text/html"}),
+}
+
+
+@pytest.mark.parametrize("kind", BODIES)
+@pytest.mark.parametrize("name", [CONFIG, UNET])
+def test_a_file_that_comes_otherwise_than_listed_is_not_kept(
+    name: str, kind: str, sd1: Path, server: HubServer
+) -> None:
+    server.add(SD15, sd1, PINNED)
+    server.bodies[name] = BODIES[kind]
+    message, _, code = failure("sd15")
+    assert code == 5
+    assert name in message or "packs what was asked for" in message
+    assert [part for part in hub_cache().rglob("*.incomplete") if part.stat().st_size] == []
+    assert not (hub_cache() / "models--stable-diffusion-v1-5--stable-diffusion-v1-5/snapshots" / PINNED / name).exists()
+    assert len(server.requests) < 40
+    server.bodies.clear()
+    assert (obtain("sd15")[0].path / name).read_bytes() == (sd1 / name).read_bytes()
+
+
+def test_the_rest_of_a_file_from_another_place_is_not_kept(sd1: Path, server: HubServer) -> None:
+    server.add(SD15, sd1, PINNED)
+    server.cut_after[UNET] = transfer.CHUNK
+    server.bodies[UNET] = lambda rest: (rest, {"Content-Range": f"bytes 0-{len(rest) - 1}/{len(rest)}"})
+    assert failure("sd15")[0].startswith(f"{UNET} comes from another place than the one asked for")
+    assert list(hub_cache().rglob("*.incomplete")) == []
+
+
+def test_the_requests_for_one_file_are_bounded(sd1: Path, server: HubServer) -> None:
+    """A hub that sends a byte and breaks off, for ever."""
+    server.add(SD15, sd1, PINNED)
+    server.bodies[UNET] = lambda rest: server.cut_after.update({UNET: 1}) or (rest, {})
+    assert failure("sd15")[2] == 5
+    assert len([path for method, path, _ in server.requests if "/store/" in path]) < 10
+
+
+@pytest.mark.parametrize(
+    "target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "javascript:x", "http://[::bad", "http://127.0.0.1:99999/", ""]
+)
+def test_a_redirect_to_what_is_no_web_address(target: str, server: HubServer) -> None:
+    server.answers = [(302, {"Location": target})] * 20
+    assert failure("sd15")[2] == 5
+    assert len(server.requests) <= 12
+
+
+def test_a_redirect_without_end(server: HubServer) -> None:
+    server.answers = [(302, {"Location": f"/{number}"}) for number in range(100)]
+    assert failure("sd15")[0].endswith("it sends on from one address to the next without end")
+    assert len(server.requests) == transfer.MOST_REDIRECTS + 1
+
+
+@pytest.mark.parametrize("folder", ["blobs", "snapshots", f"snapshots/{PINNED}", f"snapshots/{PINNED}/unet"])
+def test_a_link_out_of_the_cache_is_not_written_through(
+    folder: str, sd1: Path, tmp_path: Path, server: HubServer
+) -> None:
+    server.add(SD15, sd1, PINNED)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "config.json").write_text("mine")
+    link = hub_cache() / ("models--" + SD15.replace("/", "--")) / folder
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside)
+    assert failure("sd15", DiskError)[1:] == ("remove that link", 6)
+    assert [(file.name, file.read_text()) for file in outside.iterdir()] == [("config.json", "mine")]
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe"])
+def test_a_half_fetched_file_that_is_none_is_begun_anew(
+    kind: str, sd1: Path, tmp_path: Path, server: HubServer
+) -> None:
+    server.add(SD15, sd1, PINNED)
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    blobs = hub_cache() / ("models--" + SD15.replace("/", "--")) / "blobs"
+    blobs.mkdir(parents=True)
+    part = blobs / f"{server.repositories[SD15][1][UNET].etag}.incomplete"
+    if kind == "link":
+        part.symlink_to(mine)
+    elif kind == "hard link":
+        part.hardlink_to(mine)
+    else:
+        os.mkfifo(part)
+    assert (obtain("sd15")[0].path / UNET).read_bytes() == (sd1 / UNET).read_bytes()
+    assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("noted", ["../../../etc", "", "main", COMMIT[:-1], "\0", "x" * 100_000, "\xff"])
+def test_a_note_of_a_branch_that_names_no_commit_is_not_believed(noted: str, sd1: Path) -> None:
+    snapshot = small_models.lay_out_hub_cache(sd1, hub_cache(), "someone/base", COMMIT)
+    assert find_cached(ask_for_base("someone/base")) == snapshot
+    (snapshot.parents[1] / "refs" / "main").write_text(noted, encoding="latin-1")
+    assert find_cached(ask_for_base("someone/base")) is None
+
+
+@pytest.mark.parametrize("revision", ["../..", "..", "/etc", "a/../../b", "a\0b", "", "x" * 300, "a\\b", "\x1b[31m"])
+def test_a_revision_that_none_can_be_is_never_a_path(revision: str, sd1: Path, server: HubServer) -> None:
+    small_models.lay_out_hub_cache(sd1, hub_cache(), "someone/base", COMMIT)
+    request = replace(ask_for_base("someone/base"), revision=revision)
+    assert find_cached(request) is None
+    with pytest.raises(ModelUnavailable, match="has no revision"):
+        list(hub.obtain(request))
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("token", ["hf_tök", "hf_a b", "hf_a\x1bb", "hf_\u202e"])
+def test_a_token_that_none_can_be_is_told_and_not_shown(
+    token: str, server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    message, hint, code = failure("sd15", UsageError)
+    assert message.startswith("the token for the hub has a character in it that no token has")
+    assert (token in message + hint, code, server.requests) == (False, 2, [])
+
+
+def test_a_password_in_the_hubs_address_is_sent_and_never_shown(
+    sd1: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = server.url.removeprefix("http://")
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://someone:s3cret@{host}")
+    for break_it in ({"answer": 503}, {"answer": 200}, {"answer": None, "answers": [(302, {"Location": "file:///"})]}):
+        for name, value in break_it.items():
+            setattr(server, name, value)
+        with pytest.raises(ModelUnavailable) as caught:
+            obtain("sd15")
+        assert "s3cret" not in "".join(traceback.format_exception(caught.value)) + caught.value.hint
+    server.answer = None
+    server.add(SD15, sd1, PINNED)
+    _, events = obtain("sd15")
+    assert "s3cret" not in repr(events)
+    assert server.tokens == {(host, "Basic c29tZW9uZTpzM2NyZXQ=")}
+
+
+@pytest.mark.parametrize(
+    ("address", "clean"),
+    [
+        ("", "https://huggingface.co"),
+        ("https://me:pw@mirror/hf/", "https://mirror/hf"),
+        *((wrong, None) for wrong in ("mirror", "https://me:p/w@mirror", "ftp://mirror", "https://m:99999", "http://[m")),
+        *((wrong, None) for wrong in ("https://mirror?a=b", "https://mirrör", "https://a b", "https://", "https://m\n")),
+    ],
+)
+def test_the_hubs_address_is_looked_at_before_it_is_asked(address: str, clean: str | None) -> None:
+    if clean is not None:
+        assert split_endpoint(address)[0] == clean
+        return
+    with pytest.raises(UsageError) as caught:
+        split_endpoint(address)
+    assert caught.value.message == "HF_ENDPOINT is no web address"
+
+
+@pytest.mark.parametrize("body", [b"[1]", b'{"errors": [3]}', b'{"error": {"a": 1}}', b"\x1b[2J"])
+def test_a_refusal_is_not_read(body: bytes, server: HubServer) -> None:
+    server.answers, server.refusal = [(403, {"X-Error-Message": "\x1b[2Jgone"})], body
+    assert failure("sd15")[0] == f"the repository {SD15} is gone or private"

@@ -1,0 +1,46 @@
+"""What the environment says of the hub, looked at before huggingface_hub reads it: at its import some rubbish is a traceback."""
+
+import os
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from .errors import UsageError
+
+NUMBERS = ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT", "DIFFUSERS_TIMEOUT_REMOTE_CODE")
+DEFAULT_ENDPOINT = "https://huggingface.co"
+
+
+def check_variables() -> None:
+    """Raise UsageError for a variable at which the libraries' import would fail."""
+    for name in NUMBERS:
+        value = os.environ.get(name)
+        if value is not None and not value.strip().isdecimal():
+            raise UsageError(f"{name} is {value!r}, not a whole number of seconds", f"set it to a number, or unset {name}")
+    try:
+        urlsplit(os.environ.get("HF_ENDPOINT", "")).port  # noqa: B018 - read for its ValueError
+    except ValueError:
+        raise _no_address() from None  # what the library says may quote a password
+
+
+def split_endpoint(endpoint: str) -> tuple[str, str | None]:
+    """An endpoint's address without credentials, and those as `user:password` or None. An empty one is the hub's own.
+
+    Raises UsageError, without the value, which may hold a password.
+    """
+    if not endpoint:
+        return DEFAULT_ENDPOINT, None
+    try:
+        parts = urlsplit(endpoint)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address or parts.query or parts.fragment or not endpoint.isascii() or not endpoint.isprintable():
+        raise _no_address()
+    if " " in endpoint or "\\" in endpoint:
+        raise _no_address()
+    credentials, _, host = parts.netloc.rpartition("@")
+    address = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
+    return address, unquote(credentials) if credentials else None
+
+
+def _no_address() -> UsageError:
+    return UsageError("HF_ENDPOINT is no web address", f"write it like {DEFAULT_ENDPOINT}, or unset it")
