@@ -526,7 +526,14 @@ def test_half_a_base(sd1: Path, tmp_path: Path, server: HubServer) -> None:
 
 
 def test_a_name_that_no_repository_can_have(server: HubServer) -> None:
-    assert failure("some one/base")[0] == "'some one/base' can't be a hub repository's name"
+    assert failure("some one/base")[0] == "some one/base can't be a repository of the hub"
+    for name in ("some one/base", "../base", "a/..", "a/b--c", "a\\b/c", "a/b\0", "/base", "a/b/c", "a/" + "b" * 97):
+        request = replace(ask_for_base("someone/base"), repository=name)
+        assert find_cached(request) is None
+        with pytest.raises(ModelUnavailable) as caught:
+            list(hub.obtain(request))
+        assert caught.value.message == f"{name!r} can't be a hub repository's name"
+    assert server.requests == []
 
 
 def test_no_room(sd1: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
