@@ -9,11 +9,10 @@ from .base import read_json
 from .catalog import find_entry
 from .disk import write_json
 from .errors import ModelUnavailable, ProjectError
-from .project import check_values
+from .project import CARD, check_values
 from .schemas import check_schema, with_schema
 from .settings import SECTIONS, annotation
 
-CARD = "dreambooth.json"
 LARGEST_SIDE = 16_384  # pixels
 MOST_BYTES = 1_000_000
 

@@ -4,26 +4,142 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+import filelock
+
 from .errors import DiskError, DreamboothError, UsageError
 
+CHUNK = 2**30  # bytes copied by one call
 SMALL_FILES = 32 * 2**20  # bytes for what is not counted: prepared photos, samples, events, a tokenizer
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that a reader never meets half of it. Raises OSError."""
-    part = path.with_name(path.name + ".part")
-    try:
+    with temporary(path.parent) as part:
         part.write_bytes(content)
         settle(part, path)
+
+
+# What is ours among what is not: `.dreambooth-` and a uuid, its lock, and a folder of that name that had to make room.
+OURS = ".dreambooth-"
+OUR_NAME = re.compile(rf"({re.escape(OURS)}[0-9a-f]{{32}})(?:\.lock|\.was-(.+))?", re.DOTALL)
+
+
+@contextmanager
+def temporary(folder: Path) -> Iterator[Path]:
+    """A name in a folder for what is written beside before it takes its place; what still bears it at the end is removed.
+
+    Until then a lock beside it tells every process that reaches this file system, in whatever container, that its maker is there.
+    Where the file system knows no locks, nobody can tell, and what a killed process leaves there stays. Raises OSError.
+    """
+    path, lock = _take_name(folder)
+    try:
+        yield path
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            remove(path)
+        with suppress(OSError):  # or another process is clearing up here, and has it
+            lock.release()
+            _lock_of(path).unlink()
+
+
+def _take_name(folder: Path) -> tuple[Path, filelock.BaseFileLock]:
+    while True:
+        path = folder / f"{OURS}{uuid.uuid4().hex}"
+        lock = filelock.FileLock(_lock_of(path), blocking=False, fallback_to_soft=False)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            continue
+        except (OSError, NotImplementedError):
+            _lock_of(path).touch()  # no locks here; or no files, and then this says so
+            return path, lock
+        if _lock_of(path).exists():  # nobody who cleared up had it before it was locked
+            return path, lock
+        lock.release()
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
+
+
+def replace_folder(part: Path, final: Path) -> None:
+    """`settle` for a `temporary` folder whose place may be taken by an older one, which is removed. Raises OSError.
+
+    After a kill between the two renames `clear_leftovers` puts the old one back.
+    """
+    sync_all(part)
+    was = part.with_name(f"{part.name}.was-{final.name}")
+    if final.is_dir():
+        final.rename(was)
+    try:
+        part.replace(final)
+    except OSError:
+        _put_back(was, final)
+        raise
+    sync(final.parent)
+    shutil.rmtree(was, ignore_errors=True)
+
+
+def _put_back(was: Path, final: Path) -> None:
+    if was.is_dir() and not os.path.lexists(final):
+        was.rename(final)
+
+
+def clear_leftovers(folder: Path, old: str = "") -> None:
+    """Remove what killed processes left under the names of their `temporary`; what they had only moved aside is put back.
+
+    What a living process holds, or whose lock can't be had, stays, and so does what can't be removed. `old` matches the names that
+    0.1 left: for folders into which nobody else writes.
+    """
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return
+    matches = [match for match in map(OUR_NAME.fullmatch, names) if match]
+    moved = {match[1]: match[2] for match in matches if match[2]}
+    for name in {match[1] for match in matches}:
+        with suppress(OSError):
+            _clear(folder / name, moved.get(name))
+    for name in names:
+        if old and re.fullmatch(old, name):
+            with suppress(OSError):
+                remove(folder / name)
+
+
+def _clear(path: Path, moved: str | None) -> None:
+    """Remove a leftover whose lock can be had, or is gone; `moved` is the name of the folder that was moved aside for it."""
+    lock = filelock.FileLock(_lock_of(path), blocking=False, fallback_to_soft=False)
+    if _lock_of(path).exists():
+        try:
+            lock.acquire()
+        except (OSError, NotImplementedError):  # held, or no locks here
+            return
+    try:
+        if moved:
+            was = path.with_name(f"{path.name}.was-{moved}")
+            _put_back(was, path.with_name(moved))
+            remove(was)
+        remove(path)
+    finally:
+        lock.release()
+    _lock_of(path).unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it; nothing where nothing is. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        path.unlink()
 
 
 def settle(part: Path, final: Path) -> None:
@@ -82,6 +198,30 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
+def digests_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """The files of a folder: name in it -> its bytes and sha256."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files
+    }
+
+
+def is_intact(file: Path, entry: Mapping[str, Any]) -> bool:
+    """Whether a file is there with these bytes and this sha256."""
+    return file.is_file() and file.stat().st_size == entry["bytes"] and sha256_of(file) == entry["sha256"]
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy what a file holds, not who may read it. File systems that can (btrfs, XFS) let both share their blocks until one is
+    changed. Raises OSError."""
+    with source.open("rb") as read, target.open("xb") as written:
+        if hasattr(os, "copy_file_range"):
+            with suppress(OSError):  # another file system, or one that can't: the rest is copied
+                while os.copy_file_range(read.fileno(), written.fileno(), CHUNK):
+                    pass
+        shutil.copyfileobj(read, written, 2**20)
+
+
 def check_space(wanted: Iterable[tuple[Path, int]]) -> None:
     """Hold the bytes that will be written to each folder against what is free; folders on one disk are added up.
 
@@ -127,13 +267,6 @@ def standing_part(path: Path) -> Path:
     return next(part for part in (path, *path.parents) if part.exists())
 
 
-def is_running(process: int) -> bool:
-    """Whether a process that wrote beside is still there, and what it wrote is still its own."""
-    import psutil
-
-    return bool(psutil.pid_exists(process))
-
-
 def bytes_in(folder: Path) -> int:
     """What a folder's files take up."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -160,7 +293,7 @@ def system_errors(
         yield
     except OSError as error:
         file = file_of(error) or str(target)
-        where = "" if file == str(target) or file.startswith(f"{target}.") else f"{file}: "  # what lies beside is ours
+        where = "" if file == str(target) or OURS in file else f"{file}: "  # a name of ours says nothing
         told = ANYWHERE.get(error.errno or 0, kind)
         raise told(f"{what}: {where}{reason_of(error)}", ADVICE.get(error.errno or 0, hint)) from error
 

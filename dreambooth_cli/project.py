@@ -27,13 +27,27 @@ import platformdirs
 
 from . import stopping
 from .config import read_config
-from .disk import disk_errors, file_of, is_running, make_folder, reason_of, system_errors, write_json
+from .disk import (
+    clear_leftovers,
+    digests_of,
+    disk_errors,
+    file_of,
+    is_intact,
+    make_folder,
+    reason_of,
+    system_errors,
+    temporary,
+    write_json,
+)
 from .errors import DiskError, ProjectError
 from .schemas import check_schema, with_schema
 from .settings import AUTO, LARGEST_SEED, expanded, in_home, is_text, real_path, shortened
 
 NAME = re.compile(r"[^\W_][\w.-]{0,63}", re.UNICODE)
+CARD = "dreambooth.json"  # beside a model: what it knows; it comes last, so a folder that has it is whole
 KEPT = ".drawing-"  # a process that draws: its number, and a lock
+MAKING_OF_0_1 = re.compile(r"\.making-[0-9a-f]{32}\.[0-9]+")  # a process number, which says nothing in another container
+A_DAY = 24 * 60 * 60  # seconds; a project was made in minutes
 RUN_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 LONGEST_NAME = 200  # bytes; a file system takes 255, and something may be added
 RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))}
@@ -46,14 +60,13 @@ def home_folder() -> Path:
 
 
 def clear_up() -> None:
-    """Remove the projects that killed processes had half made, or half removed."""
-    for left in projects_folder().glob(".removing-*"):
-        if not is_held(left):
-            shutil.rmtree(left, ignore_errors=True)
-    for left in (*home_folder().glob(".making-*"), *projects_folder().glob(".making-*")):
-        maker = left.suffix.removeprefix(".")
-        if not (maker.isdigit() and is_running(int(maker))):
-            shutil.rmtree(left, ignore_errors=True)
+    """Remove what killed processes left in the home: projects that they had half made, or half removed."""
+    for folder in (projects_folder(), home_folder(), cache_folder() / "digests"):
+        clear_leftovers(folder)
+    for left in home_folder().glob(".making-*"):
+        with suppress(OSError):
+            if MAKING_OF_0_1.fullmatch(left.name) and time.time() - left.stat().st_mtime > A_DAY:
+                shutil.rmtree(left)
 
 
 def cache_folder() -> Path:
@@ -249,9 +262,70 @@ class Run:
         return self.path / "model"
 
     @property
+    def manifest(self) -> Path:
+        """The files of the finished model, each with its bytes and sha256; written before the model takes its name."""
+        return self.path / "model.json"
+
+    @property
     def is_finished(self) -> bool:
         """Whether the finished model is there."""
-        return (self.model / "dreambooth.json").is_file()
+        return (self.model / CARD).is_file()
+
+    def model_files(self) -> dict[str, dict[str, Any]]:
+        """The files of the finished model, by their names in its folder, each with its bytes and sha256 as it was saved.
+
+        A run of 0.1 has no list of them: there, as they are now. Raises ProjectError where the list is damaged.
+        """
+        if not self.manifest.exists():
+            return digests_of(self.model)
+        try:
+            kept = json.loads(self.manifest.read_text(encoding="utf-8"))
+            check_schema(self.manifest, kept)
+            files = kept["files"]
+            whole = CARD in files and all(
+                (type(entry["bytes"]), type(entry["sha256"])) == (int, str)
+                and not Path(name).is_absolute()
+                and ".." not in Path(name).parts
+                for name, entry in files.items()
+            )
+            if not whole:
+                raise ValueError("it does not list a model's files")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ProjectError(f"{self.manifest} can't be read: {error}", self._how_to_make_anew()) from error
+        return dict(files)
+
+    def write_manifest(self, model: Path) -> None:
+        """Write down what the finished model is made of, while it lies in a folder beside. Raises OSError."""
+        write_json(self.manifest, with_schema(self.manifest.name, {"files": digests_of(model)}))
+
+    def check_model(self) -> dict[str, dict[str, Any]]:
+        """Hold the finished model against what was saved, and return its files. Raises DiskError that names the first that differs."""
+        try:
+            files = self.model_files()
+            other = next((name for name, entry in files.items() if not is_intact(self.model / name, entry)), None)
+        except OSError as error:
+            raise DiskError(f"the model {self.model} can't be read: {error}", "check who may read it") from error
+        if other is not None:
+            raise DiskError(
+                f"{self.model / other} is missing or is not what was saved",
+                f"put it back, or {self._how_to_make_anew()}",
+            )
+        return files
+
+    def _how_to_make_anew(self) -> str:
+        return f"remove {self.model} and train again: the model is made anew from the last checkpoint"
+
+    def has_part_at(self, folder: Path) -> bool:
+        """Whether a folder holds files of the finished model and nothing else, byte for byte: a delivery that was cut short."""
+        names = []
+        for path in folder.rglob("*"):
+            own = self.model / path.relative_to(folder)
+            if path.is_symlink() or not own.exists() or own.is_dir() != path.is_dir():
+                return False  # at once: somebody's folder may be large
+            if not path.is_dir():
+                names.append(path.relative_to(folder).as_posix())
+        files = self.model_files() if self.is_finished else {}
+        return bool(files) and all(name in files and is_intact(folder / name, files[name]) for name in names)
 
     def record(self) -> dict[str, Any]:
         """What plan.json holds, or nothing where the run never began. Raises ProjectError where it is damaged."""
@@ -268,8 +342,10 @@ class Run:
         return record
 
     def clear_up(self) -> None:
-        """Remove what a killed `write_record` left."""
-        self.plan.with_name(f"{self.plan.name}.part").unlink(missing_ok=True)
+        """Remove what killed processes left half written here. The caller holds the project's lock."""
+        clear_leftovers(self.path, old=r"plan\.json\.part|\.model\.part")
+        clear_leftovers(self.checkpoints, old=r"\.step-[0-9]{6,}\.part")
+        clear_leftovers(self.samples, old=r"\.step-[0-9]{6,}-[0-9]+\.[0-9]+\.part")
 
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Write plan.json beside and rename it. Raises DiskError."""
@@ -431,16 +507,17 @@ def remove_project(project: Project) -> None:
         )
     with project.lock():
         _check_not_kept(project, project.path)
-        leaving = project.path.with_name(f".removing-{uuid.uuid4().hex}")
-        with system_errors(DiskError, f"can't remove project {project.name}", project.path):
+        with system_errors(DiskError, f"can't remove project {project.name}", project.path), temporary(
+            projects_folder()
+        ) as leaving:
             project.path.rename(leaving)  # gone at once: who comes now finds no project
-        try:
-            _check_not_kept(project, leaving)  # who came in between is still in time
-        except ProjectError:
-            leaving.rename(project.path)
-            raise
-        with system_errors(DiskError, f"can't remove all of project {project.name}", leaving):
-            shutil.rmtree(leaving)
+            try:
+                _check_not_kept(project, leaving)  # who came in between is still in time
+            except ProjectError:
+                leaving.rename(project.path)
+                raise
+            with system_errors(DiskError, f"can't remove all of project {project.name}", leaving):
+                shutil.rmtree(leaving)
 
 
 @contextmanager
@@ -467,9 +544,13 @@ def keep(project: Project) -> Iterator[None]:
                 project.path.rmdir()  # which taking the lock made again
 
 
+def _is_kept_name(path: Path) -> bool:
+    return re.fullmatch(rf"{re.escape(KEPT)}[0-9]+-[0-9a-f]{{32}}", path.name) is not None
+
+
 def _clear_up_kept(folder: Path) -> None:
     """Remove what killed processes left that kept a project. A young one may be about to be locked."""
-    for path in folder.glob(f"{KEPT}*"):
+    for path in filter(_is_kept_name, folder.glob(f"{KEPT}*")):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > 60:
                 with filelock.FileLock(path, blocking=False, fallback_to_soft=False):
@@ -478,7 +559,7 @@ def _clear_up_kept(folder: Path) -> None:
 
 def _check_not_kept(project: Project, folder: Path) -> None:
     """Raises ProjectError where a process draws with a project, which lies in `folder` now."""
-    for path in folder.glob(f"{KEPT}*"):
+    for path in filter(_is_kept_name, folder.glob(f"{KEPT}*")):
         try:
             with filelock.FileLock(path, blocking=False, fallback_to_soft=False):
                 continue

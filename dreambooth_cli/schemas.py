@@ -12,7 +12,7 @@ from .errors import ProjectError
 from .settings import shortened
 
 SCHEMA = "schema"  # the key, at the top of each file
-SCHEMAS = {"project.toml": 1, "plan.json": 1, "dreambooth.json": 1, "report.json": 1, "bases.json": 1}
+SCHEMAS = {"project.toml": 1, "plan.json": 1, "model.json": 1, "dreambooth.json": 1, "report.json": 1, "bases.json": 1}
 JSON_LINES = 1  # of what `--json` prints
 
 

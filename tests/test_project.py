@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 
 import pytest
 
@@ -9,6 +10,7 @@ from dreambooth_cli.errors import ProjectError
 from dreambooth_cli.project import (
     Project,
     check_name,
+    clear_up,
     find_project,
     free_name,
     home_folder,
@@ -171,6 +173,17 @@ def test_the_digest_holds_what_shapes_the_weights():
     assert run_digest(**(parts | {"photos": {"other": "2", "names": "1"}})) == digest
     for change in ({"asked": {"steps": 4}}, {"photos": {"a": "1"}}, {"class_photos": {"c": "3"}}, {"base": "y"}):
         assert run_digest(**(parts | change)) != digest
+
+
+def test_a_project_that_0_1_was_making_goes_when_it_is_old_and_never_by_its_process_number():
+    home = home_folder()
+    young, old, other = (home / f".making-{name}" for name in ("0" * 32 + ".999999", "1" * 32 + ".999999", "of"))
+    for path in (young, old, other):
+        (path / "photos").mkdir(parents=True)
+        if path is not young:
+            os.utime(path, (0, 0))
+    clear_up()
+    assert (young.is_dir(), old.exists(), other.is_dir()) == (True, False, True)
 
 
 def test_what_a_killed_write_left_is_cleared_up():

@@ -12,6 +12,7 @@ from ..base import ask_for_base
 from ..card import read_card
 from ..catalog import advice_of
 from ..config import Resolved, merge
+from ..disk import clear_leftovers
 from ..errors import Interrupted, UsageError
 from ..events import Events, ModelSaved, PlanMade, ProjectSaved, RunOpened, Warned
 from ..project import Project, Run, find_project, unreadable_projects
@@ -88,7 +89,7 @@ def train(
     if dry_run:
         show_plan(call, json=json)
         return
-    check_output(call.output_dir)
+    check_output(call.output_dir, call.project)
     with loading("torch"):
         workflow = load_training(verify_resume=verify_resume)
     try:
@@ -171,11 +172,16 @@ def load_question() -> Callable[..., str]:
     return make_clear
 
 
-def check_output(folder: Path | None) -> None:
-    """Refuse, before any work, a folder that can't be a model of ours. Raises UsageError."""
-    if folder is None or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+def check_output(folder: Path | None, project: Project | None) -> None:
+    """Refuse, before any work, a folder that can't be a model of ours, whole or in part. Raises UsageError."""
+    if folder is None or not folder.exists():
         return
-    if not folder.is_dir() or read_card(folder) is None:
+    if folder.is_dir():
+        clear_leftovers(folder)
+        if not any(folder.iterdir()) or read_card(folder) is not None:
+            return
+    runs = project.runs() if project is not None and folder.is_dir() else []
+    if not any(run.has_part_at(folder) for run in runs):
         raise UsageError(f"{folder} exists and is not this run's model", "name another folder: --output-dir ./my-model")
 
 

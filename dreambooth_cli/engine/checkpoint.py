@@ -20,10 +20,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..disk import disk_errors, make_folder, settle, sha256_of, sync, write_json
+from ..disk import clear_leftovers, disk_errors, make_folder, settle, sha256_of, sync, temporary, write_json
 from ..errors import DiskError
 
 MANIFEST = "checkpoint.json"
+OLD_PART = r"\.step-[0-9]{6,}\.part"  # what a save of 0.1 left when it was killed
 PARTS = ("weights", "optimizer", "ema")
 NAME = re.compile(r"step-([0-9]{1,18})")
 
@@ -45,25 +46,23 @@ class State:
 def save_checkpoint(folder: Path, state: State, *, keep: int, run: str = "") -> Path:
     """Write a checkpoint under `folder`, read it back, then prune to the newest `keep`. `run` is the run's id. Raises DiskError."""
     final = folder / f"step-{state.step:06d}"
-    part = folder / f".{final.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
     try:
         make_folder(folder)
-        part.mkdir()
-        for name in PARTS:
-            tensors = {key: value.detach().cpu().contiguous() for key, value in getattr(state, name).items()}
-            save_file(tensors, part / f"{name}.safetensors")
-        files = {
-            file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(part.iterdir())
-        }
-        write_json(part / MANIFEST, {"run": run, "step": state.step, "files": files})
-        put_aside(final)
-        settle(part, final)
+        with temporary(folder) as part:
+            part.mkdir()
+            for name in PARTS:
+                tensors = {key: value.detach().cpu().contiguous() for key, value in getattr(state, name).items()}
+                save_file(tensors, part / f"{name}.safetensors")
+            files = {
+                file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(part.iterdir())
+            }
+            write_json(part / MANIFEST, {"run": run, "step": state.step, "files": files})
+            put_aside(final)
+            settle(part, final)
         if not is_whole(final, run):
             raise OSError("what was read back is not what was written")
         prune(folder, keep)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(part, ignore_errors=True)
         raise DiskError(
             f"the checkpoint {final} can't be written: {error}",
             "make room on that disk, then run the same command again",
@@ -137,7 +136,6 @@ def is_whole(path: Path, run: str = "") -> bool:
 
 def prune(folder: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints, and what a killed save left half written."""
-    for path in folder.glob(".step-*.part"):
-        shutil.rmtree(path)
+    clear_leftovers(folder, old=OLD_PART)
     for path in checkpoints(folder)[:-keep]:
         shutil.rmtree(path)

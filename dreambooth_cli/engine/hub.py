@@ -43,7 +43,7 @@ from ..base import (
     take_download,
 )
 from ..catalog import CATALOG, KNOWN_WEIGHTS, CatalogEntry, moved_note
-from ..disk import make_folder, system_errors, write_whole
+from ..disk import clear_leftovers, make_folder, system_errors, write_whole
 from ..errors import DiskError, DreamboothError, ModelUnavailable
 from ..events import BytesFetched, Event, Noted, PhaseStarted, Warned
 from . import listing
@@ -307,6 +307,7 @@ def _write_reference(store: Path, revision: str, commit: str) -> None:
         reference = store / "refs" / revision
         check_inside(store, reference.parent)
         make_folder(reference.parent)
+        clear_leftovers(reference.parent)
         write_whole(reference, commit.encode())
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..disk import disk_errors, make_folder, settle
+from ..disk import disk_errors, make_folder, settle, temporary
 from ..errors import TrainingFailed
 from .draws import seed_of
 from .sampling import Drawing, draw, is_black, use_scheduler
@@ -81,8 +81,7 @@ def make_batch(
         make_folder(folder)
     for number, picture in zip(numbers, pictures, strict=True):
         path = folder / f"{number:06d}.png"
-        part = path.with_suffix(".part")
-        with disk_errors(path):
+        with disk_errors(path), temporary(folder) as part:
             picture.save(part, format="PNG")
             settle(part, path)
         yield path

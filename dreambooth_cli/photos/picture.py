@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..disk import is_running, make_folder, sync
+from ..disk import make_folder, sync, temporary
 from ..errors import UsageError
 from .crop import Size
 
@@ -24,14 +24,10 @@ def save_new(image: Image.Image, folder: Path, stem: str, text: Mapping[str, str
     info = PngInfo()
     for key, value in text.items():
         info.add_itxt(key, value)
-    _clear_up(folder)
-    part = folder / f".{stem}.{os.getpid()}.part"
-    try:
+    with temporary(folder) as part:
         image.save(part, format="PNG", pnginfo=info)
         sync(part)
         return _take_free_name(part, folder, stem)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _take_free_name(part: Path, folder: Path, stem: str) -> Path:
@@ -43,21 +39,13 @@ def _take_free_name(part: Path, folder: Path, stem: str) -> Path:
         except FileExistsError:
             continue
         except OSError:  # a file system that has no links
-            if path.exists():
+            if os.path.lexists(path):
                 continue
-            part.replace(path)
+            part.rename(path)
         break
     part.unlink(missing_ok=True)  # before the sync: the disk keeps one name or the other
     sync(folder)
     return path
-
-
-def _clear_up(folder: Path) -> None:
-    """Remove what killed processes left half written."""
-    for left in folder.glob(".*.part"):
-        writer = left.name.split(".")[-2]
-        if writer.isdigit() and not is_running(int(writer)):
-            left.unlink(missing_ok=True)
 
 
 def read_picture(path: Path) -> Image.Image:

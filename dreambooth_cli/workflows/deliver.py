@@ -1,21 +1,30 @@
 """The end of a run: the finished model with its card, and its place in the user's own folder."""
 
 import os
-import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from .. import __version__
 from ..base import Base
 from ..card import Card, public_base, public_settings, read_card, write_card
-from ..disk import check_folder, disk_errors, make_folder, settle
+from ..disk import (
+    check_folder,
+    clear_leftovers,
+    copy_file,
+    disk_errors,
+    is_intact,
+    make_folder,
+    settle,
+    temporary,
+)
 from ..engine.loading import DTYPES
 from ..engine.saving import forget_places, library_versions, save_adapter, save_full
 from ..engine.training import Training
 from ..errors import DiskError, UsageError
-from ..events import Events, ModelSaved, Noted
+from ..events import Events, ModelSaved, Noted, Warned
 from ..known_bases import remember_place
-from ..project import Run
+from ..project import CARD, Run
 from ..settings import TrainSettings
 from .freeze import Asked, Prompts
 
@@ -23,10 +32,12 @@ ANOTHER = "name another folder: --output-dir ./my-model"
 
 
 def save_model(training: Training, run: Run, asked: Asked, base: Base, prompts: Prompts) -> None:
-    """Write the finished model and its card beside, then rename it to `runs/N/model`. Raises DiskError."""
-    part, plan, dtype = run.path / ".model.part", training.plan, DTYPES[asked.train.save_dtype]
-    with disk_errors(run.model):
-        shutil.rmtree(part, ignore_errors=True)
+    """Write the finished model and its card beside, and the list of its files, then rename it to `runs/N/model`.
+
+    Raises DiskError.
+    """
+    plan, dtype = training.plan, DTYPES[asked.train.save_dtype]
+    with disk_errors(run.model), temporary(run.path) as part:
         part.mkdir()
         if plan.method == "full":
             save_full(training.family.pipe, base, part, dtype=dtype)
@@ -50,6 +61,7 @@ def save_model(training: Training, run: Run, asked: Asked, base: Base, prompts: 
             versions={"dreambooth": __version__, **library_versions()},
         )
         write_card(card, part)
+        run.write_manifest(part)
         settle(part, run.model)
 
 
@@ -59,10 +71,13 @@ def check_place(output_dir: Path | None) -> Path | None:
 
 
 def check_output(output_dir: Path | None, run: Run | None) -> None:
-    """Refuse an output folder that holds anything but this run's model. Raises UsageError."""
-    if output_dir is None or not output_dir.exists() or not any(output_dir.iterdir()):
+    """Refuse an output folder that holds anything but this run's model, whole or in part. Raises UsageError."""
+    if output_dir is None or not output_dir.exists():
         return
-    if run is None or not holds_model_of(output_dir, run):
+    clear_leftovers(output_dir)
+    if not any(output_dir.iterdir()):
+        return
+    if run is None or not (holds_model_of(output_dir, run) or run.has_part_at(output_dir)):
         raise UsageError(f"{output_dir} exists and is not this run's model", ANOTHER)
 
 
@@ -73,25 +88,34 @@ def holds_model_of(folder: Path, run: Run) -> bool:
 
 
 def deliver(run: Run, output_dir: Path | None, settings: TrainSettings) -> Events:
-    """Put the finished model at the output folder: hard links, or copies across file systems; beside first, then moved.
+    """Put copies of the finished model's files at the output folder, those that are not there; what was changed there stays.
 
-    Raises DiskError; the model then still lies in the run.
+    Copies, not links: what is done to them must never reach the run's own. Raises DiskError, with the model still in the run, and
+    where that is not as it was saved.
     """
+    run.check_model()
     card = read_card(run.model)
     if card is not None and card.settings["train"]["save_dtype"] != settings.save_dtype:
         yield Noted(message=f"it was saved in {card.settings['train']['save_dtype']}; --restart saves it anew")
     if output_dir is None:
         yield ModelSaved(path=run.model, step=settings.steps)
         return
-    if not holds_model_of(output_dir, run):
-        try:
+    try:
+        if not run.manifest.exists():
             make_public(run.model)
-            place_model(run.model, output_dir)
-        except (OSError, ValueError) as error:
-            raise DiskError(
-                f"the model can't be put at {output_dir}: {getattr(error, 'strerror', None) or error}",
-                f"it lies at {run.model}",
-            ) from error
+        files = run.model_files()
+        placed = place_model(run.model, files, output_dir)
+        kept = {name: entry for name, entry in files.items() if name not in placed}
+        changed = [name for name, entry in kept.items() if not is_intact(output_dir / name, entry)]
+    except (OSError, ValueError) as error:
+        raise DiskError(
+            f"the model can't be put at {output_dir}: {getattr(error, 'strerror', None) or error}", f"it lies at {run.model}"
+        ) from error
+    if changed and run.manifest.exists():  # 0.1 kept no list, and names of places have been taken out since
+        yield Warned(
+            message=f"changed since it was put at {output_dir}, and left so: {', '.join(changed)}; "
+            "to have it as it was, remove it there and run this again"
+        )
     yield ModelSaved(path=output_dir, step=settings.steps)
 
 
@@ -106,28 +130,37 @@ def make_public(model: Path) -> None:
     forget_places(model)
 
 
-def place_model(model: Path, output_dir: Path) -> None:
-    """Link a model's folder to a place that is not there or empty."""
-    if output_dir.exists():
-        # an empty folder is filled, not replaced: it may be a mount or somebody's working folder
-        part = output_dir / ".part"
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(model, part, copy_function=link_or_copy)
+def place_model(model: Path, files: Iterable[str], output_dir: Path) -> set[str]:
+    """Copy a model's files to a folder, those that it lacks, and return their names. Raises OSError."""
+    make_folder(output_dir.parent)
+    clear_leftovers(output_dir.parent)
+    if not output_dir.exists():
+        with temporary(output_dir.parent) as part:
+            copy_files(model, files, part)
+            settle(part, output_dir)
+        return set(files)
+    # a folder that is there is filled, not replaced: it may be a mount or somebody's working folder
+    clear_leftovers(output_dir)
+    lacking = {name for name in files if is_lacking(output_dir / name, model / name)}
+    if not lacking:
+        return lacking
+    with temporary(output_dir) as part:
+        copy_files(model, lacking, part)
         # the card comes last: a folder without it is not a whole model
-        for child in sorted(part.iterdir(), key=lambda child: child.name == "dreambooth.json"):
-            settle(child, output_dir / child.name)
-        part.rmdir()
-        return
-    part = output_dir.with_name(f".{output_dir.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    make_folder(part.parent)
-    shutil.copytree(model, part, copy_function=link_or_copy)
-    settle(part, output_dir)
+        for name in sorted(lacking, key=lambda name: (name == CARD, name)):
+            make_folder((output_dir / name).parent)
+            settle(part / name, output_dir / name)
+    return lacking
 
 
-def link_or_copy(source: str, target: str) -> None:
-    """A hard link, or a copy where the file system can't."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+def copy_files(model: Path, names: Iterable[str], part: Path) -> None:
+    """Copy some of a model's files into a new folder."""
+    part.mkdir()
+    for name in names:
+        (part / name).parent.mkdir(parents=True, exist_ok=True)
+        copy_file(model / name, part / name)
+
+
+def is_lacking(delivered: Path, own: Path) -> bool:
+    """Whether a file must still be delivered: it is not there, or is a hard link to the run's own, as 0.1 made them."""
+    return not os.path.lexists(delivered) or (not delivered.is_symlink() and delivered.samefile(own))

@@ -3,7 +3,7 @@
 from pathlib import Path
 from random import Random
 
-from ..disk import disk_errors, make_folder, settle
+from ..disk import clear_leftovers, disk_errors, make_folder, settle, temporary
 from ..pocket import world
 from ..project import home_folder
 
@@ -17,9 +17,10 @@ def draw_example() -> Path:
     folder = home_folder() / "example"
     with disk_errors(folder):
         make_folder(folder)
+        clear_leftovers(folder, old=r"\.photo-[0-9]\.part")
         for number, place in enumerate(PLACES, start=1):
             scene = world.draw_scene(Random(f"example {number}"), SUBJECT, place)
-            beside = folder / f".photo-{number}.part"
-            world.render(scene).save(beside, format="PNG")
-            settle(beside, folder / f"photo-{number}.png")
+            with temporary(folder) as part:
+                world.render(scene).save(part, format="PNG")
+                settle(part, folder / f"photo-{number}.png")
     return folder

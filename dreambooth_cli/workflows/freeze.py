@@ -108,11 +108,9 @@ def freeze_plan(
         record = new_record(asked, base, digest, plan, prompts)
         run = project.new_run()
         run.write_record(record)
-    else:
-        run.clear_up()
-        if replan:
-            record = replanned(run, record, asked, base, request, gpu)
-            run.write_record(record)
+    elif replan:
+        record = replanned(run, record, asked, base, request, gpu)
+        run.write_record(record)
     plan, kept = read_kept(run, record)
     check_still_fits(plan, gpu, asked.train)
     yield PlanMade(plan=record["plan"])

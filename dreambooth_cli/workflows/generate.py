@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..base import Base, read_facts
 from ..card import Card, read_card
 from ..catalog import find_entry, guidance_of
-from ..disk import check_folder, disk_errors, system_errors
+from ..disk import check_folder, clear_leftovers, disk_errors, system_errors
 from ..engine.loading import DTYPES, find_device, load_family, raise_if_out_of_memory
 from ..engine.lora_file import check_lora, load_lora
 from ..engine.sampling import Drawing, draw, is_black, use_scheduler
@@ -20,7 +20,7 @@ from ..gpu import find_gpu
 from ..identifier import length_remarks
 from ..memory import inference_precision
 from ..photos.picture import Grid, save_new, stem_of
-from ..project import keep, project_of
+from ..project import Run, keep, project_of
 from ..prompts import PLACEHOLDER, check_identifier, check_placeholder, fill, prompt_remarks, understood
 from ..settings import GenerateSettings, check_text
 from .lora_base import obtain_base
@@ -75,7 +75,9 @@ def _generate(
         seed = secrets.randbelow(2**31)
         yield Noted(message=f"seed {seed} (give --seed {seed} to draw these again)")
     with system_errors(ModelUnavailable, f"the model {folder} can't be read", folder):
-        base = yield from find_model(folder, card, source.base)
+        if is_run(source.path):
+            Run(source.path).check_model()
+    base = yield from find_model(folder, card, source.base)
     for remark in length_remarks([text, settings.negative_prompt], base.vocabulary):
         yield Warned(message=remark)
     drawing = choose_drawing(settings, base, card)
@@ -86,6 +88,7 @@ def _generate(
     pipe = yield from load_pipeline(base, None if folder == base.path else folder, settings.scheduler)
     record = describe(source.path, text, settings, drawing, pipe)
     with disk_errors(output_dir):
+        clear_leftovers(output_dir)
         yield PhaseStarted(name="drawing", total=settings.num_images, unit="images")
         for picture in draw_all(pipe, text, seed, settings, drawing):
             stem, chunks = stem_of(text, picture.seed), record | {"seed": str(picture.seed)}
@@ -125,9 +128,14 @@ def draw_all(pipe: Any, text: str, first: int, settings: GenerateSettings, drawi
         yield from (Picture(image, seed) for image, seed in zip(drawn, seeds, strict=True))
 
 
+def is_run(path: Path) -> bool:
+    """Whether a path is the folder of a run."""
+    return Run(path).plan.is_file()
+
+
 def model_folder(path: Path) -> Path:
     """The model that a path means: one of our run folders, a model's folder or a LoRA file. Raises ModelUnavailable."""
-    if (path / "plan.json").is_file():
+    if is_run(path):
         if not (path / "model").is_dir():
             raise ModelUnavailable(f"the run {path} has no finished model", "run its train command again to finish it")
         return path / "model"

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import uuid
 from collections.abc import Generator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from ..base import ask_for_base
 from ..config import write_config
-from ..disk import disk_errors, make_folder, settle, sync, sync_all, write_whole
+from ..disk import clear_leftovers, disk_errors, make_folder, settle, sync, sync_all, temporary, write_whole
 from ..errors import ProjectError, UsageError
 from ..events import Event, Events, Noted, PhaseStarted, PhotoLooked, ProjectSaved
 from ..photos.files import Look, decoded_look, find_photos, printable
@@ -35,18 +34,16 @@ def initialise(
     source, noun = _photo_folder(subject), class_noun(subject.class_prompt or "", subject.identifier)
     if name is not None:
         _check_free(projects_folder() / check_name(name))
-    # on the projects' own disk, which may be another than their home's; hidden, so a half made one is never listed
     clear_up()
-    making = Project(projects_folder() / f".making-{uuid.uuid4().hex}.{os.getpid()}")
-    try:
-        with disk_errors(making.path):
-            make_folder(making.photos)
+    with disk_errors(projects_folder()):
+        make_folder(projects_folder())
+    # on the projects' own disk, and hidden: a half made one is never listed
+    with disk_errors(projects_folder()), temporary(projects_folder()) as making_place:
+        making = Project(making_place)
+        make_folder(making.photos)
         yield from _copy_pictures(source, making.photos)
-        with disk_errors(making.path):
-            write_config(making.config, sections)
-            target = _publish(making, name, suggest_name(noun))
-    finally:
-        shutil.rmtree(making.path, ignore_errors=True)
+        write_config(making.config, sections)
+        target = _publish(making, name, suggest_name(noun))
     yield ProjectSaved(name=target.name, path=target, created=True)
 
 
@@ -57,6 +54,7 @@ def add_photos(project: Project, folder: Path) -> Events:
     """
     with disk_errors(project.photos):
         make_folder(project.photos)
+        clear_leftovers(project.photos)
     looks = yield from _look_at(folder, show_kept=False)
     wanted = {look.sha256 for look in looks if look.status == "ok"}
     has = {look.path.name: look.sha256 for look in find_photos(project.photos) if look.sha256}
@@ -115,14 +113,12 @@ def _check_free(target: Path) -> None:
 
 def _publish(making: Project, name: str | None, wanted: str) -> Path:
     """Rename the finished folder to its place: `name`, or the next free name after `wanted`, and return that."""
-    make_folder(projects_folder())
     sync_all(making.path)
     while True:
         target = projects_folder() / (name or free_name(wanted))
         try:
             settled = making.path.rename(target)
             sync(target.parent)
-            sync(making.path.parent)
             return settled
         except OSError:
             # another process was faster to this name
@@ -164,12 +160,9 @@ def _look_at(folder: Path, *, show_kept: bool) -> Generator[Event, None, list[Lo
 
 def _copy(path: Path, to: Path) -> None:
     """Copy a photo beside, then rename it: what is there under its name is whole. Its content alone, not who may read it."""
-    part = to.with_name(".copied.part")  # not after the photo: its name may have all the 255 bytes that a name can have
-    try:
+    with temporary(to.parent) as part:
         shutil.copyfile(path, part)
         settle(part, to)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _free_path(folder: Path, name: str) -> Path:

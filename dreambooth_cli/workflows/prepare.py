@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..disk import disk_errors, make_folder, settle, sha256_of, write_json
+from ..disk import clear_leftovers, disk_errors, make_folder, replace_folder, sha256_of, temporary, write_json
 from ..errors import PhotoError, ProjectError, UsageError
 from ..events import Event, Events, PhaseStarted, PhotoLooked, PhotosPrepared, Warned
 from ..photos.crop import square_box
@@ -53,6 +53,7 @@ def prepare(project: Project, settings: PrepSettings, *, resolution: int, source
             f"project {project.name} has lost its photos folder",
             f"give it photos: dreambooth prep {project.name} --photos DIR",
         )
+    clear_leftovers(project.photos)
     looks = [look for look in find_photos(project.photos, left_out(project)) if look.path.name != LEFT_OUT]
     preparing = Preparing(project.photos, looks, resolution, settings)
     report = _kept_report(project.prepared, preparing.key)
@@ -136,17 +137,14 @@ def _make(
     """Prepare every photo in a folder beside `target`, then rename it; returns the report. Left early, nothing is changed."""
     name = "your class images" if own_class_images else "photos"
     yield PhaseStarted(name=name, total=len(preparing.looks), unit="photos")
-    part = target.with_name(target.name + ".part")
-    try:
-        with disk_errors(target):
-            shutil.rmtree(part, ignore_errors=True)
-            make_folder(target.parent)
-            part.mkdir()
+    with disk_errors(target):
+        make_folder(target.parent)
+    with disk_errors(target), temporary(target.parent) as part:
+        part.mkdir()
         rows: list[dict[str, Any]] = []
         tiles: list[Tile] = []
         for look in preparing.looks:
-            with disk_errors(target):
-                row, tile = _prepare_photo(look, preparing, part, len(tiles))
+            row, tile = _prepare_photo(look, preparing, part, len(tiles))
             rows.append(row)
             if tile is not None:
                 tiles.append(tile)
@@ -155,12 +153,9 @@ def _make(
         if not tiles and not own_class_images:
             told = [(row["file"], row["reasons"][0]) for row in rows]
             raise no_usable_photo(source or preparing.folder, told, _hint(rows))
-        with disk_errors(target):
-            report = _write_report(preparing, part, rows, tiles, count_matters=not own_class_images)
-            _exchange(part, target)
+        report = _write_report(preparing, part, rows, tiles, count_matters=not own_class_images)
+        _exchange(part, target)
         return report
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _hint(rows: list[dict[str, Any]]) -> str:
@@ -222,24 +217,24 @@ def _write_report(
 
 def _exchange(part: Path, target: Path) -> None:
     """Put the new folder in the place of the old one, and keep what a user has put there."""
-    old = target.with_name(target.name + ".old")
     if target.is_dir():
         for path in target.iterdir():
-            ours = path.name in (REPORT, SHEET) or re.fullmatch(r"[0-9]{3,}\.png", path.name)
-            if not ours and not (part / path.name).exists():
+            if not _is_ours(path) and not (part / path.name).exists():
                 _keep(path, part / path.name)
-        target.rename(old)
-    settle(part, target)
-    shutil.rmtree(old, ignore_errors=True)
+    replace_folder(part, target)
 
 
-def _finish_exchange(target: Path) -> None:
-    """Clear up after a process that was killed: the old folder is put back where there is no new one yet."""
-    old = target.with_name(target.name + ".old")
-    if old.is_dir() and not target.is_dir():
-        settle(old, target)
-    for left in (old, target.with_name(target.name + ".part")):
-        shutil.rmtree(left, ignore_errors=True)
+def _is_ours(path: Path) -> bool:
+    """Whether what lies in a folder of prepared pictures was made here."""
+    return path.name in (REPORT, SHEET) or re.fullmatch(r"[0-9]{3,}\.png", path.name) is not None
+
+
+def _clear_up(target: Path) -> None:
+    """Clear up after a process that was killed. 0.1 left `prepared.part`: ours where nothing else is in it."""
+    clear_leftovers(target.parent)
+    part = target.with_name(f"{target.name}.part")
+    if part.is_dir() and not part.is_symlink() and all(_is_ours(path) for path in part.iterdir()):
+        shutil.rmtree(part)
 
 
 def _keep(path: Path, to: Path) -> None:
@@ -253,7 +248,7 @@ def _keep(path: Path, to: Path) -> None:
 def _kept_report(prepared: Path, key: str) -> dict[str, Any] | None:
     """The report, where it is of this key and all that it names is there as it was written."""
     with disk_errors(prepared):
-        _finish_exchange(prepared)
+        _clear_up(prepared)
     report = _read_report(prepared)
     if report is None or report["key"] != key or (report["usable"] and not (prepared / SHEET).is_file()):
         return None

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..base import Base, BaseRequest, ask_for_base
 from ..catalog import guidance_of
 from ..config import Resolved
-from ..disk import bytes_in, check_space, disk_errors, standing_part
+from ..disk import bytes_in, check_space, clear_leftovers, disk_errors
 from ..engine.checkpoint import (
     ForeignCheckpoint,
     checkpoints,
@@ -96,6 +96,8 @@ def train(
         base, own_class_images = yield from gather(project, asked, request)
         digest = digest_of(project, asked, base, own_class_images)
         run = None if restart else project.find_run(digest)
+        if run is not None:
+            run.clear_up()
         check_output(output_dir, run)
         if run is not None and run.is_finished:
             yield Noted(message=f"run {run.number} of {project.name} is finished already; --restart begins another")
@@ -124,8 +126,7 @@ def check_disk(
         (images, plan.disk.get("class images", 0) - bytes_in(images)),
     ]
     if output_dir is not None:
-        linked = standing_part(output_dir).stat().st_dev == run.path.stat().st_dev
-        wanted.append((output_dir, 0 if linked else plan.disk.get("model", 0)))
+        wanted.append((output_dir, plan.disk.get("model", 0)))
     check_space(wanted)
 
 
@@ -314,6 +315,7 @@ def gather_class_images(
     if is_held(folder):
         yield PhaseStarted(name="waiting for another run that makes these class images")
     with hold(folder):
+        clear_leftovers(folder, old=r"[0-9]{6}\.part")
         missing = missing_batches(folder, wanted, plan.class_image_batch)
         if missing:
             done = wanted - sum(number < wanted for batch in missing for number in batch)

@@ -1,11 +1,11 @@
 """`train --verify-resume`: does a stopped run go on to the bit on this very machine? Four steps, and the two last once more."""
 
-import shutil
 from dataclasses import replace
 from itertools import islice
 
 from ..base import ask_for_base
 from ..config import Resolved
+from ..disk import temporary
 from ..engine.checkpoint import load_checkpoint, save_checkpoint
 from ..engine.loading import forget_failed_attempt
 from ..engine.repeat import copied, deterministic, largest_difference
@@ -36,27 +36,23 @@ def verify_resume(
     """
     longer = replace(settings, values=replace(settings.values, steps=max(settings.values.steps, BEFORE + AFTER)))
     asked, request, gpu = Asked(subject, prep, longer), ask_for_base(subject.values.model), find_gpu()
-    scratch = project.path / ".verify"
-    with project.lock(), deterministic() as without:
+    with project.lock(), temporary(project.path) as scratch, deterministic() as without:
         base, own_class_images = yield from gather(project, asked, request)
         plan = plan_with(base.facts, request, asked.prep, asked.train, gpu=gpu)
         check_fits(plan, asked.train)
         prompts = yield from choose_prompts(asked, base)
         parts = (asked, base, plan, prompts, project, own_class_images)
-        try:
-            training = yield from make_training(*parts)
-            yield from take_steps(training, BEFORE)
-            saved = save_checkpoint(scratch, training.state(), keep=1)
-            yield from take_steps(training, AFTER)
-            expected = copied(training.state())
-            del training
-            forget_failed_attempt()
-            again = yield from make_training(*parts)
-            again.load(load_checkpoint(saved))
-            yield from take_steps(again, AFTER)
-            largest, name = largest_difference(again.state(), expected)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        training = yield from make_training(*parts)
+        yield from take_steps(training, BEFORE)
+        saved = save_checkpoint(scratch, training.state(), keep=1)
+        yield from take_steps(training, AFTER)
+        expected = copied(training.state())
+        del training
+        forget_failed_attempt()
+        again = yield from make_training(*parts)
+        again.load(load_checkpoint(saved))
+        yield from take_steps(again, AFTER)
+        largest, name = largest_difference(again.state(), expected)
     yield from tell(largest, name, sorted(without))
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ SETTINGS = {
     "--learning-rate": 1e-3,
     "--identifier": "sks",
 }
-LEFTOVERS = (".part", ".old", ".making")
+LEFTOVERS = re.compile(r".*\.(part|old|making)|\.(dreambooth-|making|removing|verify).*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -80,5 +81,4 @@ def events_in(output: Path) -> list[dict[str, Any]]:
 
 def leftovers(home: Path) -> list[str]:
     """What a finished run has no business leaving."""
-    names = [str(path.relative_to(home)) for path in home.rglob("*") if path.name.endswith(LEFTOVERS)]
-    return names + [str(path.relative_to(home)) for path in home.rglob(".making*")]
+    return [str(path.relative_to(home)) for path in home.rglob("*") if LEFTOVERS.fullmatch(path.name)]

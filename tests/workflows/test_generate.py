@@ -11,15 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
+from dreambooth_cli.disk import temporary
 from dreambooth_cli.errors import ModelUnavailable, ProjectError, UsageError
 from dreambooth_cli.events import GridSaved, ImageSaved, Noted, PhaseStarted, Warned
 from dreambooth_cli.identifier import load_tokenizer, unread_part
 from dreambooth_cli.photos.picture import MOST_GRID, Grid
 from dreambooth_cli.project import (
     KEPT,
-    Project,
     clear_up,
     keep,
     list_projects,
@@ -482,15 +483,30 @@ def test_who_was_killed_while_drawing_leaves_nothing(copied):
     assert not copied.path.exists()
 
 
+def test_nobody_s_files_in_the_folder_are_touched(trained, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    mine = [".video.999999.part", ".a-sks-dog-seed1.999999.part", ".dreambooth-notes", "a-sks-dog-seed1.png.part"]
+    for name in mine:
+        (folder / name).write_text("mine")
+    (folder / "a-sks-dog-seed1.png").symlink_to("nowhere")
+    (folder / f".dreambooth-{'0' * 32}").write_text("ours, of a killed process")
+    (drawn,) = pictures(make(trained[1].runs()[0].path, folder=folder))
+    assert drawn.name == "a-sks-dog-seed1-2.png"
+    assert (folder / "a-sks-dog-seed1.png").is_symlink()
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*mine, drawn.name, "a-sks-dog-seed1.png"])
+
+
 def test_a_removal_that_was_killed_is_finished(copied):
-    half = projects_folder() / f".removing-{'0' * 32}"
-    copied.path.rename(half)
-    assert [project.name for project in list_projects()] == ["lora"]
-    with Project(half).lock():
-        clear_up()  # it may still go on
-        assert half.exists()
-    clear_up()
-    assert not half.exists()
+    with temporary(projects_folder()) as name:
+        half = name.with_name(f".dreambooth-{'0' * 32}")
+        copied.path.rename(half)
+        assert [project.name for project in list_projects()] == ["lora"]
+        with FileLock(half.with_name(f"{half.name}.lock")):
+            clear_up()  # it may still go on
+            assert half.exists()
+        clear_up()
+        assert not half.exists()
 
 
 def test_which_project_a_path_lies_in(copied, tmp_path):

@@ -296,11 +296,33 @@ def test_what_a_killed_process_left_is_cleared(project):
     assert len(prepared_photos(project)) == 5
 
 
+@pytest.mark.parametrize("name", ["prepared.old", "prepared.part", ".prepared.part", ".dreambooth-notes"])
+def test_a_user_s_own_folder_beside_stays(name, project):
+    run(project)
+    shutil.copytree(project.prepared, project.path / name)
+    (project.path / name / "notes.txt").write_text("mine")
+    before = contents(project.path / name)
+    run(project, resolution=80)
+    assert contents(project.path / name) == before
+
+
+def test_a_kill_between_two_names_keeps_what_a_user_put_there(project):
+    """The old folder was moved aside, the new one had no name yet."""
+    run(project)
+    (project.prepared / "notes.txt").write_text("mine")
+    name = f".dreambooth-{'a' * 32}"
+    project.prepared.rename(project.path / f"{name}.was-prepared")
+    (project.path / name).mkdir()
+    run(project, resolution=80)
+    assert (project.prepared / "notes.txt").read_text() == "mine"
+    assert not list(project.path.glob(".dreambooth-*"))
+
+
 def test_a_place_that_can_not_be_written(project):
-    (project.path / "prepared.part").write_text("a file in the way")
+    project.prepared.write_text("a file in the way")
     with pytest.raises(DiskError) as caught:
         run(project)
-    assert caught.value.message == f"can't write {project.prepared}: File exists"
+    assert caught.value.message == f"can't write {project.prepared}: Not a directory"
     assert caught.value.hint == "check the folder and who may write there"
     assert caught.value.exit_code == 6
 

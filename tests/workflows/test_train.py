@@ -1,11 +1,14 @@
 """`train` end to end: every family and method on photos, the result opened by plain diffusers, resumes, refusals."""
 
+import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,6 +38,7 @@ from dreambooth_cli.events import (
 from dreambooth_cli.gpu import Gpu
 from dreambooth_cli.project import cache_folder
 from dreambooth_cli.settings import GenerateSettings
+from dreambooth_cli.workflows import deliver
 from dreambooth_cli.workflows.generate import Source, generate
 from tests import small_models
 from tests.workflows.projects import make_project, model_of, of_kind, run, start
@@ -235,7 +239,9 @@ def test_a_finished_run_says_so_and_delivers(sd1, photos, tmp_path):
     assert of_kind(events, StepDone) == []
     assert model_of(events) == tmp_path / "output"
     kept = project.runs()[0].model / "unet" / "diffusion_pytorch_model.safetensors"
-    assert (tmp_path / "output" / "unet" / "diffusion_pytorch_model.safetensors").samefile(kept)
+    delivered = tmp_path / "output" / "unet" / "diffusion_pytorch_model.safetensors"
+    assert delivered.read_bytes() == kept.read_bytes()
+    assert not delivered.samefile(kept)  # what is done to one must not be done to the other
     run(project, output_dir=tmp_path / "output")
 
 
@@ -284,6 +290,166 @@ def test_an_output_that_is_something_else_is_refused_before_any_work(what, sd1, 
 def test_an_empty_output_folder_is_used(sd1, photos, tmp_path):
     (tmp_path / "output").mkdir()
     assert model_of(run(make_project(photos, sd1), output_dir=tmp_path / "output")) == tmp_path / "output"
+
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, sd1):
+    """A project with a finished run. Made once; what a test does to it, it puts right again."""
+    from tests.conftest import draw_photo
+
+    patch, home = pytest.MonkeyPatch(), tmp_path_factory.mktemp("home")
+    patch.setenv("DREAMBOOTH_HOME", str(home))
+    (home / "photos").mkdir()
+    for number in range(3):
+        draw_photo(home / "photos" / f"{number}.png", (80, 80), seed=number)
+    project = make_project(home / "photos", sd1, steps=1, class_images=0)
+    run(project)
+    patch.undo()
+    return project
+
+
+def files_in(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "model_index.json", "dreambooth.json"])
+def test_a_delivered_file_that_was_deleted_comes_back(name, finished, tmp_path):
+    output, whole = tmp_path / "output", files_in(finished.runs()[0].model)
+    run(finished, output_dir=output)
+    (output / name).unlink()
+    if name != "dreambooth.json":
+        (output / "notes.txt").write_text("mine")
+    events = run(finished, output_dir=output)
+    assert of_kind(events, StepDone) == of_kind(events, Warned) == []
+    found = files_in(output)
+    assert found.pop("notes.txt", b"mine") == b"mine"
+    assert found == whole
+
+
+@pytest.mark.parametrize("how", ["in place", "a link elsewhere", "a folder"])
+def test_a_delivered_file_that_was_changed_stays_and_is_told_and_the_run_has_its_own(how, finished, tmp_path):
+    output, whole = tmp_path / "output", files_in(finished.runs()[0].model)
+    run(finished, output_dir=output)
+    if how == "in place":
+        with (output / WEIGHTS).open("r+b") as file:
+            file.write(b"changed")
+    else:
+        (output / WEIGHTS).unlink()
+        (output / WEIGHTS).mkdir() if how == "a folder" else (output / WEIGHTS).symlink_to(tmp_path / "nowhere")
+    (warned,) = of_kind(run(finished, output_dir=output), Warned)
+    assert f"changed since it was put at {output}, and left so: {WEIGHTS};" in warned.message
+    if how == "in place":
+        assert (output / WEIGHTS).read_bytes()[:7] == b"changed"
+    assert files_in(finished.runs()[0].model) == whole
+
+
+def test_a_hard_link_as_0_1_made_them_becomes_a_copy(finished, tmp_path):
+    output, run_own = tmp_path / "output", finished.runs()[0].model
+    shutil.copytree(run_own, output, copy_function=os.link)
+    assert of_kind(run(finished, output_dir=output), Warned) == []
+    assert files_in(output) == files_in(run_own)
+    assert not any((output / name).samefile(run_own / name) for name in files_in(run_own))
+
+
+def test_an_empty_folder_is_ours_again_after_a_full_disk(finished, tmp_path, monkeypatch):
+    """At every file that takes its name there, and while they are copied."""
+    whole = files_in(finished.runs()[0].model)
+    for number in range(len(whole) + 1):
+        output, left = tmp_path / str(number), number
+        output.mkdir()
+
+        def until_full(*paths, work, output=output):
+            nonlocal left
+            if output in paths[-1].parents:
+                left -= 1
+                if left < 0:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+            return work(*paths)
+
+        for name in ("settle", "copy_file") if number == len(whole) else ("settle",):
+            monkeypatch.setattr(deliver, name, partial(until_full, work=getattr(deliver, name)))
+        with pytest.raises(DiskError, match="No space left"):
+            run(finished, output_dir=output)
+        monkeypatch.undo()
+        assert not (output / "dreambooth.json").exists()
+        assert not list(output.glob(".dreambooth-*"))
+        assert model_of(run(finished, output_dir=output)) == output
+        assert files_in(output) == whole
+
+
+@pytest.mark.parametrize("other", ["notes.txt", "unet/notes.txt", "a changed config", "an empty folder"])
+def test_part_of_a_model_beside_something_else_is_refused(other, finished, tmp_path):
+    output = tmp_path / "output"
+    run(finished, output_dir=output)
+    (output / "dreambooth.json").unlink()
+    if other == "a changed config":
+        (output / "model_index.json").write_text("{}")
+    elif other == "an empty folder":
+        (output / "mine").mkdir()
+    else:
+        (output / other).write_text("mine")
+    with pytest.raises(UsageError, match="is not this run's model"):
+        run(finished, output_dir=output)
+
+
+def test_nobody_s_files_beside_the_output_are_touched(finished, tmp_path):
+    mine = [".out2.part", ".output.part", "output.part", ".part", ".dreambooth-notes"]
+    for name in mine:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("mine")
+    run(finished, output_dir=tmp_path / "output")
+    assert all((tmp_path / name / "file").read_text() == "mine" for name in mine)
+
+
+@pytest.mark.parametrize("how", ["changed", "cut", "gone"])
+def test_a_spoilt_model_is_told_and_never_used(how, finished, tmp_path):
+    """And made anew, equal to the bit, once it is out of the way."""
+    own = finished.runs()[0]
+    whole, weights = files_in(own.model), own.model / WEIGHTS
+    if how == "gone":
+        weights.unlink()
+    else:
+        with weights.open("r+b") as file:
+            file.truncate(1000) if how == "cut" else file.write(b"changed")
+    for use in (
+        lambda: run(finished, output_dir=tmp_path / "output"),
+        lambda: run(finished),
+        lambda: our_picture(own.path, "a dog", 1, tmp_path / "pictures"),
+    ):
+        with pytest.raises(DiskError) as caught:
+            use()
+        assert (caught.value.exit_code, str(weights) in caught.value.message) == (6, True)
+        assert f"remove {own.model}" in caught.value.hint
+    assert not (tmp_path / "output").exists()
+    shutil.rmtree(own.model)
+    run(finished)
+    assert files_in(own.model).keys() == whole.keys()
+    assert all(held == whole[name] for name, held in files_in(own.model).items() if name.endswith(".safetensors"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "{",
+        "[]",
+        '{"files": []}',
+        '{"files": {"../x": {"bytes": 1, "sha256": ""}, "dreambooth.json": {"bytes": 1, "sha256": ""}}}',
+        '{"files": {"dreambooth.json": 1}}',
+    ],
+)
+def test_a_damaged_list_of_the_model_s_files_is_told(damage, finished, tmp_path):
+    manifest = finished.runs()[0].manifest
+    before = manifest.read_text()
+    manifest.write_text(damage)
+    try:
+        with pytest.raises(ProjectError, match="can't be read"):
+            run(finished, output_dir=tmp_path / "output")
+    finally:
+        manifest.write_text(before)
+    assert not (tmp_path / "output").exists()
 
 
 def test_two_runs_of_one_project_at_once_are_refused(sd1, photos):
@@ -458,6 +624,7 @@ def test_output_folders_of_every_kind(place, sd1, photos, tmp_path, monkeypatch)
     assert model_of(events) == output.resolve()
     assert (output / "model_index.json").is_file()
     assert not list(output.resolve().parent.glob(".*.part"))
+    assert not list(work.rglob(".dreambooth-*"))
 
 
 def test_an_output_whose_parent_is_a_file_is_refused_before_any_work(sd1, photos, tmp_path):
