@@ -4,7 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from .errors import ModelUnavailable
 from .settings import shortened
@@ -57,7 +57,7 @@ def _page(model: str) -> str | None:
     found = PAGES.match(model)
     if found is None:
         return None
-    mirror = urlsplit(os.environ.get("HF_ENDPOINT", "")).netloc.rpartition("@")[2]
+    mirror = re.sub(r"^https?://(?:[^/@]*@)?|/.*", "", os.environ.get("HF_ENDPOINT", ""))
     hosts = {*HOSTS, mirror} if mirror else {*HOSTS}
     if found["host"] is not None and found["host"].lower() not in hosts:
         return None
@@ -99,7 +99,7 @@ def _shown(model: str) -> str:
 
 def _by_hand(model: str) -> str:
     """What to do with a file that only the user can fetch."""
-    name = PurePosixPath(urlsplit(model).path).name
+    name = PurePosixPath(re.split(r"[?#]", model)[0]).name
     if name.lower().endswith(PICKLES):
         return "that file is a pickle, which is never loaded: look for the same model as .safetensors, download that and name it"
     file = name if name.lower().endswith(".safetensors") else "model.safetensors"

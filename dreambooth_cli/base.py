@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import filelock
 
@@ -90,7 +90,7 @@ def ask_for_base(model: str) -> BaseRequest:
     Raises ModelUnavailable where it can be none of these.
     """
     model = model.strip()
-    model = unquote(urlsplit(model).path) if model.startswith("file://") else model
+    model = unquote(re.sub("^file://[^/]*", "", model)) if model.startswith("file://") else model
     path = expanded(model)
     entry = find_entry(model)
     if entry is None and model and os.path.exists(path):

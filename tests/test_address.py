@@ -77,6 +77,8 @@ def test_the_address_of_a_mirror(monkeypatch):
         ("https://huggingface.co/owner", "can't be a repository", "owner/name"),
         ("https://huggingface.co/", "can't be a repository", "owner/name"),
         ("https://huggingface.co/../../etc", "can't be a repository", "owner/name"),
+        ("https://[bad/model.safetensors", "is an address elsewhere", "--model ./model.safetensors"),
+        ("file://[bad", "there is no base model called", "dreambooth models"),
         ("own er/name", "can't be a repository", "owner/name"),
         ("owner/na--me", "can't be a repository", "owner/name"),
         ("owner/name@", "'' can't be a revision", "owner/name@main"),
