@@ -138,8 +138,10 @@ class PocketClip:
     """Both halves of the pocket base's own CLIP."""
 
     def __init__(self, folder: Path = POCKET) -> None:
-        self.image: Any = CLIPVisionModelWithProjection.from_pretrained(folder / "judge" / "image_encoder")
-        self.text: Any = CLIPTextModel.from_pretrained(folder / "model" / "text_encoder")
+        self.image: Any = CLIPVisionModelWithProjection.from_pretrained(
+            folder / "judge" / "image_encoder", use_safetensors=True
+        )
+        self.text: Any = CLIPTextModel.from_pretrained(folder / "model" / "text_encoder", use_safetensors=True)
         self.projection = load_file(folder / "judge" / "text_projection.safetensors")["weight"].float()
         part: Any
         for part in (self.image, self.text):
@@ -165,7 +167,7 @@ class Clip:
     """CLIP from a folder in transformers' layout (the paper's CLIP-I and CLIP-T are of ViT-B/32)."""
 
     def __init__(self, folder: Path) -> None:
-        self.model: Any = CLIPModel.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
+        self.model: Any = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval().requires_grad_(False)
         self.tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 
     def see(self, pictures: Sequence[Image.Image]) -> Tensor:
@@ -182,7 +184,7 @@ class Dino:
     """DINO from a folder in transformers' layout (the paper's is ViT-S/16); its class token is the vector."""
 
     def __init__(self, folder: Path) -> None:
-        self.model: Any = ViTModel.from_pretrained(folder, local_files_only=True, add_pooling_layer=False)
+        self.model: Any = ViTModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, add_pooling_layer=False)
         self.model.eval().requires_grad_(False)
 
     def see(self, pictures: Sequence[Image.Image]) -> Tensor:

@@ -388,43 +388,46 @@ def match(file: LoraFile, found: list[Found], networks: Mapping[str, Any]) -> tu
 
     Raises ModelUnavailable where nothing has a place, or a shape is not the layer's.
     """
+    check_alike(file, found)
     names = {network: names_in(network, module) for network, module in networks.items() if network != "vae"}
     stated = {network: stated_of(file, network) for network in names}
-    alphas = sum("alpha" in each.tensors for each in found)
-    if 0 < alphas < len(found):
-        raise ModelUnavailable(f"{file.path} lacks the alpha of {len(found) - alphas} of its {len(found)} layers", DAMAGED)
-    scaled = sum("magnitude" in each.tensors or "dora_scale" in each.tensors for each in found)
-    if 0 < scaled < len(found):
-        raise ModelUnavailable(
-            f"{file.path} is a DoRA that lacks the scale of {len(found) - scaled} of its {len(found)} layers", DAMAGED
-        )
-    pairs, homeless = {}, []
+    pairs: dict[tuple[str, str], Pair] = {}
+    homeless = []
     for each in found:
-        flat = each.called.replace(".", "_")
-        places = [
-            (network, names[network][flat])
-            for network in ([each.network] if each.network else names)
-            if flat in names.get(network, {})
-        ]
-        if len(places) > 1:
-            raise ModelUnavailable(
-                f"{file.path} does not say which text encoder {shortened(each.called)} is for", OTHER_PROGRAM
-            )
-        if not places:
+        place = place_of(file, each, names)
+        if place is None:
             homeless.append(each.called)
             continue
-        network, layer = places[0]
-        if places[0] in pairs:
-            raise ModelUnavailable(f"{file.path} holds two pairs for {network}'s {layer}", DAMAGED)
+        if place in pairs:
+            raise ModelUnavailable(f"{file.path} holds two pairs for {place[0]}'s {place[1]}", DAMAGED)
+        network, layer = place
         rank = rank_of(file, each, networks[network].get_submodule(layer))
-        pairs[network, layer] = Pair(
-            network, layer, each.tensors, rank, scale_of(file, each, layer, rank, stated[network])
-        )
+        pairs[place] = Pair(network, layer, each.tensors, rank, scale_of(file, each, layer, rank, stated[network]))
     if not pairs:
         raise ModelUnavailable(
             f"nothing of {file.path} fits this base: it is for layers such as {shortened(found[0].called)}", RIGHT_BASE
         )
     return list(pairs.values()), homeless
+
+
+def check_alike(file: LoraFile, found: list[Found]) -> None:
+    """All layers of a file have an alpha or none, and all a DoRA's scale or none: else a part of it is lost. Raises ModelUnavailable."""
+    for what, roles in (("alpha", {"alpha"}), ("DoRA scale", {"magnitude", "dora_scale"})):
+        have = sum(not roles.isdisjoint(each.tensors) for each in found)
+        if 0 < have < len(found):
+            raise ModelUnavailable(f"{file.path} lacks the {what} of {len(found) - have} of its {len(found)} layers", DAMAGED)
+
+
+def place_of(file: LoraFile, found: Found, names: Mapping[str, Mapping[str, str]]) -> tuple[str, str] | None:
+    """The network and the layer that a file's layer is for; None where there is no such layer. Raises ModelUnavailable."""
+    flat = found.called.replace(".", "_")
+    networks = [found.network] if found.network else list(names)
+    places = [(network, names[network][flat]) for network in networks if flat in names.get(network, {})]
+    if len(places) > 1:
+        raise ModelUnavailable(
+            f"{file.path} does not say which text encoder {shortened(found.called)} is for", OTHER_PROGRAM
+        )
+    return places[0] if places else None
 
 
 def rank_of(file: LoraFile, found: Found, layer: nn.Linear | nn.Conv2d) -> int:

@@ -46,7 +46,7 @@ def prompt_of(scene: world.Scene) -> str:
 
 def draw_all(scenes: list[world.Scene], batch: int = 20) -> list[Image.Image]:
     """A picture for each scene's prompt, seed i for picture i, by the plain diffusers pipeline."""
-    pipe: Any = StableDiffusionPipeline.from_pretrained(MODEL, dtype=torch.float32)
+    pipe: Any = StableDiffusionPipeline.from_pretrained(MODEL, dtype=torch.float32, use_safetensors=True)
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
     pictures: list[Image.Image] = []
@@ -105,7 +105,7 @@ def plot_losses(parts: dict[str, Any], width: int = 900, height: int = 260) -> I
 def write_card(judge: Judge) -> None:
     """Measure, draw and write everything."""
     recipe = json.loads(RECIPE.read_text())
-    vae = AutoencoderKL.from_pretrained(MODEL / "vae", dtype=torch.float32)
+    vae = AutoencoderKL.from_pretrained(MODEL / "vae", dtype=torch.float32, use_safetensors=True)
     fresh = asked_scenes(FRESH, "fresh")
     psnr = measure_vae(vae, fresh[:200], torch.device("cpu"))
     on_renders = measure_judge(judge, fresh)

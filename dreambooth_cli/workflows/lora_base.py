@@ -65,7 +65,8 @@ def obtain_local(record: Mapping[str, Any], places: list[Path]) -> Yielding[Base
     """The base on disk: the first place that still holds what the LoRA was trained on."""
     told = "this machine does not know where that lies"
     for place in dict.fromkeys(places):
-        if not os.path.exists(place):  # Path.exists raises where a name is too long
+        # Path.is_file raises where a name is too long
+        if not (os.path.isfile(place) or os.path.isfile(place / "model_index.json")):
             told = f"it is no longer at {place}"
             continue
         try:

@@ -295,7 +295,7 @@ REFUSED = {
     "an alpha of zero": (lambda t: t | {n.partition(".lora")[0] + ".alpha": torch.tensor(0.0) for n in t}, "alpha can't be"),
     "a scale of some": (
         lambda t: t | {sorted(t)[0].partition(".lora")[0] + ".lora_magnitude_vector": torch.ones(32)},
-        "lacks the scale",
+        "lacks the DoRA scale",
     ),
     "a LoHa": (lambda t: {f"lora_unet_a.hada_w{n}_a": torch.ones(2, 2) for n in (1, 2)}, "LoHa"),
     "a LoKr": (lambda t: {f"lora_unet_a.lokr_w{n}": torch.ones(2, 2) for n in (1, 2)}, "LoKr"),

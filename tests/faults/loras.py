@@ -63,13 +63,15 @@ def names_of(layout: str, network: str, layer: str) -> tuple[str, str]:
     if layout == "kohya":
         stem = f"{'lora_unet' if network == 'unet' else 'lora_te'}_{nested.replace('.', '_')}"
         return f"{stem}.lora_down.weight", f"{stem}.lora_up.weight"
+    if layout == "get_peft_model":
+        return f"base_model.model.{layer}.lora_A.weight", f"base_model.model.{layer}.lora_B.weight"
     if layout == "peft":
         return f"{network}.{layer}.lora_A.weight", f"{network}.{layer}.lora_B.weight"
     middle = "lora" if network == "unet" else "lora_linear_layer"
     return f"{network}.{nested}.{middle}.down.weight", f"{network}.{nested}.{middle}.up.weight"
 
 
-LAYOUTS = ("diffusers", "peft", "kohya")
+LAYOUTS = ("diffusers", "peft", "kohya", "get_peft_model")
 
 
 @cache
@@ -177,6 +179,8 @@ def tensors_damaged(rng: random.Random, folder: Path) -> Mutant:
 def metadata_damaged(rng: random.Random, folder: Path) -> Mutant:
     """A header's values exchanged for what can't be, its JSON damaged, or a header of many megabytes."""
     layout, texts = rng.choice(LAYOUTS), {}
+    if layout == "get_peft_model":
+        return config_damaged(rng, folder)
     match rng.randrange(8):
         case 0:
             texts["lora_adapter_metadata"] = rng.choice(("", "{", "[]", "null", "3", '"x"', "[" * 100_000, '{"unet.r": NaN}'))
@@ -198,6 +202,18 @@ def metadata_damaged(rng: random.Random, folder: Path) -> Mutant:
                     told[key] = rng.choice(ODD)
             texts["lora_adapter_metadata"] = json.dumps(told)
     return Mutant(write(folder / "x.safetensors", tensors_in(layout), texts))
+
+
+def config_damaged(rng: random.Random, folder: Path) -> Mutant:
+    """The same for peft's adapter_config.json beside the file."""
+    told = {key.removeprefix("unet."): value for key, value in metadata_of().items()}
+    told[rng.choice(sorted(told))] = rng.choice(ODD)
+    text = json.dumps(told)
+    if rng.random() < 0.3:
+        text = rng.choice(("", "{", "[]", "[" * 100_000, '"x"', text[:40], text + " " * 2_000_000))
+    (folder / "adapter_config.json").write_text(text)
+    write(folder / "adapter_model.safetensors", tensors_in("get_peft_model"))
+    return Mutant(folder)
 
 
 def many_tensors(rng: random.Random, path: Path) -> Path:
@@ -378,7 +394,8 @@ def hold_against(file: Path, told: list[str]) -> None:
     from peft.tuners.lora import LoraLayer
     from safetensors.torch import load_file
 
-    tensors, texts = load_file(file), header_of(file)
+    tensors, texts, config = load_file(file), header_of(file), file.with_name("adapter_config.json")
+    stated = json.loads(config.read_text()) if config.exists() else None
     found: dict[tuple[str, str], Any] = {}
     for layout in LAYOUTS:
         for place in LAYERS:
@@ -386,7 +403,8 @@ def hold_against(file: Path, told: list[str]) -> None:
             if down in tensors and up in tensors:
                 stem = re.sub(r"\.lora.*", "", down)
                 alpha = tensors.get(f"{stem}.alpha")
-                scale = stated_scale(texts, place, len(tensors[down])) if alpha is None else float(alpha) / len(tensors[down])
+                rank = len(tensors[down])
+                scale = stated_scale(texts, stated, place, rank) if alpha is None else float(alpha) / rank
                 found[place] = scale * (tensors[up].float().flatten(1) @ tensors[down].float().flatten(1))
     placed: dict[tuple[str, str], Any] = {
         (network, name): layer
@@ -410,11 +428,12 @@ def header_of(file: Path) -> dict[str, str]:
         return opened.metadata() or {}
 
 
-def stated_scale(texts: dict[str, str], place: tuple[str, str], rank: int) -> float:
-    """alpha over rank as a header states it."""
+def stated_scale(texts: dict[str, str], config: dict[str, Any] | None, place: tuple[str, str], rank: int) -> float:
+    """alpha over rank as a header states it, or the config beside."""
     network, layer = place
     told = json.loads(texts.get("lora_adapter_metadata", "{}"))
     told = {key.removeprefix(f"{network}."): value for key, value in told.items() if key.startswith(f"{network}.")}
+    told = told or config or {}
     if not told:
         alpha = texts.get("ss_network_alpha", "None")
         return 1.0 if alpha in ("None", "Dynamic") else float(alpha) / rank

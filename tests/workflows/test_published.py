@@ -131,7 +131,7 @@ def test_a_base_that_has_changed_is_named_with_what_to_do(lora, tmp_path, sd2):
     with pytest.raises(ModelUnavailable, match=r"my-base.*has changed") as caught:
         pictures(lora, tmp_path / "out")
     assert "--model" in caught.value.hint
-    (tmp_path / "my-base" / "model_index.json").unlink()
+    (tmp_path / "my-base" / "unet" / "config.json").unlink()
     with pytest.raises(ModelUnavailable, match=r"my-base.*can't be used"):
         pictures(lora, tmp_path / "out")
 
