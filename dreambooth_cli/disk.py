@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -160,6 +161,18 @@ def make_folder(folder: Path) -> None:
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
         sync(folder.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all that is in it. Raises OSError that names the very file by its whole path."""
+
+    def refuse(function: Any, path: str, error: OSError) -> None:
+        raise OSError(error.errno, error.strerror, path) from error
+
+    if sys.version_info >= (3, 12):
+        shutil.rmtree(folder, onexc=refuse)
+    else:
+        shutil.rmtree(folder, onerror=lambda function, path, info: refuse(function, path, info[1]))
 
 
 def sync_all(path: Path) -> None:

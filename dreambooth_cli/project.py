@@ -35,6 +35,7 @@ from .disk import (
     is_intact,
     make_folder,
     reason_of,
+    remove_folder,
     system_errors,
     temporary,
     write_json,
@@ -516,8 +517,8 @@ def remove_project(project: Project) -> None:
             except ProjectError:
                 leaving.rename(project.path)
                 raise
-            with system_errors(DiskError, f"can't remove all of project {project.name}", leaving):
-                shutil.rmtree(leaving)
+            with system_errors(DiskError, f"can't remove all of project {project.name}", leaving, "see who may write there"):
+                remove_folder(leaving)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.machine import machine
 
-from . import documents, full_disk, hub, kills, long_run, loras, photos, resume
+from . import documents, file_systems, full_disk, hub, kills, long_run, loras, permissions, photos, resume, terminals
 from .row import Row
 from .watched import can_watch, is_loaded, relaunch
 
@@ -31,6 +31,9 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "power-cuts": partial(kills.rows_of_changes, power_cut=True),
     "signals": kills.rows_of_instants,
     "full-disk": full_disk.rows,
+    "permissions": permissions.rows,
+    "file-systems": file_systems.rows,
+    "terminals": terminals.rows,
     "photos": photos.rows,
     "documents": documents.rows,
     "loras": loras.rows,
@@ -40,8 +43,11 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
 SHORT: dict[str, Callable[[], Iterator[Row]]] = {
     "kills": partial(kills.rows_of_changes, power_cut=False, every=127),
     "power-cuts": partial(kills.rows_of_changes, power_cut=True, every=127),
-    "signals": partial(kills.rows_of_instants, dict.fromkeys(kills.SIGNALS, 1)),
+    "signals": partial(kills.rows_of_instants, dict.fromkeys(kills.INSTANTS, 1)),
     "full-disk": partial(full_disk.rows, every=170),
+    "permissions": partial(permissions.rows, every=211),
+    "file-systems": partial(file_systems.rows, every=127, limits=[40_000]),
+    "terminals": partial(terminals.rows, {}, terminals.TROUBLES[:2], 1),
     "hub": partial(hub.rows, every=13),
     "long-run": partial(long_run.rows, steps=300),
 }

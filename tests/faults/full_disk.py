@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from .kills import count_changes, faults_after, prepare_scenario
 from .row import Row
 from .scenario import Scenario, events_in, weights_of
-from .watched import Change, run_watched
+from .watched import GO, Change, run_watched
 
 SIZE = "160m"
 
@@ -53,14 +53,14 @@ def fill_before(scenario: Scenario, home: Path, output: Path, number: int) -> in
     output.unlink(missing_ok=True)
     seen, taken = 0, []
 
-    def may_go(change: Change) -> bool:
+    def answer(change: Change) -> int:
         nonlocal seen
         if seen == number:
             taken.append(fill(home.parent))
         seen += 1
-        return True
+        return GO
 
-    code, _ = run_watched(lambda: scenario.train(home), home, output, may_go)
+    code, _ = run_watched(lambda: scenario.train(home), home, output, answer)
     for ballast in taken:
         ballast.unlink()
     return code

@@ -21,13 +21,15 @@ from threading import Timer
 from .power import Disk
 from .row import Row
 from .scenario import Scenario, events_in, leftovers, weights_of
-from .watched import Change, run_followed, run_unwatched, run_watched
+from .watched import GO, KILL, Change, run_followed, run_unwatched, run_watched
 
 SIGNALS = {
     "kill -9": ((signal.SIGKILL,), -9),
     "Ctrl-C": ((signal.SIGINT,), 130),
     "SIGTERM": ((signal.SIGTERM,), 143),
     "Ctrl-C twice": ((signal.SIGINT, signal.SIGINT), 130),
+    "SIGHUP": ((signal.SIGHUP,), 129),
+    "SIGHUP twice": ((signal.SIGHUP, signal.SIGHUP), 129),
 }
 INSTANTS = {"kill -9": 200, "Ctrl-C": 32, "SIGTERM": 32, "Ctrl-C twice": 32}
 AFTER_THE_FIRST = 0.2  # s at most, until the second of two signals
@@ -35,7 +37,7 @@ AFTER_THE_FIRST = 0.2  # s at most, until the second of two signals
 
 def count_changes(scenario: Scenario, home: Path) -> list[Change]:
     """All changes of an undisturbed run, in their order. Its result lies in `home`."""
-    code, changes = run_watched(lambda: scenario.train(home), home, home.with_suffix(".out"), lambda _: True)
+    code, changes = run_watched(lambda: scenario.train(home), home, home.with_suffix(".out"), lambda _: GO)
     if code != 0:
         raise RuntimeError(home.with_suffix(".out").read_text())
     return changes
@@ -46,14 +48,14 @@ def kill_before(scenario: Scenario, home: Path, number: int, *, power_cut: bool)
     output, disk, seen = home.with_suffix(".out"), Disk(home), 0
     output.unlink(missing_ok=True)
 
-    def may_go(change: Change) -> bool:
+    def answer(change: Change) -> int:
         nonlocal seen
         if power_cut:
             disk.notice(change)
         seen += 1
-        return seen <= number
+        return GO if seen <= number else KILL
 
-    run_watched(lambda: scenario.train(home), home, output, may_go)
+    run_watched(lambda: scenario.train(home), home, output, answer)
     if power_cut:
         disk.cut()
     disk.close()

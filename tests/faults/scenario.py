@@ -33,6 +33,7 @@ class Scenario:
     base: Path
     photos: Path
     settings: Mapping[str, Any] = field(default_factory=lambda: SETTINGS)
+    as_json: bool = True
 
     def home(self, name: str) -> Path:
         """An empty home for a try."""
@@ -57,7 +58,8 @@ class Scenario:
             str(home / "out"),
         ]
         settings = [str(word) for pair in self.settings.items() for word in pair]
-        return run(["train", "--json", "--class_prompt", "a photo of a dog", *paths, *settings])
+        form = ["--json"] if self.as_json else []
+        return run(["train", *form, "--class_prompt", "a photo of a dog", *paths, *settings])
 
 
 def weights_of(home: Path) -> dict[str, str]:

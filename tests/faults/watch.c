@@ -1,7 +1,8 @@
 /* Stops the process before each change that it makes to files under one folder, tells the parent, and waits for its word.
 
    Loaded with LD_PRELOAD; asleep until `watch_begin` is called. One line for each change: the operation and its paths, \x1f
-   between them. The parent answers one byte when the change may be made, or kills the process instead. */
+   between them. The parent answers one byte: 0 where the change may be made, else the errno that it fails with; or it kills the
+   process instead. A lock is told as well: it may fail like a change. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -45,19 +47,22 @@ static int resolve(int at, const char *name, char *path) {
         if (name) snprintf(path, PATH_MAX, "%.2000s/%.2000s", base, name);
         else snprintf(path, PATH_MAX, "%s", base);
     }
-    return strncmp(path, root, strlen(root)) == 0;
+    length = strlen(root);
+    return strncmp(path, root, length) == 0 && (path[length] == '/' || !path[length]);
 }
 
 static int is_watched(int at, const char *name, char *path) {
     return to_parent >= 0 && resolve(at, name, path);
 }
 
-/* Tell the parent, wait for its word, and keep other threads out until `done`. */
-static void ask(const char *operation, const char *first, const char *second) {
-    char line[3 * PATH_MAX], word;
+/* Tell the parent, wait for its word, and keep other threads out until `done`. Returns the errno to fail with, or 0. */
+static int ask(const char *operation, const char *first, const char *second) {
+    char line[3 * PATH_MAX];
+    unsigned char word;
     int length = snprintf(line, sizeof line, "%s\x1f%s\x1f%s\n", operation, first, second ? second : "");
     pthread_mutex_lock(&one_at_a_time);
     if (REAL(write)(to_parent, line, length) != length || read(from_parent, &word, 1) != 1) _exit(99);
+    return word;
 }
 
 static void done(void) {
@@ -70,8 +75,9 @@ static void done(void) {
     do {                                                  \
         char path[PATH_MAX];                              \
         if (!is_watched(at, name, path)) return call;     \
-        ask(operation, path, NULL);                       \
-        __typeof__(call) result = call;                   \
+        int refused = ask(operation, path, NULL);         \
+        __typeof__(call) result = refused ? -1 : call;    \
+        if (refused) errno = refused;                     \
         done();                                           \
         return result;                                    \
     } while (0)
@@ -80,8 +86,9 @@ static void done(void) {
     do {                                                                                            \
         char path[PATH_MAX], other[PATH_MAX];                                                       \
         if (!is_watched(at, name, path) | !is_watched(to_at, to_name, other)) return call;          \
-        ask(operation, path, other);                                                                \
-        __typeof__(call) result = call;                                                             \
+        int refused = ask(operation, path, other);                                                  \
+        __typeof__(call) result = refused ? -1 : call;                                              \
+        if (refused) errno = refused;                                                               \
         done();                                                                                     \
         return result;                                                                              \
     } while (0)
@@ -101,6 +108,7 @@ int ftruncate(int fd, off_t size) { WATCHED("truncate", fd, NULL, REAL(ftruncate
 int ftruncate64(int fd, off_t size) { WATCHED("truncate", fd, NULL, REAL(ftruncate64)(fd, size)); }
 int fsync(int fd) { WATCHED("fsync", fd, NULL, REAL(fsync)(fd)); }
 int fdatasync(int fd) { WATCHED("fsync", fd, NULL, REAL(fdatasync)(fd)); }
+int flock(int fd, int operation) { WATCHED("lock", fd, NULL, REAL(flock)(fd, operation)); }
 int unlink(const char *name) { WATCHED("unlink", AT_FDCWD, name, REAL(unlink)(name)); }
 int unlinkat(int at, const char *name, int flags) { WATCHED("unlink", at, name, REAL(unlinkat)(at, name, flags)); }
 int rmdir(const char *name) { WATCHED("unlink", AT_FDCWD, name, REAL(rmdir)(name)); }

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
+GO, KILL = 0, -1  # answers to a change; any other is the errno that it fails with
 SOURCE = Path(__file__).with_name("watch.c")
 LOADED = "FAULTS_WATCH"
 
 
 @dataclass(frozen=True)
 class Change:
-    """A change to files, about to be made: open (that makes or empties a file), write, truncate, fsync, unlink, mkdir, rename,
-    link or symlink."""
+    """A change to files, about to be made: open (that makes or empties a file), write, truncate, fsync, lock, unlink, mkdir,
+    rename, link or symlink."""
 
     operation: str
     path: Path
@@ -52,9 +53,9 @@ def is_loaded() -> bool:
 
 
 def run_watched(
-    work: Callable[[], int], root: Path, output: Path, may_go: Callable[[Change], bool]
+    work: Callable[[], int], root: Path, output: Path, answer: Callable[[Change], int]
 ) -> tuple[int, list[Change]]:
-    """Do `work` in a child; `may_go` is asked before each change under `root`, and where it says no the child is killed.
+    """Do `work` in a child; `answer` is asked before each change under `root`: GO, KILL, or the errno that the change fails with.
 
     What the child prints goes to `output`. Returns its exit status (-9 where it was killed) and the changes it asked for.
     """
@@ -73,10 +74,11 @@ def run_watched(
             for line in lines:
                 operation, path, to = line[:-1].split("\x1f")
                 changes.append(Change(operation, Path(path), Path(to) if to else None))
-                if not may_go(changes[-1]):
+                word = answer(changes[-1])
+                if word == KILL:
                     os.kill(child, signal.SIGKILL)
                     break
-                os.write(answers, b".")
+                os.write(answers, bytes([word]))
     finally:
         os.close(answers)
         _, status = os.waitpid(child, 0)
