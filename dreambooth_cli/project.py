@@ -14,7 +14,7 @@ import shutil
 import time
 import unicodedata
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, dataclass, fields
 from datetime import datetime
@@ -42,7 +42,7 @@ from .disk import (
 )
 from .errors import DiskError, ProjectError
 from .schemas import check_schema, with_schema
-from .settings import AUTO, LARGEST_SEED, expanded, in_home, is_text, real_path, shortened
+from .settings import AUTO, LARGEST_SEED, expanded, in_home, is_text, no_home, real_path, shortened
 
 NAME = re.compile(r"[^\W_][\w.-]{0,63}", re.UNICODE)
 CARD = "dreambooth.json"  # beside a model: what it knows; it comes last, so a folder that has it is whole
@@ -57,7 +57,15 @@ RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt
 def home_folder() -> Path:
     """The per-user data directory; `DREAMBOOTH_HOME` moves it. Raises UsageError where this user has no home."""
     moved = os.environ.get("DREAMBOOTH_HOME")
-    return expanded(moved) if moved else in_home(platformdirs.user_data_dir("dreambooth", appauthor=False))
+    return expanded(moved) if moved else _of_user(platformdirs.user_data_dir)
+
+
+def _of_user(find: Callable[..., str]) -> Path:
+    """One of the per-user directories. Raises UsageError where this user has no home."""
+    try:
+        return in_home(find("dreambooth", appauthor=False))
+    except RuntimeError as error:
+        raise no_home() from error
 
 
 def clear_up() -> None:
@@ -75,7 +83,7 @@ def cache_folder() -> Path:
     this user has no home."""
     if os.environ.get("DREAMBOOTH_HOME"):
         return home_folder() / "cache"
-    return in_home(platformdirs.user_cache_dir("dreambooth", appauthor=False))
+    return _of_user(platformdirs.user_cache_dir)
 
 
 def projects_folder() -> Path:

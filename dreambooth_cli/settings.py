@@ -221,11 +221,16 @@ def in_home(path: Path | str) -> Path:
     """A path of the program's own, which may begin with `~`. Raises UsageError where this user has no home."""
     found = expanded(path)
     if str(found).startswith("~"):
-        raise UsageError(
-            f"there is no home for {path}: HOME is not set, and this user is not known",
-            "set HOME, or DREAMBOOTH_HOME for the projects and HF_HOME for the models",
-        )
+        raise no_home()
     return found
+
+
+def no_home() -> UsageError:
+    """The error for a user without a home, as containers have them."""
+    return UsageError(
+        "there is no home directory: HOME is not set, and this user is not known to the system",
+        "set HOME, or DREAMBOOTH_HOME for the projects and HF_HOME for the models",
+    )
 
 
 def real_path(path: Path | str) -> Path:

@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,11 @@ for name in (
     os.environ.pop(name, None)
 
 KEPT = Path(__file__).parent / "kept"
+# Whoever starts the tests in the background or under nohup has these ignored, and a run leaves it so.
+for number in (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 

@@ -184,20 +184,21 @@ def leave_broken_pipe() -> int:
 
 
 def tell(error: Exception, *, as_json: bool, debug: bool) -> int:
-    """Say what went wrong, as an event line on stdout or in words on stderr. Returns the exit code."""
+    """Say what went wrong, as an event line on stdout, or in words on stderr, also where stdout takes nothing. Returns the exit
+    code."""
     failure = in_words(error)
     is_bug = failure is None
     shown = failure or DreamboothError(
         f"this is a bug in dreambooth: {type(error).__name__}: {error}", "please report it with the lines above"
     )
+    from .console import lost_results, messages, say, visible
+
     if is_bug or debug:
         import traceback
 
-        from .console import visible
-
         # what it quotes may come from anywhere: a hub's answer, a file's name
         print(visible("".join(traceback.format_exception(error)), keep="\n\t"), end="", file=sys.stderr)
-    if as_json:
+    if as_json and lost_results() is None:
         from .lines import print_line
 
         kind = "Bug" if is_bug else type(shown).__name__
@@ -210,8 +211,6 @@ def tell(error: Exception, *, as_json: bool, debug: bool) -> int:
         }
         print_line(line)
     else:
-        from .console import messages, say
-
         console = messages()
         name = "Stopped" if isinstance(shown, Interrupted) else "Error"
         say(console, f"{name}: {shown.message}", "" if isinstance(shown, Interrupted) else "red")

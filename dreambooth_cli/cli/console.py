@@ -159,8 +159,10 @@ def quiet_libraries() -> None:
 def loading(what: str) -> Iterator[None]:
     """Around a heavy import: signals only set the flag from here on, the libraries are quiet, a spinner turns on a terminal.
 
-    Raises UsageError for a variable of the environment that the libraries would stumble over.
+    Raises FileNotFoundError where the current folder was deleted, UsageError for a variable of the environment that the libraries
+    would stumble over.
     """
+    os.getcwd()  # where the current folder was deleted, Intel's MKL would end the process without a word that helps
     check_variables()
     quiet_libraries()
     stopping.install()

@@ -37,7 +37,7 @@ Dreambooth = Callable[..., Done]
 @pytest.fixture
 def dreambooth(capsys: pytest.CaptureFixture[str]) -> Iterator[Dreambooth]:
     """Run a command line in this process."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
     def call(*words: str | Path) -> Done:
         capsys.readouterr()

@@ -19,6 +19,7 @@ from dreambooth_cli.errors import (
     DiskError,
     DoesNotFit,
     DreamboothError,
+    HangUp,
     Interrupted,
     ModelUnavailable,
     PhotoError,
@@ -44,6 +45,7 @@ from .conftest import Done, Dreambooth, environment, in_process
         TrainingFailed,
         Interrupted,
         Terminated,
+        HangUp,
     ],
 )
 def test_each_kind_of_error_in_words_and_as_a_line(

@@ -14,7 +14,7 @@ from dreambooth_cli import stopping
 from dreambooth_cli.cli import views
 from dreambooth_cli.cli.console import between_words, visible
 from dreambooth_cli.cli.views import JsonLines, LiveBars, Meter, PlainLines, follow, format_event, open_view
-from dreambooth_cli.errors import Interrupted, Terminated
+from dreambooth_cli.errors import HangUp, Interrupted, Terminated
 from dreambooth_cli.events import Event, PhaseStarted, PhotoLooked, RunOpened, StepDone, Warned
 
 SHEET = Path("/p/contact-sheet.jpg")
@@ -189,7 +189,7 @@ def test_plain_lines_where_bars_are_not_wanted(variable: str, monkeypatch: pytes
     assert isinstance(open_view(json=True), JsonLines)
 
 
-@pytest.mark.parametrize(("number", "kind"), [(2, Interrupted), (15, Terminated)])
+@pytest.mark.parametrize(("number", "kind"), [(2, Interrupted), (15, Terminated), (1, HangUp)])
 def test_a_signal_closes_the_work_at_the_next_event(
     number: int, kind: type[Interrupted], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,14 +37,14 @@ def answer_to(scenario: Scenario, home: Path, command: str) -> tuple[int, str]:
     stopping.reset()
     out = io.StringIO()
     photos, base = ["--photos", str(home / "photos")], ["--model", str(home / "base")]
+    drawn = ["--output-dir", str(home / "drawn")]
     words = {
         "list": ["projects"],
         "path": ["projects", "path", "dog"],
         "remove": ["projects", "remove", "dog", "--yes"],
         "prep": ["prep", "dog"],
         "generate": ["generate", "dog", "a [identifier] dog", "--steps", "1", "--num-images", "1"],
-        "draw": ["generate", "--model-path", str(home / "out"), "--prompt", "a [identifier] dog", "--steps", "1"]
-        + ["--num-images", "1", "--output-dir", str(home / "drawn")],
+        "draw": ["generate", "--model-path", str(home / "out"), "--prompt", "a dog", "--steps", "1", "--num-images", "1", *drawn],
         "init": ["init", "cat", *photos, *base, "--class-prompt", "a cat", "--yes"],
         "models": ["models"],
         "dry-run": ["train", "dog", "--dry-run"],
@@ -52,11 +52,11 @@ def answer_to(scenario: Scenario, home: Path, command: str) -> tuple[int, str]:
     with redirect_stdout(out), redirect_stderr(out):
         if command == "complete":
             complete_project("d")
-            return 0, ""
-        if command in ("resume", "deliver"):
-            code = Scenario(home, home / "base", home / "photos").train(home)
-        else:
+            code = 0
+        elif command in words:
             code = run(words[command])
+        else:
+            code = Scenario(home, home / "base", home / "photos").train(home)
     return code, out.getvalue()
 
 

@@ -12,6 +12,7 @@ import select
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,9 +65,11 @@ def prepared(work: Callable[[], int], trouble: Trouble) -> Callable[[], int]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         for descriptor, path in trouble.streams:
             os.dup2(os.open(path, os.O_WRONLY), descriptor)
-        for descriptor in trouble.closed:
-            os.close(descriptor)
-            setattr(sys, ("stdin", "stdout", "stderr")[descriptor], None)
+        for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+            if descriptor in trouble.closed:
+                os.close(descriptor)
+            # as Python makes them at its start: what the parent had may have been a file
+            setattr(sys, name, None if descriptor in trouble.closed else open(descriptor, mode, closefd=False))  # noqa: SIM115
         harden_streams()
         return work()
 
@@ -83,6 +86,8 @@ def run_troubled(work: Callable[[], int], trouble: Trouble, output: Path, delay:
         code = 98
         try:
             code = begin()
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     until = time.monotonic() + delay
