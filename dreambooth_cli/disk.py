@@ -166,8 +166,9 @@ def make_folder(folder: Path) -> None:
 def remove_folder(folder: Path) -> None:
     """Remove a folder with all that is in it. Raises OSError that names the very file by its whole path."""
 
-    def refuse(function: Any, path: str, error: OSError) -> None:
-        raise OSError(error.errno, error.strerror, path) from error
+    def refuse(function: Any, path: str, error: BaseException) -> None:
+        number, why = (error.errno, error.strerror) if isinstance(error, OSError) else (None, str(error))
+        raise OSError(number, why, path) from error
 
     if sys.version_info >= (3, 12):
         shutil.rmtree(folder, onexc=refuse)

@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import IO
@@ -126,7 +127,7 @@ def try_trouble(scenario: Scenario, trouble: Trouble, *, count: int) -> Row:
         output.unlink(missing_ok=True)
         troubled, delay = replace(scenario, as_json=turn % 2 == 0), random.random() * whole
         began = time.monotonic()
-        code = run_troubled(lambda troubled=troubled, home=home: troubled.train(home), trouble, output, delay)
+        code = run_troubled(partial(troubled.train, home), trouble, output, delay)
         slowest = max(slowest, time.monotonic() - began)
         text = output.read_text(errors="replace") if output.exists() else ""
         missing = [] if code in trouble.ends else [f"exit status {code}: {text[-600:]}"]
