@@ -136,9 +136,10 @@ def _clear(path: Path, moved: str | None) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link, or a folder with all that is in it; nothing where nothing is. Raises OSError."""
+    """Remove a file, a link, or a folder with all that is in it; nothing where nothing is. Raises OSError that names
+    the very file by its whole path."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        _remove_folder(path)
     elif os.path.lexists(path):
         path.unlink()
 
@@ -163,9 +164,7 @@ def make_folder(folder: Path) -> None:
         sync(folder.parent)
 
 
-def remove_folder(folder: Path) -> None:
-    """Remove a folder with all that is in it. Raises OSError that names the very file by its whole path."""
-
+def _remove_folder(folder: Path) -> None:
     def refuse(function: Any, path: str, error: BaseException) -> None:
         number, why = (error.errno, error.strerror) if isinstance(error, OSError) else (None, str(error))
         raise OSError(number, why, path) from error
@@ -307,7 +306,8 @@ def system_errors(
         yield
     except OSError as error:
         file = file_of(error) or str(target)
-        where = "" if file == str(target) or OURS in file else f"{file}: "  # a name of ours says nothing
+        is_ours = Path(file.partition(" -> ")[0]).name.startswith(OURS)  # such a name says nothing
+        where = "" if file == str(target) or is_ours else f"{file}: "
         told = ANYWHERE.get(error.errno or 0, kind)
         raise told(f"{what}: {where}{reason_of(error)}", ADVICE.get(error.errno or 0, hint)) from error
 

@@ -35,7 +35,7 @@ from .disk import (
     is_intact,
     make_folder,
     reason_of,
-    remove_folder,
+    remove,
     system_errors,
     temporary,
     write_json,
@@ -526,7 +526,7 @@ def remove_project(project: Project) -> None:
                 leaving.rename(project.path)
                 raise
             with system_errors(DiskError, f"can't remove all of project {project.name}", leaving, "see who may write there"):
-                remove_folder(leaving)
+                remove(leaving)
 
 
 @contextmanager
