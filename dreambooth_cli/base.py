@@ -9,7 +9,7 @@ import math
 import os
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,8 @@ import filelock
 
 from .address import read_address
 from .catalog import CatalogEntry, FamilyName, find_entry, nearest_name
+from .digests import remembered_digest
 from .errors import DiskError, ModelUnavailable
-from .project import cache_folder
 from .settings import LARGEST_SEED, expanded, in_home, real_path, shortened
 
 REFETCH = "fetch the base model again"
@@ -413,27 +413,38 @@ def _resolution(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> int:
     return int(side) * factor
 
 
-def identify(path: Path) -> str:
-    """`sha256:...` over the weights and configs of a local base, wherever it lies and whatever its folder is called.
+TOKENIZER_FILES = (
+    *("tokenizer.json", "vocab.json", "merges.txt"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+)
 
-    Each file's digest is remembered by its size and time, so that it is read once.
-    """
-    if path.is_file():
-        return "sha256:" + _file_digest(path)
-    files = sorted(file for file in path.rglob("*") if file.suffix in (".safetensors", ".json", ".txt"))
-    lines = [f"{file.relative_to(path)}\0{_file_digest(file)}\n" for file in files if file.is_file()]
+
+def identify(path: Path) -> str:
+    """`sha256:...` over the files that are read of a local base, wherever it lies, whatever its folder is called and what else lies
+    there. Raises OSError, ModelUnavailable."""
+    return f"sha256:{remembered_digest(path)}" if path.is_file() else identify_files(path, files_read(path))
+
+
+def identify_files(folder: Path, files: Iterable[Path]) -> str:
+    """`sha256:...` over some files of a folder, by their names within it and their content. Raises OSError."""
+    lines = [f"{file.relative_to(folder).as_posix()}\0{remembered_digest(file)}\n" for file in sorted(files)]
     return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _file_digest(file: Path) -> str:
-    """sha256 of a file; kept in the cache under its path, size and time of change."""
-    state = file.stat()
-    key = hashlib.sha256(f"{file.resolve()}\0{state.st_size}\0{state.st_mtime_ns}".encode()).hexdigest()
-    memory = cache_folder() / "digests" / key
-    if memory.is_file():
-        return memory.read_text()
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    memory.write_text(digest)
-    return digest
+def files_read(folder: Path) -> list[Path]:
+    """The files of a diffusers folder that loading it reads. Raises ModelUnavailable."""
+    parts = ("unet", "vae", *text_encoder_parts(folder))
+    return [*config_files(folder), *(file for part in parts for file in weight_files(folder / part))]
+
+
+def config_files(folder: Path) -> list[Path]:
+    """The files of a diffusers folder that say how it is built: configs, indexes of weights, tokenizers. Raises ModelUnavailable."""
+    encoders = text_encoder_parts(folder)
+    found = [folder / "model_index.json", folder / "scheduler" / "scheduler_config.json"]
+    for part in ("unet", "vae", *encoders):
+        indexes = (folder / part).glob("*.safetensors.index*.json")
+        found += [folder / part / "config.json", *(file for file in indexes if file.name[:1] != ".")]
+    for encoder in encoders:
+        tokenizer = folder / encoder.replace("text_encoder", "tokenizer")
+        found += [tokenizer / name for name in TOKENIZER_FILES]
+    return [file for file in found if file.is_file()]

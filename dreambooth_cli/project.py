@@ -5,7 +5,6 @@ projects/my-dog/
 """
 
 import errno
-import hashlib
 import json
 import math
 import os
@@ -626,16 +625,3 @@ def _names(config: Path, folder: Path) -> bool:
     except OSError:
         return False
     return any(f"{quote}{folder}{quote}" in text for quote in "\"'")
-
-
-def run_digest(
-    *, asked: Mapping[str, Any], photos: Mapping[str, str], class_photos: Mapping[str, str], base: str
-) -> str:
-    """The name of what shapes a run's weights: settings as asked, sha256 of each prepared photo and own class image, the base."""
-    parts = {
-        "asked": dict(asked),
-        "photos": sorted(photos.values()),
-        "class_photos": sorted(class_photos.values()),
-        "base": base,
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -18,7 +18,6 @@ from dreambooth_cli.project import (
     open_project,
     projects_folder,
     remove_project,
-    run_digest,
     suggest_name,
 )
 
@@ -165,14 +164,6 @@ def test_a_damaged_plan_is_told(content):
     with pytest.raises(ProjectError) as caught:
         run.record()
     assert "--restart" in caught.value.hint
-
-
-def test_the_digest_holds_what_shapes_the_weights():
-    parts = {"asked": {"steps": 3}, "photos": {"a": "1", "b": "2"}, "class_photos": {}, "base": "x"}
-    digest = run_digest(**parts)
-    assert run_digest(**(parts | {"photos": {"other": "2", "names": "1"}})) == digest
-    for change in ({"asked": {"steps": 4}}, {"photos": {"a": "1"}}, {"class_photos": {"c": "3"}}, {"base": "y"}):
-        assert run_digest(**(parts | change)) != digest
 
 
 def test_a_project_that_0_1_was_making_goes_when_it_is_old_and_never_by_its_process_number():

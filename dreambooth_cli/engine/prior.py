@@ -2,23 +2,28 @@
 
 The cache is keyed by content, so a changed prompt, base or size never reuses old images. How many are wanted is not in the
 key: 100 are the first 100 of 200. Image i has a seed of its own; images are made in batches of a fixed place (0-3, 4-7, ...),
-each kept whole or made again.
+each kept whole or made again. `images.json` beside them holds the sha256 of each as it was made: one that is another now is made
+again. Where that file is missing (0.1 wrote none) the images there are taken as they are, once.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from ..disk import disk_errors, make_folder, settle, temporary
+from ..disk import disk_errors, make_folder, settle, sha256_of, temporary, write_json
 from ..errors import TrainingFailed
 from .draws import seed_of
 from .sampling import Drawing, draw, is_black, use_scheduler
 
 SAMPLER = "dpm++"
+MANIFEST = "images.json"
+IMAGE = re.compile(r"[0-9]{6,}\.png")
 ATTEMPTS = 5  # a seed that gives a black picture is replaced by another, this often
 
 
@@ -42,8 +47,35 @@ def class_image_paths(folder: Path, count: int) -> list[Path]:
     return [folder / f"{index:06d}.png" for index in range(count)]
 
 
+def hold_images(paths: list[Path]) -> str:
+    """sha256 over these pictures' bytes, in their order. Raises OSError."""
+    return hashlib.sha256("".join(sha256_of(path) for path in paths).encode()).hexdigest()
+
+
+def known_images(folder: Path) -> dict[str, str]:
+    """The sha256 that each class image of a folder had when it was made; none where the record of them is damaged."""
+    manifest = folder / MANIFEST
+    if not manifest.exists():
+        found = (path for path in folder.glob("*.png") if IMAGE.fullmatch(path.name) and is_usable(path))
+        return {path.name: sha256_of(path) for path in found}
+    try:
+        held = json.loads(manifest.read_text(encoding="utf-8"))["images"]
+        return {name: digest for name, digest in held.items() if isinstance(digest, str)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def adopt_images(folder: Path) -> None:
+    """Hold the images of a folder of 0.1 by what they are now."""
+    if folder.is_dir() and not (folder / MANIFEST).exists():
+        with suppress(OSError):  # a cache that can only be read
+            write_json(folder / MANIFEST, {"images": known_images(folder)})
+
+
 def is_usable(path: Path) -> bool:
     """Whether a class image is there, whole and not black."""
+    if not path.is_file():
+        return False
     try:
         with Image.open(path) as image:
             return not is_black(image)
@@ -53,14 +85,23 @@ def is_usable(path: Path) -> bool:
 
 def missing_batches(folder: Path, count: int, batch: int) -> list[list[int]]:
     """The batches, as image numbers, of which an image under `count` is missing or can't be used."""
-    lacking = {index // batch for index, path in enumerate(class_image_paths(folder, count)) if not is_usable(path)}
+    known = known_images(folder)
+    lacking = {place // batch for place, path in enumerate(class_image_paths(folder, count)) if not is_as_made(path, known)}
     return [list(range(place * batch, (place + 1) * batch)) for place in sorted(lacking)]
+
+
+def is_as_made(path: Path, known: Mapping[str, str]) -> bool:
+    """Whether a class image is the one that was made."""
+    try:
+        return path.is_file() and known.get(path.name) == sha256_of(path)
+    except OSError:
+        return False
 
 
 def make_batch(
     pipe: Any, folder: Path, numbers: list[int], *, prompt: str, drawing: Drawing, seed: int
 ) -> Iterator[Path]:
-    """Draw the class images of one batch, each written beside and renamed, and yield their paths.
+    """Draw the class images of one batch, each that is lacking written beside and renamed, and yield their paths.
 
     A black picture is drawn again from another seed, never used. Raises TrainingFailed where every seed gives black,
     DiskError.
@@ -77,14 +118,20 @@ def make_batch(
         ]
     finally:
         pipe.scheduler = own
+    known = known_images(folder)
     with disk_errors(folder):
         make_folder(folder)
+        adopt_images(folder)
     for number, picture in zip(numbers, pictures, strict=True):
         path = folder / f"{number:06d}.png"
-        with disk_errors(path), temporary(folder) as part:
-            picture.save(part, format="PNG")
-            settle(part, path)
+        if not is_as_made(path, known):
+            with disk_errors(path), temporary(folder) as part:
+                picture.save(part, format="PNG")
+                known[path.name] = sha256_of(part)
+                settle(part, path)
         yield path
+    with disk_errors(folder / MANIFEST):
+        write_json(folder / MANIFEST, {"images": dict(sorted(known.items()))})
 
 
 def _draw_again(pipe: Any, number: int, *, prompt: str, drawing: Drawing, seed: int) -> Image.Image:

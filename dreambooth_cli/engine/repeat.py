@@ -1,6 +1,7 @@
 """The same steps twice: kernels that give the same bits, and how far two states lie apart."""
 
 import os
+import platform
 import re
 import warnings
 from collections.abc import Iterator
@@ -8,7 +9,18 @@ from contextlib import contextmanager
 
 import torch
 
+from .. import __version__
 from .checkpoint import PARTS, State
+from .saving import library_versions
+
+
+def circumstances(device: torch.device) -> dict[str, str | int]:
+    """What else than a run's own settings the last bits of its weights depend on: versions, and whose kernels, by how many threads."""
+    versions = {"dreambooth": __version__, **library_versions()}
+    if device.type == "cuda":
+        return versions | {"GPU": torch.cuda.get_device_name(device)}
+    kernels = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return versions | {"processor": kernels, "threads": torch.get_num_threads()}
 
 
 def copied(state: State) -> State:

@@ -10,20 +10,23 @@ from ..base import Base, BaseRequest
 from ..catalog import find_entry
 from ..config import Resolved
 from ..disk import sha256_of
-from ..engine.checkpoint import latest_checkpoint, step_of
+from ..engine.checkpoint import checkpoints, latest_checkpoint, step_of
 from ..errors import DoesNotFit, ProjectError
-from ..events import Noted, PlanMade, Warned, Yielding
+from ..events import Events, Noted, PlanMade, Warned, Yielding
 from ..gpu import Gpu, find_gpu
 from ..identifier import choose_identifier, identifier_remarks, length_remarks
+from ..identity import content_of, former_identities, former_run_digest, run_digest
 from ..memory import Plan, check_fits, free_memory
-from ..project import Project, Run, check_values, run_digest
+from ..project import Project, Run, check_values
 from ..prompts import check_class_prompt, check_placeholder, fill, instance_prompt, plain_class_prompt, understood
-from ..settings import PrepSettings, SubjectSettings, TrainSettings, shaping
+from ..settings import PrepSettings, SubjectSettings, TrainSettings, shaping, shortened
 from ..survey import slow_step_note
 from .plan import plan_with
 from .prepare import prepared_photos
 
 REPLANNED, MEMORY, NOT_FINITE = "replanned", "out of memory", "not finite"  # why a run goes on under another plan
+DIFFER = {"photos": "other photos or in another order", "class_photos": "other class images", "base": "another base"}
+IMAGES = "class images"  # of what a run began with
 
 
 @dataclass(frozen=True)
@@ -82,18 +85,72 @@ class Prompts:
     class_: str
 
 
-def digest_of(project: Project, asked: Asked, base: Base, own_class_images: list[Path]) -> str:
-    """The name of the run that these settings, photos and base mean."""
-    return run_digest(
-        asked={**shaping(asked.subject), **shaping(asked.train)},
-        photos={path.name: digest for path, digest in prepared_photos(project)},
-        class_photos={path.name: sha256_of(path) for path in own_class_images},
-        base=base.identity,
-    )
+def shape_of(project: Project, asked: Asked, base: Base, own_class_images: list[Path]) -> dict[str, Any]:
+    """What shapes the weights of the run that these settings, photos and base mean (see `identity`). Raises ProjectError."""
+    return {
+        "asked": {**shaping(asked.subject), **shaping(asked.train)},
+        "photos": [digest for _, digest in prepared_photos(project)],
+        "class_photos": [sha256_of(path) for path in own_class_images],
+        "base": content_of(base),
+    }
+
+
+def find_run(project: Project, shape: Mapping[str, Any], base: Base) -> Run | None:
+    """The newest run of this shape, of this version or of 0.1, finished or not; one that was superseded by `--restart` does not count.
+
+    Raises ProjectError where 0.1 began it, and its base is not what it was.
+    """
+    found = project.find_run(run_digest(**shape))
+    if found is not None:
+        return found
+    former = [run for run in reversed(project.runs()) if run.record() and "shape" not in run.record()]
+    if not former:
+        return None
+    names = {former_run_digest(**{**shape, "base": each}) for each in (*former_identities(base), shape["base"])}
+    for run in former:
+        record = run.record()
+        if record.get("digest") in names:
+            return run
+        began_on = record["base"] if isinstance(record.get("base"), dict) else {}
+        was = former_run_digest(**{**shape, "base": str(began_on.get("identity"))})
+        if record.get("digest") == was and began_on.get("path") == base_record(base)["path"]:
+            raise ProjectError(
+                f"run {run.number} of {project.name} was begun by dreambooth 0.1, and {base.name} is not what it was then: that version "
+                "counted every .json, .txt and .safetensors file in its folder",
+                "put its files back as they were, or begin another run: --restart",
+            )
+    return None
+
+
+def told_apart(project: Project, shape: Mapping[str, Any]) -> Events:
+    """Say why the newest run that was left on its way is not gone on with, where there is one."""
+    for run in reversed(project.runs()):
+        if not run.is_finished and (left := checkpoints(run.checkpoints)):
+            yield Noted(
+                message=f"run {run.number}, left at step {step_of(left[-1])}, was begun with {_what_differs(run, shape)}; this is a new run"
+            )
+            return
+
+
+def _what_differs(run: Run, shape: Mapping[str, Any]) -> str:
+    began = run.record().get("shape")
+    if not isinstance(began, dict) or not isinstance(began.get("asked"), dict):
+        return "other settings, other photos or another base"
+    names = [name.replace("_", " ") for name, value in shape["asked"].items() if began["asked"].get(name) != value]
+    told = [f"other settings ({', '.join(names)})"] if names else []
+    told += [what for key, what in DIFFER.items() if began.get(key) != shape[key]]
+    return " and ".join(told) or "the same, before --restart"
 
 
 def freeze_plan(
-    project: Project, run: Run | None, asked: Asked, base: Base, request: BaseRequest, digest: str, *, replan: bool
+    project: Project,
+    run: Run | None,
+    asked: Asked,
+    base: Base,
+    request: BaseRequest,
+    shape: Mapping[str, Any],
+    *,
+    replan: bool,
 ) -> Yielding[tuple[Run, Plan, Prompts]]:
     """The run, its plan and its prompts: made at its first start and kept in plan.json, or the kept ones.
 
@@ -105,12 +162,16 @@ def freeze_plan(
         plan = plan_with(base.facts, request, asked.prep, asked.train, gpu=gpu)
         check_fits(plan, asked.train)
         prompts = yield from choose_prompts(asked, base)
-        record = new_record(asked, base, digest, plan, prompts)
+        record = new_record(asked, base, shape, plan, prompts)
         run = project.new_run()
         run.write_record(record)
-    elif replan:
-        record = replanned(run, record, asked, base, request, gpu)
-        run.write_record(record)
+    else:
+        if "shape" not in record:  # 0.1 began it, and is found by this version's name from now on
+            record = record | {"digest": run_digest(**shape), "shape": dict(shape)}
+            run.write_record(record)
+        if replan:
+            record = replanned(run, record, asked, base, request, gpu)
+            run.write_record(record)
     plan, kept = read_kept(run, record)
     check_still_fits(plan, gpu, asked.train)
     yield PlanMade(plan=record["plan"])
@@ -135,11 +196,12 @@ def read_kept(run: Run, record: Mapping[str, Any]) -> tuple[Plan, Prompts]:
         raise ProjectError(f"{run.plan} can't be read: {error}", "begin another run with --restart") from error
 
 
-def new_record(asked: Asked, base: Base, digest: str, plan: Plan, prompts: Prompts) -> dict[str, Any]:
+def new_record(asked: Asked, base: Base, shape: Mapping[str, Any], plan: Plan, prompts: Prompts) -> dict[str, Any]:
     """What plan.json holds: what was asked and from where, what was planned, and, later, what changed on the way."""
     return {
         "id": uuid4().hex,
-        "digest": digest,
+        "digest": run_digest(**shape),
+        "shape": dict(shape),
         "asked": asked.record(),
         "sources": asked.sources(),
         "base": base_record(base),
@@ -176,6 +238,29 @@ def keep_change(run: Run, plan: Plan, further: Plan, kind: str, why: str) -> Non
     checkpoint = latest_checkpoint(run.checkpoints, run.id)
     change = {"step": step_of(checkpoint), "kind": kind, "what": why, "from": plan.to_json()}
     run.write_record(record | {"plan": further.to_json(), "changes": [*record["changes"], change]})
+
+
+def hold_against_start(run: Run, step: int, now: Mapping[str, Any]) -> Events:
+    """Keep in plan.json on what a run begins, or say in a line what of it is another now, where the run goes on; `now` holds plain
+    values by their names, the digest of the class images among them."""
+    record = run.record()
+    began = record.get("began")
+    if step == 0 or not isinstance(began, dict):
+        run.write_record(record | {"began": dict(now)})
+        if step:
+            yield Noted(
+                message=f"run {run.number} was begun by dreambooth 0.1, which did not keep with which versions and threads: "
+                "with others, or on another machine, the last digits of its weights may come out otherwise"
+            )
+        return
+    differ = [key for key in now if began.get(key) != now[key]]
+    if IMAGES in differ:
+        yield Warned(message=f"run {run.number} goes on with other class images than those that it began with")
+    if told := [key for key in differ if key != IMAGES]:
+        was, is_ = (", ".join(f"{key} {shortened(str(each.get(key)))}" for key in told) for each in (began, now))
+        yield Warned(
+            message=f"run {run.number} began with {was} and goes on with {is_}: the last digits of its weights may come out otherwise"
+        )
 
 
 def keep_measured(run: Run, plan: Plan, step: int, held: int) -> None:

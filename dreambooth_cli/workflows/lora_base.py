@@ -13,6 +13,7 @@ from ..catalog import find_entry
 from ..engine.hub import obtain
 from ..errors import DreamboothError, ModelUnavailable, ProjectError, UsageError
 from ..events import Warned, Yielding
+from ..identity import is_same_base
 from ..known_bases import known_places, remember_place
 from ..project import Run
 
@@ -31,7 +32,7 @@ def obtain_base(lora: Path, card: Card | None, named: str | None) -> Yielding[Ba
 def obtain_named(card: Card | None, named: str) -> Yielding[Base]:
     """The base that the user names; it is said where the card knows another, and remembered where it is the card's."""
     found = yield from obtain(ask_for_base(named))
-    if card is not None and found.identity != card.base["identity"]:
+    if card is not None and not is_same_base(found, card.base["identity"]):
         yield Warned(message=f"{found.name} is not the base that this LoRA was trained on, {in_words(card.base)}")
     elif card is not None and found.repository is None:
         remember_place(found.identity, found.path)
@@ -44,7 +45,7 @@ def obtain_published(record: Mapping[str, Any]) -> Yielding[Base]:
     if request.repository is not None:
         request = replace(request, revision=str(record["identity"] or request.revision))
     found = yield from obtain(request)
-    if found.identity != record["identity"]:
+    if not is_same_base(found, record["identity"]):
         yield Warned(
             message=f"{found.name} is not the base that this LoRA was trained on: its files have changed since"
         )
@@ -74,7 +75,7 @@ def obtain_local(record: Mapping[str, Any], places: list[Path]) -> Yielding[Base
         except DreamboothError as error:
             told = f"what lies at {place} can't be used: {error.message}"
             continue
-        if found.identity == record["identity"]:
+        if is_same_base(found, record["identity"]):
             return found
         told = f"what lies at {place} has changed since"
     raise ModelUnavailable(

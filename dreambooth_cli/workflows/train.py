@@ -34,7 +34,8 @@ from ..engine.loading import (
     text_encoders_of,
 )
 from ..engine.lora import quantize
-from ..engine.prior import cache_key, class_image_paths, make_batch, missing_batches
+from ..engine.prior import adopt_images, cache_key, class_image_paths, hold_images, make_batch, missing_batches
+from ..engine.repeat import circumstances
 from ..engine.sampling import Drawing
 from ..engine.stable_diffusion import StableDiffusion
 from ..engine.training import NotFinite, Training, held_memory, peak_memory_gb
@@ -54,13 +55,27 @@ from ..events import (
     as_json,
 )
 from ..gpu import find_gpu
+from ..identity import content_of
 from ..memory import Plan, calm_down, step_down
 from ..photos.picture import save_new
 from ..project import Project, Run, cache_folder, clear_up, hold, is_held
 from ..prompts import fill, understood
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, expanded
 from .deliver import check_output, check_place, deliver, save_model
-from .freeze import MEMORY, NOT_FINITE, Asked, Prompts, digest_of, freeze_plan, keep_change, keep_measured
+from .freeze import (
+    IMAGES,
+    MEMORY,
+    NOT_FINITE,
+    Asked,
+    Prompts,
+    find_run,
+    freeze_plan,
+    hold_against_start,
+    keep_change,
+    keep_measured,
+    shape_of,
+    told_apart,
+)
 from .plan import choose_resolution, known_facts
 from .prepare import prepare, prepare_class_photos, prepared_photos
 
@@ -94,8 +109,8 @@ def train(
         if unlocked:
             yield Warned(message=unlocked)
         base, own_class_images = yield from gather(project, asked, request)
-        digest = digest_of(project, asked, base, own_class_images)
-        run = None if restart else project.find_run(digest)
+        shape = shape_of(project, asked, base, own_class_images)
+        run = None if restart else find_run(project, shape, base)
         if run is not None:
             run.clear_up()
         check_output(output_dir, run)
@@ -103,7 +118,9 @@ def train(
             yield Noted(message=f"run {run.number} of {project.name} is finished already; --restart begins another")
             yield from deliver(run, output_dir, asked.train)
             return
-        run, plan, prompts = yield from freeze_plan(project, run, asked, base, request, digest, replan=replan)
+        if run is None and not restart:
+            yield from told_apart(project, shape)
+        run, plan, prompts = yield from freeze_plan(project, run, asked, base, request, shape, replan=replan)
         check_disk(run, plan, base, asked.train, prompts, output_dir)
         yield from logged(fine_tune_and_mend(run, asked, base, plan, prompts, project, own_class_images), run)
         yield from deliver(run, output_dir, asked.train)
@@ -223,6 +240,8 @@ def fine_tune(
     training = yield from make_training(asked, base, plan, prompts, project, own_class_images)
     before = training.answer() if settings.steps >= JUDGED_FROM else None
     yield from restore(training, run)
+    pictures = hold_images(class_images_of(base, plan, settings, prompts, own_class_images) if settings.with_prior else [])
+    yield from hold_against_start(run, training.step, {**circumstances(training.device), IMAGES: pictures})
     yield RunOpened(
         number=run.number,
         path=run.path,
@@ -310,6 +329,7 @@ def gather_class_images(
     """The user's own class images, and of the missing ones the cache's or new ones. Returns their paths."""
     wanted = max(0, settings.class_images - len(own))
     folder, drawing = class_image_folder(base, plan, settings, prompts)
+    adopt_images(folder)
     if not missing_batches(folder, wanted, plan.class_image_batch):
         return own + class_image_paths(folder, wanted)  # also from a cache that can only be read
     if is_held(folder):
@@ -334,22 +354,33 @@ def gather_class_images(
     return own + class_image_paths(folder, wanted)
 
 
+def class_images_of(base: Base, plan: Plan, settings: TrainSettings, prompts: Prompts, own: list[Path]) -> list[Path]:
+    """The class images of a run, in their order: the user's own, then the cache's."""
+    folder, _ = class_image_folder(base, plan, settings, prompts)
+    return own + class_image_paths(folder, max(0, settings.class_images - len(own)))
+
+
 def class_image_folder(base: Base, plan: Plan, settings: TrainSettings, prompts: Prompts) -> tuple[Path, Drawing]:
-    """Where these class images lie in the cache, or will, and how they are drawn."""
+    """Where these class images lie in the cache, or will, and how they are drawn. Those that 0.1 made lie under the base's revision."""
     drawing = Drawing(
         steps=settings.class_image_steps,
         guidance_scale=settings.class_guidance_scale,
         width=plan.resolution,
         height=plan.resolution,
     )
-    key = cache_key(
-        base=base.identity,
-        prompt=prompts.class_,
-        drawing=drawing,
-        seed=settings.seed,
-        dtype=f"{'4-bit' if plan.quantized else weights_of(plan)} weights, {plan.precision}",
-    )
-    return cache_folder() / "class-images" / key, drawing
+    folders = [
+        cache_folder()
+        / "class-images"
+        / cache_key(
+            base=known,
+            prompt=prompts.class_,
+            drawing=drawing,
+            seed=settings.seed,
+            dtype=f"{'4-bit' if plan.quantized else weights_of(plan)} weights, {plan.precision}",
+        )
+        for known in (content_of(base), base.identity)
+    ]
+    return next((folder for folder in folders if folder.is_dir()), folders[0]), drawing
 
 
 def encode(

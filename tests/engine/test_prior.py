@@ -1,11 +1,20 @@
 """Class images: keyed by content, made once, black ones made again."""
 
+import os
+
 import pytest
 import torch
 from PIL import Image
 
 from dreambooth_cli.engine.loading import load_family
-from dreambooth_cli.engine.prior import cache_key, class_image_paths, is_usable, make_batch, missing_batches
+from dreambooth_cli.engine.prior import (
+    adopt_images,
+    cache_key,
+    class_image_paths,
+    is_usable,
+    make_batch,
+    missing_batches,
+)
 from dreambooth_cli.engine.sampling import Drawing, is_black
 from dreambooth_cli.errors import TrainingFailed
 from tests.engine.plans import base_of
@@ -62,6 +71,59 @@ def test_a_broken_or_missing_image_brings_its_whole_batch_back(pipe, tmp_path):
     for numbers in missing_batches(tmp_path, 4, 2):
         make(pipe, tmp_path, numbers)
     assert [path.read_bytes() for path in class_image_paths(tmp_path, 4)] == before
+
+
+def paint(folder):
+    Image.new("RGB", (64, 64), (200, 30, 30)).save(folder / "000001.png")
+
+
+def forget(folder):
+    (folder / "images.json").write_text("")
+
+
+def forget_and_paint(folder):
+    forget(folder)
+    paint(folder)
+
+
+def say_nonsense(folder):
+    (folder / "images.json").write_text('{"images": {"000000.png": 3, "000001.png": ["x"]}}')
+
+
+def put_a_pipe(folder):
+    (folder / "000001.png").unlink()
+    os.mkfifo(folder / "000001.png")
+
+
+@pytest.mark.parametrize("damage", [paint, forget, forget_and_paint, say_nonsense, put_a_pipe])
+def test_an_image_that_is_not_known_as_it_is_is_made_again_to_the_same_bytes(damage, pipe, tmp_path):
+    make(pipe, tmp_path, [0, 1])
+    before = [path.read_bytes() for path in class_image_paths(tmp_path, 2)]
+    assert missing_batches(tmp_path, 2, 2) == []
+    damage(tmp_path)
+    assert missing_batches(tmp_path, 2, 2) == [[0, 1]]
+    make(pipe, tmp_path, [0, 1])
+    assert [path.read_bytes() for path in class_image_paths(tmp_path, 2)] == before
+    assert missing_batches(tmp_path, 2, 2) == []
+
+
+def test_a_good_image_is_not_written_again_with_its_batch(pipe, tmp_path):
+    """Another batch size may give other bits, and another run has trained on these."""
+    make(pipe, tmp_path, [0, 1])
+    first, second = class_image_paths(tmp_path, 2)
+    kept = first.stat().st_mtime_ns, first.stat().st_ino
+    second.unlink()
+    make(pipe, tmp_path, [0, 1])
+    assert (first.stat().st_mtime_ns, first.stat().st_ino) == kept
+
+
+def test_images_without_a_record_are_version_0_1_s_and_taken_once(pipe, tmp_path):
+    make(pipe, tmp_path, [0, 1])
+    (tmp_path / "images.json").unlink()
+    assert missing_batches(tmp_path, 2, 2) == []
+    adopt_images(tmp_path)
+    paint(tmp_path)
+    assert missing_batches(tmp_path, 2, 2) == [[0, 1]]
 
 
 def test_a_black_image_in_the_cache_is_not_usable(tmp_path):

@@ -26,6 +26,8 @@ def test_the_run_stopped_half_way_goes_on_to_the_weights_it_would_have_had(kept_
     assert done.code == 0, done.err
     assert any("step-000006 is not this run's" in line["message"] for line in done.lines if line["event"] == "warning")
     assert {path.name for path in kept.iterdir()} == {"step-000008", "step-000004-backup", "damaged-step-000006"}
+    assert [line for line in done.lines if line["event"] == "class_image"] == []
+    assert any("was begun by dreambooth 0.1" in line["message"] for line in done.lines if line["event"] == "note")
     (opened,) = [line for line in done.lines if line["event"] == "run"]
     assert (opened["number"], opened["step"]) == (2, 4)
     assert {path.name for path in (kept_home / "dreambooth/projects/full/runs").iterdir()} == before
@@ -33,6 +35,8 @@ def test_the_run_stopped_half_way_goes_on_to_the_weights_it_would_have_had(kept_
         (ours,) = (kept_home / "out-half" / part).glob("*.safetensors")
         # equal to the bit where it was made; another processor has other kernels
         assert_close(load_file(ours), load_file(kept_home / "expected" / f"{part}.safetensors"), rtol=1e-3, atol=1e-4)
+    assert run([str(word) for word in ("train", *HALF, *places)]) == 0  # finished: it is known by this version's name now
+    assert {path.name for path in (kept_home / "dreambooth/projects/full/runs").iterdir()} == before
 
 
 def test_a_lora_of_unet_and_text_encoder_comes_out_as_it_did(kept_home: Path) -> None:
