@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Generator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -215,18 +216,29 @@ def _write_report(
     return report
 
 
+def _is_ours(path: Path, report: dict[str, Any] | None = None) -> bool:
+    """Whether we wrote a file of a prepared folder: its report names it, or, where that can't be read, it is called as we would."""
+    if path.name in (REPORT, SHEET):
+        return True
+    if report is None:
+        return re.fullmatch(r"[0-9]{3,}\.png", path.name) is not None
+    return path.name in {row["prepared"] for row in report["photos"]}
+
+
+def _free_place(path: Path) -> Path:
+    """A path, or with the next free number: `003.png`, `003-2.png`."""
+    names = (path.with_stem(f"{path.stem}-{number}") if number > 1 else path for number in count(1))
+    return next(place for place in names if not os.path.lexists(place))
+
+
 def _exchange(part: Path, target: Path) -> None:
     """Put the new folder in the place of the old one, and keep what a user has put there."""
+    report = _read_report(target)
     if target.is_dir():
         for path in target.iterdir():
-            if not _is_ours(path) and not (part / path.name).exists():
-                _keep(path, part / path.name)
+            if not _is_ours(path, report):
+                _keep(path, _free_place(part / path.name))
     replace_folder(part, target)
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether what lies in a folder of prepared pictures was made here."""
-    return path.name in (REPORT, SHEET) or re.fullmatch(r"[0-9]{3,}\.png", path.name) is not None
 
 
 def _clear_up(target: Path) -> None:
@@ -264,7 +276,8 @@ def _read_report(prepared: Path) -> dict[str, Any] | None:
             if not isinstance(report[name], kind):
                 return None
         whole = all({"file", "status", "reasons", "prepared", "sha256"} <= row.keys() for row in report["photos"])
-        return report if whole and len(_pictures(prepared, report)) == report["usable"] else None
+        names = [row["prepared"] for row in report["photos"] if row["prepared"] is not None]
+        return report if whole and names == [f"{number:03d}.png" for number in range(report["usable"])] else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

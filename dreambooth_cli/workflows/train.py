@@ -109,6 +109,8 @@ def train(
         if unlocked:
             yield Warned(message=unlocked)
         base, own_class_images = yield from gather(project, asked, request)
+        if base.repository is not None:  # one on disk was read to the end when it was identified
+            yield PhaseStarted(name="identify the base model")
         shape = shape_of(project, asked, base, own_class_images)
         run = None if restart else find_run(project, shape, base)
         if run is not None:

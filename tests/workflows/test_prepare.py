@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dreambooth_cli.errors import DiskError, PhotoError, ProjectError, UsageError
 from dreambooth_cli.events import PhaseStarted, PhotoLooked, PhotosPrepared, Warned, as_json
@@ -275,6 +275,31 @@ def test_what_a_user_put_there_stays(project):
     run(project, resolution=80)
     assert (project.prepared / "notes.txt").read_text() == "mine"
     assert (project.prepared / "folder" / "a.txt").read_text() == "mine too"
+
+
+def test_a_user_s_picture_that_is_called_like_ours_stays(project):
+    run(project)
+    ours = {path.name for path in project.prepared.iterdir()}
+    for name in ("123.png", "005.png", "0.png"):
+        (project.prepared / name).write_text(f"mine {name}")
+    shutil.copy(project.photos / "one.jpg", project.photos / "zz.jpg")
+    extra = ImageOps.mirror(Image.open(project.photos / "zz.jpg"))
+    extra.save(project.photos / "zz.jpg")
+    run(project)
+    assert len(prepared_photos(project)) == 6
+    kept = {"123.png": "mine 123.png", "0.png": "mine 0.png", "005-2.png": "mine 005.png"}
+    assert {name: (project.prepared / name).read_text() for name in kept} == kept
+    assert {path.name for path in project.prepared.iterdir()} == ours | {*kept, "005.png"}
+
+
+def test_pictures_that_a_report_names_elsewhere_are_not_believed(project):
+    run(project)
+    report = json.loads((project.prepared / "report.json").read_text())
+    shutil.move(project.prepared / "000.png", project.path / "000.png")
+    report["photos"][0]["prepared"] = "../000.png"
+    (project.prepared / "report.json").write_text(json.dumps(report))
+    with pytest.raises(ProjectError):
+        prepared_photos(project)
 
 
 def test_left_early_nothing_is_changed(project):
