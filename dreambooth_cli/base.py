@@ -442,7 +442,8 @@ def config_files(folder: Path) -> list[Path]:
     encoders = text_encoder_parts(folder)
     found = [folder / "model_index.json", folder / "scheduler" / "scheduler_config.json"]
     for part in ("unet", "vae", *encoders):
-        indexes = (folder / part).glob("*.safetensors.index*.json")
+        half = any(".fp16" in file.name for file in weight_files(folder / part))
+        indexes = [file for file in (folder / part).glob("*.safetensors.index*.json") if (".fp16" in file.name) == half]
         found += [folder / part / "config.json", *(file for file in indexes if file.name[:1] != ".")]
     for encoder in encoders:
         tokenizer = folder / encoder.replace("text_encoder", "tokenizer")

@@ -64,6 +64,7 @@ NOTHING = {
     "a text in the tokenizer": put("tokenizer/words.txt"),
     "a safety checker": put("safety_checker/model.safetensors", b"x"),
     "DS_Store": put(".DS_Store", b"x"),
+    "an index of a variant": put("unet/diffusion_pytorch_model.safetensors.index.fp16.json"),
     "other times": another_name,
 }
 
