@@ -20,6 +20,12 @@ class DreamboothError(Exception):
         self.hint = hint
 
 
+class LibraryRefused(DreamboothError):
+    """Two libraries whose versions don't go together; the line that mends it is said."""
+
+    exit_code = 1
+
+
 class UsageError(DreamboothError):
     """Wrong usage: an option, a value or a prompt."""
 

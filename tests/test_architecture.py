@@ -37,6 +37,7 @@ OWNERS: dict[str, set[str]] = {
     "tomlkit": {"root"},
     "filelock": {"root"},
     "psutil": {"root"},
+    "packaging": {"root"},
     "pynvml": {"gpu.py"},
     "tokenizers": {"identifier.py"},
 }

@@ -105,23 +105,35 @@ app = typer.Typer(
 )
 
 
-def show_version(wanted: bool) -> None:
-    """Print the version and stop."""
-    if wanted:
-        typer.echo(f"dreambooth {__version__}")
-        raise typer.Exit
+def show_version(ctx: typer.Context, wanted: bool) -> None:
+    """Print the version, and with --verbose those of the libraries, and stop."""
+    if not wanted:
+        return
+    typer.echo(f"dreambooth {__version__}")
+    if ctx.params.get("verbose"):
+        from ..libraries import untried_words, version_lines
+        from .console import messages, say
+
+        typer.echo("\n".join(version_lines()))
+        if words := untried_words():
+            say(messages(), f"warning: {words}", "yellow")
+    raise typer.Exit
 
 
 @app.callback()
 def dreambooth(
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=show_version, is_eager=True)
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", callback=show_version)] = False,
+    # eager, so that it is known to `show_version` wherever it stands
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="With --version: those of the libraries too.", is_eager=True)
     ] = False,
 ) -> None:
     """Teach a text-to-image model your dog, mug, toy or face, from 3 to 5 photos.
 
     In turn: init, prep, train, generate. Or at once: train --photos DIR --class-prompt "a dog".
     """
+    if verbose:
+        raise UsageError("--verbose goes with --version", "see dreambooth --help")
 
 
 def main() -> None:
@@ -220,7 +232,9 @@ def tell(error: Exception, *, as_json: bool, debug: bool) -> int:
 
 
 def in_words(error: Exception) -> DreamboothError | None:
-    """An error of ours as it is; Typer's and the disk's as one of ours; None for a bug."""
+    """An error of ours as it is; Typer's, the disk's and a library's refusal of another as one of ours; None for a bug."""
+    from ..libraries import refusal_of
+
     match error:
         case DreamboothError():
             return error
@@ -238,7 +252,7 @@ def in_words(error: Exception) -> DreamboothError | None:
             return DreamboothError(
                 "the machine's memory is used up", "close other programs, or choose a smaller base model"
             )
-    return None
+    return refusal_of(error)
 
 
 # Of a file that is only read in a project or a model these are refusals of the disk all the same.

@@ -9,6 +9,7 @@ from rich.style import Style
 from rich.text import Text
 
 from ..events import Events, StoryTold
+from ..libraries import warn_of_untried
 from .console import loading, messages, say
 from .options import Json, with_flags
 from .views import follow, open_view
@@ -44,8 +45,9 @@ def demo(*, json: Json = False) -> None:
 
 
 def told(events: Events, found: list[Path]) -> Events:
-    """The same events; the page's path is put into `found`."""
+    """The same events, after a warning of versions that were not tried; the page's path is put into `found`."""
     with closing(events):
+        yield from warn_of_untried()
         for event in events:
             if isinstance(event, StoryTold):
                 found.append(event.path)

@@ -9,6 +9,7 @@ import typer
 from ..config import merge
 from ..errors import UsageError
 from ..events import Events, GridSaved, ImageSaved
+from ..libraries import warn_of_untried
 from ..project import Project
 from ..settings import GenerateSettings, expanded
 from .console import loading
@@ -132,6 +133,7 @@ def load_generate() -> Callable[..., Events]:
         folder: Path,
         grid: bool,
     ) -> Events:
-        return draw(Source(path, base), text, settings, identifier=identifier, output_dir=folder, grid=grid)
+        yield from warn_of_untried()
+        yield from draw(Source(path, base), text, settings, identifier=identifier, output_dir=folder, grid=grid)
 
     return workflow

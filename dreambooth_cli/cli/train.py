@@ -15,6 +15,7 @@ from ..config import Resolved, merge
 from ..disk import clear_leftovers
 from ..errors import Interrupted, UsageError
 from ..events import Events, ModelSaved, PlanMade, ProjectSaved, RunOpened, Warned
+from ..libraries import warn_of_untried
 from ..project import Project, Run, find_project, unreadable_projects
 from ..prompts import check_class_prompt, class_noun
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, expanded, real_path
@@ -213,6 +214,7 @@ def load_training(*, verify_resume: bool) -> Callable[[Call], Events]:
     from ..workflows.verify import verify_resume as verify
 
     def workflow(call: Call) -> Events:
+        yield from warn_of_untried()
         project = call.project
         for line in call.passed_over:
             yield Warned(message=line)

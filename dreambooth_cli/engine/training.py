@@ -79,17 +79,7 @@ class Training:
         unet, text = make_trainable(family, plan, settings)
         self.text_parameters = list(text.values())
         self.trained = {**unet, **text}
-        self.update = Update(
-            [unet, text],
-            kind=plan.optimizer,
-            weight_decay=settings.weight_decay,
-            max_grad_norm=settings.max_grad_norm,
-            scaled=plan.precision == "fp16",
-            device=self.device,
-            inside_backward=plan.inside_backward,
-            off_card=plan.off_card,
-            seed=settings.seed,
-        )
+        self.update = make_update((unet, text), plan, settings, self.device)
         self.rate = rates_of(settings.lr_schedule, warmup_steps=settings.warmup_steps, steps=settings.steps)
         self.ema = Average(self.trained, settings.ema_decay) if settings.ema else None
         self.before = few_of(self.trained)
@@ -320,6 +310,23 @@ def make_trainable(
         found[name] = {f"{name}.{key}": value for key, value in module.named_parameters() if value.requires_grad}
     text = {key: value for name, group in found.items() if name != "unet" for key, value in group.items()}
     return found["unet"], text
+
+
+def make_update(
+    groups: tuple[dict[str, Any], dict[str, Any]], plan: Plan, settings: TrainSettings, device: torch.device
+) -> Update:
+    """The optimizer of what `make_trainable` returned. Raises UsageError without bitsandbytes."""
+    return Update(
+        [*groups],
+        kind=plan.optimizer,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        scaled=plan.precision == "fp16",
+        device=device,
+        inside_backward=plan.inside_backward,
+        off_card=plan.off_card,
+        seed=settings.seed,
+    )
 
 
 def checkpoint_gradients(name: str, module: Any) -> None:

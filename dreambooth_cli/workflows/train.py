@@ -35,6 +35,7 @@ from ..engine.loading import (
 )
 from ..engine.lora import quantize
 from ..engine.prior import adopt_images, cache_key, class_image_paths, hold_images, make_batch, missing_batches
+from ..engine.rehearsal import rehearse
 from ..engine.repeat import circumstances
 from ..engine.sampling import Drawing
 from ..engine.stable_diffusion import StableDiffusion
@@ -267,6 +268,7 @@ def make_training(
     """All that comes before the first step: load, class images, encode, place. Returns the training at step 0."""
     settings = asked.train
     yield PhaseStarted(name="loading the base model")
+    rehearse(plan, settings, DTYPES[weights_of(plan)])
     family = load_base(base, plan)
     class_paths: list[Path] = []
     if settings.with_prior:

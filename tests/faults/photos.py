@@ -29,7 +29,8 @@ from .row import Row
 
 FULL = 21_600
 BATCH = 24  # photos in a folder
-HANG = 10.0  # seconds for one answer
+HANG = 10.0  # seconds of CPU for one answer: what a busy machine takes beside it does not count
+PATIENCE = 300.0  # seconds of silence after which a process hangs, however busy the machine
 COMMAND_LINE_EVERY = 20  # batches
 CHECKOUT = Path(__file__).parent.parent.parent
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -91,15 +92,14 @@ class Watched:
     def ask(self, kind: str, start: int, count: int, on_command_line: bool) -> Batch:
         """What came of a batch; a hang and a death are failures of it."""
         name = f"{kind} {start} to {start + count - 1}"
-        before, starting = "", True
+        before = ""
         with suppress(OSError):  # a dead process is seen below
             self.line.send((kind, start, count, on_command_line))
         while True:
-            # the process itself takes its time to start
-            if not self.line.poll(60 if starting else 3 * HANG):
+            if not self.line.poll(PATIENCE):
                 self.close()
                 return Batch(
-                    count, failures=[f"{name}: no answer in {3 * HANG:.0f} s after {before!r}"], slowest=3 * HANG
+                    count, failures=[f"{name}: no answer in {PATIENCE:.0f} s after {before!r}"], slowest=PATIENCE
                 )
             try:
                 said = self.line.recv()
@@ -108,7 +108,7 @@ class Watched:
                 return Batch(count, failures=[f"{name}: the process died after {before!r}"])
             if isinstance(said, Batch):
                 return said
-            before, starting = said, False
+            before = said
 
     def is_alive(self) -> bool:
         """Whether it can be asked again."""
@@ -255,17 +255,17 @@ def in_process(line: Connection, source: Path, batch: Batch) -> None:
         project = None
         events: Any = initialise(None, subject=subject, prep={}, train={})
         for step in (1, 2):
-            moment = time.monotonic()
+            moment = time.process_time()
             for event in events:
-                batch.slowest = max(batch.slowest, time.monotonic() - moment)
+                batch.slowest = max(batch.slowest, time.process_time() - moment)
                 line.send(last)
                 if isinstance(event, PhotoLooked):
                     last = event.path
                     batch.answers[os.path.basename(event.path)] = (event.status, event.reasons)
                 elif isinstance(event, ProjectSaved):
                     project = Project(event.path)
-                moment = time.monotonic()
-            batch.slowest = max(batch.slowest, time.monotonic() - moment)
+                moment = time.process_time()
+            batch.slowest = max(batch.slowest, time.process_time() - moment)
             if step == 1:
                 assert project is not None
                 events = prepare(project, PrepSettings(), resolution=64, source=source)
@@ -276,7 +276,7 @@ def in_process(line: Connection, source: Path, batch: Batch) -> None:
     finally:
         ALLOWED.clear()
     if batch.slowest > HANG:
-        batch.failures.append(f"{batch.slowest:.1f} s for an answer, after {last!r}")
+        batch.failures.append(f"{batch.slowest:.1f} s of CPU for an answer, after {last!r}")
     batch.failures += [f"written outside: {each}" for each in WRITTEN]
     WRITTEN.clear()
     batch.memory = peak_of_memory()
@@ -285,9 +285,9 @@ def in_process(line: Connection, source: Path, batch: Batch) -> None:
 def by_command(line: Connection, source: Path, batch: Batch) -> None:
     """`init` with its JSON lines, then `init` and `prep` with words for a person."""
     shared = ("--photos", str(source), "--class-prompt", "a dog", "--model", "pocket", "--yes")
-    moment = time.monotonic()
+    before = cpu_of_children()
     made = command(line, "init", "dog", *shared, "--json")
-    spent = time.monotonic() - moment
+    spent = cpu_of_children() - before
     for text in made.stdout.splitlines():
         event = json.loads(text)
         if event["event"] == "photo":
@@ -301,8 +301,14 @@ def by_command(line: Connection, source: Path, batch: Batch) -> None:
     if obeyed | ({"\u202e"} & set(again.stderr)):
         batch.failures.append(f"control characters on the terminal: {sorted(obeyed)}")
     if spent > HANG * BATCH:
-        batch.failures.append(f"{spent:.1f} s for a folder")
+        batch.failures.append(f"{spent:.1f} s of CPU for a folder")
     batch.memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+
+
+def cpu_of_children() -> float:
+    """Seconds of CPU that the child processes took, up to now."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def command(line: Connection, *words: str) -> "subprocess.CompletedProcess[str]":

@@ -1,0 +1,168 @@
+"""The libraries that do the work: which versions are here, which were tried, and what is told when one refuses another."""
+
+import re
+import sys
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
+from pathlib import Path
+
+from . import __version__
+from .errors import LibraryRefused
+from .events import Events, Warned
+
+PACKAGE = "dreambooth-cli"
+# torch has no upper bound in the package: which one is right is decided by the card. Tried were 2.13.0 and 2.14.1; 2.15.0 is out, but
+# was not tried.
+TRIED_TORCH = ">=2.13,<2.15"
+# Those of our requirements that shape a run, or that look at one another's versions when they run.
+WATCHED = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "accelerate",
+    "huggingface-hub",
+    "tokenizers",
+    "safetensors",
+    "bitsandbytes",
+    "numpy",
+    "pillow",
+)
+# What an error that is no ImportError says where it is about another library's version.
+DEMAND = re.compile(r"version|compatible|pip install|upgrad|updat|[<>]=|has no attribute|not available", re.IGNORECASE)
+
+
+def installed(name: str) -> str | None:
+    """The version of a package that is here; None where it is not."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def tried_ranges() -> dict[str, str]:
+    """The tried versions of the watched libraries, as pip writes them: what this package asks for, and torch's own."""
+    from packaging.requirements import Requirement
+
+    found = {"torch": TRIED_TORCH}
+    for asked in map(Requirement, requirements_of(PACKAGE)):
+        if (name := _canonical(asked.name)) in WATCHED and name not in found:
+            found[name] = ",".join(sorted(map(str, asked.specifier), reverse=True))
+    return found
+
+
+def requirements_of(name: str) -> list[str]:
+    """What a package that is here asks for; nothing of one that is not, as in a checkout that was never installed."""
+    try:
+        return requires(name) or []
+    except PackageNotFoundError:
+        return []
+
+
+def untried() -> dict[str, tuple[str, str]]:
+    """The watched libraries that are here in a version that was not tried: name -> (version, tried range)."""
+    from packaging.specifiers import SpecifierSet
+
+    pairs = {name: (installed(name), tried) for name, tried in tried_ranges().items()}
+    return {
+        name: (found, tried)
+        for name, (found, tried) in pairs.items()
+        if found is not None and not SpecifierSet(tried).contains(found, prereleases=True)
+    }
+
+
+def untried_words() -> str:
+    """One line that names every version that was not tried; empty where all were."""
+    found = untried()
+    if not found:
+        return ""
+    named = ", ".join(f"{name} {here} (tried: {tried})" for name, (here, tried) in found.items())
+    return f"not tried with dreambooth {__version__}: {named}; if something fails: {install_line(found)}"
+
+
+def warn_of_untried() -> Events:
+    """At most one warning."""
+    if words := untried_words():
+        yield Warned(message=words)
+
+
+def version_lines() -> list[str]:
+    """Python and the watched libraries, a line each."""
+    found = {"python": sys.version.split()[0]} | {name: installed(name) or "not installed" for name in WATCHED}
+    return [f"{name} {here}" for name, here in found.items()]
+
+
+def install_line(names: Iterable[str]) -> str:
+    """The line that installs tried versions of libraries."""
+    tried = tried_ranges()
+    return " ".join([pip(), "install", *(f'"{name}{tried.get(name, "")}"' for name in names)])
+
+
+def pip() -> str:
+    """How pip is called for the environment that this program runs in."""
+    if (Path(sys.prefix) / "pipx_metadata.json").is_file():
+        return f"pipx runpip {PACKAGE}"
+    return f'"{sys.executable}" -m pip' if " " in sys.executable else f"{sys.executable} -m pip"
+
+
+def refusal_of(error: BaseException | None) -> LibraryRefused | None:
+    """What a library says of another's version, with both versions and the line that mends it; None for any other error.
+
+    An ImportError speaks of versions where a library raised it or it names one; any other error where a library names another in
+    the words in which versions are refused.
+    """
+    while error is not None:
+        text, refuser = str(error), _library_of(error)
+        refused = _named_in(text, but=refuser)
+        if isinstance(error, ImportError):
+            refused = refused or (_other_named_in(text, but=refuser) if refuser else None)
+            if refuser or refused:
+                return _in_words(refuser or PACKAGE, refused, text)
+        elif refuser and refused and DEMAND.search(text):
+            return _in_words(refuser, refused, text)
+        error = error.__cause__
+    return None
+
+
+def _in_words(refuser: str, refused: str | None, text: str) -> LibraryRefused:
+    one = f"{refuser} {__version__ if refuser == PACKAGE else installed(refuser)}"
+    said = " ".join(text.split())
+    if refused is None:
+        return LibraryRefused(f"{one} can't be used here: {said}", f"install it anew: {install_line([refuser])}")
+    here = installed(refused)
+    if here is None:
+        return LibraryRefused(f"{one} needs {refused}, which is not installed: {said}", install_line([refused]))
+    message = f"{one} and {refused} {here} don't go together: {said}"
+    ours = [name for name in (refuser, refused) if name in WATCHED]
+    if refused not in WATCHED and not any(one.startswith(refused) for one in requirements_of(refuser)):
+        return LibraryRefused(message, f"nothing here needs {refused}: {pip()} uninstall {refused}")
+    if refused in WATCHED and not {*ours} & {*untried()}:
+        return LibraryRefused(message, f"a later dreambooth may know of it: {pip()} install --upgrade {PACKAGE}")
+    return LibraryRefused(message, install_line(ours))
+
+
+def _canonical(name: str) -> str:
+    """A package's name as it is compared."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _library_of(error: BaseException) -> str | None:
+    """The watched library nearest to where an error was raised."""
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        top = _canonical(str(trace.tb_frame.f_globals.get("__name__", "")).split(".")[0])
+        found, trace = top if top in WATCHED else found, trace.tb_next
+    return found
+
+
+def _named_in(text: str, *, but: str | None) -> str | None:
+    """The first watched library that a text names, other than the one that speaks."""
+    words = map(_canonical, re.findall(r"[A-Za-z][\w-]*", text))
+    return next((word for word in words if word in WATCHED and word != but), None)
+
+
+def _other_named_in(text: str, *, but: str) -> str | None:
+    """The first package that is here and that a text names by what is imported of it."""
+    here = packages_distributions()
+    words = [word for word in re.findall(r"[A-Za-z]\w*", text) if word in here]
+    return next((name for word in words if (name := _canonical(here[word][0])) != but), None)
