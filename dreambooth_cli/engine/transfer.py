@@ -224,6 +224,8 @@ def _stream(url: str, file: RemoteFile, part: Path, start: int) -> Generator[int
         if error.response.status_code == 416:  # nothing lies where the rest should be
             raise _Difference(f"is shorter than the {file.size:,} bytes that the hub lists") from None
         raise
+    except ValueError as error:
+        raise _Difference(f"does not come as the hub lists it: {error}") from None
 
 
 def _open_part(part: Path) -> Any:

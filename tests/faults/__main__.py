@@ -19,7 +19,20 @@ from pathlib import Path
 
 from tests.machine import machine
 
-from . import documents, file_systems, full_disk, hub, kills, long_run, loras, permissions, photos, resume, terminals
+from . import (
+    documents,
+    file_systems,
+    full_disk,
+    hostile_hub,
+    hub,
+    kills,
+    long_run,
+    loras,
+    permissions,
+    photos,
+    resume,
+    terminals,
+)
 from .row import Row
 from .watched import can_watch, is_loaded, relaunch
 
@@ -38,6 +51,7 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "documents": documents.rows,
     "loras": loras.rows,
     "hub": hub.rows,
+    "hostile-hub": hostile_hub.rows,
     "long-run": long_run.rows,
 }
 SHORT: dict[str, Callable[[], Iterator[Row]]] = {
