@@ -33,7 +33,7 @@ from ..errors import ModelUnavailable, UsageError
 from ..hub_variables import split_endpoint
 
 CHUNK = 1 << 20  # bytes that are written at a time; a request that brings fewer counts as a failure
-PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0)  # seconds before each new try of a hub that can't serve now or sends nothing
+PAUSES: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, 8.0)  # seconds before each new try of a hub that can't serve now or sends nothing
 LONGEST_PAUSE = 60.0  # seconds, where the hub itself says how long to wait
 EVENT_EVERY = 0.1  # seconds between two figures of progress at least
 TIMEOUT = 20.0  # seconds without a byte

@@ -71,6 +71,19 @@ def test_each_kind_of_error_in_words_and_as_a_line(
     ]
 
 
+def test_a_traceback_can_not_drive_the_terminal(dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any, **options: Any) -> None:
+        try:
+            raise ValueError("a hub's answer: \x1b[2J \u202e")
+        except ValueError as error:
+            raise ModelUnavailable("it went wrong") from error
+
+    monkeypatch.setattr(models_module, "survey", fail)
+    done = dreambooth("models", "--debug")
+    assert "a hub's answer: \\x1b[2J \\u202e\n" in done.err
+    assert not {"\x1b", "\u202e"} & set(done.err)
+
+
 def test_debug_shows_the_traceback_of_an_error(dreambooth: Dreambooth) -> None:
     assert "Traceback" not in dreambooth("models", "sd99").err
     done = dreambooth("models", "sd99", "--debug")

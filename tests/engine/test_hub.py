@@ -21,7 +21,7 @@ from dreambooth_cli.catalog import CATALOG, KNOWN_WEIGHTS, find_entry
 from dreambooth_cli.engine import hub, transfer
 from dreambooth_cli.errors import DiskError, DreamboothError, Interrupted, ModelUnavailable, UsageError
 from dreambooth_cli.events import BytesFetched, Event, Noted, PhaseStarted, Warned
-from dreambooth_cli.hub_variables import split_endpoint
+from dreambooth_cli.hub_variables import NUMBERS, check_variables, split_endpoint
 
 from .. import small_models
 from ..hub_server import HubServer, serve_hub, use_hub
@@ -879,3 +879,41 @@ def test_the_hubs_address_is_looked_at_before_it_is_asked(address: str, clean: s
 def test_a_refusal_is_not_read(body: bytes, server: HubServer) -> None:
     server.answers, server.refusal = [(403, {"X-Error-Message": "\x1b[2Jgone"})], body
     assert failure("sd15")[0] == f"the repository {SD15} is gone or private"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("ALL_PROXY", "socks5://me:s3cret@127.0.0.1:9", "a socks proxy (ALL_PROXY) needs the package socksio"),
+        ("HTTP_PROXY", "gopher://me:s3cret@127.0.0.1", "no connection can be made as HTTP_PROXY would have it"),
+        ("HTTPS_PROXY", "http://me:s3/cret@127.0.0.1", "no connection can be made as HTTPS_PROXY would have it"),
+        ("SSL_CERT_FILE", "/nowhere/s3cret.pem", "no connection can be made as SSL_CERT_FILE would have it"),
+    ],
+)
+def test_a_proxy_that_can_not_be_used_is_told_by_its_variable(
+    name: str, value: str, words: str, server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in transfer.PROXIES:
+        monkeypatch.delenv(each, raising=False)
+        monkeypatch.delenv(each.lower(), raising=False)
+    monkeypatch.setenv(name, value)
+    huggingface_hub.close_session()
+    try:
+        with pytest.raises(ModelUnavailable) as caught:
+            obtain("sd15")
+    finally:
+        huggingface_hub.close_session()
+    assert caught.value.message.startswith(words)
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_of_seconds_that_is_none_is_told_before_the_libraries_stumble(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "15")
+    check_variables()
+    for value in ("abc", "", "-1", "1.5"):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(UsageError, match=name):
+            check_variables()
