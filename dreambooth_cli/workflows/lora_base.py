@@ -35,7 +35,7 @@ def obtain_named(card: Card | None, named: str) -> Yielding[Base]:
     if card is not None and not is_same_base(found, card.base["identity"]):
         yield Warned(message=f"{found.name} is not the base that this LoRA was trained on, {in_words(card.base)}")
     elif card is not None and found.repository is None:
-        remember_place(found.identity, found.path)
+        remember_place(card.base["identity"], found.path)  # by the name that the card asks for: 0.1 had others
     return found
 
 

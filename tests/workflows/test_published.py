@@ -164,6 +164,8 @@ def test_the_card_of_version_0_1_names_the_place_itself(kept_home, tmp_path):
     with pytest.raises(ModelUnavailable, match=r"base.*no longer at") as caught:
         pictures(kept_home / "out-lora", tmp_path / "out")
     assert "--model" in caught.value.hint
+    pictures(kept_home / "out-lora", tmp_path / "out", base=str(kept_home / "elsewhere"))
+    assert of_kind(pictures(kept_home / "out-lora", tmp_path / "out"), ImageSaved), "named once, it is known"
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
