@@ -16,7 +16,7 @@ from .saving import library_versions
 
 def circumstances(device: torch.device) -> dict[str, str | int]:
     """What else than a run's own settings the last bits of its weights depend on: versions, and whose kernels, by how many threads."""
-    versions = {"dreambooth": __version__, **library_versions()}
+    versions: dict[str, str | int] = {"dreambooth": __version__, **library_versions()}
     if device.type == "cuda":
         return versions | {"GPU": torch.cuda.get_device_name(device)}
     kernels = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

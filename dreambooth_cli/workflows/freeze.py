@@ -106,7 +106,7 @@ def find_run(project: Project, shape: Mapping[str, Any], base: Base) -> Run | No
     former = [run for run in reversed(project.runs()) if run.record() and "shape" not in run.record()]
     if not former:
         return None
-    names = {former_run_digest(**{**shape, "base": each}) for each in (*former_identities(base), shape["base"])}
+    names = [former_run_digest(**{**shape, "base": each}) for each in (*former_identities(base), shape["base"])]
     for run in former:
         record = run.record()
         if record.get("digest") in names:

@@ -304,6 +304,9 @@ def whole_run() -> Any:
     return asked, base, plan_run(str(base), PrepSettings(), train.values, gpu=None)
 
 
+SHAPE: dict[str, Any] = {"asked": {"steps": 7}, "photos": ["0" * 64], "class_photos": [], "base": "sha256:0"}
+
+
 def plans() -> st.SearchStrategy[bytes]:
     """A damaged plan.json."""
     from dreambooth_cli.engine.hub import obtain
@@ -311,13 +314,13 @@ def plans() -> st.SearchStrategy[bytes]:
 
     asked, base, plan = whole_run()
     found = result_of(obtain(ask_for_base(str(base))))
-    return of_json(new_record(asked, found, "digest", plan, Prompts("sks", "a sks dog", "a dog")))
+    return of_json(new_record(asked, found, SHAPE, plan, Prompts("sks", "a sks dog", "a dog")))
 
 
 def read_a_plan(data: bytes) -> None:
     """What `projects`, `train` and `train --replan` do with a run."""
     from dreambooth_cli.engine.hub import obtain
-    from dreambooth_cli.workflows.freeze import freeze_plan
+    from dreambooth_cli.workflows.freeze import find_run, freeze_plan
 
     project = Project(projects_folder() / "dog")
     folder = project.path / "runs" / "1"
@@ -328,8 +331,8 @@ def read_a_plan(data: bytes) -> None:
     found = result_of(obtain(request))
 
     def use(replan: bool) -> None:
-        kept = project.find_run("digest")
-        tell(freeze_plan(project, kept, asked, found, request, "digest", replan=replan))
+        kept = find_run(project, SHAPE, found)
+        tell(freeze_plan(project, kept, asked, found, request, SHAPE, replan=replan))
 
     try:
         call(["projects", "--json"], may_fail=False)
