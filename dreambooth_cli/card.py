@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from .base import read_json
+from .base import REPOSITORY, read_json
 from .catalog import find_entry
 from .disk import write_json
 from .errors import ModelUnavailable, ProjectError
@@ -90,6 +90,8 @@ def read_card(folder: Path) -> Card | None:
         train = card.settings.get("train")
         if not isinstance(train, dict) or not isinstance(train.get("save_dtype"), str):
             raise ValueError("its settings are not those of a run")
+        if card.base["repository"] and not REPOSITORY.fullmatch(card.base["repository"]):
+            raise ValueError("its base's repository is no owner/name")
         if "/" in card.base["identity"] or not any(card.base[key] for key in ("path", "repository", "identity")):
             raise ValueError("its base can't be found by it")
     except (ModelUnavailable, ValueError) as error:

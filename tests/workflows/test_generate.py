@@ -314,7 +314,7 @@ def test_a_card_with_a_value_of_the_wrong_kind_is_told(name, trained, tmp_path):
         assert caught.value.hint
 
 
-@pytest.mark.parametrize("base", [{"identity": "../../../outside"}, {"name": 3}, {"repository": ["a/b"]}])
+@pytest.mark.parametrize("base", [{"identity": "../../../outside"}, {"name": 3}, {"repository": ["a/b"]}, {"repository": "~"}])
 def test_a_card_can_name_no_place_outside(base, trained, tmp_path):
     shutil.copytree(trained[1].runs()[0].model, tmp_path / "model")
     card = tmp_path / "model" / "dreambooth.json"
