@@ -8,10 +8,12 @@ import json
 import math
 import os
 import re
+import stat
 import struct
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -19,21 +21,41 @@ from urllib.parse import unquote
 import filelock
 
 from .address import read_address
+from .base_kind import (
+    PREDICTIONS,
+    check_index,
+    check_latents,
+    check_quantization,
+    check_single_file,
+    check_unet,
+    check_vae,
+    check_xl,
+    checked_schedule,
+    refuse,
+    remarks_on,
+    scheduler_class,
+)
 from .catalog import CatalogEntry, FamilyName, find_entry, nearest_name
 from .digests import remembered_digest
 from .errors import DiskError, ModelUnavailable
-from .settings import LARGEST_SEED, expanded, in_home, real_path, shortened
+from .part_config import checked_config
+from .settings import LARGEST_SEED, LARGEST_SIDE, expanded, in_home, real_path, shortened
+from .weights import PICKLES, check_is_safetensors
 
 REFETCH = "fetch the base model again"
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 MOST_AXES = 8  # of a tensor
-LARGEST_SIDE = 16_384  # latents of a base, in one direction
-HEADER_LIMIT = 100_000_000  # bytes; the safetensors library's own bound
 COMMIT = re.compile("[0-9a-f]{40}")
 # What may become a path in the hub's cache, whoever names it: no `..`, no separator, nothing that a system reserves.
 REPOSITORY = re.compile(r"(?!.*(--|\.\.))\w([\w.-]{0,94}\w)?/\w([\w.-]{0,94}\w)?", re.ASCII)
 REVISION = re.compile(r"(?!.*\.\.)\w([\w.-]*\w)?(/\w([\w.-]*\w)?)*", re.ASCII)
 LONGEST_REVISION = 200  # characters
+MOST_JSON = 10_000_000  # bytes of a config or an index; true ones have some thousand
+MOST_FILES = 1000  # of a part's folder that are looked at
+# a part's weights as the libraries name them: whole or a shard, in full or in half precision
+WEIGHTS = re.compile(
+    r"(diffusion_pytorch_model|model)(\.fp16)?(-(\d{1,5})-of-(\d{1,5}))?(\.fp16)?\.(safetensors|sft)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +71,10 @@ class BaseRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseFacts:
-    """What a base is. Parameter counts are of its parts; `resolution` is the side in pixels that it was made for."""
+    """What a base is. Parameter counts are of its parts; `resolution` is the side in pixels that it was made for.
+
+    `zero_snr`: its last timestep is noise alone. `remarks` speak against training it, though it can be done.
+    """
 
     family: FamilyName
     prediction_type: str
@@ -57,6 +82,8 @@ class BaseFacts:
     unet: int
     text_encoders: tuple[int, ...]
     vae: int
+    zero_snr: bool = False
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +121,8 @@ def ask_for_base(model: str) -> BaseRequest:
     path = expanded(model)
     entry = find_entry(model)
     if entry is None and model and os.path.exists(path):
-        return BaseRequest(model, real_path(path), None, "", None)
+        # a file by the name that was given: behind it may lie a blob of the hub's cache, and its configs lie beside the name
+        return BaseRequest(model, real_path(path) if path.is_dir() else path.absolute(), None, "", None)
     entry = entry or find_entry(model.rstrip("/"))
     if entry is not None:
         return BaseRequest(model.rstrip("/"), entry.folder, entry.repository, entry.revision, entry)
@@ -205,9 +233,7 @@ def missing_parts(folder: Path) -> list[str]:
     for part in ("unet", "vae", *text_encoder_parts(folder)):
         if not (folder / part / "config.json").is_file():
             missing.append(f"{part}/config.json")
-        if not weight_files(folder / part):
-            missing.append(f"{part}/*.safetensors")
-        missing += [f"{part}/{shard}" for shard in _shards(folder / part) if not (folder / part / shard).is_file()]
+        missing += [f"{part}/{name}" for name in missing_weights(folder / part)]
     for part in text_encoder_parts(folder):
         tokenizer = folder / part.replace("text_encoder", "tokenizer")
         if not (tokenizer / "tokenizer.json").is_file():
@@ -217,13 +243,38 @@ def missing_parts(folder: Path) -> list[str]:
     return missing
 
 
+def missing_weights(folder: Path) -> list[str]:
+    """The weight files of one part that are not there: a shard that its index or the other shards tell of, or all."""
+    files, named = weight_files(folder), set(_shards(folder))
+    if not files:
+        return sorted(named) or ["*.safetensors"]
+    there = {file.name for file in files}
+    found = [WEIGHTS.fullmatch(name) for name in sorted(there)]
+    if not all(match and match[3] for match in found):
+        return sorted(name for name in named if not (folder / name).is_file())  # of one whole file
+    first = found[0]
+    assert first is not None
+    count = int(first[5])
+    if count > MOST_FILES:
+        raise ModelUnavailable(f"{folder} says that its weights are in {count:,} files", REFETCH)
+    width, before, after = len(first[4]), f"{first[1]}{first[2] or ''}", f"{first[6] or ''}.{first[7]}"
+    counted = {f"{before}-{number:0{width}}-of-{first[5]}{after}" for number in range(1, count + 1)}
+    return sorted((counted | named) - there)
+
+
 def _shards(folder: Path) -> list[str]:
     """The files that a part's index names, where its weights are split over several."""
-    indexes = [file for file in folder.glob("*.safetensors.index.json") if ".fp16" not in file.name]
+    indexes = [
+        file for file in _files_in(folder) if file.name.endswith(".safetensors.index.json") and ".fp16" not in file.name
+    ]
     maps = [read_json(index).get("weight_map", {}) for index in indexes]
-    if not all(isinstance(each, dict) and all(isinstance(name, str) for name in each.values()) for each in maps):
+    if not all(isinstance(each, dict) and all(_is_file_name(name) for name in each.values()) for each in maps):
         raise ModelUnavailable(f"the index of the weights in {folder} can't be read", REFETCH)
     return sorted({name for each in maps for name in each.values()})
+
+
+def _is_file_name(name: Any) -> bool:
+    return isinstance(name, str) and 0 < len(name) < 200 and re.fullmatch(r"[\w.\-]+", name) is not None
 
 
 def text_encoder_parts(folder: Path) -> list[str]:
@@ -233,22 +284,38 @@ def text_encoder_parts(folder: Path) -> list[str]:
     return [name for name, part in parts.items() if isinstance(part, list) and part and part[0]] or ["text_encoder"]
 
 
-def weight_variant(folder: Path) -> str | None:
-    """`fp16` where a part of a diffusers folder has its weights only in that variant, else None."""
-    plain = [file for file in folder.glob("*.safetensors") if ".fp16" not in file.name]
-    return None if plain or not any(folder.glob("*.fp16*.safetensors")) else "fp16"
-
-
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of one part (shards too); of several variants only the plain one."""
-    files = sorted(folder.glob("*.safetensors"))
-    plain = [file for file in files if not any(mark in file.name for mark in (".fp16", ".non_ema"))]
-    return plain or [file for file in files if ".fp16" in file.name]
+    """The safetensors files of one part that are loaded: the whole file before shards, full precision before half.
+
+    Told by name, but a pickle is loaded under no name: `read_header` looks at what a file holds.
+    """
+    found = [(file, match) for file in _files_in(folder) if (match := WEIGHTS.fullmatch(file.name))]
+    for half in (False, True):
+        ours = [(file, match) for file, match in found if bool(match[2] or match[6]) == half]
+        whole = [file for file, match in ours if not match[3]]
+        if whole:
+            return whole[:1]
+        if ours:
+            count = ours[0][1][5]
+            return [file for file, match in ours if match[5] == count]
+    return []
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """The files of a part's folder, sorted, so many at most; not those that macOS puts beside each (`._name`)."""
+    with suppress(OSError):
+        return sorted(file for file in islice(folder.iterdir(), MOST_FILES) if file.name[:1] != "." and file.is_file())
+    return []
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises ModelUnavailable where it is missing, not JSON or not an object."""
     try:
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):
+            raise ValueError("it is not a file")
+        if state.st_size > MOST_JSON:
+            raise ValueError(f"{state.st_size:,} bytes are more than any config has")
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelUnavailable(f"{path} can't be read: {error}", REFETCH) from error
@@ -258,12 +325,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file: tensor name -> dtype, shape, offsets. Raises ModelUnavailable where it is broken."""
+    """The header of a safetensors file: tensor name -> dtype, shape, offsets. Raises ModelUnavailable where it is broken or
+    the file is something else."""
+    check_is_safetensors(path)
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(HEADER_LIMIT, path.stat().st_size):
-                raise ValueError("its header is longer than the file")
             header = json.loads(file.read(length))
         if not isinstance(header, dict):
             raise ValueError("its header is not a JSON object")
@@ -303,42 +370,64 @@ def read_facts(path: Path) -> BaseFacts:
 
     Raises ModelUnavailable for what is no Stable Diffusion 1, 2 or XL base that can be trained.
     """
-    return _facts_of_file(path) if path.is_file() else _facts_of_folder(path)
+    return _facts_of_folder(path) if path.is_dir() else _facts_of_file(path)
 
 
 def _facts_of_folder(folder: Path) -> BaseFacts:
     missing = missing_parts(folder)
     if missing:
-        pickles = [file for file in folder.rglob("*") if file.suffix in (".bin", ".ckpt", ".pt")]
+        parts = [folder, *(folder / part for part in ("unet", "vae", *TEXT_ENCODERS))]
+        pickles = any(file.suffix.lower() in PICKLES for part in parts for file in _files_in(part))
         hint = "fetch it again, or name another base (see `dreambooth models`)"
         if pickles:
             hint = "its weights are pickles, which are never loaded: load it with diffusers and save_pretrained() it as safetensors"
         raise ModelUnavailable(f"{folder} is not a whole base model: {', '.join(missing)} missing", hint)
-    unet = read_json(folder / "unet" / "config.json")
-    _check_trainable(folder, unet)
-    vae = read_json(folder / "vae" / "config.json")
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    check_index(folder, read_json(folder / "model_index.json"))
+    unet, vae = (architecture_of(folder / part, part) for part in ("unet", "vae"))
+    check_latents(folder, unet, vae)
+    encoders = text_encoder_parts(folder)
+    _, schedule = schedule_of(folder)
+    is_xl = unet.get("addition_embed_type") == "text_time"
+    pooled = [architecture_of(folder / part, part).get("projection_dim", 512) for part in encoders]
+    if is_xl:
+        check_xl(folder, unet, encoders, pooled[-1])
+    elif encoders != ["text_encoder"]:
+        raise refuse(folder, f"its text encoders are {', '.join(encoders)}, and its UNet is not an XL's")
     counts = {
         part: sum(count_parameters(read_header(file)) for file in weight_files(folder / part))
-        for part in ("unet", "vae", *text_encoder_parts(folder))
+        for part in ("unet", "vae", *encoders)
     }
     return BaseFacts(
-        family="sdxl" if unet.get("addition_embed_type") == "text_time" else "sd",
-        prediction_type=str(scheduler.get("prediction_type", "epsilon")),
+        family="sdxl" if is_xl else "sd",
+        prediction_type=schedule.get("prediction_type", "epsilon"),
         resolution=_resolution(unet, vae),
         unet=counts["unet"],
-        text_encoders=tuple(counts[part] for part in text_encoder_parts(folder)),
+        text_encoders=tuple(counts[part] for part in encoders),
         vae=counts["vae"],
+        zero_snr=bool(schedule.get("rescale_betas_zero_snr")),
+        remarks=tuple(remarks_on(schedule)),
     )
 
 
-def _check_trainable(folder: Path, unet: Mapping[str, Any]) -> None:
-    if unet.get("_class_name") != "UNet2DConditionModel" or unet.get("in_channels") != unet.get("out_channels"):
-        kind = unet.get("_class_name", "unknown")
-        raise ModelUnavailable(
-            f"{folder} is no text-to-image Stable Diffusion base (its network: {kind}, {unet.get('in_channels')} channels in)",
-            "use a Stable Diffusion 1, 2 or XL base; inpainting and refiner models can't be trained",
-        )
+def architecture_of(folder: Path, part: str) -> dict[str, Any]:
+    """The config of a network as it may be built, from its own folder. Raises ModelUnavailable for what can't be trained."""
+    file = folder / "config.json"
+    config = read_json(file)
+    check_quantization(file, config)
+    if part == "unet":
+        check_unet(folder.parent, config)
+    elif part == "vae":
+        check_vae(file, config)
+    elif isinstance(config.get("text_config"), dict):  # of a whole CLIP
+        config = config["text_config"]
+    return checked_config(part, config, file)
+
+
+def schedule_of(folder: Path) -> tuple[str, dict[str, Any]]:
+    """The class of a diffusers folder's scheduler and its config. Raises ModelUnavailable for a noise that is not trained on."""
+    file = folder / "scheduler" / "scheduler_config.json"
+    config = read_json(file)
+    return scheduler_class(read_json(folder / "model_index.json"), config, file), checked_schedule(config, file)
 
 
 SINGLE_FILE_UNET = "model.diffusion_model."
@@ -347,29 +436,18 @@ SINGLE_FILE_TEXT = {
     "sdxl": ("conditioner.embedders.0.", "conditioner.embedders.1."),
     "sd": ("cond_stage_model.",),
 }
-CROSS_ATTENTION = "transformer_blocks.0.attn2.to_k.weight"
 
 
 def _facts_of_file(path: Path) -> BaseFacts:
-    if path.suffix != ".safetensors":
-        raise ModelUnavailable(
-            f"{path} is a pickle, which is never loaded: it could run any program",
-            "convert it to safetensors first (for example with diffusers: from_single_file on a machine you can spare)",
-        )
     header = read_header(path)
-    widths = [
-        tensor["shape"][1]
-        for name, tensor in header.items()
-        if name.startswith(SINGLE_FILE_UNET) and name.endswith(CROSS_ATTENTION) and len(tensor["shape"]) > 1
-    ]
-    if not widths:
-        raise ModelUnavailable(
-            f"{path} is no Stable Diffusion checkpoint: it holds no UNet", "name a base model, not a LoRA or a VAE"
-        )
     family: FamilyName = "sdxl" if any(name.startswith("conditioner.embedders.1.") for name in header) else "sd"
+    check_single_file(path, header, SINGLE_FILE_UNET, SINGLE_FILE_VAE, SINGLE_FILE_TEXT[family])
     is_sd2 = family == "sd" and any(name.startswith("cond_stage_model.model.") for name in header)
     prediction = stated_prediction(path, header)
+    if prediction not in (None, *PREDICTIONS):
+        raise refuse(path, f"it predicts {shortened(repr(prediction), 80)}", "use a base that predicts epsilon or velocity")
     velocity = prediction == "v_prediction" if prediction else is_sd2
+    title = header.get("__metadata__", {}).get("modelspec.title", "")
     return BaseFacts(
         family=family,
         prediction_type=prediction or ("v_prediction" if velocity else "epsilon"),
@@ -377,6 +455,8 @@ def _facts_of_file(path: Path) -> BaseFacts:
         unet=count_parameters(header, SINGLE_FILE_UNET),
         text_encoders=tuple(count_parameters(header, prefix) for prefix in SINGLE_FILE_TEXT[family]),
         vae=count_parameters(header, SINGLE_FILE_VAE),
+        zero_snr="ztsnr" in header,
+        remarks=tuple(remarks_on({}, str(title))),
     )
 
 
@@ -386,7 +466,7 @@ def stated_prediction(path: Path, header: Mapping[str, Any] | None = None) -> st
     header = read_header(path) if header is None else header
     told = str(header.get("__metadata__", {}).get("modelspec.prediction_type", ""))
     if told:
-        return "v_prediction" if told.startswith("v") else told
+        return {"v": "v_prediction", "eps": "epsilon"}.get(told, told)
     if "v_pred" in header:
         return "v_prediction"
     beside = path.with_suffix("") / "scheduler" / "scheduler_config.json"

@@ -19,6 +19,7 @@ from .errors import UsageError
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
 LARGEST_SEED = 2**63 - 1  # torch takes 64 bits, and picture i adds i
+LARGEST_SIDE = 16_384  # pixels of a picture
 
 Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 Scheduler = Literal["auto", "ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "dpm++", "unipc"]
@@ -100,7 +101,11 @@ class PrepSettings(Settings):
     """How the photos are prepared."""
 
     resolution: int | Auto = setting(
-        AUTO, "Side of the square training pictures in pixels; auto: the base model's own.", at_least=32, multiple_of=8
+        AUTO,
+        "Side of the square training pictures in pixels; auto: the base model's own.",
+        at_least=32,
+        at_most=LARGEST_SIDE,
+        multiple_of=8,
     )
     crop: Literal["center", "top"] = setting(
         "center", "Which square of a photo is kept: its middle, or its top (people standing)."
@@ -198,8 +203,8 @@ class GenerateSettings(Settings):
     guidance_scale: float | Auto = setting(
         AUTO, "How strictly the prompt is followed; auto: 7.5, for SDXL and pocket 5.", at_least=0
     )
-    width: int | Auto = setting(AUTO, "Width in pixels; auto: as trained.", at_least=32, multiple_of=8)
-    height: int | Auto = setting(AUTO, "Height in pixels; auto: as trained.", at_least=32, multiple_of=8)
+    width: int | Auto = setting(AUTO, "Width in pixels; auto: as trained.", at_least=32, at_most=LARGEST_SIDE, multiple_of=8)
+    height: int | Auto = setting(AUTO, "Height in pixels; auto: as trained.", at_least=32, at_most=LARGEST_SIDE, multiple_of=8)
     scheduler: Scheduler = setting(AUTO, "Noise scheduler by name; auto: the model's own.")
     batch_size: int = setting(1, "Pictures drawn at once.", at_least=1)
 

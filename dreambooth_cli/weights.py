@@ -8,6 +8,7 @@ from .errors import ModelUnavailable
 
 MOST_HEADER = 10 * 2**20  # bytes: kohya's headers hold the tags of every training picture
 PICKLE = "a pickle, which is never loaded: it could run any program"
+PICKLES = (".bin", ".ckpt", ".pt", ".pth")  # what they are called
 CONVERT = "ask its maker for safetensors, or convert it on a machine you can spare"
 FETCH = "fetch it again: it is not the file that was meant"
 STARTS = {
@@ -33,9 +34,10 @@ def check_is_safetensors(path: Path, most_header: int = MOST_HEADER) -> None:
             start = file.read(512)
     except (OSError, ValueError) as error:
         raise ModelUnavailable(f"{path} can't be read: {getattr(error, 'strerror', None) or error}", "check the file") from error
+    again = CONVERT if path.suffix.lower() in PICKLES else "fetch it again"
     if len(start) < 8:
         what = "is empty" if not start else "is cut off"
-        raise ModelUnavailable(f"{path} {what}", "fetch it again")
+        raise ModelUnavailable(f"{path} {what}", again)
     (length,) = struct.unpack("<Q", start[:8])
     if length <= status.st_size - 8 and start[8:9] == b"{":
         if length > most_header:
@@ -48,7 +50,7 @@ def check_is_safetensors(path: Path, most_header: int = MOST_HEADER) -> None:
     for sign, (what, hint) in STARTS.items():
         if start.lstrip().startswith(sign):
             raise ModelUnavailable(f"{path} is {what}", hint)
-    raise ModelUnavailable(f"{path} is not a whole safetensors file", "fetch it again")
+    raise ModelUnavailable(f"{path} is not a whole safetensors file", again)
 
 
 def is_pickle(start: bytes) -> bool:

@@ -182,6 +182,58 @@ def test_adapters_are_peft_s_own_work(file: Path) -> None:
     assert called == []
 
 
+# What opens a model's files, and who may: the guarded place, this package's own weights, and what the paper measures with.
+OPENS = {"from_pretrained", "from_single_file", "from_config", "load_config", "load_lora_weights", "get_tensor", "load_file", "safe_open"}
+MAY_OPEN = {
+    "engine/parts.py",
+    "engine/lora_file.py",
+    "engine/checkpoint.py",
+    "engine/saving.py",
+    "engine/evaluation.py",
+    "engine/judge.py",
+    "pocket/card.py",
+    "pocket/parts.py",
+    "pocket/build.py",
+}
+BUILT_FROM_A_LIVE_ONE = {"engine/stable_diffusion.py", "engine/sampling.py", "engine/effect.py"}  # a scheduler of another's config
+NEVER = {"torch.load", "pickle.load", "pickle.loads", "joblib.load"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_models_files_are_opened_in_the_guarded_place_alone(file: Path) -> None:
+    name = file.relative_to(PACKAGE).as_posix()
+    wrong = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        last = called.rpartition(".")[2]
+        allowed = name in MAY_OPEN or (last == "from_config" and name in BUILT_FROM_A_LIVE_ONE)
+        if called in NEVER or (last in OPENS and not allowed):
+            wrong.append(f"line {node.lineno}: {called}")
+        if called and any(word.arg in ("trust_remote_code", "custom_pipeline", "weights_only") for word in node.keywords):
+            wrong.append(f"line {node.lineno}: {called} is told to run code")
+    assert wrong == []
+
+
+def test_what_is_opened_in_the_guarded_place_is_guarded() -> None:
+    """Every call that opens or builds stands within `with refused(...)`, or in a function that `load_pipeline`'s guard calls."""
+    tree = ast.parse((PACKAGE / "engine" / "loading.py").read_text(encoding="utf-8"))
+    (load,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "load_pipeline"]
+    (guard,) = [node for node in load.body if isinstance(node, ast.With)]
+    assert ast.unparse(guard.items[0].context_expr).startswith("refused(")
+    ours = ("find_files", "build", "fill", "load_scheduler", "load_tokenizers", "try_networks")
+    inside = {id(node) for node in ast.walk(guard)}
+    loose = [
+        f"line {node.lineno}"
+        for node in ast.walk(load)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ours and id(node) not in inside
+    ]
+    assert loose == []
+    for file in FILES:
+        if file.name not in ("loading.py", "parts.py"):
+            imported = {found.module for found in imports_of(file)}
+            assert not {f"dreambooth_cli.engine.parts.{name}" for name in ours} & imported, file
+
+
 LOOK = """
 import contextlib, io, json, sys
 from dreambooth_cli.cli.app import main

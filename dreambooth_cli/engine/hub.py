@@ -73,6 +73,7 @@ def obtain(request: BaseRequest) -> Generator[Event, None, Base]:
     folder = folder or (yield from fetch(request))
     with system_errors(ModelUnavailable, f"the base {folder} can't be read", folder):
         facts = read_facts(folder)
+    yield from (Warned(message=remark) for remark in facts.remarks)
     return Base(
         name=_name(request),
         path=folder,
@@ -157,6 +158,7 @@ def _checked_choice(request: BaseRequest, names: list[str]) -> list[str]:
 
 def _local_base(name: str, path: Path) -> Generator[Event, None, Base]:
     facts = read_facts(path)
+    yield from (Warned(message=remark) for remark in facts.remarks)
     config = (yield from _configs_for(path)) if path.is_file() else None
     if path.is_file() and stated_prediction(path) is None:
         yield Noted(

@@ -1,22 +1,23 @@
 """A base on disk -> a live family. Parts that idle can be let go and brought back later."""
 
 import gc
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import diffusers
 import torch
 import transformers
-from accelerate.utils.memory import should_reduce_batch_size
-from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline
-from safetensors import SafetensorError
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
-from ..base import Base, read_json, weight_variant
+from ..base import Base
 from ..catalog import FamilyName
-from ..errors import DoesNotFit, ModelUnavailable, UsageError
+from ..errors import DoesNotFit, UsageError
+from .parts import build, fill, find_files, load_scheduler, load_tokenizers, quiet, zeros_for_no_prompt
+from .refusal import out_of_memory_words, refused
 from .sdxl import StableDiffusionXL
 from .stable_diffusion import StableDiffusion
+from .trial import try_networks
 
 PIPELINES: dict[FamilyName, type[Any]] = {"sd": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
 FAMILIES: dict[FamilyName, type[StableDiffusion]] = {"sd": StableDiffusion, "sdxl": StableDiffusionXL}
@@ -27,36 +28,10 @@ diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()
 
 
-def out_of_memory_words(error: Exception) -> str | None:
-    """What to say where an error says that a GPU's or the machine's memory ran out; None for any other."""
-    told = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "Cannot allocate memory")
-    on_cpu = str(error) == "could not create a primitive"  # oneDNN's word for it
-    if (
-        isinstance(error, MemoryError)
-        or should_reduce_batch_size(error)
-        or on_cpu
-        or any(t in str(error) for t in told)
-    ):
-        return f"memory ran out: {first_line(error)}"
-    return None
-
-
 def raise_if_out_of_memory(error: Exception, hint: str) -> None:
     """Raise DoesNotFit where an error says that a GPU's or the machine's memory ran out."""
     if words := out_of_memory_words(error):
         raise DoesNotFit(words, hint) from error
-
-
-def with_causes(error: BaseException | None) -> Iterator[Exception]:
-    """An error, what it was raised from, and so on: a library may wrap what happened in words of its own."""
-    while isinstance(error, Exception):
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what a library says, or the error's kind where it says nothing."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def find_device(name: str) -> torch.device:
@@ -73,60 +48,44 @@ def find_device(name: str) -> torch.device:
 
 
 def load_family(base: Base, *, dtype: torch.dtype, device: torch.device) -> StableDiffusion:
-    """A base as a family, its weights in `dtype` on `device`, frozen, ready to draw. Raises ModelUnavailable."""
+    """A base as a family, its weights in `dtype` on `device`, frozen, tried once, ready to draw. Raises ModelUnavailable."""
     pipe = load_pipeline(base, dtype=dtype)
     for part in parts_of(pipe).values():
         part.requires_grad_(False)
         part.eval()
-    return FAMILIES[base.facts.family](pipe.to(device))
+    family = FAMILIES[base.facts.family](pipe.to(device))
+    if device.type != "cpu" or dtype == torch.float32:  # a processor is slow at half precision, which it only passes on here
+        try_networks(pipe, device)
+    return family
 
 
 def load_pipeline(base: Base, *, dtype: torch.dtype, only: Collection[str] = PARTS) -> Any:
     """A base as a diffusers pipeline on the CPU, its networks but `only` these, without safety checker and without bars.
 
-    Raises ModelUnavailable, MemoryError where the machine has no room for it.
+    That they fit their files and each other is known before any weights are read. Raises ModelUnavailable, MemoryError where the
+    machine has no room for it.
     """
     kind = PIPELINES[base.facts.family]
-    options: dict[str, Any] = {"local_files_only": True, "dtype": dtype}
-    options |= {name: None for name in PARTS if name not in only and name in kind.__init__.__annotations__}
-    if base.facts.family == "sd":
-        options |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    try:
+    again = f"fetch it again: dreambooth models pull {base.name}" if base.repository else "check its files"
+    with refused(f"{base.name} can't be loaded from {base.path}", again):
+        wanted = [name for name in PARTS if name in kind.__init__.__annotations__]
         # the fp16-safe VAE takes the place of SDXL's own only where it would run in fp16: there the stock one overflows
-        if base.vae_path is not None and dtype == torch.float16 and "vae" in only:
-            options["vae"] = AutoencoderKL.from_pretrained(base.vae_path, local_files_only=True, dtype=dtype)
-        if base.is_single_file:
-            pipe = kind.from_single_file(str(base.path), config=str(base.config_path), **options)
+        places = {"vae": base.vae_path} if base.vae_path is not None and dtype == torch.float16 else {}
+        files = {name: find_files(base, name, places.get(name)) for name in wanted if name in only}
+        networks = {name: build(found) for name, found in files.items()}
+        options: dict[str, Any] = {"scheduler": load_scheduler(base), **load_tokenizers(base)}
+        if base.facts.family == "sd":
+            options |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
         else:
-            pipe = kind.from_pretrained(base.path, use_safetensors=True, **options, **_halves(base, options))
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        if short := next((one for one in with_causes(error) if out_of_memory_words(one)), None):
-            raise MemoryError(first_line(short)) from error
-        raise ModelUnavailable(
-            f"{base.name} can't be loaded from {base.path}: {first_line(error)}",
-            f"fetch it again: dreambooth models pull {base.name}" if base.repository else "check its files",
-        ) from error
-    if base.is_single_file:
-        # the configs came from elsewhere; what the file itself says of its prediction stands
-        pipe.scheduler = pipe.scheduler.from_config(pipe.scheduler.config, prediction_type=base.facts.prediction_type)
+            options |= {"add_watermarker": False, "force_zeros_for_empty_prompt": zeros_for_no_prompt(base)}
+        with quiet():
+            pipe = kind(**options, **{name: networks.get(name) for name in wanted})
+        if set(wanted) <= set(only):
+            try_networks(pipe, torch.device("meta"))
+        for name, found in files.items():
+            fill(networks[name], found, dtype)
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def _halves(base: Base, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes diffusers read parts that are there in fp16 alone: the variant, where that is all of them, or those parts."""
-    folders = [path for name in PARTS if name not in options and (path := base.path / name).is_dir()]
-    halves = [path for path in folders if weight_variant(path) == "fp16"]
-    if len(halves) == len(folders):
-        return {"variant": "fp16"} if halves else {}
-    more = {"variant": "fp16", "local_files_only": True, "dtype": options["dtype"]}
-    return {path.name: _class_of(base, path.name).from_pretrained(path, **more) for path in halves}
-
-
-def _class_of(base: Base, part: str) -> Any:
-    """The class of a part, as the pipeline's model_index.json names it."""
-    library, name = read_json(base.path / "model_index.json")[part]
-    return getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
 
 
 def parts_of(pipe: Any) -> dict[str, Any]:

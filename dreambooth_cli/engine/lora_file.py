@@ -26,7 +26,8 @@ from ..base import read_header, read_json
 from ..errors import ModelUnavailable
 from ..settings import shortened
 from ..weights import check_is_safetensors
-from .loading import first_line, out_of_memory_words, parts_of
+from .loading import parts_of
+from .refusal import first_line, out_of_memory_words
 
 NAMES = ("pytorch_lora_weights", "adapter_model")  # diffusers' and peft's
 MOST_RANK = 4096

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from .. import stopping
+from ..base_kind import KEEP_ZERO_SNR
 from ..errors import UsageError
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -43,11 +44,29 @@ def use_scheduler(pipe: Any, name: str) -> None:
     if name == "auto":
         return
     kind, options = SCHEDULERS[name]
+    if pipe.scheduler.config.get("rescale_betas_zero_snr") and kind not in KEEP_ZERO_SNR:
+        raise UsageError(
+            f"the scheduler {name} can't draw with this model, whose last timestep is noise alone (zero terminal SNR)",
+            "try --scheduler ddim, euler, dpm++ or unipc",
+        )
     try:
         pipe.scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config, **options)
     except (ImportError, ValueError) as error:
         raise UsageError(
             f"the scheduler {name} can't be used with this model: {error}", "try --scheduler dpm++"
+        ) from error
+
+
+def check_steps(pipe: Any, steps: int, flag: str) -> None:
+    """Look whether a pipeline's scheduler can draw in so many steps. Raises UsageError."""
+    most = int(pipe.scheduler.config.num_train_timesteps)
+    if steps > most:
+        raise UsageError(f"{flag} {steps} is more than the {most} timesteps of this model", f"it takes at most {most}")
+    try:
+        pipe.scheduler.set_timesteps(steps)
+    except Exception as error:
+        raise UsageError(
+            f"{flag} {steps} can't be drawn with {type(pipe.scheduler).__name__}: {error}", "try another number of steps"
         ) from error
 
 

@@ -13,7 +13,7 @@ from ..catalog import find_entry, guidance_of
 from ..disk import check_folder, clear_leftovers, disk_errors, system_errors
 from ..engine.loading import DTYPES, find_device, load_family, raise_if_out_of_memory
 from ..engine.lora_file import check_lora, load_lora
-from ..engine.sampling import Drawing, draw, is_black, use_scheduler
+from ..engine.sampling import Drawing, check_steps, draw, is_black, use_scheduler
 from ..errors import ModelUnavailable, UsageError
 from ..events import Events, GridSaved, ImageSaved, Noted, PhaseStarted, Warned, Yielding
 from ..gpu import find_gpu
@@ -86,6 +86,7 @@ def _generate(
         yield Noted(message=f"on the grid each picture has {sheet.tile[0]} x {sheet.tile[1]} pixels, so that it stays a sheet")
     yield PhaseStarted(name="loading the model")
     pipe = yield from load_pipeline(base, None if folder == base.path else folder, settings.scheduler)
+    check_steps(pipe, drawing.steps, "--steps")
     record = describe(source.path, text, settings, drawing, pipe)
     with disk_errors(output_dir):
         clear_leftovers(output_dir)

@@ -28,16 +28,16 @@ from ..engine.loading import (
     forget_failed_attempt,
     let_go,
     load_family,
-    out_of_memory_words,
     place,
     ready_to_draw,
     text_encoders_of,
 )
 from ..engine.lora import quantize
 from ..engine.prior import adopt_images, cache_key, class_image_paths, hold_images, make_batch, missing_batches
+from ..engine.refusal import out_of_memory_words
 from ..engine.rehearsal import rehearse
 from ..engine.repeat import circumstances
-from ..engine.sampling import Drawing
+from ..engine.sampling import Drawing, check_steps
 from ..engine.stable_diffusion import StableDiffusion
 from ..engine.training import NotFinite, Training, held_memory, peak_memory_gb
 from ..errors import DoesNotFit, Interrupted, TrainingFailed, UsageError
@@ -270,6 +270,10 @@ def make_training(
     yield PhaseStarted(name="loading the base model")
     rehearse(plan, settings, DTYPES[weights_of(plan)])
     family = load_base(base, plan)
+    if settings.with_prior:
+        check_steps(family.pipe, settings.class_image_steps, "--class-image-steps")
+    if settings.sample_every:
+        check_steps(family.pipe, settings.sample_steps, "--sample-steps")
     class_paths: list[Path] = []
     if settings.with_prior:
         class_paths = yield from gather_class_images(family, base, plan, settings, prompts, own_class_images)

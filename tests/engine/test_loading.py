@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 
 from dreambooth_cli.base import Base, identify, read_facts
 from dreambooth_cli.engine.loading import (
@@ -20,7 +20,7 @@ from dreambooth_cli.engine.loading import (
     parts_of,
     text_encoders_of,
 )
-from dreambooth_cli.engine.sampling import Drawing, draw
+from dreambooth_cli.engine.sampling import Drawing, check_steps, draw, use_scheduler
 from dreambooth_cli.errors import ModelUnavailable, UsageError
 from tests import small_models
 from tests.engine.plans import base_of
@@ -130,7 +130,7 @@ def test_no_room_for_a_base_is_not_a_broken_base(sd1, monkeypatch):
     def open_without_room(*args, **options):
         raise RuntimeError("unable to mmap 6440752 bytes from file <unet>: Cannot allocate memory (12)")
 
-    monkeypatch.setattr(safetensors.torch, "load_file", open_without_room)
+    monkeypatch.setattr("dreambooth_cli.engine.parts.safe_open", open_without_room)
     base = Base(name="sd1", path=sd1, repository=None, identity="", facts=read_facts(sd1))
     with pytest.raises(MemoryError, match="unable to mmap"):
         load_pipeline(base, dtype=torch.float32)
@@ -206,3 +206,178 @@ def test_the_catalogues_sdxl_takes_the_fp16_safe_vae_in_fp16_alone(sdxl, tmp_pat
     assert is_safe(base, torch.float16)
     assert not is_safe(base, torch.float32)
     assert not is_safe(base_of(sdxl), torch.float16)
+
+
+# What a base's files hold against what it needs
+
+
+def change_weights(folder, part, change):
+    """The weights of a part, changed as a dict."""
+    (file,) = (folder / part).glob("*.safetensors")
+    tensors = load_file(file)
+    change(tensors)
+    file.unlink()
+    save_file(tensors, file)
+    return folder
+
+
+def drop(*names):
+    return lambda tensors: [tensors.pop(name) for name in names]
+
+
+def put(name, tensor):
+    return lambda tensors: tensors.__setitem__(name, tensor)
+
+
+def all_but_two(tensors):
+    for name in sorted(tensors)[2:]:
+        del tensors[name]
+
+
+Q = "text_model.encoder.layers.0.self_attn.q_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "told"),
+    [
+        ("text_encoder", all_but_two, "lacks .* more of the .* weights"),
+        ("text_encoder_2", drop("text_projection.weight"), "lacks text_projection.weight"),
+        ("unet", drop("conv_in.weight", "conv_in.bias"), "lacks conv_in.weight, conv_in.bias of the"),
+        ("vae", drop("decoder.conv_in.weight"), "lacks decoder.conv_in.weight"),
+        ("vae", put("decoder.conv_in.weight", torch.zeros(3, 3)), "3x3 where 32x4x3x3 is needed"),
+        ("unet", put("conv_in.lora.up.weight", torch.zeros(3, 3)), "holds conv_in.lora.up.weight"),
+        ("text_encoder", put(Q, torch.zeros(32, 32, dtype=torch.int8)), "is I8.*quantized"),
+        ("unet", put("conv_in.bias", torch.full((32,), float("nan"))), "conv_in.bias holds numbers that are not finite"),
+    ],
+)
+def test_weights_are_never_made_up(part, change, told, sdxl, tmp_path):
+    folder = change_weights(shutil.copytree(sdxl, tmp_path / "base"), part, change)
+    with pytest.raises(ModelUnavailable, match=told) as caught:
+        load_family(base_of(folder), dtype=torch.float32, device=CPU)
+    assert part in caught.value.message
+
+
+def test_known_extras_are_no_reason_to_refuse(sd2, tmp_path):
+    extras = {"logit_scale": torch.ones(()), "text_projection.weight": torch.ones(4, 4), "vision_model.x.weight": torch.ones(2)}
+    folder = change_weights(shutil.copytree(sd2, tmp_path / "base"), "text_encoder", lambda tensors: tensors.update(extras))
+    load_family(base_of(folder), dtype=torch.float32, device=CPU)
+
+
+@pytest.mark.parametrize("gone", ["model.diffusion_model.out.0.weight", "first_stage_model.decoder.norm_out.bias"])
+def test_a_single_files_lacking_weights_are_told(gone, sd1, tmp_path):
+    file = small_models.single_file(sd1, tmp_path / "model.safetensors")
+    tensors = load_file(file)
+    del tensors[gone]
+    tensors |= {f"model_ema.{number}": torch.ones(1) for number in range(120)}  # passed over
+    save_file(tensors, file)
+    base = Base(name="x", path=file, repository=None, identity="x", facts=read_facts(file), config_path=sd1)
+    with pytest.raises(ModelUnavailable, match=r"lacks (decoder\.)?conv_norm_out\."):
+        load_family(base, dtype=torch.float32, device=CPU)
+
+
+def test_a_separate_vaes_lacking_weights_are_told(sdxl, tmp_path):
+    safe = small_models.build_vae(tmp_path / "safe")
+    (file,) = safe.glob("*.safetensors")
+    tensors = load_file(file)
+    del tensors["encoder.conv_out.bias"]
+    save_file(tensors, file)
+    with pytest.raises(ModelUnavailable, match=r"safe.*lacks encoder.conv_out.bias"):
+        load_pipeline(replace(base_of(sdxl), vae_path=safe), dtype=torch.float16)
+
+
+def test_shards_are_read_together(sd1, tmp_path):
+    folder = shutil.copytree(sd1, tmp_path / "base")
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = sorted(load_file(file).items())
+    file.unlink()
+    for number, some in enumerate((tensors[::2], tensors[1::2]), 1):
+        save_file(dict(some), file.with_name(f"diffusion_pytorch_model-0000{number}-of-00002.safetensors"))
+    ours = load_pipeline(base_of(folder), dtype=torch.float32).unet.state_dict()
+    assert [name for name, value in load_pipeline(base_of(sd1), dtype=torch.float32).unet.state_dict().items()
+            if not torch.equal(value, ours[name])] == []  # fmt: skip
+    file.with_name("diffusion_pytorch_model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(ModelUnavailable, match="00002-of-00002"):
+        base_of(folder)
+
+
+def test_no_pickle_is_opened_beside_a_decoy(sd1, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return open, (str(tmp_path / "sprung"), "w")
+
+    folder = shutil.copytree(sd1, tmp_path / "base")
+    for part in ("unet", "vae", "text_encoder"):
+        (file,) = (folder / part).glob("*.safetensors")
+        for ending in (".fp16.bin", ".bin"):
+            torch.save({"a": Trap()}, file.with_suffix(ending))
+        file.unlink()
+        file.with_suffix(".fp16.safetensors").write_bytes(b"decoy")
+    with pytest.raises(ModelUnavailable):
+        load_family(base_of(folder), dtype=torch.float32, device=CPU)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "scheduler"])
+def test_keys_that_name_code_do_not_reach_the_libraries(part, sd1, tmp_path):
+    folder = shutil.copytree(sd1, tmp_path / "base")
+    named = {key: "nobody/code" for key in ("attn_implementation", "_attn_implementation", "auto_map", "custom_pipeline")}
+    change_config(folder, part, trust_remote_code=True, **named)
+    pipe = load_family(base_of(folder), dtype=torch.float32, device=CPU).pipe
+    assert "nobody/code" not in str(dict(pipe.scheduler.config)) + str(pipe.text_encoder.config) + str(pipe.unet.config)
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "told"),
+    [
+        ("unet", {"cross_attention_dim": 48}, "of another architecture"),
+        ("unet", {"act_fn": "x"}, "no unet can be built as .*unet/config.json says"),
+        ("text_encoder", {"hidden_act": "x"}, "no text_encoder can be built"),
+        ("text_encoder", {"eos_token_id": 0}, "eos_token_id 0 is not the end"),
+        ("unet", {"down_block_types": ["x", "DownBlock2D"]}, "no unet can be built"),
+    ],
+)
+def test_a_config_that_its_weights_do_not_fit_is_told_with_its_file(part, values, told, sd1, tmp_path):
+    folder = shutil.copytree(sd1, tmp_path / "base")
+    change_config(folder, part, **values)
+    with pytest.raises(ModelUnavailable, match=told):
+        load_family(base_of(folder), dtype=torch.float32, device=CPU)
+
+
+def test_parts_that_do_not_fit_each_other_are_told_before_weights_are_read(sd1, sd2, tmp_path, monkeypatch):
+    """A text encoder of another width, whose weights fit its own config."""
+    folder = shutil.copytree(sd1, tmp_path / "base")
+    shutil.rmtree(folder / "text_encoder")
+    small_models._write_text_encoder(folder / "text_encoder", 60_000, hidden=48, act="gelu")
+    monkeypatch.setattr("dreambooth_cli.engine.parts.safe_open", lambda *_, **__: pytest.fail("weights are read"))
+    with pytest.raises(ModelUnavailable, match="can't go through unet"):
+        load_family(base_of(folder), dtype=torch.float32, device=CPU)
+
+
+@pytest.mark.parametrize("said", [None, 10**30, "x", -1, 77])
+def test_a_tokenizer_is_as_long_as_its_text_encoder(said, sd1, tmp_path):
+    folder = shutil.copytree(sd1, tmp_path / "base")
+    path = folder / "tokenizer" / "tokenizer_config.json"
+    values = json.loads(path.read_text())
+    del values["model_max_length"]
+    path.write_text(json.dumps(values | ({} if said is None else {"model_max_length": said}) | {"auto_map": {"x": "y--z"}}))
+    pipe = load_family(base_of(folder), dtype=torch.float32, device=CPU).pipe
+    assert pipe.tokenizer.model_max_length == 77
+    assert pipe.tokenizer("a dog").input_ids == load_pipeline(base_of(sd1), dtype=torch.float32).tokenizer("a dog").input_ids
+
+
+def test_zero_terminal_snr_is_kept(sd1, tmp_path):
+    """A scheduler that can't draw so gives way to one that can; training takes the last timestep as noise alone."""
+    folder = shutil.copytree(sd1, tmp_path / "base")
+    change_config(folder, "scheduler", rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    family = load_family(base_of(folder), dtype=torch.float32, device=CPU)
+    assert type(family.pipe.scheduler).__name__ == "DDIMScheduler"
+    assert float(family.noise_scheduler.alphas_cumprod[-1]) < 1e-6
+    with pytest.raises(UsageError, match="zero terminal SNR"):
+        use_scheduler(family.pipe, "pndm")
+
+
+def test_more_steps_than_a_scheduler_has_are_wrong_usage(sd1):
+    pipe = load_pipeline(base_of(sd1), dtype=torch.float32)
+    check_steps(pipe, 1000, "--steps")
+    with pytest.raises(UsageError, match="more than the 1000 timesteps"):
+        check_steps(pipe, 1001, "--steps")

@@ -17,10 +17,10 @@ from dreambooth_cli.engine.loading import (
     PARTS,
     forget_failed_attempt,
     load_family,
-    out_of_memory_words,
     place,
 )
 from dreambooth_cli.engine.lora import quantize
+from dreambooth_cli.engine.refusal import out_of_memory_words
 from dreambooth_cli.engine.training import Training, check_belongs
 from dreambooth_cli.errors import TrainingFailed
 from dreambooth_cli.memory import Plan

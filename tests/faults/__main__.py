@@ -20,6 +20,7 @@ from pathlib import Path
 from tests.machine import machine
 
 from . import (
+    bases,
     documents,
     file_systems,
     full_disk,
@@ -49,6 +50,7 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "terminals": terminals.rows,
     "photos": photos.rows,
     "documents": documents.rows,
+    "bases": bases.rows,
     "loras": loras.rows,
     "hub": hub.rows,
     "hostile-hub": hostile_hub.rows,

@@ -241,14 +241,27 @@ def test_a_black_picture_is_said_to_be_black(trained, tmp_path):
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(trained[0].runs()[0].model, tmp_path / "model")
-    weights = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = tmp_path / "model" / "vae" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(weights)
-    tensors["conv_out.weight"] = tensors["conv_out.weight"] * float("nan")
+    tensors["decoder.conv_out.bias"] -= 1e4
     weights.unlink()
     save_file(tensors, weights, metadata={"format": "pt"})
     events = make(tmp_path / "model", folder=tmp_path / "out")
     assert len(pictures(events)) == 1
     assert any("is black" in event.message for event in of_kind(events, Warned))
+
+
+def test_a_model_whose_weights_are_not_finite_is_refused_by_name(trained, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(trained[0].runs()[0].model, tmp_path / "model")
+    weights = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    tensors["conv_out.weight"] = tensors["conv_out.weight"] * float("nan")
+    weights.unlink()
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(ModelUnavailable, match=r"conv_out\.weight holds numbers that are not finite"):
+        make(tmp_path / "model", folder=tmp_path / "out")
 
 
 def test_odd_prompts_come_through(trained, tmp_path):

@@ -1,0 +1,291 @@
+"""One part of a base -> a live network, tokenizer or scheduler: built from its checked config, held against its weights, then filled.
+
+The only place that a base's weights come through: safetensors alone, files that `base` has chosen, no code but the libraries' own.
+Weights that are missing are never made up: the network is built without any, and each one is there or it is named.
+"""
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import (
+    convert_ldm_clip_checkpoint,
+    convert_ldm_unet_checkpoint,
+    convert_ldm_vae_checkpoint,
+    convert_open_clip_checkpoint,
+)
+from safetensors import safe_open
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from ..base import (
+    SINGLE_FILE_TEXT,
+    SINGLE_FILE_UNET,
+    SINGLE_FILE_VAE,
+    Base,
+    architecture_of,
+    read_header,
+    read_json,
+    schedule_of,
+    text_encoder_parts,
+    weight_files,
+)
+from ..base_kind import KEEP_ZERO_SNR
+from ..errors import ModelUnavailable
+from ..settings import shortened
+from .refusal import DAMAGED, refused
+
+DTYPES = ("F64", "F32", "F16", "BF16")
+OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+# what files hold beside a text encoder's own weights: a buffer of old, the scale of CLIP's loss, its other half
+NOT_USED = ("position_ids", "logit_scale", "text_projection.weight", "text_projection")
+OTHER_HALF = ("vision_model.", "visual_projection.")
+TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "added_tokens.json", "special_tokens_map.json")
+TOKENIZER_KEYS = ("bos_token", "eos_token", "unk_token", "pad_token", "added_tokens_decoder", "additional_special_tokens")
+MOST_VOCABULARY = 32_000_000  # bytes of a tokenizer's file; CLIP's have 2
+
+
+@dataclass(frozen=True)
+class PartFiles:
+    """What a network is made of: its name, its class and config, its weight files with the entries of their headers that are its
+    own, and what the names begin with in a single file (else None). `where` is what is named when something is wrong."""
+
+    part: str
+    kind: type[Any]
+    config: dict[str, Any]
+    config_file: Path
+    weights: tuple[tuple[Path, dict[str, Any]], ...]
+    start: str | None
+    where: str
+
+
+def find_files(base: Base, part: str, place: Path | None = None) -> PartFiles:
+    """The files of a network of a base, or of one that lies at `place` instead. Raises ModelUnavailable."""
+    folder = place or folder_of(base) / part
+    config, kind = architecture_of(folder, part), _class_of(base, part)
+    if base.is_single_file and place is None:
+        start = _start_of(base, part)
+        entries = {name: entry for name, entry in _tensors(base.path).items() if name.startswith(start)}
+        return PartFiles(part, kind, config, folder / "config.json", ((base.path, entries),), start, f"{base.path} ({part})")
+    files = tuple((file, _tensors(file)) for file in weight_files(folder))
+    where = files[0][0] if len(files) == 1 else folder
+    return PartFiles(part, kind, config, folder / "config.json", files, None, str(where))
+
+
+def build(files: PartFiles) -> nn.Module:
+    """A network without weights, on torch's meta device, which its files fit. Raises ModelUnavailable."""
+    with refused(f"no {files.part} can be built as {files.config_file} says"), torch.device("meta"), quiet():
+        config = CLIPTextConfig(**files.config) if files.part.startswith("text_encoder") else None
+        network: nn.Module = files.kind(**files.config) if config is None else files.kind(config)
+    headers = {name: entry for _, entries in files.weights for name, entry in entries.items()}
+    for name, entry in headers.items():
+        if entry.get("dtype") not in DTYPES and not _is_known_extra(name):
+            raise ModelUnavailable(
+                f"{files.where}: {name} is {shortened(str(entry.get('dtype')), 40)}, no number format that is trained: it is quantized",
+                "use the base in fp32, fp16 or bf16",
+            )
+    with refused(f"{files.where} does not hold what {files.config_file} says"):
+        shapes = {name: torch.empty(entry["shape"], device="meta") for name, entry in headers.items()}
+    check_fit(network, _renamed(files, network, shapes), files.where)
+    return network
+
+
+def fill(network: nn.Module, files: PartFiles, dtype: torch.dtype) -> None:
+    """Give a network that was built its weights, in `dtype` on the CPU. Raises ModelUnavailable where one is not finite."""
+    with ExitStack() as stack:
+        opened = [(stack.enter_context(safe_open(file, framework="pt")), names) for file, names in files.weights]
+        state = _renamed(files, network, {name: reader.get_tensor(name) for reader, names in opened for name in names})
+        needed = {name: state.pop(name) for name in network.state_dict()}
+        del state
+        for name in needed:
+            needed[name] = _checked(needed[name], dtype, f"{files.where}: {name}")
+    network.load_state_dict(needed, assign=True)
+    _count_positions(network)
+    network.eval()
+
+
+def check_fit(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Hold what a file has against what a network needs. Raises ModelUnavailable that names what is missing, too much or of another
+    shape: the first few, and how many."""
+    needed = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    missing = [name for name in needed if name not in state]
+    if missing:
+        raise ModelUnavailable(f"{where} lacks {_some(missing)} of the {len(needed):,} weights that it needs", DAMAGED)
+    other = [name for name in needed if tuple(state[name].shape) != needed[name]]
+    if other:
+        shapes = f"{_by(tuple(state[other[0]].shape))} where {_by(needed[other[0]])} is needed"
+        raise ModelUnavailable(f"{where} is of another architecture than its config says: {_some(other)} ({shapes})", DAMAGED)
+    unknown = [name for name in state if name not in needed and not _is_known_extra(name)]
+    if unknown:
+        raise ModelUnavailable(
+            f"{where} is of another architecture than its config says: it holds {_some(unknown)} that its config does not have",
+            DAMAGED,
+        )
+
+
+def _some(names: list[str]) -> str:
+    """The first few of these names, and how many there are."""
+    told = ", ".join(shortened(name, 80) for name in names[:3])
+    return f"{told} and {len(names) - 3:,} more" if len(names) > 3 else told
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "one number"
+
+
+def _is_known_extra(name: str) -> bool:
+    return name.rpartition(".")[2] == "position_ids" or name in NOT_USED or name.startswith(OTHER_HALF)
+
+
+def folder_of(base: Base) -> Path:
+    """The diffusers folder with a base's configs. Raises ModelUnavailable."""
+    if base.vocabulary is None:
+        raise ModelUnavailable(f"{base.path} has no configs", "put a diffusers folder of its kind beside it")
+    return base.vocabulary
+
+
+def _class_of(base: Base, part: str) -> type[Any]:
+    """The class of a network."""
+    if part in ("unet", "vae"):
+        return {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[part]
+    index = read_json(folder_of(base) / "model_index.json").get(part)
+    projects = part == "text_encoder_2" or (isinstance(index, list) and "CLIPTextModelWithProjection" in index)
+    return CLIPTextModelWithProjection if projects else CLIPTextModel
+
+
+def _tensors(file: Path) -> dict[str, Any]:
+    return {name: entry for name, entry in read_header(file).items() if name != "__metadata__"}
+
+
+def _start_of(base: Base, part: str) -> str:
+    """What the names of a part's tensors begin with in a single file."""
+    if part in ("unet", "vae"):
+        return {"unet": SINGLE_FILE_UNET, "vae": SINGLE_FILE_VAE}[part]
+    return SINGLE_FILE_TEXT[base.facts.family][part == "text_encoder_2"]
+
+
+def _renamed(files: PartFiles, network: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under the names that the network has for them, the meta device's as well."""
+    state = dict(tensors)
+    with refused(f"{files.where} does not hold what {files.config_file} says"), quiet():
+        if files.start is not None:
+            state = _from_single_file(files.start, files.part, network, state)
+        elif files.part == "vae":
+            for old, new in OLD_ATTENTION.items():
+                state = {name.replace(old, new) if ".attentions." in name else name: value for name, value in state.items()}
+        if files.part.startswith("text_encoder") and not hasattr(network, "text_model"):  # flat in transformers >= 5.6
+            state = {name.removeprefix("text_model."): value for name, value in state.items()}
+    return state
+
+
+def _from_single_file(start: str, part: str, network: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """diffusers' own way from the original names to its own."""
+    if part == "unet":
+        return dict(convert_ldm_unet_checkpoint(tensors, network.config))
+    if part == "vae":
+        return dict(convert_ldm_vae_checkpoint(tensors, network.config))
+    if any(name.startswith(f"{start}model.") for name in tensors):
+        inner = getattr(network, "text_model", network)
+        return dict(convert_open_clip_checkpoint(inner, tensors, prefix=f"{start}model."))
+    return dict(convert_ldm_clip_checkpoint(tensors))
+
+
+def _checked(tensor: Tensor, dtype: torch.dtype, what: str) -> Tensor:
+    """A weight in the number format that it has in the network. Raises ModelUnavailable where it is not finite there."""
+    weight = tensor.to(dtype).contiguous()
+    low, high = (float(bound) for bound in weight.aminmax()) if weight.numel() else (0.0, 0.0)
+    if not (abs(low) < float("inf") and abs(high) < float("inf")):  # false for NaN as well
+        raise ModelUnavailable(f"{what} holds numbers that are not finite in {str(dtype).removeprefix('torch.')}", DAMAGED)
+    return weight
+
+
+def _count_positions(network: nn.Module) -> None:
+    """Count CLIP's positions once more: they are in no file. Raises NotImplementedError for any other buffer without values."""
+    for module in network.modules():
+        for name, buffer in list(module._buffers.items()):
+            if buffer is not None and buffer.device.type == "meta":
+                if name != "position_ids":
+                    raise NotImplementedError(f"{type(module).__name__}.{name} is not in the files")
+                module._buffers[name] = torch.arange(buffer.shape[-1]).expand(buffer.shape)
+
+
+def load_tokenizer(source: Path, positions: int) -> CLIPTokenizer:
+    """The tokenizer in a folder, its prompts `positions` tokens long at most. Raises ModelUnavailable.
+
+    transformers sees a folder with the files that a vocabulary needs, and of its config the special tokens alone.
+    """
+    config = source / "tokenizer_config.json"
+    values = {key: value for key, value in (read_json(config) if config.is_file() else {}).items() if key in TOKENIZER_KEYS}
+    with TemporaryDirectory(prefix="dreambooth-tokenizer-") as made, refused(f"the tokenizer in {source} can't be read"):
+        for name in TOKENIZER_FILES:
+            if (source / name).is_file() and os.path.getsize(source / name) <= MOST_VOCABULARY:
+                shutil.copyfile(source / name, Path(made) / name)
+        Path(made, "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer", **values}))
+        with quiet():
+            tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(made, local_files_only=True)
+        tokenizer.name_or_path = ""
+        told = read_json(config).get("model_max_length") if config.is_file() else None
+        tokenizer.model_max_length = min(told, positions) if isinstance(told, int) and told > 2 else positions
+        ids = tokenizer("a photo", padding="max_length", max_length=tokenizer.model_max_length, truncation=True).input_ids
+        if len(ids) != tokenizer.model_max_length or tokenizer.eos_token_id not in ids:
+            raise ValueError("it does not end a prompt")
+    return tokenizer
+
+
+def load_scheduler(base: Base) -> Any:
+    """The scheduler that a base draws with. Raises ModelUnavailable."""
+    folder = folder_of(base)
+    name, config = schedule_of(folder)
+    if base.is_single_file:
+        # the configs came from elsewhere; what the file itself says of its noise stands
+        config |= {"prediction_type": base.facts.prediction_type}
+        if base.facts.zero_snr:
+            config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+            name = name if name in KEEP_ZERO_SNR else KEEP_ZERO_SNR[0]
+    if name == KEEP_ZERO_SNR[0]:
+        config.setdefault("clip_sample", False)  # its default would cut latents off, which are not pixels
+    with refused(f"no scheduler can be made of {folder / 'scheduler' / 'scheduler_config.json'}"), quiet():
+        scheduler = getattr(diffusers, name).from_config(config)
+        scheduler.set_timesteps(5)
+    return scheduler
+
+
+def load_tokenizers(base: Base) -> dict[str, CLIPTokenizer]:
+    """The tokenizers of a base, by their names in a pipeline. Raises ModelUnavailable."""
+    folder, found = folder_of(base), {}
+    for part in text_encoder_parts(folder):
+        name, config = part.replace("text_encoder", "tokenizer"), architecture_of(folder / part, part)
+        found[name] = load_tokenizer(folder / name, int(config.get("max_position_embeddings", 77)))
+    return found
+
+
+def zeros_for_no_prompt(base: Base) -> bool:
+    """Whether an XL base draws without a negative prompt from zeros, as its model_index.json says."""
+    return read_json(folder_of(base) / "model_index.json").get("force_zeros_for_empty_prompt") is not False
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No remarks of the libraries on configs and names: what is wrong is raised, and told in our own words."""
+    loggers = (diffusers.utils.logging, transformers.utils.logging)
+    levels = [logger.get_verbosity() for logger in loggers]
+    for logger in loggers:
+        logger.set_verbosity(logger.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.set_verbosity(level)
