@@ -134,7 +134,7 @@ def configs(rng: random.Random, folder: Path) -> Mutant:
             replace(path, json.dumps(values).encode())
             return Mutant(base, family, READ)
         case 1:
-            methods = ({"quant_method": "bitsandbytes", "load_in_4bit": True}, {"quant_method": "gguf"}, "x", -1, {}, [])
+            methods: tuple[Any, ...] = ({"quant_method": "bitsandbytes", "load_in_4bit": True}, {"quant_method": "gguf"}, "x", -1, {}, [])
             replace(path, json.dumps(json.loads(path.read_text()) | {"quantization_config": rng.choice(methods)}).encode())
             return Mutant(base, family, REFUSED)
         case 2:
@@ -325,12 +325,13 @@ def read(mutant: Mutant) -> None:
     from dreambooth_cli.base import ask_for_base
     from dreambooth_cli.engine.hub import obtain
     from dreambooth_cli.engine.loading import load_family
-    from dreambooth_cli.engine.sampling import Drawing, draw
+    from dreambooth_cli.engine.sampling import Drawing, check_steps, draw
 
     try:
         base = result_of(obtain(ask_for_base(str(mutant.path))))
         family = load_family(base, dtype=torch.float32, device=torch.device("cpu"))
         drawing = Drawing(steps=2, guidance_scale=2.0, width=32, height=32)
+        check_steps(family.pipe, drawing.steps, "--steps")
         draw(family.pipe, ["a dog"], [0], drawing)
         assert all(str(part.device) == "cpu" for part in (family.pipe.unet, family.pipe.vae, family.pipe.text_encoder))
     except Exception as error:
