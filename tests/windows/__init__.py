@@ -1,0 +1,1 @@
+"""What Windows does otherwise with files, played on any system."""
