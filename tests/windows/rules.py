@@ -118,7 +118,15 @@ def opened(path: Any, flags: int, *args: Any, **options: Any) -> int:
     return int(real["open"](path, flags, *args, **options))
 
 
-def open_file(file: Any, mode: str = "r", buffering: int = -1, encoding: Any = None, errors: Any = None, newline: Any = None, *rest: Any, **more: Any) -> Any:
+def open_file(
+    file: Any,
+    mode: str = "r",
+    buffering: int = -1,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    **more: Any,
+) -> Any:
     """`open`: text in cp1252 with CRLF, where nothing else is said."""
     path = found(file)
     if is_ours(path):
@@ -127,7 +135,7 @@ def open_file(file: Any, mode: str = "r", buffering: int = -1, encoding: Any = N
         if "b" not in mode:
             encoding = "cp1252" if encoding in (None, "locale") else encoding
             newline = "\r\n" if newline is None and not set(mode).isdisjoint("wax+") else newline
-    return real_open(path, mode, buffering, encoding, errors, newline, *rest, **more)
+    return real_open(path, mode, buffering, encoding, errors, newline, **more)
 
 
 def made(path: Any, *args: Any, **options: Any) -> None:
