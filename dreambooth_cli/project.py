@@ -513,19 +513,28 @@ def remove_project(project: Project) -> None:
             f"project {project.name} is a link to {real_path(project.path)}",
             "remove that folder yourself, then the link",
         )
+    with system_errors(DiskError, f"can't remove project {project.name}", project.path), temporary(
+        projects_folder()
+    ) as leaving:
+        _take_away(project, leaving)  # gone at once: who comes now finds no project
+        try:
+            _check_not_kept(project, leaving)  # who came in between is still in time
+        except ProjectError:
+            leaving.rename(project.path)
+            raise
+        with system_errors(DiskError, f"can't remove all of project {project.name}", leaving, "see who may write there"):
+            remove(leaving)
+
+
+def _take_away(project: Project, leaving: Path) -> None:
+    """Rename a project's folder while it is held. On Windows the open lock stands in the way: there, as soon as it is let go, when
+    the lock of whoever came in between would stand in the way again. Raises ProjectError, OSError."""
     with project.lock():
         _check_not_kept(project, project.path)
-        with system_errors(DiskError, f"can't remove project {project.name}", project.path), temporary(
-            projects_folder()
-        ) as leaving:
-            project.path.rename(leaving)  # gone at once: who comes now finds no project
-            try:
-                _check_not_kept(project, leaving)  # who came in between is still in time
-            except ProjectError:
-                leaving.rename(project.path)
-                raise
-            with system_errors(DiskError, f"can't remove all of project {project.name}", leaving, "see who may write there"):
-                remove(leaving)
+        with suppress(PermissionError):
+            project.path.rename(leaving)
+            return
+    project.path.rename(leaving)
 
 
 @contextmanager

@@ -199,7 +199,7 @@ def test_a_run_that_never_had_a_plan_leaves_its_number():
 def test_records_are_written_whole():
     run = make("dog").new_run()
     run.write_record({"digest": "ä"})
-    assert json.loads(run.plan.read_text()) == {"schema": 1, "digest": "ä"}
+    assert json.loads(run.plan.read_text(encoding="utf-8")) == {"schema": 1, "digest": "ä"}
     assert [path.name for path in run.path.iterdir()] == ["plan.json"]
 
 
