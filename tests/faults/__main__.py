@@ -1,10 +1,11 @@
 """What happens when: every fault at full length, and one table of what was lost.
 
-    python -m tests.faults --work FOLDER [--only PART ...] [--write]
+    python -m tests.faults [--only PART ...] [--write]
     python -m tests.faults --short
 
-Hours on two cores; a part that is done is kept in FOLDER, so a stopped table goes on with the next one. `--write` puts what is
-kept into `table.md` beside this file, and the sums into README.md.
+Hours on two cores; each part is kept in `kept/` when it is done, so a stopped table goes on with the next one. A part that is kept
+is not tried again: remove its file there first. `--write` puts what is kept into `table.md` beside this file, and the sums into
+README.md.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from dreambooth_cli import __version__
 from tests.machine import machine
 
 from . import (
@@ -38,6 +40,7 @@ from .row import Row
 from .watched import can_watch, is_loaded, relaunch
 
 README, TABLE = Path(__file__).parents[2] / "README.md", Path(__file__).with_name("table.md")
+KEPT = Path(__file__).with_name("kept")
 MARKED = re.compile(r"(<!-- faults -->\n).*?(<!-- /faults -->)", re.DOTALL)
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "resume": resume.rows,
@@ -88,23 +91,30 @@ class Tried:
 
 
 def now_here() -> str:
-    """The day and the machine."""
-    return f"{datetime.now(UTC):%Y-%m-%d}: {machine()}, one thread"
+    """The day, the version and the machine."""
+    return f"{datetime.now(UTC):%Y-%m-%d}: dreambooth {__version__}; {machine()}, one thread"
+
+
+def kept_part(name: str, work: Path) -> Tried | None:
+    """A part as it was kept, or None where it was not tried yet."""
+    kept = work / f"{name}.json"
+    if not kept.exists():
+        return None
+    part = json.loads(kept.read_text(encoding="utf-8"))
+    return Tried(name, part["on"], [Row(**row) for row in part["rows"]])
 
 
 def run_part(name: str, work: Path) -> Tried:
-    """A part as it was kept, or tried now."""
-    kept = work / f"{name}.json"
-    if kept.exists():
-        part = json.loads(kept.read_text())
-        return Tried(name, part["on"], [Row(**row) for row in part["rows"]])
+    """A part as it was kept, or tried now and kept."""
+    if kept := kept_part(name, work):
+        return kept
     rows, on = [], now_here()
     for row in PARTS[name]():
         print(table_of([row]).splitlines()[-1], *row.remarks, sep="\n    ", flush=True)
         rows.append(row)
     work.mkdir(parents=True, exist_ok=True)
     part = Tried(name, on, rows)
-    kept.write_text(json.dumps(asdict(part), indent=1))
+    (work / f"{name}.json").write_text(json.dumps(asdict(part), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return part
 
 
@@ -133,13 +143,13 @@ def write(parts: list[Tried]) -> None:
     lines = [
         "# What was tried, and what was lost",
         "",
-        "Written by `python -m tests.faults --work FOLDER --write`. Two parts ran side by side: the slowest answers are those of a busy "
-        "machine.",
+        "Written by `python -m tests.faults --write`, each part when it was last tried. Several ran side by side: the slowest answers "
+        "are those of a busy machine.",
         "",
         *(f"- {on}: {those}" for on, those in names.items()),
         "",
-        "Lost: something saved was gone or unreadable, or the answer was a traceback, a hang over 10 s (a hub that can't serve is asked "
-        "again for longer), more than 1 GB, or a file where none belongs. Unequal: the next run of the same command did not end with the "
+        "Lost: something saved was gone or unreadable, or the answer was a traceback, a hang over 10 s (of processor time for photos "
+        "and documents; a hub that can't serve is asked again for longer), more than 1 GB, or a file where none belongs. Unequal: the next run of the same command did not end with the "
         "weights of an undisturbed one.",
         "",
         *(table_of(rows), "", *remarks),
@@ -152,13 +162,11 @@ def write(parts: list[Tried]) -> None:
 def main() -> int:
     """Returns 1 where anything was lost or came out unequal."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
-    parser.add_argument("--work", type=Path, help="folder that keeps what was tried")
+    parser.add_argument("--work", type=Path, default=KEPT, help="folder that keeps what was tried (default: kept/ beside this)")
     parser.add_argument("--only", choices=sorted(PARTS), action="append", help="these parts alone")
     parser.add_argument("--short", action="store_true", help="a minute of each, as the test suite does")
     parser.add_argument("--write", action="store_true", help="write the tables of what is kept")
     asked = parser.parse_args()
-    if asked.work is None and not asked.short:
-        parser.error("--work names the folder that keeps what was tried")
     if can_watch() and not is_loaded():
         return relaunch("tests.faults", sys.argv[1:])
     if asked.short:
@@ -168,7 +176,7 @@ def main() -> int:
     rows = [row for part in parts for row in part.rows]
     print(table_of(rows), *(f"{row.what}: {remark}" for row in rows for remark in row.remarks), sep="\n")
     if asked.write:
-        write(parts)
+        write([part for name in PARTS if (part := kept_part(name, asked.work))])
     return 1 if any(row.lost or row.unequal for row in rows) else 0
 
 

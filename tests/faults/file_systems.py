@@ -1,6 +1,6 @@
 """What file systems refuse: at every change that a run makes to files, that one call fails with the error number in turn.
 
-    python -m tests.faults --work FOLDER --only file-systems
+    python -m tests.faults --only file-systems
 
 The answer must be in words, and the same command once more ends with the weights of an undisturbed run.
 """

@@ -1,6 +1,6 @@
 """`kill -9`, power cuts and signals: before every single change that a run makes to files, and at random instants of every phase.
 
-    python -m tests.faults --work FOLDER --only kills --only power-cuts --only signals
+    python -m tests.faults --only kills --only power-cuts --only signals
 
 After each, the same command is run again: it must go on from what had been saved, end with the weights of an undisturbed run, to
 the bit, and leave nothing half written.

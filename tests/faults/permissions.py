@@ -1,6 +1,6 @@
 """A home of which one file or folder can't be read, or can't be written, for every command; another user's project lies beside.
 
-    python -m tests.faults --work FOLDER --only permissions
+    python -m tests.faults --only permissions
 
 Each answer must be in words and name what is refused; once the rights are back, the same command does its work.
 """

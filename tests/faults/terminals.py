@@ -1,6 +1,6 @@
 """Terminals that go away in the middle of a run, streams that can't be written, signals that the parent ignores.
 
-    python -m tests.faults --work FOLDER --only terminals
+    python -m tests.faults --only terminals
 
 A hang-up saves (exit code 129); under `nohup`, or with a stream that is full or closed, the run goes on to its end. After each,
 the same command once more ends with the weights of an undisturbed run.
