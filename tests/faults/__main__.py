@@ -149,8 +149,8 @@ def write(parts: list[Tried]) -> None:
         *(f"- {on}: {those}" for on, those in names.items()),
         "",
         "Lost: something saved was gone or unreadable, or the answer was a traceback, a hang over 10 s (of processor time for photos "
-        "and documents; a hub that can't serve is asked again for longer), more than 1 GB, or a file where none belongs. Unequal: the next run of the same command did not end with the "
-        "weights of an undisturbed one.",
+        "and documents; a hub that can't serve is asked again for longer), more than 1 GB, or a file where none belongs. Unequal: "
+        "the next run of the same command did not end with the weights of an undisturbed one.",
         "",
         *(table_of(rows), "", *remarks),
     ]
