@@ -291,9 +291,13 @@ READS_ITSELF = {
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_a_lora_comes_in_by_one_door_and_a_pickle_by_none(file: Path) -> None:
-    """The libraries' own readers take a pickle where they find no safetensors; engine/lora_file.py opens safetensors alone."""
+    """The libraries' own readers take a pickle where they find no safetensors, and are not told not to."""
     wrong = [f"line {found.line}: {found.module}" for found in imports_of(file) if found.module.split(".")[0] in UNPICKLES]
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Attribute) and (node.attr in READS_ITSELF or ast.unparse(node) == "torch.load"):
             wrong.append(f"line {node.lineno}: {ast.unparse(node)}")
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".from_pretrained"):
+            says = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            if "Tokenizer" not in ast.unparse(node.func) and says.get("use_safetensors") != "True":
+                wrong.append(f"line {node.lineno}: {ast.unparse(node.func)} may take a pickle: use_safetensors=True")
     assert wrong == []

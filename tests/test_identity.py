@@ -65,6 +65,15 @@ NOTHING = {
     "a safety checker": put("safety_checker/model.safetensors", b"x"),
     "DS_Store": put(".DS_Store", b"x"),
     "an index of a variant": put("unet/diffusion_pytorch_model.safetensors.index.fp16.json"),
+    "weights of another name": put("unet/model-old.safetensors", b"x"),
+    "weights of half precision": put("unet/diffusion_pytorch_model.fp16.safetensors", b"x"),
+    "a pickle of the same name": put("unet/diffusion_pytorch_model.bin", b"x"),
+    "a pickle that comes first": put("unet/a.ckpt", b"x"),
+    "a shard of another set": put("vae/diffusion_pytorch_model-00001-of-00002.safetensors", b"x"),
+    "macOS's of the weights": put("unet/._diffusion_pytorch_model.safetensors", b"x"),
+    "macOS's of an index": put("unet/._diffusion_pytorch_model.safetensors.index.json", b"x"),
+    "macOS's of a config": put("vae/._config.json", b"x"),
+    "macOS's of the tokenizer": put("tokenizer/._vocab.json", b"x"),
     "other times": another_name,
 }
 
