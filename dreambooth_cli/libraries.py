@@ -109,19 +109,25 @@ def refusal_of(error: BaseException | None) -> LibraryRefused | None:
     """What a library says of another's version, with both versions and the line that mends it; None for any other error.
 
     An ImportError speaks of versions where a library raised it or it names one; any other error where a library names another in
-    the words in which versions are refused.
+    the words in which versions are refused. Of an error and its causes the innermost that names both is told.
     """
+    found: list[tuple[str, str | None, str]] = []
     while error is not None:
-        text, refuser = str(error), _library_of(error)
-        refused = _named_in(text, but=refuser)
-        if isinstance(error, ImportError):
-            refused = refused or (_other_named_in(text, but=refuser) if refuser else None)
-            if refuser or refused:
-                return _in_words(refuser or PACKAGE, refused, text)
-        elif refuser and refused and DEMAND.search(text):
-            return _in_words(refuser, refused, text)
+        if (pair := _pair_in(error)) is not None:
+            found.append((*pair, str(error)))
         error = error.__cause__
-    return None
+    naming_both = [each for each in found if each[1] is not None]
+    return _in_words(*(naming_both or found)[-1]) if found else None
+
+
+def _pair_in(error: BaseException) -> tuple[str, str | None] | None:
+    """Who refuses and what is refused, as far as it is named; None for an error that is no refusal."""
+    text, refuser = str(error), _library_of(error)
+    refused = _named_in(text, but=refuser)
+    if isinstance(error, ImportError):
+        refused = refused or (_other_named_in(text, but=refuser) if refuser else None)
+        return (refuser or PACKAGE, refused) if refuser or refused else None
+    return (refuser, refused) if refuser and refused and DEMAND.search(text) else None
 
 
 def _in_words(refuser: str, refused: str | None, text: str) -> LibraryRefused:

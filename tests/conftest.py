@@ -97,6 +97,24 @@ def _build(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def refused_torchao(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A torchao is here whose version peft refuses, by a check of its own, whenever it puts adapters into a network."""
+    from peft.import_utils import is_torchao_available
+
+    place = tmp_path / "torchao's"
+    info = place / "torchao-0.3.dist-info"
+    for folder in (place / "torchao", info):
+        folder.mkdir(parents=True)
+    (place / "torchao" / "__init__.py").touch()
+    (info / "METADATA").write_text("Metadata-Version: 2.4\nName: torchao\nVersion: 0.3\n")
+    (info / "top_level.txt").write_text("torchao")
+    monkeypatch.syspath_prepend(str(place))
+    is_torchao_available.cache_clear()
+    yield
+    is_torchao_available.cache_clear()
+
+
+@pytest.fixture
 def kept_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What version 0.1.0 left, the test's own copy: its base, photos, projects and delivered folders; DREAMBOOTH_HOME is there."""
     folder = Path(shutil.copytree(KEPT / "0.1.0", tmp_path / "kept"))

@@ -1,6 +1,7 @@
 """Versions: which were tried, which are here, and what is told when one library refuses another. The libraries' lists are real files."""
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -13,7 +14,7 @@ from packaging.specifiers import SpecifierSet
 import dreambooth_cli
 from dreambooth_cli import libraries
 from dreambooth_cli.cli.app import in_words
-from dreambooth_cli.errors import LibraryRefused
+from dreambooth_cli.errors import LibraryRefused, ModelUnavailable
 from dreambooth_cli.libraries import PACKAGE, TRIED_TORCH, WATCHED, refusal_of
 from tests.cli.conftest import Dreambooth, dreambooth  # noqa: F401 - a fixture
 
@@ -138,7 +139,7 @@ def test_the_versions_are_told_without_loading_what_is_slow() -> None:
             "transformers.utils.versions",
             ImportError("tokenizers>=0.22.0,<=0.23.0 is required for a normal functioning of this module"),
             "transformers 5.31.0 and tokenizers",
-            '"transformers>=5.23,<5.25" "tokenizers>=0.23.1,<0.24"',
+            '"transformers>=5.23,<5.25" "tokenizers>=0.23',
         ),
         (
             "diffusers.models.modeling_utils",
@@ -174,6 +175,27 @@ def test_a_refusal_is_seen_under_the_words_of_another_library(place: Path) -> No
     wrapped = RuntimeError("Failed to import the pipeline")
     wrapped.__cause__ = raised_in("diffusers", ImportError("peft>=1 is required"))
     assert isinstance(refusal_of(wrapped), LibraryRefused)
+
+
+def test_of_several_the_innermost_that_names_both_is_told(place: Path) -> None:
+    put(place, "tokenizers", "0.23.1")
+    inner = raised_in("transformers.utils.versions", ImportError("tokenizers>=0.24 is required"))
+    middle = raised_in("transformers.utils.import_utils", ModuleNotFoundError("Could not load the class CLIPTextModel"))
+    outer = raised_in("diffusers.utils", RuntimeError(f"Failed to load: {inner}; upgrade it"))
+    outer.__cause__, middle.__cause__ = middle, inner
+    told = refusal_of(outer)
+    assert told is not None
+    assert re.match(r"transformers \S+ and tokenizers 0\.23\.1 don't go together: tokenizers>=0\.24", told.message)
+
+
+def test_what_is_told_of_damaged_files_is_not_told_of_versions(place: Path) -> None:
+    from dreambooth_cli.engine.refusal import refused
+
+    put(place, "peft", "0.19.0")
+    with pytest.raises(LibraryRefused, match=r"peft 0\.19\.0"), refused("the base can't be loaded"):
+        raise raised_in("transformers.utils.peft_utils", ValueError(REFUSED))
+    with pytest.raises(ModelUnavailable, match="the base can't be loaded: no"), refused("the base can't be loaded"):
+        raise raised_in("transformers.modeling_utils", ValueError("no weights"))
 
 
 @pytest.mark.parametrize(

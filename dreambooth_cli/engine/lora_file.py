@@ -11,7 +11,6 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..base import read_header, read_json
@@ -27,7 +26,7 @@ from ..errors import ModelUnavailable
 from ..settings import shortened
 from ..weights import check_is_safetensors
 from .loading import parts_of
-from .refusal import first_line, out_of_memory_words
+from .refusal import refused
 
 NAMES = ("pytorch_lora_weights", "adapter_model")  # diffusers' and peft's
 MOST_RANK = 4096
@@ -178,26 +177,15 @@ def load_lora(pipe: Any, path: Path) -> list[str]:
 
     Raises ModelUnavailable where it is no LoRA that can be read, is damaged, or does not belong to this base.
     """
-    with _in_words(path):
+    with refused(f"the LoRA {path} can't be read", DAMAGED):
         return _load(parts_of(pipe), read_lora(find_lora(path)))
 
 
 def check_lora(path: Path) -> None:
     """Look at what can be seen of a LoRA, a file or a folder, before its base is fetched and loaded. Raises ModelUnavailable."""
-    with _in_words(path):
+    with refused(f"the LoRA {path} can't be read", DAMAGED):
         for _ in layers_in(read_lora(find_lora(path))):
             pass
-
-
-@contextmanager
-def _in_words(path: Path) -> Iterator[None]:
-    """What the libraries, JSON and numbers raise of a damaged file. Raises ModelUnavailable; memory that runs out goes through."""
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, SafetensorError, MemoryError) as error:
-        if out_of_memory_words(error):
-            raise
-        raise ModelUnavailable(f"the LoRA {path} can't be read: {first_line(error)}", DAMAGED) from error
 
 
 def _load(networks: Mapping[str, Any], file: LoraFile) -> list[str]:

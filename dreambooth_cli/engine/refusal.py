@@ -1,11 +1,12 @@
-"""What the libraries raise, in words: memory that runs out, and files that they can make nothing of."""
+"""What the libraries raise, in words: memory that runs out, each other's versions, and files that they can make nothing of."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from accelerate.utils.memory import should_reduce_batch_size
 
-from ..errors import ModelUnavailable
+from ..errors import DreamboothError, ModelUnavailable
+from ..libraries import refusal_of
 from ..settings import shortened
 
 DAMAGED = "fetch the base model again: its files are not those of a whole base"
@@ -39,17 +40,20 @@ def first_line(error: Exception) -> str:
 
 @contextmanager
 def refused(what: str, hint: str = DAMAGED) -> Iterator[None]:
-    """What the libraries make of damaged or hostile files, in words: any error in here is the files', but for memory that runs out.
+    """What the libraries make of damaged or hostile files, in words: any error in here is the files', but for memory that runs out
+    and a library that refuses another's version.
 
-    Raises ModelUnavailable, MemoryError.
+    Raises ModelUnavailable, MemoryError, LibraryRefused.
     """
     try:
         yield
-    except ModelUnavailable:
+    except DreamboothError:
         raise
     except Exception as error:
         short = next((one for one in with_causes(error) if out_of_memory_words(one)), None)
         if short is not None:
             raise MemoryError(first_line(short)) from error
+        if (versions := refusal_of(error)) is not None:
+            raise versions from error
         kind = f"{type(error).__name__}: " if isinstance(error, LookupError | AttributeError | TypeError) else ""
         raise ModelUnavailable(f"{what}: {kind}{shortened(first_line(error), 500)}", hint) from error

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from dreambooth_cli.engine.loading import load_family, parts_of
 from dreambooth_cli.engine.lora_file import load_lora, names_in
-from dreambooth_cli.errors import ModelUnavailable
+from dreambooth_cli.errors import LibraryRefused, ModelUnavailable
 from tests import small_models
 from tests.engine.plans import base_of
 
@@ -356,6 +356,12 @@ def test_metadata_that_is_no_object_is_told(text, shared, tmp_path):
     tensors = tensors_of(pairs_for(shared), in_diffusers)
     with pytest.raises(ModelUnavailable, match=r"x\.safetensors"):
         load_lora(shared, file_of(tensors, tmp_path / "x.safetensors", {"lora_adapter_metadata": text}))
+
+
+def test_a_library_that_refuses_another_is_not_a_broken_file(sd1, shared, refused_torchao, tmp_path):
+    file = file_of(tensors_of(pairs_for(shared), in_diffusers), tmp_path / "x.safetensors")
+    with pytest.raises(LibraryRefused, match=r"torchao 0\.3"):
+        load_lora(fresh(sd1), file)
 
 
 class Trap:

@@ -20,9 +20,18 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dreambooth_cli.card import read_card
+from dreambooth_cli.cli.app import in_words
 from dreambooth_cli.engine.optimizers import Update
 from dreambooth_cli.engine.training import Training
-from dreambooth_cli.errors import DiskError, DoesNotFit, ModelUnavailable, ProjectError, TrainingFailed, UsageError
+from dreambooth_cli.errors import (
+    DiskError,
+    DoesNotFit,
+    LibraryRefused,
+    ModelUnavailable,
+    ProjectError,
+    TrainingFailed,
+    UsageError,
+)
 from dreambooth_cli.events import (
     CheckpointSaved,
     ClassImageMade,
@@ -779,9 +788,9 @@ def test_gradients_that_overflow_20_steps_in_a_row_are_told_apart_from_the_scale
     def overflow(until):
         def backward(self, loss):
             overflow.steps += 1
-            whole(self, loss * (float("inf") if self.scaler.is_enabled() and overflow.steps <= until else 1.0))
+            whole(self, loss * (float("inf") if self.scaler.is_enabled() and 0 < overflow.steps <= until else 1.0))
 
-        overflow.steps = 0
+        overflow.steps = -1  # the rehearsal's
         return backward
 
     monkeypatch.setattr(Update, "backward", overflow(19))
@@ -906,3 +915,16 @@ def test_a_prompt_longer_than_the_model_reads_is_said_once(photos, sd1):
                 break
     told = [message for message in said if "77 tokens" in message]
     assert [message.split('"')[1][:11] for message in told] == ["a photo of ", "a photo of ", "moon moon m"]
+
+
+def test_a_library_s_refusal_is_told_before_class_images_are_drawn(sd1, photos, refused_torchao):
+    project = make_project(photos, sd1, method="lora")
+    events = []
+    with pytest.raises(ImportError) as caught:
+        events.extend(start(project))
+    told = in_words(caught.value)
+    assert isinstance(told, LibraryRefused)
+    assert "peft" in told.message
+    assert "torchao 0.3" in told.message
+    assert not of_kind(events, ClassImageMade)
+    assert not (cache_folder() / "class-images").exists()
