@@ -11,9 +11,8 @@ from .disk import write_json
 from .errors import ModelUnavailable, ProjectError
 from .project import CARD, check_values
 from .schemas import check_schema, with_schema
-from .settings import SECTIONS, annotation
+from .settings import LARGEST_SIDE, SECTIONS, annotation
 
-LARGEST_SIDE = 16_384  # pixels
 MOST_BYTES = 1_000_000
 
 

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import filelock
@@ -268,8 +267,8 @@ def check_folder(folder: Path, hint: str) -> Path:
             raise UsageError(f"{folder} can't be written: {standing} is a file", hint)
         if not os.access(standing, os.W_OK | os.X_OK):
             raise UsageError(f"{folder} can't be written: {standing} does not allow it", hint)
-        with TemporaryFile(dir=standing, prefix=".dreambooth-"):
-            pass  # some places deny it for all that their mode says
+        with temporary(standing) as part:
+            part.touch()  # some places deny it for all that their mode says
     except OSError as error:
         raise UsageError(f"{folder} can't be written: {error.strerror or error}", hint) from error
     return real

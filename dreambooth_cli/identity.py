@@ -22,9 +22,13 @@ fp16-safe VAE, which only draws and is saved (its revision is the catalogue's): 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from .base import Base, config_files, identify, identify_files
+
+MOST_FORMER = 10_000  # files and folders of a base's folder that 0.1 is taken to have gone through
 
 
 def run_digest(*, asked: Mapping[str, Any], photos: Sequence[str], class_photos: Sequence[str], base: str) -> str:
@@ -53,12 +57,17 @@ def content_of(base: Base) -> str:
 
 def former_identities(base: Base) -> Iterator[str]:
     """What version 0.1 may have called this base: by the hub's revision, by the whole file, or by every .safetensors, .json and .txt
-    file in its folder, which that version took for the base. Raises OSError."""
+    file in its folder, which that version took for the base; not where that is a folder of everything. Raises OSError."""
     yield base.identity
-    if not base.is_single_file and base.repository is None:
-        suffixes = (".safetensors", ".json", ".txt")
-        found = (file for file in base.path.rglob("*") if file.suffix in suffixes and file.is_file())
+    if not base.is_single_file and base.repository is None and (found := _former_files(base.path)) is not None:
         yield identify_files(base.path, found)
+
+
+def _former_files(folder: Path) -> list[Path] | None:
+    within = list(islice(folder.rglob("*"), MOST_FORMER + 1))
+    if len(within) > MOST_FORMER:
+        return None
+    return [file for file in within if file.suffix in (".safetensors", ".json", ".txt") and file.is_file()]
 
 
 def is_same_base(base: Base, identity: object) -> bool:

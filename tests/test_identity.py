@@ -160,3 +160,15 @@ def test_a_base_is_known_by_what_0_1_called_it(sd1: Path, tmp_path: Path) -> Non
     assert is_same_base(base_of(folder), then)
     assert not is_same_base(base_of(folder), "sha256:else")
     assert read_facts(folder) == read_facts(sd1)
+
+
+def test_a_folder_of_everything_is_not_gone_through_for_0_1_s_sake(
+    sd1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(sd1, tmp_path / "base"))
+    for number in range(100):
+        (folder / f"{number}.txt").touch()
+    base = base_of(folder)
+    assert len(list(former_identities(base))) == 2
+    monkeypatch.setattr("dreambooth_cli.identity.MOST_FORMER", 50)
+    assert list(former_identities(base)) == [base.identity]

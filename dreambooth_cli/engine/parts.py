@@ -33,6 +33,7 @@ from ..base import (
     SINGLE_FILE_TEXT,
     SINGLE_FILE_UNET,
     SINGLE_FILE_VAE,
+    TOKENIZER_FILES,
     Base,
     architecture_of,
     read_header,
@@ -51,7 +52,7 @@ OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".
 # what files hold beside a text encoder's own weights: a buffer of old, the scale of CLIP's loss, its other half
 NOT_USED = ("position_ids", "logit_scale", "text_projection.weight", "text_projection")
 OTHER_HALF = ("vision_model.", "visual_projection.")
-TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "added_tokens.json", "special_tokens_map.json")
+TOKENIZER_CONFIG = "tokenizer_config.json"
 TOKENIZER_KEYS = ("bos_token", "eos_token", "unk_token", "pad_token", "added_tokens_decoder", "additional_special_tokens")
 MOST_VOCABULARY = 32_000_000  # bytes of a tokenizer's file; CLIP's have 2
 
@@ -225,13 +226,13 @@ def load_tokenizer(source: Path, positions: int) -> CLIPTokenizer:
 
     transformers sees a folder with the files that a vocabulary needs, and of its config the special tokens alone.
     """
-    config = source / "tokenizer_config.json"
+    config = source / TOKENIZER_CONFIG
     values = {key: value for key, value in (read_json(config) if config.is_file() else {}).items() if key in TOKENIZER_KEYS}
     with TemporaryDirectory(prefix="dreambooth-tokenizer-") as made, refused(f"the tokenizer in {source} can't be read"):
         for name in TOKENIZER_FILES:
-            if (source / name).is_file() and os.path.getsize(source / name) <= MOST_VOCABULARY:
+            if name != TOKENIZER_CONFIG and (source / name).is_file() and os.path.getsize(source / name) <= MOST_VOCABULARY:
                 shutil.copyfile(source / name, Path(made) / name)
-        Path(made, "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer", **values}))
+        Path(made, TOKENIZER_CONFIG).write_text(json.dumps({"tokenizer_class": "CLIPTokenizer", **values}))
         with quiet():
             tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(made, local_files_only=True)
         tokenizer.name_or_path = ""

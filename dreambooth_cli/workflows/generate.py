@@ -14,6 +14,7 @@ from ..disk import check_folder, clear_leftovers, disk_errors, system_errors
 from ..engine.loading import DTYPES, find_device, load_family, raise_if_out_of_memory
 from ..engine.lora_file import check_lora, load_lora
 from ..engine.sampling import Drawing, check_steps, draw, is_black, use_scheduler
+from ..engine.saving import LORA_FILE
 from ..errors import ModelUnavailable, UsageError
 from ..events import Events, GridSaved, ImageSaved, Noted, PhaseStarted, Warned, Yielding
 from ..gpu import find_gpu
@@ -29,7 +30,6 @@ BLACK_WORDS = (
     "is black: the model gave numbers that are not finite or far too dark; "
     "try --scheduler ddim or another seed, and look whether its training went wrong"
 )
-LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
 @dataclass(frozen=True)
