@@ -73,14 +73,17 @@ def load_pipeline(base: Base, *, dtype: torch.dtype, only: Collection[str] = PAR
         places = {"vae": base.vae_path} if base.vae_path is not None and dtype == torch.float16 else {}
         files = {name: find_files(base, name, places.get(name)) for name in wanted if name in only}
         networks = {name: build(found) for name, found in files.items()}
-        options: dict[str, Any] = {"scheduler": load_scheduler(base), **load_tokenizers(base)}
+        is_whole = set(wanted) <= set(only)
+        options: dict[str, Any] = {name: None for name in kind.__init__.__annotations__ if name.startswith("tokenizer")}
+        options |= {"scheduler": load_scheduler(base)}
+        options |= load_tokenizers(base) if is_whole else {}  # some of the networks alone read no prompts
         if base.facts.family == "sd":
             options |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
         else:
             options |= {"add_watermarker": False, "force_zeros_for_empty_prompt": zeros_for_no_prompt(base)}
         with quiet():
             pipe = kind(**options, **{name: networks.get(name) for name in wanted})
-        if set(wanted) <= set(only):
+        if is_whole:
             try_networks(pipe, torch.device("meta"))
         for name, found in files.items():
             fill(networks[name], found, dtype)

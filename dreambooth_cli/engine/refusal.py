@@ -1,14 +1,17 @@
 """What the libraries raise, in words: memory that runs out, each other's versions, and files that they can make nothing of."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from accelerate.utils.memory import should_reduce_batch_size
 
-from ..errors import DreamboothError, ModelUnavailable
+from ..disk import ADVICE
+from ..errors import DiskError, DreamboothError, ModelUnavailable
 from ..libraries import refusal_of
 from ..settings import shortened
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DAMAGED = "fetch the base model again: its files are not those of a whole base"
 
 
@@ -40,10 +43,10 @@ def first_line(error: Exception) -> str:
 
 @contextmanager
 def refused(what: str, hint: str = DAMAGED) -> Iterator[None]:
-    """What the libraries make of damaged or hostile files, in words: any error in here is the files', but for memory that runs out
-    and a library that refuses another's version.
+    """What the libraries make of damaged or hostile files, in words: any error in here is the files', but for memory or a disk that
+    runs out, and a library that refuses another's version.
 
-    Raises ModelUnavailable, MemoryError, LibraryRefused.
+    Raises ModelUnavailable, MemoryError, LibraryRefused, DiskError where there is no room for what is written on the way.
     """
     try:
         yield
@@ -55,5 +58,9 @@ def refused(what: str, hint: str = DAMAGED) -> Iterator[None]:
             raise MemoryError(first_line(short)) from error
         if (versions := refusal_of(error)) is not None:
             raise versions from error
+        full = next((one for one in with_causes(error) if getattr(one, "errno", None) in NO_ROOM), None)
+        if isinstance(full, OSError):
+            # something is written even here: what a library is to read lies in a temporary folder
+            raise DiskError(f"{what}: {full.strerror}", ADVICE[full.errno or 0]) from error
         kind = f"{type(error).__name__}: " if isinstance(error, LookupError | AttributeError | TypeError) else ""
         raise ModelUnavailable(f"{what}: {kind}{shortened(first_line(error), 500)}", hint) from error

@@ -9,6 +9,7 @@ from .. import __version__
 from ..base import Base
 from ..card import Card, public_base, public_settings, read_card, write_card
 from ..disk import (
+    ADVICE,
     check_folder,
     clear_leftovers,
     copy_file,
@@ -29,6 +30,7 @@ from ..settings import TrainSettings
 from .freeze import Asked, Prompts
 
 ANOTHER = "name another folder: --output-dir ./my-model"
+AGAIN = "see to it, then run this again"
 
 
 def save_model(training: Training, run: Run, asked: Asked, base: Base, prompts: Prompts) -> None:
@@ -108,9 +110,8 @@ def deliver(run: Run, output_dir: Path | None, settings: TrainSettings) -> Event
         kept = {name: entry for name, entry in files.items() if name not in placed}
         changed = [name for name, entry in kept.items() if not is_intact(output_dir / name, entry)]
     except (OSError, ValueError) as error:
-        raise DiskError(
-            f"the model can't be put at {output_dir}: {getattr(error, 'strerror', None) or error}", f"it lies at {run.model}"
-        ) from error
+        what = f"the model can't be put at {output_dir}: {getattr(error, 'strerror', None) or error}"
+        raise DiskError(what, f"{ADVICE.get(getattr(error, 'errno', None), AGAIN)}; the model lies at {run.model}") from error
     if changed and run.manifest.exists():  # 0.1 kept no list, and names of places have been taken out since
         yield Warned(
             message=f"changed since it was put at {output_dir}, and left so: {', '.join(changed)}; "
