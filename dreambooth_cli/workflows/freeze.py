@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 from ..base import Base, BaseRequest
+from ..card import CardBase
 from ..catalog import find_entry
 from ..config import Resolved
 from ..disk import sha256_of
@@ -83,6 +84,18 @@ class Prompts:
     identifier: str
     instance: str
     class_: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What of a plan.json a run can't go on without."""
+
+    id: str
+    asked: dict[str, dict[str, Any]]
+    base: dict[str, Any]
+    prompts: dict[str, Any]
+    plan: dict[str, Any]
+    changes: tuple[dict[str, Any], ...]
 
 
 def shape_of(project: Project, asked: Asked, base: Base, own_class_images: list[Path]) -> dict[str, Any]:
@@ -188,9 +201,12 @@ def freeze_plan(
 def read_kept(run: Run, record: Mapping[str, Any]) -> tuple[Plan, Prompts]:
     """The plan and the prompts that a run's record holds. Raises ProjectError where it is damaged."""
     try:
+        check_values(Record, record)
+        check_values(CardBase, record["base"])
         check_values(Prompts, record["prompts"])
-        if not isinstance(record["changes"], list):
-            raise ValueError("its changes are no list")
+        asked = record["asked"]
+        if not {"subject", "prep", "train"} <= asked.keys() or not isinstance(asked["train"].get("save_dtype"), str):
+            raise ValueError("asked is not what is asked of a run")
         return Plan.from_json(record["plan"]), Prompts(**record["prompts"])
     except (KeyError, TypeError, ValueError) as error:
         raise ProjectError(f"{run.plan} can't be read: {error}", "begin another run with --restart") from error

@@ -872,6 +872,13 @@ RECORD_FAULTS = [
     {"prompts": {"identifier": "sks"}},
     {"prompts": []},
     {"changes": None},
+    {"changes": [3]},
+    {"id": None},
+    {"asked": None},
+    {"asked": {"subject": {}, "prep": {}, "train": {}}},
+    {"asked": {"subject": {}, "train": {"save_dtype": "fp32"}}},
+    {"base": None},
+    {"base": {"name": "x", "path": None, "identity": "y"}},
     {"sources": "\ud800"},
 ]
 
