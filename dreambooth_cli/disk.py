@@ -150,6 +150,13 @@ def settle(part: Path, final: Path) -> None:
     sync(final.parent)
 
 
+def read_text(path: Path) -> str:
+    """The text of a file. Raises OSError, also for a FIFO or a device, which might never end; UnicodeDecodeError."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a file", str(path))
+    return path.read_text(encoding="utf-8")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON whole."""
     write_whole(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from .disk import make_folder, write_json
+from .disk import make_folder, read_text, write_json
 from .errors import ProjectError
 from .project import home_folder
 from .schemas import check_schema, with_schema
@@ -42,7 +42,7 @@ def _read() -> list[tuple[str, str]]:
     try:
         if _file().stat().st_size > MOST_BYTES:
             return []
-        told = json.loads(_file().read_text(encoding="utf-8"))
+        told = json.loads(read_text(_file()))
         check_schema(_file(), told)
         entries = [(entry["identity"], entry["path"]) for entry in told["bases"]][:MOST]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):

@@ -33,6 +33,7 @@ from .disk import (
     file_of,
     is_intact,
     make_folder,
+    read_text,
     reason_of,
     remove,
     system_errors,
@@ -192,6 +193,7 @@ class Project:
         try:
             now = datetime.now().astimezone()
             with suppress(OSError):  # it is for a message alone
+                holder.unlink(missing_ok=True)  # whatever it is: a FIFO would be waited for
                 holder.write_text(f"process {os.getpid()}, since {now:%Y-%m-%d %H:%M:%S}", encoding="utf-8")
             yield remark
         finally:
@@ -200,7 +202,7 @@ class Project:
 
 def _told_by(holder: Path) -> str:
     try:
-        return holder.read_text(encoding="utf-8")
+        return read_text(holder)
     except (OSError, ValueError):
         return "another process"
 
@@ -287,7 +289,7 @@ class Run:
         if not self.manifest.exists():
             return digests_of(self.model)
         try:
-            kept = json.loads(self.manifest.read_text(encoding="utf-8"))
+            kept = json.loads(read_text(self.manifest))
             check_schema(self.manifest, kept)
             files = kept["files"]
             whole = CARD in files and all(

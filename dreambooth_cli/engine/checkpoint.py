@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..disk import clear_leftovers, disk_errors, make_folder, settle, sha256_of, sync, temporary, write_json
+from ..disk import clear_leftovers, disk_errors, make_folder, read_text, settle, sha256_of, sync, temporary, write_json
 from ..errors import DiskError
 
 MANIFEST = "checkpoint.json"
@@ -118,7 +118,7 @@ def is_whole(path: Path, run: str = "") -> bool:
     """Whether a checkpoint's manifest is of the step of its name and of this run (0.1 named none; "": any), and every file is there
     with the size and hash that it says."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(read_text(path / MANIFEST))
         files: Mapping[str, Mapping[str, object]] = manifest["files"]
         return (
             type(manifest["step"]) is int

@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..disk import disk_errors, make_folder, settle, sha256_of, temporary, write_json
+from ..disk import disk_errors, make_folder, read_text, settle, sha256_of, temporary, write_json
 from ..errors import TrainingFailed
 from .draws import seed_of
 from .sampling import Drawing, draw, is_black, use_scheduler
@@ -59,7 +59,7 @@ def known_images(folder: Path) -> dict[str, str]:
         found = (path for path in folder.glob("*.png") if IMAGE.fullmatch(path.name) and is_usable(path))
         return {path.name: sha256_of(path) for path in found}
     try:
-        held = json.loads(manifest.read_text(encoding="utf-8"))["images"]
+        held = json.loads(read_text(manifest))["images"]
         return {name: digest for name, digest in held.items() if isinstance(digest, str)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}

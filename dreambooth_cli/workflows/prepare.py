@@ -11,7 +11,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ..disk import clear_leftovers, disk_errors, make_folder, replace_folder, sha256_of, temporary, write_json
+from ..disk import (
+    clear_leftovers,
+    disk_errors,
+    make_folder,
+    read_text,
+    replace_folder,
+    sha256_of,
+    temporary,
+    write_json,
+)
 from ..errors import PhotoError, ProjectError, UsageError
 from ..events import Event, Events, PhaseStarted, PhotoLooked, PhotosPrepared, Warned
 from ..photos.crop import square_box
@@ -270,7 +279,7 @@ def _kept_report(prepared: Path, key: str) -> dict[str, Any] | None:
 def _read_report(prepared: Path) -> dict[str, Any] | None:
     """What report.json holds, or None where it is missing or is no report. Raises ProjectError where it is of a newer schema."""
     try:
-        report = json.loads((prepared / REPORT).read_text(encoding="utf-8"))
+        report = json.loads(read_text(prepared / REPORT))
         check_schema(prepared / REPORT, report)
         for name, kind in (("key", str), ("usable", int), ("warnings", list), ("photos", list)):
             if not isinstance(report[name], kind):

@@ -1,5 +1,6 @@
 """`train`: photos -> a fine-tuned model. Class images, encode once, fine-tune; the same command again goes on."""
 
+import errno
 import json
 import os
 from contextlib import closing, suppress
@@ -153,6 +154,8 @@ def check_disk(
 def logged(events: Events, run: Run) -> Events:
     """The same events, each also a line of the run's events.jsonl. Raises DiskError."""
     with disk_errors(run.events):
+        if run.events.exists() and not run.events.is_file():
+            raise OSError(errno.EINVAL, "it is not a file", str(run.events))
         log = run.events.open("a", encoding="utf-8")
     try:
         with closing(events):

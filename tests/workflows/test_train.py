@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -459,6 +460,25 @@ def test_a_damaged_list_of_the_model_s_files_is_told(damage, finished, tmp_path)
     finally:
         manifest.write_text(before)
     assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without FIFOs")
+def test_a_fifo_among_our_own_files_is_told_and_hangs_nothing(sd1, photos, tmp_path):
+    project = make_project(photos, sd1)
+    run(project, output_dir=tmp_path / "output")
+    (own,) = project.runs()
+    for file, told in ((project.prepared / "report.json", None), (own.manifest, own.manifest), (own.events, own.events)):
+        file.unlink()
+        os.mkfifo(file)
+        if told is None:  # it is prepared anew
+            assert model_of(run(project, output_dir=tmp_path / "output"))
+            assert file.is_file()
+            continue
+        if file == own.events:
+            own.manifest.unlink()
+            shutil.rmtree(own.model)
+        with pytest.raises(DiskError, match=re.escape(told.name)):
+            run(project)
 
 
 def test_two_runs_of_one_project_at_once_are_refused(sd1, photos):
