@@ -111,7 +111,7 @@ def deliver(run: Run, output_dir: Path | None, settings: TrainSettings) -> Event
         changed = [name for name, entry in kept.items() if not is_intact(output_dir / name, entry)]
     except (OSError, ValueError) as error:
         what = f"the model can't be put at {output_dir}: {getattr(error, 'strerror', None) or error}"
-        raise DiskError(what, f"{ADVICE.get(getattr(error, 'errno', None), AGAIN)}; the model lies at {run.model}") from error
+        raise DiskError(what, f"{ADVICE.get(getattr(error, 'errno', None) or 0, AGAIN)}; the model lies at {run.model}") from error
     if changed and run.manifest.exists():  # 0.1 kept no list, and names of places have been taken out since
         yield Warned(
             message=f"changed since it was put at {output_dir}, and left so: {', '.join(changed)}; "
