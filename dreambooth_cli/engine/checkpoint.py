@@ -61,7 +61,7 @@ def save_checkpoint(folder: Path, state: State, *, keep: int, run: str = "") -> 
             settle(part, final)
         if not is_whole(final, run):
             raise OSError("what was read back is not what was written")
-        prune(folder, keep)
+        prune(folder, keep, saved=state.step)
     except (OSError, SafetensorError) as error:
         raise DiskError(
             f"the checkpoint {final} can't be written: {error}",
@@ -134,8 +134,9 @@ def is_whole(path: Path, run: str = "") -> bool:
         return False
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints, and what a killed save left half written."""
+def prune(folder: Path, keep: int, *, saved: int) -> None:
+    """Remove all but the newest `keep` checkpoints up to the one just saved, and what a killed save left half written. One of a later
+    step is not this run's yet: it neither goes nor counts."""
     clear_leftovers(folder, old=OLD_PART)
-    for path in checkpoints(folder)[:-keep]:
+    for path in [path for path in checkpoints(folder) if step_of(path) <= saved][:-keep]:
         shutil.rmtree(path)

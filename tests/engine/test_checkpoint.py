@@ -50,6 +50,13 @@ def test_the_newest_of_very_many_steps_is_kept(tmp_path):
     assert [path.name for path in checkpoints(tmp_path)] == ["step-1000000"]
 
 
+def test_a_folder_of_a_later_step_takes_no_place(tmp_path):
+    (tmp_path / "step-000099").mkdir()  # put there while the run is at work
+    for step in (1, 2):
+        save_checkpoint(tmp_path, state(step), keep=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000002", "step-000099"]
+
+
 def flip(path):
     file = path / "weights.safetensors"
     content = bytearray(file.read_bytes())
