@@ -30,6 +30,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 # What is ours among what is not: `.dreambooth-` and a uuid, its lock, and a folder of that name that had to make room.
 OURS = ".dreambooth-"
+TRIES = 20  # names, each of which another process may have taken for a leftover
 OUR_NAME = re.compile(rf"({re.escape(OURS)}[0-9a-f]{{32}})(?:\.lock|\.was-(.+))?", re.DOTALL)
 
 
@@ -52,12 +53,16 @@ def temporary(folder: Path) -> Iterator[Path]:
 
 
 def _take_name(folder: Path) -> tuple[Path, filelock.BaseFileLock]:
-    while True:
+    """A name that is free, and its lock, held. Raises OSError."""
+    for _ in range(TRIES):
         path = folder / f"{OURS}{uuid.uuid4().hex}"
         lock = filelock.FileLock(_lock_of(path), blocking=False, fallback_to_soft=False)
         try:
             lock.acquire()
         except filelock.Timeout:
+            # who clears up had it for a moment; or it can't be made here (/proc), of which filelock says no more, and this does
+            _lock_of(path).touch()
+            _lock_of(path).unlink(missing_ok=True)
             continue
         except (OSError, NotImplementedError):
             _lock_of(path).touch()  # no locks here; or no files, and then this says so
@@ -65,6 +70,7 @@ def _take_name(folder: Path) -> tuple[Path, filelock.BaseFileLock]:
         if _lock_of(path).exists():  # nobody who cleared up had it before it was locked
             return path, lock
         lock.release()
+    raise OSError(errno.EBUSY, "no name can be taken", str(folder))
 
 
 def _lock_of(path: Path) -> Path:
