@@ -14,7 +14,7 @@ import time
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import MISSING, dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -69,8 +69,12 @@ def _of_user(find: Callable[..., str]) -> Path:
 
 
 def clear_up() -> None:
-    """Remove what killed processes left in the home: projects that they had half made, or half removed."""
-    for folder in (projects_folder(), home_folder(), cache_folder() / "digests"):
+    """Remove what killed processes left in the home and the cache: projects that they had half made or half removed, half files.
+
+    In the folders of class images too, where a run that is finished does not come again.
+    """
+    class_images = (cache_folder() / "class-images").glob("*")
+    for folder in (projects_folder(), home_folder(), cache_folder() / "digests", *class_images):
         clear_leftovers(folder)
     for left in home_folder().glob(".making-*"):
         with suppress(OSError):
@@ -515,9 +519,9 @@ def remove_project(project: Project) -> None:
             f"project {project.name} is a link to {real_path(project.path)}",
             "remove that folder yourself, then the link",
         )
-    with system_errors(DiskError, f"can't remove project {project.name}", project.path), temporary(
-        projects_folder()
-    ) as leaving:
+    with ExitStack() as held:
+        with system_errors(DiskError, f"can't remove project {project.name}", project.path):
+            leaving = held.enter_context(temporary(projects_folder()))
         _take_away(project, leaving)  # gone at once: who comes now finds no project
         try:
             _check_not_kept(project, leaving)  # who came in between is still in time
@@ -530,13 +534,14 @@ def remove_project(project: Project) -> None:
 
 def _take_away(project: Project, leaving: Path) -> None:
     """Rename a project's folder while it is held. On Windows the open lock stands in the way: there, as soon as it is let go, when
-    the lock of whoever came in between would stand in the way again. Raises ProjectError, OSError."""
+    the lock of whoever came in between would stand in the way again. Raises ProjectError, DiskError, OSError for the lock's file."""
     with project.lock():
         _check_not_kept(project, project.path)
-        with suppress(PermissionError):
+        with suppress(OSError):  # what stands in the way for good is told below
             project.path.rename(leaving)
             return
-    project.path.rename(leaving)
+    with system_errors(DiskError, f"can't remove project {project.name}", project.path):
+        project.path.rename(leaving)
 
 
 @contextmanager

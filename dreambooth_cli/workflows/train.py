@@ -341,7 +341,6 @@ def gather_class_images(
     wanted = max(0, settings.class_images - len(own))
     folder, drawing = class_image_folder(base, plan, settings, prompts)
     adopt_images(folder)
-    clear_leftovers(folder)
     if not missing_batches(folder, wanted, plan.class_image_batch):
         return own + class_image_paths(folder, wanted)  # also from a cache that can only be read
     if is_held(folder):

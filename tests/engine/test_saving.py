@@ -12,7 +12,7 @@ def test_a_tokenizer_that_can_not_be_written_is_a_disk_error(sd1, tmp_path):
     """The tokenizers library raises a bare Exception."""
     import torch
 
-    pipe = load_pipeline(base_of(sd1), dtype=torch.float32, only=())
+    pipe = load_pipeline(base_of(sd1), dtype=torch.float32)
     gone = tmp_path / "gone"
     with pytest.raises(DiskError) as caught, _written(gone):
         pipe.tokenizer.backend_tokenizer.model.save(str(gone))

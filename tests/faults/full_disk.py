@@ -17,7 +17,7 @@ from .row import Row
 from .scenario import Scenario, events_in, weights_of
 from .watched import GO, Change, run_watched
 
-SIZE = "160m"
+SIZE = "200m"
 
 
 class MayNotMount(Exception):
