@@ -260,7 +260,9 @@ def test_weights_are_never_made_up(part, change, told, sdxl, tmp_path):
 def test_known_extras_are_no_reason_to_refuse(sd2, tmp_path):
     extras = {"logit_scale": torch.ones(()), "text_projection.weight": torch.ones(4, 4), "vision_model.x.weight": torch.ones(2)}
     folder = change_weights(shutil.copytree(sd2, tmp_path / "base"), "text_encoder", lambda tensors: tensors.update(extras))
-    load_family(base_of(folder), dtype=torch.float32, device=CPU)
+    with_extras, without = (load_family(base_of(place), dtype=torch.float32, device=CPU) for place in (folder, sd2))
+    ours, theirs = (family.pipe.text_encoder.state_dict() for family in (with_extras, without))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("gone", ["model.diffusion_model.out.0.weight", "first_stage_model.decoder.norm_out.bias"])

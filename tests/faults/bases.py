@@ -9,27 +9,25 @@ import json
 import os
 import pickle
 import random
-import re
 import shutil
 import struct
 import subprocess
 import sys
 import tempfile
-import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from dreambooth_cli.cli.app import in_words
 
-from .documents import CODES, HANG, HEAD, result_of, workplace
-from .loras import ANY, ODD, READ, REFUSED, Trap, bind, empty, no_hang
-from .peak import MOST_MEMORY, forget_peak, peak_of_memory
+from . import trials
+from .documents import CODES, HEAD, result_of, workplace
+from .loras import ODD, Trap, bind
 from .row import Row
+from .trials import ANY, READ, REFUSED
 
 FULL, PROCESSES = 300, 30
 LONGEST = 180  # seconds for a process, most of them for imports on a busy machine
@@ -392,47 +390,12 @@ def prepared() -> Iterator[Path]:
 
 def try_all(kind: str, count: int, place: Path) -> Row:
     """Mutants 0 to `count` of a kind, each read in this process."""
-    slowest, most, failures, taken, worked = 0.0, 0, [], 0, 0
-    place.mkdir()
-    for number in range(count):
-        mutant = make(kind, number, place / str(number))
-        held, moment = forget_peak(), time.process_time()
-        try:
-            with no_hang():
-                read(mutant)
-        except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            failures.append(f"{number}: {type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {str(error)[:500]}")
-        took, grown = time.process_time() - moment, peak_of_memory() - held
-        slowest, most = max(slowest, took), max(most, grown)
-        if took > HANG or grown > MOST_MEMORY:
-            failures.append(f"{number}: {took:.1f} s, {grown / 1e6:.0f} MB")
-        if (place / str(number) / "sprung").exists():
-            failures.append(f"{number}: a pickle was opened")
-        empty(place / str(number))
-        taken += 1
-        worked += mutant.must == READ
-    remarks = [*failures, f"at most {most / 1e6:.0f} MB for one; {worked} had to work"]
-    return Row(f"bases: {kind}", taken, len(failures), slowest=slowest, remarks=remarks)
+    return trials.try_all(f"bases: {kind}", partial(make, kind), read, count, place)
 
 
 def try_processes(count: int, place: Path) -> Row:
     """Mutants 0 to `count` of every kind, each given to a process."""
-    failures, slowest, taken = [], 0.0, 0
-    place.mkdir()
-    for kind in KINDS:
-        for number in range(count):
-            folder = place / re.sub(r"\W+", "-", f"{kind}-{number}")
-            mutant, moment = make(kind, number, folder), time.monotonic()
-            try:
-                run_process(mutant, number, folder / "out")
-            except (AssertionError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
-                failures.append(f"{kind} {number}: {str(error)[-1500:]}")
-            if (folder / "sprung").exists():
-                failures.append(f"{kind} {number}: a pickle was opened")
-            slowest, taken = max(slowest, time.monotonic() - moment), taken + 1
-            empty(folder)
-    return Row("bases: as processes", taken, len(failures), slowest=slowest, remarks=failures)
+    return trials.try_processes("bases: as processes", [*KINDS], make, run_process, count, place)
 
 
 if __name__ == "__main__":

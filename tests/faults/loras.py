@@ -11,17 +11,14 @@ import os
 import pickle
 import random
 import re
-import signal
 import socket
 import struct
 import subprocess
 import sys
 import tempfile
-import time
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +26,10 @@ from dreambooth_cli.card import Card, write_card
 from dreambooth_cli.cli.app import in_words
 from dreambooth_cli.errors import ModelUnavailable
 
-from .documents import CODES, HANG, HEAD, result_of, whole_card, workplace
-from .peak import MOST_MEMORY, forget_peak, peak_of_memory
+from . import trials
+from .documents import CODES, HEAD, result_of, whole_card, workplace
 from .row import Row
+from .trials import ANY, READ, REFUSED
 
 FULL, PROCESSES = 300, 30
 LONGEST = 120  # seconds for a process, most of them for imports on a busy machine
@@ -43,7 +41,6 @@ LAYERS = (
     ("text_encoder", "encoder.layers.0.self_attn.q_proj"),
     ("text_encoder", "encoder.layers.1.mlp.fc1"),
 )
-READ, REFUSED, ANY = "read", "refused", "any"  # what must become of a mutant
 ODD: tuple[Any, ...] = (None, "x", -1, 0, [], {}, "", 10**30, 1e308, True, "nan", -0.5, ["a"], {"a": 1}, {"(a+)+$": 2}, 3, 2.5)
 Maker = Callable[[random.Random, Path], "Mutant"]
 
@@ -452,23 +449,7 @@ def take_out() -> None:
             del module.peft_config
 
 
-@contextlib.contextmanager
-def no_hang() -> Iterator[None]:
-    """An alarm for what would wait for ever, as a fifo does."""
-
-    def stop(*_: object) -> None:
-        raise AssertionError("it hangs")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(int(6 * HANG))
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def run_process(mutant: Mutant, out: Path) -> None:
+def run_process(mutant: Mutant, number: int, out: Path) -> None:
     """`generate` with a mutant as a process of its own. Raises AssertionError for an answer that is wrong."""
     words = ["generate", "--model-path", str(mutant.path), "a [identifier] dog", "--steps", "1", "--seed", "0", "--json"]
     words += ["--output-dir", str(out)]
@@ -512,52 +493,12 @@ def prepared() -> Iterator[Path]:
 
 def try_all(kind: str, count: int, place: Path) -> Row:
     """Mutants 0 to `count` of a kind, each read in this process."""
-    slowest, most, failures, taken = 0.0, 0, [], 0
-    place.mkdir()
-    for number in range(count):
-        mutant = make(kind, number, place / str(number))
-        held, moment = forget_peak(), time.monotonic()
-        try:
-            with no_hang():
-                read(mutant)
-        except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            failures.append(f"{number}: {type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {str(error)[:500]}")
-        took, grown = time.monotonic() - moment, peak_of_memory() - held
-        slowest, most = max(slowest, took), max(most, grown)
-        if took > HANG or grown > MOST_MEMORY:
-            failures.append(f"{number}: {took:.1f} s, {grown / 1e6:.0f} MB")
-        if (place / str(number) / "sprung").exists():
-            failures.append(f"{number}: a pickle was opened")
-        empty(place / str(number))
-        taken += 1
-    return Row(f"loras: {kind}", taken, len(failures), slowest=slowest, remarks=[*failures, f"at most {most / 1e6:.0f} MB for one"])
+    return trials.try_all(f"loras: {kind}", partial(make, kind), read, count, place)
 
 
 def try_processes(count: int, place: Path) -> Row:
     """Mutants 0 to `count` of every kind, each given to a process."""
-    failures, slowest, taken = [], 0.0, 0
-    place.mkdir()
-    for kind in KINDS:
-        for number in range(count):
-            folder = place / f"{kind}-{number}"
-            mutant, moment = make(kind, number, folder), time.monotonic()
-            try:
-                run_process(mutant, place / "out" / f"{kind}-{number}")
-            except (AssertionError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
-                failures.append(f"{kind} {number}: {str(error)[-1500:]}")
-            if (folder / "sprung").exists():
-                failures.append(f"{kind} {number}: a pickle was opened")
-            slowest, taken = max(slowest, time.monotonic() - moment), taken + 1
-            empty(folder)
-    return Row("loras: as processes", taken, len(failures), slowest=slowest, remarks=failures)
-
-
-def empty(folder: Path) -> None:
-    """Remove a mutant's folder, whatever lies in it."""
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
+    return trials.try_processes("loras: as processes", [*KINDS], make, run_process, count, place)
 
 
 if __name__ == "__main__":
