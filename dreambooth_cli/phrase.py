@@ -27,6 +27,7 @@ FRAMES = PICTURES | ARTWORKS  # what shows the subject, where "of" follows
 OF = _words("of showing depicting featuring")
 COUNTS = _words("some any each all both many few several one two three four five six seven eight nine ten")
 DETERMINERS = COUNTS | _words("a an the my your his her its our their whose this that these those every another no")
+UNITS = _words("year month week day inch foot euro dollar pound cent")  # a number before one of these is no count: `a 2 year old girl`
 PARTS = _words(
     "pair pairs piece pieces kind type sort breed bit lot lots bunch couple group face head front back side top bottom half "
     "inside outside interior exterior rear example instance specimen"
@@ -65,19 +66,26 @@ DESCRIPTIONS = _words(  # that "and" or a comma may join before one noun
 STYLES = _words(
     "masterpiece quality 4k 8k hd uhd photorealistic realistic detailed cinematic bokeh outdoors indoors outside inside "
     "closeup close-up portrait daylight night day sunset minimal minimalist monochrome solo photo photograph photography "
-    "professional studio raw sharp focus illustration painting digital"
+    "professional studio raw sharp focus illustration painting digital dslr hdr nikon canon polaroid analog vintage grainy "
+    "blurry artstation unsplash flickr trending isolated background full-body headshot symmetrical centered profile frontal"
 )
+MEDIA = _words("oil watercolor watercolour acrylic pencil ink charcoal crayon pastel digital abstract pixel line wall framed")
 NO_SUBJECT = _words("masterpiece quality 4k 8k hd uhd photography")
 OTHER_ARTICLES = _words(
     "un une ein eine einen einer der das una uno il lo gli um uma een het ett et en bir le la les los las el des "
-    "foto fotos fotografie fotografia imagen imagem immagine bild zdjecie"
+    "foto fotos fotografie fotografia imagen imagem immagine bild bilder zdjecie retrato ritratto obraz gambar fotka kuva "
+    "mon ma mes mi mis mein meine mio meu minha mijn notre votre"
 )
+OTHER_NOUNS = _words("perro perra gato hombre mujer niña chien chienne homme femme hund katze frau cachorro gatto uomo hond")
+OTHER_OF = _words("de di du von van av af avec del da do")
 ABBREVIATIONS = _words("mr mrs ms dr st mt jr sr lt no vs prof")
 OTHER_LANGUAGES = _words("vom und avec dans della delle degli nella een het och från für über eine einen une uma d'un d'une")
 SEVERAL = "names several subjects, and only one can be learned at a time"
 READ = 200  # words that are looked at: a model reads 75 tokens
 MARKS = ".,;:!?\"“”„«»‘’'…-–—*_~#@|/\\"
 POSSESSIVE = re.compile(r"[^\W\d_][\w.-]*(?:['’]s|s['’])")
+TWO_NOUNS = re.compile(r"[^\W\d]{3}[/+&,;|]\w{3}")  # `dog/cat`; `AC/DC` and `AT&T` are one name
+LOANED = frozenset("àâäåæçéèêëíîïñôöøûüáœß")  # letters of English loanwords: piñata, crème brûlée
 BRACKETS = re.compile(r"[\[\]<>{}()［］【】]")
 
 
@@ -126,7 +134,9 @@ FILE_NAME = re.compile(r"(?:photo|picture|image|pic)s?[-_]of[-_]")
 
 
 def _foreign(text: str, words: Sequence[str], plain: Sequence[str]) -> str:
-    """Why a text is not English words, as far as its script and commonest words tell."""
+    """Why a text is not English words, as far as its script, its letters and its commonest words tell."""
+    if any(unicodedata.category(letter) in ("Cf", "Cc") for word in words for letter in word):
+        return "has characters in it that can't be seen"
     letters = [letter for letter in text if letter.isalpha()]
     if not all(letter.isascii() or unicodedata.name(letter, "").startswith("LATIN") for letter in letters):
         return "is not written in Latin letters"
@@ -135,9 +145,17 @@ def _foreign(text: str, words: Sequence[str], plain: Sequence[str]) -> str:
         is_name = all(word[0].isupper() for word in words[place : place + 2])
         if plain[place : place + 1] and plain[place] in OTHER_ARTICLES and len(plain) > place + 1 and not is_name:
             return "does not read as English"
-    if OTHER_LANGUAGES & set(plain) or "mit" in words[1:]:
+    is_frame_of = any(word in OTHER_OF and before in FRAMES for before, word in zip(plain, words[1:], strict=False))
+    if OTHER_LANGUAGES & set(plain) or OTHER_NOUNS & set(plain) or "mit" in words[1:] or is_frame_of:
+        return "does not read as English"
+    if any(word.islower() and not word.isascii() and not LOANED.issuperset(_beyond_ascii(word)) for word in words):
         return "does not read as English"
     return "reads like a file's name" if FILE_NAME.search(text.casefold()) else ""
+
+
+def _beyond_ascii(word: str) -> Iterator[str]:
+    """The letters of a word that are not ASCII, composed."""
+    return (letter for letter in unicodedata.normalize("NFC", word) if letter.isalpha() and not letter.isascii())
 
 
 def _after_frames(plain: Sequence[str]) -> tuple[int, str]:
@@ -188,8 +206,21 @@ def _begins_anew(words: Sequence[str], plain: Sequence[str], start: int, place: 
         return plain[place - 1] in (PARTS if inside else COUNTS)
     if not any(letter.isalnum() for letter in words[place]) and not inside:
         return True
-    is_determiner = (word in DETERMINERS or word.isdigit()) and not inside
-    return is_determiner or POSSESSIVE.fullmatch(words[place]) is not None
+    is_determiner = word in DETERMINERS or word.isdigit()
+    if is_determiner and not inside and not _is_of_the_name(plain, place):
+        return True
+    return POSSESSIVE.fullmatch(words[place]) is not None
+
+
+def _is_of_the_name(plain: Sequence[str], place: int) -> bool:
+    """Whether a number is no count but belongs to the noun: `a 35 year old man`, `1967 Ford Mustang`, `a no entry sign`."""
+    word, following = plain[place], plain[place + 1 : place + 2]
+    is_count = word.isdigit() or word in COUNTS
+    after_a = place > 0 and plain[place - 1] in ("a", "an") and (is_count or word in ("no", "every"))
+    is_year = re.fullmatch("1[89][0-9][0-9]|20[0-9][0-9]", word) is not None
+    return bool(following) and (
+        (after_a and word not in ("few", "many")) or (is_count and (is_year or following[0] in UNITS))
+    )
 
 
 def _end_at(words: Sequence[str], plain: Sequence[str], start: int, place: int) -> str | None:
@@ -199,7 +230,7 @@ def _end_at(words: Sequence[str], plain: Sequence[str], start: int, place: int) 
         return None
     if inside and _ends(words[place - 1], plain[place - 1]) and not _describes(plain[start:place], word):
         return _after_mark(plain, words, place)
-    if word in CONJUNCTIONS or re.search(r"[^\W\d][/+&,;|]\w", word):
+    if word in CONJUNCTIONS or TWO_NOUNS.search(word):
         joins = inside and word in ("and", "or", "&") and _describes(plain[start:place], following)
         return None if joins else SEVERAL
     if _is_verb(word, following, inside=inside):
@@ -208,6 +239,8 @@ def _end_at(words: Sequence[str], plain: Sequence[str], start: int, place: int) 
         return "names no subject" if word in STRICT else None
     if word in DETERMINERS and following and word not in RELATIVE:
         return SEVERAL
+    if word in PARTICIPLES and following == "and" and plain[place + 2 : place + 3] and _is_participle(plain[place + 2]):
+        return ""  # standing and smiling
     if word in RELATIVE or word in SUBJECTS:
         return ""
     if not word:
@@ -240,9 +273,15 @@ def _goes_on(word: str, following: str) -> bool:
     """Whether a word after a noun begins what is said about it: a preposition or a participle."""
     if word in PREPOSITIONS or word in NAMING or word.startswith("("):
         return True
+    if word.endswith("ing") and following in DETERMINERS:  # catching a ball
+        return True
     if word in PARTICIPLES or word.endswith("ed"):
         return _leads_on(following)
     return word in WEAK and bool(following) and _leads_on(following)
+
+
+def _is_participle(word: str) -> bool:
+    return word in PARTICIPLES or word.endswith(("ing", "ed"))
 
 
 def _leads_on(following: str) -> bool:
@@ -265,7 +304,8 @@ def _after_mark(plain: Sequence[str], words: Sequence[str], place: int) -> str:
         if raw[-1] in ",;:.!?":
             break
     alone = part[0] if len(part) == 1 else ""
-    says_more = not alone or alone in STYLES or alone in DESCRIPTIONS or alone.endswith(("ing", "ed", "ly", "style"))
+    is_style = alone in STYLES or alone in DESCRIPTIONS or alone.endswith(("ing", "ed", "ly", "style"))
+    says_more = not alone or is_style or any(letter.isdigit() for letter in alone)  # 50mm, f1.8
     if part[0] in CONJUNCTIONS or part[0] in DETERMINERS or POSSESSIVE.fullmatch(words[place]) or not says_more:
         return SEVERAL
     return _late_verb(plain[place:])
@@ -284,8 +324,12 @@ def _late_verb(rest: Sequence[str]) -> str:
 def _bad_head(plain: Sequence[str], phrase: Phrase, first: int) -> str:
     """Why the noun found is no subject."""
     head = plain[phrase.end - 1] if phrase.end else ""
-    if not first and (head in FRAMES or plain[phrase.end - 2 : phrase.end] == ["close", "up"]):
-        return f"names a {head}, but not what is in it"
+    inner = plain[phrase.start : phrase.end - 1]
+    is_artwork = head in ARTWORKS and all(word in DESCRIPTIONS or word in MEDIA for word in inner)  # `an oil painting`
+    if not first and not is_artwork and (head in FRAMES or [*inner[-1:], head] == ["close", "up"]):
+        if head.endswith("s"):
+            return f"names {head}, but not what is in them"
+        return f"names {'an' if head[0] in 'aei' else 'a'} {head}, but not what is in it"
     if head in NO_SUBJECT or not phrase.noun:
         return "names no subject"
     if any(is_like(word, "identifier") for word in _parts(plain)):

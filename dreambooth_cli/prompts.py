@@ -19,7 +19,10 @@ SPELLINGS = re.compile(
 OTHER_NAMES = {"id", "ident", "token", "instance", "class", "class noun", "class name", "noun", "name", "subject"}
 BRACKETED = re.compile(r"[\[<{]\s*([^\[\]<>{}]{1,40}?)\s*[\]>}]")
 BESIDE_A_MARK = re.compile(r"[\[<{($%&;\\]\s*([^\W_]{5,15})(?![^\W_])|(?<![^\W_])([^\W_]{5,15})\s*[\]>})%]")
+IN_BRACKETS = r"\[<{|", r"\]>}|"
+QUOTED = rf"{IN_BRACKETS[0]}«“„‘`*", rf"{IN_BRACKETS[1]}»”“’`*"
 WELL_KNOWN = {FALLBACK, "ohwx", "zwx"}  # the words that other guides take for it
+STANDS_FOR = re.compile(r"(?<!\S)(?:TOK|[SV]\*|(?<=\w\s)\*)(?!\S)")  # and what they write in its place
 
 
 def fill(prompt: str, identifier: str) -> str:
@@ -59,7 +62,7 @@ def instance_prompt(class_prompt: str, identifier: str) -> str:
     """
     text = understood(" ".join(class_prompt.split()))
     if PLACEHOLDER in text or _word(identifier).search(text):
-        return fill(text, identifier)
+        return fill(_bare(text, identifier), identifier)
     phrase = read_phrase(text)
     words = list(phrase.words)
     if phrase.start:
@@ -77,10 +80,14 @@ def plain_class_prompt(class_prompt: str, identifier: str = AUTO) -> str:
         article, word = match["article"], match["word"]
         return f"{_agree(article, word)} {word}" if article else word
 
-    text = understood(class_prompt)
-    marks = rf"(?:(?:{re.escape(PLACEHOLDER)}|{_word(identifier).pattern})(?:['’]s\b|[-_](?=\w))?\s*(?:,\s*(?=(?:an?|the)\b))?)+"
-    pattern = rf"(?:\b(?P<article>(?i:an?))\s+)?(?:[-_]|(?P<quote>[\"'(]))?{marks}(?(quote)[\"')]\s*)(?P<word>\w*)"
-    plain = " ".join(re.sub(pattern, without, text).split())
+    text = _bare(understood(class_prompt), identifier, QUOTED)
+    ending = r"\s?['’]s\b|['’](?!\S)|[-_](?=\w)"
+    marks = rf"(?:(?:{_mark(identifier)})(?:{ending})?\s*(?:,\s*(?=(?:an?|the)\b))?)+"
+    pattern = rf"(?:\b(?P<article>(?i:an?))\s+)?(?:[-_$#@]|(?P<quote>[\"'(]))?{marks}(?(quote)[\"')]\s*)(?P<word>\w*)"
+    plain, found = re.subn(pattern, without, text)
+    plain = " ".join(plain.split())
+    if found:  # the commas around it go too
+        plain = re.sub(r"^[,;:.\s]+|[,;:\s]+$", "", re.sub(r"(?<=\s)[,;:]\s*", "", plain))
     if not plain and text.strip():
         said = PLACEHOLDER if PLACEHOLDER in text else identifier
         raise UsageError(f"the class prompt says nothing but {said}", f'say what the subject is: "a {said} dog"')
@@ -107,9 +114,10 @@ def check_class_prompt(class_prompt: str, identifier: str, *, with_class_images:
         return
     known = _known_identifier(text)
     if known:
+        say_it = f"say which word is the subject's: --identifier {known}; or " if known.isalnum() else ""
         raise UsageError(
             f'the class prompt "{shown}" has {known} in it, which looks like an identifier',
-            f'say which word is the subject\'s: --identifier {known}; or mark its place: "{proposal(text)}"',
+            f'{say_it}mark its place: "{proposal(text)}"',
         )
     phrase = read_phrase(text)
     if phrase.doubt:
@@ -124,7 +132,7 @@ def proposal(class_prompt: str) -> str:
     text = understood(" ".join(class_prompt.split()))
     known, phrase = _known_identifier(text), read_phrase(text)
     if known:
-        return _word(known).sub(PLACEHOLDER, text)
+        return _word(known).sub(PLACEHOLDER, _bare(text, known))
     return instance_prompt(text, PLACEHOLDER) if phrase.noun else EXAMPLE.strip('"')
 
 
@@ -133,7 +141,7 @@ def class_noun(class_prompt: str, identifier: str = AUTO) -> str:
 
     `a photo of a red dog on a beach` -> `red dog`.
     """
-    text = understood(class_prompt)
+    text = _bare(understood(class_prompt), identifier)
     marked = _word(identifier).sub(PLACEHOLDER, text)
     behind = re.sub(r"^['’]s\b", "", marked.rpartition(PLACEHOLDER)[2]) if PLACEHOLDER in marked else ""
     if after := read_phrase(behind).noun:
@@ -142,6 +150,8 @@ def class_noun(class_prompt: str, identifier: str = AUTO) -> str:
         return read_phrase(plain_class_prompt(text, identifier)).noun
     except UsageError:
         return ""
+
+
 def prompt_remarks(prompt: str, identifier: str, class_prompt: str) -> list[str]:
     """What a prompt lacks to show the subject, a line each: the identifier, the class noun. Empty where it has both."""
     noun, prompt = class_noun(class_prompt), understood(prompt)
@@ -162,7 +172,19 @@ def _known_identifier(class_prompt: str) -> str:
     """A word of a class prompt that other guides take for the identifier, or that we would; empty where it has none."""
     words: list[str] = re.findall(r"[^\W_]+", class_prompt)
     ours = rare_tokens()
-    return next((word for word in words if word.casefold() in WELL_KNOWN or word in ours), "")
+    return next((word for word in words if word.casefold() in WELL_KNOWN or word in ours), "") or next(
+        (found[0] for found in STANDS_FOR.finditer(class_prompt)), ""
+    )
+
+
+def _mark(identifier: str) -> str:
+    """A pattern of what stands for the subject: the placeholder or the identifier."""
+    return rf"{re.escape(PLACEHOLDER)}|{_word(identifier).pattern}"
+
+
+def _bare(text: str, identifier: str, around: tuple[str, str] = IN_BRACKETS) -> str:
+    """The text with what stands for the subject out of its brackets: `a <sks> dog` -> `a sks dog`."""
+    return re.sub(rf"[{around[0]}]{{1,3}}\s*({_mark(identifier)})\s*[{around[1]}]{{1,3}}", r"\1", text)
 
 
 def _word(identifier: str) -> re.Pattern[str]:
