@@ -52,8 +52,9 @@ OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".
 # what files hold beside a text encoder's own weights: a buffer of old, the scale of CLIP's loss, its other half
 NOT_USED = ("position_ids", "logit_scale", "text_projection.weight", "text_projection")
 OTHER_HALF = ("vision_model.", "visual_projection.")
-TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER_CONFIG, TOKENIZER_MAP = "tokenizer_config.json", "special_tokens_map.json"
 TOKENIZER_KEYS = ("bos_token", "eos_token", "unk_token", "pad_token", "added_tokens_decoder", "additional_special_tokens")
+TOKEN_FIELDS = ("__type", "content", "lstrip", "normalized", "rstrip", "single_word", "special")
 MOST_VOCABULARY = 32_000_000  # bytes of a tokenizer's file; CLIP's have 2
 
 
@@ -224,15 +225,16 @@ def _count_positions(network: nn.Module) -> None:
 def load_tokenizer(source: Path, positions: int) -> CLIPTokenizer:
     """The tokenizer in a folder, its prompts `positions` tokens long at most. Raises ModelUnavailable.
 
-    transformers sees a folder with the files that a vocabulary needs, and of its config the special tokens alone.
+    transformers sees a folder with the files that a vocabulary needs, and of its configs the special tokens alone.
     """
     config = source / TOKENIZER_CONFIG
-    values = {key: value for key, value in (read_json(config) if config.is_file() else {}).items() if key in TOKENIZER_KEYS}
     with TemporaryDirectory(prefix="dreambooth-tokenizer-") as made, refused(f"the tokenizer in {source} can't be read"):
+        values, tokens = _special_tokens(config), _special_tokens(source / TOKENIZER_MAP)
         for name in TOKENIZER_FILES:
-            if name != TOKENIZER_CONFIG and (source / name).is_file() and os.path.getsize(source / name) <= MOST_VOCABULARY:
+            if name not in (TOKENIZER_CONFIG, TOKENIZER_MAP) and (source / name).is_file() and os.path.getsize(source / name) <= MOST_VOCABULARY:
                 shutil.copyfile(source / name, Path(made) / name)
         Path(made, TOKENIZER_CONFIG).write_text(json.dumps({"tokenizer_class": "CLIPTokenizer", **values}))
+        Path(made, TOKENIZER_MAP).write_text(json.dumps(tokens))
         with quiet():
             tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(made, local_files_only=True)
         tokenizer.name_or_path = ""
@@ -242,6 +244,22 @@ def load_tokenizer(source: Path, positions: int) -> CLIPTokenizer:
         if len(ids) != tokenizer.model_max_length or tokenizer.eos_token_id not in ids:
             raise ValueError("it does not end a prompt")
     return tokenizer
+
+
+def _special_tokens(file: Path) -> dict[str, Any]:
+    """What a tokenizer's config says of its special tokens; whatever else is in it would come into the saved model. Raises
+    ModelUnavailable."""
+    told = read_json(file) if file.is_file() else {}
+    return {key: _token(value) for key, value in told.items() if key in TOKENIZER_KEYS}
+
+
+def _token(value: Any) -> Any:
+    """A token as it is read, or a list or table of some, without other fields: tokenizers prints to stdout what it does not know."""
+    if isinstance(value, list):
+        return [_token(each) for each in value]
+    if isinstance(value, dict) and "content" in value:
+        return {field: value[field] for field in TOKEN_FIELDS if field in value}
+    return {key: _token(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
 def load_scheduler(base: Base) -> Any:

@@ -86,8 +86,10 @@ def _forget_places_in_header(lora: Path) -> None:
 
 
 def _is_place(value: Any) -> bool:
-    """Whether a config's value is a path from the root or from a home."""
-    return isinstance(value, str) and bool(re.match(r"(~?[\\/]|[A-Za-z]:[\\/]).+[\\/]", value))
+    """Whether a config's value is a path, or holds one: from a root, a home, the current folder, another machine."""
+    if isinstance(value, dict | list):
+        return any(map(_is_place, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and bool(re.match(r"(~?[\\/]{1,2}|[A-Za-z]:[\\/]|\.{1,2}[\\/]|file:/*)\w[\w.\\/-]+", value))
 
 
 def _save_text_encoder(encoder: Any, folder: Path) -> None:

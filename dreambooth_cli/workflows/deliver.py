@@ -16,6 +16,7 @@ from ..disk import (
     disk_errors,
     is_intact,
     make_folder,
+    remove,
     settle,
     temporary,
 )
@@ -77,10 +78,37 @@ def check_output(output_dir: Path | None, run: Run | None) -> None:
     if output_dir is None or not output_dir.exists():
         return
     clear_leftovers(output_dir)
+    if run is not None and is_part_of_0_1(output_dir / ".part", run):
+        with disk_errors(output_dir):
+            remove(output_dir / ".part")
     if not any(output_dir.iterdir()):
         return
     if run is None or not (holds_model_of(output_dir, run) or run.has_part_at(output_dir)):
         raise UsageError(f"{output_dir} exists and is not this run's model", ANOTHER)
+
+
+def is_part_of_0_1(part: Path, run: Run) -> bool:
+    """Whether a folder holds nothing but what 0.1 had copied of this run's model when a disk was full: files that begin as its own."""
+    if part.is_symlink() or not part.is_dir():
+        return False
+    found = False
+    for path in part.rglob("*"):
+        own = run.model / path.relative_to(part)
+        if path.is_symlink() or path.is_dir() != own.is_dir() or not (own.is_dir() or begins_as(path, own)):
+            return False
+        found |= own.is_file()
+    return found
+
+
+def begins_as(path: Path, whole: Path) -> bool:
+    """Whether all that a file holds is the beginning of another, which is there."""
+    if not path.is_file() or not whole.is_file():
+        return False
+    with path.open("rb") as part, whole.open("rb") as file:
+        while chunk := part.read(2**20):
+            if chunk != file.read(len(chunk)):
+                return False
+    return True
 
 
 def holds_model_of(folder: Path, run: Run) -> bool:

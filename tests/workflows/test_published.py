@@ -36,9 +36,11 @@ def published(tmp_path_factory, sd1):
     base = shutil.copytree(sd1, home / "my-base")
     shutil.copytree(home / "photos", home / "dogs")
     # as many bases on the hub are: the configs name where somebody made them
-    for part, key in (("unet/config.json", "_name_or_path"), ("tokenizer/tokenizer_config.json", "special_tokens_map_file")):
-        config = json.loads((base / part).read_text()) | {key: f"/home/{USER}/made/here"}
-        (base / part).write_text(json.dumps(config))
+    for file in base.rglob("*.json"):
+        if file.name not in ("vocab.json", "model_index.json"):
+            added = {"_name_or_path": f"/home/{USER}/made/here", "special_tokens_map_file": f"/home/{USER}", "run_name": f"{USER}-7"}
+            told = json.loads(file.read_text()) | added | {"of": {"who": USER}, "list": [USER]}
+            file.write_text(json.dumps(told))
     with_samples = {"steps": 1, "sample_every": 1, "sample_steps": 1, "class_data_dir": home / "dogs"}
     for method in ("full", "lora"):
         project = make_project(home / "photos", base, name=method, method=method, train_text_encoder=True, **with_samples)
@@ -86,6 +88,7 @@ def test_a_card_names_its_base_by_its_last_name_and_what_it_holds(published):
 def test_configs_lose_places_alone(tmp_path):
     values = {"a": 3, "act": "gelu", "pad_token": "/", "repo": "owner/name", "tokenizer_class": "CLIPTokenizer"}
     gone = {"name_or_path": "x", "cache": "/home/x/y", "map": "~/x/y", "win": "C:\\Users\\x", "w": "c:/users/x"}
+    gone |= {"h": "/home/x", "from": "./runs/x", "up": "../x0", "net": "\\\\server\\x", "url": "file:///home/x", "in": {"a": ["/home/x"]}}
     (tmp_path / "tokenizer").mkdir()
     for name in ("tokenizer/tokenizer_config.json", "model_index.json"):
         (tmp_path / name).write_text(json.dumps(values | gone))

@@ -405,6 +405,29 @@ def test_part_of_a_model_beside_something_else_is_refused(other, finished, tmp_p
         run(finished, output_dir=output)
 
 
+@pytest.mark.parametrize("other", ["", "notes.txt", "unet/config.json", "empty"])
+def test_an_output_folder_that_0_1_left_half_filled_is_ours_again(other, finished, tmp_path):
+    """It copied into `.part`, then moved what was whole: only what begins as the run's own files do was left by it."""
+    output, own = tmp_path / "output", finished.runs()[0].model
+    shutil.copytree(own / "scheduler", output / "scheduler")
+    (output / ".part" / "unet").mkdir(parents=True)
+    if other != "empty":
+        (output / ".part" / WEIGHTS).write_bytes((own / WEIGHTS).read_bytes()[:5000])
+        shutil.copyfile(own / "model_index.json", output / ".part" / "model_index.json")
+    if other in ("", "empty"):
+        (output / ".part" / "vae").mkdir()
+    else:
+        (output / ".part" / other).write_text("mine")
+    if other:
+        before = files_in(output)
+        with pytest.raises(UsageError, match="is not this run's model"):
+            run(finished, output_dir=output)
+        assert files_in(output) == before
+        return
+    assert model_of(run(finished, output_dir=output)) == output
+    assert files_in(output) == files_in(own)
+
+
 def test_nobody_s_files_beside_the_output_are_touched(finished, tmp_path):
     mine = [".out2.part", ".output.part", "output.part", ".part", ".dreambooth-notes"]
     for name in mine:
