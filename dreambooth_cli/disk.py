@@ -269,10 +269,39 @@ def check_space(wanted: Iterable[tuple[Path, int]]) -> None:
             )
 
 
+# What file managers, disks and git put into a folder by themselves: it is empty all the same.
+OF_THE_SYSTEM = frozenset(
+    (".DS_Store", ".localized", "Thumbs.db", "desktop.ini", "@eaDir", "lost+found", "System Volume Information", ".gitkeep", ".keep")
+)
+
+
+def holds_something(folder: Path) -> bool:
+    """Whether anything lies in a folder that somebody put there. Raises OSError."""
+    return not all(is_of_the_system(name) for name in os.listdir(folder))
+
+
+def is_of_the_system(name: str) -> bool:
+    """Whether a name in a folder is of what lies there by itself, `._*` of macOS among it."""
+    return name in OF_THE_SYSTEM or name.startswith("._")
+
+
+def begins_as(path: Path, whole: Path) -> bool:
+    """Whether all that a file holds is the beginning of another, which is there."""
+    if not path.is_file() or not whole.is_file():
+        return False
+    with path.open("rb") as part, whole.open("rb") as file:
+        while chunk := part.read(2**20):
+            if chunk != file.read(len(chunk)):
+                return False
+    return True
+
+
 def check_folder(folder: Path, hint: str) -> Path:
     """The real path of a folder in which something will be written, later. Raises UsageError now, where it can't be."""
     real = Path(os.path.realpath(folder))
     try:
+        if real.is_symlink():  # what it leads to would be the real path
+            raise UsageError(f"{folder} is a link that leads nowhere", hint)
         if real.exists() and not real.is_dir():
             raise UsageError(f"{folder} is a file, not a folder", hint)
         standing = standing_part(real)

@@ -27,11 +27,14 @@ import platformdirs
 from . import stopping
 from .config import read_config
 from .disk import (
+    begins_as,
+    check_folder,
     clear_leftovers,
     digests_of,
     disk_errors,
     file_of,
     is_intact,
+    is_of_the_system,
     make_folder,
     read_text,
     reason_of,
@@ -40,11 +43,13 @@ from .disk import (
     temporary,
     write_json,
 )
-from .errors import DiskError, ProjectError
+from .errors import DiskError, ProjectError, UsageError
 from .schemas import check_schema, with_schema
 from .settings import AUTO, LARGEST_SEED, expanded, in_home, is_text, no_home, real_path, shortened
 
 NAME = re.compile(r"[^\W_][\w.-]{0,63}", re.UNICODE)
+ANOTHER_PLACE = "name another folder: --output-dir ./my-model"
+PART_OF_0_1 = ".part"  # in an output folder: where 0.1 copied a model before it took its place
 CARD = "dreambooth.json"  # beside a model: what it knows; it comes last, so a folder that has it is whole
 KEPT = ".drawing-"  # a process that draws: its number, and a lock
 MAKING_OF_0_1 = re.compile(r"\.making-[0-9a-f]{32}\.[0-9]+")  # a process number, which says nothing in another container
@@ -331,15 +336,27 @@ class Run:
 
     def has_part_at(self, folder: Path) -> bool:
         """Whether a folder holds files of the finished model and nothing else, byte for byte: a delivery that was cut short."""
-        names = []
+        names, former = [], folder / PART_OF_0_1 if self.has_part_of_0_1_at(folder) else None
         for path in folder.rglob("*"):
             own = self.model / path.relative_to(folder)
+            if is_of_the_system(path.name) or former in (path, *path.parents):
+                continue
             if path.is_symlink() or not own.exists() or own.is_dir() != path.is_dir():
                 return False  # at once: somebody's folder may be large
             if not path.is_dir():
                 names.append(path.relative_to(folder).as_posix())
         files = self.model_files() if self.is_finished else {}
         return bool(files) and all(name in files and is_intact(folder / name, files[name]) for name in names)
+
+    def has_part_of_0_1_at(self, folder: Path) -> bool:
+        """Whether a folder holds what 0.1 had copied of this very model when it was cut short: files that begin as its own."""
+        part, files = folder / PART_OF_0_1, 0
+        for path in () if part.is_symlink() else part.rglob("*"):
+            own = self.model / path.relative_to(part)
+            if path.is_symlink() or path.is_dir() != own.is_dir() or not (own.is_dir() or begins_as(path, own)):
+                return False
+            files += own.is_file()
+        return files > 0
 
     def record(self) -> dict[str, Any]:
         """What plan.json holds, or nothing where the run never began. Raises ProjectError where it is damaged."""
@@ -604,6 +621,15 @@ def project_of(path: Path) -> Project | None:
                 project = Project(folder / each.relative_to(folder).parts[0])
                 return project if _has_settings(project.path) else None
     return None
+
+
+def check_model_place(output_dir: Path) -> Path:
+    """The real path of a folder for a finished model. Raises UsageError, before any work, where it can't be written, or lies in a
+    project: what is there is made anew, and removed with it."""
+    real = check_folder(output_dir, ANOTHER_PLACE)
+    if (project := project_of(real)) is not None:
+        raise UsageError(f"{output_dir} lies within project {project.name}, whose folders are its own", ANOTHER_PLACE)
+    return real
 
 
 def find_project(photos: Path, noun: str, *, class_prompt: str = "") -> Project | None:

@@ -12,11 +12,11 @@ from ..base import ask_for_base
 from ..card import read_card
 from ..catalog import advice_of
 from ..config import Resolved, merge
-from ..disk import clear_leftovers
+from ..disk import clear_leftovers, holds_something
 from ..errors import Interrupted, UsageError
 from ..events import Events, ModelSaved, PlanMade, ProjectSaved, RunOpened, Warned
 from ..libraries import warn_of_untried
-from ..project import Project, Run, find_project, unreadable_projects
+from ..project import ANOTHER_PLACE, Project, Run, check_model_place, find_project, unreadable_projects
 from ..prompts import check_class_prompt, class_noun
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, expanded, real_path
 from .console import can_ask, loading, results, say
@@ -175,15 +175,16 @@ def load_question() -> Callable[..., str]:
 
 def check_output(folder: Path | None, project: Project | None) -> None:
     """Refuse, before any work, a folder that can't be a model of ours, whole or in part. Raises UsageError."""
-    if folder is None or not folder.exists():
+    if folder is None:
         return
-    if folder.is_dir():
+    runs = project.runs() if project is not None else []
+    if folder.is_dir() or not folder.exists():
+        check_model_place(folder)
         clear_leftovers(folder)
-        if not any(folder.iterdir()) or read_card(folder) is not None:
+        if not folder.exists() or not holds_something(folder) or read_card(folder) is not None:
             return
-    runs = project.runs() if project is not None and folder.is_dir() else []
-    if not any(run.has_part_at(folder) for run in runs):
-        raise UsageError(f"{folder} exists and is not this run's model", "name another folder: --output-dir ./my-model")
+    if not folder.is_dir() or not any(run.has_part_at(folder) for run in runs):
+        raise UsageError(f"{folder} exists and is not this run's model", ANOTHER_PLACE)
 
 
 def show_plan(call: Call, *, json: bool) -> None:

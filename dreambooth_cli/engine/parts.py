@@ -230,8 +230,8 @@ def load_tokenizer(source: Path, positions: int) -> CLIPTokenizer:
     config = source / TOKENIZER_CONFIG
     with TemporaryDirectory(prefix="dreambooth-tokenizer-") as made, refused(f"the tokenizer in {source} can't be read"):
         values, tokens = _special_tokens(config), _special_tokens(source / TOKENIZER_MAP)
-        for name in TOKENIZER_FILES:
-            if name not in (TOKENIZER_CONFIG, TOKENIZER_MAP) and (source / name).is_file() and os.path.getsize(source / name) <= MOST_VOCABULARY:
+        for name in (name for name in TOKENIZER_FILES if name not in (TOKENIZER_CONFIG, TOKENIZER_MAP)):
+            if (source / name).is_file() and os.path.getsize(source / name) <= MOST_VOCABULARY:
                 shutil.copyfile(source / name, Path(made) / name)
         Path(made, TOKENIZER_CONFIG).write_text(json.dumps({"tokenizer_class": "CLIPTokenizer", **values}))
         Path(made, TOKENIZER_MAP).write_text(json.dumps(tokens))

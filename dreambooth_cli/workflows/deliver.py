@@ -10,10 +10,10 @@ from ..base import Base
 from ..card import Card, public_base, public_settings, read_card, write_card
 from ..disk import (
     ADVICE,
-    check_folder,
     clear_leftovers,
     copy_file,
     disk_errors,
+    holds_something,
     is_intact,
     make_folder,
     remove,
@@ -26,11 +26,10 @@ from ..engine.training import Training
 from ..errors import DiskError, UsageError
 from ..events import Events, ModelSaved, Noted, Warned
 from ..known_bases import remember_place
-from ..project import CARD, Run
+from ..project import ANOTHER_PLACE, CARD, PART_OF_0_1, Run, check_model_place
 from ..settings import TrainSettings
 from .freeze import Asked, Prompts
 
-ANOTHER = "name another folder: --output-dir ./my-model"
 AGAIN = "see to it, then run this again"
 
 
@@ -70,7 +69,7 @@ def save_model(training: Training, run: Run, asked: Asked, base: Base, prompts: 
 
 def check_place(output_dir: Path | None) -> Path | None:
     """The output folder's real path, if it can be written when the time comes. Raises UsageError, before any work."""
-    return None if output_dir is None else check_folder(output_dir, ANOTHER)
+    return None if output_dir is None else check_model_place(output_dir)
 
 
 def check_output(output_dir: Path | None, run: Run | None) -> None:
@@ -78,37 +77,13 @@ def check_output(output_dir: Path | None, run: Run | None) -> None:
     if output_dir is None or not output_dir.exists():
         return
     clear_leftovers(output_dir)
-    if run is not None and is_part_of_0_1(output_dir / ".part", run):
+    if run is not None and run.has_part_of_0_1_at(output_dir):
         with disk_errors(output_dir):
-            remove(output_dir / ".part")
-    if not any(output_dir.iterdir()):
+            remove(output_dir / PART_OF_0_1)
+    if not holds_something(output_dir):
         return
     if run is None or not (holds_model_of(output_dir, run) or run.has_part_at(output_dir)):
-        raise UsageError(f"{output_dir} exists and is not this run's model", ANOTHER)
-
-
-def is_part_of_0_1(part: Path, run: Run) -> bool:
-    """Whether a folder holds nothing but what 0.1 had copied of this run's model when a disk was full: files that begin as its own."""
-    if part.is_symlink() or not part.is_dir():
-        return False
-    found = False
-    for path in part.rglob("*"):
-        own = run.model / path.relative_to(part)
-        if path.is_symlink() or path.is_dir() != own.is_dir() or not (own.is_dir() or begins_as(path, own)):
-            return False
-        found |= own.is_file()
-    return found
-
-
-def begins_as(path: Path, whole: Path) -> bool:
-    """Whether all that a file holds is the beginning of another, which is there."""
-    if not path.is_file() or not whole.is_file():
-        return False
-    with path.open("rb") as part, whole.open("rb") as file:
-        while chunk := part.read(2**20):
-            if chunk != file.read(len(chunk)):
-                return False
-    return True
+        raise UsageError(f"{output_dir} exists and is not this run's model", ANOTHER_PLACE)
 
 
 def holds_model_of(folder: Path, run: Run) -> bool:

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 from dreambooth_cli.card import read_card
 from dreambooth_cli.cli.app import in_words
+from dreambooth_cli.cli.train import check_output
 from dreambooth_cli.engine.optimizers import Update
 from dreambooth_cli.engine.training import Training
 from dreambooth_cli.errors import (
@@ -411,6 +412,7 @@ def test_an_output_folder_that_0_1_left_half_filled_is_ours_again(other, finishe
     output, own = tmp_path / "output", finished.runs()[0].model
     shutil.copytree(own / "scheduler", output / "scheduler")
     (output / ".part" / "unet").mkdir(parents=True)
+    (output / ".DS_Store").write_text("of the system")
     if other != "empty":
         (output / ".part" / WEIGHTS).write_bytes((own / WEIGHTS).read_bytes()[:5000])
         shutil.copyfile(own / "model_index.json", output / ".part" / "model_index.json")
@@ -424,8 +426,30 @@ def test_an_output_folder_that_0_1_left_half_filled_is_ours_again(other, finishe
             run(finished, output_dir=output)
         assert files_in(output) == before
         return
+    check_output(output, finished)  # as the command line asks first
     assert model_of(run(finished, output_dir=output)) == output
-    assert files_in(output) == files_in(own)
+    assert files_in(output) == files_in(own) | {".DS_Store": b"of the system"}
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "._x", "Thumbs.db", "lost+found/", ".gitkeep"])
+def test_a_folder_of_the_system_s_own_files_is_empty(name, finished, tmp_path):
+    output = tmp_path / "output"
+    output.mkdir()
+    (output / name).mkdir() if name.endswith("/") else (output / name).write_text("its own")
+    check_output(output, None)
+    run(finished, output_dir=output)
+    assert {name for name in files_in(output) if name not in files_in(finished.runs()[0].model)} <= {name}
+    assert (output / name).exists()
+
+
+@pytest.mark.parametrize("inside", ["runs/1/model", "runs/7", "prepared/x", "images/x", "."])
+def test_no_output_folder_lies_within_a_project(inside, finished, monkeypatch):
+    monkeypatch.setenv("DREAMBOOTH_HOME", str(finished.path.parent.parent))
+    before = files_in(finished.path)
+    for refuse in (lambda place: run(finished, output_dir=place), lambda place: check_output(place, finished)):
+        with pytest.raises(UsageError, match="lies within project"):
+            refuse(finished.path / inside)
+    assert files_in(finished.path) == before
 
 
 def test_nobody_s_files_beside_the_output_are_touched(finished, tmp_path):
