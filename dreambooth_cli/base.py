@@ -33,7 +33,9 @@ from .base_kind import (
     checked_schedule,
     refuse,
     remarks_on,
-    scheduler_class,
+    remarks_on_drawing,
+    scheduler_named,
+    scheduler_that_draws,
 )
 from .catalog import CatalogEntry, FamilyName, find_entry, nearest_name
 from .digests import remembered_digest
@@ -52,10 +54,14 @@ REVISION = re.compile(r"(?!.*\.\.)\w([\w.-]*\w)?(/\w([\w.-]*\w)?)*", re.ASCII)
 LONGEST_REVISION = 200  # characters
 MOST_JSON = 10_000_000  # bytes of a config or an index; true ones have some thousand
 MOST_FILES = 1000  # of a part's folder that are looked at
-# a part's weights as the libraries name them: whole or a shard, in full or in half precision
+# the same weights in one number format or another, the first that is there is loaded; other variants (ema, non_ema) are other weights
+VARIANTS = ("", "fp32", "fp16", "bf16")
+_VARIANT = r"(?:\.(fp32|fp16|bf16))?"
+# a part's weights as the libraries name them: whole or a shard, and the index of shards
 WEIGHTS = re.compile(
-    r"(diffusion_pytorch_model|model)(\.fp16)?(-(\d{1,5})-of-(\d{1,5}))?(\.fp16)?\.(safetensors|sft)", re.IGNORECASE
+    rf"(diffusion_pytorch_model|model){_VARIANT}(-(\d{{1,5}})-of-(\d{{1,5}}))?{_VARIANT}\.(safetensors|sft)", re.IGNORECASE
 )
+INDEX = re.compile(rf".*?{_VARIANT}\.safetensors\.index{_VARIANT}\.json", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -251,22 +257,22 @@ def missing_weights(folder: Path) -> list[str]:
     there = {file.name for file in files}
     found = [WEIGHTS.fullmatch(name) for name in sorted(there)]
     if not all(match and match[3] for match in found):
-        return sorted(name for name in named if not (folder / name).is_file())  # of one whole file
+        # one whole file; an index that does not name it is left over from when the weights were in shards
+        return sorted(name for name in named if not (folder / name).is_file()) if named & there else []
     first = found[0]
     assert first is not None
     count = int(first[5])
     if count > MOST_FILES:
         raise ModelUnavailable(f"{folder} says that its weights are in {count:,} files", REFETCH)
-    width, before, after = len(first[4]), f"{first[1]}{first[2] or ''}", f"{first[6] or ''}.{first[7]}"
+    before, after = (f".{variant}" if variant else "" for variant in (first[2], first[6]))
+    width, before, after = len(first[4]), f"{first[1]}{before}", f"{after}.{first[7]}"
     counted = {f"{before}-{number:0{width}}-of-{first[5]}{after}" for number in range(1, count + 1)}
     return sorted((counted | named) - there)
 
 
 def _shards(folder: Path) -> list[str]:
     """The files that a part's index names, where its weights are split over several."""
-    indexes = [
-        file for file in _files_in(folder) if file.name.endswith(".safetensors.index.json") and ".fp16" not in file.name
-    ]
+    indexes = [file for file in _files_in(folder) if variant_of(file.name) == "" and INDEX.fullmatch(file.name)]
     maps = [read_json(index).get("weight_map", {}) for index in indexes]
     if not all(isinstance(each, dict) and all(_is_file_name(name) for name in each.values()) for each in maps):
         raise ModelUnavailable(f"the index of the weights in {folder} can't be read", REFETCH)
@@ -285,13 +291,13 @@ def text_encoder_parts(folder: Path) -> list[str]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of one part that are loaded: the whole file before shards, full precision before half.
+    """The safetensors files of one part that are loaded: the whole file before shards, one number format of VARIANTS.
 
     Told by name, but a pickle is loaded under no name: `read_header` looks at what a file holds.
     """
     found = [(file, match) for file in _files_in(folder) if (match := WEIGHTS.fullmatch(file.name))]
-    for half in (False, True):
-        ours = [(file, match) for file, match in found if bool(match[2] or match[6]) == half]
+    for variant in VARIANTS:
+        ours = [(file, match) for file, match in found if variant_of(file.name) == variant]
         whole = [file for file, match in ours if not match[3]]
         if whole:
             return whole[:1]
@@ -299,6 +305,14 @@ def weight_files(folder: Path) -> list[Path]:
             count = ours[0][1][5]
             return [file for file, match in ours if match[5] == count]
     return []
+
+
+def variant_of(name: str) -> str | None:
+    """Which of VARIANTS a file of weights or their index is; None for any other file."""
+    if match := WEIGHTS.fullmatch(name):
+        return (match[2] or match[6] or "").lower()
+    match = INDEX.fullmatch(name)
+    return (match[1] or match[2] or "").lower() if match else None
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -316,7 +330,7 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError("it is not a file")
         if state.st_size > MOST_JSON:
             raise ValueError(f"{state.st_size:,} bytes are more than any config has")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows write a mark before the text
     except (OSError, ValueError, RecursionError) as error:
         raise ModelUnavailable(f"{path} can't be read: {error}", REFETCH) from error
     if not isinstance(value, dict):
@@ -405,7 +419,7 @@ def _facts_of_folder(folder: Path) -> BaseFacts:
         text_encoders=tuple(counts[part] for part in encoders),
         vae=counts["vae"],
         zero_snr=bool(schedule.get("rescale_betas_zero_snr")),
-        remarks=tuple(remarks_on(schedule)),
+        remarks=(*remarks_on(schedule), *remarks_on_drawing(*_scheduler_of(folder))),
     )
 
 
@@ -424,10 +438,18 @@ def architecture_of(folder: Path, part: str) -> dict[str, Any]:
 
 
 def schedule_of(folder: Path) -> tuple[str, dict[str, Any]]:
-    """The class of a diffusers folder's scheduler and its config. Raises ModelUnavailable for a noise that is not trained on."""
+    """The class of the scheduler that draws with a diffusers folder, and its config. Raises ModelUnavailable for a noise that is not
+    trained on."""
+    named, config = _scheduler_of(folder)
+    schedule = checked_schedule(config, folder / "scheduler" / "scheduler_config.json")
+    return scheduler_that_draws(named, zero_snr=bool(schedule.get("rescale_betas_zero_snr"))), schedule
+
+
+def _scheduler_of(folder: Path) -> tuple[str, dict[str, Any]]:
+    """The class that a diffusers folder names, and its config as it is."""
     file = folder / "scheduler" / "scheduler_config.json"
     config = read_json(file)
-    return scheduler_class(read_json(folder / "model_index.json"), config, file), checked_schedule(config, file)
+    return scheduler_named(read_json(folder / "model_index.json"), config, file), config
 
 
 SINGLE_FILE_UNET = "model.diffusion_model."
@@ -440,7 +462,7 @@ SINGLE_FILE_TEXT = {
 
 def _facts_of_file(path: Path) -> BaseFacts:
     header = read_header(path)
-    family: FamilyName = "sdxl" if any(name.startswith("conditioner.embedders.1.") for name in header) else "sd"
+    family: FamilyName = "sdxl" if any(name.startswith("conditioner.embedders.") for name in header) else "sd"
     check_single_file(path, header, SINGLE_FILE_UNET, SINGLE_FILE_VAE, SINGLE_FILE_TEXT[family])
     is_sd2 = family == "sd" and any(name.startswith("cond_stage_model.model.") for name in header)
     prediction = stated_prediction(path, header)
@@ -464,9 +486,12 @@ def stated_prediction(path: Path, header: Mapping[str, Any] | None = None) -> st
     """The prediction type that a single-file checkpoint states: in its header, by the marks that trainers of velocity models
     leave, or in the scheduler config of the folder beside it; None where nothing says it."""
     header = read_header(path) if header is None else header
-    told = str(header.get("__metadata__", {}).get("modelspec.prediction_type", ""))
+    texts = header.get("__metadata__", {})
+    told = str(texts.get("modelspec.prediction_type") or texts.get("modelspec.predict_key") or "")  # the second is ComfyUI's
     if told:
-        return {"v": "v_prediction", "eps": "epsilon"}.get(told, told)
+        return {"v": "v_prediction", "vpred": "v_prediction", "vprediction": "v_prediction", "eps": "epsilon"}.get(
+            re.sub(r"[\W_]", "", told.lower()), told.lower()
+        )
     if "v_pred" in header:
         return "v_prediction"
     beside = path.with_suffix("") / "scheduler" / "scheduler_config.json"
@@ -484,7 +509,9 @@ def _resolution_beside(path: Path) -> int | None:
 
 def _resolution(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> int:
     """The side in pixels: the UNet's latents times the VAE's factor."""
-    levels, side = vae.get("block_out_channels", [0] * 4), unet.get("sample_size", 64)
+    levels, side = vae.get("block_out_channels", [0] * 4), unet.get("sample_size")
+    if side is None:
+        side = 128 if unet.get("addition_embed_type") == "text_time" else 64  # latents of an XL base, and of the others
     if not isinstance(levels, list) or not 1 <= len(levels) <= MOST_AXES:
         raise ModelUnavailable(f"a VAE can't have block_out_channels {shortened(repr(levels))}", REFETCH)
     if not _is_count(side) or not 1 <= side <= LARGEST_SIDE:
@@ -493,6 +520,7 @@ def _resolution(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> int:
     return int(side) * factor
 
 
+MOST_VOCABULARY = 32_000_000  # bytes of a tokenizer's file; CLIP's have 2
 TOKENIZER_FILES = (
     *("tokenizer.json", "vocab.json", "merges.txt"),
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -502,13 +530,40 @@ TOKENIZER_FILES = (
 def identify(path: Path) -> str:
     """`sha256:...` over the files that are read of a local base, wherever it lies, whatever its folder is called and what else lies
     there. Raises OSError, ModelUnavailable."""
-    return f"sha256:{remembered_digest(path)}" if path.is_file() else identify_files(path, files_read(path))
+    files = [path] if path.is_file() else files_read(path)
+    check_lengths(files)
+    return f"sha256:{remembered_digest(path)}" if path.is_file() else identify_files(path, files)
 
 
 def identify_files(folder: Path, files: Iterable[Path]) -> str:
     """`sha256:...` over some files of a folder, by their names within it and their content. Raises OSError."""
     lines = [f"{file.relative_to(folder).as_posix()}\0{remembered_digest(file)}\n" for file in sorted(files)]
     return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def check_lengths(files: Iterable[Path]) -> None:
+    """Hold the lengths of a base's files against what they can be, before their content is read: one may have a hole of terabytes.
+
+    Raises OSError, ModelUnavailable.
+    """
+    for file in files:
+        size = file.stat().st_size
+        if file.suffix in (".json", ".txt"):
+            if size > (MOST_VOCABULARY if file.name in TOKENIZER_FILES else MOST_JSON):
+                raise ModelUnavailable(f"{file} has {size:,} bytes, more than any true one", REFETCH)
+        elif (told := _length_told(file)) not in (None, size):
+            raise ModelUnavailable(f"{file} has {size:,} bytes, and by its header {told:,}", "fetch it again")
+
+
+def _length_told(file: Path) -> int | None:
+    """The bytes of a safetensors file by its header; None where it has none that says so."""
+    try:
+        ends = [entry["data_offsets"][1] for name, entry in read_header(file).items() if name != "__metadata__"]
+        with file.open("rb") as opened:
+            (length,) = struct.unpack("<Q", opened.read(8))
+        return 8 + int(length) + int(max(ends, default=0))
+    except (ModelUnavailable, LookupError, TypeError, ValueError):
+        return None  # told where it is loaded
 
 
 def files_read(folder: Path) -> list[Path]:
@@ -522,9 +577,9 @@ def config_files(folder: Path) -> list[Path]:
     encoders = text_encoder_parts(folder)
     found = [folder / "model_index.json", folder / "scheduler" / "scheduler_config.json"]
     for part in ("unet", "vae", *encoders):
-        half = any(".fp16" in file.name for file in weight_files(folder / part))
-        indexes = [file for file in (folder / part).glob("*.safetensors.index*.json") if (".fp16" in file.name) == half]
-        found += [folder / part / "config.json", *(file for file in indexes if file.name[:1] != ".")]
+        variant = variant_of(next((file.name for file in weight_files(folder / part)), "")) or ""
+        indexes = [file for file in _files_in(folder / part) if INDEX.fullmatch(file.name) and variant_of(file.name) == variant]
+        found += [folder / part / "config.json", *indexes]
     for encoder in encoders:
         tokenizer = folder / encoder.replace("text_encoder", "tokenizer")
         found += [tokenizer / name for name in TOKENIZER_FILES]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ModelUnavailable
+from .libraries import installed
 from .part_config import checked_config
 from .settings import shortened
 
@@ -34,7 +35,15 @@ SCHEDULERS = (
     "KDPM2AncestralDiscreteScheduler",
     "UniPCMultistepScheduler",
     "DEISMultistepScheduler",
+    "SASolverScheduler",
+    "DDIMParallelScheduler",
+    "DDPMParallelScheduler",
 )
+# Those that need a package which this program does not ask for, and what draws in their place where it is not here.
+NEEDS = {
+    "LMSDiscreteScheduler": ("scipy", "EulerDiscreteScheduler"),
+    "DPMSolverSDEScheduler": ("torchsde", "DPMSolverMultistepScheduler"),
+}
 KEEP_ZERO_SNR = (
     "DDIMScheduler",
     "DDPMScheduler",
@@ -50,6 +59,7 @@ OTHER_SCHEDULERS = {
     "TCD": "it is distilled to draw in a few steps (trajectory consistency)",
     "CMStochastic": "it is a consistency model",
 }
+BETA_SIGMAS_NEED = "scipy"
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 PREDICTIONS = ("epsilon", "v_prediction")
 ACTS_ON = {5: "a depth model", 7: "an upscaler", 8: "an InstructPix2Pix model, which edits pictures", 9: "an inpainting model"}
@@ -148,8 +158,8 @@ def check_latents(folder: Path, unet: Mapping[str, Any], vae: Mapping[str, Any])
         raise refuse(folder, f"its VAE's latents have {theirs} channels, and its UNet works on {ours}")
 
 
-def scheduler_class(index: Mapping[str, Any], config: Mapping[str, Any], file: Path) -> str:
-    """The class that draws with a base, of those whose noise is trained on here. Raises ModelUnavailable for any other."""
+def scheduler_named(index: Mapping[str, Any], config: Mapping[str, Any], file: Path) -> str:
+    """The class of a base's scheduler, of those whose noise is trained on here. Raises ModelUnavailable for any other."""
     entry = index.get("scheduler")
     named = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
     names = [name for name in (named, config.get("_class_name")) if isinstance(name, str)]
@@ -159,9 +169,15 @@ def scheduler_class(index: Mapping[str, Any], config: Mapping[str, Any], file: P
             raise refuse(file, f"{why}; its scheduler is {shortened(name, 80)}")
     if not names:
         raise refuse(file, "neither it nor model_index.json names its scheduler", "fetch the base model again")
-    if config.get("rescale_betas_zero_snr") is True and names[0] not in KEEP_ZERO_SNR:
-        return KEEP_ZERO_SNR[0]
     return names[0]
+
+
+def scheduler_that_draws(named: str, *, zero_snr: bool) -> str:
+    """The class that draws with a base whose scheduler is `named`: another one where that can't, from the same noise."""
+    if zero_snr and named not in KEEP_ZERO_SNR:
+        return KEEP_ZERO_SNR[0]
+    package, other = NEEDS.get(named, ("", ""))
+    return other if package and installed(package) is None else named
 
 
 def checked_schedule(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
@@ -172,7 +188,9 @@ def checked_schedule(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
     sigmas = [key for key in ("sigma_min", "sigma_max", "sigma_data") if config.get(key) is not None]
     if sigmas or config.get("timestep_type") == "continuous":
         raise refuse(file, f"it is trained on continuous noise ({', '.join(sigmas) or 'timestep_type'}), as EDM models are")
-    checked = checked_config("scheduler", config, file)
+    checked = {key: value for key, value in checked_config("scheduler", config, file).items() if value is not None}
+    if checked.get("use_beta_sigmas") and installed(BETA_SIGMAS_NEED) is None:
+        del checked["use_beta_sigmas"]
     predicted = checked.get("prediction_type", "epsilon")
     if predicted not in PREDICTIONS:
         raise refuse(
@@ -190,6 +208,18 @@ def checked_schedule(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
     if checked["beta_start"] > checked["beta_end"]:
         raise refuse(file, "its noise grows less with time (beta_start is above beta_end)", "fetch the base model again")
     return checked
+
+
+def remarks_on_drawing(named: str, config: Mapping[str, Any]) -> Iterator[str]:
+    """What is said of a scheduler that needs a package which is not here. Training needs none of it."""
+    package, other = NEEDS.get(named, ("", ""))
+    if package and installed(package) is None:
+        yield f"its scheduler {named} needs the package {package}, which is not installed: {other} draws in its place"
+    elif config.get("use_beta_sigmas") and installed(BETA_SIGMAS_NEED) is None:
+        yield (
+            f"its scheduler's use_beta_sigmas needs the package {BETA_SIGMAS_NEED}, which is not installed: "
+            f"{named} draws without it"
+        )
 
 
 def remarks_on(schedule: Mapping[str, Any], title: str = "") -> Iterator[str]:
@@ -210,14 +240,19 @@ INPUT, OUTPUT = "input_blocks.0.0.weight", "out.2.weight"
 CROSS_ATTENTION = "transformer_blocks.0.attn2.to_k.weight"
 OTHER_FILES = {
     "double_blocks.": "a Flux model",
+    "model.diffusion_model.double_blocks.": "a Flux model",
     "joint_blocks.": "a Stable Diffusion 3 model",
+    "model.diffusion_model.joint_blocks.": "a Stable Diffusion 3 model",
+    "ip_adapter.": "an IP-Adapter",
     "lora_": "a LoRA",
     ".lora_": "a LoRA",
     "control_model.": "a ControlNet",
     "input_hint_block.": "a ControlNet",
     "adapter.": "a T2I-Adapter",
-    "body.0.": "a T2I-Adapter",
+    "body.0.rdb": "an upscaler",
+    "body.0.resnets.": "a T2I-Adapter",
     "emb_params": "a textual inversion",
+    "clip_g": "a textual inversion",
     "first_stage_model.": "a VAE without its base",
     "encoder.conv_in": "a VAE",
     "down_blocks.": "a UNet without its base",
@@ -249,14 +284,14 @@ def check_single_file(
         raise refuse(path, f"its network takes {first[1]} channels in and gives {last[0]}{', as of ' + told if told else ''}")
     if not second and any(name.startswith("conditioner.embedders.0.model.") for name in header):
         raise refuse(path, "it has the second text encoder alone: it is a refiner")
-    if not second and any(name.startswith(f"{unet}label_emb.") for name in header):
-        raise refuse(path, "its network has class embeddings, as of unCLIP and upscalers")
     for part, start in (("VAE", vae), *(("text encoder", start) for start in encoders)):
         if not any(name.startswith(start) for name in header):
             raise ModelUnavailable(
                 f"{path} is not a whole base: it holds no {part} ({start}...)",
                 "name a checkpoint that holds UNet, text encoder and VAE",
             )
+    if not second and any(name.startswith(f"{unet}label_emb.") for name in header):
+        raise refuse(path, "its network has class embeddings, as of unCLIP and upscalers")
 
 
 def _marks(name: str, mark: str) -> bool:

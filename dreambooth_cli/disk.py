@@ -160,7 +160,7 @@ def read_text(path: Path) -> str:
     """The text of a file. Raises OSError, also for a FIFO or a device, which might never end; UnicodeDecodeError."""
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is not a file", str(path))
-    return path.read_text(encoding="utf-8")
+    return path.read_text(encoding="utf-8-sig")
 
 
 def write_json(path: Path, value: Any) -> None:

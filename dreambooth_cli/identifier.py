@@ -5,11 +5,15 @@ byte-pair merges are learned commonest first. The table beside this file was mad
 base models of the catalogue share.
 """
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .base import MOST_VOCABULARY
+from .disk import read_text
 from .errors import ModelUnavailable
+from .libraries import refusal_of
 from .settings import shortened
 
 AnyTokenizer = Any  # a tokenizers.Tokenizer; that package is loaded only when a base on disk is read
@@ -98,7 +102,7 @@ def unread_part(prompt: str, tokenizer: AnyTokenizer) -> str:
 def load_tokenizer(base_folder: Path | None) -> AnyTokenizer | None:
     """The tokenizer of a diffusers folder (an XL base's two share one vocabulary), or None where there is none.
 
-    Raises ModelUnavailable where its files are broken.
+    Raises ModelUnavailable where its files are broken, LibraryRefused where a library refuses another's version.
     """
     for name in ("tokenizer", "tokenizer_2"):
         folder = base_folder / name if base_folder else None
@@ -107,6 +111,8 @@ def load_tokenizer(base_folder: Path | None) -> AnyTokenizer | None:
         try:
             return _read_tokenizer(folder)
         except Exception as error:  # the tokenizers package raises bare Exception for a broken file
+            if (versions := refusal_of(error)) is not None:
+                raise versions from error
             raise ModelUnavailable(
                 f"the tokenizer in {folder} can't be read: {error}", "fetch the base model again"
             ) from error
@@ -130,17 +136,26 @@ def _read_tokenizer(folder: Path) -> AnyTokenizer:
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     if (folder / "tokenizer.json").is_file():
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer = Tokenizer.from_str(_text_of(folder / "tokenizer.json"))
         tokenizer.no_padding()  # a saved tokenizer may pad each text to 77 tokens, or cut it there
         tokenizer.no_truncation()
         return tokenizer
-    vocabulary, merges = str(folder / "vocab.json"), str(folder / "merges.txt")
-    tokenizer = Tokenizer(models.BPE.from_file(vocabulary, merges, end_of_word_suffix=WORD_END, unk_token=UNKNOWN))
+    vocabulary, lines = json.loads(_text_of(folder / "vocab.json")), _text_of(folder / "merges.txt").split("\n")
+    pairs = (line.split() for line in lines if line.strip() and not line.startswith("#version"))
+    merges = [(left, right) for left, right in pairs]
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix=WORD_END, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     split = pre_tokenizers.Split(Regex(PARTS), "removed", invert=True)
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     return tokenizer
+
+
+def _text_of(file: Path) -> str:
+    """The text of a tokenizer's file. Raises OSError, ValueError where it is larger than any true one."""
+    if (size := file.stat().st_size) > MOST_VOCABULARY:
+        raise ValueError(f"{file.name} has {size:,} bytes, more than any true one")
+    return read_text(file)
 
 
 def _unknown_token(tokenizer: AnyTokenizer) -> str | None:

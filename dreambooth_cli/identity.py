@@ -26,7 +26,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .base import Base, config_files, identify, identify_files
+from .base import Base, check_lengths, config_files, identify, identify_files
 
 MOST_FORMER = 10_000  # files and folders of a base's folder that 0.1 is taken to have gone through
 
@@ -51,7 +51,9 @@ def content_of(base: Base) -> str:
     content = identify(base.path)
     if not base.is_single_file or base.config_path is None:
         return content
-    configs = identify_files(base.config_path, config_files(base.config_path))
+    files = config_files(base.config_path)
+    check_lengths(files)
+    configs = identify_files(base.config_path, files)
     return "sha256:" + _digest({"weights": content, "configs": configs, "predicts": base.facts.prediction_type})
 
 

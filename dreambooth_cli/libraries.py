@@ -125,7 +125,7 @@ def _pair_in(error: BaseException) -> tuple[str, str | None] | None:
     text, refuser = str(error), _library_of(error)
     refused = _named_in(text, but=refuser)
     if isinstance(error, ImportError):
-        refused = refused or (_other_named_in(text, but=refuser) if refuser else None)
+        refused = refused or _asked_for(text) or (_other_named_in(text, but=refuser) if refuser else None)
         return (refuser or PACKAGE, refused) if refuser or refused else None
     return (refuser, refused) if refuser and refused and DEMAND.search(text) else None
 
@@ -167,8 +167,14 @@ def _named_in(text: str, *, but: str | None) -> str | None:
     return next((word for word in words if word in WATCHED and word != but), None)
 
 
+def _asked_for(text: str) -> str | None:
+    """The package that a text asks to install: `pip install scipy`, or "Make sure to install scipy"."""
+    found = re.search(r"(?:pip3? |[Mm]ake sure to )install (?:-\S+ )*[`'\"]?([A-Za-z][\w-]*)", text)
+    return _canonical(found[1]) if found else None
+
+
 def _other_named_in(text: str, *, but: str) -> str | None:
     """The first package that is here and that a text names by what is imported of it."""
     here = packages_distributions()
-    words = [word for word in re.findall(r"[A-Za-z]\w*", text) if word in here]
+    words = [word for word in re.findall(r"[A-Za-z]\w*", text) if word in here and word != "pip"]
     return next((name for word in words if (name := _canonical(here[word][0])) != but), None)

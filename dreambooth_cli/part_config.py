@@ -58,7 +58,8 @@ def word(value: Any) -> bool:
 
 width, layers = whole(1, MOST_WIDTH), whole(1, MOST_LAYERS)
 flags, words, widths = one_of(flag, many(flag)), many(word), one_of(whole(1, MOST_WIDTH), many(whole(1, MOST_WIDTH)))
-depths = one_of(layers, many(one_of(layers, many(layers))))
+some = whole(0, MOST_LAYERS)
+depths = one_of(some, many(one_of(some, many(some))))
 eps, share, factor = number(1e-12, 0.1), number(0, 0.99), number(1e-6, 1e6)
 
 
@@ -68,7 +69,7 @@ def maybe(bound: Bound) -> Bound:
 
 
 UNET: Mapping[str, Bound] = {
-    "sample_size": width,
+    "sample_size": maybe(width),
     "in_channels": whole(1, 64),
     "out_channels": whole(1, 64),
     "center_input_sample": flag,
@@ -169,6 +170,7 @@ SCHEDULER: Mapping[str, Bound] = {
     "use_karras_sigmas": maybe(flag),
     "use_exponential_sigmas": maybe(flag),
     "use_beta_sigmas": maybe(flag),
+    "use_lu_lambdas": maybe(flag),
     "final_sigmas_type": maybe(word),
     "solver_order": whole(1, 3),
     "algorithm_type": word,

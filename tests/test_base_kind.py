@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dreambooth_cli.base import ask_for_base, read_facts, read_header, weight_files
+from dreambooth_cli.base import ask_for_base, files_read, identify, read_facts, read_header, schedule_of, weight_files
 from dreambooth_cli.errors import ModelUnavailable
+from dreambooth_cli.identifier import load_tokenizer, single_token
 from tests import small_models
 from tests.test_base import with_value
 
@@ -61,6 +62,59 @@ def test_another_kind_of_base_is_refused_by_name(kind, file, values, told, reque
         read_facts(with_value(request.getfixturevalue(kind), tmp_path / "base", file, **values))
     assert told in f"{caught.value.message} {caught.value.hint}"
     assert caught.value.exit_code == 5
+
+
+SOUND = [
+    ("sd1", "unet/config.json", {"sample_size": None}),
+    ("sdxl", "unet/config.json", {"transformer_layers_per_block": [0, 2]}),
+    ("sdxl", "unet/config.json", {"mid_block_type": "UNetMidBlock2DCrossAttn", "a_key_of_a_later_version": {"x": [1]}}),
+    ("sdxl", "vae/config.json", {"latents_mean": None, "latents_std": None, "shift_factor": None}),
+    ("sd1", INDEX, {"image_encoder": ["transformers", "CLIPVisionModelWithProjection"], "requires_safety_checker": True}),
+    ("sd1", INDEX, {"safety_checker": None, "feature_extractor": None, "_name_or_path": "/home/x"}),
+    ("sd1", INDEX, {"feature_extractor": ["transformers", "CLIPFeatureExtractor"], "_diffusers_version": "0.2.2"}),
+    ("sd1", "text_encoder/config.json", {"torch_dtype": "float16", "dropout": 0.0, "output_attentions": True, "return_dict": False}),
+    ("sd1", SCHEDULER, {"use_karras_sigmas": None, "variance_type": None, "trained_betas": None, "sigma_max": None}),
+    ("sd1", SCHEDULER, {"_class_name": "SASolverScheduler"}),
+    ("sd1", SCHEDULER, {"_class_name": "DDIMParallelScheduler"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "file", "values"), SOUND, ids=[f"{file}-{v}"[:60] for _, file, v in SOUND])
+def test_what_sound_bases_hold_is_no_reason_to_refuse(kind, file, values, request, tmp_path):
+    base = request.getfixturevalue(kind)
+    facts, expected = read_facts(with_value(base, tmp_path / "base", file, **values)), read_facts(base)
+    assert facts.unet == expected.unet
+    assert facts.resolution == (256 if values == {"sample_size": None} else 64)  # 64 latents, and a VAE whose factor is 4
+
+
+def test_of_what_draws_with_a_package_that_is_not_here_another_takes_the_place(sd1, tmp_path, monkeypatch):
+    monkeypatch.setattr("dreambooth_cli.base_kind.installed", lambda name: None)
+    named = {"LMSDiscreteScheduler": ("scipy", "EulerDiscrete"), "DPMSolverSDEScheduler": ("torchsde", "DPMSolverMultistep")}
+    for name, (package, other) in named.items():
+        folder = with_value(sd1, tmp_path / name, SCHEDULER, _class_name=name)
+        with_value(folder, tmp_path / f"{name}-2", INDEX, scheduler=["diffusers", name])
+        (told,) = read_facts(tmp_path / f"{name}-2").remarks
+        assert f"{name} needs the package {package}, which is not installed: {other}Scheduler draws" in told
+        assert schedule_of(tmp_path / f"{name}-2")[0] == f"{other}Scheduler"
+    beta = with_value(sd1, tmp_path / "beta", SCHEDULER, use_beta_sigmas=True)
+    assert "use_beta_sigmas needs the package scipy" in read_facts(beta).remarks[0]
+    assert "use_beta_sigmas" not in schedule_of(beta)[1]
+    monkeypatch.setattr("dreambooth_cli.base_kind.installed", lambda name: "1")
+    assert read_facts(tmp_path / "LMSDiscreteScheduler-2").remarks == ()
+    assert schedule_of(tmp_path / "LMSDiscreteScheduler-2")[0] == "LMSDiscreteScheduler"
+    assert schedule_of(beta)[1]["use_beta_sigmas"] is True
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+def test_a_mark_before_the_text_of_any_config_is_passed_over(kind, request, tmp_path):
+    """As editors and shells on Windows write it."""
+    base = request.getfixturevalue(kind)
+    folder = shutil.copytree(base, tmp_path / "base")
+    for file in [*folder.glob("*.json"), *folder.glob("*/*.json"), *folder.glob("*/*.txt")]:
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert read_facts(folder) == read_facts(base)
+    ours, theirs = load_tokenizer(folder), load_tokenizer(base)
+    assert [single_token(ours, word) for word in ("dog", "sks", "zwx")] == [single_token(theirs, word) for word in ("dog", "sks", "zwx")]
 
 
 @pytest.mark.parametrize("lacking", ["beta_start", "beta_end", "beta_schedule"])
@@ -116,11 +170,28 @@ INPUT = "model.diffusion_model.input_blocks.0.0.weight"
         (lambda header: {name: each for name, each in header.items() if "first_stage" not in name}, "no VAE"),
         (lambda header: {name: each for name, each in header.items() if "cond_stage" not in name}, "no text encoder"),
         (lambda header: {name: each for name, each in header.items() if "diffusion_model" not in name}, "no UNet"),
+        (lambda header: {"model.diffusion_model.double_blocks.0.x": SMALL}, "a Flux model; it holds no UNet"),
+        (lambda header: {"model.diffusion_model.joint_blocks.0.x": SMALL, "first_stage_model.x": SMALL}, "Diffusion 3 model"),
+        (lambda header: {"body.0.rdb1.conv1.weight": SMALL}, "an upscaler; it"),
+        (lambda header: {"clip_l": SMALL, "clip_g": SMALL}, "a textual inversion; it"),
+        (
+            lambda header: {name.replace("cond_stage_model", "conditioner.embedders.0"): each for name, each in header.items()}
+            | {"model.diffusion_model.label_emb.0.0.weight": SMALL},
+            r"no text encoder \(conditioner.embedders.1",
+        ),
     ],
 )
 def test_a_single_file_of_another_kind_is_refused_by_name(change, told, single, tmp_path):
     with pytest.raises(ModelUnavailable, match=told):
         read_facts(changed_header(single, tmp_path, change))
+
+
+@pytest.mark.parametrize("key", ["modelspec.prediction_type", "modelspec.predict_key"])
+@pytest.mark.parametrize("said", ["v", "V", "v-prediction", "v_pred", "vpred", "epsilon", "Epsilon", "eps"])
+def test_a_prediction_is_understood_as_programs_write_it(key, said, single, tmp_path):
+    """The second key is ComfyUI's."""
+    file = changed_header(single, tmp_path, lambda header: header | {"__metadata__": {key: said}})
+    assert read_facts(file).prediction_type == ("v_prediction" if said[0] in "vV" else "epsilon")
 
 
 def test_a_single_file_without_a_unet_is_said_for_what_it_is(tmp_path, sd1):
@@ -190,6 +261,24 @@ def test_a_config_of_many_megabytes_is_not_read(sd1, tmp_path):
         read_facts(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("tokenizer/vocab.json", "vocab.json has 1,000,000,000,000 bytes, more than any"),
+        ("tokenizer/special_tokens_map.json", "special_tokens_map.json has 1,000,000,000,000 bytes"),
+        ("vae/diffusion_pytorch_model.safetensors", "model.safetensors has 1,000,000,000,000 bytes, and by its header"),
+    ],
+)
+def test_a_file_with_a_hole_of_a_terabyte_is_not_read(name, told, sd1, tmp_path):
+    folder = shutil.copytree(sd1, tmp_path / "base")
+    try:
+        os.truncate(folder / name, 10**12)
+    except OSError as error:
+        pytest.skip(f"no file of that length here: {error}")
+    with pytest.raises(ModelUnavailable, match=told):
+        identify(folder)
+
+
 def test_files_that_macos_leaves_are_not_the_bases(sd1, tmp_path):
     folder = shutil.copytree(sd1, tmp_path / "base")
     for file in [*folder.glob("*/*"), folder / INDEX]:
@@ -210,3 +299,26 @@ def test_the_whole_file_is_taken_before_shards_and_full_precision_before_half(tm
     for file in tmp_path.glob("model[-.][0S]*"):
         file.unlink()
     assert names() == ["model.fp16.safetensors"]
+    for name in ("model.bf16.safetensors", "model.ema.safetensors", "model.non_ema.safetensors"):
+        (tmp_path / name).touch()
+    assert names() == ["model.fp16.safetensors"]
+    (tmp_path / "model.fp16.safetensors").unlink()
+    assert names() == ["model.bf16.safetensors"]
+    (tmp_path / "model.bf16.safetensors").unlink()
+    assert names() == []  # other weights, not the same ones
+
+
+def test_an_index_left_over_beside_a_whole_file_is_no_matter(sd1, tmp_path):
+    folder = shutil.copytree(sd1, tmp_path / "base")
+    index = {"weight_map": {"conv_in.bias": "diffusion_pytorch_model-00001-of-00002.safetensors"}}
+    (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    assert read_facts(folder) == read_facts(sd1)
+
+
+def test_weights_in_bf16_alone_are_a_base(sd1, tmp_path):
+    folder = shutil.copytree(sd1, tmp_path / "base")
+    for file in list(folder.rglob("*.safetensors")):
+        file.rename(file.with_suffix(".bf16.safetensors"))
+    assert read_facts(folder) == read_facts(sd1)
+    assert {file for file in files_read(folder) if file.suffix == ".safetensors"} == {*folder.rglob("*.bf16.safetensors")}
+

@@ -2,12 +2,13 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
 
-from dreambooth_cli.errors import ModelUnavailable
+from dreambooth_cli.errors import LibraryRefused, ModelUnavailable
 from dreambooth_cli.identifier import (
     choose_identifier,
     identifier_remarks,
@@ -48,6 +49,21 @@ def write_base(folder: Path, common: tuple[str, ...], rare: tuple[str, ...]) -> 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     return write_base(tmp_path / "base", common=("dog", "ghue"), rare=("sks", "ront", "uer"))
+
+
+def test_a_tokenizers_package_that_does_not_fit_is_no_broken_base(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parts are looked up when they are used."""
+    monkeypatch.delattr("tokenizers.normalizers")
+    monkeypatch.setitem(sys.modules, "tokenizers.normalizers", None)
+    with pytest.raises(LibraryRefused, match="tokenizers"):
+        load_tokenizer(base)
+
+
+def test_a_vocabulary_larger_than_any_true_one_is_not_read(base: Path) -> None:
+    with (base / "tokenizer" / "tokenizer.json").open("w") as file:
+        file.truncate(40_000_000)
+    with pytest.raises(ModelUnavailable, match=r"tokenizer\.json has 40,000,000 bytes"):
+        load_tokenizer(base)
 
 
 def test_the_table_holds_a_hundred_short_words_once_each() -> None:

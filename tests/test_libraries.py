@@ -151,6 +151,13 @@ def test_the_versions_are_told_without_loading_what_is_slow() -> None:
         ("peft.import_utils", ImportError("Found an incompatible version of torchao, 0.3"), "torchao 0.3", "uninstall torchao"),
         ("transformers.utils.versions", ImportError("tqdm>=4.99 is required"), "and tqdm", '"transformers>=5.23,<5.25"'),
         ("torch.utils", RuntimeError("Numpy is not available"), "torch 2.13.0 and numpy", "install"),
+        (
+            "diffusers.utils.import_utils",
+            ImportError("LMSDiscreteScheduler requires the scipy library. You can install it with pip: `pip install scipy`"),
+            "needs scipy, which is not installed",
+            'pip install "scipy"',
+        ),
+        ("diffusers.x", ImportError("Make sure to install scipy if you want to use beta sigmas."), "needs scipy", 'install "scipy"'),
         ("torch", ImportError("libcudart.so.13: cannot open shared object file"), "can't be used here", '"torch>=2.13'),
     ],
     ids=lambda value: value if isinstance(value, str) and "." in value and " " not in value else "",
@@ -163,6 +170,7 @@ def test_a_refusal_names_both_versions_and_the_line_that_mends_it(
     put(place, "peft", "0.19.0")
     put(place, "torchao", "0.3")
     put(place, "diffusers", "0.42.1")
+    put(place, "pip", "26.0")
     told = in_words(raised_in(module, error))
     assert isinstance(told, LibraryRefused)
     assert message in told.message

@@ -2,7 +2,6 @@
 
 import errno
 import logging
-import re
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -26,6 +25,7 @@ from .. import stopping
 from ..base import (
     COMMIT,
     TEXT_ENCODERS,
+    VARIANTS,
     Base,
     BaseRequest,
     ask_for_base,
@@ -41,6 +41,7 @@ from ..base import (
     repository_folder,
     stated_prediction,
     take_download,
+    variant_of,
 )
 from ..catalog import CATALOG, KNOWN_WEIGHTS, CatalogEntry, moved_note
 from ..disk import clear_leftovers, make_folder, system_errors, write_whole
@@ -50,9 +51,6 @@ from . import listing
 from .transfer import RemoteFile, bring, bytes_there, endpoint, read_answer
 
 PARTS = ("scheduler", "tokenizer", "tokenizer_2", *TEXT_ENCODERS, "unet", "vae")
-WEIGHTS = re.compile(
-    r"(diffusion_pytorch_model|model)(\.fp16)?(-\d+-of-\d+)?(\.fp16)?\.safetensors(\.index(\.fp16)?\.json)?"
-)
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 LOOK_AGAIN = 0.2  # seconds between two looks whether another process has done
 
@@ -91,16 +89,18 @@ def fetch(request: BaseRequest) -> Generator[Event, None, Path]:
 
 
 def choose_files(names: Iterable[str]) -> list[str]:
-    """The files of a diffusers repository that training needs, configs first: safetensors alone, fp32 where there is fp32."""
+    """The files of a diffusers repository that training needs, configs first: safetensors alone, in one number format."""
     names = sorted(names)
     chosen = [name for name in names if name == "model_index.json"]
     weights: list[str] = []
     for part in PARTS:
         mine = [name for name in names if name.startswith(f"{part}/") and name.count("/") == 1]
         chosen += [name for name in mine if _is_config(part, name)]
-        candidates = [name for name in mine if _is_weight(name)]
-        plain = [name for name in candidates if ".fp16" not in name]
-        weights += plain if any(name.endswith(".safetensors") for name in plain) else candidates
+        for variant in VARIANTS:
+            ours = [name for name in mine if variant_of(name.rpartition("/")[2]) == variant]
+            if any(name.endswith(".safetensors") for name in ours):
+                weights += ours
+                break
     return chosen + weights
 
 
@@ -122,7 +122,7 @@ def _is_config(part: str, name: str) -> bool:
 
 
 def _is_weight(name: str) -> bool:
-    return bool(WEIGHTS.fullmatch(name.rpartition("/")[2]))
+    return variant_of(name.rpartition("/")[2]) is not None
 
 
 def _checked_choice(request: BaseRequest, names: list[str]) -> list[str]:

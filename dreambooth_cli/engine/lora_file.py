@@ -56,6 +56,9 @@ PREFIXES = {
     "diffusion_model.": "unet",
     "text_encoder.": "text_encoder",
     "text_encoder_2.": "text_encoder_2",
+    "text_encoders.clip_l.transformer.": "text_encoder",  # ComfyUI's
+    "text_encoders.clip_h.transformer.": "text_encoder",
+    "text_encoders.clip_g.transformer.": "text_encoder_2",
     "lora_unet_": "unet",
     "lora_te_": "text_encoder",
     "lora_te1_": "text_encoder",
@@ -204,6 +207,9 @@ def _load(networks: Mapping[str, Any], file: LoraFile) -> list[str]:
         remarks.append(f"the word embeddings bundled with {file.path.name} are left out, such as {shortened(bundled[0])}")
     if any(each.is_peft for each in found) and not (file.config or _adapter_metadata(file)):
         remarks.append(f"nothing says the alpha of {file.path.name}: it is taken to be its rank")
+    silent = {pair.network for pair in pairs if "alpha" not in pair.tensors and stated_of(file, pair.network) is None}
+    if silent and _adapter_metadata(file):
+        remarks.append(f"the header of {file.path.name} says no alpha for {', '.join(sorted(silent))}: it is taken to be the rank")
     if not put_in(networks, file, pairs):
         remarks.append(f"{file.path.name} changes nothing: its matrices are zeros")
     return remarks

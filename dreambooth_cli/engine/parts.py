@@ -4,10 +4,11 @@ The only place that a base's weights come through: safetensors alone, files that
 Weights that are missing are never made up: the network is built without any, and each one is there or it is named.
 """
 
+import codecs
 import json
 import os
-import shutil
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from ..base import (
+    MOST_VOCABULARY,
     SINGLE_FILE_TEXT,
     SINGLE_FILE_UNET,
     SINGLE_FILE_VAE,
@@ -42,7 +44,8 @@ from ..base import (
     text_encoder_parts,
     weight_files,
 )
-from ..base_kind import KEEP_ZERO_SNR
+from ..base_kind import scheduler_that_draws
+from ..disk import read_text
 from ..errors import ModelUnavailable
 from ..settings import shortened
 from .refusal import DAMAGED, refused
@@ -51,11 +54,11 @@ DTYPES = ("F64", "F32", "F16", "BF16")
 OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 # what files hold beside a text encoder's own weights: a buffer of old, the scale of CLIP's loss, its other half
 NOT_USED = ("position_ids", "logit_scale", "text_projection.weight", "text_projection")
+LEFT_BY_TRAINING = ("loss.", "model_ema.")  # beside a VAE's own weights in a single file
 OTHER_HALF = ("vision_model.", "visual_projection.")
 TOKENIZER_CONFIG, TOKENIZER_MAP = "tokenizer_config.json", "special_tokens_map.json"
 TOKENIZER_KEYS = ("bos_token", "eos_token", "unk_token", "pad_token", "added_tokens_decoder", "additional_special_tokens")
 TOKEN_FIELDS = ("__type", "content", "lstrip", "normalized", "rstrip", "single_word", "special")
-MOST_VOCABULARY = 32_000_000  # bytes of a tokenizer's file; CLIP's have 2
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ def find_files(base: Base, part: str, place: Path | None = None) -> PartFiles:
     config, kind = architecture_of(folder, part), _class_of(base, part)
     if base.is_single_file and place is None:
         start = _start_of(base, part)
-        entries = {name: entry for name, entry in _tensors(base.path).items() if name.startswith(start)}
+        left = tuple(start + each for each in LEFT_BY_TRAINING)
+        entries = {name: entry for name, entry in _tensors(base.path).items() if name.startswith(start) and not name.startswith(left)}
         return PartFiles(part, kind, config, folder / "config.json", ((base.path, entries),), start, f"{base.path} ({part})")
     files = tuple((file, _tensors(file)) for file in weight_files(folder))
     where = files[0][0] if len(files) == 1 else folder
@@ -91,6 +95,9 @@ def build(files: PartFiles) -> nn.Module:
         config = CLIPTextConfig(**files.config) if files.part.startswith("text_encoder") else None
         network: nn.Module = files.kind(**files.config) if config is None else files.kind(config)
     headers = {name: entry for _, entries in files.weights for name, entry in entries.items()}
+    if len(headers) < sum(len(entries) for _, entries in files.weights):
+        count = Counter(name for _, entries in files.weights for name in entries)
+        raise ModelUnavailable(f"{files.where} holds {_some([name for name in count if count[name] > 1])} in two files", DAMAGED)
     for name, entry in headers.items():
         if entry.get("dtype") not in DTYPES and not _is_known_extra(name):
             raise ModelUnavailable(
@@ -186,8 +193,10 @@ def _renamed(files: PartFiles, network: Any, tensors: Mapping[str, Tensor]) -> d
         elif files.part == "vae":
             for old, new in OLD_ATTENTION.items():
                 state = {name.replace(old, new) if ".attentions." in name else name: value for name, value in state.items()}
-        if files.part.startswith("text_encoder") and not hasattr(network, "text_model"):  # flat in transformers >= 5.6
-            state = {name.removeprefix("text_model."): value for name, value in state.items()}
+        if files.part.startswith("text_encoder"):  # nested or flat, in the file as in transformers, whose releases differ
+            own = network.state_dict().keys()
+            forms = {name: (name, f"text_model.{name}", name.removeprefix("text_model.")) for name in state}
+            state = {next((each for each in forms[name] if each in own), name): value for name, value in state.items()}
     return state
 
 
@@ -230,9 +239,13 @@ def load_tokenizer(source: Path, positions: int) -> CLIPTokenizer:
     config = source / TOKENIZER_CONFIG
     with TemporaryDirectory(prefix="dreambooth-tokenizer-") as made, refused(f"the tokenizer in {source} can't be read"):
         values, tokens = _special_tokens(config), _special_tokens(source / TOKENIZER_MAP)
-        for name in (name for name in TOKENIZER_FILES if name not in (TOKENIZER_CONFIG, TOKENIZER_MAP)):
-            if (source / name).is_file() and os.path.getsize(source / name) <= MOST_VOCABULARY:
-                shutil.copyfile(source / name, Path(made) / name)
+        there = {name for name in TOKENIZER_FILES if (source / name).is_file() and os.path.getsize(source / name) <= MOST_VOCABULARY}
+        if "tokenizer.json" not in there and not {"vocab.json", "merges.txt"} <= there:
+            raise ValueError("it has neither tokenizer.json nor vocab.json and merges.txt")  # transformers would make one up
+        if "tokenizer.json" not in there:
+            _check_merges(source)
+        for name in there - {TOKENIZER_CONFIG, TOKENIZER_MAP}:
+            Path(made, name).write_bytes((source / name).read_bytes().removeprefix(codecs.BOM_UTF8))
         Path(made, TOKENIZER_CONFIG).write_text(json.dumps({"tokenizer_class": "CLIPTokenizer", **values}))
         Path(made, TOKENIZER_MAP).write_text(json.dumps(tokens))
         with quiet():
@@ -243,6 +256,8 @@ def load_tokenizer(source: Path, positions: int) -> CLIPTokenizer:
         ids = tokenizer("a photo", padding="max_length", max_length=tokenizer.model_max_length, truncation=True).input_ids
         if len(ids) != tokenizer.model_max_length or tokenizer.eos_token_id not in ids:
             raise ValueError("it does not end a prompt")
+        if ids[1] in (tokenizer.unk_token_id, tokenizer.eos_token_id):
+            raise ValueError("it knows no word of a prompt")
     return tokenizer
 
 
@@ -262,6 +277,17 @@ def _token(value: Any) -> Any:
     return {key: _token(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
+def _check_merges(source: Path) -> None:
+    """Every token of CLIP's but its letters, once within a word and once at its end, and its two marks is made by a merge.
+
+    Raises ValueError where merges are missing: words would fall apart into letters, and no error would say so.
+    """
+    tokens = len(json.loads(read_text(source / "vocab.json")))
+    merges = sum(len(line.split()) == 2 for line in read_text(source / "merges.txt").split("\n") if not line.startswith("#version"))
+    if merges < (needed := tokens - 2 * 256 - 2):
+        raise ValueError(f"merges.txt has {merges:,} merges where vocab.json's {tokens:,} tokens need {needed:,}")
+
+
 def load_scheduler(base: Base) -> Any:
     """The scheduler that a base draws with. Raises ModelUnavailable."""
     folder = folder_of(base)
@@ -271,9 +297,8 @@ def load_scheduler(base: Base) -> Any:
         config |= {"prediction_type": base.facts.prediction_type}
         if base.facts.zero_snr:
             config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-            name = name if name in KEEP_ZERO_SNR else KEEP_ZERO_SNR[0]
-    if name == KEEP_ZERO_SNR[0]:
-        config.setdefault("clip_sample", False)  # its default would cut latents off, which are not pixels
+            name = scheduler_that_draws(name, zero_snr=True)
+    config["clip_sample"] = False  # the default of some would cut latents off, which are not pixels
     with refused(f"no scheduler can be made of {folder / 'scheduler' / 'scheduler_config.json'}"), quiet():
         scheduler = getattr(diffusers, name).from_config(config)
         scheduler.set_timesteps(5)

@@ -15,6 +15,7 @@ from torch import Tensor
 from .. import stopping
 from ..base_kind import KEEP_ZERO_SNR
 from ..errors import UsageError
+from ..libraries import refusal_of
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
@@ -26,6 +27,7 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpm++": ("DPMSolverMultistepScheduler", {}),
     "unipc": ("UniPCMultistepScheduler", {}),
 }
+SOLVERS_OWN = ("algorithm_type", "solver_type")
 BLACK = 8  # of 255: a picture with no channel of any pixel above this counts as black
 
 
@@ -49,12 +51,15 @@ def use_scheduler(pipe: Any, name: str) -> None:
             f"the scheduler {name} can't draw with this model, whose last timestep is noise alone (zero terminal SNR)",
             "try --scheduler ddim, euler, dpm++ or unipc",
         )
+    config = dict(pipe.scheduler.config)
+    if type(pipe.scheduler).__name__ != kind:  # how another solver solves is its own: one may not know the other's words
+        config = {key: value for key, value in config.items() if key not in SOLVERS_OWN}
     try:
-        pipe.scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config, **options)
-    except (ImportError, ValueError) as error:
-        raise UsageError(
-            f"the scheduler {name} can't be used with this model: {error}", "try --scheduler dpm++"
-        ) from error
+        pipe.scheduler = getattr(diffusers, kind).from_config(config, **options)
+    except Exception as error:
+        if (versions := refusal_of(error)) is not None:
+            raise versions from error
+        raise UsageError(f"the scheduler {name} can't be used with this model: {error}", "try another, or leave --scheduler out") from error
 
 
 def check_steps(pipe: Any, steps: int, flag: str) -> None:
@@ -65,6 +70,8 @@ def check_steps(pipe: Any, steps: int, flag: str) -> None:
     try:
         pipe.scheduler.set_timesteps(steps)
     except Exception as error:
+        if (versions := refusal_of(error)) is not None:
+            raise versions from error
         raise UsageError(
             f"{flag} {steps} can't be drawn with {type(pipe.scheduler).__name__}: {error}", "try another number of steps"
         ) from error

@@ -4,11 +4,14 @@ import os
 import re
 import shutil
 import signal
+import threading
 import traceback
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -119,6 +122,16 @@ def test_only_the_files_that_training_needs_are_chosen() -> None:
 def test_fp16_weights_are_chosen_where_there_are_no_others() -> None:
     names = ["unet/config.json", "unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.bin"]
     assert hub.choose_files(names) == names[:2]
+
+
+def test_weights_are_chosen_in_one_number_format() -> None:
+    names = ["unet/config.json", "unet/diffusion_pytorch_model.bf16.safetensors"]
+    half, full = "unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.fp32.safetensors"
+    others = ["unet/diffusion_pytorch_model.ema.safetensors", "unet/diffusion_pytorch_model.non_ema.safetensors"]
+    assert hub.choose_files([*names, *others]) == names
+    assert hub.choose_files([*names, *others, half]) == [names[0], half]
+    assert hub.choose_files([*names, *others, half, full]) == [names[0], full]
+    assert hub.choose_files([names[0], *others]) == names[:1]  # other weights, not the same ones
 
 
 def test_all_shards_of_split_weights_are_chosen_with_their_index() -> None:
@@ -759,6 +772,38 @@ def test_the_requests_for_one_file_are_bounded(sd1: Path, server: HubServer) -> 
     server.bodies[UNET] = lambda rest: server.cut_after.update({UNET: 1}) or (rest, {})
     assert failure("sd15")[2] == 5
     assert len([path for method, path, _ in server.requests if "/store/" in path]) < 10
+
+
+def test_a_hub_that_breaks_off_again_and_again_is_given_up(
+    sd1: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of its answers brings so much that it counts as none that failed."""
+    server.add(SD15, sd1, PINNED)
+    monkeypatch.setattr(transfer, "CHUNK", 2)
+    monkeypatch.setattr(transfer, "MOST_REQUESTS", 12)
+    server.bodies[UNET] = lambda rest: server.cut_after.update({UNET: 10}) or (rest, {})
+    message, _, code = failure("sd15")
+    assert ("breaks off again and again" in message, code) == (True, 5)
+    assert len([path for _, path, _ in server.requests if path.startswith("/store/") and UNET in path]) == 12
+    server.bodies.clear()
+    server.cut_after.clear()
+    assert (obtain("sd15")[0].path / UNET).read_bytes() == (sd1 / UNET).read_bytes()
+
+
+def test_a_hub_that_sends_next_to_nothing_is_given_up(
+    sd1: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock on which, from the weights on, 100 seconds pass between any two looks at it; what comes meanwhile is 64 kB."""
+    server.add(SD15, sd1, PINNED)
+    slow, looks = threading.Event(), count(1)
+    clock = SimpleNamespace(monotonic=lambda: 100.0 * next(looks) if slow.is_set() else 0.0, sleep=lambda seconds: None)
+    monkeypatch.setattr(transfer, "time", clock)
+    server.bodies[UNET] = lambda rest: slow.set() or (rest, {})
+    message, _, code = failure("sd15")
+    assert ("sends next to nothing" in message, code) == (True, 5)
+    assert len([path for _, path, _ in server.requests if path.startswith("/store/") and UNET in path]) == 1 + len(transfer.PAUSES)
+    (part,) = hub_cache().rglob("*.incomplete")
+    assert part.stat().st_size > 0  # what came is gone on from
 
 
 @pytest.mark.parametrize(

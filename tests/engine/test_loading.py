@@ -302,6 +302,87 @@ def test_shards_are_read_together(sd1, tmp_path):
         base_of(folder)
 
 
+def test_shards_that_hold_a_weight_twice_are_told(sd1, tmp_path):
+    """Which of the two is meant?"""
+    folder = shutil.copytree(sd1, tmp_path / "base")
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    file.unlink()
+    save_file(tensors, file.with_name("diffusion_pytorch_model-00001-of-00002.safetensors"))
+    save_file({"conv_in.bias": torch.zeros(32)}, file.with_name("diffusion_pytorch_model-00002-of-00002.safetensors"))
+    with pytest.raises(ModelUnavailable, match=r"holds conv_in\.bias in two files"):
+        load_pipeline(base_of(folder), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "text_encoder_2"])
+@pytest.mark.parametrize("is_nested", [True, False])
+def test_a_text_encoder_is_read_nested_or_flat(part, is_nested, sdxl, tmp_path):
+    """transformers has had both forms, of files as of classes."""
+    folder = shutil.copytree(sdxl, tmp_path / "base")
+
+    def rename(tensors):
+        named = {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
+        nested = {name if name.startswith("text_proj") else f"text_model.{name}": tensor for name, tensor in named.items()}
+        tensors.clear()
+        tensors.update(nested if is_nested else named)
+
+    change_weights(folder, part, rename)
+    ours, theirs = (getattr(load_pipeline(base_of(place), dtype=torch.float32), part).state_dict() for place in (folder, sdxl))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_what_training_left_in_a_single_file_is_passed_over(sd1, tmp_path):
+    file = small_models.single_file(sd1, tmp_path / "model.safetensors")
+    start = "first_stage_model."
+    left = {f"{start}model_ema.num_updates": torch.tensor(3), f"{start}loss.main.1.num_batches_tracked": torch.tensor(3)}
+    left |= {"model_ema.num_updates": torch.tensor(3), "global_step": torch.tensor(3)}
+    save_file(load_file(file) | left, file)
+    base = Base(name="x", path=file, repository=None, identity="x", facts=read_facts(file), config_path=sd1)
+    ours, theirs = (load_pipeline(each, dtype=torch.float32).vae.state_dict() for each in (base, base_of(sd1)))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_a_single_file_whose_configs_lack_a_tokenizer_is_told(sd1, tmp_path):
+    """transformers would make up an empty one, to which all prompts are the same."""
+    file = small_models.single_file(sd1, tmp_path / "model.safetensors")
+    configs = shutil.copytree(sd1, tmp_path / "configs")
+    (configs / "tokenizer" / "merges.txt").unlink()
+    base = Base(name="x", path=file, repository=None, identity="x", facts=read_facts(file), config_path=configs)
+    with pytest.raises(ModelUnavailable, match=r"neither tokenizer\.json nor vocab\.json and merges\.txt"):
+        load_pipeline(base, dtype=torch.float32)
+
+
+def test_a_tokenizer_that_knows_no_word_is_told(sd1, tmp_path):
+    folder = shutil.copytree(sd1, tmp_path / "base")
+    (folder / "tokenizer" / "vocab.json").write_text('{"<|startoftext|>": 0, "<|endoftext|>": 1}')
+    (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
+    with pytest.raises(ModelUnavailable, match=r"tokenizer.*knows no word"):
+        load_pipeline(base_of(folder), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("kept", [1, 0.5])
+def test_merges_that_are_missing_are_told(kept, sd1, tmp_path):
+    folder = shutil.copytree(sd1, tmp_path / "base")
+    file = folder / "tokenizer" / "merges.txt"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    file.write_text("\n".join(lines[: kept if kept == 1 else len(lines) // 2]) + "\n", encoding="utf-8")
+    with pytest.raises(ModelUnavailable, match=r"merges\.txt has [\d,]+ merges where .* need"):
+        load_pipeline(base_of(folder), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("form", ["vocab.json", "tokenizer.json"])
+def test_a_mark_before_the_text_of_a_tokenizers_files_is_passed_over(form, sd1, tmp_path):
+    folder = shutil.copytree(sd1, tmp_path / "base")
+    if form == "tokenizer.json":
+        tokenizer = load_pipeline(base_of(sd1), dtype=torch.float32).tokenizer
+        shutil.rmtree(folder / "tokenizer")
+        tokenizer.save_pretrained(folder / "tokenizer")
+    for file in [*folder.glob("*.json"), *folder.glob("*/*.json"), *folder.glob("*/*.txt")]:
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    ours, theirs = (load_pipeline(base_of(place), dtype=torch.float32) for place in (folder, sd1))
+    assert ours.tokenizer("a sks dog's photo").input_ids == theirs.tokenizer("a sks dog's photo").input_ids
+
+
 def test_no_pickle_is_opened_beside_a_decoy(sd1, tmp_path):
     class Trap:
         def __reduce__(self):

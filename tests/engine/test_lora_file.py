@@ -156,7 +156,15 @@ def header(pairs, **values):
     return {"lora_adapter_metadata": json.dumps(config)}
 
 
+def in_comfyui(network, name):
+    """As it saves what it takes out of a model: its own names of the text encoders, diffusers' of the UNet do as well."""
+    if network == "unet":
+        return [f"diffusion_model.{name}.lora_{word}.weight" for word in ("down", "up")]
+    return [f"text_encoders.clip_l.transformer.{nested(name)}.lora_{word}.weight" for word in ("down", "up")]
+
+
 LAYOUTS = {
+    "ComfyUI": in_comfyui,
     "diffusers": in_diffusers,
     "old diffusers": in_old_diffusers,
     "peft": in_peft,
@@ -231,7 +239,8 @@ def test_pefts_own_folder(sd1, pipe, tmp_path):
     tensors = dict(zip(names, tensors_of(pairs, in_peft).values(), strict=True))
     file_of(tensors, tmp_path / "adapter_model.safetensors")
     assert "alpha" in load_lora(fresh(sd1), tmp_path)[0]
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 8, "peft_type": "LORA"}))
+    config = {"r": 4, "lora_alpha": 8, "peft_type": "LORA"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8-sig")  # with a mark before the text
     assert load_lora(pipe, tmp_path) == []
     assert_same(pipe, by_hand(sd1, pairs, scale=2.0))
 
@@ -264,6 +273,14 @@ def test_what_has_no_place_is_told(sd1, pipe, tmp_path):
     kept = {place: both for place, both in pairs.items() if not place[1].startswith("down_blocks.0")}
     assert f"lacks {len(pairs) - len(kept)} of the {len(pairs)} layers" in told
     assert_same(pipe, by_hand(sd1, kept))
+
+
+def test_a_header_that_is_silent_on_one_network_is_told(sd1, pipe, tmp_path):
+    pairs = pairs_for(pipe)
+    metadata = header({place: both for place, both in pairs.items() if place[0] == "unet"}, lora_alpha=4)
+    (told,) = load_lora(pipe, file_of(tensors_of(pairs, in_peft), tmp_path / "x.safetensors", metadata))
+    assert "says no alpha for text_encoder" in told
+    assert_same(pipe, by_hand(sd1, pairs))
 
 
 def test_a_lora_of_zeros_is_told(pipe, tmp_path):

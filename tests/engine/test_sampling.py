@@ -1,5 +1,8 @@
 """Pictures equal plain diffusers'; each image has its own seed; a VAE that overflows is helped."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,9 @@ from diffusers import StableDiffusionPipeline
 
 from dreambooth_cli import stopping
 from dreambooth_cli.engine.loading import load_family
-from dreambooth_cli.engine.sampling import SCHEDULERS, Drawing, draw, use_scheduler
-from dreambooth_cli.errors import Interrupted
+from dreambooth_cli.engine.sampling import SCHEDULERS, Drawing, check_steps, draw, use_scheduler
+from dreambooth_cli.errors import Interrupted, LibraryRefused, UsageError
+from tests import small_models
 from tests.engine.plans import base_of
 
 DRAWING = Drawing(steps=3, guidance_scale=5.0, width=64, height=48)
@@ -52,6 +56,55 @@ def test_every_scheduler_draws_and_keeps_the_prediction_type(name, sd2):
     assert pipe.scheduler.config.prediction_type == "v_prediction"
     (picture,) = draw(pipe, ["a dog"], [0], DRAWING)
     assert max(high for _, high in picture.getextrema()) > 8
+
+
+def use_schedule(folder, place, name, **values):
+    """A copy of a base with another scheduler."""
+    shutil.copytree(folder, place)
+    path, index = place / "scheduler" / "scheduler_config.json", place / "model_index.json"
+    path.write_text(json.dumps({"_class_name": name, **small_models.BETAS, **values}))
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"scheduler": ["diffusers", name]}))
+    return place
+
+
+# as community bases have them: what one solver is told, another does not know
+SOLVERS = {
+    "DEISMultistepScheduler": {"algorithm_type": "deis", "solver_type": "logrho", "lower_order_final": True},
+    "UniPCMultistepScheduler": {"solver_type": "bh2", "disable_corrector": [], "solver_p": None, "final_sigmas_type": "zero"},
+    "DPMSolverMultistepScheduler": {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True, "lambda_min_clipped": float("-inf")},
+    "DDPMScheduler": {"variance_type": "fixed_small"},
+}
+
+
+@pytest.mark.parametrize("named", SOLVERS)
+def test_every_scheduler_can_take_the_place_of_any_bases_own_and_none_cuts_latents_off(named, sdxl, tmp_path):
+    pipe = load(use_schedule(sdxl, tmp_path / "base", named, **SOLVERS[named]))
+    for name in ("auto", *SCHEDULERS):
+        use_scheduler(pipe, name)
+        check_steps(pipe, 4, "--steps")
+        assert pipe.scheduler.config.get("clip_sample") is False
+    with pytest.raises(UsageError, match="more than the 1000 timesteps"):
+        check_steps(pipe, 10**6, "--steps")
+
+
+def test_the_kind_of_a_dpm_solver_is_kept_by_that_solver_alone(sd1, tmp_path):
+    pipe = load(use_schedule(sd1, tmp_path / "base", "DPMSolverMultistepScheduler", algorithm_type="sde-dpmsolver++"))
+    use_scheduler(pipe, "dpm++")
+    assert pipe.scheduler.config.algorithm_type == "sde-dpmsolver++"
+
+
+def test_a_library_that_refuses_another_is_no_wrong_scheduler_and_no_wrong_number_of_steps(sd1, monkeypatch):
+    pipe = load(sd1)
+
+    def refuse(*_, **__):
+        raise ImportError("DDIMScheduler requires the scipy library. You can install it with pip: `pip install scipy`")
+
+    monkeypatch.setattr(type(pipe.scheduler), "set_timesteps", refuse)
+    with pytest.raises(LibraryRefused):
+        check_steps(pipe, 4, "--steps")
+    monkeypatch.setattr("diffusers.DDIMScheduler.from_config", refuse)
+    with pytest.raises(LibraryRefused):
+        use_scheduler(pipe, "ddim")
 
 
 def test_a_vae_that_overflows_in_half_precision_decodes_in_float32(sd1):
