@@ -45,7 +45,7 @@ class ProjectError(DreamboothError):
 
 
 class DoesNotFit(DreamboothError):
-    """Does not fit in the GPU's memory."""
+    """Does not fit in the memory of the GPU, or of the machine."""
 
     exit_code = 4
 

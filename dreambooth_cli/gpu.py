@@ -26,13 +26,18 @@ DRM, KFD, CPU = Path("/sys/class/drm"), Path("/dev/kfd"), Path("/proc/cpuinfo")
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """One GPU. `total` and `free` are bytes; `capability` is NVIDIA's compute capability, None where it is not known."""
+    """One GPU. `total` and `free` are bytes; `capability` is NVIDIA's compute capability, None where it is not known.
+
+    `shared`: it works in the machine's own memory; `alone`: it is only asked about, so that the machine is not held against it.
+    """
 
     name: str
     kind: Kind
     total: int
     free: int
     capability: tuple[int, int] | None = None
+    shared: bool = False
+    alone: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As `models --json` and `plan.json` show it; GB of 1e9 bytes."""
@@ -75,7 +80,7 @@ def describe(gpu: Gpu | None) -> str:
 def sold_as(gb: float) -> Gpu:
     """A card sold as `gb` GB, for the question whether another card would do: gb x 2^30 bytes, of which 7% are gone."""
     total = round(gb * 2**30)
-    return Gpu(name=f"a card of {gb:g} GB", kind="cuda", total=total, free=round(total * (1 - TAKEN)))
+    return Gpu(name=f"a card of {gb:g} GB", kind="cuda", total=total, free=round(total * (1 - TAKEN)), alone=True)
 
 
 def _look() -> tuple[Gpu | None, str]:
@@ -188,4 +193,4 @@ def _apple() -> tuple[Gpu | None, str]:
         return None, "" if sys.platform != "darwin" else "this Mac has no Apple GPU"
     memory = psutil.virtual_memory()
     free = min(memory.available, int(memory.total * APPLE_SHARE))
-    return Gpu(name="Apple GPU (memory shared with the system)", kind="mps", total=memory.total, free=free), ""
+    return Gpu(name="Apple GPU (memory shared with the system)", kind="mps", total=memory.total, free=free, shared=True), ""

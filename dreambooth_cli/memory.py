@@ -2,18 +2,20 @@
 
 Weights, gradients and optimizer state follow exactly from parameter counts. Activations are counted figures: the bytes alive at
 the peak of one step of the full-size UNets (2026, fused attention, norms in float32 as CUDA's autocast has them), scaled by
-pixels and rows. The driver's context and the allocator's slack are predictions. Bytes everywhere; GB is 1e9 bytes.
+pixels and rows. The driver's context and the allocator's slack are predictions. The machine's own memory is counted beside the
+card's: what a run holds there at its largest moments. Bytes everywhere; GB is 1e9 bytes.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from math import sqrt
+from math import inf, sqrt
 from typing import Any, Literal
 
 from .base import BaseFacts
 from .catalog import CATALOG, VAE_PARAMETERS, CatalogEntry
 from .errors import DoesNotFit, UsageError
 from .gpu import TAKEN, Gpu, multiplies_bf16
+from .machine import free_memory, machine_memory, resident_memory
 from .project import check_values
 from .settings import AUTO, TrainSettings, default_of, flag_of
 
@@ -43,7 +45,13 @@ UPDATE = 8_388_608 * (
     4 + 4 + 4 + 8
 )  # one piece of a tensor: weights and gradient in float32, rounding's draws, moments
 
+PEAK = "peak: "
 STEP = "peak: step"
+# of the machine's memory, measured by `tests.benchmarks.ram`: Python and its libraries, with the CPU's build of torch
+PROGRAM = 520_000_000
+PROGRAM_ON_GPU = 2_000_000_000  # with CUDA's build, its driver and kernels; a prediction
+# and what a CPU's convolutions and the heap hold while the UNet works, as a part of its weights in float32
+BESIDE_UNET = 0.35
 PINNED = 1.35  # torch rounds each block of pinned memory up to a power of two: SDXL's 8-bit state of 6.9 GB takes 9.1
 ROOM = 0.95  # of a card's free memory that a plan reckons with: what else runs there takes a little more or less as time goes by
 
@@ -94,7 +102,8 @@ class Plan:
     `inside_backward`: each weight moves as soon as it has its gradient; `off_card`: the optimizer's state lies in the machine's
     memory; `quantized`: a LoRA's base in 4 bits; `class_images_in_parts`: for class images the base's networks take turns on the card.
     `ledger` has bytes by tensor group, then the peaks (`peak: ...`); `needed` is the highest peak with context and slack.
-    `remedy` says, where it does not fit, what would. `disk` has the bytes that the run writes, at their most.
+    `remedy` says, where it does not fit, what would. `disk` has the bytes that the run writes, at their most; `ram` those of the
+    machine's own memory by the moments of a run, the program's with them.
     """
 
     method: Method
@@ -124,10 +133,16 @@ class Plan:
     name: str = ""
     remedy: str = ""
     disk: dict[str, int] = field(default_factory=dict)
+    ram: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def ram_needed(self) -> int:
+        """Bytes of the machine's memory at the largest moment; 0 for a plan of 0.1, which did not count them."""
+        return max(self.ram.values(), default=0)
 
     def to_json(self) -> dict[str, Any]:
         """As plan.json and the events hold it."""
-        return asdict(self) | {"means": list(self.means)}
+        return asdict(self) | {"means": list(self.means), "ram_gb": round(self.ram_needed / 1e9, 2)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Plan":
@@ -174,15 +189,16 @@ def facts_of(entry: CatalogEntry) -> BaseFacts:
 def make_plan(
     facts: BaseFacts, asked: TrainSettings, *, resolution: int, gpu: Gpu | None, has_8bit: bool, name: str
 ) -> Plan:
-    """The best plan that fits the GPU's free memory, or the nearest miss (`fits` False). What was stated is never changed.
+    """The best plan that fits the GPU's free memory and the machine, or the nearest miss (`fits` False). What was stated is never
+    changed.
 
     `resolution` is the pictures' side in pixels; `has_8bit`: whether bitsandbytes is there. Without a GPU the plan is for
-    the CPU: the best that fits the machine's free memory, else the smallest, and it always counts as fitting, since a
-    machine can swap. Raises UsageError where 8-bit AdamW is asked for and can't be had.
+    the CPU: the best that fits the machine's free memory, else the smallest. What the machine has in all decides whether it fits:
+    what is free there comes and goes. Raises UsageError where 8-bit AdamW is asked for and can't be had.
     """
     _check_optimizer(asked, gpu, has_8bit)
     plan = _best_plan(facts, asked, resolution=resolution, gpu=gpu, has_8bit=has_8bit, name=name)
-    if plan.fits or gpu is None:
+    if plan.fits:
         return plan
     return replace(
         plan, remedy=_find_remedy(facts, asked, resolution=resolution, gpu=gpu, has_8bit=has_8bit, name=name)
@@ -194,12 +210,17 @@ def check_fits(plan: Plan, asked: TrainSettings) -> None:
     if plan.fits:
         return
     flags = " ".join(_stated_flags(asked).values())
-    free = "" if plan.free is None else f", {_gb(plan.free)} GB are free"
+    what = f"{_words(plan)}{f' (asked: {flags})' if flags else ''}"
+    again = "go on under a new plan: the same command with --replan"
+    if plan.free is not None and plan.needed > plan.free:
+        raise DoesNotFit(
+            f"{plan.name} does not fit in the GPU's memory: {what} needs {_gb(plan.needed)} GB, {_gb(plan.free)} GB are free",
+            plan.remedy or f"close other programs that use the GPU, or {again}",
+        )
     raise DoesNotFit(
-        f"{plan.name} does not fit in the GPU's memory: {_words(plan)}{f' (asked: {flags})' if flags else ''} "
-        f"needs {_gb(plan.needed)} GB{free}",
-        plan.remedy
-        or "close other programs that use the GPU, or go on under a new plan: the same command with --replan",
+        f"{plan.name} does not fit in this machine's memory: {what} needs {_gb(plan.ram_needed)} GB of it, and there are "
+        f"{_gb(machine_memory())} GB in all",
+        plan.remedy or again,
     )
 
 
@@ -214,7 +235,7 @@ def step_down(
     possible: tuple[tuple[bool, dict[str, Any]], ...] = (
         (may_check and not plan.gradient_checkpointing, {"gradient_checkpointing": True}),
         (may_turn and not plan.rows_in_turn, {"rows_in_turn": True}),
-        (full and on_card and not plan.off_card and _machine_holds_state(plan), {"off_card": True}),
+        (full and on_card and not plan.off_card and _machine_holds_state(plan, gpu), {"off_card": True}),
     )
     if drawing_class_images:
         possible = ((on_card and not plan.class_images_in_parts, {"class_images_in_parts": True}),)
@@ -279,43 +300,47 @@ def _check_optimizer(asked: TrainSettings, gpu: Gpu | None, has_8bit: bool) -> N
 def _best_plan(
     facts: BaseFacts, asked: TrainSettings, *, resolution: int, gpu: Gpu | None, has_8bit: bool, name: str
 ) -> Plan:
-    """The first that fits with a little to spare, or the smallest. A means that would not lower the need is passed over."""
-    room = free_memory() if gpu is None else ROOM * gpu.free
+    """The first that fits with a little to spare, or the one that lacks least. A means that would not help is passed over."""
+    room, machine = _room(gpu)
     plans = []
+
+    def lacking(plan: Plan) -> float:
+        return max(0, plan.needed - room) + max(0, plan.ram_needed - machine)
+
     for choice in _choices(asked, gpu, resolution):
         plan = _plan_of(choice, facts, asked, resolution=resolution, gpu=gpu, name=name)
         for means in _ladder(choice, asked, gpu, has_8bit):
-            if plan.needed <= room:
+            if not lacking(plan):
                 return plan
-            if "off_card" in means and not _machine_holds_state(plan):
+            if "off_card" in means and not _machine_holds_state(plan, gpu):
                 continue
             further = replace(choice, **means)
             lower = _plan_of(further, facts, asked, resolution=resolution, gpu=gpu, name=name)
-            if lower.needed < plan.needed:
+            if lacking(lower) < lacking(plan):
                 choice, plan = further, lower
-        if plan.needed <= room:
+        if not lacking(plan):
             return plan
         plans.append(plan)
-    return min(plans, key=lambda plan: plan.needed)
+    return min(plans, key=lacking)
 
 
-def _machine_holds_state(plan: Plan) -> bool:
+def _room(gpu: Gpu | None) -> tuple[float, float]:
+    """Bytes of the card and of the machine's memory that a plan is chosen for. Without a GPU, those of the machine that are free."""
+    if gpu is None:
+        return inf, free_memory() + resident_memory()
+    return ROOM * gpu.free, _machine(gpu)
+
+
+def _machine(gpu: Gpu | None) -> float:
+    """Bytes of the machine's memory in all; no bound where a card alone is asked about."""
+    return inf if gpu is not None and gpu.alone else machine_memory()
+
+
+def _machine_holds_state(plan: Plan, gpu: Gpu | None) -> bool:
     """Whether the optimizer state, on the card until now, would fit in what is free of the machine's memory."""
+    if gpu is not None and gpu.alone:
+        return True
     return PINNED * plan.ledger["optimizer state"] <= free_memory()
-
-
-def free_memory() -> int:
-    """Bytes of the machine's memory that are free."""
-    import psutil
-
-    return int(psutil.virtual_memory().available)
-
-
-def resident_memory() -> int:
-    """Bytes of the machine's memory that this process holds."""
-    import psutil
-
-    return int(psutil.Process().memory_info().rss)
 
 
 def _choices(asked: TrainSettings, gpu: Gpu | None, resolution: int) -> Iterator[Choice]:
@@ -362,7 +387,8 @@ def _plan_of(
     choice: Choice, facts: BaseFacts, asked: TrainSettings, *, resolution: int, gpu: Gpu | None, name: str
 ) -> Plan:
     ledger, class_images = count_bytes(choice, facts, asked, resolution=resolution, on_gpu=gpu is not None)
-    needed = max(value for group, value in ledger.items() if group.startswith("peak: "))
+    ram = count_ram(choice, facts, asked, resolution, ledger, in_parts=class_images.in_parts, gpu=gpu)
+    needed = max(value for group, value in ledger.items() if group.startswith(PEAK))
     needed += ledger.get("context", 0) + ledger.get("allocator slack", 0)
     rate = asked.learning_rate if asked.learning_rate != AUTO else FULL_RATE if choice.method == "full" else LORA_RATE
     text_rate = asked.text_encoder_learning_rate
@@ -390,10 +416,11 @@ def _plan_of(
         ledger=ledger,
         needed=needed,
         free=free,
-        fits=free is None or needed <= free,
+        fits=(free is None or needed <= free) and max(ram.values()) <= _machine(gpu),
         why="",
         name=name,
         disk=count_disk(choice, facts, asked, resolution),
+        ram=ram,
     )
     return replace(plan, why=_why(plan, facts))
 
@@ -419,6 +446,49 @@ def count_bytes(
     extra = {"context": CONTEXT, "allocator slack": WORKSPACE + round(SLACK * max(peaks.values()))} if on_gpu else {}
     groups.pop("late activations")
     return {group: value for group, value in (groups | extra | peaks).items() if value}, drawn
+
+
+def count_ram(
+    choice: Choice,
+    facts: BaseFacts,
+    asked: TrainSettings,
+    resolution: int,
+    ledger: Mapping[str, int],
+    *,
+    in_parts: bool,
+    gpu: Gpu | None,
+) -> dict[str, int]:
+    """Bytes of the machine's memory by the moments of a run, from its ledger; `in_parts`: how class images are drawn.
+
+    Without a card, and where it shares the machine's memory, every tensor lies there. Beside a card of its own memory the base lies
+    there until it is placed, what waits for its turn, and the state that has no room on the card; a checkpoint and the finished
+    model are written from the card one tensor after the other.
+    """
+    vae = facts.vae * FP32
+    base = _base_bytes(choice, facts, with_text=True) + vae
+    largest = LARGEST_TENSOR if _width(facts) == 1 else 0
+    saved = FP32 if asked.save_dtype == "fp32" else HALF
+    brought = max(facts.vae, *((0,) if choice.train_text_encoder else facts.text_encoders)) * saved
+    if gpu is None or gpu.shared:
+        weights = ledger["weights"] if choice.method == "full" else base
+        peaks = {group.removeprefix(PEAK): size for group, size in ledger.items() if group.startswith(PEAK)}
+        peaks["checkpoint"] = peaks.pop("saving")
+        beside = round(BESIDE_UNET * facts.unet * FP32) if gpu is None else 0
+        peaks |= {moment: peaks[moment] + beside for moment in ("step", "class images", "preview") if moment in peaks}
+        moments = {"loading": base + largest, **peaks, "saving": weights + brought + largest}
+    else:
+        state = round(PINNED * _step_groups(replace(choice, off_card=False), facts, asked, resolution)["optimizer state"])
+        off_card = state if choice.off_card else 0
+        moments = {
+            "loading": base + largest,
+            "class images": base if in_parts else 0,
+            "encoding": base - vae,
+            "step": off_card,
+            "checkpoint": off_card + largest,
+            "saving": brought + largest,
+        }
+    program = PROGRAM if gpu is None else PROGRAM_ON_GPU
+    return {moment: program + size for moment, size in moments.items()}
 
 
 def count_disk(choice: Choice, facts: BaseFacts, asked: TrainSettings, resolution: int) -> dict[str, int]:
@@ -592,12 +662,21 @@ def _means(choice: Choice | Plan) -> tuple[str, ...]:
 
 
 def _why(plan: Plan, facts: BaseFacts) -> str:
-    words = _words(plan, encoders=len(facts.text_encoders))
-    about = "" if is_counted(facts) else "about "
+    if plan.free is not None:
+        return _takes(plan, facts)
+    words, about = _words(plan, encoders=len(facts.text_encoders)), "" if is_counted(facts) else "about "
+    return f"no GPU: {words}, on the CPU; needs {about}{_gb(plan.ram_needed)} GB of the machine's memory"
+
+
+def _takes(plan: Plan, facts: BaseFacts) -> str:
+    """What a plan needs, and of what: `needs 11.1 of 12.0 GB free: full fine-tuning...`."""
+    words, about = _words(plan, encoders=len(facts.text_encoders)), "" if is_counted(facts) else "about "
     if plan.free is None:
-        return f"no GPU: {words}, on the CPU; needs {about}{_gb(plan.needed)} GB of the machine's memory"
-    of = f" of {_gb(plan.free)} GB free" if plan.fits else f" GB, more than the {_gb(plan.free)} GB free"
-    return f"needs {about}{_gb(plan.needed)}{of}: {words}"
+        return f"needs {about}{_gb(plan.ram_needed)} GB of the machine's memory: {words}"
+    if plan.needed > plan.free:
+        return f"needs {about}{_gb(plan.needed)} GB, more than the {_gb(plan.free)} GB free: {words}"
+    short = "" if plan.fits else f"; and {about}{_gb(plan.ram_needed)} GB of the machine's memory, more than it has"
+    return f"needs {about}{_gb(plan.needed)} of {_gb(plan.free)} GB free: {words}{short}"
 
 
 def _words(plan: Plan, *, encoders: int = 1) -> str:
@@ -611,22 +690,22 @@ def _gb(count: int) -> str:
 
 
 def _find_remedy(
-    facts: BaseFacts, asked: TrainSettings, *, resolution: int, gpu: Gpu, has_8bit: bool, name: str
+    facts: BaseFacts, asked: TrainSettings, *, resolution: int, gpu: Gpu | None, has_8bit: bool, name: str
 ) -> str:
     """The nearest thing that would fit: the 8-bit extra, a flag to drop, more of the card, a smaller size, another base."""
 
-    def attempt(settings: TrainSettings, *, side: int = resolution, on: Gpu = gpu, eight_bit: bool = has_8bit) -> Plan:
+    def attempt(settings: TrainSettings, *, side: int = resolution, on: Gpu | None = gpu, eight_bit: bool = has_8bit) -> Plan:
         return _best_plan(facts, settings, resolution=side, gpu=on, has_8bit=eight_bit, name=name)
 
     flags = _stated_flags(asked)
-    if not has_8bit and gpu.kind != "mps" and (plan := attempt(asked, eight_bit=True)).fits:
+    if not has_8bit and gpu is not None and gpu.kind != "mps" and (plan := attempt(asked, eight_bit=True)).fits:
         # all that was asked for stays as it is
-        return f"install the 8bit extra ({INSTALL_8BIT}): it then {plan.why}"
+        return f"install the 8bit extra ({INSTALL_8BIT}): it then {_takes(plan, facts)}"
     for dropped in [[setting] for setting in flags] + ([list(flags)] if len(flags) > 1 else []):
         if (plan := attempt(_without(asked, dropped))).fits:
-            return f"drop {' and '.join(flags[setting] for setting in dropped)}: it then {plan.why}"
-    most = round(gpu.total * (1 - TAKEN))
-    if gpu.free < most and (plan := attempt(asked, on=replace(gpu, free=most))).fits:
+            return f"drop {' and '.join(flags[setting] for setting in dropped)}: it then {_takes(plan, facts)}"
+    most = round(gpu.total * (1 - TAKEN)) if gpu is not None else 0
+    if gpu is not None and gpu.free < most and (plan := attempt(asked, on=replace(gpu, free=most))).fits:
         return (
             f"close other programs that use the GPU, {_gb(gpu.total - gpu.free)} GB of it are taken: it then {plan.why}"
         )
@@ -634,11 +713,11 @@ def _find_remedy(
     for side in range(resolution - 64, facts.resolution // 2 - 1, -64):
         if (plan := attempt(relaxed, side=side)).fits:
             also = f"drop {' and '.join(flags.values())} and " if flags else ""
-            return f"{also}use --resolution {side}: it then {plan.why}"
+            return f"{also}use --resolution {side}: it then {_takes(plan, facts)}"
     return _smaller_base(facts, gpu, has_8bit)
 
 
-def _smaller_base(facts: BaseFacts, gpu: Gpu, has_8bit: bool) -> str:
+def _smaller_base(facts: BaseFacts, gpu: Gpu | None, has_8bit: bool) -> str:
     for entry in CATALOG:
         if entry.unet < facts.unet and entry.repository:
             plan = _best_plan(
@@ -650,8 +729,9 @@ def _smaller_base(facts: BaseFacts, gpu: Gpu, has_8bit: bool) -> str:
                 name=entry.name,
             )
             if plan.fits:
-                return f"use --model {entry.name}: it {plan.why}"
-    return "no base model of the catalogue fits this GPU; see `dreambooth models`"
+                return f"use --model {entry.name}: it {_takes(plan, facts_of(entry))}"
+    where = "machine" if gpu is None else "GPU"
+    return f"no base model of the catalogue fits this {where}; see `dreambooth models`"
 
 
 # What a run's memory follows from, and what dropping the flag comes down to.

@@ -423,7 +423,7 @@ def check_values(kind: type[Any], values: Any) -> None:
         raise ValueError(f"it holds no {kind.__name__.lower()}")
     hints = get_type_hints(kind)
     for item in fields(kind):
-        if item.name not in values and item.default is MISSING:
+        if item.name not in values and item.default is MISSING and item.default_factory is MISSING:
             raise ValueError(f"{item.name} is missing")
         if item.name in values and not _fits(values[item.name], hints[item.name]):
             raise ValueError(f"{item.name} can't be {shortened(repr(values[item.name]))}")

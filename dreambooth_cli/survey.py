@@ -12,6 +12,7 @@ from .base import BaseFacts, ask_for_base, find_cached
 from .catalog import CATALOG, CatalogEntry, find_entry
 from .errors import DreamboothError, ModelUnavailable
 from .gpu import Gpu
+from .machine import machine_memory
 from .memory import NEED_8BIT, Plan, facts_of, make_plan
 from .settings import TrainSettings
 
@@ -47,6 +48,7 @@ class Row:
                 "train_text_encoder": self.plan.train_text_encoder,
                 "means": list(self.means),
                 "predicted_gb": round(self.plan.needed / 1e9, 1),
+                "ram_gb": round(self.plan.ram_needed / 1e9, 1),
                 "fits": self.plan.fits,
                 "why": self.plan.why,
             },
@@ -57,7 +59,8 @@ class Row:
         """What a run would take and by which means: `10.8 GB: full + text encoder, 8-bit Adam`."""
         method = "full" if self.plan.method == "full" else "LoRA"
         text = " + text encoder" if self.plan.train_text_encoder else ""
-        return f"{self.plan.needed / 1e9:.1f} GB: {', '.join([method + text, *self.means])}"
+        needed = self.plan.ram_needed if self.plan.device == "cpu" else self.plan.needed
+        return f"{needed / 1e9:.1f} GB: {', '.join([method + text, *self.means])}"
 
 
 def survey(gpu: Gpu | None, *, has_8bit: bool | None = None) -> list[Row]:
@@ -109,6 +112,7 @@ def details(row: Row) -> dict[str, str]:
         "recommended memory": f"{entry.recommended_gb} GB" if entry.recommended_gb else "no GPU needed",
         "verdict": row.verdict,
         "plan": plan.why,
+        "machine's memory": f"{plan.ram_needed / 1e9:.1f} GB of {machine_memory() / 1e9:.1f} GB",
         "what would fit": plan.remedy,
     }
     return {what: words for what, words in found.items() if words}
@@ -168,10 +172,10 @@ def _cores() -> int:
 def _verdict(entry: CatalogEntry, plan: Plan) -> str:
     if entry.folder is not None:
         return "runs anywhere"
-    if plan.device == "cpu":
-        return "no GPU: slow"
     if not plan.fits:
         return "does not fit"
+    if plan.device == "cpu":
+        return "no GPU: slow"
     return "fits" if plan.method == "full" else "fits as LoRA"
 
 

@@ -444,3 +444,119 @@ def test_a_kept_plan_that_no_longer_fits_points_to_replan() -> None:
         check_fits(kept, TrainSettings())
     assert "5.0 GB are free" in caught.value.message
     assert "--replan" in caught.value.hint
+
+
+# ---- the machine's own memory
+
+
+def machine_of(monkeypatch: pytest.MonkeyPatch, gb: float, *, free: float | None = None) -> None:
+    """A machine with so many GB of memory, in all and free."""
+    monkeypatch.setattr("dreambooth_cli.memory.machine_memory", lambda: round(gb * 1e9))
+    monkeypatch.setattr("dreambooth_cli.memory.free_memory", lambda: round((gb if free is None else free) * 1e9))
+
+
+def test_without_a_gpu_every_tensor_lies_in_the_machines_memory() -> None:
+    plan = plan_for(None, precision="fp32", sample_every=10)
+    assert {"loading", "class images", "encoding", "step", "preview", "checkpoint", "saving"} == set(plan.ram)
+    assert plan.ram["step"] > plan.ledger["peak: step"] > 16 * (UNET + TEXT)
+    assert plan.ram_needed == max(plan.ram.values())
+    assert plan.to_json()["ram_gb"] == round(plan.ram_needed / 1e9, 2)
+
+
+def test_the_last_save_holds_the_weights_and_one_part_of_the_base() -> None:
+    """The state is gone by then, and nothing is cast as a whole: in half precision it takes less, not more."""
+    single, half = (plan_for(None, save_dtype=dtype).ram["saving"] for dtype in ("fp32", "fp16"))
+    assert half < single < 4 * (UNET + TEXT + VAE) + 1e9
+    frozen = plan_for(None, train_text_encoder=False, method="full")
+    assert frozen.ram["saving"] < 4 * (UNET + TEXT) + 1e9
+
+
+def test_beside_a_card_the_machine_holds_what_waits() -> None:
+    """The base until it is placed, and the state that has no room there; a save goes from the card tensor by tensor."""
+    roomy = plan_for(100, "sdxl", optimizer="adamw")
+    base = 4 * (2_567_463_684 + 817_720_320 + VAE)
+    assert roomy.ram["loading"] == pytest.approx(base, abs=2.3e9)
+    assert max(roomy.ram[moment] for moment in ("step", "checkpoint", "saving")) < 3e9
+    off = plan_for(12, "sdxl")
+    assert off.off_card
+    assert off.ram["step"] - roomy.ram["step"] == pytest.approx(1.35 * 2.03 * (2_567_463_684 + 817_720_320), rel=0.01)
+
+
+@pytest.mark.parametrize("free_gb", [None, 60, 24])
+def test_what_the_machine_can_not_hold_does_not_fit(free_gb: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SDXL in full on a machine of 6 GB, with a GPU and without: exit code 4, and what would fit."""
+    machine_of(monkeypatch, 6)
+    plan = plan_for(free_gb, "sdxl", method="full", train_text_encoder=True)
+    assert not plan.fits
+    with pytest.raises(DoesNotFit) as caught:
+        check_fits(plan, TrainSettings(method="full", train_text_encoder=True))
+    assert caught.value.exit_code == 4
+    assert "does not fit in this machine's memory: full fine-tuning with the text encoder" in caught.value.message
+    assert caught.value.message.endswith(f"needs {plan.ram_needed / 1e9:.1f} GB of it, and there are 6.0 GB in all")
+    assert caught.value.hint
+
+
+def test_sdxl_in_full_without_a_gpu_does_not_fit_in_23_gb(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine_of(monkeypatch, 23)
+    plan = plan_for(None, "sdxl", method="full", train_text_encoder=True)
+    assert not plan.fits
+    assert plan.remedy.startswith("drop --method full: it then needs 14.4 GB of the machine's memory: LoRA")
+
+
+@pytest.mark.parametrize(("free_gb", "gb"), [(None, 23), (60, 12)])
+def test_what_is_left_to_the_plan_is_chosen_for_the_machine(
+    free_gb: float | None, gb: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SDXL: LoRA in place of full without a GPU; beside a card weights of half the size."""
+    roomy = plan_for(free_gb, "sdxl")
+    machine_of(monkeypatch, gb)
+    plan = plan_for(free_gb, "sdxl")
+    assert roomy.fits
+    assert plan.fits
+    assert plan.ram_needed <= gb * 1e9 < roomy.ram_needed or free_gb is None
+    assert (plan.method, plan.weights) == (("lora", "fp32") if free_gb is None else ("full", "bf16"))
+
+
+def test_state_off_the_card_counts_in_the_machines_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plan_for(12, "sdxl").off_card
+    machine_of(monkeypatch, 11, free=64)
+    plan = plan_for(12, "sdxl")
+    assert plan_for(12, "sdxl", train_text_encoder=True).method == "lora"
+    assert (plan.train_text_encoder, plan.off_card, plan.fits) == (False, True, True)
+    assert plan.ram["step"] < 11e9
+
+
+def test_what_is_free_of_the_machine_now_is_no_reason_not_to_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine_of(monkeypatch, 16, free=0.5)
+    assert plan_for(24).fits
+    assert plan_for(None).fits
+
+
+def test_a_card_that_is_asked_about_is_asked_about_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def plan() -> Plan:
+        return make_plan(facts("sdxl"), TrainSettings(), resolution=1024, gpu=sold_as(12), has_8bit=True, name="sdxl")
+
+    roomy = plan()
+    machine_of(monkeypatch, 2)
+    assert plan() == roomy
+    assert roomy.off_card
+
+
+def test_memory_that_is_shared_holds_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apple's, GB10's, Jetson's: the card's tensors are the machine's."""
+    own = card(100)
+    plans = [
+        make_plan(facts("sd15"), TrainSettings(optimizer="adamw"), resolution=512, gpu=gpu, has_8bit=False, name="sd15")
+        for gpu in (own, replace(own, shared=True))
+    ]
+    assert plans[0].ram_needed < plans[0].needed < plans[1].ram_needed
+    machine_of(monkeypatch, 16)
+    tight = make_plan(facts("sd15"), TrainSettings(), resolution=512, gpu=replace(own, shared=True), has_8bit=True, name="sd15")
+    assert tight.fits
+    assert tight.ram_needed <= 16e9
+
+
+def test_a_plan_of_0_1_says_nothing_of_the_machine() -> None:
+    values = plan_for(12).to_json()
+    del values["ram"], values["ram_gb"]
+    assert Plan.from_json(values).ram_needed == 0

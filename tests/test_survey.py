@@ -56,6 +56,7 @@ def test_the_json_document() -> None:
             "train_text_encoder": True,
             "means": ["8-bit Adam", "gradient checkpointing", "bf16 weights rounded stochastically"],
             "predicted_gb": 7.0,
+            "ram_gb": 4.5,
             "fits": True,
             "why": "needs 7.0 of 8.0 GB free: full fine-tuning with the text encoder, bf16, 8-bit Adam, gradient checkpointing, "
             "bf16 weights rounded stochastically",
@@ -72,6 +73,16 @@ def test_without_a_gpu_and_on_an_apple_gpu(monkeypatch: pytest.MonkeyPatch) -> N
     assert all(row.plan.fits and row.plan.method == "full" for row in rows)
     apple = Gpu(name="Apple GPU", kind="mps", total=16 * 10**9, free=10 * 10**9)
     assert survey(apple, has_8bit=True)[0].verdict == "fits as LoRA"
+
+
+@pytest.mark.parametrize("gpu", [None, Gpu(name="card", kind="cuda", total=24 * 10**9, free=24 * 10**9, capability=(8, 9))])
+def test_a_machine_that_is_too_small_for_a_base(gpu: Gpu | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dreambooth_cli.memory.machine_memory", lambda: 5 * 10**9)
+    monkeypatch.setattr("dreambooth_cli.memory.free_memory", lambda: 5 * 10**9)
+    sdxl, pocket = (row_of(name, gpu, has_8bit=True) for name in ("sdxl", "pocket"))
+    assert (sdxl.verdict, sdxl.to_json()["plan"]["fits"]) == ("does not fit", False)
+    assert sdxl.to_json()["plan"]["ram_gb"] > 5
+    assert (pocket.verdict, pocket.plan.fits) == ("runs anywhere", True)
 
 
 def test_a_model_that_lies_in_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

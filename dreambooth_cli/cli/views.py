@@ -111,6 +111,11 @@ def format_plan_line(plan: Mapping[str, Any]) -> str:
     return f"plan: {plan['why']}{takes}"
 
 
+def format_ram(ram: Mapping[str, int]) -> str:
+    """The machine's memory at a run's largest moment: `4.31 GB (loading)`; "" for a plan of 0.1."""
+    return "" if not ram else f"{max(ram.values()) / 1e9:.2f} GB ({max(ram, key=lambda moment: ram[moment])})"
+
+
 def format_plan(plan: Mapping[str, Any]) -> str:
     """A plan in full, for `--dry-run` and the interview's last look: what is done, how, and what takes the memory."""
     free = plan["free"]
@@ -125,6 +130,7 @@ def format_plan(plan: Mapping[str, Any]) -> str:
         ("device", plan["device"]),
         *((group, size) for group, size in ledger_lines(plan["ledger"])),
         ("takes at most", f"{plan['needed'] / 1e9:.2f} GB"),
+        ("machine's memory", format_ram(plan.get("ram", {}))),
         ("writes at most", ", ".join(f"{what} {format_bytes(size)}" for what, size in plan["disk"].items() if size)),
         ("free", "not known" if free is None else f"{free / 1e9:.2f} GB"),
         ("fits", "yes" if plan["fits"] else "no"),

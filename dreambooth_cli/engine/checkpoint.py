@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..disk import clear_leftovers, disk_errors, make_folder, read_text, settle, sha256_of, sync, temporary, write_json
 from ..errors import DiskError
+from .tensor_file import TensorFile, write_tensors
 
 MANIFEST = "checkpoint.json"
 OLD_PART = r"\.step-[0-9]{6,}\.part"  # what a save of 0.1 left when it was killed
@@ -35,12 +34,13 @@ class ForeignCheckpoint(DiskError):
 
 @dataclass(frozen=True)
 class State:
-    """All that a run needs to go on: the step reached, the trained weights, optimizer state, and EMA where it is on."""
+    """All that a run needs to go on: the step reached, the trained weights, optimizer state, and EMA where it is on; of a checkpoint,
+    each tensor is read when it is asked for."""
 
     step: int
-    weights: dict[str, Tensor]
-    optimizer: dict[str, Tensor]
-    ema: dict[str, Tensor]
+    weights: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    ema: Mapping[str, Tensor]
 
 
 def save_checkpoint(folder: Path, state: State, *, keep: int, run: str = "") -> Path:
@@ -51,8 +51,7 @@ def save_checkpoint(folder: Path, state: State, *, keep: int, run: str = "") -> 
         with temporary(folder) as part:
             part.mkdir()
             for name in PARTS:
-                tensors = {key: value.detach().cpu().contiguous() for key, value in getattr(state, name).items()}
-                save_file(tensors, part / f"{name}.safetensors")
+                write_tensors(part / f"{name}.safetensors", getattr(state, name))
             files = {
                 file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(part.iterdir())
             }
@@ -62,7 +61,7 @@ def save_checkpoint(folder: Path, state: State, *, keep: int, run: str = "") -> 
         if not is_whole(final, run):
             raise OSError("what was read back is not what was written")
         prune(folder, keep, saved=state.step)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise DiskError(
             f"the checkpoint {final} can't be written: {error}",
             "make room on that disk, then run the same command again",
@@ -71,11 +70,11 @@ def save_checkpoint(folder: Path, state: State, *, keep: int, run: str = "") -> 
 
 
 def load_checkpoint(path: Path) -> State:
-    """Read a checkpoint. Raises DiskError where it is damaged."""
+    """Open a checkpoint. Raises DiskError where it is damaged."""
     try:
-        parts = {name: load_file(path / f"{name}.safetensors") for name in PARTS}
+        parts = {name: TensorFile(path / f"{name}.safetensors") for name in PARTS}
         return State(step_of(path), **parts)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DiskError(
             f"the checkpoint {path} can't be read: {error}", "remove it; the run goes on from the one before"
         ) from error

@@ -1,6 +1,5 @@
 """A base on disk -> a live family. Parts that idle can be let go and brought back later."""
 
-import gc
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +12,7 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from ..base import Base
 from ..catalog import FamilyName
 from ..errors import DoesNotFit, UsageError
+from ..machine import give_back
 from .parts import build, fill, find_files, load_scheduler, load_tokenizers, quiet, zeros_for_no_prompt
 from .refusal import out_of_memory_words, refused
 from .sdxl import StableDiffusionXL
@@ -129,22 +129,24 @@ def let_go(pipe: Any, names: list[str]) -> None:
     """Let idle parts leave memory."""
     for name in names:
         setattr(pipe, name, None)
-    gc.collect()
+    give_back()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def forget_failed_attempt() -> None:
     """After memory ran out: let what the attempt held leave the card, and its peak be forgotten."""
-    gc.collect()  # the hooks of a step inside backward hold their weights in a ring
+    give_back()  # the hooks of a step inside backward hold their weights in a ring
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
 
-def bring_back(pipe: Any, base: Base, *, dtype: torch.dtype, device: torch.device) -> list[str]:
-    """Load the parts that were let go once more from the base. Returns their names, so that they can be let go again."""
-    gone = [name for name in PARTS if name in pipe.components and getattr(pipe, name) is None]
+def bring_back(
+    pipe: Any, base: Base, *, dtype: torch.dtype, device: torch.device, only: Collection[str] = PARTS
+) -> list[str]:
+    """Load the parts that were let go, of these, once more from the base. Returns their names, so that they can be let go again."""
+    gone = [name for name in only if name in pipe.components and getattr(pipe, name) is None]
     if gone:
         fresh = load_pipeline(base, dtype=dtype, only=gone)
         for name in gone:

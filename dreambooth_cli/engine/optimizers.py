@@ -118,6 +118,11 @@ class Update:
         if scaler:
             self.scaler.load_state_dict(scaler)
 
+    def forget(self) -> None:
+        """Let state and gradients go: no step follows."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.state.clear()
+
     def _slot(self, slot: str, value: Tensor, parameter: Tensor) -> Any:
         """A saved slot in the form its optimizer keeps it, whichever form saved it: we count steps in an int, torch in a tensor,
         which a fused step wants beside the weights."""

@@ -12,6 +12,7 @@ import diffusers
 import peft
 import torch
 import transformers
+from diffusers import ModelMixin
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
@@ -19,10 +20,13 @@ from safetensors.torch import load_file, save
 from ..base import Base
 from ..disk import write_json, write_whole
 from ..errors import DiskError
-from .loading import PIPELINES, bring_back, parts_of, text_encoders_of
+from ..machine import give_back
+from .loading import PARTS, PIPELINES, bring_back, text_encoders_of
 from .lora import save_lora
+from .tensor_file import write_tensors
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
+OF_TORCH = {"format": "pt"}  # what the libraries write into the header of every weight file
 
 
 @contextmanager
@@ -41,19 +45,40 @@ def _written(folder: Path) -> Iterator[None]:
 
 
 def save_full(pipe: Any, base: Base, folder: Path, *, dtype: torch.dtype) -> None:
-    """Write a whole pipeline as a diffusers folder. The pipeline is moved to the CPU and to `dtype`: it is of no use after."""
-    pipe.to("cpu")
-    bring_back(pipe, base, dtype=dtype, device=torch.device("cpu"))
-    for part in parts_of(pipe).values():
-        part.to(dtype)
+    """Write a whole pipeline as a diffusers folder, its weights in `dtype`. Networks that were let go come back from the base, one
+    at a time; none takes memory when it is written. Raises DiskError."""
     with _written(folder):
-        pipe.save_pretrained(folder, safe_serialization=True)
-        for name, encoder in text_encoders_of(pipe).items():
-            _save_text_encoder(encoder, folder / name)
-            # vocab.json and merges.txt beside tokenizer.json: readers older than transformers 5 know only those
-            tokenizer = name.replace("text_encoder", "tokenizer")
-            getattr(pipe, tokenizer).backend_tokenizer.model.save(str(folder / tokenizer))
+        for name in PARTS:
+            if name in pipe.components:
+                bring_back(pipe, base, dtype=dtype, device=torch.device("cpu"), only=[name])
+                save_network(getattr(pipe, name), folder / name, dtype)
+                getattr(pipe, name).to("meta")
+                give_back()
+        for name, part in pipe.components.items():
+            if name not in PARTS and part is not None:
+                part.save_pretrained(folder / name)
+            if name.startswith("tokenizer"):
+                # vocab.json and merges.txt beside tokenizer.json: readers older than transformers 5 know only those
+                part.backend_tokenizer.model.save(str(folder / name))
+        pipe.save_config(folder)
         forget_places(folder)
+
+
+def save_network(network: Any, folder: Path, dtype: torch.dtype) -> None:
+    """Write a network's config and its weights in `dtype`, from wherever it lies, one tensor after the other."""
+    folder.mkdir(parents=True)
+    if isinstance(network, ModelMixin):
+        network.save_config(folder)
+        write_tensors(folder / diffusers.utils.SAFETENSORS_WEIGHTS_NAME, network.state_dict(), dtype=dtype, metadata=OF_TORCH)
+        return
+    weights = network.state_dict()
+    if not hasattr(network, "text_model"):  # the flat class of transformers >= 5.6; every reader knows the nested names
+        weights = {f"text_model.{key}": value for key, value in weights.items()}
+    write_tensors(folder / transformers.utils.SAFE_WEIGHTS_NAME, weights, dtype=dtype, metadata=OF_TORCH)
+    network.config.architectures = [type(network).__name__]
+    # transformers opens an encoder in the dtype of its config, diffusers a UNet in float32: the two must agree
+    network.config.dtype = "float32"
+    network.config.save_pretrained(folder)
 
 
 def forget_places(folder: Path) -> None:
@@ -90,17 +115,6 @@ def _is_place(value: Any) -> bool:
     if isinstance(value, dict | list):
         return any(map(_is_place, value.values() if isinstance(value, dict) else value))
     return isinstance(value, str) and bool(re.match(r"(~?[\\/]{1,2}|[A-Za-z]:[\\/]|\.{1,2}[\\/]|file:/*)\w[\w.\\/-]+", value))
-
-
-def _save_text_encoder(encoder: Any, folder: Path) -> None:
-    """Write a text encoder in the layout with `text_model.`, which every reader knows."""
-    if not hasattr(encoder, "text_model"):  # the flat class of transformers >= 5.6
-        nested = {f"text_model.{key}": value for key, value in encoder.state_dict().items()}
-        encoder.save_pretrained(folder, state_dict=nested)
-    # transformers opens an encoder in the dtype of its config, diffusers a UNet in float32: the two must agree
-    config = folder / "config.json"
-    values = json.loads(config.read_text()) | {"dtype": "float32"}
-    config.write_text(json.dumps(values, indent=2) + "\n")
 
 
 def save_adapter(pipe: Any, base: Base, folder: Path, *, train_text_encoder: bool, dtype: torch.dtype) -> None:

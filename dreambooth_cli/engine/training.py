@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..errors import TrainingFailed
-from ..memory import CONTEXT, Plan, resident_memory
+from ..machine import give_back, resident_memory
+from ..memory import CONTEXT, Plan
 from ..settings import TrainSettings
 from .adamw import round_stochastically
 from .checkpoint import ForeignCheckpoint, State
@@ -31,6 +32,7 @@ from .objective import dreambooth_loss
 from .optimizers import Update, rates_of
 from .sampling import Drawing, draw
 from .stable_diffusion import StableDiffusion
+from .tensor_file import shapes_of
 
 MOST_SKIPPED = 20  # steps in a row whose gradients are not finite; fewer are the fp16 scaler's normal work
 
@@ -240,6 +242,12 @@ class Training:
         if self.ema:
             self.ema.take()
 
+    def let_state_go(self) -> None:
+        """At the end: have what only a further step needs leave memory, the optimizer's state and the average."""
+        self.update.forget()
+        self.ema = None
+        give_back()
+
     def state(self) -> State:
         """All that the next step depends on."""
         weights = {name: parameter.detach() for name, parameter in self.trained.items()}
@@ -266,20 +274,20 @@ def check_belongs(state: State, trained: Mapping[str, Tensor], *, steps: int, av
     """Hold a checkpoint's tensors against what a run trains: their names and shapes. Raises ForeignCheckpoint."""
     if state.step > steps:
         raise ForeignCheckpoint(f"it was saved after step {state.step}, and the run has {steps}")
-    wanted = {name: value.shape for name, value in trained.items()}
+    wanted = shapes_of(trained)
     for kind, held in (("weights", state.weights), ("average", state.ema)):
-        shapes = wanted if kind == "weights" or averaged else {}
-        if odd := sorted(held.keys() ^ shapes.keys()):
+        shapes, found = wanted if kind == "weights" or averaged else {}, shapes_of(held)
+        if odd := sorted(found.keys() ^ shapes.keys()):
             raise ForeignCheckpoint(f"its {kind} and the run's are not the same: {odd[0]}")
         for name, shape in shapes.items():
-            if held[name].shape != shape:
-                raise ForeignCheckpoint(f"{name} is {tuple(held[name].shape)} in its {kind}, and {tuple(shape)} in the run")
-    for key, value in state.optimizer.items():
+            if found[name] != shape:
+                raise ForeignCheckpoint(f"{name} is {found[name]} in its {kind}, and {shape} in the run")
+    for key, shape in shapes_of(state.optimizer).items():
         name, _, slot = key.rpartition("|")
         if name != "scaler" and name not in wanted:
             raise ForeignCheckpoint(f"its optimizer knows a weight that the run does not train: {name}")
-        if slot in ("exp_avg", "exp_avg_sq") and value.shape != wanted[name]:
-            raise ForeignCheckpoint(f"{name} is {tuple(value.shape)} in its optimizer, and {tuple(wanted[name])} in the run")
+        if slot in ("exp_avg", "exp_avg_sq") and shape != wanted[name]:
+            raise ForeignCheckpoint(f"{name} is {shape} in its optimizer, and {wanted[name]} in the run")
 
 
 def check_loss(loss: float, step: int) -> None:

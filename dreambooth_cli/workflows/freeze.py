@@ -17,7 +17,8 @@ from ..events import Events, Noted, PlanMade, Warned, Yielding
 from ..gpu import Gpu, find_gpu
 from ..identifier import choose_identifier, identifier_remarks, length_remarks
 from ..identity import content_of, former_identities, former_run_digest, run_digest
-from ..memory import Plan, check_fits, free_memory
+from ..machine import free_memory, machine_memory, resident_memory
+from ..memory import Plan, check_fits
 from ..project import Project, Run, check_values
 from ..prompts import check_class_prompt, check_placeholder, fill, instance_prompt, plain_class_prompt, understood
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, shaping, shortened
@@ -191,9 +192,10 @@ def freeze_plan(
     rows = asked.train.batch_size * asked.train.gradient_accumulation * (2 if asked.train.with_prior else 1)
     if plan.device == "cpu" and (note := slow_step_note(base.facts, plan.resolution, rows)):
         yield Warned(message=note)
-    if plan.device == "cpu" and plan.needed > (free := free_memory()):
+    if plan.ram_needed > (free := free_memory() + resident_memory()):
         yield Warned(
-            message=f"the run needs {plan.needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: it may swap, or be killed"
+            message=f"the run needs {plan.ram_needed / 1e9:.1f} GB of the machine's memory and {free / 1e9:.1f} GB are free: "
+            "it may swap, or be killed; close other programs"
         )
     return run, plan, kept
 
@@ -280,12 +282,16 @@ def hold_against_start(run: Run, step: int, now: Mapping[str, Any]) -> Events:
 
 
 def keep_measured(run: Run, plan: Plan, step: int, held: int) -> None:
-    """Write into plan.json what the process held after a step, beside what the plan had said."""
-    run.write_record(run.record() | {"measured": {"step": step, "bytes": held, "planned": plan.needed}})
+    """Write into plan.json what the process held after a step, beside what the plan had said of it: of the GPU's memory, or of the
+    machine's where there is none."""
+    planned = plan.needed if plan.device == "cuda" or not plan.ram else plan.ram_needed
+    run.write_record(run.record() | {"measured": {"step": step, "bytes": held, "planned": planned}})
 
 
 def check_still_fits(plan: Plan, gpu: Gpu | None, settings: TrainSettings) -> None:
-    """Hold a kept plan against the memory that is free now. Raises DoesNotFit."""
+    """Hold a kept plan against the machine, and against the memory of the GPU that is free now. Raises DoesNotFit."""
+    if plan.ram_needed > machine_memory():
+        check_fits(replace(plan, free=None, fits=False, remedy=""), settings)
     if plan.device == "cpu":
         return
     if gpu is None:

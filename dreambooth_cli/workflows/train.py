@@ -260,6 +260,7 @@ def fine_tune(
     yield PhaseStarted(name="saving the model")
     training.check_learned()
     training.take_average()
+    training.let_state_go()
     if before is not None:
         yield from tell_effect(compare(before, training.answer()))
     save_model(training, run, asked, base, prompts)

@@ -63,7 +63,7 @@ def test_json_is_one_document(dreambooth: Dreambooth) -> None:
             "on_disk",
             "plan",
         }
-        assert set(model["plan"]) == {"method", "train_text_encoder", "means", "predicted_gb", "fits", "why"}
+        assert set(model["plan"]) == {"method", "train_text_encoder", "means", "predicted_gb", "ram_gb", "fits", "why"}
     assert json.loads(dreambooth("models", "--json").out)["gpu"] is None
 
 

@@ -67,6 +67,19 @@ def test_a_foreign_output_is_refused_before_any_work(
     assert list_projects() == []
 
 
+def test_a_dry_run_on_a_machine_that_is_too_small(
+    photos: Path, sd1: Path, dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dreambooth_cli.memory.machine_memory", lambda: 5 * 10**8)
+    words = ["train", "--photos", photos, "--class-prompt", "a dog", "--model", sd1, "--dry-run"]
+    done = dreambooth(*words)
+    assert done.code == 4
+    assert re.search(r"^fits +no$", done.out, flags=re.MULTILINE)
+    assert "does not fit in this machine's memory" in done.err
+    told = json.loads(dreambooth(*words, "--json").out.splitlines()[1])
+    assert (told["plan"]["fits"], told["plan"]["ram_gb"]) == (False, round(max(told["plan"]["ram"].values()) / 1e9, 2))
+
+
 def test_dry_run_makes_nothing(photos: Path, sd1: Path, dreambooth: Dreambooth) -> None:
     words = ["train", "--photos", photos, "--class-prompt", "a dog", "--model", sd1, "--dry-run"]
     done = dreambooth(*words)

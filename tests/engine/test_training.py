@@ -286,6 +286,20 @@ def test_it_learns(tmp_path, squares):
     assert fixed_loss(training) <= before / 2
 
 
+@pytest.mark.parametrize("settings", [{}, {"ema": True}])
+def test_for_the_last_save_only_the_weights_are_left(settings, sd1, squares):
+    training = start(sd1, TrainSettings(steps=1, **settings), plan_for(), squares)
+    list(training.steps())
+    assert len(training.update.optimizer.state) == len(training.trained)
+    before = {name: value.clone() for name, value in training.trained.items()}
+    training.take_average()
+    training.let_state_go()
+    assert not training.update.optimizer.state
+    assert training.ema is None
+    assert all(parameter.grad is None for parameter in training.trained.values())
+    assert settings or all(torch.equal(before[name], value) for name, value in training.trained.items())
+
+
 TRAINED = {"unet.a": torch.zeros(3, 4), "unet.b": torch.zeros(2)}
 BELONGS = State(4, dict(TRAINED), {"unet.a|exp_avg": torch.zeros(3, 4), "scaler|scale": torch.ones(())}, {})
 FOREIGN = {

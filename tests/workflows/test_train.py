@@ -1002,3 +1002,53 @@ def test_a_library_s_refusal_is_told_before_class_images_are_drawn(sd1, photos, 
     assert "torchao 0.3" in told.message
     assert not of_kind(events, ClassImageMade)
     assert not (cache_folder() / "class-images").exists()
+
+
+# ---- the machine's memory
+
+
+def test_a_machine_that_is_too_small_leaves_no_run_behind(sd1, photos, monkeypatch):
+    monkeypatch.setattr("dreambooth_cli.memory.machine_memory", lambda: 5 * 10**8)
+    project = make_project(photos, sd1, method="full")
+    with pytest.raises(DoesNotFit, match="does not fit in this machine's memory") as caught:
+        run(project)
+    assert caught.value.exit_code == 4
+    assert caught.value.hint
+    assert project.runs() == []
+
+
+def test_a_run_that_was_begun_on_a_larger_machine_says_so(sd1, photos, monkeypatch):
+    project = checkpointed(photos, sd1)
+    for place in ("dreambooth_cli.workflows.freeze", "dreambooth_cli.memory"):
+        monkeypatch.setattr(f"{place}.machine_memory", lambda: 5 * 10**8)
+    with pytest.raises(DoesNotFit, match=r"and there are 0\.5 GB in all") as caught:
+        run(project)
+    assert "--replan" in caught.value.hint
+
+
+def test_memory_that_others_use_is_warned_of_and_the_run_goes_on(sd1, photos, monkeypatch):
+    monkeypatch.setattr("dreambooth_cli.workflows.freeze.free_memory", lambda: 0)
+    monkeypatch.setattr("dreambooth_cli.workflows.freeze.resident_memory", lambda: 10**8)
+    project = make_project(photos, sd1, method="full", class_images=0)
+    events = run(project)
+    plan = project.runs()[0].record()["plan"]
+    assert 0.5 < plan["ram_gb"] < 0.7
+    assert of_kind(events, ModelSaved)
+    (said,) = (event.message for event in of_kind(events, Warned) if "GB are free" in event.message)
+    assert said == (
+        f"the run needs {plan['ram_gb']:.1f} GB of the machine's memory and 0.1 GB are free: it may swap, or be killed; "
+        "close other programs"
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process's peak is read from /proc")
+def test_what_a_run_holds_is_what_was_planned(tmp_path):
+    """A base of 50 M weights, all of it trained, in a process of its own: from photos to the finished model."""
+    from tests.benchmarks.ram import CASES, result_of
+
+    case = next(case for case in CASES if case.base == "sd1-256")
+    small_models.build("sd1", tmp_path / case.base, width=256)
+    found = result_of(case, tmp_path)
+    planned, held = max(found["planned"].values()), max(found["held"].values())
+    assert held == pytest.approx(planned, rel=0.1)
+    assert found["held"]["saving the model"] <= found["held"]["training"]

@@ -1,0 +1,111 @@
+"""A safetensors file, one tensor at a time: written and read with no more memory than its largest tensor takes.
+
+The library's own writer wants every tensor of a file in the machine's memory at once, in the number format that it is saved in: for
+the state of a large model that is more than the run itself takes there. The format: 8 bytes with the header's length, the header as
+JSON (name -> dtype, shape, place), the tensors one after the other. What is written here is what the library writes, to the byte.
+"""
+
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+WORDS = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+DTYPES = {word: dtype for dtype, word in WORDS.items()}
+# The order of the library: wide values first, so that each tensor lies where its values are aligned.
+ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "I16", "I8", "U8", "BOOL")
+ALIGNED = 8  # bytes: the header is filled up with spaces
+
+
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    *,
+    dtype: torch.dtype | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write tensors, from whatever device they lie on, to a new file; floating-point ones in `dtype`, where one is given.
+
+    Raises OSError, KeyError for a number format that the file has no word for.
+    """
+    formats = {name: dtype if dtype and value.is_floating_point() else value.dtype for name, value in tensors.items()}
+    names = sorted(tensors, key=lambda name: (ORDER.index(WORDS[formats[name]]), name))
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name in names:
+        start, end = end, end + tensors[name].numel() * formats[name].itemsize
+        header[name] = {"dtype": WORDS[formats[name]], "shape": list(tensors[name].shape), "data_offsets": [start, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % ALIGNED)
+    with path.open("xb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in names:
+            file.write(_bytes_of(tensors[name].detach().to("cpu", formats[name])))
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor in the machine's memory, not copied where it lies there in one piece."""
+    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+class TensorFile(Mapping[str, Tensor]):
+    """The tensors of a file by name, each read when it is asked for, into memory of its own.
+
+    The bytes are not looked at before: hold the file against its hash first. `shapes` is known without reading any.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError, and ValueError, KeyError, TypeError or AttributeError where the file is not one."""
+        self.path = path
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
+            size = path.stat().st_size
+            if length > size:
+                raise ValueError(f"{path.name} is cut off or no safetensors file")
+            self.entries = {name: entry for name, entry in json.loads(file.read(length)).items() if name != "__metadata__"}
+        self.start = 8 + length
+        if size != self.start + max((entry["data_offsets"][1] for entry in self.entries.values()), default=0):
+            raise ValueError(f"{path.name} is not as long as its header says")
+        self.shapes = {name: tuple(entry["shape"]) for name, entry in self.entries.items()}
+        for name, entry in self.entries.items():
+            start, end = entry["data_offsets"]
+            if start < 0 or end - start != prod(self.shapes[name]) * DTYPES[entry["dtype"]].itemsize:
+                raise ValueError(f"the header of {path.name} does not say where {name} lies")
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Read one tensor. Raises KeyError, OSError, ValueError where the file ends before it."""
+        entry = self.entries[name]
+        tensor = torch.empty(prod(entry["shape"]), dtype=DTYPES[entry["dtype"]])
+        with self.path.open("rb") as file:
+            file.seek(self.start + entry["data_offsets"][0])
+            if file.readinto(_bytes_of(tensor)) != tensor.numel() * tensor.element_size():
+                raise ValueError(f"{self.path.name} ends in {name}")
+        return tensor.reshape(entry["shape"])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shapes of tensors by name, without reading those that lie in a file."""
+    if isinstance(tensors, TensorFile):
+        return tensors.shapes
+    return {name: tuple(value.shape) for name, value in tensors.items()}

@@ -1,0 +1,71 @@
+"""The machine's own memory: how much there is, how much of it is free, and what this process holds; a container's limit counts."""
+
+import ctypes
+import gc
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+import psutil
+
+CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+# A group's files for its limit, for what it holds, and the line of memory.stat with what it would give back at once.
+V2 = ("memory.max", "memory.current", "inactive_file")
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this process could have, were nothing else there: the machine's, or what its container is allowed."""
+    return min([psutil.virtual_memory().total, *(limit for limit, _ in _limits())])
+
+
+def free_memory() -> int:
+    """Bytes of the machine's memory that are free now for this process."""
+    return min([psutil.virtual_memory().available, *(max(0, limit - held) for limit, held in _limits())])
+
+
+def resident_memory() -> int:
+    """Bytes of the machine's memory that this process holds."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def give_back() -> None:
+    """Have memory that this process no longer uses leave it: glibc keeps what was freed in blocks of up to 32 MB for itself, which
+    are most of a network's tensors."""
+    gc.collect()
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def _limits() -> list[tuple[int, int]]:
+    """The limit of each control group that this process is in, and the bytes that the group holds and would not give back."""
+    found = []
+    with suppress(OSError):
+        for line in MEMBERSHIP.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers or "memory" in controllers.split(","):
+                root, names = (CGROUPS / "memory", V1) if controllers else (CGROUPS, V2)
+                found += [limit for folder in _above(root, path) if (limit := _limit_of(folder, names))]
+    return found
+
+
+def _above(root: Path, path: str) -> Iterator[Path]:
+    """A group's folder and those of the groups that it is in. Inside a container the path may be the host's, and only its root is there."""
+    inside = PurePosixPath(path.lstrip("/"))
+    for group in (inside, *inside.parents):
+        yield root / group
+
+
+def _limit_of(folder: Path, names: tuple[str, str, str]) -> tuple[int, int] | None:
+    limit, usage, idle = names
+    try:
+        most = (folder / limit).read_text().strip()
+        if not most.isdigit():  # "max": none
+            return None
+        held = int((folder / usage).read_text())
+        stat = (folder / "memory.stat").read_text().split()
+        return int(most), held - int(dict(zip(stat[::2], stat[1::2], strict=False)).get(idle, 0))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,152 @@
+"""The plan's figure of the machine's memory against what whole runs hold, moment by moment.
+
+    python -m tests.benchmarks.ram [--work FOLDER] [--case NAME ...]
+
+Without a GPU, where every tensor lies in the machine's memory. Each case is a process of its own that trains a base of random weights
+from photos to the finished model; its peak (`VmHWM`) is read and begun anew at each of its moments. Linux alone.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from dreambooth_cli.events import CheckpointSaved, Event, PhaseStarted, PlanMade, RunOpened, StepDone
+from tests import small_models
+from tests.conftest import draw_photo
+from tests.faults.peak import forget_peak, peak_of_memory
+from tests.workflows.projects import make_project, start
+
+from .bases import make_base
+
+TOLERANCE = 0.05
+FULL = {"method": "full", "train_text_encoder": True}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run: its base (one of `bases`, or `sd1`, `sdxl` of the tests at a width), its pictures' side, its settings."""
+
+    name: str
+    base: str
+    resolution: int
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+CASES = (
+    Case("tests' sd1, 1 M, full", "sd1-32", 64, FULL),
+    Case("tests' sd1, 1 M, LoRA", "sd1-32", 64, {"method": "lora"}),
+    Case("tests' sd1, 50 M, full", "sd1-256", 64, FULL),
+    Case("tests' sd1, 50 M, LoRA", "sd1-256", 64, {"method": "lora"}),
+    Case("tests' sdxl, 60 M, full, saved in fp16", "sdxl-256", 64, FULL | {"save_dtype": "fp16"}),
+    Case("tests' sd1, 50 M, full, EMA", "sd1-256", 64, FULL | {"ema": True}),
+    Case("half of SD 1.5, full, 256 px", "half as wide as sd15", 256, FULL | {"precision": "fp32"}),
+    Case(
+        "half of SD 1.5, full, 256 px, bf16, checkpointing",
+        "half as wide as sd15",
+        256,
+        FULL | {"precision": "bf16", "gradient_checkpointing": True},
+    ),
+    Case("half of SD 1.5, LoRA, 256 px", "half as wide as sd15", 256, {"method": "lora", "precision": "fp32"}),
+)
+
+
+def moments(events: Iterator[Event]) -> Iterator[tuple[str, int, Event]]:
+    """The moment of the run that ends with each event, and the most bytes that were held in it."""
+    moment = "begin"
+    forget_peak()
+    for event in events:
+        yield moment, peak_of_memory(), event
+        forget_peak()
+        match event:
+            case PhaseStarted():
+                moment = event.name
+            case CheckpointSaved():
+                moment = "after the checkpoint"
+            case StepDone():
+                moment = "checkpoint" if event.step == event.steps else "training"
+            case RunOpened():
+                moment = "training"
+
+
+def measure(case: Case, work: Path) -> dict[str, Any]:
+    """One run in this process: what was planned and what was held, in bytes by moment."""
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    base = work / case.base
+    if not base.exists():
+        kind, _, width = case.base.partition("-")
+        if width:
+            small_models.build(kind, base, width=int(width))
+        else:
+            make_base(case.base, base)
+        raise SystemExit(75)  # once more in a process that has built nothing
+    photos = work / "photos"
+    photos.mkdir(exist_ok=True)
+    for number in range(2):
+        draw_photo(photos / f"{number}.png", (300, 300), seed=number)
+    settings = {"steps": 3, "class_images": 2, "class_image_steps": 2, "learning_rate": 1e-5, **case.settings}
+    project = make_project(photos, base, name=None, **settings)
+    held: dict[str, int] = {}
+    plan: dict[str, Any] = {}
+    for moment, peak, event in moments(start(project, prep={"resolution": case.resolution})):
+        held[moment] = max(held.get(moment, 0), peak)
+        if isinstance(event, PlanMade):
+            plan = event.plan
+    return {"planned": plan["ram"], "held": held}
+
+
+def result_of(case: Case, work: Path) -> dict[str, Any]:
+    """The same in a process of its own."""
+    command = [sys.executable, "-m", "tests.benchmarks.ram", "--work", str(work), "--measure", case.name]
+    for _ in range(2):
+        with TemporaryDirectory() as home:
+            env = os.environ | {"DREAMBOOTH_HOME": home}
+            done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        if done.returncode != 75:
+            break
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> int:
+    """Print the table. Returns 1 where the plan is further off than the tolerance."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.ram")
+    parser.add_argument("--work", type=Path, help="where the bases are kept")
+    parser.add_argument("--case", action="append", choices=[case.name for case in CASES])
+    parser.add_argument("--measure", choices=[case.name for case in CASES], help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.measure:
+        print(json.dumps(measure(next(case for case in CASES if case.name == asked.measure), asked.work)))
+        return 0
+    with TemporaryDirectory() as folder:
+        work = asked.work or Path(folder)
+        work.mkdir(parents=True, exist_ok=True)
+        print("| run | planned GB | held GB | planned / held | where |\n|---|---|---|---|---|")
+        worst = 0.0
+        for case in CASES:
+            if asked.case and case.name not in asked.case:
+                continue
+            found = result_of(case, work)
+            planned, held = max(found["planned"].values()), max(found["held"].values())
+            worst = max(worst, abs(planned / held - 1))
+            where = max(found["held"], key=lambda moment: found["held"][moment])
+            print(f"| {case.name} | {planned / 1e9:.2f} | {held / 1e9:.2f} | {planned / held:.3f} | {where} |", flush=True)
+            if os.environ.get("MOMENTS"):
+                for what in ("planned", "held"):
+                    print(what, {name: round(count / 1e9, 3) for name, count in found[what].items()}, flush=True)
+    print(f"\nfurthest off: {worst:.1%} (at most {TOLERANCE:.0%})")
+    return 0 if worst <= TOLERANCE else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

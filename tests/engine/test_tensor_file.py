@@ -1,0 +1,103 @@
+"""A safetensors file written and read one tensor at a time: what the library writes, to the byte, and no more memory than a tensor."""
+
+import json
+import struct
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dreambooth_cli.engine.tensor_file import WORDS, TensorFile, shapes_of, write_tensors
+
+
+def some_tensors():
+    """Every number format, scalars, none at all, one that does not lie in one piece, names that JSON must spell."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(), (3, 2), (0, 4), (5,)]
+    found = {
+        f'{number:02d} "é"\\{dtype}': torch.randint(0, 2, shapes[number % 4], generator=generator).to(dtype)
+        for number, dtype in enumerate([*WORDS, *reversed(WORDS)])
+    }
+    return found | {"turned": torch.randn(4, 5, generator=generator).T}
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_it_is_what_the_library_writes(metadata, tmp_path):
+    tensors = some_tensors()
+    write_tensors(tmp_path / "ours", tensors, metadata=metadata)
+    save_file({name: value.contiguous() for name, value in tensors.items()}, tmp_path / "theirs", metadata)
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+    write_tensors(tmp_path / "nothing", {})
+    assert load_file(tmp_path / "nothing") == {}
+
+
+def test_only_what_has_a_fraction_changes_its_format(tmp_path):
+    write_tensors(tmp_path / "file", {"a": torch.tensor([1.1]), "b": torch.tensor([3])}, dtype=torch.bfloat16)
+    found = load_file(tmp_path / "file")
+    assert found["a"].item() == torch.tensor(1.1).bfloat16().item()
+    assert (found["a"].dtype, found["b"].dtype) == (torch.bfloat16, torch.int64)
+
+
+def test_each_tensor_is_read_when_it_is_asked_for(tmp_path):
+    tensors = some_tensors()
+    write_tensors(tmp_path / "file", tensors)
+    found = TensorFile(tmp_path / "file")
+    assert found.keys() == tensors.keys()
+    assert shapes_of(found) == shapes_of(tensors)
+    for name, value in tensors.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0, msg=lambda told, name=name: f"{name}: {told}")
+    found["turned"].zero_()
+    assert found["turned"].any()
+
+
+def with_header(**entries):
+    text = json.dumps(entries).encode()
+    return struct.pack("<Q", len(text)) + text + b"\0" * 8
+
+
+ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+BROKEN = {
+    "nothing": b"",
+    "half a length": b"\x08\0\0",
+    "a header longer than the file": struct.pack("<Q", 2**60) + b"{}",
+    "no JSON": struct.pack("<Q", 2) + b"{]",
+    "a list": struct.pack("<Q", 2) + b"[]",
+    "too long": with_header(a=ENTRY) + b"\0",
+    "cut": with_header(a=ENTRY)[:-1],
+    "another shape": with_header(a=ENTRY | {"shape": [3]}),
+    "a shape that is none": with_header(a=ENTRY | {"shape": ["x"]}),
+    "before its beginning": with_header(a=ENTRY, b=ENTRY | {"data_offsets": [-8, 0]}),
+    "an unknown format": with_header(a=ENTRY | {"dtype": "F8_E5M2", "shape": [8]}),
+    "an entry that is none": with_header(a=[]),
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_what_is_no_such_file_is_refused_before_anything_is_read(content, tmp_path):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
+        TensorFile(tmp_path / "file")
+
+
+def test_a_large_file_takes_the_memory_of_one_tensor():
+    """A process writes 200 MB of one weight in half precision from float32 and reads it again: it holds 25 MB more at the most."""
+    script = """
+import sys, tempfile, torch
+from pathlib import Path
+from tests.faults.peak import forget_peak, peak_of_memory
+from dreambooth_cli.engine.tensor_file import TensorFile, write_tensors
+torch.set_num_threads(1)
+weight = torch.ones(1 << 20)
+with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder) / "file"
+    before = forget_peak()
+    write_tensors(path, {f"{number:03d}": weight for number in range(100)}, dtype=torch.float16)
+    assert all(value.sum() == 1 << 20 for value in TensorFile(path).values())
+    print(path.stat().st_size, peak_of_memory() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    size, more = map(int, done.stdout.split())
+    assert size > 200e6
+    assert more < 25e6
