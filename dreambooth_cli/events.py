@@ -161,6 +161,17 @@ class StepDone(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepsSlowed(Event):
+    """Steps suddenly take three times as long as they did, and on; said once. `usual` is the seconds that they took before."""
+
+    event: ClassVar[str] = "slow"
+    step: int
+    seconds: float
+    usual: float
+    cause: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class SampleSaved(Event):
     """A picture drawn in the middle of training."""
 

@@ -1,16 +1,21 @@
 """What GPU is here and how much of its memory is free, without torch: NVML for NVIDIA, sysfs for AMD, psutil for Apple.
 
-Looking never raises: a machine without a GPU is an ordinary machine. What could not be seen is said by `why_none`.
+Looking never raises: a machine without a GPU is an ordinary machine. What could not be seen is said by `why_none`. Where there are
+several, `hand_over` has torch use the one that was chosen.
 """
 
 import os
 import platform
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
+
+from .machine import free_memory, machine_memory
 
 Kind = Literal["cuda", "rocm", "mps"]
 
@@ -22,13 +27,22 @@ APPLE_SHARE = 2 / 3
 LEAST_AMD_MEMORY = 2 * 2**30
 AMD_VENDOR = "0x1002"
 DRM, KFD, CPU = Path("/sys/class/drm"), Path("/dev/kfd"), Path("/proc/cpuinfo")
+TOPOLOGY = "kfd/kfd/topology/nodes"  # beside DRM: what ROCm counts its cards by
+BOARD = Path("/proc/device-tree/model")  # on a Jetson: what it is, with a NUL at the end
+SHARED = " (memory shared with the system)"
+NOT_SUPPORTED = 3  # NVML's answer for a memory that is not the card's own: GB10, Jetson
+THERMAL, POWER_BRAKE = 0x20 | 0x40, 0x80  # of NVML's reasons for a lower clock
+NVIDIA_PICK, ROCM_PICK = "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"
+# AMD's runtime takes cards away by the first of these; what is above it counts those that are left, whichever variable it reads
+ROCM_PICKS_LEFT = ("HIP_VISIBLE_DEVICES", NVIDIA_PICK, "GPU_DEVICE_ORDINAL")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
     """One GPU. `total` and `free` are bytes; `capability` is NVIDIA's compute capability, None where it is not known.
 
-    `shared`: it works in the machine's own memory; `alone`: it is only asked about, so that the machine is not held against it.
+    `shared`: it works in the machine's own memory; `alone`: it is only asked about, so that the machine is not held against it;
+    `pick`: the variable, and its value, by which torch is told to use this one of several, where the user has named none.
     """
 
     name: str
@@ -38,6 +52,7 @@ class Gpu:
     capability: tuple[int, int] | None = None
     shared: bool = False
     alone: bool = False
+    pick: tuple[str, str] | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """As `models --json` and `plan.json` show it; GB of 1e9 bytes."""
@@ -53,6 +68,32 @@ def find_gpu() -> Gpu | None:
     """The GPU that torch would use, or None."""
     gpu, _ = _look()
     return gpu
+
+
+def hand_over() -> None:
+    """Have torch see the card that was chosen and no other, where there are several and the user has named none. Before torch wakes:
+    CUDA and ROCm read the variable once."""
+    gpu = find_gpu()
+    if gpu is not None and gpu.pick is not None:
+        variable, value = gpu.pick
+        os.environ[variable] = value
+
+
+def held_back() -> str | None:
+    """Why an NVIDIA card runs slower than it could, by its own word: its heat, or its power supply; None where it does not say so."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        try:
+            cards = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+            card = _chosen(pynvml, cards, os.environ.get(NVIDIA_PICK, "0"))
+            reasons = int(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(card))
+        finally:
+            pynvml.nvmlShutdown()
+    except Exception:  # no driver, a card that can't tell: nothing is known
+        return None
+    return "its heat" if reasons & THERMAL else "its power supply" if reasons & POWER_BRAKE else None
 
 
 def multiplies_bf16() -> bool:
@@ -97,12 +138,13 @@ def _nvidia() -> tuple[Gpu | None, str]:
     try:
         import pynvml
     except ImportError:
-        return None, "" if sys.platform == "darwin" else "NVIDIA cards can't be seen without the package nvidia-ml-py"
+        no_bindings = "" if sys.platform == "darwin" else "NVIDIA cards can't be seen without the package nvidia-ml-py"
+        return _jetson(), no_bindings
     try:
         pynvml.nvmlInit()
     # NVML has two dozen errors, and a broken driver raises ctypes' own: all mean that there is no card to be had.
     except Exception:
-        return None, "" if sys.platform == "darwin" else "no NVIDIA driver found"
+        return _jetson(), "" if sys.platform == "darwin" else "no NVIDIA driver found"
     try:
         return _first_visible(pynvml)
     except Exception as error:
@@ -111,42 +153,91 @@ def _nvidia() -> tuple[Gpu | None, str]:
         pynvml.nvmlShutdown()
 
 
+def _jetson() -> Gpu | None:
+    """A Jetson's GPU, of which older systems show NVML nothing."""
+    try:
+        board = BOARD.read_text(errors="replace").rstrip("\0\n")
+    except OSError:
+        return None
+    return _sharing(board, None) if "Jetson" in board else None
+
+
+def _sharing(name: str, capability: tuple[int, int] | None) -> Gpu:
+    """An NVIDIA GPU that works in the machine's memory."""
+    total, free = machine_memory(), free_memory()
+    return Gpu(name=name + SHARED, kind="cuda", total=total, free=free, capability=capability, shared=True)
+
+
 def _first_visible(nvml: Any) -> tuple[Gpu | None, str]:
-    handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-    if not handles:
+    cards = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+    if not cards:
         return None, "the NVIDIA driver shows no card"
+
+    def speed(card: Any) -> tuple[tuple[int, int], int]:
+        return _capability(nvml, card) or (0, 0), (_memory(nvml, card) or (0, 0))[0]
+
     # NVML counts by place on the bus. CUDA puts the fastest first, unless it is told otherwise.
-    if os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
-        handles.sort(key=lambda handle: (_capability(nvml, handle) or (0, 0), _memory(nvml, handle)[0]), reverse=True)
-    chosen = _chosen(nvml, handles, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    if chosen is None:
-        return None, "CUDA_VISIBLE_DEVICES hides every NVIDIA card"
-    total, free = _memory(nvml, chosen)
-    name = _text(nvml.nvmlDeviceGetName(chosen))
-    return Gpu(name=name, kind="cuda", total=total, free=free, capability=_capability(nvml, chosen)), ""
+    by_bus = os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    if not by_bus:
+        cards.sort(key=speed, reverse=True)
+    visible = os.environ.get(NVIDIA_PICK)
+    if visible is not None:
+        chosen = _chosen(nvml, cards, visible)
+        return (None, f"{NVIDIA_PICK} hides every NVIDIA card") if chosen is None else (_gpu_of(nvml, chosen), "")
+    # a card that is cut up can't be used as a whole
+    devices = [(card, each) for card in cards for each in _slices(nvml, card) or [card]]
+    if not devices:
+        return None, "the NVIDIA driver shows no card"
+    best = max(devices, key=lambda pair: (speed(pair[0])[0], _memory(nvml, pair[1]) or (0, 0)))
+    _, chosen = devices[0] if by_bus else best
+    pick = (NVIDIA_PICK, _text(nvml.nvmlDeviceGetUUID(chosen))) if len(devices) > 1 else None
+    return _gpu_of(nvml, chosen, pick), ""
 
 
-def _chosen(nvml: Any, handles: list[Any], visible: str | None) -> Any:
-    """The handle that CUDA would count as 0 under CUDA_VISIBLE_DEVICES; None where it hides all. NVML ignores that variable."""
-    if visible is None:
-        return handles[0]
+def _gpu_of(nvml: Any, device: Any, pick: tuple[str, str] | None = None) -> Gpu:
+    name, capability, memory = _text(nvml.nvmlDeviceGetName(device)), _capability(nvml, device), _memory(nvml, device)
+    if memory is None:
+        return _sharing(name, capability)
+    return Gpu(name=name, kind="cuda", total=memory[0], free=memory[1], capability=capability, pick=pick)
+
+
+def _chosen(nvml: Any, cards: Sequence[Any], visible: str) -> Any:
+    """What CUDA would count as 0 under CUDA_VISIBLE_DEVICES; None where it hides all. NVML ignores that variable."""
     pick = visible.split(",")[0].strip()
-    if pick.isdigit():
-        return handles[int(pick)] if int(pick) < len(handles) else None
     if pick.startswith("MIG-"):
         return nvml.nvmlDeviceGetHandleByUUID(pick)
-    # A card's UUID may be cut short.
-    return next((each for each in handles if pick and _text(nvml.nvmlDeviceGetUUID(each)).startswith(pick)), None)
+    if pick.isdigit():
+        card = cards[int(pick)] if int(pick) < len(cards) else None
+    else:  # a card's UUID may be cut short
+        card = next((each for each in cards if pick and _text(nvml.nvmlDeviceGetUUID(each)).startswith(pick)), None)
+    return None if card is None else next(iter(_slices(nvml, card)), card)
 
 
-def _memory(nvml: Any, handle: Any) -> tuple[int, int]:
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    return int(memory.total), int(memory.free)
+def _slices(nvml: Any, card: Any) -> list[Any]:
+    """The parts that a card is cut into (MIG), none where it is whole."""
+    found: list[Any] = []
+    with suppress(Exception):  # most cards can't be cut
+        mode, _ = nvml.nvmlDeviceGetMigMode(card)
+        for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(card) if mode else 0):
+            with suppress(Exception):  # this place is empty
+                found.append(nvml.nvmlDeviceGetMigDeviceHandleByIndex(card, index))
+    return found
 
 
-def _capability(nvml: Any, handle: Any) -> tuple[int, int] | None:
+def _memory(nvml: Any, device: Any) -> tuple[int, int] | None:
+    """Bytes in all and free; None where the card has no memory of its own."""
     try:
-        major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+        memory = nvml.nvmlDeviceGetMemoryInfo(device)
+    except Exception as error:
+        if getattr(error, "value", None) == NOT_SUPPORTED:
+            return None
+        raise
+    return (int(memory.total), int(memory.free)) if memory.total else None
+
+
+def _capability(nvml: Any, device: Any) -> tuple[int, int] | None:
+    try:
+        major, minor = nvml.nvmlDeviceGetCudaComputeCapability(device)
     except Exception:
         return None
     return int(major), int(minor)
@@ -157,20 +248,75 @@ def _text(value: str | bytes) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
+@dataclass(frozen=True)
+class _AmdCard:
+    """A card of AMD's: the number that ROCm's runtime gives it (None: it has none there) and its UUID ("": it has none)."""
+
+    gpu: Gpu
+    number: int | None
+    uuid: str
+
+
 def _amd(drm: Path = DRM, kfd: Path = KFD) -> tuple[Gpu | None, str]:
     cards = []
     try:
+        agents = _agents(drm.parent / TOPOLOGY)
         for card in sorted(drm.glob("card*")):
             gpu = _amd_card(card / "device") if card.name[4:].isdigit() else None
-            if gpu is not None and gpu.total >= LEAST_AMD_MEMORY:
-                cards.append(gpu)
+            if gpu is not None:
+                cards.append(_AmdCard(gpu, *agents.get(_render_minor(card / "device"), (None, ""))))
     except OSError:
         return None, ""
-    if not cards:
+    large = [card for card in cards if card.gpu.total >= LEAST_AMD_MEMORY]
+    if not large:
         return None, ""
     if not kfd.exists():
-        return None, f"{cards[0].name} is there, but no ROCm driver ({kfd})"
-    return cards[0], ""
+        return None, f"{large[0].gpu.name} is there, but no ROCm driver ({kfd})"
+    named = [name for name in (ROCM_PICK, *ROCM_PICKS_LEFT) if name in os.environ]
+    if named:
+        left = _left_by(os.environ, sorted(cards, key=lambda card: (card.number is None, card.number)))
+        if not left:
+            return None, f"{' and '.join(named)} hide{'' if len(named) > 1 else 's'} every AMD card"
+        return left[0].gpu, ""
+    best = max(large, key=lambda card: card.gpu.total)
+    if len(cards) == 1 or best.number is None:
+        return best.gpu, ""
+    return replace(best.gpu, pick=(ROCM_PICK, best.uuid or str(best.number))), ""
+
+
+def _left_by(variables: Mapping[str, str], cards: list[_AmdCard]) -> list[_AmdCard]:
+    """The cards that these variables leave, in the order that they give them."""
+    second = next((name for name in ROCM_PICKS_LEFT if name in variables), None)
+    for name in (ROCM_PICK, second):
+        if name is None or name not in variables:
+            continue
+        left = []
+        for word in variables[name].split(","):
+            pick = word.strip()
+            of = [card for place, card in enumerate(cards) if pick in (str(place), card.uuid)] if pick else []
+            if not of:  # what comes after a word that names no card is not read
+                break
+            left += of
+        cards = left
+    return cards
+
+
+def _agents(nodes: Path) -> dict[int, tuple[int, str]]:
+    """By a card's render node: its number, in the order of the kernel's nodes without the processors, and its UUID, as ROCm has both."""
+    found: dict[int, tuple[int, str]] = {}
+    for node in sorted((node for node in nodes.glob("*") if node.name.isdigit()), key=lambda node: int(node.name)):
+        with suppress(OSError, ValueError):  # a card that this process may not use shows nothing
+            lines = (line.split() for line in (node / "properties").read_text().splitlines())
+            values = {words[0]: int(words[1]) for words in lines if len(words) == 2}
+            if values.get("simd_count"):
+                unique = values.get("unique_id", 0)
+                found[values.get("drm_render_minor", 0)] = (len(found), f"GPU-{unique:016x}" if unique else "")
+    return found
+
+
+def _render_minor(device: Path) -> int:
+    """The number of a card's render node: 128 of renderD128; -1 where it has none."""
+    return next((int(node.name[7:]) for node in device.glob("drm/renderD*") if node.name[7:].isdigit()), -1)
 
 
 def _amd_card(device: Path) -> Gpu | None:
@@ -193,4 +339,4 @@ def _apple() -> tuple[Gpu | None, str]:
         return None, "" if sys.platform != "darwin" else "this Mac has no Apple GPU"
     memory = psutil.virtual_memory()
     free = min(memory.available, int(memory.total * APPLE_SHARE))
-    return Gpu(name="Apple GPU (memory shared with the system)", kind="mps", total=memory.total, free=free, shared=True), ""
+    return Gpu(name="Apple GPU" + SHARED, kind="mps", total=memory.total, free=free, shared=True), ""

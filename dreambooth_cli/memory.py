@@ -38,7 +38,10 @@ ADAMW_8BIT_STATE = 2.03  # two 8-bit moments and a float32 scale for each block 
 
 CONTEXT = 500_000_000  # what CUDA and its libraries hold before the first tensor; a prediction
 WORKSPACE = 100_000_000  # convolution and matrix workspaces; a prediction
-SLACK = 0.04  # part of the peak that the allocator holds and can't use; a prediction
+# Part of the peak that the allocator holds and can't use; a prediction. Its `expandable_segments` would lower it, and are left to
+# PYTORCH_ALLOC_CONF: torch's own tests leave them out on Windows, Jetson and ROCm, every step asks for the same blocks, so that there
+# is little to gain, and nothing of it could be measured yet.
+SLACK = 0.04
 LARGEST_TENSOR = 160_000_000  # saving copies one tensor at a time: CLIP's embedding in float32
 LARGEST_GRADIENT = 130_000_000  # of a step inside backward: one tensor's, in bfloat16
 UPDATE = 8_388_608 * (

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -6,7 +7,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from dreambooth_cli import gpu
-from dreambooth_cli.gpu import Gpu, describe, find_gpu, sold_as, why_none
+from dreambooth_cli.gpu import Gpu, describe, find_gpu, hand_over, held_back, sold_as, why_none
 
 GIB = 2**30
 
@@ -65,6 +66,7 @@ def plain_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
     monkeypatch.setattr(gpu._amd, "__defaults__", (tmp_path / "no-drm", tmp_path / "no-kfd"))
     monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(gpu, "BOARD", tmp_path / "no-board")
 
 
 def install(monkeypatch: pytest.MonkeyPatch, driver: ModuleType | None) -> None:
@@ -207,3 +209,192 @@ def test_the_search_does_not_load_torch() -> None:
     code = "import sys; from dreambooth_cli.gpu import find_gpu; print('pynvml' in sys.modules); find_gpu(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["False", "False"]
+
+
+# ---- one of several, a part of one, and none of its own memory
+
+
+def cut(whole: SimpleNamespace, *slices: SimpleNamespace) -> SimpleNamespace:
+    """A card that is cut up (MIG); the third of its seven places is empty."""
+    whole.slices = list(slices)
+    return whole
+
+
+class CuttingDriver(Driver):
+    """A driver that knows MIG, and memory that is not the card's own."""
+
+    def nvmlDeviceGetMigMode(self, card: SimpleNamespace) -> tuple[int, int]:
+        return (1, 1) if card.slices else (0, 0)
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, card: SimpleNamespace) -> int:
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, card: SimpleNamespace, index: int) -> SimpleNamespace:
+        places = [*card.slices[:2], None, *card.slices[2:]]
+        if index >= len(places) or places[index] is None:
+            raise RuntimeError("Not Found")
+        return places[index]  # type: ignore[no-any-return]
+
+    def nvmlDeviceGetMemoryInfo(self, card: SimpleNamespace) -> SimpleNamespace:
+        if card.total == -1:
+            error = RuntimeError("Not Supported")
+            error.value = 3  # type: ignore[attr-defined]
+            raise error
+        return super().nvmlDeviceGetMemoryInfo(card)
+
+
+SMALL_SLICE, LARGE_SLICE = (card(f"H100 MIG {gib}gb", gib, (9, 0), f"MIG-{gib}") for gib in (10, 40))
+H100 = cut(card("H100", 80, (9, 0), "GPU-h"), SMALL_SLICE, card("H100 MIG 20gb", 20, (9, 0), "MIG-20"), LARGE_SLICE)
+
+
+@pytest.mark.parametrize(
+    ("cards", "order", "visible", "name", "pick"),
+    [
+        ([NEW], "", None, "RTX 3060", None),
+        ([OLD, NEW], "", None, "RTX 3060", "GPU-bbbb-2"),
+        ([OLD, NEW], "PCI_BUS_ID", None, "GTX 1080", "GPU-aaaa-1"),
+        ([OLD, NEW], "", "1", "GTX 1080", None),
+        ([OLD, NEW], "", "GPU-bb", "RTX 3060", None),
+        ([H100], "", None, "H100 MIG 40gb", "MIG-40"),
+        ([OLD, H100], "", None, "H100 MIG 40gb", "MIG-40"),
+        ([H100], "", "0", "H100 MIG 10gb", None),
+        ([H100], "", "GPU-h", "H100 MIG 10gb", None),
+        ([H100], "", "MIG-20", "H100 MIG 20gb", None),
+        ([cut(card("A30", 24, (8, 0), "GPU-x"), SMALL_SLICE)], "", None, "H100 MIG 10gb", None),
+    ],
+)
+def test_the_chosen_card_is_handed_to_torch(
+    cards: list[SimpleNamespace],
+    order: str,
+    visible: str | None,
+    name: str,
+    pick: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where there are several and the user has named none; from then on it is the one that is seen."""
+    install(monkeypatch, CuttingDriver(*cards))
+    if order:
+        monkeypatch.setenv("CUDA_DEVICE_ORDER", order)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "to be put back")
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert (found := find_gpu()) is not None
+    assert found.name == name
+    hand_over()
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == (pick or visible)
+    assert find_gpu() == found
+
+
+def test_the_roomier_of_two_equal_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy, idle = (card("RTX 4090", 24, (8, 9), uuid) for uuid in ("GPU-busy", "GPU-idle"))
+    busy.free = 2 * GIB
+    install(monkeypatch, CuttingDriver(busy, idle))
+    assert (found := find_gpu()) is not None
+    assert found.free == 23 * GIB
+    assert found.pick == ("CUDA_VISIBLE_DEVICES", "GPU-idle")
+
+
+@pytest.mark.parametrize("total", [-1, 0])
+def test_a_card_without_memory_of_its_own_works_in_the_machines(total: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GB10, Jetson: NVML answers NOT_SUPPORTED, or 0."""
+    shared = card("NVIDIA GB10", 1, (12, 1), "GPU-gb10")
+    shared.total = total
+    install(monkeypatch, CuttingDriver(shared))
+    monkeypatch.setattr(gpu, "machine_memory", lambda: 128 * GIB)
+    monkeypatch.setattr(gpu, "free_memory", lambda: 100 * GIB)
+    name = "NVIDIA GB10 (memory shared with the system)"
+    expected = Gpu(name=name, kind="cuda", total=128 * GIB, free=100 * GIB, capability=(12, 1), shared=True)
+    assert find_gpu() == expected
+
+
+@pytest.mark.parametrize(("board", "is_one"), [("NVIDIA Jetson Orin Nano Developer Kit\0", True), ("Raspberry Pi 5\0", False)])
+def test_a_jetson_whose_driver_shows_nothing(
+    board: str, is_one: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, None)
+    (tmp_path / "model").write_text(board)
+    monkeypatch.setattr(gpu, "BOARD", tmp_path / "model")
+    found = find_gpu()
+    assert (found is not None) == is_one
+    if found is not None:
+        assert (found.name, found.shared) == ("NVIDIA Jetson Orin Nano Developer Kit (memory shared with the system)", True)
+
+
+def agent(sys_class: Path, node: int, minor: int, *, unique: int = 0, simds: int = 64) -> None:
+    """A node of ROCm's: a card by its render node, or a processor, which has no simds."""
+    folder = sys_class / "kfd/kfd/topology/nodes" / str(node)
+    folder.mkdir(parents=True)
+    (folder / "properties").write_text(f"simd_count {simds}\nunique_id {unique}\ndrm_render_minor {minor}\nname of it\n")
+
+
+@pytest.fixture
+def two_amd_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The processor's own graphics, which ROCm counts first, a large card, and a larger one that has no UUID."""
+    for name in ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"):
+        monkeypatch.setenv(name, "to be put back")
+        monkeypatch.delenv(name)
+    drm = tmp_path / "class" / "drm"
+    for number, gib, name in ((0, 16, "RX 6800"), (1, 0.5, "Graphics"), (2, 24, "RX 7900")):
+        device = amd_card(drm, number, gib=gib, used=0.2, name=name)
+        (device / "drm" / f"renderD{130 - number}").mkdir(parents=True)
+    agent(drm.parent, 0, 0, simds=0)
+    agent(drm.parent, 1, 129)
+    agent(drm.parent, 2, 130, unique=0xABC)
+    agent(drm.parent, 10, 128)
+    (tmp_path / "kfd").touch()
+    monkeypatch.setattr(gpu._amd, "__defaults__", (drm, tmp_path / "kfd"))
+    install(monkeypatch, None)
+    return drm
+
+
+def test_the_largest_amd_card_is_handed_over(two_amd_cards: Path, tmp_path: Path) -> None:
+    """By the number that ROCm's runtime gives it, or its UUID where it has one."""
+    found, _ = gpu._amd()
+    assert found is not None
+    assert (found.name, found.pick) == ("RX 7900", ("ROCR_VISIBLE_DEVICES", "2"))
+    (two_amd_cards / "card2/device/mem_info_vram_total").write_text("1")
+    hand_over()
+    assert os.environ["ROCR_VISIBLE_DEVICES"] == "GPU-0000000000000abc"
+    assert (left := find_gpu()) is not None
+    assert left.name == "RX 6800"
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({"ROCR_VISIBLE_DEVICES": "1"}, "RX 6800"),
+        ({"ROCR_VISIBLE_DEVICES": "GPU-0000000000000abc"}, "RX 6800"),
+        ({"HIP_VISIBLE_DEVICES": "2,1"}, "RX 7900"),
+        ({"CUDA_VISIBLE_DEVICES": "1"}, "RX 6800"),
+        ({"HIP_VISIBLE_DEVICES": "2", "CUDA_VISIBLE_DEVICES": "1"}, "RX 7900"),
+        ({"ROCR_VISIBLE_DEVICES": "2,1", "HIP_VISIBLE_DEVICES": "1"}, "RX 6800"),
+        ({"HIP_VISIBLE_DEVICES": "0"}, "Graphics"),
+        ({"HIP_VISIBLE_DEVICES": "-1"}, None),
+        ({"ROCR_VISIBLE_DEVICES": ""}, None),
+        ({"ROCR_VISIBLE_DEVICES": "1", "HIP_VISIBLE_DEVICES": "1"}, None),
+    ],
+)
+def test_what_the_user_says_of_amd_cards_is_obeyed(
+    variables: dict[str, str], name: str | None, two_amd_cards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    found, reason = gpu._amd()
+    assert (found and found.name) == name
+    hand_over()
+    assert {key: os.environ.get(key) for key in variables} == variables
+    assert found is not None or reason == f"{' and '.join(variables)} hide{'' if len(variables) > 1 else 's'} every AMD card"
+
+
+@pytest.mark.parametrize(
+    ("reasons", "told"), [(0, None), (0x4, None), (0x40, "its heat"), (0x20 | 0x80, "its heat"), (0x80, "its power supply")]
+)
+def test_a_card_that_holds_itself_back(reasons: int, told: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(NEW)
+    driver.nvmlDeviceGetCurrentClocksThrottleReasons = lambda card: reasons  # type: ignore[attr-defined]
+    install(monkeypatch, driver)
+    assert held_back() == told
+    install(monkeypatch, None)
+    assert held_back() is None

@@ -156,6 +156,16 @@ def quiet_libraries() -> None:
 
 
 @contextmanager
+def loading_torch() -> Iterator[None]:
+    """`loading` of torch, which then sees the one card that was chosen, where there are several."""
+    from ..gpu import hand_over
+
+    hand_over()
+    with loading("torch"):
+        yield
+
+
+@contextmanager
 def loading(what: str) -> Iterator[None]:
     """Around a heavy import: signals only set the flag from here on, the libraries are quiet, a spinner turns on a terminal.
 

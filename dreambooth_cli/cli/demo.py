@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ..events import Events, StoryTold
 from ..libraries import warn_of_untried
-from .console import loading, messages, say
+from .console import loading_torch, messages, say
 from .options import Json, with_flags
 from .views import follow, open_view
 
@@ -35,7 +35,7 @@ def demo(*, json: Json = False) -> None:
     """
     if not json:
         say(messages(), INTRODUCTION)
-    with loading("torch"):
+    with loading_torch():
         workflow = load_demo()
     found: list[Path] = []
     follow(told(workflow(), found), open_view(StoryTold, json=json), kept="run it again to go on")

@@ -12,7 +12,7 @@ from ..events import Events, GridSaved, ImageSaved
 from ..libraries import warn_of_untried
 from ..project import Project
 from ..settings import GenerateSettings, expanded
-from .console import loading
+from .console import loading_torch
 from .options import Flags, Json, ProjectName, choose_project, with_flags
 from .views import follow, open_view
 
@@ -95,7 +95,7 @@ def generate(
         if run is not None:
             raise UsageError("--run is for a project", "name the project, or leave --run out")
     settings = merge(GenerateSettings, stored, flags[GenerateSettings]).values
-    with loading("torch"):
+    with loading_torch():
         workflow = load_generate()
     events = workflow(path, base, text, settings, identifier, expanded(output_dir or folder), grid)
     follow(events, open_view(ImageSaved, GridSaved, json=json), kept="the pictures named above are whole")

@@ -19,7 +19,7 @@ from ..libraries import warn_of_untried
 from ..project import ANOTHER_PLACE, Project, Run, check_model_place, find_project, unreadable_projects
 from ..prompts import check_class_prompt, class_noun
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, expanded, real_path
-from .console import can_ask, loading, results, say
+from .console import can_ask, loading_torch, results, say
 from .options import Flags, Json, ProjectName, choose_project, with_flags
 from .views import JsonLines, follow, format_plan, open_view
 
@@ -91,7 +91,7 @@ def train(
         show_plan(call, json=json)
         return
     check_output(call.output_dir, call.project)
-    with loading("torch"):
+    with loading_torch():
         workflow = load_training(verify_resume=verify_resume)
     try:
         follow(workflow(call), open_view(ModelSaved, json=json))

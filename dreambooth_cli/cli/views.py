@@ -36,6 +36,7 @@ from ..events import (
     RunOpened,
     SampleSaved,
     StepDone,
+    StepsSlowed,
     StoryTold,
     Warned,
     as_json,
@@ -71,6 +72,8 @@ def format_event(event: Event) -> str | None:
             return format_plan_line(event.plan)
         case RunOpened():
             return format_run(event)
+        case StepsSlowed():
+            return f"step {event.step} took {event.seconds:.1f} s, those before {event.usual:.1f} s: {event.cause}"
         case SampleSaved():
             return f"sample at step {event.step}: {event.path}"
         case CheckpointSaved():

@@ -15,18 +15,37 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DAMAGED = "fetch the base model again: its files are not those of a whole base"
 
 
+# What is said where memory runs out beneath torch's own allocator, in small letters: by the drivers, by CUDA's and AMD's libraries, which
+# make their handles and workspaces themselves, by oneDNN, by Windows.
+OUT_OF_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "cannot allocate memory",
+    "can't allocate memory",
+    "std::bad_alloc",
+    "memoryallocation",  # cudaErrorMemoryAllocation
+    "outofmemory",  # hipErrorOutOfMemory
+    "_alloc_failed",  # cuBLAS, cuDNN, cuSPARSE, hipBLAS
+    "_allocation_failed",  # cuDNN 9: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
+    "statusallocfailed",  # MIOpen
+    "rocblas_status_memory_error",
+    "not_initialized when calling `cublascreate",  # its handle found no room
+    "unable to find an engine to execute this computation",  # none of cuDNN's had room for its workspace
+    "device not ready",  # WSL2, where the driver found none in the host
+    "paging file is too small",
+)
+PAGING_FILE_TOO_SMALL = 1455  # Windows' number of the last
+ONEDNN = "could not create a primitive"
+
+
 def out_of_memory_words(error: Exception) -> str | None:
     """What to say where an error says that a GPU's or the machine's memory ran out; None for any other."""
-    told = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "Cannot allocate memory")
-    on_cpu = str(error) == "could not create a primitive"  # oneDNN's word for it
-    if (
-        isinstance(error, MemoryError)
-        or should_reduce_batch_size(error)
-        or on_cpu
-        or any(t in str(error) for t in told)
-    ):
-        return f"memory ran out: {first_line(error)}"
-    return None
+    if isinstance(error, OSError) and error.errno is not None:  # its text may hold any file's name
+        ran_out = error.errno == errno.ENOMEM or getattr(error, "winerror", None) == PAGING_FILE_TOO_SMALL
+    else:
+        told = str(error).lower()
+        ran_out = told == ONEDNN or any(words in told for words in OUT_OF_MEMORY) or should_reduce_batch_size(error)
+    return f"memory ran out: {first_line(error)}" if ran_out or isinstance(error, MemoryError) else None
 
 
 def with_causes(error: BaseException | None) -> Iterator[Exception]:

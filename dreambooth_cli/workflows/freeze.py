@@ -12,6 +12,8 @@ from ..catalog import find_entry
 from ..config import Resolved
 from ..disk import sha256_of
 from ..engine.checkpoint import checkpoints, latest_checkpoint, step_of
+from ..engine.device import as_torch_has_it
+from ..engine.loading import find_device
 from ..errors import DoesNotFit, ProjectError
 from ..events import Events, Noted, PlanMade, Warned, Yielding
 from ..gpu import Gpu, find_gpu
@@ -171,10 +173,11 @@ def freeze_plan(
     With `replan` a run goes on under a plan for the memory that is free now; what gives its state its form stays.
     Raises DoesNotFit.
     """
-    record, gpu = run.record() if run is not None else {}, find_gpu()
+    record, gpu = run.record() if run is not None else {}, as_torch_has_it(find_gpu())
     if run is None:
         plan = plan_with(base.facts, request, asked.prep, asked.train, gpu=gpu)
         check_fits(plan, asked.train)
+        find_device(plan.device)  # before anything is made
         prompts = yield from choose_prompts(asked, base)
         record = new_record(asked, base, shape, plan, prompts)
         run = project.new_run()

@@ -11,6 +11,7 @@ from ..base import Base, read_facts
 from ..card import Card, read_card
 from ..catalog import find_entry, guidance_of
 from ..disk import check_folder, clear_leftovers, disk_errors, system_errors
+from ..engine.device import as_torch_has_it
 from ..engine.loading import DTYPES, find_device, load_family, raise_if_out_of_memory
 from ..engine.lora_file import check_lora, load_lora
 from ..engine.sampling import Drawing, check_steps, draw, is_black, use_scheduler
@@ -200,7 +201,7 @@ def find_model(folder: Path, card: Card | None, base: str | None) -> Yielding[Ba
 
 def load_pipeline(base: Base, lora: Path | None, scheduler: str) -> Yielding[Any]:
     """A pipeline on the best device here, ready to draw, in half precision where the GPU has it. Returns it."""
-    device, precision = inference_precision(find_gpu())
+    device, precision = inference_precision(as_torch_has_it(find_gpu()))
     family = load_family(base, dtype=DTYPES[precision], device=find_device(device))
     if lora is not None:
         for remark in load_lora(family.pipe, lora):

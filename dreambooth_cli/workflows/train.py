@@ -19,6 +19,7 @@ from ..engine.checkpoint import (
     put_damaged_aside,
     save_checkpoint,
 )
+from ..engine.device import as_torch_has_it, bound_memory, why_slow
 from ..engine.effect import Effect, compare
 from ..engine.examples import Examples, encode_pictures, stack
 from ..engine.hub import obtain
@@ -52,6 +53,7 @@ from ..events import (
     RunOpened,
     SampleSaved,
     StepDone,
+    StepsSlowed,
     Warned,
     Yielding,
     as_json,
@@ -78,6 +80,7 @@ from .freeze import (
     shape_of,
     told_apart,
 )
+from .pace import Pace
 from .plan import choose_resolution, known_facts
 from .prepare import prepare, prepare_class_photos, prepared_photos
 
@@ -125,6 +128,7 @@ def train(
         if run is None and not restart:
             yield from told_apart(project, shape)
         run, plan, prompts = yield from freeze_plan(project, run, asked, base, request, shape, replan=replan)
+        bound_memory(plan)
         check_disk(run, plan, base, asked.train, prompts, output_dir)
         yield from logged(fine_tune_and_mend(run, asked, base, plan, prompts, project, own_class_images), run)
         yield from deliver(run, output_dir, asked.train)
@@ -199,7 +203,7 @@ def after_memory_ran_out(
 ) -> tuple[Plan, str]:
     """The plan with one means more, kept, and what is done in words. Raises DoesNotFit where none keeps the form of the run's
     state."""
-    further = step_down(plan, base.facts, asked.train, gpu=find_gpu(), drawing_class_images=drawing)
+    further = step_down(plan, base.facts, asked.train, gpu=as_torch_has_it(find_gpu()), drawing_class_images=drawing)
     if further is None:
         raise DoesNotFit(words, f"close what else uses it, or begin another run: {SMALLER}; {saved_words(run)}")
     keep_change(run, plan, further, MEMORY, words)
@@ -214,7 +218,7 @@ def after_not_finite(run: Run, asked: Asked, base: Base, plan: Plan, error: NotF
             f"{error.message}, for the second time",
             f"begin another run with --restart and a lower --learning-rate; {saved_words(run)}",
         ) from error
-    further = calm_down(plan, base.facts, asked.train, gpu=find_gpu())
+    further = calm_down(plan, base.facts, asked.train, gpu=as_torch_has_it(find_gpu()))
     keep_change(run, plan, further, NOT_FINITE, error.message)
     rate = f"half the learning rate, {further.learning_rate:g}"
     taken = f"{further.precision} in place of fp16" if further.precision != plan.precision else rate
@@ -436,7 +440,7 @@ def save_state(training: Training, run: Run) -> Path:
 
 def train_steps(training: Training, run: Run, base: Base, prompts: Prompts) -> Events:
     """The loop with what is due every N steps; left early, it saves where it stands. Raises NotFinite."""
-    settings, saved, measured = training.settings, training.step, False
+    settings, saved, measured, pace = training.settings, training.step, False, Pace()
     yield PhaseStarted(name="training", total=settings.steps, done=training.step, unit="steps")
     try:
         with closing(training.steps()) as steps:
@@ -449,6 +453,9 @@ def train_steps(training: Training, run: Run, base: Base, prompts: Prompts) -> E
                     seconds=step.seconds,
                     memory_gb=peak_memory_gb(training.device),
                 )
+                if pace.is_lost(step.seconds):
+                    cause = why_slow(training.device)
+                    yield StepsSlowed(step=step.number, seconds=step.seconds, usual=pace.usual, cause=cause)
                 if not measured:
                     keep_measured(run, training.plan, step.number, held_memory(training.device))
                     measured = True

@@ -7,6 +7,7 @@ from ..base import ask_for_base
 from ..config import Resolved
 from ..disk import temporary
 from ..engine.checkpoint import load_checkpoint, save_checkpoint
+from ..engine.device import as_torch_has_it
 from ..engine.loading import forget_failed_attempt
 from ..engine.repeat import copied, deterministic, largest_difference
 from ..engine.training import Training
@@ -35,7 +36,7 @@ def verify_resume(
     Raises TrainingFailed where the two differ and no kernel is known to be at fault.
     """
     longer = replace(settings, values=replace(settings.values, steps=max(settings.values.steps, BEFORE + AFTER)))
-    asked, request, gpu = Asked(subject, prep, longer), ask_for_base(subject.values.model), find_gpu()
+    asked, request, gpu = Asked(subject, prep, longer), ask_for_base(subject.values.model), as_torch_has_it(find_gpu())
     with project.lock(), temporary(project.path) as scratch, deterministic() as without:
         base, own_class_images = yield from gather(project, asked, request)
         plan = plan_with(base.facts, request, asked.prep, asked.train, gpu=gpu)

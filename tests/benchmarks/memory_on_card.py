@@ -120,7 +120,8 @@ def measure(row: Row, work: Path) -> None:
     torch.cuda.set_per_process_memory_fraction(min(1.0, (row.free * 1e9 - context) / total))
     torch.cuda.reset_peak_memory_stats()
     card = Gpu(name="the card", kind="cuda", total=round(row.free * 1e9), free=round(row.free * 1e9), capability=(9, 0))
-    with mock.patch("dreambooth_cli.workflows.freeze.find_gpu", return_value=card):
+    freeze = "dreambooth_cli.workflows.freeze"
+    with mock.patch(f"{freeze}.find_gpu", return_value=card), mock.patch(f"{freeze}.as_torch_has_it", return_value=card):
         events = list(start(row, base, work))
     if any(isinstance(event, Warned) for event in events):
         raise SystemExit(f"{row.name}: {[event.message for event in events if isinstance(event, Warned)]}")

@@ -44,6 +44,7 @@ from dreambooth_cli.events import (
     RunOpened,
     SampleSaved,
     StepDone,
+    StepsSlowed,
     Warned,
 )
 from dreambooth_cli.gpu import Gpu
@@ -1002,6 +1003,39 @@ def test_a_library_s_refusal_is_told_before_class_images_are_drawn(sd1, photos, 
     assert "torchao 0.3" in told.message
     assert not of_kind(events, ClassImageMade)
     assert not (cache_folder() / "class-images").exists()
+
+
+def test_the_plan_is_held_against_the_card_that_torch_takes(sd1, photos, monkeypatch):
+    """What was seen without torch is a large card; torch's has no room."""
+    large = Gpu(name="a large card", kind="cuda", total=10**11, free=10**11, capability=(8, 9))
+    monkeypatch.setattr("dreambooth_cli.workflows.freeze.find_gpu", lambda: large)
+    small = SimpleNamespace(name="a small card", total_memory=10**8, major=8, minor=9, is_integrated=0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: small)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: (10**8, 10**8))
+    project = make_project(photos, sd1, method="full")
+    with pytest.raises(DoesNotFit, match=r"needs .* GB, 0\.1 GB are free"):
+        run(project)
+    assert project.runs() == []
+
+
+def test_a_card_that_torch_can_not_reach_leaves_no_run_behind(sd1, photos, monkeypatch):
+    large = Gpu(name="a large card", kind="cuda", total=10**11, free=10**11, capability=(8, 9))
+    monkeypatch.setattr("dreambooth_cli.workflows.freeze.find_gpu", lambda: large)
+    project = make_project(photos, sd1)
+    with pytest.raises(UsageError, match="can't use it"):
+        run(project)
+    assert project.runs() == []
+
+
+def test_steps_that_slow_down_are_an_event_and_said_once(sd1, photos, monkeypatch):
+    for name, value in {"LEAST": 1, "IN_A_ROW": 1, "LONGER": 0.0, "A_MOMENT": 0.0}.items():
+        monkeypatch.setattr(f"dreambooth_cli.workflows.pace.{name}", value)
+    project = make_project(photos, sd1, class_images=0, steps=4)
+    (slowed,) = of_kind(run(project), StepsSlowed)
+    assert (slowed.step, slowed.cause != "") == (2, True)
+    logged = [json.loads(line) for line in project.runs()[0].events.read_text().splitlines()]
+    assert [line["step"] for line in logged if line["event"] == "slow"] == [2]
 
 
 # ---- the machine's memory

@@ -1,0 +1,150 @@
+"""The card as torch has it: whether this build has kernels for it, what is free of its memory, and a bound where it would spill."""
+
+import os
+import platform
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..errors import UsageError
+from ..gpu import Gpu, held_back
+from ..machine import free_memory, machine_memory
+from ..memory import CONTEXT, Plan
+
+REINSTALL = "pipx runpip dreambooth-cli install --force-reinstall"
+FULL = 0.03  # part of a memory that is free where it is called full
+BUSY = 1.5  # runnable programs for each core
+WITHOUT = 'or train without it: CUDA_VISIBLE_DEVICES=""'
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build of PyTorch that its own index has: which releases, which machine code by processor, and where and when that is said."""
+
+    index: str
+    releases: str
+    architectures: dict[str, tuple[str, ...]]
+    source: str
+
+
+TURING_ON = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
+BUILDS = (
+    Build(
+        "cu130",
+        "torch",
+        {"x86_64": TURING_ON, "aarch64": ("sm_80", "sm_90", "sm_100", "sm_110", "sm_120")},
+        "https://github.com/pytorch/pytorch/pull/182849 of 7 May 2026",
+    ),
+    Build(
+        "cu126",
+        "torch<2.15",
+        {"x86_64": ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90"), "aarch64": ("sm_80", "sm_90")},
+        "https://dev-discuss.pytorch.org/t/3432 of 4 September 2026: the last of CUDA 12, and of these cards",
+    ),
+)
+
+
+def as_torch_has_it(gpu: Gpu | None) -> Gpu | None:
+    """The card that torch computes on, in place of what was seen without it: one of several, a slice, or one that nothing else
+    shows. What torch can't reach stays as it was seen. Raises UsageError where this build has no kernels for it.
+
+    Its free memory has room for the context that CUDA makes by this very question, as a plan counts that itself.
+    """
+    if (gpu is not None and gpu.kind == "mps") or not torch.cuda.is_available():
+        return gpu
+    found = torch.cuda.get_device_properties(0)
+    is_nvidia = torch.version.hip is None
+    capability = (int(found.major), int(found.minor)) if is_nvidia else None
+    if capability is not None:
+        check_kernels(found.name, capability, torch.cuda.get_arch_list())
+    shared = bool(getattr(found, "is_integrated", False)) and is_nvidia
+    if shared:
+        # what CUDA calls free leaves out what the system would give back
+        total, free = machine_memory(), free_memory()
+    else:
+        total, free = int(found.total_memory), torch.cuda.mem_get_info(0)[0] + CONTEXT
+        if gpu is not None and is_same(gpu, found.name, total):
+            return replace(gpu, free=min(gpu.free, free), capability=capability or gpu.capability)
+    kind = "cuda" if is_nvidia else "rocm"
+    return Gpu(name=found.name, kind=kind, total=total, free=min(total, free), capability=capability, shared=shared)
+
+
+def is_same(gpu: Gpu, name: str, total: int) -> bool:
+    """Whether a card that was seen without torch is torch's: by its name, and by its memory, of which the driver shows a little less
+    to one than to the other. AMD's have no name there."""
+    return (gpu.name == name or gpu.kind == "rocm") and abs(gpu.total - total) <= 0.05 * total
+
+
+def check_kernels(name: str, capability: tuple[int, int], architectures: Collection[str], processor: str = "") -> None:
+    """Raises UsageError where a build of PyTorch for these architectures has no kernels for a card, naming one that has, if any is
+    known. `processor` is this machine's, unless one is given."""
+    if not architectures or has_kernels(capability, architectures):
+        return
+    number = ".".join(map(str, capability))
+    has = ", ".join(architectures)
+    message = f"{name} has compute capability {number}, and this PyTorch ({torch.__version__}) has no kernels for it, only for {has}"
+    machine = "aarch64" if (processor or platform.machine()).lower() in ("aarch64", "arm64") else "x86_64"
+    build = next((one for one in BUILDS if has_kernels(capability, one.architectures[machine])), None)
+    if build is None:
+        raise UsageError(message, f"no build of PyTorch is known that has them; {WITHOUT.removeprefix('or ')}")
+    raise UsageError(
+        message,
+        f"the build {build.index} has them ({build.source}): {REINSTALL} '{build.releases}' --index-url "
+        f"https://download.pytorch.org/whl/{build.index}; {WITHOUT}",
+    )
+
+
+def has_kernels(capability: tuple[int, int], architectures: Collection[str]) -> bool:
+    """Whether code for one of these runs on a card. sm_86: machine code, for its major number from its minor on; compute_86: PTX,
+    compiled by the driver for all that is as new or newer; an `a` at the end binds either to that very card, an `f` to its major."""
+    for architecture in architectures:
+        kind, _, number = architecture.partition("_")
+        digits = number.rstrip("af")
+        if not digits.isdigit():
+            continue
+        built = (int(digits[:-1] or 0), int(digits[-1]))
+        if number.endswith("a"):
+            runs = built == capability
+        elif kind == "sm" or number.endswith("f"):
+            runs = built[0] == capability[0] and built <= capability
+        else:
+            runs = built <= capability
+        if runs:
+            return True
+    return False
+
+
+def bound_memory(plan: Plan) -> None:
+    """Where a card's memory would spill into the machine's, ten times slower and without an error, have torch refuse what is more than
+    is free now: a run that needs more then steps down as anywhere. On Windows and WSL2; elsewhere the driver refuses it itself."""
+    if plan.device == "cuda" and spills():
+        free, total = torch.cuda.mem_get_info(0)
+        torch.cuda.set_per_process_memory_fraction(fraction_of(free + torch.cuda.memory_reserved(0), total), 0)
+
+
+def why_slow(device: torch.device) -> str:
+    """What can be seen now of why steps take much longer than they did, and what to do."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(0)
+        if free < FULL * total:
+            moved = " and what has no room there lies in the machine's, which is far slower" if spills() else ""
+            return f"the GPU's memory is full{moved}; close other programs that use it, or begin another run with a smaller --resolution"
+        if (heat := held_back()) is not None:
+            return f"the GPU holds itself back because of {heat}"
+    if free_memory() < FULL * machine_memory():
+        return "the machine's memory is full, and it swaps; close other programs"
+    if device.type == "cpu" and hasattr(os, "getloadavg") and os.getloadavg()[0] > BUSY * (os.cpu_count() or 1):
+        return "other programs keep the processor busy"
+    return "nothing seen here says why; other programs, heat or a laptop's power supply may"
+
+
+def fraction_of(free: int, total: int) -> float:
+    """The part of a card's memory that torch may take: what is free, its own included."""
+    return min(1.0, max(0.0, free / total))
+
+
+def spills() -> bool:
+    """Whether this system's driver moves what a card has no room for into the machine's memory."""
+    return sys.platform == "win32" or "microsoft" in platform.release().lower()
