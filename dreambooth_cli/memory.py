@@ -465,20 +465,24 @@ def count_ram(
 
     Without a card, and where it shares the machine's memory, every tensor lies there. Beside a card of its own memory the base lies
     there until it is placed, what waits for its turn, and the state that has no room on the card; a checkpoint and the finished
-    model are written from the card one tensor after the other.
+    model are written from the card one tensor after the other. What is only mapped from a base's files does not count: the system
+    takes it back where it needs room.
     """
     vae = facts.vae * FP32
     base = _base_bytes(choice, facts, with_text=True) + vae
     largest = LARGEST_TENSOR if _width(facts) == 1 else 0
     saved = FP32 if asked.save_dtype == "fp32" else HALF
-    brought = max(facts.vae, *((0,) if choice.train_text_encoder else facts.text_encoders)) * saved
+    frozen = () if choice.train_text_encoder else facts.text_encoders
+    brought = max((facts.vae, *frozen)) * saved if choice.method == "full" else 0
+    stored = ledger.get("EMA", 0)  # beside a preview by the average, the weights themselves
     if gpu is None or gpu.shared:
-        weights = ledger["weights"] if choice.method == "full" else base
         peaks = {group.removeprefix(PEAK): size for group, size in ledger.items() if group.startswith(PEAK)}
         peaks["checkpoint"] = peaks.pop("saving")
         beside = round(BESIDE_UNET * facts.unet * FP32) if gpu is None else 0
         peaks |= {moment: peaks[moment] + beside for moment in ("step", "class images", "preview") if moment in peaks}
-        moments = {"loading": base + largest, **peaks, "saving": weights + brought + largest}
+        if "preview" in peaks:
+            peaks["preview"] += stored
+        moments = {"loading": base + largest, **peaks, "saving": ledger["weights"] + brought + largest}
     else:
         state = round(PINNED * _step_groups(replace(choice, off_card=False), facts, asked, resolution)["optimizer state"])
         off_card = state if choice.off_card else 0
@@ -490,7 +494,9 @@ def count_ram(
             "checkpoint": off_card + largest,
             "saving": brought + largest,
         }
-    program = PROGRAM if gpu is None else PROGRAM_ON_GPU
+        if asked.sample_every:
+            moments["preview"] = off_card + stored + (facts.vae + sum(frozen)) * FP32
+    program = PROGRAM if gpu is None or gpu.kind == "mps" else PROGRAM_ON_GPU
     return {moment: program + size for moment, size in moments.items()}
 
 

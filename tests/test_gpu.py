@@ -371,7 +371,7 @@ def test_the_largest_amd_card_is_handed_over(two_amd_cards: Path, tmp_path: Path
         ({"HIP_VISIBLE_DEVICES": "2", "CUDA_VISIBLE_DEVICES": "1"}, "RX 7900"),
         ({"ROCR_VISIBLE_DEVICES": "2,1", "HIP_VISIBLE_DEVICES": "1"}, "RX 6800"),
         ({"HIP_VISIBLE_DEVICES": "0"}, "Graphics"),
-        ({"HIP_VISIBLE_DEVICES": "-1"}, None),
+        ({"HIP_VISIBLE_DEVICES": "-1,2"}, None),
         ({"ROCR_VISIBLE_DEVICES": ""}, None),
         ({"ROCR_VISIBLE_DEVICES": "1", "HIP_VISIBLE_DEVICES": "1"}, None),
     ],

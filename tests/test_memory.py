@@ -469,6 +469,18 @@ def test_the_last_save_holds_the_weights_and_one_part_of_the_base() -> None:
     assert half < single < 4 * (UNET + TEXT + VAE) + 1e9
     frozen = plan_for(None, train_text_encoder=False, method="full")
     assert frozen.ram["saving"] < 4 * (UNET + TEXT) + 1e9
+    lora = plan_for(None, train_text_encoder=False, method="lora", precision="fp32")
+    assert lora.ram["saving"] == pytest.approx(4 * UNET, abs=1e9)
+
+
+def test_a_preview_by_the_average_holds_the_weights_too() -> None:
+    """On a card, what was let go comes back through the machine's memory."""
+    averaged, plain = (plan_for(100, ema=ema, sample_every=10, train_text_encoder=False).ram["preview"] for ema in (True, False))
+    assert averaged - plain == 4 * UNET
+    assert plain == pytest.approx(4 * (VAE + TEXT), abs=2.1e9)
+    assert "preview" not in plan_for(100).ram
+    averaged, plain = (plan_for(None, ema=ema, sample_every=10).ram["preview"] for ema in (True, False))
+    assert averaged - plain == 2 * 4 * (UNET + TEXT)
 
 
 def test_beside_a_card_the_machine_holds_what_waits() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..errors import UsageError
-from ..gpu import Gpu, held_back
+from ..gpu import Gpu, Kind, held_back
 from ..machine import free_memory, machine_memory
 from ..memory import CONTEXT, Plan
 
@@ -67,7 +67,7 @@ def as_torch_has_it(gpu: Gpu | None) -> Gpu | None:
         total, free = int(found.total_memory), torch.cuda.mem_get_info(0)[0] + CONTEXT
         if gpu is not None and is_same(gpu, found.name, total):
             return replace(gpu, free=min(gpu.free, free), capability=capability or gpu.capability)
-    kind = "cuda" if is_nvidia else "rocm"
+    kind: Kind = "cuda" if is_nvidia else "rocm"
     return Gpu(name=found.name, kind=kind, total=total, free=min(total, free), capability=capability, shared=shared)
 
 

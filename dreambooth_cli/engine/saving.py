@@ -67,7 +67,8 @@ def save_full(pipe: Any, base: Base, folder: Path, *, dtype: torch.dtype) -> Non
 def save_network(network: Any, folder: Path, dtype: torch.dtype) -> None:
     """Write a network's config and its weights in `dtype`, from wherever it lies, one tensor after the other."""
     folder.mkdir(parents=True)
-    if isinstance(network, ModelMixin):
+    is_diffusers = isinstance(network, ModelMixin)
+    if is_diffusers:
         network.save_config(folder)
         write_tensors(folder / diffusers.utils.SAFETENSORS_WEIGHTS_NAME, network.state_dict(), dtype=dtype, metadata=OF_TORCH)
         return

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,7 +61,8 @@ def write_tensors(
 
 def _bytes_of(tensor: Tensor) -> memoryview:
     """The bytes of a tensor in the machine's memory, not copied where it lies there in one piece."""
-    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    flat: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+    return memoryview(flat)
 
 
 class TensorFile(Mapping[str, Tensor]):

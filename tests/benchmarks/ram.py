@@ -93,10 +93,11 @@ def measure(case: Case, work: Path) -> dict[str, Any]:
     for number in range(2):
         draw_photo(photos / f"{number}.png", (300, 300), seed=number)
     settings = {"steps": 3, "class_images": 2, "class_image_steps": 2, "learning_rate": 1e-5, **case.settings}
-    project = make_project(photos, base, name=None, **settings)
+    project = make_project(photos, base, name=None, **settings)  # type: ignore[no-untyped-call]
     held: dict[str, int] = {}
     plan: dict[str, Any] = {}
-    for moment, peak, event in moments(start(project, prep={"resolution": case.resolution})):
+    events = start(project, prep={"resolution": case.resolution})  # type: ignore[no-untyped-call]
+    for moment, peak, event in moments(events):
         held[moment] = max(held.get(moment, 0), peak)
         if isinstance(event, PlanMade):
             plan = event.plan
