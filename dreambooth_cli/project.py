@@ -78,8 +78,11 @@ def clear_up() -> None:
 
     In the folders of class images too, where a run that is finished does not come again.
     """
-    class_images = (cache_folder() / "class-images").glob("*")
-    for folder in (projects_folder(), home_folder(), cache_folder() / "digests", *class_images):
+    class_images = cache_folder() / "class-images"
+    with suppress(OSError):  # what can't be read is told where it is needed
+        for name in os.listdir(class_images):
+            clear_leftovers(class_images / name)
+    for folder in (projects_folder(), home_folder(), cache_folder() / "digests"):
         clear_leftovers(folder)
     for left in home_folder().glob(".making-*"):
         with suppress(OSError):
@@ -529,8 +532,11 @@ def open_project(name: str) -> Project:
     return project
 
 
-def remove_project(project: Project) -> None:
-    """Delete a project with all its runs and pictures. Raises ProjectError where it lies elsewhere, by a link."""
+def remove_project(project: Project) -> str:
+    """Delete a project with all its runs and pictures. Returns what speaks against it, where its file system knows no locks.
+
+    Raises ProjectError where it lies elsewhere, by a link, or is in use.
+    """
     if project.path.is_symlink():
         raise ProjectError(
             f"project {project.name} is a link to {real_path(project.path)}",
@@ -539,7 +545,7 @@ def remove_project(project: Project) -> None:
     with ExitStack() as held:
         with system_errors(DiskError, f"can't remove project {project.name}", project.path):
             leaving = held.enter_context(temporary(projects_folder()))
-        _take_away(project, leaving)  # gone at once: who comes now finds no project
+        remark = _take_away(project, leaving)  # gone at once: who comes now finds no project
         try:
             _check_not_kept(project, leaving)  # who came in between is still in time
         except ProjectError:
@@ -547,18 +553,20 @@ def remove_project(project: Project) -> None:
             raise
         with system_errors(DiskError, f"can't remove all of project {project.name}", leaving, "see who may write there"):
             remove(leaving)
+    return remark
 
 
-def _take_away(project: Project, leaving: Path) -> None:
+def _take_away(project: Project, leaving: Path) -> str:
     """Rename a project's folder while it is held. On Windows the open lock stands in the way: there, as soon as it is let go, when
     the lock of whoever came in between would stand in the way again. Raises ProjectError, DiskError, OSError for the lock's file."""
-    with project.lock():
+    with project.lock() as remark:
         _check_not_kept(project, project.path)
         with suppress(OSError):  # what stands in the way for good is told below
             project.path.rename(leaving)
-            return
+            return remark
     with system_errors(DiskError, f"can't remove project {project.name}", project.path):
         project.path.rename(leaving)
+    return remark
 
 
 @contextmanager

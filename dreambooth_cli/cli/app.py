@@ -4,6 +4,7 @@ import errno
 import gc
 import os
 import sys
+from contextlib import suppress
 from copy import copy
 from importlib import import_module
 from itertools import takewhile
@@ -274,9 +275,10 @@ def system_error(error: OSError) -> DreamboothError:
         return kind(message, hint)
     if file is None or error.errno in OF_THE_DISK:
         return DiskError(message, hint)
-    for folder, kind in ((projects_folder(), ProjectError), (hub_cache(), ModelUnavailable)):
-        if Path(file).is_relative_to(folder):
-            return kind(message, hint)
+    for find, kind in ((projects_folder, ProjectError), (hub_cache, ModelUnavailable)):
+        with suppress(UsageError):  # a user without a home, who has named one of the two
+            if Path(file).is_relative_to(find()):
+                return kind(message, hint)
     return DiskError(message, hint)
 
 

@@ -96,6 +96,8 @@ class Outlet(io.FileIO):
 
 def harden_streams() -> None:
     """Let every character be written somehow, and let a closed stream swallow what it is sent."""
+    if not os.environ.get("COLUMNS", "").strip("0"):
+        os.environ.pop("COLUMNS", None)  # no width is known, where Rich would print nothing
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream: Any = getattr(sys, name)
         if stream is None:

@@ -9,7 +9,7 @@ import typer
 from ..base import ask_for_base
 from ..config import merge, write_config
 from ..errors import ModelUnavailable
-from ..events import Events, PhotosPrepared
+from ..events import Events, PhotosPrepared, Warned
 from ..project import Project
 from ..settings import PrepSettings, SubjectSettings, expanded
 from .console import loading
@@ -70,7 +70,9 @@ def load_prepare() -> Callable[..., Events]:
     from ..workflows.prepare import prepare
 
     def workflow(project: Project, settings: Any, *, resolution: int, photos: Path | None) -> Events:
-        with project.lock():
+        with project.lock() as unlocked:
+            if unlocked:
+                yield Warned(message=unlocked)
             if photos is not None:
                 yield from add_photos(project, expanded(photos))
             source = photos or project.settings()["subject"].get("photos")

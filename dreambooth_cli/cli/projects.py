@@ -58,7 +58,8 @@ def remove(name: Name, yes: Yes = False, json: Json = False) -> None:
     if not yes:
         confirm_removal(project, json=json)
     described = describe(project)
-    remove_project(project)
+    if remark := remove_project(project):
+        say(messages(), f"warning: {remark}", "yellow")
     if json:
         print(json_.dumps({**described, "removed": True}))
     else:

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from tempfile import gettempdir
 
 from accelerate.utils.memory import should_reduce_batch_size
 
@@ -80,6 +81,9 @@ def refused(what: str, hint: str = DAMAGED) -> Iterator[None]:
         full = next((one for one in with_causes(error) if getattr(one, "errno", None) in NO_ROOM), None)
         if isinstance(full, OSError):
             # something is written even here: what a library is to read lies in a temporary folder
-            raise DiskError(f"{what}: {full.strerror}", ADVICE[full.errno or 0]) from error
+            raise DiskError(
+                f"can't write to the folder for temporary files, {gettempdir()}: {full.strerror}",
+                f"{ADVICE[full.errno or 0]}; TMPDIR names another folder",
+            ) from error
         kind = f"{type(error).__name__}: " if isinstance(error, LookupError | AttributeError | TypeError) else ""
         raise ModelUnavailable(f"{what}: {kind}{shortened(first_line(error), 500)}", hint) from error

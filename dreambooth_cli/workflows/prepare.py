@@ -300,5 +300,7 @@ def _is_whole(path: Path, digest: str) -> bool:
 
 
 def _looked(path: Path, status: str, reasons: list[str], source: Path | None) -> PhotoLooked:
-    given = path if source is None or not (source / path.name).exists() else source / path.name
+    # or it can't be asked any more, in a folder that is another user's now
+    is_there = source is not None and os.path.exists(source / path.name)
+    given = source / path.name if source is not None and is_there else path
     return PhotoLooked(path=printable(given), status=status, reasons=tuple(reasons))

@@ -37,7 +37,9 @@ def verify_resume(
     """
     longer = replace(settings, values=replace(settings.values, steps=max(settings.values.steps, BEFORE + AFTER)))
     asked, request, gpu = Asked(subject, prep, longer), ask_for_base(subject.values.model), as_torch_has_it(find_gpu())
-    with project.lock(), temporary(project.path) as scratch, deterministic() as without:
+    with project.lock() as unlocked, temporary(project.path) as scratch, deterministic() as without:
+        if unlocked:
+            yield Warned(message=unlocked)
         base, own_class_images = yield from gather(project, asked, request)
         plan = plan_with(base.facts, request, asked.prep, asked.train, gpu=gpu)
         check_fits(plan, asked.train)

@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from dreambooth_cli.project import (
 )
 
 from ..faults.powerless import can_give_up, run_powerless
-from .conftest import Dreambooth, environment
+from .conftest import Dreambooth, environment, in_process
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs the signals and files of Unix")
 
@@ -138,6 +139,48 @@ def test_another_users_project_stops_nobody(tmp_path: Path) -> None:
     assert [each["name"] for each in document["projects"]] == ["dog", "shut"]
     assert [line.split()[1] for line in document["skipped"]] == ["foreign", "half"]
     assert f"Error: {projects_folder() / 'foreign' / 'project.toml'}: Permission denied" in lines
+
+
+@pytest.mark.skipif(not can_give_up(), reason="root's rights can't be given up here")
+def test_what_a_command_has_no_need_of_does_not_stop_it(tmp_path: Path, photos: Path) -> None:
+    """A cache, and the folder that the photos came from, that can't be read any more."""
+    words = ["--photos", str(photos), "--class-prompt", "a dog", "--model", "pocket", "--yes"]
+    (cache_folder() / "class-images").mkdir(parents=True)
+
+    def work() -> int:
+        cache_folder().chmod(0)
+        photos.chmod(0o755)
+        first = run(["init", "dog", *words])
+        photos.chmod(0)
+        return first or run(["prep", "dog"])
+
+    told = powerless(work, tmp_path / "printed")
+    cache_folder().chmod(0o755)
+    photos.chmod(0o755)
+    assert "Permission denied" not in told
+
+
+def test_a_full_folder_for_temporary_files_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dreambooth_cli.engine.refusal import refused
+
+    monkeypatch.setattr(tempfile, "tempdir", "/data/tmp")
+    with pytest.raises(DiskError, match="temporary files, /data/tmp: No space left") as caught, refused("the tokenizer"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert "TMPDIR" in caught.value.hint
+
+
+@posix
+def test_a_disk_without_locks_is_said_by_every_command_that_would_hold_one(
+    monkeypatch: pytest.MonkeyPatch, photos: Path, dreambooth: Dreambooth
+) -> None:
+    def refuse(*args: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    dreambooth("init", "dog", "--photos", photos, "--class-prompt", "a dog", "--model", "pocket", "--yes")
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for words in (["prep", "dog"], ["projects", "remove", "dog", "--yes"]):
+        done = dreambooth(*words)
+        assert (done.code, "knows no locks" in done.err) == (0, True), done.err
 
 
 @pytest.mark.parametrize("kind", ["folder", "circle"])
@@ -261,6 +304,11 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, dreambooth: Drea
             find()
     assert dreambooth("models").code == 0
     assert complete_project("") == []
+    # one who has said where the projects lie, but nothing of models
+    monkeypatch.setenv("DREAMBOOTH_HOME", "/data/shut")
+    told = in_words(PermissionError(errno.EACCES, "Permission denied", "/data/shut/projects/dog"))
+    assert isinstance(told, ProjectError)
+    assert isinstance(in_words(PermissionError(errno.EACCES, "Permission denied", "/data/other")), DiskError)
 
 
 def test_a_current_folder_that_was_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dreambooth: Dreambooth) -> None:
@@ -282,6 +330,12 @@ def test_streams_that_can_not_be_written(streams: str, code: int, told: str) -> 
     assert done.returncode == code, done.stderr
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("columns", ["0", "", "1"])
+def test_a_width_that_is_none(columns: str) -> None:
+    done = in_process("models", COLUMNS=columns)
+    assert (done.code, "sd15" in re.sub(r"\s", "", done.out)) == (0, True)
 
 
 @posix
