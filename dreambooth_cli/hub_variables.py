@@ -1,16 +1,19 @@
 """What the environment says of the hub, looked at before huggingface_hub reads it: at its import some rubbish is a traceback."""
 
 import os
+import stat
+from contextlib import suppress
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from .errors import UsageError
 
 NUMBERS = ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT", "DIFFUSERS_TIMEOUT_REMOTE_CODE")
+LONGEST_TOKEN = 100_000  # bytes of its file; a true one has 40
 DEFAULT_ENDPOINT = "https://huggingface.co"
 
 
 def check_variables() -> None:
-    """Raise UsageError for a variable at which the libraries' import would fail."""
+    """Raise UsageError for a variable at which the libraries' import would fail, or read a device without end."""
     for name in NUMBERS:
         value = os.environ.get(name)
         if value is not None and not value.strip().isdecimal():
@@ -19,6 +22,10 @@ def check_variables() -> None:
         urlsplit(os.environ.get("HF_ENDPOINT", "")).port  # noqa: B018 - read for its ValueError
     except ValueError:
         raise _no_address() from None  # what the library says may quote a password
+    with suppress(OSError):  # whoever may not read it is told later
+        token = os.stat(os.environ.get("HF_TOKEN_PATH") or os.devnull)
+        if token.st_size > LONGEST_TOKEN or (stat.S_ISCHR(token.st_mode) and not os.path.samestat(token, os.stat(os.devnull))):
+            raise UsageError("HF_TOKEN_PATH is no file with a token", "name the file, or unset HF_TOKEN_PATH")
 
 
 def split_endpoint(endpoint: str) -> tuple[str, str | None]:

@@ -962,3 +962,15 @@ def test_a_number_of_seconds_that_is_none_is_told_before_the_libraries_stumble(
         monkeypatch.setenv(name, value)
         with pytest.raises(UsageError, match=name):
             check_variables()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="no /dev/zero here")
+def test_a_token_file_without_end_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "large").write_bytes(bytes(200_000))
+    for place in ("/dev/zero", str(tmp_path / "large")):
+        monkeypatch.setenv("HF_TOKEN_PATH", place)
+        with pytest.raises(UsageError, match="HF_TOKEN_PATH"):
+            check_variables()
+    for place in ("/dev/null", str(tmp_path), str(tmp_path / "none"), "", __file__):
+        monkeypatch.setenv("HF_TOKEN_PATH", place)
+        check_variables()
