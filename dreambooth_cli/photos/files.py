@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
-from PIL import ExifTags, Image, ImageChops, ImageCms, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, ImageCms, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from ..disk import sha256_of
 from ..errors import PhotoError
@@ -54,6 +54,7 @@ MOST_PIXELS_OF = {"WEBP": 50_000_000}  # whose decoder holds each pixel four tim
 BAND = 1 << 22  # pixels that are converted at a time: copies of 60 megapixels would fill the memory
 # what libraries say where a file ends too early
 CUT_OFF = ("truncated", "not enough", "end of file", "unexpected end", "premature", "requires a buffer")
+PLANAR, BITS = 284, 258  # tags of a TIFF
 OF_PICTURES = ("scnr", "mntr", "prtr", "spac")  # the classes of profiles that say what a picture's numbers mean
 ROUNDING = 3  # of 255, by which profiles of sRGB itself differ
 WHITE = (255, 255, 255, 255)
@@ -281,6 +282,8 @@ def _open(file: PatientFile) -> Image.Image:
 def _decode(image: Image.Image, side: int) -> Size:
     """Decode the first frame, a JPEG to no fewer than twice `side` pixels; its size as the header says. Raises PhotoError."""
     size = image.size
+    if _is_misread(image):
+        raise PhotoError("a TIFF with each colour of 16 bits in a part of its own, which is not read: save it as png, or compressed")
     if image.format in ("JPEG", "MPO"):
         # twice, so that Lanczos has the last word on every pixel
         scale = min(1.0, 2 * side / min(size))
@@ -292,6 +295,15 @@ def _decode(image: Image.Image, side: int) -> Size:
     image.load()
     # a TIFF is turned by Pillow as it is loaded
     return size if drafted else image.size
+
+
+def _is_misread(image: Image.Image) -> bool:
+    """Whether Pillow would take each byte of a colour for a pixel: uncompressed planes of a TIFF of more than 8 bits."""
+    if image.format != "TIFF":
+        return False
+    tags = cast(TiffImagePlugin.TiffImageFile, image).tag_v2
+    is_raw = any(tile[0] == "raw" for tile in cast(TiffImagePlugin.TiffImageFile, image).tile)
+    return is_raw and tags.get(PLANAR) == 2 and max(tags.get(BITS, (8,))) > 8
 
 
 def _orientation(image: Image.Image) -> int:

@@ -1,6 +1,7 @@
 """Every format, orientation and kind of pixel; what is passed over and what is refused, in words."""
 
 import os
+import struct
 import subprocess
 import sys
 import zlib
@@ -221,6 +222,24 @@ def test_sixteen_bit_grey(name, value, grey, tmp_path):
 def test_sixteen_bit_grey_of_the_other_byte_order(tmp_path):
     Image.frombytes("I;16B", (8, 8), (40000).to_bytes(2, "big") * 64).save(tmp_path / "a.tiff")
     assert read_photo(tmp_path / "a.tiff", 8).image.getpixel((3, 3)) == (156, 156, 156)
+
+
+@pytest.mark.parametrize(("bits", "compression"), [(8, 1), (8, 8), (16, 1), (16, 8)])
+def test_a_tiff_with_each_colour_in_a_plane(bits, compression, tmp_path):
+    """What Pillow reads wrong, 16 bits uncompressed, is refused; the rest is read."""
+    planes = [bytes([value]) * (8 * 8 * bits // 8) for value in (255, 128, 0)]
+    planes = [zlib.compress(plane) if compression == 8 else plane for plane in planes]
+    entries = [(256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 3, 134), (259, 3, 1, compression), (262, 3, 1, 2), (273, 4, 3, 140)]
+    entries += [(277, 3, 1, 3), (278, 4, 1, 8), (279, 4, 3, 152), (284, 3, 1, 2)]
+    starts = [164 + sum(len(plane) for plane in planes[:number]) for number in range(3)]
+    table = struct.pack("<H", 10) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    values = struct.pack("<3H6I", bits, bits, bits, *starts, *map(len, planes))
+    (tmp_path / "a.tif").write_bytes(b"II*\0\x08\0\0\0" + table + values + b"".join(planes))
+    if (bits, compression) == (16, 1):
+        with pytest.raises(PhotoError, match="a TIFF with each colour of 16 bits"):
+            read_photo(tmp_path / "a.tif", 8)
+    else:
+        assert read_photo(tmp_path / "a.tif", 8).image.getpixel((3, 3)) == (255, 128, 0)
 
 
 @pytest.mark.parametrize(
