@@ -10,7 +10,7 @@ from .errors import ModelUnavailable
 from .settings import shortened
 
 HOSTS = ("huggingface.co", "hf.co")
-PAGES = re.compile(r"hf://|(?:https?://(?:[^/@]*@)?)?(?:www\.)?(?P<host>[\w.-]+(?::\d+)?)/", re.IGNORECASE)
+PAGES = re.compile(r"hf://|git@hf\.co:|(?:https?://(?:[^/@]*@)?)?(?:www\.)?(?P<host>[\w.-]+(?::\d+)?)/", re.IGNORECASE)
 NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[\w.-]{0,94}[A-Za-z0-9_])?", re.ASCII)
 REVISION = re.compile(r"(?!.*\.\.)[\w-][\w.-]{0,127}(?:/[\w-][\w.-]{0,127}){0,3}", re.ASCII)
 OTHER_KINDS = {"datasets": "a dataset", "spaces": "a space", "collections": "a collection", "papers": "a paper"}
@@ -37,10 +37,12 @@ def read_address(model: str) -> Address:
                 f"{_shown(model)} is an address elsewhere: models are fetched from the Hugging Face hub alone", _by_hand(model)
             )
         name, at, revision = model.rstrip("/").partition("@")
-        return _checked(model, name.split("/"), revision, has_revision=bool(at))
+        return _checked(model, name.removesuffix(".git").split("/"), revision, has_revision=bool(at))
     parts = [unquote(part) for part in path.split("/") if part]
     if parts[:1] and parts[0] in OTHER_KINDS:
         raise ModelUnavailable(f"{_shown(model)} is {OTHER_KINDS[parts[0]]}, not a model", REPOSITORY)
+    if parts[:1] == ["api"]:
+        parts = parts[1:]
     if parts[:1] == ["models"]:
         parts = parts[1:]
     name, at, revision = "/".join(parts[:2]).partition("@")
@@ -49,7 +51,7 @@ def read_address(model: str) -> Address:
         stated = "/".join(parts[3 : len(parts) - len(inner)])
         revision, at = ("", "") if stated == "main" else (stated, "@")  # every page of a repository says main
         _check_inner(model, name, parts[2], inner)
-    return _checked(model, name.split("/"), revision, has_revision=bool(at))
+    return _checked(model, name.removesuffix(".git").split("/"), revision, has_revision=bool(at))
 
 
 def _page(model: str) -> str | None:

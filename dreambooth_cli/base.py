@@ -125,6 +125,8 @@ def ask_for_base(model: str) -> BaseRequest:
     model = model.strip()
     model = unquote(re.sub("^file://[^/]*", "", model)) if model.startswith("file://") else model
     path = expanded(model)
+    if path.name == "model_index.json" and os.path.isfile(path):  # of a whole base
+        model, path = str(path.parent), path.parent
     entry = find_entry(model)
     if entry is None and model and os.path.exists(path):
         # a file by the name that was given: behind it may lie a blob of the hub's cache, and its configs lie beside the name
@@ -132,7 +134,7 @@ def ask_for_base(model: str) -> BaseRequest:
     entry = entry or find_entry(model.rstrip("/"))
     if entry is not None:
         return BaseRequest(model.rstrip("/"), entry.folder, entry.repository, entry.revision, entry)
-    is_address = "://" in model or "@" in model or model.lower().startswith(("huggingface.co/", "hf.co/", "www."))
+    is_address = "://" in model or "@" in model or model.lower().startswith(("huggingface.co/", "hf.co/", "www.", "git@"))
     if not is_address:
         _check_may_be_repository(model, path)
     found = read_address(model)
@@ -387,15 +389,25 @@ def read_facts(path: Path) -> BaseFacts:
     return _facts_of_folder(path) if path.is_dir() else _facts_of_file(path)
 
 
+def _what_it_is(folder: Path) -> str:
+    """What to do with a folder that is no whole base."""
+    parts = [folder, *(folder / part for part in ("unet", "vae", *TEXT_ENCODERS))]
+    if any(file.suffix.lower() in PICKLES for part in parts for file in _files_in(part)):
+        return "its weights are pickles, which are never loaded: load it with diffusers and save_pretrained() it as safetensors"
+    if os.path.isfile(folder.parent / "model_index.json"):
+        return f"it is a part of one: --model {folder.parent}"
+    if (name := re.fullmatch("models--(.+?)--(.+)", folder.name)) is not None:
+        return f"name it as the hub does: --model {name[1]}/{name[2]}"
+    alone = [file for file in _files_in(folder) if file.suffix.lower() in (".safetensors", ".sft")]
+    if "model_index.json" not in os.listdir(folder) and len(alone) == 1:
+        return f"a base of one file is named by the file: --model {alone[0]}; a LoRA is drawn with: generate --model-path {folder}"
+    return "fetch it again, or name another base (see `dreambooth models`)"
+
+
 def _facts_of_folder(folder: Path) -> BaseFacts:
     missing = missing_parts(folder)
     if missing:
-        parts = [folder, *(folder / part for part in ("unet", "vae", *TEXT_ENCODERS))]
-        pickles = any(file.suffix.lower() in PICKLES for part in parts for file in _files_in(part))
-        hint = "fetch it again, or name another base (see `dreambooth models`)"
-        if pickles:
-            hint = "its weights are pickles, which are never loaded: load it with diffusers and save_pretrained() it as safetensors"
-        raise ModelUnavailable(f"{folder} is not a whole base model: {', '.join(missing)} missing", hint)
+        raise ModelUnavailable(f"{folder} is not a whole base model: {', '.join(missing)} missing", _what_it_is(folder))
     check_index(folder, read_json(folder / "model_index.json"))
     unet, vae = (architecture_of(folder / part, part) for part in ("unet", "vae"))
     check_latents(folder, unet, vae)

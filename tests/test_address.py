@@ -3,8 +3,10 @@
 import pytest
 
 from dreambooth_cli.address import read_address
-from dreambooth_cli.base import ask_for_base
+from dreambooth_cli.base import ask_for_base, read_facts
 from dreambooth_cli.errors import ModelUnavailable
+from dreambooth_cli.settings import PrepSettings, TrainSettings
+from dreambooth_cli.workflows.plan import plan_run
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,10 @@ from dreambooth_cli.errors import ModelUnavailable
         ("huggingface.co/owner/name", "owner/name", "main"),
         ("HF.co/owner/name", "owner/name", "main"),
         ("hf://owner/name@v2", "owner/name", "v2"),
+        ("owner/name.git", "owner/name", "main"),
+        ("https://huggingface.co/owner/name.git", "owner/name", "main"),
+        ("git@hf.co:owner/name.git", "owner/name", "main"),
+        ("https://huggingface.co/api/models/owner/name", "owner/name", "main"),
     ],
 )
 def test_a_repository_by_its_name_or_its_pages_address(named, repository, revision):
@@ -105,3 +111,25 @@ def test_a_folder_by_its_address_or_with_a_slash(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sd15").mkdir()
     assert ask_for_base("sd15/").path == (tmp_path / "sd15").resolve()
+
+
+def test_a_password_in_an_address_is_never_printed(monkeypatch):
+    with pytest.raises(ModelUnavailable) as caught:
+        plan_run("https://me:secret@huggingface.co/owner/name", PrepSettings(), TrainSettings(), gpu=None)
+    assert "owner/name" in caught.value.message
+    assert "secret" not in caught.value.message + caught.value.hint
+
+
+def test_what_lies_beside_or_within_a_base_leads_to_it(sd1, tmp_path):
+    assert ask_for_base(str(sd1 / "model_index.json")).path == sd1
+    (tmp_path / "models--owner--name" / "snapshots").mkdir(parents=True)
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "weights.safetensors").touch()
+    for folder, hint in (
+        (sd1 / "unet", f"--model {sd1}"),
+        (tmp_path / "models--owner--name", "--model owner/name"),
+        (tmp_path / "output", f"--model {tmp_path / 'output' / 'weights.safetensors'}"),
+    ):
+        with pytest.raises(ModelUnavailable, match="is not a whole base model") as caught:
+            read_facts(folder)
+        assert hint in caught.value.hint

@@ -28,6 +28,7 @@ COMMANDS = {
     "projects": "List the projects, find one on disk, remove one.",
 }
 FOLDER_FLAGS = ("--photos", "--instance-data-dir", "--class-data-dir")
+PATH_FLAGS = (*FOLDER_FLAGS, "--output-dir", "--model-path")
 BROKEN_PIPE = 141  # as a program has that SIGPIPE ended
 
 
@@ -156,6 +157,7 @@ def run(args: list[str]) -> int:
     expect(plain, json=as_json)
     try:
         check_not_expanded(args)
+        check_not_empty(args)
         code = typer.main.get_command(app).main(args=args or ["--help"], prog_name="dreambooth", standalone_mode=False)
         if code == Interrupted.exit_code:  # Typer makes this of a KeyboardInterrupt
             raise stopped_at_once()
@@ -297,6 +299,15 @@ def usage_error(error: typer.TyperException) -> DreamboothError:
     if words.startswith("Got unexpected extra argument"):
         return UsageError(words, f'put quotes around what has spaces: --class-prompt "a dog", --prompt "a [identifier] dog"; {help_}')
     return UsageError(words, help_)
+
+
+def check_not_empty(args: list[str]) -> None:
+    """Refuse an empty path: as a variable that is not set gives it, which would be the current folder. Raises UsageError."""
+    for place, word in enumerate(args):
+        flag, has_value, value = word.partition("=")
+        following = args[place + 1 : place + 2]
+        if dashes(flag) in PATH_FLAGS and not (value if has_value else (following or ["."])[0]):
+            raise UsageError(f"{flag} is empty", f"name a place; the current folder is {flag} .")
 
 
 def check_not_expanded(args: list[str]) -> None:

@@ -54,12 +54,12 @@ def resolution_of(project: Project, settings: PrepSettings) -> int:
 
     if settings.resolution != "auto":
         return settings.resolution
-    model = merge(SubjectSettings, project.settings()["subject"], {}).values.model
-    facts = known_facts(ask_for_base(model))
+    request = ask_for_base(merge(SubjectSettings, project.settings()["subject"], {}).values.model)
+    facts = known_facts(request)
     if facts is None:
         raise ModelUnavailable(
-            f"nothing is known of {model} before it is fetched",
-            f"fetch it: dreambooth models pull {model}; or say the size: --resolution 512",
+            f"nothing is known of {request.asked} before it is fetched",
+            f"fetch it: dreambooth models pull {request.asked}; or say the size: --resolution 512",
         )
     return choose_resolution(settings, facts)
 

@@ -14,6 +14,7 @@ from io import BytesIO
 from itertools import product
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
+from urllib.parse import unquote
 
 from PIL import ExifTags, Image, ImageChops, ImageCms, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
@@ -148,6 +149,8 @@ def _where_instead(folder: Path) -> str:
     words = printable(folder)
     if re.search(r"(^|/)https?:/", words):
         return "photos are read from this machine: download them into a folder, and give that to --photos"
+    if (address := re.search(r"(?:^|/)file:/+(?:localhost/+)?(.+)", words)) is not None:
+        return f"give the path itself: --photos '/{unquote(address[1])}'"
     plain = next((above for above in folder.parents if not re.search(r"[*?\[\]{}]", above.name)), folder)
     if re.search(r"[*?{]|\[.*\]", words):
         return f"a pattern is not understood: give the folder itself: --photos {printable(plain)}"

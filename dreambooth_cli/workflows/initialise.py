@@ -87,6 +87,8 @@ def _sections(subject: SubjectSettings, prep: Mapping[str, Any], train: Mapping[
     told |= {"photos": real_path(subject.photos)}
     if base.path and not base.entry:
         told["model"] = str(base.path)
+    elif "://" in subject.model:  # in which a password may be
+        told["model"] = base.asked
     stages = {
         "prep": {key: value for key, value in prep.items() if value is not None},
         "train": {key: value for key, value in train.items() if value is not None},

@@ -31,7 +31,8 @@ def plan_run(model: str, prep: PrepSettings, train: TrainSettings, *, gpu: Gpu |
     facts = known_facts(request)
     if facts is None:
         raise ModelUnavailable(
-            f"nothing is known of {model} before it is fetched", f"fetch it first: dreambooth models pull {model}"
+            f"nothing is known of {request.asked} before it is fetched",
+            f"fetch it first: dreambooth models pull {request.asked}",
         )
     return plan_with(facts, request, prep, train, gpu=gpu)
 

@@ -245,3 +245,9 @@ def test_a_name_that_no_disk_can_hold_is_wrong_usage(dreambooth: Dreambooth, tmp
 def test_a_library_that_tells_half_a_file_is_cut_short() -> None:
     error = DreamboothError("x" * 40_000, "what to do")
     assert error.message == str(error) == "x" * 2000 + "..."
+
+
+@pytest.mark.parametrize("words", [("--photos", ""), ("--photos=",), ("--output_dir", ""), ("--model-path=",), ("--class-data-dir", "")])
+def test_an_empty_path_is_not_the_current_folder(words: tuple[str, ...], dreambooth: Dreambooth) -> None:
+    done = dreambooth("train", *words)
+    assert (done.code, "is empty" in done.err) == (2, True)

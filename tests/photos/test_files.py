@@ -606,6 +606,7 @@ def test_a_missing_folder_and_a_file_for_a_folder(tmp_path):
         ("film.mp4", "save 3 to 5 pictures of that video in a folder, and give the folder to --photos"),
         ("*.jpg", "a pattern is not understood: give the folder itself: --photos {}"),
         ("photos/*/IMG_[12].jpg", "a pattern is not understood: give the folder itself: --photos {}/photos"),
+        ("file:///home/jane/my%20dog", "give the path itself: --photos '/home/jane/my dog'"),
         ("https:/example.org/photos", "photos are read from this machine: download them into a folder, and give that to --photos"),
     ],
 )
