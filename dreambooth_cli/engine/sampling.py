@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .. import stopping
+from .. import memory, stopping
 from ..base_kind import KEEP_ZERO_SNR
-from ..errors import UsageError
+from ..errors import DoesNotFit, UsageError
 from ..libraries import refusal_of
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -75,6 +75,19 @@ def check_steps(pipe: Any, steps: int, flag: str) -> None:
         raise UsageError(
             f"{flag} {steps} can't be drawn with {type(pipe.scheduler).__name__}: {error}", "try another number of steps"
         ) from error
+
+
+def check_memory(pipe: Any, drawing: Drawing, batch: int) -> None:
+    """Hold the least that pictures take on a CPU, one tensor of the decoder's last layer, against the machine's free memory: a system
+    that runs out of it kills what it likes. A GPU says it itself. Raises DoesNotFit."""
+    values = pipe.vae.config.block_out_channels[0] + 3 * batch  # of a pixel
+    needed, free = drawing.width * drawing.height * values * pipe.vae.dtype.itemsize, memory.free_memory()
+    if pipe.device.type == "cpu" and needed > free:
+        raise DoesNotFit(
+            f"pictures of {drawing.width} x {drawing.height} pixels take more than {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of the "
+            "machine's memory are free",
+            "draw smaller ones, or fewer at once: --width, --height, --batch-size",
+        )
 
 
 def draw(

@@ -1,11 +1,13 @@
 """`generate`: a fine-tuned model and a prompt -> pictures, each with what made it in its text chunks."""
 
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from ..base import Base, read_facts
 from ..card import Card, read_card
@@ -14,7 +16,7 @@ from ..disk import check_folder, clear_leftovers, disk_errors, system_errors
 from ..engine.device import as_torch_has_it
 from ..engine.loading import DTYPES, find_device, load_family, raise_if_out_of_memory
 from ..engine.lora_file import check_lora, load_lora
-from ..engine.sampling import Drawing, check_steps, draw, is_black, use_scheduler
+from ..engine.sampling import Drawing, check_memory, check_steps, draw, is_black, use_scheduler
 from ..engine.saving import LORA_FILE
 from ..errors import ModelUnavailable, UsageError
 from ..events import Events, GridSaved, ImageSaved, Noted, PhaseStarted, Warned, Yielding
@@ -22,7 +24,7 @@ from ..gpu import find_gpu
 from ..identifier import length_remarks
 from ..memory import inference_precision
 from ..photos.picture import Grid, save_new, stem_of
-from ..project import Run, keep, project_of
+from ..project import CARD, Project, Run, keep, project_of
 from ..prompts import PLACEHOLDER, check_identifier, check_placeholder, fill, prompt_remarks, understood
 from ..settings import GenerateSettings, check_text
 from .lora_base import obtain_base
@@ -68,6 +70,8 @@ def _generate(
     with system_errors(ModelUnavailable, f"the model {source.path} can't be read", source.path):
         folder = model_folder(source.path)
         card = card_of(folder)
+        if not is_whole(folder):
+            check_lora(folder)
     text = yield from fill_prompt(prompt, card, identifier)
     check_folder(output_dir, "name another folder: --output-dir ./pictures")
     settings = replace(settings, negative_prompt=fill_negative(settings.negative_prompt, card, identifier))
@@ -88,6 +92,7 @@ def _generate(
     yield PhaseStarted(name="loading the model")
     pipe = yield from load_pipeline(base, None if folder == base.path else folder, settings.scheduler)
     check_steps(pipe, drawing.steps, "--steps")
+    check_memory(pipe, drawing, min(settings.batch_size, settings.num_images))
     record = describe(source.path, text, settings, drawing, pipe)
     with disk_errors(output_dir):
         clear_leftovers(output_dir)
@@ -135,8 +140,17 @@ def is_run(path: Path) -> bool:
     return Run(path).plan.is_file()
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether a folder holds a whole model and not a LoRA."""
+    return (folder / "model_index.json").is_file()
+
+
 def model_folder(path: Path) -> Path:
     """The model that a path means: one of our run folders, a model's folder or a LoRA file. Raises ModelUnavailable."""
+    if path.name in ("model_index.json", CARD) and path.is_file():
+        return path.parent
+    if Project(path).config.is_file():
+        raise ModelUnavailable(f"{path} is a project's folder", f'name the project: dreambooth generate {path.name} "a {PLACEHOLDER} dog"')
     if is_run(path):
         if not (path / "model").is_dir():
             raise ModelUnavailable(f"the run {path} has no finished model", "run its train command again to finish it")
@@ -149,6 +163,8 @@ def model_folder(path: Path) -> Path:
 def _where_models_are(path: Path) -> str:
     """What to do where a path holds no model: it may be meant for a base of the hub, or for an address."""
     words = str(path)
+    if (address := re.match(r"file:/+(?:localhost/+)?(.+)", words)) is not None:
+        return f"give the path itself: --model-path '/{unquote(address[1])}'"
     if words.startswith(("https:/", "http:/", "hf:/")):
         return "nothing is fetched from there: download it, then name the file or folder"
     if find_entry(words):
@@ -193,9 +209,10 @@ def _with_identifier(prompt: str, word: str | None) -> str:
 
 def find_model(folder: Path, card: Card | None, base: str | None) -> Yielding[Base]:
     """The base that is loaded: the folder itself where it is a whole model, else the base of the LoRA. Returns it."""
-    if (folder / "model_index.json").is_file():
+    if is_whole(folder):
+        if base is not None:
+            yield Warned(message=f"{folder} is a whole model, which needs no base: --model {base} is left out")
         return Base(name=folder.name, path=folder, repository=None, identity="", facts=read_facts(folder))
-    check_lora(folder)
     return (yield from obtain_base(folder, card, base))
 
 

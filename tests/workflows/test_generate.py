@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from filelock import FileLock
 from PIL import Image
 
 from dreambooth_cli.disk import temporary
-from dreambooth_cli.errors import ModelUnavailable, ProjectError, UsageError
+from dreambooth_cli.errors import DoesNotFit, ModelUnavailable, ProjectError, UsageError
 from dreambooth_cli.events import GridSaved, ImageSaved, Noted, PhaseStarted, Warned
 from dreambooth_cli.identifier import load_tokenizer, unread_part
 from dreambooth_cli.photos.picture import MOST_GRID, Grid
@@ -180,6 +181,16 @@ def test_a_lora_file_with_its_card_beside_it_needs_nothing_more(trained, tmp_pat
     assert len(pictures(make(trained[1].runs()[0].model / "pytorch_lora_weights.safetensors", folder=tmp_path))) == 1
 
 
+def test_a_picture_that_no_memory_holds_is_refused_before_it_is_drawn(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("dreambooth_cli.memory.free_memory", lambda: 10**9)
+    settings = GenerateSettings(seed=0, steps=1, width=16384, height=16384)
+    drawn = generate(Source(trained[0].runs()[0].model), "a dog", settings, identifier=None, output_dir=tmp_path, grid=False)
+    with pytest.raises(DoesNotFit, match="16384 x 16384") as caught:
+        list(drawn)
+    assert "--width" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_memory_that_runs_out_is_said(trained, tmp_path):
     """A process whose address space is limited before it draws a picture of 4096 pixels a side."""
     script = f"""
@@ -220,6 +231,28 @@ def test_no_model_there(tmp_path):
     with pytest.raises(ModelUnavailable) as caught:
         make(tmp_path / "empty", "a dog", folder=tmp_path)
     assert "neither" in caught.value.message
+
+
+def test_what_is_no_model_is_told_before_the_prompt_is_read(trained, sd1, tmp_path):
+    project = trained[0]
+    for path, words in (
+        (sd1 / "unet" / "config.json", "config.json"),
+        (sd1 / "tokenizer", "holds neither a diffusers model nor a LoRA"),
+        (tmp_path, "holds neither a diffusers model nor a LoRA"),
+        (project.path, "is a project's folder"),
+        (Path(f"file:{sd1}"), "there is no model at"),
+    ):
+        with pytest.raises(ModelUnavailable, match=re.escape(words)) as caught:
+            make(path, folder=tmp_path / "out")
+        assert caught.value.hint
+    assert f"--model-path '{sd1}'" in caught.value.hint
+
+
+def test_a_base_for_a_whole_model_is_said_to_be_left_out(trained, tmp_path):
+    model = trained[0].runs()[0].model
+    events = make(model / "dreambooth.json", base="pocket", folder=tmp_path, seed=0, steps=1)
+    assert of_kind(events, ImageSaved)
+    assert any("--model pocket is left out" in event.message for event in of_kind(events, Warned))
 
 
 def test_an_unfinished_run_says_how_to_finish_it(trained, tmp_path):
