@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .. import memory, stopping
+from .. import stopping
 from ..base_kind import KEEP_ZERO_SNR
 from ..errors import DoesNotFit, UsageError
 from ..libraries import refusal_of
+from ..machine import free_memory
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
@@ -81,7 +82,7 @@ def check_memory(pipe: Any, drawing: Drawing, batch: int) -> None:
     """Hold the least that pictures take on a CPU, one tensor of the decoder's last layer, against the machine's free memory: a system
     that runs out of it kills what it likes. A GPU says it itself. Raises DoesNotFit."""
     values = pipe.vae.config.block_out_channels[0] + 3 * batch  # of a pixel
-    needed, free = drawing.width * drawing.height * values * pipe.vae.dtype.itemsize, memory.free_memory()
+    needed, free = drawing.width * drawing.height * values * pipe.vae.dtype.itemsize, free_memory()
     if pipe.device.type == "cpu" and needed > free:
         raise DoesNotFit(
             f"pictures of {drawing.width} x {drawing.height} pixels take more than {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of the "
