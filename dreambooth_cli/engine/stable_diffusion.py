@@ -22,6 +22,7 @@ class StableDiffusion:
         self.prediction_type = str(self.noise_scheduler.config.prediction_type)
         self.latent_scale = float(pipe.vae.config.scaling_factor)
         self.latent_shift = float(pipe.vae.config.shift_factor or 0.0)
+        self.snr_weights: dict[tuple[float, torch.device], Tensor] = {}  # of every timestep, where they were asked for
         if self.prediction_type not in TRAINABLE_PREDICTIONS:
             raise ModelUnavailable(
                 f"this base predicts {self.prediction_type!r}, which can't be trained here",
@@ -91,8 +92,14 @@ class StableDiffusion:
         """Min-SNR weights [B] (Hang et al. 2023, section 3.4): min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for velocity."""
         if not snr_gamma:
             return torch.ones(len(timesteps), device=timesteps.device)
-        # the whole table in float64 on the CPU: in float32, 1 - alpha has lost its last digits at the smallest timesteps, and to
-        # look timesteps up there would wait for the GPU
+        key = (snr_gamma, timesteps.device)
+        if key not in self.snr_weights:  # copied once: to look them up on the CPU would wait for the GPU in every step
+            self.snr_weights[key] = self.every_loss_weight(snr_gamma).to(timesteps.device)
+        return self.snr_weights[key][timesteps]
+
+    def every_loss_weight(self, snr_gamma: float) -> Tensor:
+        """The weight of every timestep, float32 [T], on the CPU."""
+        # in float64: in float32, 1 - alpha has lost its last digits at the smallest timesteps
         alphas = torch.cumprod(1 - self.noise_scheduler.betas.double(), dim=0)
         sigmas = 1 - alphas
         # SNR = alphas / sigmas; written so that a schedule ending in SNR 0 divides by nothing
@@ -100,4 +107,4 @@ class StableDiffusion:
             weights = torch.clamp(snr_gamma * sigmas / alphas.clamp_min(1e-12), max=1.0)
         else:
             weights = torch.minimum(alphas, snr_gamma * sigmas)
-        return weights.float().to(timesteps.device)[timesteps]
+        return weights.float()

@@ -204,7 +204,8 @@ class Training:
 
     def is_finite(self) -> bool:
         """Whether every trained weight is finite: a state that is not is no good checkpoint."""
-        return all(bool(parameter.isfinite().all()) for parameter in self.trained.values())
+        found = [parameter.isfinite().all() for parameter in self.trained.values()]
+        return bool(torch.stack(found).all())  # one read, not one of each
 
     def check_finite(self) -> None:
         """Before a checkpoint: read every loss up to its step. Raises NotFinite where one, or a trained weight, is not finite."""

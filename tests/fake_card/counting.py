@@ -1,0 +1,139 @@
+"""What a card would have to do: the kernels that are launched, the bytes that they move, their arithmetic. Counted on the fake card.
+
+An operation is one kernel, but for views and empty tensors, which are none, and for those that work through lists of tensors, which
+torch launches in pieces (`multi_tensor_apply` in its MultiTensorApply.cuh). A custom operator is one kernel too. Bytes are those of
+what goes in and comes out; caches are not thought of.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from .card import Card, is_on_card, own_frames
+
+aten = torch.ops.aten
+# Nothing is launched for these, and for what torch calls a view.
+NOTHING = {
+    aten.empty.memory_format,
+    aten.empty_strided.default,
+    aten.empty_like.default,
+    aten.new_empty.default,
+    aten.new_empty_strided.default,
+    aten._unsafe_view.default,
+    aten._reshape_alias.default,
+    aten.lift_fresh.default,
+    aten.set_.source_Storage,
+    aten.resize_.default,
+}
+ONLY_WRITTEN = ("copy_", "fill_", "zero_", "random_", "uniform_", "normal_")  # what they change is not read
+LOOKED_UP = (aten.embedding.default, aten.index.Tensor, aten.index_select.default)  # only what comes out is read
+# Of lists of tensors, a launch takes so many at the most, by how many lists there are, and so many chunks.
+TENSORS, CHUNKS, CHUNK = (110, 64, 48, 36, 30), 320, 65_536
+# The optimizer's: whatever its files do but for calling the backward pass.
+OPTIMIZER = ("engine/optimizers.py", "engine/adamw.py")
+BACKWARD = "engine/optimizers.py:backward"
+
+
+@dataclass
+class Work:
+    """Kernels, the bytes that they move, and floating-point operations by the number format of what goes in."""
+
+    kernels: int = 0
+    moved: int = 0
+    flop: Counter[torch.dtype] = field(default_factory=Counter)
+    by_name: Counter[str] = field(default_factory=Counter)
+
+
+class Count:
+    """Counts the work of a step, the optimizer's apart from that of the passes, while it is among what a card tells."""
+
+    def __init__(self, card: Card) -> None:
+        self.card = card
+        self.passes, self.optimizer = Work(), Work()
+
+    def __enter__(self) -> "Count":
+        self.card.seen.append(self.see)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.card.seen.remove(self.see)
+
+    def see(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        """Count one operation."""
+        kernels = kernels_of(func, args)
+        if not kernels or _crosses(func, args):
+            return
+        work = self.optimizer if is_of_optimizer() else self.passes
+        work.kernels += kernels
+        work.by_name[str(func)] += kernels
+        work.moved += bytes_of(func, args, kwargs, result)
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            dtype = next(one.dtype for one in tree_leaves(args) if isinstance(one, Tensor))
+            work.flop[dtype] += formula(*args, **kwargs, out_val=result)
+
+
+def is_of_optimizer() -> bool:
+    """Whether the optimizer is at work: its step, or what it does to a weight inside backward."""
+    return any(name.startswith(OPTIMIZER) and name != BACKWARD for name in own_frames())
+
+
+def kernels_of(func: Any, args: Any) -> int:
+    """How many kernels an operation launches."""
+    if func.is_view or func in NOTHING or func.namespace == "prim":
+        return 0
+    lists = [one for one in args if isinstance(one, (list, tuple)) and one and isinstance(one[0], Tensor)]
+    name = func._schema.name
+    if lists and ("_foreach_" in name or "_fused_" in name):
+        return launches_of([[tensor.numel() for tensor in one] for one in lists if len(one) == len(lists[0])])
+    return 1
+
+
+def launches_of(lists: list[list[int]]) -> int:
+    """How many launches torch makes for lists of tensors of so many values: each takes some tensors and some chunks."""
+    most = TENSORS[min(len(lists), len(TENSORS)) - 1]
+    launches = tensors = chunks = 0
+    for values in lists[0]:
+        tensors += 1
+        left = ceil(values / CHUNK)
+        while chunks + left >= CHUNKS:
+            left -= CHUNKS - chunks
+            launches, chunks, tensors = launches + 1, 0, 1 if left else 0
+        chunks += left
+        if tensors == most:
+            launches, chunks, tensors = launches + 1, 0, 0
+    return launches + (1 if chunks else 0)
+
+
+def bytes_of(func: Any, args: Any, kwargs: Any, result: Any) -> int:
+    """The bytes that an operation reads and writes on the card."""
+    written = sum(size_of(one) for one in tree_leaves(result) if isinstance(one, Tensor))
+    if func in LOOKED_UP:
+        return 2 * written
+    moved = 0 if any(each.alias_info is not None for each in func._schema.returns) else written
+    only_written = func._schema.name.rpartition("::")[2] in ONLY_WRITTEN
+    for place, each in enumerate(func._schema.arguments):
+        value = args[place] if place < len(args) else kwargs.get(each.name)
+        size = sum(size_of(one) for one in tree_leaves(value) if isinstance(one, Tensor))
+        is_changed = each.alias_info is not None and each.alias_info.is_write
+        moved += size * (2 if is_changed and not only_written else 1)
+    return moved
+
+
+def size_of(tensor: Tensor) -> int:
+    """The bytes of a tensor on the card; of one that is expanded, those that are there."""
+    if not is_on_card(tensor):
+        return 0
+    return min(tensor.numel() * tensor.itemsize, tensor.untyped_storage().nbytes())
+
+
+def _crosses(func: Any, args: Any) -> bool:
+    """Whether it is a copy between the card and the machine's memory, which no kernel makes."""
+    tensors = [one for one in tree_leaves(args) if isinstance(one, Tensor)]
+    return func in (aten._to_copy.default, aten.copy_.default) and not all(map(is_on_card, tensors))

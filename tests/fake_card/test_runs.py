@@ -1,0 +1,65 @@
+"""Every configuration of training goes whole through the real functions on a fake card: no tensors of two devices or number formats
+meet, and no step waits but where it may."""
+
+import pytest
+
+from dreambooth_cli.events import CheckpointSaved, ClassImageMade, ModelSaved, SampleSaved, StepDone, Warned
+from tests.workflows.projects import make_project, of_kind
+
+from .runs import a_card_is_here, odd_waits, run_on_card
+
+LEAN = {"weights": "bf16", "inside_backward": True, "gradient_checkpointing": True}
+NO_TEXT, TEXT = {"train_text_encoder": False}, {"train_text_encoder": True}
+LORA = {"method": "lora"} | NO_TEXT
+SAMPLED = {"sample_every": 2}
+# base, means of the plan, settings
+RUNS = {
+    "full": ("sd1", {}, NO_TEXT | SAMPLED),
+    "full, text encoder": ("sd1", {}, TEXT | SAMPLED),
+    "full, text encoder that stops": ("sd1", {}, TEXT | {"text_encoder_stop": 1}),
+    "full, no class images": ("sd1", {}, TEXT | {"class_images": 0}),
+    "fp32": ("sd1", {}, NO_TEXT | {"precision": "fp32"}),
+    "fp16 with the scaler": ("sd1", {}, NO_TEXT | {"precision": "fp16", "max_grad_norm": 0.0}),
+    "fp16 with the scaler, clipping": ("sd1", {}, NO_TEXT | {"precision": "fp16", "max_grad_norm": 1.0}),
+    "fp16 with the scaler, 8-bit": ("sd1", {"optimizer": "adamw8bit"}, NO_TEXT | {"precision": "fp16"}),
+    "accumulation, average": ("sd1", {}, NO_TEXT | {"gradient_accumulation": 2, "ema": True} | SAMPLED),
+    "SNR, mirrored": ("sd1", {}, NO_TEXT | {"snr_gamma": 5.0, "mirror": True}),
+    "checkpointing, rows in turn": ("sd1", {"gradient_checkpointing": True, "rows_in_turn": True}, TEXT),
+    "8-bit": ("sd1", {"optimizer": "adamw8bit"}, NO_TEXT),
+    "bf16 weights": ("sd1", {"weights": "bf16"}, NO_TEXT),
+    "bf16 weights, average": ("sd1", {"weights": "bf16"}, NO_TEXT | {"ema": True}),
+    "inside backward": ("sd1", {"inside_backward": True}, NO_TEXT),
+    "off card": ("sd1", {"off_card": True}, NO_TEXT),
+    "the plan for 8 GB": ("sd1", LEAN | {"optimizer": "adamw8bit"}, TEXT),
+    "all means": ("sd1", LEAN | {"optimizer": "adamw8bit", "off_card": True}, TEXT),
+    "class images in parts": ("sd1", {"class_images_in_parts": True}, NO_TEXT),
+    "lora": ("sd1", {}, LORA | SAMPLED),
+    "lora, text encoder": ("sd1", {}, LORA | TEXT),
+    "lora, base in 4 bits": ("sd1", {"quantized": True}, LORA | SAMPLED),
+    "lora, base in 4 bits, fp16": ("sd1", {"quantized": True}, LORA | {"precision": "fp16"}),
+    "SD 2, full": ("sd2", {}, TEXT | {"snr_gamma": 5.0} | SAMPLED),
+    "SD 2, lora": ("sd2", {}, LORA),
+    "SDXL, full": ("sdxl", LEAN | {"optimizer": "adamw8bit", "off_card": True}, TEXT | SAMPLED),
+    "SDXL, lora": ("sdxl", {"rows_in_turn": True, "class_images_in_parts": True}, LORA | SAMPLED),
+    "SDXL, lora, text encoders, base in 4 bits": ("sdxl", {"quantized": True}, LORA | TEXT),
+}
+EIGHT_BIT = ("8-bit", "8 GB", "all means", "4 bits", "SDXL, full")
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_it_goes_whole(name, request, two_photos):
+    if any(word in name for word in EIGHT_BIT):
+        pytest.importorskip("bitsandbytes", reason="the 8bit extra is not installed")
+    kind, means, settings = RUNS[name]
+    project = make_project(two_photos, request.getfixturevalue(kind))
+    with a_card_is_here(**means) as card:
+        events, waits = run_on_card(card, project, **settings)
+    assert [event.step for event in of_kind(events, StepDone)] == [1, 2]
+    assert [event.step for event in of_kind(events, CheckpointSaved)] == [1, 2]
+    assert len(of_kind(events, SampleSaved)) == (2 if "sample_every" in settings else 0)
+    assert len(of_kind(events, ClassImageMade)) == settings.get("class_images", 1)
+    assert of_kind(events, ModelSaved)
+    assert not [event for event in of_kind(events, Warned) if "memory" in event.message]
+    asked = [wait for wait in card.waits if wait.place == "engine/training.py:is_finite"]
+    assert len(asked) == 3, "two checkpoints and the end: one read each, not one of each weight"
+    assert not (odd := odd_waits(waits)), f"{len(odd)} waits inside steps that are not allowed, the first: {odd[0]}"
