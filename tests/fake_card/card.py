@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -31,6 +32,7 @@ from .context import primary_context
 aten = torch.ops.aten
 CUDA = torch.device("cuda", 0)
 GENERATOR = torch.Generator
+PROPERTIES = SimpleNamespace(name="a fake card", major=8, minor=6, total_memory=24 * 10**9, is_integrated=False)
 PACKAGE = str(Path(dreambooth_cli.__file__).parent) + "/"
 # What a read of the card gives: a gray that is no black picture, a loss and weights that are finite, "all are finite".
 VALUES = {True: 0.5, False: 0}  # by whether the number format has fractions; a bool is True
@@ -313,11 +315,11 @@ def move(module: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True
             continue
         with torch.no_grad():
             applied = fn(held)
-        if isinstance(held, FakeTensor) or isinstance(applied, FakeTensor):
-            if applied is not held:
-                module._parameters[name] = carry_4_bits(held, applied)
-        else:
+        is_fake = isinstance(held, FakeTensor) or isinstance(applied, FakeTensor)
+        if not is_fake and torch._has_compatible_shallow_copy_type(held, applied):
             held.data = applied
+        elif applied is not held:
+            module._parameters[name] = carry_4_bits(held, applied)
     for name, buffer in module._buffers.items():
         if buffer is not None:
             module._buffers[name] = fn(buffer)
@@ -395,13 +397,16 @@ def answers(card: Card) -> dict[str, Callable[..., Any]]:
         "device_count": lambda: 1,
         "current_device": lambda: 0,
         "is_bf16_supported": lambda including_emulation=True: True,
-        "get_device_capability": lambda device=None: (8, 6),
-        "get_device_name": lambda device=None: "a fake card",
+        "get_device_capability": lambda device=None: (PROPERTIES.major, PROPERTIES.minor),
+        "get_device_name": lambda device=None: PROPERTIES.name,
+        "get_device_properties": lambda device=None: PROPERTIES,
+        "mem_get_info": lambda device=None: (PROPERTIES.total_memory - card.now, PROPERTIES.total_memory),
         "empty_cache": lambda: None,
         "synchronize": lambda device=None: card.wait("torch.cuda.synchronize"),
         "reset_peak_memory_stats": lambda device=None: card.forget_most(),
         "max_memory_reserved": lambda device=None: card.most,
         "max_memory_allocated": lambda device=None: card.most,
+        "memory_reserved": lambda device=None: card.now,
         "memory_allocated": lambda device=None: card.now,
         "_lazy_init": asleep,
     }

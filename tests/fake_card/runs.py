@@ -16,9 +16,11 @@ from dreambooth_cli.workflows import freeze, plan
 from tests.workflows.projects import start
 
 from .allowed import is_allowed
-from .card import Card, Wait, fake_card
+from .card import PROPERTIES, Card, Wait, fake_card
 
-GPU = Gpu(name="a fake card", kind="cuda", total=24 * 10**9, free=22 * 10**9, capability=(8, 6))
+GPU = Gpu(
+    name=PROPERTIES.name, kind="cuda", total=PROPERTIES.total_memory, free=22 * 10**9, capability=(PROPERTIES.major, PROPERTIES.minor)
+)
 STEP = {"engine/training.py:steps": "step"}
 # A run as short as it can be.
 SHORT = {"steps": 2, "checkpoint_every": 1, "sample_steps": 1, "class_images": 1, "class_image_steps": 1}
