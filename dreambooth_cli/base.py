@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -47,6 +47,7 @@ from .weights import PICKLES, check_is_safetensors
 REFETCH = "fetch the base model again"
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 MOST_AXES = 8  # of a tensor
+TEXT_LAYER = re.compile(r"(?:text_model\.)?encoder\.layers\.(\d{1,4})\.")
 COMMIT = re.compile("[0-9a-f]{40}")
 # What may become a path in the hub's cache, whoever names it: no `..`, no separator, nothing that a system reserves.
 REPOSITORY = re.compile(r"(?!.*(--|\.\.))\w([\w.-]{0,94}\w)?/\w([\w.-]{0,94}\w)?", re.ASCII)
@@ -405,10 +406,11 @@ def _what_it_is(folder: Path) -> str:
 
 
 def _facts_of_folder(folder: Path) -> BaseFacts:
+    if (folder / "model_index.json").is_file():  # first: what is another kind of model does not lack our parts
+        check_index(folder, read_json(folder / "model_index.json"))
     missing = missing_parts(folder)
     if missing:
         raise ModelUnavailable(f"{folder} is not a whole base model: {', '.join(missing)} missing", _what_it_is(folder))
-    check_index(folder, read_json(folder / "model_index.json"))
     unet, vae = (architecture_of(folder / part, part) for part in ("unet", "vae"))
     check_latents(folder, unet, vae)
     encoders = text_encoder_parts(folder)
@@ -419,10 +421,9 @@ def _facts_of_folder(folder: Path) -> BaseFacts:
         check_xl(folder, unet, encoders, pooled[-1])
     elif encoders != ["text_encoder"]:
         raise refuse(folder, f"its text encoders are {', '.join(encoders)}, and its UNet is not an XL's")
-    counts = {
-        part: sum(count_parameters(read_header(file)) for file in weight_files(folder / part))
-        for part in ("unet", "vae", *encoders)
-    }
+    headers = {part: [read_header(file) for file in weight_files(folder / part)] for part in ("unet", "vae", *encoders)}
+    counts = {part: sum(map(count_parameters, found)) for part, found in headers.items()}
+    unread = {part: unread_layers(architecture_of(folder / part, part), {*chain(*headers[part])}) for part in encoders}
     return BaseFacts(
         family="sdxl" if is_xl else "sd",
         prediction_type=schedule.get("prediction_type", "epsilon"),
@@ -431,8 +432,22 @@ def _facts_of_folder(folder: Path) -> BaseFacts:
         text_encoders=tuple(counts[part] for part in encoders),
         vae=counts["vae"],
         zero_snr=bool(schedule.get("rescale_betas_zero_snr")),
-        remarks=(*remarks_on(schedule), *remarks_on_drawing(*_scheduler_of(folder))),
+        remarks=(
+            *remarks_on(schedule),
+            *remarks_on_drawing(*_scheduler_of(folder)),
+            *(f"its {part}'s config leaves out the last {_layers(count)} of the weights" for part, count in unread.items() if count),
+        ),
     )
+
+
+def unread_layers(config: Mapping[str, Any], names: Iterable[str]) -> int:
+    """How many of a text encoder's last layers its config leaves out, as bases do whose prompts are read with clip skip."""
+    found = [int(match[1]) + 1 for name in names if (match := TEXT_LAYER.match(name))]
+    return max(0, max(found, default=0) - int(config.get("num_hidden_layers", 12)))
+
+
+def _layers(count: int) -> str:
+    return "layer" if count == 1 else f"{count} layers"
 
 
 def architecture_of(folder: Path, part: str) -> dict[str, Any]:

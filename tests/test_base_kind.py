@@ -105,6 +105,14 @@ def test_of_what_draws_with_a_package_that_is_not_here_another_takes_the_place(s
     assert schedule_of(beta)[1]["use_beta_sigmas"] is True
 
 
+@pytest.mark.parametrize("pipeline", ["FluxPipeline", "StableDiffusion3Pipeline"])
+def test_a_model_without_a_unet_is_named_and_not_called_broken(pipeline, sdxl, tmp_path):
+    folder = with_value(sdxl, tmp_path / "base", INDEX, _class_name=pipeline, transformer=["diffusers", "SD3Transformer2DModel"])
+    (folder / "unet").rename(folder / "transformer")
+    with pytest.raises(ModelUnavailable, match=f"it is made for {pipeline}"):
+        read_facts(folder)
+
+
 @pytest.mark.parametrize("kind", ["sd1", "sdxl"])
 def test_a_mark_before_the_text_of_any_config_is_passed_over(kind, request, tmp_path):
     """As editors and shells on Windows write it."""

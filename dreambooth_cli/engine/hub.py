@@ -43,6 +43,7 @@ from ..base import (
     take_download,
     variant_of,
 )
+from ..base_kind import refuse
 from ..catalog import CATALOG, KNOWN_WEIGHTS, CatalogEntry, moved_note
 from ..disk import clear_leftovers, make_folder, system_errors, write_whole
 from ..errors import DiskError, DreamboothError, ModelUnavailable
@@ -148,6 +149,8 @@ def _checked_choice(request: BaseRequest, names: list[str]) -> list[str]:
             f"{repository} has weights as pickles only ({', '.join(lacking)}), which are never loaded: they could run any program",
             "on a machine you can spare, open it with diffusers, save_pretrained() it as safetensors, and give that folder's path",
         )
+    if "unet" in lacking and any(name.startswith("transformer/") for name in names):
+        raise refuse(Path(str(repository)), "it has a transformer in the place of a UNet, as Flux and Stable Diffusion 3 do")
     raise ModelUnavailable(
         f"{repository} is not a whole base model: it has no weights for {', '.join(lacking)}", "see `dreambooth models`"
     )

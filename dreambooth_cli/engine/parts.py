@@ -35,6 +35,7 @@ from ..base import (
     SINGLE_FILE_TEXT,
     SINGLE_FILE_UNET,
     SINGLE_FILE_VAE,
+    TEXT_LAYER,
     TOKENIZER_FILES,
     Base,
     architecture_of,
@@ -42,6 +43,7 @@ from ..base import (
     read_json,
     schedule_of,
     text_encoder_parts,
+    unread_layers,
     weight_files,
 )
 from ..base_kind import scheduler_that_draws
@@ -54,6 +56,7 @@ DTYPES = ("F64", "F32", "F16", "BF16")
 OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 # what files hold beside a text encoder's own weights: a buffer of old, the scale of CLIP's loss, its other half
 NOT_USED = ("position_ids", "logit_scale", "text_projection.weight", "text_projection")
+MOST_UNREAD = 2  # last layers of a text encoder that its config may leave out
 LEFT_BY_TRAINING = ("loss.", "model_ema.")  # beside a VAE's own weights in a single file
 OTHER_HALF = ("vision_model.", "visual_projection.")
 TOKENIZER_CONFIG, TOKENIZER_MAP = "tokenizer_config.json", "special_tokens_map.json"
@@ -106,7 +109,11 @@ def build(files: PartFiles) -> nn.Module:
             )
     with refused(f"{files.where} does not hold what {files.config_file} says"):
         shapes = {name: torch.empty(entry["shape"], device="meta") for name, entry in headers.items()}
-    check_fit(network, _renamed(files, network, shapes), files.where)
+    state = _renamed(files, network, shapes)
+    if files.part.startswith("text_encoder") and 0 < unread_layers(files.config, state) <= MOST_UNREAD:
+        read = int(files.config.get("num_hidden_layers", 12))
+        state = {name: each for name, each in state.items() if not ((layer := TEXT_LAYER.match(name)) and int(layer[1]) >= read)}
+    check_fit(network, state, files.where)
     return network
 
 

@@ -538,6 +538,15 @@ def test_half_a_base(sd1: Path, tmp_path: Path, server: HubServer) -> None:
     assert failure("someone/half")[0] == "someone/half is not a whole base model: it has no weights for vae"
 
 
+def test_a_model_of_another_kind_is_named_before_anything_is_fetched(sd1: Path, tmp_path: Path, server: HubServer) -> None:
+    folder = Path(shutil.copytree(sd1, tmp_path / "flux"))
+    (folder / "unet").rename(folder / "transformer")
+    server.add("someone/flux", folder, COMMIT)
+    message, _, code = failure("someone/flux")
+    assert (message.startswith("someone/flux is no base that can be trained: it has a transformer"), code) == (True, 5)
+    assert server.fetched() == set()
+
+
 def test_a_name_that_no_repository_can_have(server: HubServer) -> None:
     assert failure("some one/base")[0] == "some one/base can't be a repository of the hub"
     for name in ("some one/base", "../base", "a/..", "a/b--c", "a\\b/c", "a/b\0", "/base", "a/b/c", "a/" + "b" * 97):

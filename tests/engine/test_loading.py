@@ -331,6 +331,25 @@ def test_a_text_encoder_is_read_nested_or_flat(part, is_nested, sdxl, tmp_path):
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
+def test_last_layers_that_a_text_encoders_config_leaves_out_are_said(sd1, tmp_path):
+    """As in bases whose prompts are read with clip skip: the config alone was changed."""
+    folder = shutil.copytree(sd1, tmp_path / "base")
+    change_config(folder, "text_encoder", num_hidden_layers=1)
+    base = base_of(folder)
+    assert base.facts.remarks == ("its text_encoder's config leaves out the last layer of the weights",)
+    ours, theirs = (load_pipeline(each, dtype=torch.float32).text_encoder.state_dict() for each in (base, base_of(sd1)))
+    torch.testing.assert_close(ours, {name: theirs[name] for name in ours}, rtol=0, atol=0)
+    assert not any("layers.1." in name for name in ours)
+
+    def add_two(tensors):
+        more = {name.replace("layers.1.", f"layers.{number}."): each.clone() for name, each in tensors.items() for number in (2, 3)}
+        tensors.update({name: each for name, each in more.items() if "layers.2." in name or "layers.3." in name})
+
+    change_weights(folder, "text_encoder", add_two)
+    with pytest.raises(ModelUnavailable, match="another architecture than its config says"):
+        load_pipeline(base_of(folder), dtype=torch.float32)
+
+
 def test_what_training_left_in_a_single_file_is_passed_over(sd1, tmp_path):
     file = small_models.single_file(sd1, tmp_path / "model.safetensors")
     start = "first_stage_model."
