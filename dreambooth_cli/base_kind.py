@@ -63,6 +63,14 @@ BETA_SIGMAS_NEED = "scipy"
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 PREDICTIONS = ("epsilon", "v_prediction")
 ACTS_ON = {5: "a depth model", 7: "an upscaler", 8: "an InstructPix2Pix model, which edits pictures", 9: "an inpainting model"}
+# keys of a UNet's config that a network of another kind alone has
+OTHER_NETWORKS = {
+    "time_cond_proj_dim": "is told the guidance, as of a model that is distilled to few steps (LCM)",
+    "class_embed_type": "has class embeddings, as of unCLIP and upscalers",
+    "num_class_embeds": "has class embeddings, as of unCLIP and upscalers",
+    "encoder_hid_dim": "reads other embeddings than CLIP's (as Kolors and DeepFloyd do)",
+    "encoder_hid_dim_type": "reads other embeddings than CLIP's (as Kolors and DeepFloyd do)",
+}
 CLASSES: Mapping[str, tuple[str, ...]] = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
@@ -104,15 +112,13 @@ def check_unet(where: Path, unet: Mapping[str, Any]) -> None:
         kind = shortened(str(unet.get("_class_name", "unknown")), 80)
         told = ACTS_ON.get(channels, "") if isinstance(channels, int) else ""
         words = f"its network: {kind}, {shortened(str(channels), 80)} channels in{', as of ' + told if told else ''}"
-        raise refuse(where, words)
-    if unet.get("time_cond_proj_dim") is not None:
-        raise refuse(where, "its network is told the guidance, as of a model that is distilled to few steps (LCM)")
-    if unet.get("class_embed_type") is not None or unet.get("num_class_embeds") is not None:
-        raise refuse(where, "its network has class embeddings, as of unCLIP and upscalers")
-    if unet.get("encoder_hid_dim") is not None or unet.get("encoder_hid_dim_type") is not None:
-        raise refuse(where, "its network reads other embeddings than CLIP's (as Kolors and DeepFloyd do)")
+        raise refuse(where, f"{words} (unet/config.json: _class_name, in_channels, out_channels)")
+    for key, words in OTHER_NETWORKS.items():
+        if unet.get(key) is not None:
+            raise refuse(where, f"its network {words} (unet/config.json: {key})")
     if unet.get("addition_embed_type") not in (None, "text_time"):
-        raise refuse(where, f"its network is told {shortened(str(unet['addition_embed_type']), 80)} beside the prompt")
+        told = shortened(str(unet["addition_embed_type"]), 80)
+        raise refuse(where, f"its network is told {told} beside the prompt (unet/config.json: addition_embed_type)")
 
 
 def check_quantization(file: Path, config: Mapping[str, Any]) -> None:
@@ -130,9 +136,10 @@ def check_xl(folder: Path, unet: Mapping[str, Any], encoders: list[str], pooled:
     """Hold an XL base's encoders and size numbers against each other; `pooled` is the width of the second's projection.
     Raises ModelUnavailable."""
     if encoders == ["text_encoder_2"]:
-        raise refuse(folder, "it has the second text encoder alone: it is a refiner")
+        raise refuse(folder, "it has the second text encoder alone (model_index.json: text_encoder): it is a refiner")
     if len(encoders) != 2:
-        raise refuse(folder, "an XL base has two text encoders, and this one has " + ", ".join(encoders))
+        had = ", ".join(encoders)
+        raise refuse(folder, f"an XL base has two text encoders, and this one has {had} (model_index.json: text_encoder_2)")
     told, each = unet.get("projection_class_embeddings_input_dim"), unet.get("addition_time_embed_dim")
     if not (isinstance(told, int) and isinstance(each, int) and isinstance(pooled, int)):
         return  # told by the trial

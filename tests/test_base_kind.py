@@ -64,6 +64,18 @@ def test_another_kind_of_base_is_refused_by_name(kind, file, values, told, reque
     assert caught.value.exit_code == 5
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((key, 5) for key in ("time_cond_proj_dim", "class_embed_type", "num_class_embeds", "encoder_hid_dim", "encoder_hid_dim_type")),
+        *((key, {}) for key in ("in_channels", "out_channels", "_class_name", "addition_embed_type")),
+    ],
+)
+def test_another_kind_of_network_is_told_with_file_and_key(key, value, sdxl, tmp_path):
+    with pytest.raises(ModelUnavailable, match=rf"\(unet/config\.json: .*{key}"):
+        read_facts(with_value(sdxl, tmp_path / "base", "unet/config.json", **{key: value}))
+
+
 SOUND = [
     ("sd1", "unet/config.json", {"sample_size": None}),
     ("sdxl", "unet/config.json", {"transformer_layers_per_block": [0, 2]}),
