@@ -233,7 +233,7 @@ def step_down(
     """The plan with one means more after memory ran out, of those that leave the state of a run its form and, by the ledger,
     need less; None where there is none. Class images are drawn one by one, in parts, and nothing else helps them."""
     choice = Choice(**{each.name: getattr(plan, each.name) for each in fields(Choice)})
-    on_card, full = plan.device == "cuda", plan.method == "full"
+    on_card, full = plan.device == "cuda" and not (gpu is not None and gpu.shared), plan.method == "full"
     may_check, may_turn = asked.gradient_checkpointing == AUTO, asked.with_prior and not plan.inside_backward
     possible: tuple[tuple[bool, dict[str, Any]], ...] = (
         (may_check and not plan.gradient_checkpointing, {"gradient_checkpointing": True}),
@@ -380,7 +380,7 @@ def _ladder(choice: Choice, asked: TrainSettings, gpu: Gpu | None, has_8bit: boo
         yield {"weights": "bf16"}
     if half and alone:
         yield {"inside_backward": True, "rows_in_turn": False}
-    if full and card:
+    if full and card and not (gpu is not None and gpu.shared):
         yield {"off_card": True}
     if not full and card and has_8bit:
         yield {"quantized": True}

@@ -568,6 +568,18 @@ def test_memory_that_is_shared_holds_both(monkeypatch: pytest.MonkeyPatch) -> No
     assert tight.ram_needed <= 16e9
 
 
+def test_nothing_is_put_off_a_card_that_shares_the_machines_memory() -> None:
+    shared = replace(card(12), shared=True)
+    plan = make_plan(facts("sdxl"), TrainSettings(), resolution=1024, gpu=shared, has_8bit=True, name="sdxl")
+    assert plan_for(12, "sdxl").off_card
+    assert not plan.off_card
+    held = plan_for(24, "sdxl")
+    steps = [held]
+    while further := step_down(steps[-1], facts("sdxl"), TrainSettings(), gpu=shared):
+        steps.append(further)
+    assert not any(each.off_card for each in steps)
+
+
 def test_a_plan_of_0_1_says_nothing_of_the_machine() -> None:
     values = plan_for(12).to_json()
     del values["ram"], values["ram_gb"]

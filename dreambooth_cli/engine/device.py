@@ -59,7 +59,7 @@ def as_torch_has_it(gpu: Gpu | None) -> Gpu | None:
     capability = (int(found.major), int(found.minor)) if is_nvidia else None
     if capability is not None:
         check_kernels(found.name, capability, torch.cuda.get_arch_list())
-    shared = bool(getattr(found, "is_integrated", False)) and is_nvidia
+    shared = is_integrated()
     if shared:
         # what CUDA calls free leaves out what the system would give back
         total, free = machine_memory(), free_memory()
@@ -117,11 +117,21 @@ def has_kernels(capability: tuple[int, int], architectures: Collection[str]) -> 
 
 
 def bound_memory(plan: Plan) -> None:
-    """Where a card's memory would spill into the machine's, ten times slower and without an error, have torch refuse what is more than
-    is free now: a run that needs more then steps down as anywhere. On Windows and WSL2; elsewhere the driver refuses it itself."""
-    if plan.device == "cuda" and spills():
+    """Where a card would take more than its memory without an error, have torch refuse what is more than is free now: a run that needs
+    more then steps down as anywhere. On Windows and WSL2 it spills into the machine's memory, ten times slower; where it shares that
+    memory, the system ends the run. Elsewhere the driver refuses it itself."""
+    if plan.device != "cuda":
+        return
+    shared = is_integrated()
+    if shared or spills():
         free, total = torch.cuda.mem_get_info(0)
+        free = free_memory() if shared else free
         torch.cuda.set_per_process_memory_fraction(fraction_of(free + torch.cuda.memory_reserved(0), total), 0)
+
+
+def is_integrated() -> bool:
+    """Whether torch's NVIDIA card works in the machine's memory. AMD's say so of processors' graphics with memory set apart for them."""
+    return torch.version.hip is None and bool(getattr(torch.cuda.get_device_properties(0), "is_integrated", False))
 
 
 def why_slow(device: torch.device) -> str:

@@ -6,7 +6,7 @@ import os
 from contextlib import closing, suppress
 from pathlib import Path
 
-from ..base import Base, BaseRequest, ask_for_base
+from ..base import Base, BaseRequest, ask_for_base, find_cached
 from ..catalog import guidance_of
 from ..config import Resolved
 from ..disk import bytes_in, check_space, clear_leftovers, disk_errors
@@ -60,7 +60,7 @@ from ..events import (
 )
 from ..gpu import find_gpu
 from ..identity import content_of
-from ..memory import Plan, calm_down, step_down
+from ..memory import Plan, calm_down, inference_precision, step_down
 from ..photos.picture import save_new
 from ..project import Project, Run, cache_folder, clear_up, hold, is_held
 from ..prompts import fill, understood
@@ -232,6 +232,8 @@ def gather(project: Project, asked: Asked, request: BaseRequest) -> Yielding[tup
     if facts is not None:
         resolution = choose_resolution(asked.prep, facts)
         yield from prepare(project, asked.prep, resolution=resolution, source=asked.subject.photos)
+    if request.path is None and find_cached(request) is None:
+        check_card()
     base = yield from obtain(request)
     resolution = choose_resolution(asked.prep, base.facts)
     if facts is None or choose_resolution(asked.prep, facts) != resolution:
@@ -240,6 +242,12 @@ def gather(project: Project, asked: Asked, request: BaseRequest) -> Yielding[tup
     if asked.train.class_data_dir is not None and asked.train.with_prior:
         own = yield from prepare_class_photos(asked.train.class_data_dir, asked.prep, resolution=resolution)
     return base, own
+
+
+def check_card() -> None:
+    """Refuse a GPU that torch can't use before a base is fetched for it. Raises UsageError."""
+    device, _ = inference_precision(as_torch_has_it(find_gpu()))
+    find_device(device)
 
 
 def fine_tune(

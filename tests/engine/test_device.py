@@ -161,6 +161,16 @@ def test_memory_is_bounded_where_it_would_spill(system, release, asked, monkeypa
     assert bounds == ([(0.75, 0)] if asked else [])
 
 
+def test_a_card_in_the_machines_memory_is_bounded_everywhere(monkeypatch):
+    torch_has(monkeypatch, "NVIDIA GB10", free=GB, total=120 * GB, integrated=True)
+    monkeypatch.setattr(device, "free_memory", lambda: 90 * GB)
+    monkeypatch.setattr(device, "spills", lambda: False)
+    bounds = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *values: bounds.append(values))
+    bound_memory(plan_for(device="cuda"))
+    assert bounds == [(0.75, 0)]
+
+
 @pytest.mark.parametrize(("free", "fraction"), [(6 * GB, 0.75), (9 * GB, 1.0), (-1, 0.0)])
 def test_the_bound_is_a_part_of_the_card(free, fraction):
     assert fraction_of(free, 8 * GB) == fraction

@@ -1028,6 +1028,13 @@ def test_a_card_that_torch_can_not_reach_leaves_no_run_behind(sd1, photos, monke
     assert project.runs() == []
 
 
+def test_a_card_that_torch_can_not_reach_is_told_before_a_base_is_fetched(sd1, photos, monkeypatch):
+    card = Gpu(name="a card", kind="cuda", total=10**11, free=10**11, capability=(8, 9))
+    monkeypatch.setattr("dreambooth_cli.workflows.train.find_gpu", lambda: card)
+    with pytest.raises(UsageError, match="can't use it"):
+        run(make_project(photos, sd1), subject={"model": "sd15"}, prep={"resolution": 64})
+
+
 def test_steps_that_slow_down_are_an_event_and_said_once(sd1, photos, monkeypatch):
     for name, value in {"LEAST": 1, "IN_A_ROW": 1, "LONGER": 0.0, "A_MOMENT": 0.0}.items():
         monkeypatch.setattr(f"dreambooth_cli.workflows.pace.{name}", value)
