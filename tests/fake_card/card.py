@@ -82,7 +82,7 @@ class NotOneFormat(RuntimeError):
 class FakeMode(FakeTensorMode):
     """torch's fake tensors, which must not ask the driver although CUDA is said to be there."""
 
-    avoid_device_init = True  # type: ignore[assignment]
+    avoid_device_init = True
 
 
 class Card(TorchDispatchMode):
@@ -215,8 +215,9 @@ class Card(TorchDispatchMode):
         if torch.device(device).type != "cuda":
             return GENERATOR(device)
         made = GENERATOR()
-        self._generators.add(made._cdata)
-        weakref.finalize(made, self._generators.discard, made._cdata)
+        key = made._cdata  # type: ignore[attr-defined]
+        self._generators.add(key)
+        weakref.finalize(made, self._generators.discard, key)
         return made
 
     def _check_generator(self, generator: Any) -> None:
@@ -283,7 +284,7 @@ def generator_class(card: Card) -> type:
         def __instancecheck__(cls, one: object) -> bool:
             return isinstance(one, GENERATOR)
 
-    class Generator(GENERATOR, metaclass=Kind):  # type: ignore[misc,valid-type]
+    class Generator(GENERATOR, metaclass=Kind):
         def __new__(cls, device: Any = "cpu") -> Any:
             return card.make_generator(device)
 
@@ -351,7 +352,7 @@ def quantize_on_card(quantize: Callable[..., Any]) -> Callable[..., Any]:
             quant_type=parameter.quant_type,
             quant_storage=parameter.quant_storage,
         )
-        packed.quant_state = state
+        vars(packed)["quant_state"] = state
         return packed
 
     return run

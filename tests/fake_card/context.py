@@ -45,7 +45,7 @@ def primary_context() -> Iterator[list[int]]:
     """Have the autograd engine believe that every CUDA device has a primary context. Gives the list of devices it asked about."""
     asked: list[int] = []
 
-    @ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_int8)
+    @ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_int8)  # type: ignore[untyped-decorator]  # ctypes' own
     def has_primary_context(hooks: int, device: int) -> bool:
         asked.append(device)
         return True

@@ -6,6 +6,7 @@ what goes in and comes out; caches are not thought of.
 """
 
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
@@ -15,7 +16,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from .card import Card, is_on_card, own_frames
+from dreambooth_cli.engine.training import Training
+
+from .card import Card, Wait, is_on_card, own_frames
 
 aten = torch.ops.aten
 # Nothing is launched for these, and for what torch calls a view.
@@ -77,6 +80,52 @@ class Count:
         if formula is not None:
             dtype = next(one.dtype for one in tree_leaves(args) if isinstance(one, Tensor))
             work.flop[dtype] += formula(*args, **kwargs, out_val=result)
+
+
+@dataclass(frozen=True)
+class StepCount:
+    """What a step asks of the card: the work of the passes and of the optimizer, waits, the most memory that was held meanwhile, the
+    trained values, the bytes of a checkpoint."""
+
+    passes: Work
+    optimizer: Work
+    waits: tuple[Wait, ...]
+    peak: int
+    values: int
+    checkpoint: int
+
+    @property
+    def kernels(self) -> int:
+        """All of the step."""
+        return self.passes.kernels + self.optimizer.kernels
+
+    @property
+    def moved(self) -> int:
+        """Bytes of the step."""
+        return self.passes.moved + self.optimizer.moved
+
+
+def count_second_step(card: Card, training: Training) -> StepCount:
+    """Take two steps of a run at its beginning and count the second: the first makes the optimizer's state."""
+    with closing(training.steps()) as steps:
+        next(steps)
+        # only the first step's loss is read at once: from then on there is one of the step before
+        training.unread.append((1, torch.zeros(2, device="cuda")))
+        card.waits.clear()
+        card.forget_most()
+        with Count(card) as work:
+            next(steps)
+    waits, peak = tuple(card.waits), card.most
+    state = training.state()
+    held = [value for part in (state.weights, state.optimizer, state.ema) for value in part.values()]
+    return StepCount(
+        passes=work.passes,
+        optimizer=work.optimizer,
+        waits=waits,
+        peak=peak,
+        values=sum(parameter.numel() for parameter in training.trained.values()),
+        checkpoint=sum(value.numel() * value.itemsize for value in held),
+    )
 
 
 def is_of_optimizer() -> bool:

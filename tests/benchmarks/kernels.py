@@ -1,0 +1,272 @@
+"""What a step would ask of a card, counted without one, and a time that is predicted from it.
+
+    python -m tests.benchmarks.kernels [--json] [--only sd15/8 ...]
+
+The full-size networks lie on the fake card (`tests/fake_card`: a CUDA build of PyTorch, no driver, no values), and `Training` takes
+two steps under the plan for a card of so many GB; the second is counted. `--only sd15` counts all plans of a base, `sd15/8` one.
+
+Kernels: an operation is one, but for views and the pieces in which torch launches what works through lists. Bytes: what goes into the
+kernels and comes out. The time is a roofline, the most of arithmetic, bytes and launches: no step can be faster, and it is a
+prediction, never measured.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from dreambooth_cli.catalog import find_entry
+from dreambooth_cli.engine.examples import Examples
+from dreambooth_cli.engine.family import Conditioning, LatentDistribution
+from dreambooth_cli.engine.loading import DTYPES, FAMILIES, let_go, place, text_encoders_of
+from dreambooth_cli.engine.lora import quantize
+from dreambooth_cli.engine.training import Training
+from dreambooth_cli.gpu import Gpu, sold_as
+from dreambooth_cli.memory import Choice, Plan, facts_of, make_plan
+from dreambooth_cli.settings import TrainSettings
+from tests import small_models
+from tests.fake_card.card import fake_card
+from tests.fake_card.context import why_not
+from tests.fake_card.counting import StepCount, count_second_step
+
+from .bases import CONFIGS, VAE, make_vae, pipeline_of, text_config
+
+BASES = ("sd15", "sd21", "sdxl")
+CARDS_GB = (8, 12, 16, 24, None)  # None: a card without bounds
+UNBOUNDED = 1000
+PROMPTS = ["a photo of a sks dog", "a photo of a dog"]
+VOCABULARY, TOKENS = 49_408, 77
+LARGE = 1 << 20  # values; the optimizer's state off the card is not made
+LAUNCH = 4e-6  # seconds; what the host takes to send a kernel from Python
+
+
+@dataclass(frozen=True)
+class Peak:
+    """A card's peaks: products in bf16 summed in float32 without sparsity and float32 products, operations a second; its memory's
+    bytes a second."""
+
+    half: float
+    single: float
+    memory: float
+
+
+# NVIDIA's Ampere GA102 and Ada whitepapers and H100 data sheet (SXM). On GeForce cards the tensor cores do bf16 products summed in
+# float32 at twice the float32 rate (GA102's: 59.5 of 29.8 for a 3080; Ada's: 165.2 of 82.6 for a 4090), so the 3060's and 4060's follow.
+CARDS = {
+    "RTX 3060": Peak(half=25.5e12, single=12.7e12, memory=360e9),
+    "RTX 4060": Peak(half=30.2e12, single=15.1e12, memory=272e9),
+    "RTX 4090": Peak(half=165.2e12, single=82.6e12, memory=1008e9),
+    "H100": Peak(half=989.4e12, single=66.9e12, memory=3350e9),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A base on a card of so many GB (None: without bounds), its plan, and what is counted of its second step."""
+
+    base: str
+    plan_gb: int | None
+    plan: Plan
+    step: StepCount
+
+    def predicted(self, card: Peak) -> dict[str, float]:
+        """Seconds of a step by what bounds it."""
+        flop = self.step.passes.flop
+        half = sum(count for dtype, count in flop.items() if dtype != torch.float32)
+        arithmetic = half / card.half + flop[torch.float32] / card.single
+        return {"arithmetic": arithmetic, "bytes": self.step.moved / card.memory, "launches": self.step.kernels * LAUNCH}
+
+    def to_json(self) -> dict[str, Any]:
+        """As `--json` prints it; GB of 1e9 bytes, times in ms."""
+        return {
+            "family": self.base,
+            "plan_gb": self.plan_gb,
+            "method": self.plan.method,
+            "train_text_encoder": self.plan.train_text_encoder,
+            "means": list(self.plan.means),
+            "kernels": self.step.kernels,
+            "optimizer_kernels": self.step.optimizer.kernels,
+            "optimizer_bytes_per_value": round(self.step.optimizer.moved / self.step.values, 1),
+            "moved_gb": round(self.step.moved / 1e9, 2),
+            "tflop": round(sum(self.step.passes.flop.values()) / 1e12, 2),
+            "waits": len(self.step.waits),
+            "peak_gb": round(self.step.peak / 1e9, 2),
+            "ledger_gb": round(self.plan.ledger["peak: step"] / 1e9, 2),
+            "checkpoint_gb": round(self.step.checkpoint / 1e9, 2),
+            "predicted_ms": {name: round(1000 * max(self.predicted(card).values())) for name, card in CARDS.items()},
+        }
+
+
+def names() -> Iterator[tuple[str, str, int | None]]:
+    """Every row's name, base and card."""
+    for base in BASES:
+        for gb in CARDS_GB:
+            yield f"{base}/{gb or 'unbounded'}", base, gb
+
+
+def plan_of(base: str, gb: int | None) -> Plan:
+    """The plan that a card of so many GB would have, with the settings left as they are."""
+    entry = find_entry(base)
+    assert entry is not None
+    gpu: Gpu = sold_as(gb or UNBOUNDED)
+    return make_plan(facts_of(entry), TrainSettings(), resolution=entry.resolution, gpu=gpu, has_8bit=True, name=base)
+
+
+def count(base: str, gb: int | None) -> Row:
+    """Take two steps on the fake card, and count the second."""
+    plan = plan_of(base, gb)
+    with tempfile.TemporaryDirectory() as folder, fake_card(fake_above=LARGE) as card:
+        training = start(base, plan, Path(folder))
+        return Row(base, gb, plan, count_second_step(card, training))
+
+
+def count_all(wanted: Iterable[tuple[str, int | None]]) -> Iterator[Row]:
+    """The rows of bases on cards; cards with the same plan are counted once."""
+    known: dict[tuple[str, Choice], Row] = {}
+    for base, gb in wanted:
+        plan = plan_of(base, gb)
+        form = base, Choice(**{each.name: getattr(plan, each.name) for each in fields(Choice)})
+        if form not in known:
+            known[form] = count(base, gb)
+        yield replace(known[form], plan_gb=gb, plan=plan)
+
+
+def start(base: str, plan: Plan, folder: Path) -> Training:
+    """A run of a full-size base on the fake card, as `train` has it when the steps begin."""
+    device, entry = torch.device("cuda"), find_entry(base)
+    assert entry is not None
+    pipe = make_pipe(base, plan, folder)
+    family = FAMILIES[entry.family](pipe)
+    if plan.quantized:
+        quantize(pipe.unet, DTYPES[plan.precision])
+    let_go(pipe, ["vae"])
+    encoders = list(text_encoders_of(pipe))
+    conditioning = None
+    if not plan.train_text_encoder:
+        conditioning = conditions(pipe)
+        let_go(pipe, encoders)
+        encoders = []
+    place(pipe, ["unet", *encoders], device)
+    latents = torch.zeros(2, 4, plan.resolution // 8, plan.resolution // 8)
+    examples = Examples(LatentDistribution(latents, latents))
+    return Training(
+        family,
+        plan,
+        TrainSettings(),
+        device=device,
+        instance=examples,
+        prior=examples,
+        prompts=PROMPTS,
+        conditioning=conditioning,
+    )
+
+
+def make_pipe(base: str, plan: Plan, folder: Path) -> Any:
+    """A base without values, in the number format that its weights have in training, frozen; it is to be moved to the card."""
+    unet, encoders, _ = CONFIGS[base]
+    small_models.write_tokenizer(folder / "tokenizer", pad="<|endoftext|>")
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    tokenizer.model_max_length = TOKENS
+    kinds = (CLIPTextModel, CLIPTextModelWithProjection)
+    with torch.device("meta"):
+        texts: list[Any] = [
+            kind(text_config(one, VOCABULARY)) for kind, one in zip(kinds, encoders, strict=False)
+        ]
+        parts: Mapping[str, Any] = {"unet": UNet2DConditionModel(**unet), "vae": make_vae(VAE), "text_encoder": texts[0]}
+    dtype = DTYPES[plan.weights if plan.method == "full" else plan.precision]
+    for part in (*parts.values(), *texts[1:]):
+        part.requires_grad_(False).eval()
+        for value in (*part.parameters(), *part.buffers()):
+            if value.is_floating_point():
+                value.data = value.data.to(dtype)
+    return pipeline_of(base, dict(parts), texts, tokenizer)
+
+
+def conditions(pipe: Any) -> Conditioning:
+    """What frozen text encoders make of the prompts, on the card."""
+    encoders = list(text_encoders_of(pipe).values())
+    width = sum(encoder.config.hidden_size for encoder in encoders)
+    dtype = encoders[-1].dtype
+    pooled = torch.empty(len(PROMPTS), 1280, dtype=dtype, device="cuda") if len(encoders) > 1 else None
+    return Conditioning(torch.empty(len(PROMPTS), TOKENS, width, dtype=dtype, device="cuda"), pooled)
+
+
+def line_of(row: Row) -> str:
+    """A row of the written table."""
+    told = row.to_json()
+    words = ", ".join([told["method"], *(["text encoder"] if told["train_text_encoder"] else []), *told["means"]])
+    bounds = []
+    for card in CARDS.values():
+        seconds = row.predicted(card)
+        most = max(seconds, key=lambda what: seconds[what])
+        bounds.append(f"{1000 * seconds[most]:.0f} ({most})")
+    cells = [
+        row.base,
+        told["plan_gb"] or "unbounded",
+        words,
+        f"{told['kernels']:,}",
+        f"{told['optimizer_kernels']:,}",
+        told["optimizer_bytes_per_value"],
+        told["moved_gb"],
+        told["tflop"],
+        told["waits"],
+        f"{told['peak_gb']:.2f}",
+        f"{told['ledger_gb']:.2f}",
+        f"{told['ledger_gb'] / told['peak_gb']:.3f}",
+        f"{told['checkpoint_gb']:.2f}",
+        *bounds,
+    ]
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+HEADS = (
+    "base",
+    "card, GB",
+    "plan",
+    "kernels",
+    "optimizer's",
+    "its bytes a value",
+    "GB moved",
+    "TFLOP",
+    "waits",
+    "peak, GB",
+    "ledger",
+    "ledger / peak",
+    "checkpoint, GB",
+    *(f"{name}, ms predicted" for name in CARDS),
+)
+
+
+def main() -> int:
+    """Print the table, or the rows as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.kernels")
+    parser.add_argument("--json", action="store_true", help="one JSON document")
+    parser.add_argument("--only", action="append", help="a base, or a base and a card: sd15/8, sdxl/unbounded")
+    asked = parser.parse_args()
+    if reason := why_not():
+        print(f"no fake card: {reason}", file=sys.stderr)
+        return 2
+    wanted = [(base, gb) for name, base, gb in names() if not asked.only or {name, base} & set(asked.only)]
+    if not asked.json:
+        print(f"torch {torch.__version__}; one step of Training at the base's own size, 1+1 rows\n")
+        print("| " + " | ".join(HEADS) + " |\n|" + "---|" * len(HEADS))
+    rows = []
+    for row in count_all(wanted):
+        rows.append(row.to_json())
+        if not asked.json:
+            print(line_of(row), flush=True)
+    if asked.json:
+        print(json.dumps({"rows": rows}, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""What a step asks of a card may not grow: kernels, the bytes that they move, waits, what a checkpoint holds. 2% more is red.
+
+The small bases stand for the large ones, whose figures are in tests/benchmarks/kernels.md: their networks are of the same layers.
+"""
+
+import math
+
+import pytest
+import torch
+
+from dreambooth_cli.engine.examples import Examples
+from dreambooth_cli.engine.family import LatentDistribution
+from dreambooth_cli.engine.loading import DTYPES, let_go, load_family, place, text_encoders_of
+from dreambooth_cli.engine.lora import quantize
+from dreambooth_cli.engine.training import Training
+from dreambooth_cli.settings import TrainSettings
+from tests.engine.plans import base_of, plan_for
+
+from .card import fake_card
+from .counting import count_second_step, launches_of
+
+MARGIN = 1.02
+ON_CARD = {"device": "cuda", "precision": "bf16"}
+LORA = ON_CARD | {"method": "lora"}
+LEAN = ON_CARD | {"weights": "bf16", "optimizer": "adamw8bit", "gradient_checkpointing": True}
+# base, plan; kernels of a step, those of the optimizer, bytes, waits, bytes of a checkpoint. Where the text encoder is trained, bytes
+# follow the tokenizer's size, which is not the same everywhere: None.
+CEILINGS = {
+    "full": ("sd1", ON_CARD, (1_038, 13, 104_287_786, 1, 9_516_400)),
+    "the plan for 8 GB": ("sd1", LEAN | {"train_text_encoder": True}, (5_134, 3_806, None, 2, None)),
+    "lora": ("sd1", LORA, (1_179, 8, 79_204_018, 1, 120_064)),
+    "SDXL, lora, base in 4 bits": ("sdxl", LORA | {"quantized": True, "rows_in_turn": True}, (4_757, 11, 136_763_042, 1, 406_016)),
+}
+
+
+def start(folder, plan):
+    """A run of a small base on the card, as `train` has it when the steps begin."""
+    family = load_family(base_of(folder), dtype=DTYPES[plan.weights if plan.method == "full" else "bf16"], device=torch.device("cpu"))
+    pipe, device = family.pipe, torch.device("cuda")
+    if plan.quantized:
+        quantize(pipe.unet, torch.bfloat16)
+        place(pipe, ["unet"], device)
+    let_go(pipe, ["vae"])
+    prompts, conditioning, encoders = ["a sks dog", "a dog"], None, list(text_encoders_of(pipe))
+    if not plan.train_text_encoder:
+        place(pipe, encoders, device)
+        conditioning = family.encode_frozen(prompts)
+        let_go(pipe, encoders)
+    place(pipe, ["unet", *encoders], device)
+    latents = torch.zeros(2, 4, 16, 16)
+    examples = Examples(LatentDistribution(latents, latents))
+    return Training(
+        family,
+        plan,
+        TrainSettings(rank=4),
+        device=device,
+        instance=examples,
+        prior=examples,
+        prompts=prompts,
+        conditioning=conditioning,
+    )
+
+
+@pytest.mark.parametrize("name", CEILINGS)
+def test_a_step_asks_no_more_of_a_card(name, request):
+    kind, plan, ceilings = CEILINGS[name]
+    if plan.get("quantized") or plan.get("optimizer") == "adamw8bit":
+        pytest.importorskip("bitsandbytes", reason="the 8bit extra is not installed")
+    with fake_card() as card:
+        step = count_second_step(card, start(request.getfixturevalue(kind), plan_for(**plan)))
+    found = (step.kernels, step.optimizer.kernels, step.moved, len(step.waits), step.checkpoint)
+    told = ("kernels", "kernels of the optimizer", "bytes moved", "waits", "bytes of a checkpoint")
+    above = [
+        f"{value:,} {what}, at most {ceiling:,}"
+        for value, what, ceiling in zip(found, told, ceilings, strict=True)
+        if ceiling is not None and value > math.floor(MARGIN * ceiling)
+    ]
+    assert not above, "; ".join(above)
+
+
+def test_a_kernel_more_for_each_weight_is_seen(sd1, monkeypatch):
+    """Teeth."""
+    own = torch.optim.Optimizer.zero_grad
+
+    def wasteful(optimizer, set_to_none=True):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad.mul_(1)
+        own(optimizer, set_to_none)
+
+    counts = []
+    for plant in (False, True):
+        if plant:
+            monkeypatch.setattr(torch.optim.Optimizer, "zero_grad", wasteful)
+        with fake_card() as card:
+            counts.append(count_second_step(card, start(sd1, plan_for(**ON_CARD))))
+    plain, more = counts
+    weights = more.optimizer.kernels - plain.optimizer.kernels
+    assert weights > 100
+    assert more.optimizer.moved - plain.optimizer.moved == 2 * 4 * plain.values  # read and written
+
+
+@pytest.mark.parametrize(
+    ("values", "lists", "launches"),
+    [([10], 4, 1), ([10] * 36, 4, 1), ([10] * 37, 4, 2), ([65_536 * 320], 4, 1), ([65_536 * 320 + 1], 4, 2), ([10] * 110, 1, 1)],
+)
+def test_lists_of_tensors_are_launched_in_pieces(values, lists, launches):
+    assert launches_of([values] * lists) == launches
