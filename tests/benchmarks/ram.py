@@ -17,11 +17,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dreambooth_cli.events import CheckpointSaved, Event, PhaseStarted, PlanMade, RunOpened, StepDone
+from dreambooth_cli.config import merge
+from dreambooth_cli.events import (
+    CheckpointSaved,
+    Event,
+    Events,
+    PhaseStarted,
+    PlanMade,
+    ProjectSaved,
+    RunOpened,
+    StepDone,
+)
+from dreambooth_cli.project import Project
+from dreambooth_cli.settings import PrepSettings, SubjectSettings, TrainSettings
 from tests import small_models
 from tests.conftest import draw_photo
 from tests.faults.peak import forget_peak, peak_of_memory
-from tests.workflows.projects import make_project, start
 
 from .bases import make_base
 
@@ -93,15 +104,30 @@ def measure(case: Case, work: Path) -> dict[str, Any]:
     for number in range(2):
         draw_photo(photos / f"{number}.png", (300, 300), seed=number)
     settings = {"steps": 3, "class_images": 2, "class_image_steps": 2, "learning_rate": 1e-5, **case.settings}
-    project = make_project(photos, base, name=None, **settings)  # type: ignore[no-untyped-call]
     held: dict[str, int] = {}
     plan: dict[str, Any] = {}
-    events = start(project, prep={"resolution": case.resolution})  # type: ignore[no-untyped-call]
-    for moment, peak, event in moments(events):
+    for moment, peak, event in moments(start(photos, base, case.resolution, settings)):
         held[moment] = max(held.get(moment, 0), peak)
         if isinstance(event, PlanMade):
             plan = event.plan
     return {"planned": plan["ram"], "held": held}
+
+
+def start(photos: Path, base: Path, resolution: int, settings: dict[str, Any]) -> Events:
+    """The events of a run on these photos."""
+    from dreambooth_cli.workflows.initialise import initialise
+    from dreambooth_cli.workflows.train import train
+
+    subject = SubjectSettings(photos=photos, class_prompt="a dog", identifier="sks", model=str(base))
+    made = list(initialise(None, subject=subject, prep={"resolution": resolution}, train=settings))
+    (path,) = (event.path for event in made if isinstance(event, ProjectSaved))
+    stored = Project(path).settings()
+    return train(
+        Project(path),
+        subject=merge(SubjectSettings, stored["subject"], {}),
+        prep=merge(PrepSettings, stored["prep"], {}),
+        settings=merge(TrainSettings, stored["train"], {}),
+    )
 
 
 def result_of(case: Case, work: Path) -> dict[str, Any]:
