@@ -1,9 +1,10 @@
 """What a step would ask of a card, counted without one, and a time that is predicted from it.
 
-    python -m tests.benchmarks.kernels [--json] [--only sd15/8 ...]
+    python -m tests.benchmarks.kernels [--json] [--only sd15/8 ...] [--memory]
 
 The full-size networks lie on the fake card (`tests/fake_card`: a CUDA build of PyTorch, no driver, no values), and `Training` takes
-two steps under the plan for a card of so many GB; the second is counted. `--only sd15` counts all plans of a base, `sd15/8` one.
+two steps under the plan for a card of so many GB; the second is counted. `--only sd15` counts all plans of a base, `sd15/8` one;
+`--memory` counts means of the memory plan that no such plan takes, for memory.md.
 
 Kernels: an operation is one, but for views and the pieces in which torch launches what works through lists. Bytes: what goes into the
 kernels and comes out. The time is a roofline, the most of arithmetic, bytes and launches: no step can be faster, and it is a
@@ -30,7 +31,7 @@ from dreambooth_cli.engine.loading import DTYPES, FAMILIES, let_go, place, text_
 from dreambooth_cli.engine.lora import quantize
 from dreambooth_cli.engine.training import Training
 from dreambooth_cli.gpu import Gpu, sold_as
-from dreambooth_cli.memory import Choice, Plan, facts_of, make_plan
+from dreambooth_cli.memory import Choice, Plan, count_bytes, facts_of, make_plan
 from dreambooth_cli.settings import TrainSettings
 from tests import small_models
 from tests.fake_card.card import fake_card
@@ -45,6 +46,14 @@ UNBOUNDED = 1000
 PROMPTS = ["a photo of a sks dog", "a photo of a dog"]
 VOCABULARY, TOKENS = 49_408, 77
 LARGE = 1 << 20  # values; the optimizer's state off the card is not made
+LORA = {"method": "lora", "train_text_encoder": False}
+ALONE: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("sd15", LORA),
+    ("sd15", LORA | {"quantized": True}),
+    ("sd15", {"train_text_encoder": False, "inside_backward": True}),
+    ("sd15", {"train_text_encoder": False, "off_card": True}),
+    ("sdxl", LORA | {"gradient_checkpointing": True, "rows_in_turn": True}),
+)
 LAUNCH = 4e-6  # seconds; what the host takes to send a kernel from Python
 
 
@@ -120,9 +129,24 @@ def plan_of(base: str, gb: int | None) -> Plan:
     return make_plan(facts_of(entry), TrainSettings(), resolution=entry.resolution, gpu=gpu, has_8bit=True, name=base)
 
 
-def count(base: str, gb: int | None) -> Row:
+def plan_with(base: str, **means: Any) -> Plan:
+    """A plan with these means, whether or not a card would need them."""
+    entry, plain = find_entry(base), plan_of(base, None)
+    assert entry is not None
+    choice = Choice(**{each.name: getattr(plain, each.name) for each in fields(Choice)} | means)
+    ledger, _ = count_bytes(choice, facts_of(entry), TrainSettings(), resolution=plain.resolution, on_gpu=True)
+    told = replace(plain, **means)
+    return replace(told, means=means_of(told), ledger=ledger)
+
+
+def means_of(plan: Plan) -> tuple[str, ...]:
+    """The means of a plan by their names."""
+    names = ("gradient_checkpointing", "rows_in_turn", "inside_backward", "off_card", "quantized")
+    return tuple(name.replace("_", " ") for name in names if getattr(plan, name))
+
+
+def count(base: str, gb: int | None, plan: Plan) -> Row:
     """Take two steps on the fake card, and count the second."""
-    plan = plan_of(base, gb)
     with tempfile.TemporaryDirectory() as folder, fake_card(fake_above=LARGE) as card:
         training = start(base, plan, Path(folder))
         return Row(base, gb, plan, count_second_step(card, training))
@@ -135,7 +159,7 @@ def count_all(wanted: Iterable[tuple[str, int | None]]) -> Iterator[Row]:
         plan = plan_of(base, gb)
         form = base, Choice(**{each.name: getattr(plan, each.name) for each in fields(Choice)})
         if form not in known:
-            known[form] = count(base, gb)
+            known[form] = count(base, gb, plan)
         yield replace(known[form], plan_gb=gb, plan=plan)
 
 
@@ -250,6 +274,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.kernels")
     parser.add_argument("--json", action="store_true", help="one JSON document")
     parser.add_argument("--only", action="append", help="a base, or a base and a card: sd15/8, sdxl/unbounded")
+    parser.add_argument("--memory", action="store_true", help="single means of the memory plan")
     asked = parser.parse_args()
     if reason := why_not():
         print(f"no fake card: {reason}", file=sys.stderr)
@@ -259,7 +284,8 @@ def main() -> int:
         print(f"torch {torch.__version__}; one step of Training at the base's own size, 1+1 rows\n")
         print("| " + " | ".join(HEADS) + " |\n|" + "---|" * len(HEADS))
     rows = []
-    for row in count_all(wanted):
+    alone = (count(base, None, plan_with(base, **means)) for base, means in ALONE)
+    for row in alone if asked.memory else count_all(wanted):
         rows.append(row.to_json())
         if not asked.json:
             print(line_of(row), flush=True)

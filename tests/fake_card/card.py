@@ -147,16 +147,17 @@ class Card(TorchDispatchMode):
     def _on_host(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is aten.is_pinned.default:
             return self.is_pinned(args[0])
-        with unset_fake_temporarily() if not self._is_large(func, args) else nullcontext():
+        with unset_fake_temporarily() if not self._is_large(func, args, kwargs) else nullcontext():
             if func is aten._pin_memory.default:
                 return self._pin(args[0].clone())
             if kwargs.get("pin_memory"):
                 return self._pin(func(*args, **kwargs | {"pin_memory": False}))
             return func(*args, **kwargs)
 
-    def _is_large(self, func: Any, args: Any) -> bool:
+    def _is_large(self, func: Any, args: Any, kwargs: Any) -> bool:
         """Whether a new tensor of the machine's memory would take more than it may: then it has no values either."""
-        return func in NEW and prod(args[0]) > self.fake_above
+        is_new = func in NEW and torch.device(kwargs.get("device") or "cpu").type == "cpu"
+        return is_new and prod(args[0]) > self.fake_above
 
     def _copy(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Within the card, to it or from it: without waiting only from or to pinned memory."""

@@ -76,10 +76,9 @@ class Count:
         work.kernels += kernels
         work.by_name[str(func)] += kernels
         work.moved += bytes_of(func, args, kwargs, result)
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
+        if flop := flop_of(func, args, kwargs, result):
             dtype = next(one.dtype for one in tree_leaves(args) if isinstance(one, Tensor))
-            work.flop[dtype] += formula(*args, **kwargs, out_val=result)
+            work.flop[dtype] += flop
 
 
 @dataclass(frozen=True)
@@ -158,6 +157,14 @@ def launches_of(lists: list[list[int]]) -> int:
         if tensors == most:
             launches, chunks, tensors = launches + 1, 0, 0
     return launches + (1 if chunks else 0)
+
+
+def flop_of(func: Any, args: Any, kwargs: Any, result: Any) -> int:
+    """Floating-point operations of products, convolutions and attention, by torch's formulas; bitsandbytes' product has none there."""
+    if func._schema.name == "bitsandbytes::gemm_4bit":
+        return 2 * int(result.numel()) * int(args[0].shape[-1])
+    formula = flop_registry.get(func._overloadpacket)
+    return int(formula(*args, **kwargs, out_val=result)) if formula is not None else 0
 
 
 def bytes_of(func: Any, args: Any, kwargs: Any, result: Any) -> int:
