@@ -48,6 +48,8 @@ UPDATE = 8_388_608 * (
     4 + 4 + 4 + 8
 )  # one piece of a tensor: weights and gradient in float32, rounding's draws, moments
 
+GRADIENT_PIECE = 1 << 26  # values whose gradients are in float32 at a time, as they leave half precision
+
 PEAK = "peak: "
 STEP = "peak: step"
 # of the machine's memory, measured by `tests.benchmarks.ram`: Python and its libraries, with the CPU's build of torch
@@ -175,6 +177,21 @@ class Choice:
     off_card: bool = False
     quantized: bool = False
     class_images_in_parts: bool = False  # whatever they would take together
+
+
+def works_on_copies(choice: Choice | Plan, gradient_accumulation: int) -> bool:
+    """Whether the passes read half-precision copies of the trained float32 weights, which autocast would cast anew each time.
+
+    Gradients that add up, or that the fp16 scaler looks over, lie in float32 all at once: for a whole network that would be two
+    bytes a value more than autocast takes, for a LoRA it is nothing.
+    """
+    if choice.precision == "fp32" or choice.weights != "fp32" or choice.inside_backward:
+        return False
+    return choice.method == "lora" or not _gradients_at_once(choice, gradient_accumulation)
+
+
+def _gradients_at_once(choice: Choice | Plan, gradient_accumulation: int) -> bool:
+    return choice.rows_in_turn or gradient_accumulation > 1 or choice.precision == "fp16"
 
 
 def facts_of(entry: CatalogEntry) -> BaseFacts:
@@ -437,7 +454,8 @@ def count_bytes(
     are kept from one backward pass to the next.
     """
     groups = _step_groups(choice, facts, asked, resolution)
-    kept = sum(groups[group] for group in ("weights", "optimizer state", "EMA"))
+    copies = ("half-precision copies",) if works_on_copies(choice, asked.gradient_accumulation) else ()
+    kept = sum(groups[group] for group in ("weights", "optimizer state", "EMA", *copies))
     peaks = {
         STEP: kept + _step_working_set(groups, choice, asked),
         **_other_peaks(choice, facts, asked, resolution, kept=kept, on_gpu=on_gpu),
@@ -529,30 +547,38 @@ def _step_groups(choice: Choice, facts: BaseFacts, asked: TrainSettings, resolut
         unet_lora, text_lora = lora_parameters(facts, asked.rank)
         trained, frozen = unet_lora + (text_lora if text else 0), facts.unet + text
     size = HALF if choice.weights == "bf16" else FP32
+    copied = works_on_copies(choice, asked.gradient_accumulation)
+    in_pieces = copied and not _gradients_at_once(choice, asked.gradient_accumulation)
     state = ADAMW_STATE if choice.optimizer == "adamw" else ADAMW_8BIT_STATE
+    lean = choice.weights == "bf16" or choice.inside_backward or choice.off_card
     activations = _activations(choice, facts, resolution)
     # The text encoders read a prompt for each kind of rows, not every row.
     text_activations = TEXT_ACTIVATIONS * text * kinds
     return {
         "weights": trained * size + (_base_bytes(choice, facts, with_text=bool(text)) if frozen else 0),
-        "gradients": LARGEST_GRADIENT if choice.inside_backward else trained * size,
+        "gradients": LARGEST_GRADIENT if choice.inside_backward else trained * (HALF if in_pieces else size),
         "optimizer state": 0 if choice.off_card else round(trained * state),
         "EMA": trained * FP32 if asked.ema else 0,
         "half-precision copies": trained * HALF if choice.precision != "fp32" and size == FP32 else 0,
         "activations": round(activations.forward * asked.batch_size * kinds * 1e9 + text_activations),
         "late activations": round(activations.late * asked.batch_size * kinds * 1e9),
-        "update": UPDATE if choice.weights == "bf16" or choice.inside_backward or choice.off_card else 0,
+        "update": (UPDATE if lean else 0) + (min(trained, GRADIENT_PIECE) * HALF if in_pieces else 0),
     }
 
 
 def _step_working_set(groups: Mapping[str, int], choice: Choice, asked: TrainSettings) -> int:
-    forward = groups["half-precision copies"] + groups["activations"]
+    forward = _passing_copies(groups, choice, asked) + groups["activations"]
     update = groups["gradients"] + groups["update"]
     if choice.inside_backward:  # the first weights move while nearly all activations are there
         return forward + update
     if asked.gradient_accumulation > 1 or choice.rows_in_turn:
         return max(groups["gradients"] + forward, update)
     return max(forward, groups["gradients"] + groups["late activations"], update)
+
+
+def _passing_copies(groups: Mapping[str, int], choice: Choice, asked: TrainSettings) -> int:
+    """Of the half-precision copies those that autocast makes and lets go in every pass."""
+    return 0 if works_on_copies(choice, asked.gradient_accumulation) else groups["half-precision copies"]
 
 
 def _activations(choice: Choice, facts: BaseFacts, resolution: int) -> Activations:
@@ -580,8 +606,8 @@ def _other_peaks(
     if asked.sample_every:
         # The VAE and a frozen text encoder come back in float32 for their moment.
         back = facts.vae * FP32 + (0 if choice.train_text_encoder else sum(facts.text_encoders) * FP32)
-        copies = _step_groups(choice, facts, asked, resolution)["half-precision copies"]
-        peaks["peak: preview"] = kept + copies + back + _drawing(facts, resolution, pictures=1)
+        passing = _passing_copies(_step_groups(choice, facts, asked, resolution), choice, asked)
+        peaks["peak: preview"] = kept + passing + back + _drawing(facts, resolution, pictures=1)
     return peaks
 
 

@@ -17,6 +17,7 @@ from dreambooth_cli.memory import (
     lora_parameters,
     make_plan,
     step_down,
+    works_on_copies,
 )
 from dreambooth_cli.settings import TrainSettings
 
@@ -51,12 +52,26 @@ def plan_for(
 
 def test_weights_gradients_and_state_are_exact() -> None:
     ledger = plan_for(100, optimizer="adamw").ledger
-    assert ledger["weights"] == ledger["gradients"] == 4 * (UNET + TEXT)
+    assert ledger["weights"] == 4 * (UNET + TEXT)
     assert ledger["optimizer state"] == 8 * (UNET + TEXT)
-    assert ledger["half-precision copies"] == 2 * (UNET + TEXT)
+    # the passes read copies in half precision, and have their gradients in it
+    assert ledger["half-precision copies"] == ledger["gradients"] == 2 * (UNET + TEXT)
     assert "EMA" not in ledger
-    # all that AdamW in float32 holds: 16 bytes a trained parameter, 15.7 GB for SD 1.5
-    assert ledger["weights"] + ledger["gradients"] + ledger["optimizer state"] == 16 * (UNET + TEXT)
+    # all that AdamW in float32 holds, on copies or without: 16 bytes a trained parameter, 15.7 GB for SD 1.5
+    without = plan_for(100, optimizer="adamw", precision="fp32").ledger
+    for held in (ledger, without):
+        groups = ("weights", "gradients", "half-precision copies", "optimizer state")
+        assert sum(held.get(group, 0) for group in groups) == 16 * (UNET + TEXT)
+
+
+def test_gradients_that_add_up_lie_in_float32() -> None:
+    """Of a whole network autocast's own casts take less then; a LoRA keeps its copies, which weigh nothing."""
+    assert plan_for(100, gradient_accumulation=2).ledger["gradients"] == 4 * (UNET + TEXT)
+    assert works_on_copies(plan_for(100), 1)
+    assert not works_on_copies(plan_for(100), 2)
+    assert not works_on_copies(plan_for(100, precision="fp16"), 1)
+    assert not works_on_copies(plan_for(100, precision="fp32"), 1)
+    assert works_on_copies(plan_for(100, method="lora", precision="fp16"), 2)
 
 
 def test_each_setting_changes_its_own_groups() -> None:
@@ -69,7 +84,7 @@ def test_each_setting_changes_its_own_groups() -> None:
     assert plan_for(100, gradient_checkpointing=True).ledger["activations"] < plain["activations"] / 4
     accumulated = plan_for(100, gradient_accumulation=2).ledger
     assert accumulated["peak: step"] == sum(
-        plain[group] for group in ("weights", "gradients", "optimizer state", "half-precision copies", "activations")
+        accumulated[group] for group in ("weights", "gradients", "optimizer state", "half-precision copies", "activations")
     )
     assert accumulated["peak: step"] > plain["peak: step"]
 

@@ -12,6 +12,7 @@ from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 
 from .adamw import LeanAdamW
+from .working_copies import WorkingCopies
 
 Parameters = Mapping[str, nn.Parameter]
 
@@ -22,6 +23,9 @@ class Update:
     Of two forms. After backward: gradients add up over several calls of `backward`, are clipped and scaled, and `step` moves
     all weights. Inside backward: each weight moves as soon as its gradient is whole, which is let go at once; there is nothing
     to clip, to add up or to scale then.
+
+    Where the passes read working copies, gradients of one backward stay in half precision until their weights' turn comes; those
+    that add up, or are scaled, are taken to float32 at once.
     """
 
     def __init__(
@@ -36,11 +40,15 @@ class Update:
         inside_backward: bool = False,
         off_card: bool = False,
         seed: int = 0,
+        copies: WorkingCopies | None = None,
+        adds_up: bool = False,
     ) -> None:
         """`kind` is adamw or adamw8bit; `scaled` turns the fp16 loss scaler on; `off_card`: the state lies in the machine's
-        memory; `seed` decides the rounding of bfloat16 weights. Raises UsageError without bitsandbytes."""
+        memory; `seed` decides the rounding of bfloat16 weights; `copies` are what the passes read in place of the weights, and
+        `adds_up` says that several backward passes make a step. Raises UsageError without bitsandbytes."""
         self.names: dict[Tensor, str] = {parameter: name for group in groups for name, parameter in group.items()}
         self.max_grad_norm, self.inside_backward = max_grad_norm, inside_backward
+        self.copies, self.takes_at_once = copies, adds_up or scaled
         sets = [list(group.values()) for group in groups if group]
         self.optimizer: torch.optim.Optimizer
         in_half = any(parameter.dtype != torch.float32 for parameter in self.names)
@@ -77,10 +85,15 @@ class Update:
         self.scaler.scale(loss).backward()
         if self.failed:
             raise self.failed
+        if self.copies and self.takes_at_once:
+            self.copies.take_gradients(self.names)
 
     def step(self) -> None:
         """After backward: move the weights and let the gradients go."""
         if self.inside_backward:
+            return
+        if self.copies and not self.takes_at_once:
+            self.step_in_pieces(self.copies)
             return
         if self.max_grad_norm:
             self.scaler.unscale_(self.optimizer)
@@ -91,6 +104,21 @@ class Update:
         lowered = self.scaler.scale(self.one) < before
         self.skipped = torch.where(lowered, self.skipped + 1, torch.zeros_like(self.skipped))
         self.optimizer.zero_grad(set_to_none=True)
+        if self.copies:
+            self.copies.refresh()
+
+    def step_in_pieces(self, copies: WorkingCopies) -> None:
+        """Move some weights after the others, so that few gradients lie in float32 at a time. Both optimizers pass over weights
+        without a gradient."""
+        norm = norm_of(copies.gradients(self.names)) if self.max_grad_norm else None
+        for piece in copies.pieces(self.names):
+            copies.take_gradients(piece)
+            if norm is not None:
+                nn.utils.clip_grads_with_norm_(piece, self.max_grad_norm, norm)
+            self.optimizer.step()
+            for weight in piece:
+                weight.grad = None
+            copies.refresh(piece)
 
     def state(self) -> dict[str, Tensor]:
         """Everything but the weights that the next step depends on, as `<parameter>.<slot>` and `scaler.<slot>`."""
@@ -131,6 +159,11 @@ class Update:
         if slot == "step":
             return value.to(parameter.device if self.optimizer.defaults["fused"] else "cpu", torch.float32, copy=True)
         return value.to(parameter.device, copy=True)
+
+
+def norm_of(gradients: list[Tensor]) -> Tensor:
+    """The norm of all gradients together, in float32, as `clip_grad_norm_` takes it."""
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(one, dtype=torch.float32) for one in gradients]))
 
 
 def _step_inside_backward(optimizer: LeanAdamW, update: Update) -> None:

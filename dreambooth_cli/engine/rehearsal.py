@@ -11,7 +11,7 @@ from ..memory import Plan
 from ..settings import TrainSettings
 from .loading import find_device
 from .lora import quantize
-from .training import make_trainable, make_update
+from .training import make_copies, make_trainable, make_update
 
 WIDTH = 32  # channels: the largest weights are then large enough for 8-bit state
 WORDS = 8
@@ -31,7 +31,7 @@ def rehearse(plan: Plan, settings: TrainSettings, dtype: torch.dtype) -> None:
         quantize(unet, dtype)
     family: Any = SimpleNamespace(pipe=SimpleNamespace(unet=unet.to(device), text_encoder=encoder.to(device)))
     groups = make_trainable(family, plan, settings)
-    update = make_update(groups, plan, settings, device)
+    update = make_update(groups, plan, settings, device, make_copies(family, plan, settings))
     update.begin([plan.learning_rate, plan.text_encoder_learning_rate])
     with torch.autocast(device.type, dtype, enabled=plan.precision != "fp32" and dtype != torch.float32):
         embeddings = encoder(torch.zeros(1, WORDS, dtype=torch.long, device=device)).last_hidden_state

@@ -5,8 +5,8 @@ the caller; close the generator explicitly (`contextlib.closing`).
 """
 
 import time
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import TrainingFailed
 from ..machine import give_back, resident_memory
-from ..memory import CONTEXT, Plan
+from ..memory import CONTEXT, Plan, works_on_copies
 from ..settings import TrainSettings
 from .adamw import round_stochastically
 from .checkpoint import ForeignCheckpoint, State
@@ -26,13 +26,14 @@ from .effect import Answer, loss_at_fixed_noises, sketch
 from .ema import Average
 from .examples import Examples, draw_row
 from .family import Conditioning
-from .loading import text_encoders_of
+from .loading import DTYPES, text_encoders_of
 from .lora import add_lora
 from .objective import dreambooth_loss
 from .optimizers import Update, rates_of
 from .sampling import Drawing, draw
 from .stable_diffusion import StableDiffusion
 from .tensor_file import shapes_of
+from .working_copies import WorkingCopies
 
 MOST_SKIPPED = 20  # steps in a row whose gradients are not finite; fewer are the fp16 scaler's normal work
 
@@ -81,7 +82,8 @@ class Training:
         unet, text = make_trainable(family, plan, settings)
         self.text_parameters = list(text.values())
         self.trained = {**unet, **text}
-        self.update = make_update((unet, text), plan, settings, self.device)
+        self.copies = make_copies(family, plan, settings)
+        self.update = make_update((unet, text), plan, settings, self.device, self.copies)
         self.rate = rates_of(settings.lr_schedule, warmup_steps=settings.warmup_steps, steps=settings.steps)
         self.ema = Average(self.trained, settings.ema_decay) if settings.ema else None
         self.before = few_of(self.trained)
@@ -128,6 +130,8 @@ class Training:
         """Leave the text encoders as they are from now on; their embeddings of the prompts are then computed once."""
         for parameter in self.text_parameters:
             parameter.requires_grad_(False)
+        if self.copies:
+            self.copies.freeze(self.text_parameters)
         with self.family.autocast(self.plan.precision, self.device):
             self.conditioning = self.family.encode_frozen(self.prompts)
 
@@ -199,8 +203,21 @@ class Training:
 
     def draw(self, prompt: str, seed: int, drawing: Drawing) -> Image.Image:
         """A sample picture with the weights as they stand (their average, where one is kept)."""
-        with self.family.autocast(self.plan.precision, self.device), self.ema.in_place() if self.ema else nullcontext():
+        with self.family.autocast(self.plan.precision, self.device), self.averaged():
             return draw(self.family.pipe, [prompt], [seed], drawing)[0]
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """For the time of a sample: the average of the weights in their place, where one is kept."""
+        with self.ema.in_place() if self.ema else nullcontext():
+            self.refresh_copies()
+            yield
+        self.refresh_copies()
+
+    def refresh_copies(self) -> None:
+        """Have the passes read what the weights are now."""
+        if self.copies:
+            self.copies.refresh()
 
     def is_finite(self) -> bool:
         """Whether every trained weight is finite: a state that is not is no good checkpoint."""
@@ -238,10 +255,12 @@ class Training:
                 "use a higher --learning-rate, or --precision bf16",
             )
 
-    def take_average(self) -> None:
-        """At the end: let the average, where one is kept, be the weights."""
+    def finish(self) -> None:
+        """At the end: let the average, where one is kept, be the weights, and the networks hold them in their own format."""
         if self.ema:
             self.ema.take()
+        if self.copies:
+            self.copies.leave()
 
     def let_state_go(self) -> None:
         """At the end: have what only a further step needs leave memory, the optimizer's state and the average."""
@@ -265,6 +284,7 @@ class Training:
                     seed = seed_of(self.settings.seed, state.step, "loading", name)
                     value = round_stochastically(value, torch.Generator().manual_seed(seed))
                 parameter.copy_(value)
+        self.refresh_copies()
         self.update.load(state.optimizer)
         if self.ema:
             self.ema.load(state.ema)
@@ -321,8 +341,20 @@ def make_trainable(
     return found["unet"], text
 
 
+def make_copies(family: StableDiffusion, plan: Plan, settings: TrainSettings) -> WorkingCopies | None:
+    """Working copies of the trained weights, where the plan has them."""
+    if not works_on_copies(plan, settings.gradient_accumulation):
+        return None
+    encoders = text_encoders_of(family.pipe) if plan.train_text_encoder else {}
+    return WorkingCopies([family.pipe.unet, *encoders.values()], DTYPES[plan.precision])
+
+
 def make_update(
-    groups: tuple[dict[str, Any], dict[str, Any]], plan: Plan, settings: TrainSettings, device: torch.device
+    groups: tuple[dict[str, Any], dict[str, Any]],
+    plan: Plan,
+    settings: TrainSettings,
+    device: torch.device,
+    copies: WorkingCopies | None,
 ) -> Update:
     """The optimizer of what `make_trainable` returned. Raises UsageError without bitsandbytes."""
     return Update(
@@ -335,6 +367,8 @@ def make_update(
         inside_backward=plan.inside_backward,
         off_card=plan.off_card,
         seed=settings.seed,
+        copies=copies,
+        adds_up=plan.rows_in_turn or settings.gradient_accumulation > 1,
     )
 
 

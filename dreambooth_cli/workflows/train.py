@@ -271,7 +271,7 @@ def fine_tune(
     yield from train_steps(training, run, base, prompts)
     yield PhaseStarted(name="saving the model")
     training.check_learned()
-    training.take_average()
+    training.finish()
     training.let_state_go()
     if before is not None:
         yield from tell_effect(compare(before, training.answer()))

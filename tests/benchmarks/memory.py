@@ -26,6 +26,7 @@ from transformers import CLIPTextModel
 
 from dreambooth_cli.base import BaseFacts
 from dreambooth_cli.catalog import find_entry
+from dreambooth_cli.engine.working_copies import WorkingCopies
 from dreambooth_cli.memory import (
     ADAMW_8BIT_STATE,
     ADAMW_STATE,
@@ -33,6 +34,7 @@ from dreambooth_cli.memory import (
     Choice,
     count_bytes,
     facts_of,
+    works_on_copies,
 )
 from dreambooth_cli.settings import TrainSettings
 
@@ -169,15 +171,20 @@ def measure(case: Case) -> int:
     with FakeTensorMode(allow_non_fake_inputs=True), norms_in_float32():
         networks = make_networks(case.base, choice)
         trained = [p for network in networks.values() for p in network.parameters() if p.requires_grad]
+        copies = WorkingCopies(networks.values(), torch.bfloat16) if works_on_copies(choice, 1) else None
         alive = Alive()
         for network in networks.values():
-            for tensor in (*network.parameters(), *network.buffers()):
+            for tensor in (*trained, *network.parameters(), *network.buffers()):
                 alive.see(tensor)
         if choice.inside_backward:
             for parameter in trained:
                 parameter.register_post_accumulate_grad_hook(lambda one: setattr(one, "grad", None))
         with alive:
             run_step(case, networks)
+            for piece in copies.pieces(trained) if copies else ():
+                copies.take_gradients(piece)
+                for parameter in piece:
+                    parameter.grad = None
         values = sum(parameter.numel() for parameter in trained)
     state = ADAMW_STATE if choice.optimizer == "adamw" else ADAMW_8BIT_STATE
     lean = choice.weights == "bf16" or choice.inside_backward or choice.off_card

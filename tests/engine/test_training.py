@@ -292,7 +292,7 @@ def test_for_the_last_save_only_the_weights_are_left(settings, sd1, squares):
     list(training.steps())
     assert len(training.update.optimizer.state) == len(training.trained)
     before = {name: value.clone() for name, value in training.trained.items()}
-    training.take_average()
+    training.finish()
     training.let_state_go()
     assert not training.update.optimizer.state
     assert training.ema is None
