@@ -16,13 +16,14 @@ class Average:
         self.parameters = list(trained.values())
         self.model = EMAModel(self.parameters, decay=decay)
         self.model.to(dtype=torch.float32)  # in bfloat16 an average of many steps would stand still
+        self.groups = list(_groups(self.model.shadow_params, self.parameters))
 
     def update(self, step: int) -> None:
         """Follow the weights after step `step` (from 0), those too that have stopped: EMAModel's own step would copy them."""
         rate = 1 - self.model.get_decay(step + 1)
         with torch.no_grad():
-            for shadow, parameter in zip(self.model.shadow_params, self.parameters, strict=True):
-                shadow.lerp_(parameter.float(), rate)
+            for shadows, weights in self.groups:
+                torch._foreach_lerp_(shadows, [weight.float() for weight in weights], rate)
 
     def state(self) -> dict[str, Tensor]:
         """The averaged weights by name."""
@@ -47,3 +48,12 @@ class Average:
             yield
         finally:
             self.model.restore(self.parameters)
+
+
+def _groups(shadows: list[Tensor], weights: list[nn.Parameter]) -> Iterator[tuple[list[Tensor], list[nn.Parameter]]]:
+    """What is averaged in one kernel: all float32 weights; each bfloat16 one alone, since it is cast."""
+    pairs = list(zip(shadows, weights, strict=True))
+    together = [pair for pair in pairs if pair[1].dtype == torch.float32]
+    for group in [together, *([pair] for pair in pairs if pair[1].dtype != torch.float32)]:
+        if group:
+            yield [shadow for shadow, _ in group], [weight for _, weight in group]

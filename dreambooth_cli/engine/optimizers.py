@@ -66,7 +66,7 @@ class Update:
         else:
             groups_of = [{"params": parameters} for parameters in sets]
             self.optimizer = torch.optim.AdamW(
-                groups_of, lr=0.0, weight_decay=weight_decay, fused=device.type in ("cpu", "cuda")
+                groups_of, lr=0.0, weight_decay=weight_decay, fused=device.type in ("cpu", "cuda", "mps")
             )
         self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
         self.one = torch.ones((), device=device)

@@ -12,11 +12,13 @@ class StableDiffusionXL(StableDiffusion):
 
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
         """Prompts -> embeddings [B, T, D1 + D2] of both text encoders and the pooled embedding [B, P] of the second."""
-        device = self.pipe.text_encoder.device
-        embeddings, _, pooled, _ = self.pipe.encode_prompt(
-            prompts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        first, second = (
+            getattr(self.pipe, part)(self.tokens_of(prompts, part), output_hidden_states=True)
+            for part in ("text_encoder", "text_encoder_2")
         )
-        return Conditioning(embeddings, pooled)
+        # the last layer of either is never read (Podell et al. 2023, section 2.1)
+        embeddings = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
+        return Conditioning(embeddings.to(self.pipe.text_encoder_2.dtype), second.text_embeds)
 
     def added_conditions(self, latents: Tensor, conditioning: Conditioning) -> dict[str, Tensor] | None:
         """The pooled embedding and the six size numbers [B, 6]: original size, crop corner, target size (Podell et al. 2023,

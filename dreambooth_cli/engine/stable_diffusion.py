@@ -23,6 +23,7 @@ class StableDiffusion:
         self.latent_scale = float(pipe.vae.config.scaling_factor)
         self.latent_shift = float(pipe.vae.config.shift_factor or 0.0)
         self.snr_weights: dict[tuple[float, torch.device], Tensor] = {}  # of every timestep, where they were asked for
+        self.tokens: dict[tuple[str, ...], Tensor] = {}  # of prompts, beside the text encoder that reads them
         if self.prediction_type not in TRAINABLE_PREDICTIONS:
             raise ModelUnavailable(
                 f"this base predicts {self.prediction_type!r}, which can't be trained here",
@@ -41,9 +42,20 @@ class StableDiffusion:
         return (distribution.mean + distribution.std * noise - self.latent_shift) * self.latent_scale
 
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
-        """Prompts -> embeddings [B, T, D], by the pipeline's own encoder, so that training and drawing see the same."""
-        embeddings, _ = self.pipe.encode_prompt(prompts, self.pipe.text_encoder.device, 1, False)
-        return Conditioning(embeddings)
+        """Prompts -> embeddings [B, T, D], what the pipeline's own `encode_prompt` makes of them; that one would copy the prompts'
+        tokens to a GPU anew in every step, and wait."""
+        encoder = self.pipe.text_encoder
+        return Conditioning(encoder(self.tokens_of(prompts, "text_encoder"))[0].to(encoder.dtype))
+
+    def tokens_of(self, prompts: list[str], part: str) -> Tensor:
+        """The tokens [B, T] of prompts, beside the text encoder that reads them; made once."""
+        key, device = (part, *prompts), getattr(self.pipe, part).device
+        if key not in self.tokens or self.tokens[key].device != device:
+            tokenizer = getattr(self.pipe, part.replace("text_encoder", "tokenizer"))
+            most = tokenizer.model_max_length
+            made = tokenizer(prompts, padding="max_length", max_length=most, truncation=True, return_tensors="pt")
+            self.tokens[key] = made.input_ids.to(device)
+        return self.tokens[key]
 
     def encode_frozen(self, prompts: list[str]) -> Conditioning:
         """The embeddings of prompts whose encoder stays as it is, without gradients."""

@@ -53,6 +53,24 @@ class Step:
     seconds: float
 
 
+class Reading:
+    """Numbers on their way from the device. Read later, they don't wait for work that was sent after them: the copy is sent at once,
+    right behind what it copies."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values, self.arrived = values, None
+        if values.device.type == "cuda":
+            self.values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+            self.arrived = torch.cuda.Event()
+            self.arrived.record()
+
+    def wait(self) -> list[float]:
+        """The numbers, when they are there."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.values.tolist()
+
+
 class Training:
     """A run under way: the networks, the optimizer, the step number."""
 
@@ -76,7 +94,7 @@ class Training:
         self.prompts, self.conditioning = prompts, conditioning
         self.device = device
         self.reads_late = self.device.type == "cuda"
-        self.unread: list[tuple[int, Tensor]] = []  # steps and their losses, on the device
+        self.unread: list[tuple[int, Reading]] = []  # steps and their losses
         self.last_read: float | None = None
         self.step = 0
         unet, text = make_trainable(family, plan, settings)
@@ -96,9 +114,9 @@ class Training:
         """
         while self.step < self.settings.steps:
             began = time.perf_counter()
-            self.unread.append((self.step + 1, self.train_step(self.step)))
+            self.unread.append((self.step + 1, Reading(self.train_step(self.step))))
             self.step += 1
-            # On a GPU, waiting for this step's loss would have it idle until the next step's work is sent.
+            # on a GPU, waiting for this step's loss would have it idle until the next step's work is sent
             is_late = self.reads_late and self.last_read is not None and self.step < self.settings.steps
             self.read_losses(leave=1 if is_late else 0)
             assert self.last_read is not None
@@ -142,7 +160,7 @@ class Training:
         """
         while len(self.unread) > leave:
             step, read = self.unread.pop(0)
-            self.last_read, skipped = read.tolist()
+            self.last_read, skipped = read.wait()
             check_loss(self.last_read, step)
             if skipped >= MOST_SKIPPED:
                 raise NotFinite(f"the gradients were not finite {MOST_SKIPPED} steps in a row, up to step {step}")

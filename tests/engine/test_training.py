@@ -203,6 +203,23 @@ def test_prompts_of_a_text_encoder_that_has_stopped_are_encoded_once(sd1, square
     assert losses == others
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("base", ["sd1", "sd2", "sdxl"])
+def test_prompts_are_encoded_as_the_pipeline_does_it(base, precision, request):
+    """To the bit, one that is too long too; its tokens are made once."""
+    family = load_family(base_of(request.getfixturevalue(base)), dtype=torch.float32, device=torch.device("cpu"))
+    prompts = ["a photo of a sks dog", "a dog " * 100, ""]
+    with family.autocast(precision, torch.device("cpu")):
+        ours = family.encode_frozen(prompts)
+        made = family.pipe.encode_prompt(prompts, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False)
+        theirs = [one for one in made if one is not None]
+    assert torch.equal(ours.embeddings, theirs[0])
+    assert ours.embeddings.dtype == theirs[0].dtype
+    if ours.pooled is not None:
+        assert torch.equal(ours.pooled, theirs[1])
+    assert family.tokens_of(prompts, "text_encoder") is family.tokens_of(prompts, "text_encoder")
+
+
 def test_the_average_of_what_has_stopped_is_still_an_average(sd1, squares):
     settings = TrainSettings(steps=4, text_encoder_stop=2, ema=True)
     training = start(sd1, settings, plan_for(train_text_encoder=True), squares)
