@@ -28,6 +28,7 @@ OWNERS: dict[str, set[str]] = {
     "peft": {"engine"},
     "accelerate": {"engine"},
     "bitsandbytes": {"engine"},
+    "triton": {"engine"},
     "safetensors": {"engine"},
     "huggingface_hub": {"engine"},
     "numpy": {"engine"},

@@ -4,9 +4,11 @@ Weights may lie in bfloat16: each tensor is updated in float32 and rounded stoch
 its last digit still move it on average (rounded to nearest they would not move at all). The two moments may take 8 bits
 (Dettmers et al. 2022, arXiv 2110.02861; bitsandbytes' kernel, on the float32 copy, since on bfloat16 weights it rounds to
 nearest itself) and may lie in the machine's memory instead of the card's.
+
+On a GPU one kernel does all of that (`lean_kernel.py`), where it can be built and agrees on the first tensor with the plain form here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ from torch.optim.adamw import adamw
 from ..errors import UsageError
 from ..memory import INSTALL_8BIT
 from .draws import seed_of
+
+Maps = tuple[Tensor, Tensor]  # the 256 values that 8 bits stand for, of the first moment and the second
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8
@@ -44,6 +48,9 @@ class LeanAdamW(torch.optim.Optimizer):
         self.eight_bit, self.off_card = eight_bit, off_card
         self.rates = {parameter: group for group in self.param_groups for parameter in group["params"]}
         self.maps = _eight_bit_maps() if eight_bit else None
+        self.kernel: Callable[..., None] | None = None
+        self.is_chosen = False  # whether the kernel has been tried
+        self.remark = ""  # why the plain form runs on a GPU, for the user
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # without a closure there is no loss to return
@@ -62,10 +69,29 @@ class LeanAdamW(torch.optim.Optimizer):
         seed = seed_of(self.seed, slots["step"], "rounding", self.names[parameter])
         generator = torch.Generator(parameter.device).manual_seed(seed)
         assert parameter.grad is not None
+        if not self.is_chosen:
+            self.choose_form(parameter)
         weights, gradient = parameter.view(-1), parameter.grad.view(-1)
-        for start in range(0, len(weights), PIECE):
-            piece = slice(start, start + PIECE)
+        size = len(weights) if self.kernel else PIECE
+        for start in range(0, len(weights), size):
+            piece = slice(start, start + size)
             self._step_piece(weights[piece], gradient[piece], self._pieces(slots, piece), parameter, generator)
+
+    def choose_form(self, parameter: Tensor) -> None:
+        """On a GPU, the kernel if it can be had and does what the plain form does; `remark` says why not."""
+        self.is_chosen = True
+        if not parameter.is_cuda:
+            return
+        try:
+            from .lean_kernel import lean_adamw  # Triton: not in every build of PyTorch
+
+            differs = difference_of_forms(lean_adamw, parameter.device, self._maps_on(parameter.device))
+        except Exception as error:  # what a compiler says on a machine that nobody has seen
+            differs = f"{type(error).__name__}: {error}".splitlines()[0]
+        if differs:
+            self.remark = f"AdamW runs in its plain form, which takes longer: its GPU kernel can't be used here ({differs})"
+        else:
+            self.kernel = lean_adamw
 
     def _pieces(self, slots: dict[str, Any], piece: slice) -> dict[str, Tensor]:
         """The flat parts of the state that belong to a piece."""
@@ -86,16 +112,37 @@ class LeanAdamW(torch.optim.Optimizer):
     ) -> None:
         step, group = self.state[parameter]["step"], self.rates[parameter]
         moments = {name: value.to(kept.device, non_blocking=True) for name, value in slots.items()}
+        if self.kernel:
+            maps = self._maps_on(kept.device) if "state1" in moments else None
+            step_by_kernel(self.kernel, kept, gradient, moments, maps, step, group, generator.initial_seed())
+        else:
+            self._step_plainly(kept, gradient, moments, step, group, generator)
+        if self.off_card:
+            for name, value in moments.items():
+                slots[name].copy_(value, non_blocking=True)
+
+    def _step_plainly(
+        self,
+        kept: Tensor,
+        gradient: Tensor,
+        moments: dict[str, Tensor],
+        step: int,
+        group: dict[str, Any],
+        generator: torch.Generator,
+    ) -> None:
         weights = kept.float()  # itself where it is float32 already
         if "state1" in moments:
-            self._update_in_8_bits(weights, gradient.float(), moments, step, group)
+            _update_in_8_bits(weights, gradient.float(), moments, self._maps_on(kept.device), step, group)
         else:
             _update(weights, gradient.float(), moments, step, group)
         if kept.dtype != weights.dtype:
             kept.copy_(round_stochastically(weights, generator))
-        if self.off_card:
-            for name, value in moments.items():
-                slots[name].copy_(value, non_blocking=True)
+
+    def _maps_on(self, device: torch.device) -> Maps | None:
+        """What 8 bits stand for, on a device."""
+        if self.maps is not None and self.maps[0].device != device:
+            self.maps = (self.maps[0].to(device), self.maps[1].to(device))
+        return self.maps
 
     def first_slots(self, parameter: Tensor) -> dict[str, Any]:
         """The state before the first step."""
@@ -117,32 +164,30 @@ class LeanAdamW(torch.optim.Optimizer):
         kept = torch.empty(value.shape, dtype=value.dtype, pin_memory=parameter.is_cuda)
         return kept.copy_(value)
 
-    def _update_in_8_bits(
-        self, weights: Tensor, gradient: Tensor, moments: dict[str, Tensor], step: int, group: dict[str, Any]
-    ) -> None:
-        from bitsandbytes.functional import optimizer_update_8bit_blockwise
 
-        assert self.maps is not None
-        signed, unsigned = (one.to(weights.device) for one in self.maps)
-        self.maps = (signed, unsigned)
-        optimizer_update_8bit_blockwise(
-            "adam",
-            gradient,
-            weights,
-            moments["state1"],
-            moments["state2"],
-            *BETAS,
-            0.0,  # beta3 and alpha are another optimizer's
-            0.0,
-            EPS,
-            step,
-            group["lr"],
-            signed,
-            unsigned,
-            moments["absmax1"],
-            moments["absmax2"],
-            group["weight_decay"],
-        )
+def _update_in_8_bits(
+    weights: Tensor, gradient: Tensor, moments: dict[str, Tensor], maps: Maps | None, step: int, group: dict[str, Any]
+) -> None:
+    from bitsandbytes.functional import optimizer_update_8bit_blockwise
+
+    assert maps is not None
+    optimizer_update_8bit_blockwise(
+        "adam",
+        gradient,
+        weights,
+        moments["state1"],
+        moments["state2"],
+        *BETAS,
+        0.0,  # beta3 and alpha are another optimizer's
+        0.0,
+        EPS,
+        step,
+        group["lr"],
+        *maps,
+        moments["absmax1"],
+        moments["absmax2"],
+        group["weight_decay"],
+    )
 
 
 def _update(weights: Tensor, gradient: Tensor, moments: dict[str, Tensor], step: int, group: dict[str, Any]) -> None:
@@ -164,6 +209,62 @@ def _update(weights: Tensor, gradient: Tensor, moments: dict[str, Tensor], step:
     )
 
 
+def step_by_kernel(
+    kernel: Callable[..., None],
+    weights: Tensor,
+    gradient: Tensor,
+    moments: Mapping[str, Tensor],
+    maps: Maps | None,
+    step: int,
+    group: Mapping[str, Any],
+    seed: int,
+) -> None:
+    """One tensor, flat, by the kernel; its moments in 8 bits where there are `maps`."""
+    held = [moments[name] for name in ("state1", "state2", "absmax1", "absmax2")] if maps else None
+    state = [*held, *maps] if held and maps else [moments["exp_avg"], moments["exp_avg_sq"], None, None, None, None]
+    kernel(weights, gradient, *state, seed, step, group["lr"], group["weight_decay"], *BETAS, EPS)
+
+
+def difference_of_forms(kernel: Callable[..., None], device: torch.device, maps: Maps | None) -> str:
+    """Take one step of drawn weights by the kernel and in the plain form. Returns in what they differ, "" where they agree."""
+    generator = torch.Generator().manual_seed(0)
+    count, group = 2 * SMALL + 100, {"lr": 1e-3, "weight_decay": 0.01}
+    gradient, before = (torch.randn(count, generator=generator).bfloat16().to(device) for _ in range(2))
+    for form in {maps, None}:
+        ours, theirs, in_half = before.float(), before.float(), before.clone()
+        moments, plain, again = (_no_moments(count, form, device) for _ in range(3))
+        step_by_kernel(kernel, ours, gradient, moments, form, 1, group, 0)
+        step_by_kernel(kernel, in_half, gradient, again, form, 1, group, 0)
+        if form:
+            _update_in_8_bits(theirs, gradient.float(), plain, form, 1, group)
+        else:
+            _update(theirs, gradient.float(), plain, 1, group)
+        if not torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6):
+            return "it moves weights otherwise"
+        if ((in_half.float() - theirs).abs() > theirs.abs() * 2**-7).any():  # a unit of bfloat16, at the least
+            return "it rounds weights to other than their neighbours"
+        for name, value in _opened(moments, form).items():
+            if not torch.allclose(value, _opened(plain, form)[name], rtol=1e-5, atol=0.02 if form else 1e-6):
+                return f"its {name} is another"
+    return ""
+
+
+def _no_moments(count: int, maps: Maps | None, device: torch.device) -> dict[str, Tensor]:
+    """The moments before the first step of a flat tensor."""
+    if maps is None:
+        return {name: torch.zeros(count, device=device) for name in ("exp_avg", "exp_avg_sq")}
+    codes = {name: torch.zeros(count, dtype=torch.uint8, device=device) for name in ("state1", "state2")}
+    return codes | {name: torch.zeros(-(-count // BLOCK), device=device) for name in ("absmax1", "absmax2")}
+
+
+def _opened(moments: Mapping[str, Tensor], maps: Maps | None) -> Mapping[str, Tensor]:
+    """Moments as they are, or the values that their codes stand for (neighbours lie 0.014 apart at most) and their scales."""
+    if maps is None:
+        return moments
+    values = {name: one[moments[name].long()] for name, one in zip(("state1", "state2"), maps, strict=True)}
+    return values | {name: moments[name] for name in ("absmax1", "absmax2")}
+
+
 def round_stochastically(values: Tensor, generator: torch.Generator) -> Tensor:
     """Float32 values to one of their two neighbours in bfloat16, each the likelier the nearer, so that the mean is the value
     itself. What bfloat16 holds exactly stays; infinities and NaN stay what they are."""
@@ -174,8 +275,7 @@ def round_stochastically(values: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(values.isfinite(), rounded, values.to(torch.bfloat16))
 
 
-def _eight_bit_maps() -> tuple[Tensor, Tensor]:
-    """The 256 values that 8 bits stand for, for the first moment and the second."""
+def _eight_bit_maps() -> Maps:
     try:
         from bitsandbytes.functional import create_dynamic_map  # an extra: importing it costs seconds
     except ImportError as error:

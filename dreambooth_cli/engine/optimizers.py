@@ -120,6 +120,11 @@ class Update:
                 weight.grad = None
             copies.refresh(piece)
 
+    @property
+    def remark(self) -> str:
+        """What the user should know of how the weights move, after the first step."""
+        return self.optimizer.remark if isinstance(self.optimizer, LeanAdamW) else ""
+
     def state(self) -> dict[str, Tensor]:
         """Everything but the weights that the next step depends on, as `<parameter>.<slot>` and `scaler.<slot>`."""
         flat = {
@@ -163,7 +168,8 @@ class Update:
 
 def norm_of(gradients: list[Tensor]) -> Tensor:
     """The norm of all gradients together, in float32, as `clip_grad_norm_` takes it."""
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(one, dtype=torch.float32) for one in gradients]))
+    norms = [torch.linalg.vector_norm(one, dtype=torch.float32) for one in gradients]
+    return torch.as_tensor(torch.linalg.vector_norm(torch.stack(norms)))
 
 
 def _step_inside_backward(optimizer: LeanAdamW, update: Update) -> None:

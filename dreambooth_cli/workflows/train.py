@@ -467,6 +467,8 @@ def train_steps(training: Training, run: Run, base: Base, prompts: Prompts) -> E
                 if not measured:
                     keep_measured(run, training.plan, step.number, held_memory(training.device))
                     measured = True
+                    if training.update.remark:
+                        yield Warned(message=training.update.remark)
                 if is_due(step.number, settings.sample_every):
                     yield from draw_samples(training, run, base, prompts)
                 if is_due(step.number, settings.checkpoint_every) or step.number == settings.steps:
