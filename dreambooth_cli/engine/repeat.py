@@ -41,22 +41,53 @@ def largest_difference(found: State, expected: State) -> tuple[float, str]:
     return largest, name
 
 
+class NoFixedForm(Exception):
+    """A kernel that gives other bits each time and has no form that does not; by its name."""
+
+
 @contextmanager
-def deterministic() -> Iterator[set[str]]:
-    """Kernels that give the same bits each time, where there are such; the names of those that have no such form are added to the
-    set that this gives."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+def deterministic() -> Iterator[None]:
+    """Kernels that give the same bits each time. Raises NoFixedForm where there is none for what is computed.
+
+    Not by warnings alone: told to warn, torch leaves attention's backward as it is.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, when CUDA wakes
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    except RuntimeError as error:
+        if (name := _kernel_in(str(error))) is None:
+            raise
+        raise NoFixedForm(name) from error
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@contextmanager
+def nearly_deterministic() -> Iterator[set[str]]:
+    """The same as far as it goes; the names of the kernels that have no such form, or are left without it, are added to the set that
+    this gives."""
     names: set[str] = set()
 
     def note(message: Warning | str, *rest: object, **options: object) -> None:
-        if found := re.match(r"(\w+) does not have a deterministic implementation", str(message)):
-            names.add(found[1])
+        if name := _kernel_in(str(message)):
+            names.add(name)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning = note
+        always = torch.is_warn_always_enabled()
+        torch.set_warn_always(True)
         torch.use_deterministic_algorithms(True, warn_only=True)
         try:
             yield names
         finally:
             torch.use_deterministic_algorithms(False)
+            torch.set_warn_always(always)
+
+
+def _kernel_in(words: str) -> str | None:
+    """The kernel that torch names, in an error or a warning, as one without a fixed form."""
+    found = re.match(r"(\S+) does not have a deterministic implementation", words)
+    found = found or re.match(r"(.+? [Aa]ttention) defaults to a non-deterministic algorithm", words)
+    return found[1] if found else None

@@ -2,24 +2,27 @@
 
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
-from ..base import ask_for_base
+from ..base import Base, ask_for_base
 from ..config import Resolved
 from ..disk import temporary
 from ..engine.checkpoint import load_checkpoint, save_checkpoint
 from ..engine.device import as_torch_has_it
 from ..engine.loading import forget_failed_attempt
-from ..engine.repeat import copied, deterministic, largest_difference
+from ..engine.repeat import NoFixedForm, copied, deterministic, largest_difference, nearly_deterministic
 from ..engine.training import Training
 from ..errors import TrainingFailed
-from ..events import Events, Noted, PhaseStarted, StepDone, Warned
+from ..events import Events, Noted, PhaseStarted, StepDone, Warned, Yielding
 from ..gpu import find_gpu
-from ..memory import check_fits
+from ..memory import Plan, check_fits
 from ..project import Project
 from ..settings import PrepSettings, SubjectSettings, TrainSettings
-from .freeze import Asked, choose_prompts
+from .freeze import Asked, Prompts, choose_prompts
 from .plan import plan_with
 from .train import gather, make_training
+
+Parts = tuple[Asked, Base, Plan, Prompts, Project, list[Path]]
 
 BEFORE, AFTER = 2, 2  # steps before the checkpoint that is gone back to, and after it
 
@@ -36,27 +39,43 @@ def verify_resume(
     Raises TrainingFailed where the two differ and no kernel is known to be at fault.
     """
     longer = replace(settings, values=replace(settings.values, steps=max(settings.values.steps, BEFORE + AFTER)))
-    asked, request, gpu = Asked(subject, prep, longer), ask_for_base(subject.values.model), as_torch_has_it(find_gpu())
-    with project.lock() as unlocked, temporary(project.path) as scratch, deterministic() as without:
+    asked, request = Asked(subject, prep, longer), ask_for_base(subject.values.model)
+    without: set[str] = set()
+    with project.lock() as unlocked, temporary(project.path) as scratch:
         if unlocked:
             yield Warned(message=unlocked)
-        base, own_class_images = yield from gather(project, asked, request)
-        plan = plan_with(base.facts, request, asked.prep, asked.train, gpu=gpu)
-        check_fits(plan, asked.train)
-        prompts = yield from choose_prompts(asked, base)
-        parts = (asked, base, plan, prompts, project, own_class_images)
-        training = yield from make_training(*parts)
-        yield from take_steps(training, BEFORE)
-        saved = save_checkpoint(scratch, training.state(), keep=1)
-        yield from take_steps(training, AFTER)
-        expected = copied(training.state())
-        del training
-        forget_failed_attempt()
-        again = yield from make_training(*parts)
-        again.load(load_checkpoint(saved))
-        yield from take_steps(again, AFTER)
-        largest, name = largest_difference(again.state(), expected)
+        try:
+            with deterministic():  # from here on: before CUDA wakes
+                gpu = as_torch_has_it(find_gpu())
+                base, own_class_images = yield from gather(project, asked, request)
+                plan = plan_with(base.facts, request, asked.prep, asked.train, gpu=gpu)
+                check_fits(plan, asked.train)
+                prompts = yield from choose_prompts(asked, base)
+                parts = (asked, base, plan, prompts, project, own_class_images)
+                largest, name = yield from stop_and_go_on(parts, scratch)
+        except NoFixedForm as error:
+            without.add(str(error))
+            forget_failed_attempt()
+            yield Noted(message=f"{error} has no form that gives the same bits each time: trying once more with what there is")
+            with nearly_deterministic() as names:
+                largest, name = yield from stop_and_go_on(parts, scratch)
+            without |= names
     yield from tell(largest, name, sorted(without))
+
+
+def stop_and_go_on(parts: Parts, scratch: Path) -> Yielding[tuple[float, str]]:
+    """Some steps, a checkpoint, some more; then those once more from the checkpoint. Returns the largest difference and where."""
+    training = yield from make_training(*parts)
+    yield from take_steps(training, BEFORE)
+    saved = save_checkpoint(scratch, training.state(), keep=1)
+    yield from take_steps(training, AFTER)
+    expected = copied(training.state())
+    del training
+    forget_failed_attempt()
+    again = yield from make_training(*parts)
+    again.load(load_checkpoint(saved))
+    yield from take_steps(again, AFTER)
+    return largest_difference(again.state(), expected)
 
 
 def take_steps(training: Training, count: int) -> Events:

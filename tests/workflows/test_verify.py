@@ -1,11 +1,15 @@
 """`train --verify-resume`: tried on the true command's workflow, and on an optimizer that forgets."""
 
+import warnings
+
 import pytest
+import torch
 
 from dreambooth_cli.config import merge
 from dreambooth_cli.engine.optimizers import Update
+from dreambooth_cli.engine.repeat import nearly_deterministic
 from dreambooth_cli.errors import TrainingFailed
-from dreambooth_cli.events import Noted, StepDone
+from dreambooth_cli.events import Noted, StepDone, Warned
 from dreambooth_cli.settings import PrepSettings, SubjectSettings, TrainSettings
 from dreambooth_cli.workflows.verify import verify_resume
 from tests.workflows.projects import make_project, of_kind
@@ -42,3 +46,34 @@ def test_what_is_forgotten_is_found_and_named(sd1, photos, monkeypatch):
         verify(make_project(photos, sd1, method="full"))
     assert "conv_out" in caught.value.message
     assert "differs by up to" in caught.value.message
+
+
+def test_a_kernel_without_a_fixed_form_is_named_and_the_rest_is_held(sd1, photos, monkeypatch):
+    """`put_` has none on any device: told strictly it raises, and so the steps are tried once more."""
+    whole, places = Update.step, torch.tensor([0, 1])
+
+    def step(self):
+        torch.zeros(3).put_(places, torch.ones(2))
+        whole(self)
+
+    monkeypatch.setattr(Update, "step", step)
+    events = verify(make_project(photos, sd1, method="full", steps=3))
+    notes = [event.message for event in of_kind(events, Noted)]
+    assert "put_ has no form that gives the same bits each time: trying once more with what there is" in notes
+    assert "to the bit" in notes[-1]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+    monkeypatch.setattr(Update, "load", lambda self, state: None)
+    events = verify(make_project(photos, sd1, method="full", steps=3, name="other"))
+    (warned,) = [event.message for event in of_kind(events, Warned) if "after a stop" in event.message]
+    assert "these kernels have no form that gives the same bits each time: put_" in warned
+
+
+def test_torchs_words_for_attention_are_known():
+    """It warns in words of its own, where it is told to warn and not to raise."""
+    flash = "Flash Attention defaults to a non-deterministic algorithm. To explicitly enable determinism call"
+    efficient = "Memory Efficient attention defaults to a non-deterministic algorithm. To explicitly enable determinism call"
+    with nearly_deterministic() as names:
+        for words in (flash, efficient, "upsample_nearest2d_backward_out_cuda does not have a deterministic implementation, but", "x"):
+            warnings.warn(words, stacklevel=1)
+    assert names == {"Flash Attention", "Memory Efficient attention", "upsample_nearest2d_backward_out_cuda"}
