@@ -28,6 +28,7 @@ Device = Literal["cuda", "mps", "cpu"]
 EIGHT_BIT_ADAM, FOUR_BIT_BASE = NEED_8BIT = ("8-bit Adam", "base in 4 bits")
 INSTALL_8BIT = 'pipx inject dreambooth-cli "bitsandbytes"'
 BF16_CAPABILITY = (8, 0)  # NVIDIA's Ampere and newer compute in bf16
+NAN_IN_FP16 = "GTX 16"  # these cards' fp16 convolutions give NaN with Stable Diffusion, as many of their owners report
 # On a CPU that multiplies bf16 it pays where pictures are large: 0.5 to 0.8 times the steps a second at 64 and 128 px, 1.0 to 1.8 at 256.
 CPU_BF16_RESOLUTION = 256
 FULL_RATE, LORA_RATE = 5e-6, 1e-4
@@ -677,7 +678,7 @@ def _training_precision(gpu: Gpu | None, resolution: int) -> Precision:
 
 
 def _auto_precision(gpu: Gpu | None) -> Precision:
-    if gpu is None or gpu.kind == "mps":
+    if gpu is None or gpu.kind == "mps" or NAN_IN_FP16 in gpu.name:
         return "fp32"
     return "fp16" if gpu.capability is not None and gpu.capability < BF16_CAPABILITY else "bf16"
 

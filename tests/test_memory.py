@@ -263,6 +263,7 @@ def test_autos_are_resolved() -> None:
     [
         (card(24, capability=(8, 0)), "cuda", "bf16"),
         (card(24, capability=(7, 5)), "cuda", "fp16"),
+        (replace(card(24, capability=(7, 5)), name="NVIDIA GeForce GTX 1660 SUPER"), "cuda", "fp32"),
         (sold_as(24), "cuda", "bf16"),
         (replace(sold_as(24), kind="rocm"), "cuda", "bf16"),
         (replace(sold_as(48), kind="mps"), "mps", "fp32"),

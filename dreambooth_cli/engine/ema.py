@@ -36,8 +36,10 @@ class Average:
                 shadow.copy_(state[name])
 
     def take(self) -> None:
-        """Put the averaged weights into the networks for good."""
-        self.model.copy_to(self.parameters)
+        """Put the averaged weights into the networks for good: in float32, since what a bfloat16 weight rounds off them is most of what
+        many steps have moved."""
+        for shadow, parameter in zip(self.model.shadow_params, self.parameters, strict=True):
+            parameter.data = shadow.to(parameter.device)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

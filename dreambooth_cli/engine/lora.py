@@ -63,13 +63,22 @@ def quantize(unet: Any, dtype: torch.dtype) -> None:
 
 
 def save_lora(pipeline: type[Any], folder: Path, modules: Mapping[str, Any], dtype: torch.dtype) -> None:
-    """Write `pytorch_lora_weights.safetensors`, rank and alpha in its header, so that `load_lora_weights` gives the same model."""
+    """Write `pytorch_lora_weights.safetensors`, the rank in its header, so that `load_lora_weights` gives the same model.
+
+    Alpha over rank goes into the second matrices, and the header says that alpha is the rank: readers that don't look there take it
+    to be so.
+    """
     layers: dict[str, Any] = {}
     for name, module in modules.items():
-        weights = {key: value.to(dtype) for key, value in get_peft_model_state_dict(module).items()}
+        config = module.peft_config["default"].to_dict()
+        scale = config["lora_alpha"] / config["r"]
+        weights = {
+            key: (value * scale if "lora_B" in key else value).to(dtype)
+            for key, value in get_peft_model_state_dict(module).items()
+        }
         if name != "unet" and not hasattr(module, "text_model"):  # the flat class of transformers >= 5.6
             # readers older than that find a layer by its nested name alone, and pass over one that they do not find
             weights = {f"text_model.{key}": value for key, value in weights.items()}
         layers[f"{name}_lora_layers"] = convert_state_dict_to_diffusers(weights)
-        layers[f"{name}_lora_adapter_metadata"] = module.peft_config["default"].to_dict()
+        layers[f"{name}_lora_adapter_metadata"] = config | {"lora_alpha": config["r"]}
     pipeline.save_lora_weights(folder, **layers)

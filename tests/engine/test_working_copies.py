@@ -75,3 +75,14 @@ def test_samples_and_what_is_saved_know_nothing_of_copies(sd1, squares, monkeypa
     assert pixels[0] == pixels[1]
     assert_same(ours.family.pipe.unet.state_dict(), theirs.family.pipe.unet.state_dict())
     assert {value.dtype for value in ours.family.pipe.unet.state_dict().values()} == {torch.float32}
+
+
+def test_an_average_is_saved_in_float32_though_its_weights_are_bfloat16(sd1, squares):  # noqa: F811
+    """Rounded to them it would lose what many small steps have moved."""
+    plan = plan_for(weights="bf16", precision="bf16")
+    training = start(sd1, TrainSettings(steps=2, ema=True), plan, squares)
+    list(training.steps())
+    average = {name: value.clone() for name, value in training.ema.state().items()}
+    assert any(not torch.equal(value, value.bfloat16().float()) for value in average.values())
+    training.finish()
+    assert_same({f"unet.{name}": value for name, value in training.family.pipe.unet.state_dict().items()}, average)
