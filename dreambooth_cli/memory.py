@@ -62,7 +62,7 @@ PINNED = 1.35  # torch rounds each block of pinned memory up to a power of two: 
 ROOM = 0.95  # of a card's free memory that a plan reckons with: what else runs there takes a little more or less as time goes by
 
 # Largest first; a batch is taken only where it does not raise what the run needs.
-CLASS_IMAGE_BATCHES = (4, 2, 1)
+CLASS_IMAGE_BATCHES = (8, 4, 2, 1)
 
 
 @dataclass(frozen=True)
@@ -622,20 +622,24 @@ class ClassImages:
 
 
 def _class_images(choice: Choice, facts: BaseFacts, resolution: int, on_gpu: bool, *, below: int) -> ClassImages:
-    """The largest batch that stays below the run's other peaks, together if that does; else one by one, in parts on a card."""
+    """The largest batch that stays below the run's other peaks, all networks together if one does; else in parts on a card."""
     weights = _base_bytes(choice, facts, with_text=True) + facts.vae * FP32
+    unet = _base_bytes(choice, facts, with_text=False)
+    others = (
+        _base_bytes(choice, facts, with_text=True) - unet,
+        facts.vae * FP32 + _picture(VAE_DECODE, facts, resolution),
+    )
     batches = CLASS_IMAGE_BATCHES if on_gpu else (1,)
     for batch in () if choice.class_images_in_parts else batches:
         peak = weights + _drawing(facts, resolution, pictures=batch)
         if peak <= below or not on_gpu:
             return ClassImages(batch, in_parts=False, peak=peak)
-    unet = _base_bytes(choice, facts, with_text=False)
-    turns = (
-        _base_bytes(choice, facts, with_text=True) - unet,
-        unet + 2 * _row(facts, resolution),
-        facts.vae * FP32 + _picture(VAE_DECODE, facts, resolution),
-    )
-    return ClassImages(1, in_parts=True, peak=round(max(turns)))
+    # after memory ran out only the least is safe
+    for batch in (1,) if choice.class_images_in_parts else batches:
+        peak = round(max(*others, unet + 2 * batch * _row(facts, resolution)))
+        if peak <= below or batch == 1:
+            break
+    return ClassImages(batch, in_parts=True, peak=peak)
 
 
 def _base_bytes(choice: Choice, facts: BaseFacts, *, with_text: bool) -> int:

@@ -226,8 +226,10 @@ def test_needed_is_the_highest_peak_with_context_and_slack() -> None:
 
 
 def test_class_images_come_in_batches_that_do_not_raise_the_need() -> None:
-    assert plan_for(100).class_image_batch == 4
-    assert plan_for(100, "sdxl", method="lora", gradient_checkpointing=True).class_image_batch == 1
+    assert plan_for(100).class_image_batch == 8
+    in_parts = plan_for(100, "sdxl", method="lora", gradient_checkpointing=True)
+    assert (in_parts.class_images_in_parts, in_parts.class_image_batch) == (True, 8)
+    assert in_parts.ledger["peak: class images"] <= in_parts.ledger["peak: step"]
     assert plan_for(None).class_image_batch == 1
     none = plan_for(100, class_images=0)
     assert none.class_image_batch == 1

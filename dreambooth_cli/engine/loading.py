@@ -111,18 +111,17 @@ def place(pipe: Any, names: Collection[str], device: torch.device) -> None:
 
 
 @contextmanager
-def ready_to_draw(pipe: Any, device: torch.device, *, in_parts: bool) -> Iterator[None]:
-    """All networks on the device, or in parts: only the one at work, which accelerate's hooks fetch and send back."""
-    if not in_parts:
-        place(pipe, PARTS, device)
-        yield
-        return
-    place(pipe, (), device)
-    pipe.enable_model_cpu_offload(device=device)
+def alone(pipe: Any, names: Collection[str], device: torch.device) -> Iterator[None]:
+    """These networks on the device, the others in the machine's memory and out of the pipeline's sight: it takes its own device from
+    the first network that it finds."""
+    place(pipe, names, device)
+    others = {name: part for name, part in parts_of(pipe).items() if name not in names}
+    for name in others:
+        setattr(pipe, name, None)
     try:
         yield
     finally:
-        pipe.remove_all_hooks()
+        pipe.register_modules(**others)  # not setattr: diffusers would keep the part out of what it saves
 
 
 def let_go(pipe: Any, names: list[str]) -> None:

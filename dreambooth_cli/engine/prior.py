@@ -9,8 +9,8 @@ again. Where that file is missing (0.1 wrote none) the images there are taken as
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,15 @@ from PIL import Image
 from ..disk import disk_errors, make_folder, read_text, settle, sha256_of, temporary, write_json
 from ..errors import TrainingFailed
 from .draws import seed_of
-from .sampling import Drawing, draw, is_black, use_scheduler
+from .sampling import Drawing, decode, draw_latents, embed, is_black, use_scheduler
 
 SAMPLER = "dpm++"
 MANIFEST = "images.json"
 IMAGE = re.compile(r"[0-9]{6,}\.png")
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 ATTEMPTS = 5  # a seed that gives a black picture is replaced by another, this often
+
+AtWork = Callable[[Collection[str]], AbstractContextManager[None]]  # has the networks of these names ready, and no other
 
 
 def cache_key(*, base: str, prompt: str, drawing: Drawing, seed: int, dtype: str) -> str:
@@ -98,26 +101,72 @@ def is_as_made(path: Path, known: Mapping[str, str]) -> bool:
         return False
 
 
-def make_batch(
-    pipe: Any, folder: Path, numbers: list[int], *, prompt: str, drawing: Drawing, seed: int
+def make_images(
+    pipe: Any,
+    folder: Path,
+    batches: list[list[int]],
+    *,
+    prompt: str,
+    drawing: Drawing,
+    seed: int,
+    at_work: AtWork,
+    turn: int = 1,
 ) -> Iterator[Path]:
-    """Draw the class images of one batch, each that is lacking written beside and renamed, and yield their paths.
+    """Draw the class images of these batches, each that is lacking written beside and renamed, and yield the paths of all.
 
-    A black picture is drawn again from another seed, never used. Raises TrainingFailed where every seed gives black,
-    DiskError.
+    `at_work` has the networks that are named ready for the time of its context. The prompt is read once, at least `turn` pictures are
+    drawn before they are decoded. A black one is drawn again from another seed, never used. Raises TrainingFailed where every seed
+    gives black, DiskError.
     """
+    with at_work(TEXT_ENCODERS):
+        embedded = embed(pipe, prompt, guidance_scale=drawing.guidance_scale)
+
+    def paint(group: list[list[int]], attempt: int) -> list[list[Image.Image]]:
+        seeds = [[seed_of(seed, "class image", number, attempt) for number in numbers] for numbers in group]
+        with at_work(("unet",)):
+            latents = [draw_latents(pipe, embedded, each, drawing) for each in seeds]
+        with at_work(("vae",)):
+            return [decode(pipe, each) for each in latents]
+
     own = pipe.scheduler
     use_scheduler(pipe, SAMPLER)
     try:
-        pictures = draw(
-            pipe, [prompt] * len(numbers), [seed_of(seed, "class image", number, 0) for number in numbers], drawing
-        )
-        pictures = [
-            picture if not is_black(picture) else _draw_again(pipe, number, prompt=prompt, drawing=drawing, seed=seed)
-            for number, picture in zip(numbers, pictures, strict=True)
-        ]
+        for group in _groups(batches, turn):
+            for numbers, pictures in zip(group, paint(group, 0), strict=True):
+                good = [_not_black(one, number, paint, prompt) for one, number in zip(pictures, numbers, strict=True)]
+                yield from _keep(folder, numbers, good)
     finally:
         pipe.scheduler = own
+
+
+def _not_black(
+    picture: Image.Image, number: int, paint: Callable[[list[list[int]], int], list[list[Image.Image]]], prompt: str
+) -> Image.Image:
+    for attempt in range(1, ATTEMPTS + 1):
+        if not is_black(picture):
+            return picture
+        ((picture,),) = paint([[number]], attempt)
+    if is_black(picture):
+        raise TrainingFailed(
+            f"the base model draws only black class images for {prompt!r}",
+            "use --precision fp32 or bf16, or give your own class images with --class-data-dir",
+        )
+    return picture
+
+
+def _groups(batches: list[list[int]], least: int) -> Iterator[list[list[int]]]:
+    """Batches in groups of at least so many pictures; what is left at the end are fewer."""
+    group: list[list[int]] = []
+    for numbers in batches:
+        group.append(numbers)
+        if sum(map(len, group)) >= least:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _keep(folder: Path, numbers: list[int], pictures: list[Image.Image]) -> Iterator[Path]:
     known = known_images(folder)
     with disk_errors(folder):
         make_folder(folder)
@@ -132,14 +181,3 @@ def make_batch(
         yield path
     with disk_errors(folder / MANIFEST):
         write_json(folder / MANIFEST, {"images": dict(sorted(known.items()))})
-
-
-def _draw_again(pipe: Any, number: int, *, prompt: str, drawing: Drawing, seed: int) -> Image.Image:
-    for attempt in range(1, ATTEMPTS + 1):
-        (picture,) = draw(pipe, [prompt], [seed_of(seed, "class image", number, attempt)], drawing)
-        if not is_black(picture):
-            return picture
-    raise TrainingFailed(
-        f"the base model draws only black class images for {prompt!r}",
-        "use --precision fp32 or bf16, or give your own class images with --class-data-dir",
-    )

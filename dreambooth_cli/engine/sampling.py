@@ -91,6 +91,42 @@ def check_memory(pipe: Any, drawing: Drawing, batch: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Embedded:
+    """A prompt and what guidance holds against it, read by the text encoders once: what a pipeline's call takes in their place,
+    one row each."""
+
+    arguments: dict[str, Tensor | None]
+
+    def rows(self, count: int) -> dict[str, Tensor | None]:
+        """The same for a batch."""
+        return {
+            name: None if value is None else value.expand(count, *value.shape[1:]) for name, value in self.arguments.items()
+        }
+
+
+@torch.no_grad()
+def embed(pipe: Any, prompt: str, *, guidance_scale: float) -> Embedded:
+    """Read a prompt with the text encoders, on the device where they are."""
+    found = pipe.encode_prompt(
+        prompt,
+        device=pipe.text_encoder.device,
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=guidance_scale > 1,
+    )
+    names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+    return Embedded(dict(zip(names, found, strict=False)))
+
+
+def draw_latents(pipe: Any, embedded: Embedded, seeds: list[int], drawing: Drawing) -> Tensor:
+    """The latents [B, c, h, w] of a picture for each seed, drawn as one batch from a prompt that was read before.
+
+    Raises Interrupted between denoising steps where a signal has come.
+    """
+    latents: Tensor = _denoise(pipe, seeds, drawing, **embedded.rows(len(seeds)))
+    return latents
+
+
 def draw(
     pipe: Any, prompts: list[str], seeds: list[int], drawing: Drawing, *, negative_prompt: str = ""
 ) -> list[Image.Image]:
@@ -98,19 +134,21 @@ def draw(
 
     Raises Interrupted between denoising steps where a signal has come.
     """
-    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    latents = pipe(
-        prompt=prompts,
-        negative_prompt=[negative_prompt] * len(prompts) if negative_prompt else None,
+    negative = [negative_prompt] * len(prompts) if negative_prompt else None
+    return decode(pipe, _denoise(pipe, seeds, drawing, prompt=prompts, negative_prompt=negative))
+
+
+def _denoise(pipe: Any, seeds: list[int], drawing: Drawing, **prompted: Any) -> Any:
+    return pipe(
+        **prompted,
         num_inference_steps=drawing.steps,
         guidance_scale=drawing.guidance_scale,
         width=drawing.width,
         height=drawing.height,
-        generator=generators,
+        generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
         output_type="latent",
         callback_on_step_end=_stop_between_steps,
     ).images
-    return decode(pipe, latents)
 
 
 def _stop_between_steps(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 import errno
 import json
 import os
-from contextlib import closing, suppress
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from ..base import Base, BaseRequest, ask_for_base, find_cached
@@ -25,17 +26,18 @@ from ..engine.examples import Examples, encode_pictures, stack
 from ..engine.hub import obtain
 from ..engine.loading import (
     DTYPES,
+    PARTS,
+    alone,
     bring_back,
     find_device,
     forget_failed_attempt,
     let_go,
     load_family,
     place,
-    ready_to_draw,
     text_encoders_of,
 )
 from ..engine.lora import quantize
-from ..engine.prior import adopt_images, cache_key, class_image_paths, hold_images, make_batch, missing_batches
+from ..engine.prior import AtWork, adopt_images, cache_key, class_image_paths, hold_images, make_images, missing_batches
 from ..engine.refusal import out_of_memory_words
 from ..engine.rehearsal import rehearse
 from ..engine.repeat import circumstances
@@ -85,6 +87,7 @@ from .plan import choose_resolution, known_facts
 from .prepare import prepare, prepare_class_photos, prepared_photos
 
 CLASS_IMAGES = "class images"  # the phase
+IN_A_TURN = 16  # class images between two swaps of networks; an interrupted run draws as many again at most
 JUDGED_FROM = 50  # steps: shorter runs are tries, and may show nothing
 SMALLER = "the same command with --restart and --method lora or a smaller --resolution"
 
@@ -364,18 +367,37 @@ def gather_class_images(
         if missing:
             done = wanted - sum(number < wanted for batch in missing for number in batch)
             yield PhaseStarted(name=CLASS_IMAGES, total=wanted, done=done, unit="images")
-            with ready_to_draw(family.pipe, find_device(plan.device), in_parts=plan.class_images_in_parts):
-                for numbers in missing:
-                    with family.autocast(plan.precision, find_device(plan.device)):
-                        made = list(
-                            make_batch(
-                                family.pipe, folder, numbers, prompt=prompts.class_, drawing=drawing, seed=settings.seed
-                            )
-                        )
-                    for number, path in zip(numbers, made, strict=True):
-                        if number < wanted:
-                            yield ClassImageMade(number=number + 1, total=wanted, path=path)
+            numbers = [number for batch in missing for number in batch]
+            images = make_images(
+                family.pipe,
+                folder,
+                missing,
+                prompt=prompts.class_,
+                drawing=drawing,
+                seed=settings.seed,
+                at_work=networks_of(family, plan),
+                turn=IN_A_TURN if plan.class_images_in_parts else 1,
+            )
+            with closing(images):
+                for number, path in zip(numbers, images, strict=True):
+                    if number < wanted:
+                        yield ClassImageMade(number=number + 1, total=wanted, path=path)
     return own + class_image_paths(folder, wanted)
+
+
+def networks_of(family: StableDiffusion, plan: Plan) -> AtWork:
+    """How the networks that draw class images are had ready: all together on the device, or the one at work."""
+    device = find_device(plan.device)
+    if not plan.class_images_in_parts:
+        place(family.pipe, PARTS, device)
+
+    @contextmanager
+    def at_work(names: Collection[str]) -> Iterator[None]:
+        turn = alone(family.pipe, names, device) if plan.class_images_in_parts else nullcontext()
+        with turn, family.autocast(plan.precision, device):
+            yield
+
+    return at_work
 
 
 def class_images_of(base: Base, plan: Plan, settings: TrainSettings, prompts: Prompts, own: list[Path]) -> list[Path]:

@@ -1,21 +1,25 @@
 """Class images: keyed by content, made once, black ones made again."""
 
 import os
+from contextlib import contextmanager, nullcontext
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from dreambooth_cli.engine.loading import load_family
+from dreambooth_cli.engine.draws import seed_of
+from dreambooth_cli.engine.loading import alone, load_family, parts_of
 from dreambooth_cli.engine.prior import (
+    SAMPLER,
     adopt_images,
     cache_key,
     class_image_paths,
     is_usable,
-    make_batch,
+    make_images,
     missing_batches,
 )
-from dreambooth_cli.engine.sampling import Drawing, is_black
+from dreambooth_cli.engine.sampling import Drawing, draw, is_black, use_scheduler
 from dreambooth_cli.errors import TrainingFailed
 from tests.engine.plans import base_of
 
@@ -45,8 +49,43 @@ def test_whatever_shapes_an_image_is_in_its_key(change):
     assert cache_key(**(ASKED | change)) != cache_key(**ASKED)
 
 
-def make(pipe, folder, numbers):
-    return list(make_batch(pipe, folder, numbers, prompt="a dog", drawing=DRAWING, seed=0))
+def make(pipe, folder, numbers, **options):
+    together = {"at_work": lambda names: nullcontext()} | options
+    return list(make_images(pipe, folder, [numbers], prompt="a dog", drawing=DRAWING, seed=0, **together))
+
+
+@pytest.mark.parametrize("base", ["sd1", "sdxl"])
+def test_in_turn_they_are_the_same_and_each_network_is_brought_once(base, request, tmp_path):
+    """Five batches in turns of four pictures: the prompt is read once, and UNet and VAE come twice each."""
+    pipe = load_family(base_of(request.getfixturevalue(base)), dtype=torch.float32, device=torch.device("cpu")).pipe
+    saved, brought = dict(pipe.config), []
+
+    @contextmanager
+    def at_work(names):
+        with alone(pipe, names, torch.device("cpu")):
+            brought.append(names)
+            assert set(parts_of(pipe)) <= set(names)
+            yield
+
+    batches = [[number] for number in range(5)]
+    in_turn = make_images(
+        pipe, tmp_path / "in turn", batches, prompt="a dog", drawing=DRAWING, seed=0, at_work=at_work, turn=4
+    )
+    paths = list(in_turn)
+    together = [path for numbers in batches for path in make(pipe, tmp_path / "together", numbers)]
+    assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in together]
+    assert brought == [("text_encoder", "text_encoder_2"), ("unet",), ("vae",), ("unet",), ("vae",)]
+    assert dict(pipe.config) == saved, "what is saved of the pipeline"
+
+
+def test_class_images_are_drawn_as_the_pipeline_draws_the_prompt(pipe, tmp_path):
+    """The prompt read once and its rows repeated: the pictures of `draw`, but for rounding."""
+    paths = make(pipe, tmp_path, [0, 1])
+    use_scheduler(pipe, SAMPLER)
+    expected = draw(pipe, ["a dog"] * 2, [seed_of(0, "class image", number, 0) for number in (0, 1)], DRAWING)
+    for path, picture in zip(paths, expected, strict=True):
+        with Image.open(path) as made:
+            assert np.abs(np.asarray(made, dtype=int) - np.asarray(picture, dtype=int)).max() <= 1
 
 
 def test_the_first_of_many_are_the_few(pipe, tmp_path):
