@@ -12,7 +12,7 @@ from math import inf, sqrt
 from typing import Any, Literal
 
 from .base import BaseFacts
-from .catalog import CATALOG, VAE_PARAMETERS, CatalogEntry
+from .catalog import CATALOG, RATES, VAE_PARAMETERS, CatalogEntry, Rates
 from .errors import DoesNotFit, UsageError
 from .gpu import TAKEN, Gpu, multiplies_bf16
 from .machine import free_memory, machine_memory, resident_memory
@@ -31,7 +31,6 @@ BF16_CAPABILITY = (8, 0)  # NVIDIA's Ampere and newer compute in bf16
 NAN_IN_FP16 = "GTX 16"  # these cards' fp16 convolutions give NaN with Stable Diffusion, as many of their owners report
 # On a CPU that multiplies bf16 it pays where pictures are large: 0.5 to 0.8 times the steps a second at 64 and 128 px, 1.0 to 1.8 at 256.
 CPU_BF16_RESOLUTION = 256
-FULL_RATE, LORA_RATE = 5e-6, 1e-4
 
 FP32, HALF = 4, 2  # bytes of a value
 ADAMW_STATE = 8  # bytes of a trained parameter: two float32 moments
@@ -127,6 +126,7 @@ class Plan:
     batch_size: int
     learning_rate: float
     text_encoder_learning_rate: float
+    text_encoder_stop: int = 0
     alpha: float
     class_image_batch: int
     device: Device
@@ -265,7 +265,7 @@ def step_down(
             further = replace(choice, **means)
             lower = _plan_of(further, facts, asked, resolution=plan.resolution, gpu=gpu, name=plan.name)
             if drawing_class_images or lower.ledger[STEP] < plan.ledger[STEP]:
-                return _at_rates_of(plan, lower)
+                return at_rates_of(plan, lower)
     return None
 
 
@@ -278,13 +278,16 @@ def calm_down(plan: Plan, facts: BaseFacts, asked: TrainSettings, *, gpu: Gpu | 
     choice = Choice(**{each.name: getattr(plan, each.name) for each in fields(Choice)})
     wider: Precision = "bf16" if _auto_precision(gpu) == "bf16" else "fp32"
     further = replace(choice, precision=wider)
-    return _at_rates_of(plan, _plan_of(further, facts, asked, resolution=plan.resolution, gpu=gpu, name=plan.name))
+    return at_rates_of(plan, _plan_of(further, facts, asked, resolution=plan.resolution, gpu=gpu, name=plan.name))
 
 
-def _at_rates_of(plan: Plan, further: Plan) -> Plan:
-    """A later plan of the same run, with the learning rates that it has by now."""
+def at_rates_of(plan: Plan, further: Plan) -> Plan:
+    """A later plan of the same run, with the learning rates that it has by now, and the same end of the text encoder's."""
     return replace(
-        further, learning_rate=plan.learning_rate, text_encoder_learning_rate=plan.text_encoder_learning_rate
+        further,
+        learning_rate=plan.learning_rate,
+        text_encoder_learning_rate=plan.text_encoder_learning_rate,
+        text_encoder_stop=plan.text_encoder_stop,
     )
 
 
@@ -328,7 +331,7 @@ def _best_plan(
     def lacking(plan: Plan) -> float:
         return max(0, plan.needed - room) + max(0, plan.ram_needed - machine)
 
-    for choice in _choices(asked, gpu, resolution):
+    for choice in _choices(facts, asked, gpu, resolution):
         plan = _plan_of(choice, facts, asked, resolution=resolution, gpu=gpu, name=name)
         for means in _ladder(choice, asked, gpu, has_8bit):
             if not lacking(plan):
@@ -364,10 +367,12 @@ def _machine_holds_state(plan: Plan, gpu: Gpu | None) -> bool:
     return PINNED * plan.ledger["optimizer state"] <= free_memory()
 
 
-def _choices(asked: TrainSettings, gpu: Gpu | None, resolution: int) -> Iterator[Choice]:
+def _choices(facts: BaseFacts, asked: TrainSettings, gpu: Gpu | None, resolution: int) -> Iterator[Choice]:
     """What is trained, the best first, without any means that was not asked for."""
     methods: list[Method] = ["full", "lora"] if asked.method == AUTO else [asked.method]
-    text_encoder = [True, False] if asked.train_text_encoder == AUTO else [bool(asked.train_text_encoder)]
+    text_encoder = [bool(asked.train_text_encoder)]
+    if asked.train_text_encoder == AUTO:
+        text_encoder = [True, False] if RATES[facts.family].trains_text else [False]
     for method in methods:
         for with_text in text_encoder:
             yield Choice(
@@ -411,8 +416,9 @@ def _plan_of(
     ram = count_ram(choice, facts, asked, resolution, ledger, in_parts=class_images.in_parts, gpu=gpu)
     needed = max(value for group, value in ledger.items() if group.startswith(PEAK))
     needed += ledger.get("context", 0) + ledger.get("allocator slack", 0)
-    rate = asked.learning_rate if asked.learning_rate != AUTO else FULL_RATE if choice.method == "full" else LORA_RATE
-    text_rate = asked.text_encoder_learning_rate
+    rates = RATES[facts.family]
+    rate = _rate(choice, rates) if asked.learning_rate == AUTO else asked.learning_rate
+    text_rate, stop = asked.text_encoder_learning_rate, asked.text_encoder_stop
     free = None if gpu is None else gpu.free
     plan = Plan(
         method=choice.method,
@@ -429,7 +435,8 @@ def _plan_of(
         resolution=resolution,
         batch_size=asked.batch_size,
         learning_rate=rate,
-        text_encoder_learning_rate=rate if text_rate == AUTO else text_rate,
+        text_encoder_learning_rate=rate * rates.text_share if text_rate == AUTO else text_rate,
+        text_encoder_stop=_text_stop(choice, rates, asked.steps) if stop == AUTO else stop,
         alpha=float(asked.rank if asked.alpha == AUTO else asked.alpha),
         class_image_batch=class_images.batch,
         device=_device(gpu),
@@ -444,6 +451,17 @@ def _plan_of(
         ram=ram,
     )
     return replace(plan, why=_why(plan, facts))
+
+
+def _rate(choice: Choice, rates: Rates) -> float:
+    if choice.method == "lora":
+        return rates.lora
+    return rates.full_with_text if choice.train_text_encoder else rates.full
+
+
+def _text_stop(choice: Choice, rates: Rates, steps: int) -> int:
+    """The step after which the text encoder stays as it is; 0: never."""
+    return round(rates.text_stop * steps) if choice.method == "full" and choice.train_text_encoder else 0
 
 
 def count_bytes(

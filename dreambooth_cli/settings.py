@@ -35,11 +35,13 @@ def setting(
     above: float | None = None,
     multiple_of: int | None = None,
     shapes: bool = False,
+    was: Any = None,
     names: tuple[str, ...] = (),
 ) -> Any:
     """Declare a setting: a dataclass field with its help text, its bounds and, in `ask`, its question in the interview.
 
-    `names` are further spellings of the flag, the original guide's; `shapes` says that it shapes the trained weights.
+    `names` are further spellings of the flag, the original guide's; `shapes` says that it shapes the trained weights; `was` is the default
+    that it had before, by which runs that were begun then are found.
     """
     metadata = {
         "help": help,
@@ -49,6 +51,7 @@ def setting(
         "above": above,
         "multiple_of": multiple_of,
         "shapes": shapes,
+        "was": was,
         "names": names,
     }
     return field(default=default, metadata=metadata)
@@ -123,17 +126,23 @@ class TrainSettings(Settings):
         shapes=True,
     )
     train_text_encoder: bool | Auto = setting(
-        AUTO, "Fine-tune the text encoder as well; auto: wherever it fits.", shapes=True
+        AUTO, "Fine-tune the text encoder as well; auto: wherever it fits, SDXL's never.", shapes=True
     )
     steps: int = setting(1000, "Optimizer steps.", ask="How many steps?", at_least=1, shapes=True)
     batch_size: int = setting(1, "Photos in a batch; with a class image beside each.", at_least=1, shapes=True)
     gradient_accumulation: int = setting(1, "Batches that make one optimizer step.", at_least=1, shapes=True)
-    learning_rate: float | Auto = setting(AUTO, "Auto: 5e-6 for full, 1e-4 for lora.", above=0, shapes=True)
-    text_encoder_learning_rate: float | Auto = setting(
-        AUTO, "The text encoder's own rate; auto: the same.", above=0, shapes=True
+    learning_rate: float | Auto = setting(
+        AUTO, "Auto: 1e-4 for lora, 5e-6 for full, 2e-6 with the text encoder.", above=0, shapes=True
     )
-    text_encoder_stop: int = setting(
-        0, "Step after which the text encoder stays as it is; 0: never.", at_least=0, shapes=True
+    text_encoder_learning_rate: float | Auto = setting(
+        AUTO, "The text encoder's own rate; auto: half of the other.", above=0, shapes=True
+    )
+    text_encoder_stop: int | Auto = setting(
+        AUTO,
+        "Step after which the text encoder stays as it is; 0: never; auto: after 40% of the steps of full fine-tuning.",
+        at_least=0,
+        shapes=True,
+        was=0,
     )
     lr_schedule: Schedule = setting("constant", "How the learning rate runs over the steps.", shapes=True)
     warmup_steps: int = setting(0, "Steps over which the rate rises from 0.", at_least=0, shapes=True)
@@ -393,6 +402,15 @@ def default_of(owner: type[Settings], name: str) -> Any:
 def shaping(values: Settings) -> Mapping[str, Any]:
     """The settings that shape the weights, as asked, as plain values: a number is the same number however it was written."""
     return {item.name: _as_asked(values, item.name) for item in fields(values) if item.metadata["shapes"]}
+
+
+def as_before(values: Settings) -> Mapping[str, Any]:
+    """The same as a version said it whose defaults were others."""
+    was = {item.name: item.metadata["was"] for item in fields(values) if item.metadata["was"] is not None}
+    defaults = {item.name: item.default for item in fields(values)}
+    return {
+        name: was[name] if name in was and value == defaults[name] else value for name, value in shaping(values).items()
+    }
 
 
 def _as_asked(values: Settings, name: str) -> Any:

@@ -193,8 +193,8 @@ def test_no_8bit_without_the_extra() -> None:
         (8, "sd14", "full", True),
         (8, "sd15", "full", True),
         (12, "sd21", "full", True),
-        (12, "sdxl", "full", True),
-        (16, "sdxl", "full", True),
+        (12, "sdxl", "full", False),
+        (16, "sdxl", "full", False),
         (6, "sdxl", "lora", False),
     ],
 )
@@ -228,7 +228,7 @@ def test_needed_is_the_highest_peak_with_context_and_slack() -> None:
 def test_class_images_come_in_batches_that_do_not_raise_the_need() -> None:
     assert plan_for(100).class_image_batch == 8
     in_parts = plan_for(100, "sdxl", method="lora", gradient_checkpointing=True)
-    assert (in_parts.class_images_in_parts, in_parts.class_image_batch) == (True, 8)
+    assert (in_parts.class_images_in_parts, in_parts.class_image_batch) == (True, 4)
     assert in_parts.ledger["peak: class images"] <= in_parts.ledger["peak: step"]
     assert plan_for(None).class_image_batch == 1
     none = plan_for(100, class_images=0)
@@ -252,12 +252,23 @@ def test_the_reason_is_one_line() -> None:
 
 def test_autos_are_resolved() -> None:
     full = plan_for(24)
-    assert (full.learning_rate, full.text_encoder_learning_rate) == (5e-6, 5e-6)
+    assert (full.learning_rate, full.text_encoder_learning_rate, full.text_encoder_stop) == (2e-6, 1e-6, 400)
+    frozen = plan_for(24, train_text_encoder=False)
+    assert (frozen.learning_rate, frozen.text_encoder_stop) == (5e-6, 0)
     lora = plan_for(3, rank=8)
-    assert (lora.method, lora.learning_rate, lora.text_encoder_learning_rate, lora.alpha) == ("lora", 1e-4, 1e-4, 8.0)
+    assert (lora.method, lora.learning_rate, lora.text_encoder_learning_rate, lora.alpha) == ("lora", 1e-4, 5e-5, 8.0)
+    assert lora.text_encoder_stop == 0
     stated = plan_for(24, learning_rate=1e-6, text_encoder_learning_rate=2e-7, alpha=4.0)
     assert (stated.learning_rate, stated.text_encoder_learning_rate, stated.alpha) == (1e-6, 2e-7, 4.0)
-    assert plan_for(24, learning_rate=1e-6).text_encoder_learning_rate == 1e-6
+    assert plan_for(24, learning_rate=1e-6).text_encoder_learning_rate == 5e-7
+    assert plan_for(24, text_encoder_stop=0).text_encoder_stop == 0
+    assert plan_for(24, text_encoder_stop=70).text_encoder_stop == 70
+
+
+def test_sdxls_text_encoders_are_trained_where_that_is_said() -> None:
+    assert not plan_for(100, "sdxl").train_text_encoder
+    assert plan_for(100, "sdxl", train_text_encoder=True).train_text_encoder
+    assert plan_for(100, "sdxl", train_text_encoder=True).text_encoder_stop == 400
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ class Training:
 
     def train_step(self, step: int) -> Tensor:
         """One optimizer step over all batches of step `step` (from 0). Returns the mean loss, on the device."""
-        if self.settings.text_encoder_stop and step >= self.settings.text_encoder_stop and self.conditioning is None:
+        if 0 < self.plan.text_encoder_stop <= step and self.conditioning is None:
             self.stop_text_encoder()
         factor = self.rate(step)
         self.update.begin([self.plan.learning_rate * factor, self.plan.text_encoder_learning_rate * factor])

@@ -20,10 +20,10 @@ from ..gpu import Gpu, find_gpu
 from ..identifier import choose_identifier, identifier_remarks, length_remarks
 from ..identity import content_of, former_identities, former_run_digest, run_digest
 from ..machine import free_memory, machine_memory, resident_memory
-from ..memory import Plan, check_fits
+from ..memory import Plan, at_rates_of, check_fits
 from ..project import Project, Run, check_values
 from ..prompts import check_class_prompt, check_placeholder, fill, instance_prompt, plain_class_prompt, understood
-from ..settings import PrepSettings, SubjectSettings, TrainSettings, shaping, shortened
+from ..settings import PrepSettings, SubjectSettings, TrainSettings, as_before, shaping, shortened
 from ..survey import slow_step_note
 from .plan import plan_with
 from .prepare import prepared_photos
@@ -111,24 +111,30 @@ def shape_of(project: Project, asked: Asked, base: Base, own_class_images: list[
     }
 
 
-def find_run(project: Project, shape: Mapping[str, Any], base: Base) -> Run | None:
-    """The newest run of this shape, of this version or of 0.1, finished or not; one that was superseded by `--restart` does not count.
+def shape_before(asked: Asked, shape: Mapping[str, Any]) -> dict[str, Any]:
+    """The same shape as a version recorded it whose defaults were others."""
+    return {**shape, "asked": {**as_before(asked.subject), **as_before(asked.train)}}
+
+
+def find_run(project: Project, asked: Asked, shape: Mapping[str, Any], base: Base) -> Run | None:
+    """The newest run of this shape, of this version or one before, finished or not; one that was superseded by `--restart` does not count.
 
     Raises ProjectError where 0.1 began it, and its base is not what it was.
     """
-    found = project.find_run(run_digest(**shape))
-    if found is not None:
-        return found
+    before = shape_before(asked, shape)
+    for known in (shape, before):
+        if found := project.find_run(run_digest(**known)):
+            return found
     former = [run for run in reversed(project.runs()) if run.record() and "shape" not in run.record()]
     if not former:
         return None
-    names = [former_run_digest(**{**shape, "base": each}) for each in (*former_identities(base), shape["base"])]
+    names = [former_run_digest(**{**before, "base": each}) for each in (*former_identities(base), shape["base"])]
     for run in former:
         record = run.record()
         if record.get("digest") in names:
             return run
         began_on = record["base"] if isinstance(record.get("base"), dict) else {}
-        was = former_run_digest(**{**shape, "base": str(began_on.get("identity"))})
+        was = former_run_digest(**{**before, "base": str(began_on.get("identity"))})
         if record.get("digest") == was and began_on.get("path") == base_record(base)["path"]:
             raise ProjectError(
                 f"run {run.number} of {project.name} was begun by dreambooth 0.1, and {base.name} is not what it was then: that version "
@@ -184,7 +190,8 @@ def freeze_plan(
         run.write_record(record)
     else:
         if "shape" not in record:  # 0.1 began it, and is found by this version's name from now on
-            record = record | {"digest": run_digest(**shape), "shape": dict(shape)}
+            before = shape_before(asked, shape)
+            record = record | {"digest": run_digest(**before), "shape": before}
             run.write_record(record)
         if replan:
             record = replanned(run, record, asked, base, request, gpu)
@@ -212,7 +219,9 @@ def read_kept(run: Run, record: Mapping[str, Any]) -> tuple[Plan, Prompts]:
         asked = record["asked"]
         if not {"subject", "prep", "train"} <= asked.keys() or not isinstance(asked["train"].get("save_dtype"), str):
             raise ValueError("asked is not what is asked of a run")
-        return Plan.from_json(record["plan"]), Prompts(**record["prompts"])
+        # until 0.2 the plan did not say it: it was a number, as asked
+        stop = {"text_encoder_stop": asked["train"].get("text_encoder_stop")}
+        return Plan.from_json(stop | record["plan"]), Prompts(**record["prompts"])
     except (KeyError, TypeError, ValueError) as error:
         raise ProjectError(f"{run.plan} can't be read: {error}", "begin another run with --restart") from error
 
@@ -243,6 +252,8 @@ def replanned(
     if checkpoint is not None:
         wanted = replace(wanted, method=old.method, train_text_encoder=old.train_text_encoder, optimizer=old.optimizer)
     plan = plan_with(base.facts, request, asked.prep, wanted, gpu=gpu)
+    if checkpoint is not None:
+        plan = at_rates_of(old, plan)
     if not plan.fits and checkpoint is not None:
         raise DoesNotFit(
             f"no plan that goes on from {checkpoint.name} fits: {plan.why}",

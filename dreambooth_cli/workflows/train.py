@@ -120,7 +120,7 @@ def train(
         if base.repository is not None:  # one on disk was read to the end when it was identified
             yield PhaseStarted(name="identify the base model")
         shape = shape_of(project, asked, base, own_class_images)
-        run = None if restart else find_run(project, shape, base)
+        run = None if restart else find_run(project, asked, shape, base)
         if run is not None:
             run.clear_up()
         check_output(output_dir, run)

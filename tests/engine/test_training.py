@@ -67,7 +67,7 @@ def squares(photos, tmp_path):
 
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "full": ({}, {}),
-    "text encoder": ({"train_text_encoder": True}, {"text_encoder_stop": 4}),
+    "text encoder": ({"train_text_encoder": True, "text_encoder_stop": 4}, {}),
     "lora": ({"method": "lora", "train_text_encoder": True}, {"rank": 4}),
     "bf16 checkpointing": ({"precision": "bf16", "gradient_checkpointing": True}, {}),
     "fp16 scaler clipping": ({"precision": "fp16"}, {"max_grad_norm": 1.0}),
@@ -178,7 +178,7 @@ def test_what_is_trained_moves_and_what_is_not_stays(sd1, squares):
 
 
 def test_the_text_encoder_stops_where_it_is_told(sd1, squares):
-    training = start(sd1, TrainSettings(steps=5, text_encoder_stop=2), plan_for(train_text_encoder=True), squares)
+    training = start(sd1, TrainSettings(steps=5), plan_for(train_text_encoder=True, text_encoder_stop=2), squares)
     steps = training.steps()
     next(steps), next(steps)
     before = {name: value.clone() for name, value in training.state().weights.items()}
@@ -190,7 +190,7 @@ def test_the_text_encoder_stops_where_it_is_told(sd1, squares):
 
 def test_prompts_of_a_text_encoder_that_has_stopped_are_encoded_once(sd1, squares):
     """And the losses are those of encoding them again at each step."""
-    settings, plan = TrainSettings(steps=5, text_encoder_stop=2), plan_for(train_text_encoder=True)
+    settings, plan = TrainSettings(steps=5), plan_for(train_text_encoder=True, text_encoder_stop=2)
     once, again = (start(sd1, settings, plan, squares) for _ in range(2))
     losses = [step.loss for step in once.steps()]
     kept = once.conditioning
@@ -221,8 +221,8 @@ def test_prompts_are_encoded_as_the_pipeline_does_it(base, precision, request):
 
 
 def test_the_average_of_what_has_stopped_is_still_an_average(sd1, squares):
-    settings = TrainSettings(steps=4, text_encoder_stop=2, ema=True)
-    training = start(sd1, settings, plan_for(train_text_encoder=True), squares)
+    settings = TrainSettings(steps=4, ema=True)
+    training = start(sd1, settings, plan_for(train_text_encoder=True, text_encoder_stop=2), squares)
     list(training.steps())
     state = training.state()
     names = [name for name in state.weights if name.startswith("text_encoder")]

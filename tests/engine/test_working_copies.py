@@ -14,7 +14,7 @@ from tests.engine.test_training import squares, start  # noqa: F401 - a fixture
 
 FORMS = {
     "full": ({}, {}),
-    "text encoder that stops": ({"train_text_encoder": True}, {"text_encoder_stop": 2}),
+    "text encoder that stops": ({"train_text_encoder": True, "text_encoder_stop": 2}, {}),
     "checkpointing": ({"gradient_checkpointing": True, "train_text_encoder": True}, {}),
     "8 bit": ({"optimizer": "adamw8bit"}, {}),
     "state off the card": ({"off_card": True}, {}),

@@ -331,7 +331,7 @@ def read_a_plan(data: bytes) -> None:
     found = result_of(obtain(request))
 
     def use(replan: bool) -> None:
-        kept = find_run(project, SHAPE, found)
+        kept = find_run(project, asked, SHAPE, found)
         tell(freeze_plan(project, kept, asked, found, request, SHAPE, replan=replan))
 
     try:

@@ -92,7 +92,7 @@ class Half:
     def found(self) -> int | None:
         """The number of the run that is found."""
         base = self.base()
-        run = find_run(self.project, shape_of(self.project, self.asked, base, []), base)
+        run = find_run(self.project, self.asked, shape_of(self.project, self.asked, base, []), base)
         return run.number if run else None
 
     def begun_on(self, identity: str) -> None:

@@ -42,6 +42,7 @@ def test_the_run_stopped_half_way_goes_on_to_the_weights_it_would_have_had(kept_
 def test_a_lora_of_unet_and_text_encoder_comes_out_as_it_did(kept_home: Path) -> None:
     asked = ["--method", "lora", "--rank", "2", "--steps", "4", "--train-text-encoder", "--keep-checkpoints", "1"]
     asked += ["--class-images", "2", "--class-image-steps", "2", "--learning-rate", "1e-3", "--checkpoint-every", "4"]
+    asked += ["--text-encoder-learning-rate", "1e-3"]  # 0.1 took the other's
     out = kept_home / "out-again"
     assert run(["train", "lora", *asked, "--identifier", "sks", "--seed", "3", "--restart", "--output-dir", str(out)]) == 0
     ours, theirs = (load_file(folder / "pytorch_lora_weights.safetensors") for folder in (out, kept_home / "out-lora"))
