@@ -549,7 +549,8 @@ def count_disk(choice: Choice, facts: BaseFacts, asked: TrainSettings, resolutio
         trained = model = unet_lora + (text_lora if text else 0)
     state = ADAMW_STATE if choice.optimizer == "adamw" else ADAMW_8BIT_STATE
     a_value = (HALF if choice.weights == "bf16" else FP32) + state + (FP32 if asked.ema else 0)
-    saves = -(-asked.steps // (asked.checkpoint_every or asked.steps))
+    by_clock = asked.checkpoint_every and asked.checkpoint_minutes  # where steps are slow, perhaps after each
+    saves = asked.steps if by_clock else -(-asked.steps // (asked.checkpoint_every or asked.steps))
     return {
         "checkpoints": round(trained * a_value) * min(saves, asked.keep_checkpoints + 1),
         "model": model * (FP32 if asked.save_dtype == "fp32" else HALF),

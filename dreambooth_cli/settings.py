@@ -174,6 +174,9 @@ class TrainSettings(Settings):
     mirror: bool = setting(False, "Also train on the photos mirrored; not for text or asymmetric things.", shapes=True)
     seed: int = setting(0, "Every draw of the run follows from it.", at_least=0, at_most=LARGEST_SEED, shapes=True)
     checkpoint_every: int = setting(250, "Steps between checkpoints; 0: only at the end.", at_least=0)
+    checkpoint_minutes: float = setting(
+        10.0, "Save one after so many minutes too, where steps are slow; 0: by their number alone.", at_least=0
+    )
     keep_checkpoints: int = setting(2, "Checkpoints that are kept, the newest.", at_least=1)
     sample_every: int = setting(0, "Steps between sample pictures; 0: none.", at_least=0)
     sample_prompt: str | None = setting(None, "A prompt of your own for the samples.")

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import time
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -471,6 +472,7 @@ def save_state(training: Training, run: Run) -> Path:
 def train_steps(training: Training, run: Run, base: Base, prompts: Prompts) -> Events:
     """The loop with what is due every N steps; left early, it saves where it stands. Raises NotFinite."""
     settings, saved, measured, pace = training.settings, training.step, False, Pace()
+    saved_at = time.monotonic()
     yield PhaseStarted(name="training", total=settings.steps, done=training.step, unit="steps")
     try:
         with closing(training.steps()) as steps:
@@ -493,10 +495,11 @@ def train_steps(training: Training, run: Run, base: Base, prompts: Prompts) -> E
                         yield Warned(message=training.update.remark)
                 if is_due(step.number, settings.sample_every):
                     yield from draw_samples(training, run, base, prompts)
-                if is_due(step.number, settings.checkpoint_every) or step.number == settings.steps:
+                late = is_late(settings, time.monotonic() - saved_at)
+                if late or is_due(step.number, settings.checkpoint_every) or step.number == settings.steps:
                     training.check_finite()
                     path = save_state(training, run)
-                    saved = step.number
+                    saved, saved_at = step.number, time.monotonic()
                     yield CheckpointSaved(step=step.number, path=path)
     except (GeneratorExit, Interrupted):
         # between steps, where the state is whole: nothing done is lost
@@ -508,6 +511,11 @@ def train_steps(training: Training, run: Run, base: Base, prompts: Prompts) -> E
 def is_due(step: int, every: int) -> bool:
     """Whether something that happens every N steps happens after this one; N = 0: never."""
     return every > 0 and step % every == 0
+
+
+def is_late(settings: TrainSettings, seconds: float) -> bool:
+    """Whether the last checkpoint lies so far back that one is due by the clock."""
+    return settings.checkpoint_every > 0 and 0 < settings.checkpoint_minutes * 60 <= seconds
 
 
 def saved_words(run: Run) -> str:

@@ -557,6 +557,15 @@ def test_samples_and_checkpoints_when_they_are_due(sd1, photos):
     assert all(torch.equal(value, without[name]) for name, value in weights_of(project.runs()[0].model).items())
 
 
+def test_slow_steps_are_saved_by_the_clock(sd1, photos):
+    """Any step is slower than a hundred-millionth of a minute; `--checkpoint-every 0` asks for the last alone."""
+    project = make_project(photos, sd1, steps=3, checkpoint_every=250)
+    events = run(project, checkpoint_minutes=1e-8)
+    assert [event.step for event in of_kind(events, CheckpointSaved)] == [1, 2, 3]
+    events = run(project, checkpoint_minutes=1e-8, checkpoint_every=0, restart=True)
+    assert [event.step for event in of_kind(events, CheckpointSaved)] == [3]
+
+
 def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(sd1, photos):
     project = make_project(photos, sd1, steps=40, learning_rate=1e30, checkpoint_every=1)
     with pytest.raises(TrainingFailed) as caught:

@@ -1,0 +1,267 @@
+"""The sitting at a card: what nothing but a GPU can show, the most important first, in parts that are kept as they are done.
+
+    python -m tests.benchmarks.card --work FOLDER [--peer PATH [--shim FOLDER]] [--minutes 25] [--only PART ...] [--write]
+
+Twenty-five minutes on one card for all of it. Each part is a process of its own and leaves `PART.json` in FOLDER, and what it printed
+beside it; a part that is there is not done again, so a sitting that was cut off goes on with the next one, and one of `--minutes`
+begins no part that would not end in time. `--write` puts what is kept into `card.md` beside this file. The bases are of true size with
+random weights; they are drawn on the card, which takes seconds. `--tiny` tries the script itself, on any machine.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from tests import small_models
+from tests.machine import machine
+
+from .bases import make_base
+from .speed import draw_noise
+
+TABLE = Path(__file__).with_name("card.md")
+PHOTOS, SIDES = 4, {"sd15": 512, "sdxl": 1024}
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """Where results are kept, and what is compared with."""
+
+    work: Path
+    peer: Path | None
+    shim: str | None
+    tiny: bool
+
+    def base(self, name: str) -> Path:
+        """A base of this name, drawn where it is not there yet."""
+        folder = self.work / "bases" / name
+        if not (folder / "model_index.json").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            if self.tiny:
+                small_models.build("sdxl" if name == "sdxl" else "sd1", folder)
+            else:
+                make_base(name, folder, dtype=torch.float16, device="cuda")
+        return folder
+
+    def photos(self) -> Path:
+        """Photos of soft noise."""
+        folder = self.work / "photos"
+        if not folder.exists():
+            draw_noise(folder, PHOTOS, 64 if self.tiny else 1024)
+        return folder
+
+    def dreambooth(self, *words: str) -> tuple[list[dict[str, Any]], float]:
+        """The events of a command of ours, and its seconds. Raises RuntimeError with what it said where it fails."""
+        environment = os.environ | {"DREAMBOOTH_HOME": str(self.work / "home"), "HF_HUB_OFFLINE": "1"}
+        began = time.monotonic()
+        command = [sys.executable, "-m", "dreambooth_cli", *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+        return [json.loads(line) for line in done.stdout.splitlines()], time.monotonic() - began
+
+    def train(self, name: str, *more: str) -> tuple[list[dict[str, Any]], float]:
+        """`dreambooth train` in its direct form on a base."""
+        side = "64" if self.tiny else str(SIDES[name])
+        told = ["--photos", str(self.photos()), "--class-prompt", "a photo of a dog", "--identifier", "sks", "--resolution", side]
+        return self.dreambooth("train", "--json", "--model", str(self.base(name)), *told, *more)
+
+
+def story(name: str, *method: str) -> Callable[[Sitting], dict[str, Any]]:
+    """The guide's two commands: train, generate."""
+
+    def told(sitting: Sitting) -> dict[str, Any]:
+        output = sitting.work / f"{name}-out"
+        steps = "4" if sitting.tiny else "200"
+        images = ["--class-images", "2" if sitting.tiny else "8", "--class-image-steps", "2" if sitting.tiny else "10"]
+        events, took = sitting.train(name, "--steps", steps, *images, *method, "--restart", "--output-dir", str(output))
+        side = ["--width", "64", "--height", "64"] if sitting.tiny else []
+        drawing = ["--steps", "4" if sitting.tiny else "30", "--output-dir", str(sitting.work / f"{name}-pictures"), *side]
+        drawn, took_to_draw = sitting.dreambooth("generate", "--json", "--model-path", str(output), "--prompt", "a sks dog", *drawing)
+        (plan,) = [event["plan"] for event in events if event["event"] == "plan"]
+        seconds = sorted(event["seconds"] for event in events if event["event"] == "step")
+        return {
+            "train_s": took,
+            "generate_s": took_to_draw,
+            "ms_a_step": seconds[len(seconds) // 2] * 1e3,
+            "phases": [event["name"] for event in events if event["event"] == "phase"],
+            "pictures": [event["path"] for event in drawn if event["event"] == "image"],
+            "warnings": [event["message"] for event in (*events, *drawn) if event["event"] == "warning"],
+            "means": plan["means"],
+            "planned_gb": plan["needed"] / 1e9,
+            "memory_gb": max((event["memory_gb"] or 0 for event in events if event["event"] == "step"), default=0),
+        }
+
+    return told
+
+
+def verified(sitting: Sitting) -> dict[str, Any]:
+    """`train --verify-resume`, in full and LoRA."""
+    found = {}
+    for method in ("full", "lora"):
+        events, took = sitting.train("sd15", "--verify-resume", "--method", method, "--class-images", "0", "--steps", "4")
+        told = [event["message"] for event in events if event["event"] in ("note", "warning")]
+        found[method] = {"seconds": took, "told": told[-1]}
+    return found
+
+
+def lean_kernel(sitting: Sitting) -> dict[str, Any]:
+    """The lean AdamW's kernel beside its plain form: whether they agree, and the time of ten million values in each."""
+    from dreambooth_cli.engine.adamw import LeanAdamW, _eight_bit_maps, difference_of_forms
+
+    device = torch.device("cpu" if sitting.tiny else "cuda")
+    try:
+        from dreambooth_cli.engine.lean_kernel import lean_adamw
+
+        maps = _eight_bit_maps()
+        agreed = difference_of_forms(lean_adamw, device, tuple(one.to(device) for one in maps)) or "they agree"
+    except Exception as error:  # what a compiler says on a machine that nobody has seen
+        return {"told": f"{type(error).__name__}: {error}"}
+    found: dict[str, Any] = {"told": agreed}
+    for form in ("kernel", "plain") if device.type == "cuda" else ():
+        weights = torch.nn.Parameter(torch.randn(10_000_000, device=device, dtype=torch.bfloat16))
+        lean = LeanAdamW([[weights]], names={weights: "a"}, weight_decay=0.01, eight_bit=True, off_card=False, seed=0)
+        lean.is_chosen, lean.kernel = True, lean_adamw if form == "kernel" else None
+        weights.grad = torch.randn_like(weights)
+        for count in (3, 20):
+            torch.cuda.synchronize()
+            began = time.monotonic()
+            for _ in range(count):
+                lean.step()
+            torch.cuda.synchronize()
+            found[f"{form}_ms"] = (time.monotonic() - began) / count * 1e3
+    return found
+
+
+def fidelity(*, on_card: bool) -> Callable[[Sitting], dict[str, Any]]:
+    """How well the pocket base learns three subjects when it is trained on the card, and on the same machine's processor."""
+
+    def told(sitting: Sitting) -> dict[str, Any]:
+        from .bench import Bench
+        from .fidelity import MAIN, PHOTOS, QUICK, studies_of
+
+        where = sitting.work / ("fidelity-card" if on_card else "fidelity-cpu")
+        there = nullcontext() if on_card else mock.patch("dreambooth_cli.workflows.freeze.find_gpu", return_value=None)
+        with there:
+            bench = Bench(where, seeds=(0,), class_seeds=range(100, 110))
+            count, variant = (1, QUICK) if sitting.tiny else (3, MAIN[0])
+            measured = [bench.measure(study, variant) for study in studies_of(bench, "main", count, PHOTOS)]
+        names = ("scaled", "retrieved", "place", "copied", "seconds")
+        return {name: [round(float(getattr(one, name)), 3) for one in measured] for name in names}
+
+    return told
+
+
+def other(module: str, *words: str) -> Callable[[Sitting], dict[str, Any]]:
+    """Another benchmark of this folder: what it printed, and its exit status."""
+
+    def told(sitting: Sitting) -> dict[str, Any]:
+        peer = ["--peer", str(sitting.peer), *(["--shim", sitting.shim] if sitting.shim else [])] if sitting.peer else []
+        command = [sys.executable, "-m", f"tests.benchmarks.{module}", "--work", str(sitting.work / module), *words]
+        command += peer if module == "speed_on_card" else []
+        if sitting.tiny:
+            return {"command": " ".join(command[1:])}
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return {"printed": done.stdout, "status": done.returncode, "said": done.stderr[-1500:] if done.returncode else ""}
+
+    return told
+
+
+# name -> minutes that it takes at the most by guess, and what it does
+PARTS: dict[str, tuple[float, Callable[[Sitting], dict[str, Any]]]] = {
+    "sd15": (3, story("sd15", "--method", "full")),
+    "sdxl-lora": (3, story("sdxl", "--method", "lora")),
+    "verify-resume": (2, verified),
+    "lean-kernel": (1, lean_kernel),
+    "memory-8-12-16": (
+        4,
+        other(
+            "memory_on_card",
+            *(word for row in ("SD 1.5 full + text encoder, 512", "SD 2.1 full + text encoder, 768") for word in ("--row", row)),
+            *("--row", "SDXL full + both text encoders, 1024", "--row", "SDXL LoRA, UNet only, 1024"),
+        ),
+    ),
+    "speed-sd15": (3, other("speed_on_card", "--rounds", "3", "--case", "SD 1.5, 512 px, 1+1")),
+    "speed-1000": (2, other("speed_on_card", "--rounds", "1", "--case", "SD 1.5, 512 px, 1+1, 1,000 steps")),
+    "speed-sdxl": (3, other("speed_on_card", "--rounds", "1", "--case", "SDXL LoRA, 1024 px, 1+1")),
+    "fidelity-card": (3, fidelity(on_card=True)),
+    "fidelity-cpu": (3, fidelity(on_card=False)),
+}
+
+
+def run(name: str, sitting: Sitting) -> None:
+    """Do one part in a process of its own and keep its result."""
+    words = [sys.executable, "-m", "tests.benchmarks.card", "--work", str(sitting.work), "--do", name]
+    words += ["--peer", str(sitting.peer)] if sitting.peer else []
+    words += ["--shim", sitting.shim] if sitting.shim else []
+    began = time.monotonic()
+    done = subprocess.run([*words, *(["--tiny"] if sitting.tiny else [])], capture_output=True, text=True, check=False)
+    (sitting.work / f"{name}.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
+    print(f"{name}: {'done' if done.returncode == 0 else 'failed'} in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def do(name: str, sitting: Sitting) -> None:
+    """One part, in this process."""
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    kept = {"on": f"{datetime.now(UTC):%Y-%m-%d}: {where}; {machine()}", "result": PARTS[name][1](sitting)}
+    (sitting.work / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def write(work: Path) -> None:
+    """The kept results as a page."""
+    lines = ["# At a card", "", "Written by `python -m tests.benchmarks.card --write`: each part as it was kept.", ""]
+    for name in PARTS:
+        if not (kept := work / f"{name}.json").exists():
+            lines += [f"## {name}", "", "Not done yet.", ""]
+            continue
+        part = json.loads(kept.read_text(encoding="utf-8"))
+        told = part["result"].pop("printed", None) or json.dumps(part["result"], indent=1)
+        text = re.sub(re.escape(str(work)), "FOLDER", told)
+        lines += [f"## {name}", "", part["on"], "", *([text] if text.startswith("|") else ["```", text.rstrip(), "```"]), ""]
+    TABLE.write_text("\n".join(lines), encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what is not kept yet. Returns 1 where a part failed or there was no time for it."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.card")
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--peer", type=Path, help="diffusers' examples/dreambooth")
+    parser.add_argument("--shim", help="the peer's PYTHONPATH")
+    parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--only", action="append", choices=PARTS)
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--tiny", action="store_true", help="tiny bases: the script itself is tried")
+    parser.add_argument("--do", choices=PARTS, help=argparse.SUPPRESS)
+    asked = parser.parse_args(arguments)
+    sitting = Sitting(asked.work.resolve(), asked.peer, asked.shim, asked.tiny)
+    sitting.work.mkdir(parents=True, exist_ok=True)
+    if asked.do:
+        do(asked.do, sitting)
+        return 0
+    ends = time.monotonic() + asked.minutes * 60
+    wanted = asked.only or list(PARTS)
+    for name in wanted:
+        if not (sitting.work / f"{name}.json").exists():
+            if time.monotonic() + PARTS[name][0] * 60 > ends:
+                print(f"{name}: no time left")
+                continue
+            run(name, sitting)
+    if asked.write:
+        write(sitting.work)
+    return int(not all((sitting.work / f"{name}.json").exists() for name in wanted))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
