@@ -514,11 +514,11 @@ def test_a_preview_by_the_average_holds_the_weights_too() -> None:
 
 def test_beside_a_card_the_machine_holds_what_waits() -> None:
     """The base until it is placed, and the state that has no room there; a save goes from the card tensor by tensor."""
-    roomy = plan_for(100, "sdxl", optimizer="adamw")
+    roomy = plan_for(100, "sdxl", optimizer="adamw", train_text_encoder=True)
     base = 4 * (2_567_463_684 + 817_720_320 + VAE)
     assert roomy.ram["loading"] == pytest.approx(base, abs=2.3e9)
     assert max(roomy.ram[moment] for moment in ("step", "checkpoint", "saving")) < 3e9
-    off = plan_for(12, "sdxl")
+    off = plan_for(12, "sdxl", train_text_encoder=True)
     assert off.off_card
     assert off.ram["step"] - roomy.ram["step"] == pytest.approx(1.35 * 2.03 * (2_567_463_684 + 817_720_320), rel=0.01)
 
