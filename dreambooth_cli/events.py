@@ -148,6 +148,18 @@ class PictureEncoded(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rehearsed(Event):
+    """Every phase was gone through once, in `seconds`. By what was measured the run takes `expected` seconds, a step `step_seconds`;
+    `memory` is the bytes that the process held at the most."""
+
+    event: ClassVar[str] = "rehearsed"
+    seconds: float
+    expected: float
+    step_seconds: float
+    memory: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepDone(Event):
     """One optimizer step. `memory_gb` is the peak of the process's GPU memory so far, None without a GPU."""
 

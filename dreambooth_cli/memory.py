@@ -180,6 +180,11 @@ class Choice:
     class_images_in_parts: bool = False  # whatever they would take together
 
 
+def weights_of(plan: Plan) -> Precision:
+    """The number format of the loaded weights: the trained weights' own, or a LoRA's base in the plan's precision."""
+    return plan.weights if plan.method == "full" else plan.precision
+
+
 def works_on_copies(choice: Choice | Plan, gradient_accumulation: int) -> bool:
     """Whether the passes read half-precision copies of the trained float32 weights, which autocast would cast anew each time.
 

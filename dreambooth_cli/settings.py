@@ -178,6 +178,9 @@ class TrainSettings(Settings):
         10.0, "Save one after so many minutes too, where steps are slow; 0: by their number alone.", at_least=0
     )
     keep_checkpoints: int = setting(2, "Checkpoints that are kept, the newest.", at_least=1)
+    rehearsal: bool = setting(
+        True, "Go through every phase once, in small, before the run; runs under 50 steps never do."
+    )
     sample_every: int = setting(0, "Steps between sample pictures; 0: none.", at_least=0)
     sample_prompt: str | None = setting(None, "A prompt of your own for the samples.")
     sample_steps: int = setting(25, "Denoising steps of a sample.", at_least=1)

@@ -43,7 +43,7 @@ PANELS: dict[str, str] = {
     **dict.fromkeys(("rank", "alpha"), "LoRA"),
     **dict.fromkeys(("text_encoder_learning_rate", "text_encoder_stop", "lr_schedule", "warmup_steps"), "Details"),
     **dict.fromkeys(("weight_decay", "max_grad_norm", "ema", "ema_decay", "snr_gamma"), "Details"),
-    **dict.fromkeys(("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "save_dtype"), "Checkpoints and samples"),
+    **dict.fromkeys(("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "save_dtype", "rehearsal"), "Checkpoints and samples"),
     **dict.fromkeys(("sample_every", "sample_prompt", "sample_steps"), "Checkpoints and samples"),
 }
 METAVAR_WIDTH = 16  # more choices than fit in this are told in the help

@@ -33,6 +33,7 @@ from ..events import (
     PictureEncoded,
     PlanMade,
     ProjectSaved,
+    Rehearsed,
     RunOpened,
     SampleSaved,
     StepDone,
@@ -72,6 +73,9 @@ def format_event(event: Event) -> str | None:
             return format_plan_line(event.plan)
         case RunOpened():
             return format_run(event)
+        case Rehearsed():
+            took, expected = format_duration(event.seconds), format_duration(event.expected)
+            return f"rehearsed every phase in {took}: the run will take about {expected}, {format_rate(event.step_seconds)}"
         case StepsSlowed():
             return f"step {event.step} took {event.seconds:.1f} s, those before {event.usual:.1f} s: {event.cause}"
         case SampleSaved():

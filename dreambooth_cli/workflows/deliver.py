@@ -38,13 +38,9 @@ def save_model(training: Training, run: Run, asked: Asked, base: Base, prompts: 
 
     Raises DiskError.
     """
-    plan, dtype = training.plan, DTYPES[asked.train.save_dtype]
+    plan = training.plan
     with disk_errors(run.model), temporary(run.path) as part:
-        part.mkdir()
-        if plan.method == "full":
-            save_full(training.family.pipe, base, part, dtype=dtype)
-        else:
-            save_adapter(training.family.pipe, base, part, train_text_encoder=plan.train_text_encoder, dtype=dtype)
+        write_model(training, base, part)
         record = run.record()
         known = public_base(record["base"])
         if plan.method == "lora" and known["path"] is None and base.repository is None:
@@ -65,6 +61,16 @@ def save_model(training: Training, run: Run, asked: Asked, base: Base, prompts: 
         write_card(card, part)
         run.write_manifest(part)
         settle(part, run.model)
+
+
+def write_model(training: Training, base: Base, folder: Path) -> None:
+    """Write what was trained into a new folder: a whole model, or a LoRA. Raises DiskError."""
+    plan, pipe, dtype = training.plan, training.family.pipe, DTYPES[training.settings.save_dtype]
+    folder.mkdir()
+    if plan.method == "full":
+        save_full(pipe, base, folder, dtype=dtype)
+    else:
+        save_adapter(pipe, base, folder, train_text_encoder=plan.train_text_encoder, dtype=dtype)
 
 
 def check_place(output_dir: Path | None) -> Path | None:

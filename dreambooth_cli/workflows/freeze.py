@@ -295,6 +295,15 @@ def hold_against_start(run: Run, step: int, now: Mapping[str, Any]) -> Events:
         )
 
 
+def keep_rehearsed(run: Run, held: int) -> None:
+    """Write into plan.json what a rehearsal held on the card, in place of what was planned for it."""
+    record = run.record()
+    if record["plan"]["device"] == "cuda":
+        planned = record["plan"]["needed"]
+        measured = {"step": 0, "bytes": held, "planned": planned}
+        run.write_record(record | {"plan": record["plan"] | {"needed": held}, "measured": measured})
+
+
 def keep_measured(run: Run, plan: Plan, step: int, held: int) -> None:
     """Write into plan.json what the process held after a step, beside what the plan had said of it: of the GPU's memory, or of the
     machine's where there is none."""

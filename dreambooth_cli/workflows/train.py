@@ -4,14 +4,13 @@ import errno
 import json
 import os
 import time
-from collections.abc import Collection, Iterator
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from ..base import Base, BaseRequest, ask_for_base, find_cached
 from ..catalog import guidance_of
 from ..config import Resolved
-from ..disk import bytes_in, check_space, clear_leftovers, disk_errors
+from ..disk import bytes_in, check_space, disk_errors
 from ..engine.checkpoint import (
     ForeignCheckpoint,
     checkpoints,
@@ -23,36 +22,24 @@ from ..engine.checkpoint import (
 )
 from ..engine.device import as_torch_has_it, bound_memory, why_slow
 from ..engine.effect import Effect, compare
-from ..engine.examples import Examples, encode_pictures, stack
 from ..engine.hub import obtain
 from ..engine.loading import (
     DTYPES,
-    PARTS,
-    alone,
     bring_back,
-    find_device,
     forget_failed_attempt,
     let_go,
-    load_family,
-    place,
-    text_encoders_of,
 )
-from ..engine.lora import quantize
-from ..engine.prior import AtWork, adopt_images, cache_key, class_image_paths, hold_images, make_images, missing_batches
+from ..engine.prior import hold_images
 from ..engine.refusal import out_of_memory_words
-from ..engine.rehearsal import rehearse
 from ..engine.repeat import circumstances
-from ..engine.sampling import Drawing, check_steps
-from ..engine.stable_diffusion import StableDiffusion
+from ..engine.sampling import Drawing
 from ..engine.training import NotFinite, Training, held_memory, peak_memory_gb
 from ..errors import DoesNotFit, Interrupted, TrainingFailed, UsageError
 from ..events import (
     CheckpointSaved,
-    ClassImageMade,
     Events,
     Noted,
     PhaseStarted,
-    PictureEncoded,
     RunOpened,
     SampleSaved,
     StepDone,
@@ -62,12 +49,13 @@ from ..events import (
     as_json,
 )
 from ..gpu import find_gpu
-from ..identity import content_of
 from ..memory import Plan, calm_down, inference_precision, step_down
 from ..photos.picture import save_new
-from ..project import Project, Run, cache_folder, clear_up, hold, is_held
+from ..project import Project, Run, clear_up
 from ..prompts import fill, understood
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, expanded
+from .assemble import make_training
+from .class_images import CLASS_IMAGES, class_image_folder, class_images_of
 from .deliver import check_output, check_place, deliver, save_model
 from .freeze import (
     IMAGES,
@@ -86,9 +74,8 @@ from .freeze import (
 from .pace import Pace
 from .plan import choose_resolution, known_facts
 from .prepare import prepare, prepare_class_photos, prepared_photos
+from .rehearsal import REHEARSAL, is_rehearsed, rehearse
 
-CLASS_IMAGES = "class images"  # the phase
-IN_A_TURN = 16  # class images between two swaps of networks; an interrupted run draws as many again at most
 JUDGED_FROM = 50  # steps: shorter runs are tries, and may show nothing
 SMALLER = "the same command with --restart and --method lora or a smaller --resolution"
 
@@ -187,7 +174,7 @@ def fine_tune_and_mend(
         try:
             with closing(fine_tune(run, asked, base, plan, prompts, project, own_class_images)) as events:
                 for event in events:
-                    phase = event.name if isinstance(event, PhaseStarted) else phase
+                    phase = event.name.removeprefix(REHEARSAL) if isinstance(event, PhaseStarted) else phase
                     yield event
             return
         except NotFinite as error:
@@ -257,9 +244,12 @@ def check_card() -> None:
 def fine_tune(
     run: Run, asked: Asked, base: Base, plan: Plan, prompts: Prompts, project: Project, own_class_images: list[Path]
 ) -> Events:
-    """The run itself: load, class images, encode, train, save."""
+    """The run itself: load, class images, encode, train, save; before all of it, where it begins, once through in small."""
     settings = asked.train
-    training = yield from make_training(asked, base, plan, prompts, project, own_class_images)
+    if is_rehearsed(settings) and latest_checkpoint(run.checkpoints, run.id) is None:
+        yield from rehearse(run, asked, base, plan, prompts, project, own_class_images)
+    photos = [path for path, _ in prepared_photos(project)]
+    training = yield from make_training(settings, base, plan, prompts, photos, own_class_images)
     before = training.answer() if settings.steps >= JUDGED_FROM else None
     yield from restore(training, run)
     pictures = hold_images(class_images_of(base, plan, settings, prompts, own_class_images) if settings.with_prior else [])
@@ -282,44 +272,6 @@ def fine_tune(
     save_model(training, run, asked, base, prompts)
 
 
-def make_training(
-    asked: Asked, base: Base, plan: Plan, prompts: Prompts, project: Project, own_class_images: list[Path]
-) -> Yielding[Training]:
-    """All that comes before the first step: load, class images, encode, place. Returns the training at step 0."""
-    settings = asked.train
-    yield PhaseStarted(name="loading the base model")
-    rehearse(plan, settings, DTYPES[weights_of(plan)])
-    family = load_base(base, plan)
-    if settings.with_prior:
-        check_steps(family.pipe, settings.class_image_steps, "--class-image-steps")
-    if settings.sample_every:
-        check_steps(family.pipe, settings.sample_steps, "--sample-steps")
-    class_paths: list[Path] = []
-    if settings.with_prior:
-        class_paths = yield from gather_class_images(family, base, plan, settings, prompts, own_class_images)
-    photos = [path for path, _ in prepared_photos(project)]
-    instance, prior = yield from encode(family, plan, settings, photos, class_paths)
-    texts = [prompts.instance, prompts.class_] if prior is not None else [prompts.instance]
-    device, encoders = find_device(plan.device), list(text_encoders_of(family.pipe))
-    let_go(family.pipe, ["vae"])
-    conditioning = None
-    if not plan.train_text_encoder:
-        place(family.pipe, encoders, device)
-        conditioning = family.encode_frozen(texts)
-        let_go(family.pipe, encoders)
-    place(family.pipe, ["unet", *encoders], device)
-    return Training(
-        family,
-        plan,
-        settings,
-        device=device,
-        instance=instance,
-        prior=prior,
-        prompts=texts,
-        conditioning=conditioning,
-    )
-
-
 def tell_effect(effect: Effect) -> Events:
     """A warning where the weights have moved, but nothing of it shows."""
     if not effect.shows:
@@ -328,126 +280,6 @@ def tell_effect(effect: Effect) -> Events:
             f"({effect.picture:.1%} of it differs), and its loss on the photos has fallen by {effect.loss:.1%}; "
             "train longer (--steps) or faster (--learning-rate)"
         )
-
-
-def load_base(base: Base, plan: Plan) -> StableDiffusion:
-    """The base in the machine's memory, ready to draw and encode, in the number format that its weights have in training."""
-    find_device(plan.device)  # asked now, before minutes of loading
-    family = load_family(base, dtype=DTYPES[weights_of(plan)], device=find_device("cpu"))
-    if plan.quantized:
-        quantize(family.pipe.unet, DTYPES[plan.precision])
-        place(
-            family.pipe, ["unet"], find_device(plan.device)
-        )  # where its 4 bits are made: always there, so always the same
-    if DTYPES[weights_of(plan)] != DTYPES["fp32"]:
-        # the VAE encodes once, so its half-precision faults are not worth their speed
-        let_go(family.pipe, ["vae"])
-        bring_back(family.pipe, base, dtype=DTYPES["fp32"], device=find_device("cpu"))
-    return family
-
-
-def weights_of(plan: Plan) -> str:
-    """The number format of the loaded weights: the trained weights' own, or a LoRA's base in the plan's precision."""
-    return plan.weights if plan.method == "full" else plan.precision
-
-
-def gather_class_images(
-    family: StableDiffusion, base: Base, plan: Plan, settings: TrainSettings, prompts: Prompts, own: list[Path]
-) -> Yielding[list[Path]]:
-    """The user's own class images, and of the missing ones the cache's or new ones. Returns their paths."""
-    wanted = max(0, settings.class_images - len(own))
-    folder, drawing = class_image_folder(base, plan, settings, prompts)
-    adopt_images(folder)
-    if not missing_batches(folder, wanted, plan.class_image_batch):
-        return own + class_image_paths(folder, wanted)  # also from a cache that can only be read
-    if is_held(folder):
-        yield PhaseStarted(name="waiting for another run that makes these class images")
-    with hold(folder):
-        clear_leftovers(folder, old=r"[0-9]{6}\.part")
-        missing = missing_batches(folder, wanted, plan.class_image_batch)
-        if missing:
-            done = wanted - sum(number < wanted for batch in missing for number in batch)
-            yield PhaseStarted(name=CLASS_IMAGES, total=wanted, done=done, unit="images")
-            numbers = [number for batch in missing for number in batch]
-            images = make_images(
-                family.pipe,
-                folder,
-                missing,
-                prompt=prompts.class_,
-                drawing=drawing,
-                seed=settings.seed,
-                at_work=networks_of(family, plan),
-                turn=IN_A_TURN if plan.class_images_in_parts else 1,
-            )
-            with closing(images):
-                for number, path in zip(numbers, images, strict=True):
-                    if number < wanted:
-                        yield ClassImageMade(number=number + 1, total=wanted, path=path)
-    return own + class_image_paths(folder, wanted)
-
-
-def networks_of(family: StableDiffusion, plan: Plan) -> AtWork:
-    """How the networks that draw class images are had ready: all together on the device, or the one at work."""
-    device = find_device(plan.device)
-    if not plan.class_images_in_parts:
-        place(family.pipe, PARTS, device)
-
-    @contextmanager
-    def at_work(names: Collection[str]) -> Iterator[None]:
-        turn = alone(family.pipe, names, device) if plan.class_images_in_parts else nullcontext()
-        with turn, family.autocast(plan.precision, device):
-            yield
-
-    return at_work
-
-
-def class_images_of(base: Base, plan: Plan, settings: TrainSettings, prompts: Prompts, own: list[Path]) -> list[Path]:
-    """The class images of a run, in their order: the user's own, then the cache's."""
-    folder, _ = class_image_folder(base, plan, settings, prompts)
-    return own + class_image_paths(folder, max(0, settings.class_images - len(own)))
-
-
-def class_image_folder(base: Base, plan: Plan, settings: TrainSettings, prompts: Prompts) -> tuple[Path, Drawing]:
-    """Where these class images lie in the cache, or will, and how they are drawn. Those that 0.1 made lie under the base's revision."""
-    drawing = Drawing(
-        steps=settings.class_image_steps,
-        guidance_scale=settings.class_guidance_scale,
-        width=plan.resolution,
-        height=plan.resolution,
-    )
-    folders = [
-        cache_folder()
-        / "class-images"
-        / cache_key(
-            base=known,
-            prompt=prompts.class_,
-            drawing=drawing,
-            seed=settings.seed,
-            dtype=f"{'4-bit' if plan.quantized else weights_of(plan)} weights, {plan.precision}",
-        )
-        for known in (content_of(base), base.identity)
-    ]
-    return next((folder for folder in folders if folder.is_dir()), folders[0]), drawing
-
-
-def encode(
-    family: StableDiffusion, plan: Plan, settings: TrainSettings, photos: list[Path], class_paths: list[Path]
-) -> Yielding[tuple[Examples, Examples | None]]:
-    """Photos and class images -> latents. Returns the instance examples and the class examples or None."""
-    place(family.pipe, ["vae"], find_device(plan.device))
-    total = len(photos) * (2 if settings.mirror else 1) + len(class_paths)
-    yield PhaseStarted(name="encoding", total=total, unit="pictures")
-    done, found = 0, []
-    for paths, mirror in ((photos, False), (photos if settings.mirror else [], True), (class_paths, False)):
-        encoded = []
-        for one in encode_pictures(family, paths, mirror=mirror):
-            encoded.append(one)
-            done += 1
-            yield PictureEncoded(number=done, total=total)
-        found.append(stack(encoded) if encoded else None)
-    instance, mirrored, prior = found
-    assert instance is not None  # `prepare` refuses a project without a usable photo
-    return Examples(instance, mirrored), None if prior is None else Examples(prior)
 
 
 def restore(training: Training, run: Run) -> Events:

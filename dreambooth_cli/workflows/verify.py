@@ -18,11 +18,13 @@ from ..gpu import find_gpu
 from ..memory import Plan, check_fits
 from ..project import Project
 from ..settings import PrepSettings, SubjectSettings, TrainSettings
+from .assemble import make_training
 from .freeze import Asked, Prompts, choose_prompts
 from .plan import plan_with
-from .train import gather, make_training
+from .prepare import prepared_photos
+from .train import gather
 
-Parts = tuple[Asked, Base, Plan, Prompts, Project, list[Path]]
+Parts = tuple[TrainSettings, Base, Plan, Prompts, list[Path], list[Path]]
 
 BEFORE, AFTER = 2, 2  # steps before the checkpoint that is gone back to, and after it
 
@@ -51,7 +53,8 @@ def verify_resume(
                 plan = plan_with(base.facts, request, asked.prep, asked.train, gpu=gpu)
                 check_fits(plan, asked.train)
                 prompts = yield from choose_prompts(asked, base)
-                parts = (asked, base, plan, prompts, project, own_class_images)
+                photos = [path for path, _ in prepared_photos(project)]
+                parts = (asked.train, base, plan, prompts, photos, own_class_images)
                 largest, name = yield from stop_and_go_on(parts, scratch)
         except NoFixedForm as error:
             without.add(str(error))

@@ -17,7 +17,7 @@ WIDTH = 32  # channels: the largest weights are then large enough for 8-bit stat
 WORDS = 8
 
 
-def rehearse(plan: Plan, settings: TrainSettings, dtype: torch.dtype) -> None:
+def take_a_step(plan: Plan, settings: TrainSettings, dtype: torch.dtype) -> None:
     """Make networks of the real classes with weights of `dtype` trainable as the plan says, and take one step: all but the size is
     as in the run. Raises what a library raises."""
     device = find_device(plan.device)

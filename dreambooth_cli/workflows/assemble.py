@@ -1,0 +1,99 @@
+"""All that comes before a run's first step: the base loaded, class images, pictures and prompts encoded, the networks placed."""
+
+from pathlib import Path
+
+from ..base import Base
+from ..engine.examples import Examples, encode_pictures, stack
+from ..engine.loading import DTYPES, bring_back, find_device, let_go, load_family, place, text_encoders_of
+from ..engine.lora import quantize
+from ..engine.sampling import check_steps
+from ..engine.smallest_step import take_a_step
+from ..engine.stable_diffusion import StableDiffusion
+from ..engine.training import Training
+from ..events import PhaseStarted, PictureEncoded, Yielding
+from ..memory import Plan, weights_of
+from ..settings import TrainSettings
+from .class_images import gather_class_images
+from .freeze import Prompts
+
+
+def make_training(
+    settings: TrainSettings,
+    base: Base,
+    plan: Plan,
+    prompts: Prompts,
+    photos: list[Path],
+    own_class_images: list[Path],
+    *,
+    cache: Path | None = None,
+) -> Yielding[Training]:
+    """All that comes before the first step: load, class images, encode, place. Returns the training at step 0.
+
+    `photos` are the prepared ones; `cache` holds the class images that are drawn, if not all projects' own does.
+    """
+    yield PhaseStarted(name="loading the base model")
+    take_a_step(plan, settings, DTYPES[weights_of(plan)])
+    family = load_base(base, plan)
+    if settings.with_prior:
+        check_steps(family.pipe, settings.class_image_steps, "--class-image-steps")
+    if settings.sample_every:
+        check_steps(family.pipe, settings.sample_steps, "--sample-steps")
+    class_paths: list[Path] = []
+    if settings.with_prior:
+        class_paths = yield from gather_class_images(family, base, plan, settings, prompts, own_class_images, cache)
+    instance, prior = yield from encode(family, plan, settings, photos, class_paths)
+    texts = [prompts.instance, prompts.class_] if prior is not None else [prompts.instance]
+    device, encoders = find_device(plan.device), list(text_encoders_of(family.pipe))
+    let_go(family.pipe, ["vae"])
+    conditioning = None
+    if not plan.train_text_encoder:
+        place(family.pipe, encoders, device)
+        conditioning = family.encode_frozen(texts)
+        let_go(family.pipe, encoders)
+    place(family.pipe, ["unet", *encoders], device)
+    return Training(
+        family,
+        plan,
+        settings,
+        device=device,
+        instance=instance,
+        prior=prior,
+        prompts=texts,
+        conditioning=conditioning,
+    )
+
+
+def load_base(base: Base, plan: Plan) -> StableDiffusion:
+    """The base in the machine's memory, ready to draw and encode, in the number format that its weights have in training."""
+    find_device(plan.device)  # asked now, before minutes of loading
+    family = load_family(base, dtype=DTYPES[weights_of(plan)], device=find_device("cpu"))
+    if plan.quantized:
+        quantize(family.pipe.unet, DTYPES[plan.precision])
+        place(
+            family.pipe, ["unet"], find_device(plan.device)
+        )  # where its 4 bits are made: always there, so always the same
+    if DTYPES[weights_of(plan)] != DTYPES["fp32"]:
+        # the VAE encodes once, so its half-precision faults are not worth their speed
+        let_go(family.pipe, ["vae"])
+        bring_back(family.pipe, base, dtype=DTYPES["fp32"], device=find_device("cpu"))
+    return family
+
+
+def encode(
+    family: StableDiffusion, plan: Plan, settings: TrainSettings, photos: list[Path], class_paths: list[Path]
+) -> Yielding[tuple[Examples, Examples | None]]:
+    """Photos and class images -> latents. Returns the instance examples and the class examples or None."""
+    place(family.pipe, ["vae"], find_device(plan.device))
+    total = len(photos) * (2 if settings.mirror else 1) + len(class_paths)
+    yield PhaseStarted(name="encoding", total=total, unit="pictures")
+    done, found = 0, []
+    for paths, mirror in ((photos, False), (photos if settings.mirror else [], True), (class_paths, False)):
+        encoded = []
+        for one in encode_pictures(family, paths, mirror=mirror):
+            encoded.append(one)
+            done += 1
+            yield PictureEncoded(number=done, total=total)
+        found.append(stack(encoded) if encoded else None)
+    instance, mirrored, prior = found
+    assert instance is not None  # `prepare` refuses a project without a usable photo
+    return Examples(instance, mirrored), None if prior is None else Examples(prior)

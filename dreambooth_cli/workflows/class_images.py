@@ -1,0 +1,107 @@
+"""A run's class images: the user's own, those of the cache, and new ones of the base's own drawing."""
+
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from pathlib import Path
+
+from ..base import Base
+from ..disk import clear_leftovers
+from ..engine.loading import PARTS, alone, find_device, place
+from ..engine.prior import AtWork, adopt_images, cache_key, class_image_paths, make_images, missing_batches
+from ..engine.sampling import Drawing
+from ..engine.stable_diffusion import StableDiffusion
+from ..events import ClassImageMade, PhaseStarted, Yielding
+from ..identity import content_of
+from ..memory import Plan, weights_of
+from ..project import cache_folder, hold, is_held
+from ..settings import TrainSettings
+from .freeze import Prompts
+
+CLASS_IMAGES = "class images"  # the phase
+IN_A_TURN = 16  # class images between two swaps of networks; an interrupted run draws as many again at most
+
+
+def gather_class_images(
+    family: StableDiffusion,
+    base: Base,
+    plan: Plan,
+    settings: TrainSettings,
+    prompts: Prompts,
+    own: list[Path],
+    cache: Path | None = None,
+) -> Yielding[list[Path]]:
+    """The user's own class images, and of the missing ones the cache's or new ones. Returns their paths."""
+    wanted = max(0, settings.class_images - len(own))
+    folder, drawing = class_image_folder(base, plan, settings, prompts)
+    folder = folder if cache is None else cache
+    adopt_images(folder)
+    if not missing_batches(folder, wanted, plan.class_image_batch):
+        return own + class_image_paths(folder, wanted)  # also from a cache that can only be read
+    if is_held(folder):
+        yield PhaseStarted(name="waiting for another run that makes these class images")
+    with hold(folder):
+        clear_leftovers(folder, old=r"[0-9]{6}\.part")
+        missing = missing_batches(folder, wanted, plan.class_image_batch)
+        if missing:
+            done = wanted - sum(number < wanted for batch in missing for number in batch)
+            yield PhaseStarted(name=CLASS_IMAGES, total=wanted, done=done, unit="images")
+            numbers = [number for batch in missing for number in batch]
+            images = make_images(
+                family.pipe,
+                folder,
+                missing,
+                prompt=prompts.class_,
+                drawing=drawing,
+                seed=settings.seed,
+                at_work=networks_of(family, plan),
+                turn=IN_A_TURN if plan.class_images_in_parts else 1,
+            )
+            with closing(images):
+                for number, path in zip(numbers, images, strict=True):
+                    if number < wanted:
+                        yield ClassImageMade(number=number + 1, total=wanted, path=path)
+    return own + class_image_paths(folder, wanted)
+
+
+def networks_of(family: StableDiffusion, plan: Plan) -> AtWork:
+    """How the networks that draw class images are had ready: all together on the device, or the one at work."""
+    device = find_device(plan.device)
+    if not plan.class_images_in_parts:
+        place(family.pipe, PARTS, device)
+
+    @contextmanager
+    def at_work(names: Collection[str]) -> Iterator[None]:
+        turn = alone(family.pipe, names, device) if plan.class_images_in_parts else nullcontext()
+        with turn, family.autocast(plan.precision, device):
+            yield
+
+    return at_work
+
+
+def class_images_of(base: Base, plan: Plan, settings: TrainSettings, prompts: Prompts, own: list[Path]) -> list[Path]:
+    """The class images of a run, in their order: the user's own, then the cache's."""
+    folder, _ = class_image_folder(base, plan, settings, prompts)
+    return own + class_image_paths(folder, max(0, settings.class_images - len(own)))
+
+
+def class_image_folder(base: Base, plan: Plan, settings: TrainSettings, prompts: Prompts) -> tuple[Path, Drawing]:
+    """Where these class images lie in the cache, or will, and how they are drawn. Those that 0.1 made lie under the base's revision."""
+    drawing = Drawing(
+        steps=settings.class_image_steps,
+        guidance_scale=settings.class_guidance_scale,
+        width=plan.resolution,
+        height=plan.resolution,
+    )
+    folders = [
+        cache_folder()
+        / "class-images"
+        / cache_key(
+            base=known,
+            prompt=prompts.class_,
+            drawing=drawing,
+            seed=settings.seed,
+            dtype=f"{'4-bit' if plan.quantized else weights_of(plan)} weights, {plan.precision}",
+        )
+        for known in (content_of(base), base.identity)
+    ]
+    return next((folder for folder in folders if folder.is_dir()), folders[0]), drawing
