@@ -9,7 +9,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from ..memory import Plan
 from ..settings import TrainSettings
-from .loading import find_device
+from .loading import DTYPES, find_device
 from .lora import quantize
 from .training import make_copies, make_trainable, make_update
 
@@ -33,7 +33,7 @@ def take_a_step(plan: Plan, settings: TrainSettings, dtype: torch.dtype) -> None
     groups = make_trainable(family, plan, settings)
     update = make_update(groups, plan, settings, device, make_copies(family, plan, settings))
     update.begin([plan.learning_rate, plan.text_encoder_learning_rate])
-    with torch.autocast(device.type, dtype, enabled=plan.precision != "fp32" and dtype != torch.float32):
+    with torch.autocast(device.type, DTYPES[plan.precision], enabled=plan.precision != "fp32"):
         embeddings = encoder(torch.zeros(1, WORDS, dtype=torch.long, device=device)).last_hidden_state
         latents = torch.zeros(1, 4, 8, 8, dtype=dtype, device=device)
         loss = unet(latents, torch.zeros(1, device=device), embeddings).sample.float().square().mean()

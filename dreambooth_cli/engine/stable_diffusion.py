@@ -23,7 +23,7 @@ class StableDiffusion:
         self.latent_scale = float(pipe.vae.config.scaling_factor)
         self.latent_shift = float(pipe.vae.config.shift_factor or 0.0)
         self.snr_weights: dict[tuple[float, torch.device], Tensor] = {}  # of every timestep, where they were asked for
-        self.tokens: dict[tuple[str, ...], Tensor] = {}  # of prompts, beside the text encoder that reads them
+        self.tokens: dict[tuple[str, str], Tensor] = {}  # of prompts, beside the text encoder that reads them
         if self.prediction_type not in TRAINABLE_PREDICTIONS:
             raise ModelUnavailable(
                 f"this base predicts {self.prediction_type!r}, which can't be trained here",
@@ -48,14 +48,15 @@ class StableDiffusion:
         return Conditioning(encoder(self.tokens_of(prompts, "text_encoder"))[0].to(encoder.dtype))
 
     def tokens_of(self, prompts: list[str], part: str) -> Tensor:
-        """The tokens [B, T] of prompts, beside the text encoder that reads them; made once."""
-        key, device = (part, *prompts), getattr(self.pipe, part).device
-        if key not in self.tokens or self.tokens[key].device != device:
-            tokenizer = getattr(self.pipe, part.replace("text_encoder", "tokenizer"))
-            most = tokenizer.model_max_length
-            made = tokenizer(prompts, padding="max_length", max_length=most, truncation=True, return_tensors="pt")
-            self.tokens[key] = made.input_ids.to(device)
-        return self.tokens[key]
+        """The tokens [B, T] of prompts, beside the text encoder that reads them; each prompt's are made once."""
+        device, tokenizer = getattr(self.pipe, part).device, getattr(self.pipe, part.replace("text_encoder", "tokenizer"))
+        for prompt in prompts:
+            key = (part, prompt)
+            if key not in self.tokens or self.tokens[key].device != device:
+                most = tokenizer.model_max_length
+                made = tokenizer(prompt, padding="max_length", max_length=most, truncation=True, return_tensors="pt")
+                self.tokens[key] = made.input_ids.to(device)
+        return torch.cat([self.tokens[part, prompt] for prompt in prompts])
 
     def encode_frozen(self, prompts: list[str]) -> Conditioning:
         """The embeddings of prompts whose encoder stays as it is, without gradients."""

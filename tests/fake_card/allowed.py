@@ -1,16 +1,15 @@
 """The waits inside a step that are allowed, by the place that waits; each with its reason. No other may be there."""
 
 EVERY_STEP = {
-    "engine/training.py:read_losses": "the loss, read a step late; that of the first and of the last step at once",
-    "engine/stable_diffusion.py:encode_prompts": "a trained text encoder's prompts are tokenized anew, and their ids copied",
-    "engine/sdxl.py:encode_prompts": "the same for two text encoders",
+    "engine/training.py:wait": "the loss, read a step late; that of the first and of the last step at once",
     "engine/optimizers.py:step": "torch's gradient scaler asks whether to step, of an optimizer that can't leave it out by itself",
 }
 FIRST_STEP = {
     "engine/stable_diffusion.py:add_noise": "the noise schedule goes to the card once",
     "engine/stable_diffusion.py:loss_weights": "so does the weight of each timestep",
     "engine/adamw.py:place": "the optimizer's state is made",
-    "engine/adamw.py:<genexpr>": "the values that 8 bits stand for go to the card once",
+    "engine/stable_diffusion.py:tokens_of": "so do the tokens of the prompts",
+    "engine/adamw.py:_maps_on": "the values that 8 bits stand for go to the card once",
 }
 
 

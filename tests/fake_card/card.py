@@ -405,6 +405,7 @@ def answers(card: Card) -> dict[str, Callable[..., Any]]:
         "mem_get_info": lambda device=None: (PROPERTIES.total_memory - card.now, PROPERTIES.total_memory),
         "empty_cache": lambda: None,
         "synchronize": lambda device=None: card.wait("torch.cuda.synchronize"),
+        "Event": lambda: SimpleNamespace(record=lambda: None, synchronize=lambda: card.wait("torch.cuda.Event.synchronize")),
         "reset_peak_memory_stats": lambda device=None: card.forget_most(),
         "max_memory_reserved": lambda device=None: card.most,
         "max_memory_allocated": lambda device=None: card.most,
