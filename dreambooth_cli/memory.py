@@ -48,7 +48,7 @@ UPDATE = 8_388_608 * (
     4 + 4 + 4 + 8
 )  # one piece of a tensor: weights and gradient in float32, rounding's draws, moments
 
-GRADIENT_PIECE = 1 << 26  # values whose gradients are in float32 at a time, as they leave half precision
+GRADIENT_PIECE = 1 << 25  # values whose gradients are in float32 at a time, as they leave half precision
 
 PEAK = "peak: "
 STEP = "peak: step"
@@ -587,7 +587,7 @@ def _step_groups(choice: Choice, facts: BaseFacts, asked: TrainSettings, resolut
         "half-precision copies": trained * HALF if choice.precision != "fp32" and size == FP32 else 0,
         "activations": round(activations.forward * asked.batch_size * kinds * 1e9 + text_activations),
         "late activations": round(activations.late * asked.batch_size * kinds * 1e9),
-        "update": (UPDATE if lean else 0) + (min(trained, GRADIENT_PIECE) * HALF if in_pieces else 0),
+        "update": (UPDATE if lean else 0) + (min(trained, GRADIENT_PIECE) * FP32 if in_pieces else 0),
     }
 
 

@@ -42,11 +42,13 @@ class WorkingCopies:
 
     def take_gradients(self, weights: Iterable[Tensor]) -> None:
         """Move the gradients of these weights' copies to the weights, in float32, adding them to what is there."""
-        for weight in weights:
-            copy = self.copies.get(weight)
-            if copy is None or copy.grad is None:
-                continue
-            weight.grad = copy.grad.float() if weight.grad is None else weight.grad.add_(copy.grad)
+        pairs = [(weight, self.copies[weight]) for weight in weights if weight in self.copies]
+        pairs = [(weight, copy) for weight, copy in pairs if copy.grad is not None]
+        taken = [torch.empty_like(weight) for weight, _ in pairs]
+        if pairs:
+            torch._foreach_copy_(taken, [copy.grad for _, copy in pairs])  # all casts in one kernel
+        for (weight, copy), gradient in zip(pairs, taken, strict=True):
+            weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
             copy.grad = None
 
     def gradients(self, weights: Iterable[Tensor]) -> list[Tensor]:

@@ -26,6 +26,7 @@ from ..engine.hub import obtain
 from ..engine.loading import (
     DTYPES,
     bring_back,
+    find_device,
     forget_failed_attempt,
     let_go,
 )

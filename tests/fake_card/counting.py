@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from dreambooth_cli.engine.training import Training
+from dreambooth_cli.engine.training import Reading, Training
 
 from .card import Card, Wait, is_on_card, own_frames
 
@@ -109,7 +109,7 @@ def count_second_step(card: Card, training: Training) -> StepCount:
     with closing(training.steps()) as steps:
         next(steps)
         # only the first step's loss is read at once: from then on there is one of the step before
-        training.unread.append((1, torch.zeros(2, device="cuda")))
+        training.unread.append((1, Reading(torch.zeros(2, device="cuda"))))
         card.waits.clear()
         card.forget_most()
         with Count(card) as work:

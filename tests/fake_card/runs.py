@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 from unittest import mock
 
-from dreambooth_cli.engine import adamw
 from dreambooth_cli.engine.checkpoint import load_checkpoint
 from dreambooth_cli.engine.training import Training
 from dreambooth_cli.events import CheckpointSaved, Event, StepDone
@@ -39,8 +38,6 @@ def a_card_is_here(gpu: Gpu = GPU, **means: Any) -> Iterator[Card]:
         card = stack.enter_context(fake_card())
         card.phases = STEP
         stack.enter_context(mock.patch.object(freeze, "plan_with", plan_with))
-        # by values, of which there are none here
-        stack.enter_context(mock.patch.object(adamw, "difference_of_forms", return_value=""))
         for name in ("freeze", "train", "generate"):
             stack.enter_context(mock.patch(f"dreambooth_cli.workflows.{name}.find_gpu", return_value=gpu))
         yield card
