@@ -52,5 +52,5 @@ def test_a_script(photos: Path, sd1: Path, tmp_path: Path) -> None:
     assert len(images) == 2
     assert (tmp_path / "sd15.txt").is_file()
     model = json.loads((tmp_path / "models.json").read_text())["models"][0]
-    assert set(model["plan"]) == {"method", "train_text_encoder", "means", "predicted_gb", "fits", "why"}
+    assert set(model["plan"]) == {"method", "train_text_encoder", "means", "predicted_gb", "ram_gb", "fits", "why"}
     assert not (tmp_path / "dreambooth-home" / "projects" / "my-dog").exists()
