@@ -9,7 +9,7 @@ again. Where that file is missing (0.1 wrote none) the images there are taken as
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ def make_images(
     seed: int,
     at_work: AtWork,
     turn: int = 1,
-) -> Iterator[Path]:
+) -> Generator[Path, None, None]:
     """Draw the class images of these batches, each that is lacking written beside and renamed, and yield the paths of all.
 
     `at_work` has the networks that are named ready for the time of its context. The prompt is read once, at least `turn` pictures are

@@ -42,14 +42,16 @@ class WorkingCopies:
 
     def take_gradients(self, weights: Iterable[Tensor]) -> None:
         """Move the gradients of these weights' copies to the weights, in float32, adding them to what is there."""
-        pairs = [(weight, self.copies[weight]) for weight in weights if weight in self.copies]
-        pairs = [(weight, copy) for weight, copy in pairs if copy.grad is not None]
-        taken = [torch.empty_like(weight) for weight, _ in pairs]
-        if pairs:
-            torch._foreach_copy_(taken, [copy.grad for _, copy in pairs])  # all casts in one kernel
-        for (weight, copy), gradient in zip(pairs, taken, strict=True):
+        found = [(weight, copy, copy.grad) for weight, copy in self._copies_of(weights) if copy.grad is not None]
+        taken = [torch.empty_like(weight) for weight, _, _ in found]
+        if found:
+            torch._foreach_copy_(taken, [half for _, _, half in found])  # all casts in one kernel
+        for (weight, copy, _), gradient in zip(found, taken, strict=True):
             weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
             copy.grad = None
+
+    def _copies_of(self, weights: Iterable[Tensor]) -> Iterator[tuple[Tensor, nn.Parameter]]:
+        return ((weight, self.copies[weight]) for weight in weights if weight in self.copies)
 
     def gradients(self, weights: Iterable[Tensor]) -> list[Tensor]:
         """The gradients of these weights wherever they lie, the weight's own or its copy's."""

@@ -125,8 +125,8 @@ def lean_kernel(sitting: Sitting) -> dict[str, Any]:
     try:
         from dreambooth_cli.engine.lean_kernel import lean_adamw
 
-        maps = _eight_bit_maps()
-        agreed = difference_of_forms(lean_adamw, device, tuple(one.to(device) for one in maps)) or "they agree"
+        first, second = _eight_bit_maps()
+        agreed = difference_of_forms(lean_adamw, device, (first.to(device), second.to(device))) or "they agree"
     except Exception as error:  # what a compiler says on a machine that nobody has seen
         return {"told": f"{type(error).__name__}: {error}"}
     found: dict[str, Any] = {"told": agreed}

@@ -181,10 +181,8 @@ def measure(case: Case) -> int:
                 parameter.register_post_accumulate_grad_hook(lambda one: setattr(one, "grad", None))
         with alive:
             run_step(case, networks)
-            for piece in copies.pieces(trained) if copies else ():
-                copies.take_gradients(piece)
-                for parameter in piece:
-                    parameter.grad = None
+            if copies:
+                let_gradients_go(copies, trained)
         values = sum(parameter.numel() for parameter in trained)
     state = ADAMW_STATE if choice.optimizer == "adamw" else ADAMW_8BIT_STATE
     lean = choice.weights == "bf16" or choice.inside_backward or choice.off_card
@@ -192,6 +190,14 @@ def measure(case: Case) -> int:
     # inside backward the first weights move while nearly all activations are there; else when they are gone
     step = alive.most + moving if choice.inside_backward else alive.most
     return round(step + (0 if choice.off_card else values * state))
+
+
+def let_gradients_go(copies: WorkingCopies, trained: list[nn.Parameter]) -> None:
+    """Take the gradients to float32 as the update does, a piece after the other."""
+    for piece in copies.pieces(trained):
+        copies.take_gradients(piece)
+        for weight in piece:
+            weight.grad = None
 
 
 def make_networks(name: str, choice: Choice) -> dict[str, nn.Module]:
