@@ -31,6 +31,7 @@ DTYPES = {word: dtype for dtype, word in WORDS.items()}
 # The order of the library: wide values first, so that each tensor lies where its values are aligned.
 ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "I16", "I8", "U8", "BOOL")
 ALIGNED = 8  # bytes: the header is filled up with spaces
+TOGETHER = 1 << 20  # bytes: smaller tensors go to the disk with their neighbours
 
 
 def write_tensors(
@@ -53,7 +54,7 @@ def write_tensors(
         header[name] = {"dtype": WORDS[formats[name]], "shape": list(tensors[name].shape), "data_offsets": [start, end]}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % ALIGNED)
-    with path.open("xb") as file:
+    with path.open("xb", buffering=TOGETHER) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in names:
             file.write(_bytes_of(tensors[name].detach().to("cpu", formats[name])))

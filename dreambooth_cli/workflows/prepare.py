@@ -253,6 +253,7 @@ def _exchange(part: Path, target: Path) -> None:
 def _clear_up(target: Path) -> None:
     """Clear up after a process that was killed. 0.1 left `prepared.part`: ours where nothing else is in it."""
     clear_leftovers(target.parent)
+    clear_leftovers(target)
     part = target.with_name(f"{target.name}.part")
     if part.is_dir() and not part.is_symlink() and all(_is_ours(path) for path in part.iterdir()):
         shutil.rmtree(part)

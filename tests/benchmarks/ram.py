@@ -28,6 +28,7 @@ from dreambooth_cli.events import (
     RunOpened,
     StepDone,
 )
+from dreambooth_cli.machine import resident_memory
 from dreambooth_cli.project import Project
 from dreambooth_cli.settings import PrepSettings, SubjectSettings, TrainSettings
 from tests import small_models
@@ -104,13 +105,16 @@ def measure(case: Case, work: Path) -> dict[str, Any]:
     for number in range(2):
         draw_photo(photos / f"{number}.png", (300, 300), seed=number)
     settings = {"steps": 3, "class_images": 2, "class_image_steps": 2, "learning_rate": 1e-5, **case.settings}
+    from dreambooth_cli.workflows import train  # noqa: F401 - all libraries
+
+    program = resident_memory()
     held: dict[str, int] = {}
     plan: dict[str, Any] = {}
     for moment, peak, event in moments(start(photos, base, case.resolution, settings)):
         held[moment] = max(held.get(moment, 0), peak)
         if isinstance(event, PlanMade):
             plan = event.plan
-    return {"planned": plan["ram"], "held": held}
+    return {"planned": plan["ram"], "held": held, "program": program}
 
 
 def start(photos: Path, base: Path, resolution: int, settings: dict[str, Any]) -> Events:

