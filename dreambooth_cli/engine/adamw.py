@@ -67,15 +67,16 @@ class LeanAdamW(torch.optim.Optimizer):
             slots |= self.first_slots(parameter)
         slots["step"] += 1
         seed = seed_of(self.seed, slots["step"], "rounding", self.names[parameter])
-        generator = torch.Generator(parameter.device).manual_seed(seed)
         assert parameter.grad is not None
         if not self.is_chosen:
             self.choose_form(parameter)
+        # one for all pieces of the plain form; the kernel draws by the seed alone
+        generator = None if self.kernel else torch.Generator(parameter.device).manual_seed(seed)
         weights, gradient = parameter.view(-1), parameter.grad.view(-1)
         size = len(weights) if self.kernel else PIECE
         for start in range(0, len(weights), size):
             piece = slice(start, start + size)
-            self._step_piece(weights[piece], gradient[piece], self._pieces(slots, piece), parameter, generator)
+            self._step_piece(weights[piece], gradient[piece], self._pieces(slots, piece), parameter, generator or seed)
 
     def choose_form(self, parameter: Tensor) -> None:
         """On a GPU, the kernel if it can be had and does what the plain form does; `remark` says why not."""
@@ -108,35 +109,19 @@ class LeanAdamW(torch.optim.Optimizer):
         gradient: Tensor,
         slots: dict[str, Tensor],
         parameter: Tensor,
-        generator: torch.Generator,
+        draws: torch.Generator | int,
     ) -> None:
         step, group = self.state[parameter]["step"], self.rates[parameter]
         moments = {name: value.to(kept.device, non_blocking=True) for name, value in slots.items()}
-        if self.kernel:
-            maps = self._maps_on(kept.device) if "state1" in moments else None
-            step_by_kernel(self.kernel, kept, gradient, moments, maps, step, group, generator.initial_seed())
+        maps = self._maps_on(kept.device) if "state1" in moments else None
+        if isinstance(draws, torch.Generator):
+            _step_plainly(kept, gradient, moments, maps, step, group, draws)
         else:
-            self._step_plainly(kept, gradient, moments, step, group, generator)
+            assert self.kernel is not None
+            step_by_kernel(self.kernel, kept, gradient, moments, maps, step, group, draws)
         if self.off_card:
             for name, value in moments.items():
                 slots[name].copy_(value, non_blocking=True)
-
-    def _step_plainly(
-        self,
-        kept: Tensor,
-        gradient: Tensor,
-        moments: dict[str, Tensor],
-        step: int,
-        group: dict[str, Any],
-        generator: torch.Generator,
-    ) -> None:
-        weights = kept.float()  # itself where it is float32 already
-        if "state1" in moments:
-            _update_in_8_bits(weights, gradient.float(), moments, self._maps_on(kept.device), step, group)
-        else:
-            _update(weights, gradient.float(), moments, step, group)
-        if kept.dtype != weights.dtype:
-            kept.copy_(round_stochastically(weights, generator))
 
     def _maps_on(self, device: torch.device) -> Maps | None:
         """What 8 bits stand for, on a device."""
@@ -165,12 +150,29 @@ class LeanAdamW(torch.optim.Optimizer):
         return kept.copy_(value)
 
 
+def _step_plainly(
+    kept: Tensor,
+    gradient: Tensor,
+    moments: dict[str, Tensor],
+    maps: Maps | None,
+    step: int,
+    group: dict[str, Any],
+    generator: torch.Generator,
+) -> None:
+    weights = kept.float()  # itself where it is float32 already
+    if maps:
+        _update_in_8_bits(weights, gradient.float(), moments, maps, step, group)
+    else:
+        _update(weights, gradient.float(), moments, step, group)
+    if kept.dtype != weights.dtype:
+        kept.copy_(round_stochastically(weights, generator))
+
+
 def _update_in_8_bits(
-    weights: Tensor, gradient: Tensor, moments: dict[str, Tensor], maps: Maps | None, step: int, group: dict[str, Any]
+    weights: Tensor, gradient: Tensor, moments: dict[str, Tensor], maps: Maps, step: int, group: dict[str, Any]
 ) -> None:
     from bitsandbytes.functional import optimizer_update_8bit_blockwise
 
-    assert maps is not None
     optimizer_update_8bit_blockwise(
         "adam",
         gradient,
@@ -226,26 +228,28 @@ def step_by_kernel(
 
 
 def difference_of_forms(kernel: Callable[..., None], device: torch.device, maps: Maps | None) -> str:
-    """Take one step of drawn weights by the kernel and in the plain form. Returns in what they differ, "" where they agree."""
+    """Take two steps of drawn weights by the kernel and in the plain form, the second of either from the plain form's state. Returns
+    in what they differ, "" where they agree."""
     generator = torch.Generator().manual_seed(0)
     count, group = 2 * SMALL + 100, {"lr": 1e-3, "weight_decay": 0.01}
-    gradient, before = (torch.randn(count, generator=generator).bfloat16().to(device) for _ in range(2))
-    for form in {maps, None}:
-        ours, theirs, in_half = before.float(), before.float(), before.clone()
-        moments, plain, again = (_no_moments(count, form, device) for _ in range(3))
-        step_by_kernel(kernel, ours, gradient, moments, form, 1, group, 0)
-        step_by_kernel(kernel, in_half, gradient, again, form, 1, group, 0)
-        if form:
-            _update_in_8_bits(theirs, gradient.float(), plain, form, 1, group)
-        else:
-            _update(theirs, gradient.float(), plain, 1, group)
-        if not torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6):
-            return "it moves weights otherwise"
-        if ((in_half.float() - theirs).abs() > theirs.abs() * 2**-7).any():  # a unit of bfloat16, at the least
-            return "it rounds weights to other than their neighbours"
-        for name, value in _opened(moments, form).items():
-            if not torch.allclose(value, _opened(plain, form)[name], rtol=1e-5, atol=0.02 if form else 1e-6):
-                return f"its {name} is another"
+    before, *gradients = (torch.randn(count, generator=generator).bfloat16().to(device) for _ in range(3))
+    for form in (maps, None) if maps else (None,):
+        plain = _no_moments(count, form, device)
+        for step, gradient in enumerate(gradients, 1):
+            ours, theirs, in_half = before.float(), before.float(), before.clone()
+            moments, again = ({name: value.clone() for name, value in plain.items()} for _ in range(2))
+            step_by_kernel(kernel, ours, gradient, moments, form, step, group, 0)
+            step_by_kernel(kernel, in_half, gradient, again, form, step, group, 0)
+            _step_plainly(theirs, gradient, plain, form, step, group, generator)
+            if not torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6):
+                return "it moves weights otherwise"
+            if ((in_half.float() - theirs).abs() > theirs.abs() * 2**-7).any():  # a unit of bfloat16, at the least
+                return "it rounds weights to other than their neighbours"
+            for name, value in _opened(moments, form).items():
+                # a code may be a neighbour's, where both are as near: they lie 0.014 apart at most
+                apart = 0.02 if name.startswith("state") else 1e-6
+                if not torch.allclose(value, _opened(plain, form)[name], rtol=1e-5, atol=apart):
+                    return f"its {name} is another"
     return ""
 
 
@@ -258,7 +262,7 @@ def _no_moments(count: int, maps: Maps | None, device: torch.device) -> dict[str
 
 
 def _opened(moments: Mapping[str, Tensor], maps: Maps | None) -> Mapping[str, Tensor]:
-    """Moments as they are, or the values that their codes stand for (neighbours lie 0.014 apart at most) and their scales."""
+    """Moments as they are, or the values that their codes stand for and their scales."""
     if maps is None:
         return moments
     values = {name: one[moments[name].long()] for name, one in zip(("state1", "state2"), maps, strict=True)}
