@@ -2,22 +2,28 @@
 
     python -m tests.benchmarks.card --work FOLDER [--peer PATH [--shim FOLDER]] [--minutes 25] [--only PART ...] [--write]
 
-Twenty-five minutes on one card for all of it. Each part is a process of its own and leaves `PART.json` in FOLDER, and what it printed
-beside it; a part that is there is not done again, so a sitting that was cut off goes on with the next one, and one of `--minutes`
-begins no part that would not end in time. `--write` puts what is kept into `card.md` beside this file. The bases are of true size with
-random weights; they are drawn on the card, which takes seconds. `--tiny` tries the script itself, on any machine.
+Each part is a process of its own and leaves `PART.json` in FOLDER, and what it printed beside it; a part that is there is not done
+again, so a sitting that was cut off goes on with the next one. Parts of one stage run side by side, since they show whether something
+works; what is timed runs alone. A part is stopped at its own limit, and at the end of `--minutes`. `--write` puts what is kept into
+`card.md` beside this file. The bases are of true size with random weights; they are drawn on the card, which takes seconds. `--tiny`
+tries the script itself, on any machine.
+
+A lent machine may start a Python with torch in 15 s and write to its disk slowly: FOLDER, and TMPDIR, are best in its memory (/dev/shm).
 """
 
 import argparse
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +39,7 @@ from .speed import draw_noise
 
 TABLE = Path(__file__).with_name("card.md")
 PHOTOS, SIDES = 4, {"sd15": 512, "sdxl": 1024}
+SHORTEST = 20  # seconds under which no part is begun
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,12 @@ class Sitting:
     peer: Path | None
     shim: str | None
     tiny: bool
+    part: str = ""
+
+    @property
+    def home(self) -> Path:
+        """The part's own, so that it can be thrown away: a disk has room for a few models alone."""
+        return self.work / f"home-{self.part}"
 
     def base(self, name: str) -> Path:
         """A base of this name, drawn where it is not there yet."""
@@ -55,6 +68,15 @@ class Sitting:
                 make_base(name, folder, dtype=torch.float16, device="cuda")
         return folder
 
+    def shared(self, module: str, *names: str) -> Path:
+        """A folder for another benchmark, in which the bases that it looks for are these."""
+        folder = self.work / module
+        folder.mkdir(exist_ok=True)
+        for name in names:
+            if not (folder / name).exists():
+                (folder / name).symlink_to(self.base(name))
+        return folder
+
     def photos(self) -> Path:
         """Photos of soft noise."""
         folder = self.work / "photos"
@@ -64,18 +86,33 @@ class Sitting:
 
     def dreambooth(self, *words: str) -> tuple[list[dict[str, Any]], float]:
         """The events of a command of ours, and its seconds. Raises RuntimeError with what it said where it fails."""
-        environment = os.environ | {"DREAMBOOTH_HOME": str(self.work / "home"), "HF_HUB_OFFLINE": "1"}
+        environment = os.environ | {"DREAMBOOTH_HOME": str(self.home), "HF_HUB_OFFLINE": "1"}
         began = time.monotonic()
         command = [sys.executable, "-m", "dreambooth_cli", *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        told = self.work / f"{self.part}-{words[0]}.events"  # as they come: a part that is stopped shows how far it was
+        with told.open("w+", encoding="utf-8") as out:
+            done = subprocess.run(command, env=environment, stdout=out, stderr=subprocess.PIPE, text=True, check=False)
+            out.seek(0)
+            lines = out.read().splitlines()
         if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-        return [json.loads(line) for line in done.stdout.splitlines()], time.monotonic() - began
+            raise RuntimeError(
+                f"{' '.join(command)} ended with {done.returncode}:\n{lines[-12:]}\n{done.stderr[-2000:]}"
+            )
+        return [json.loads(line) for line in lines], time.monotonic() - began
 
     def train(self, name: str, *more: str) -> tuple[list[dict[str, Any]], float]:
         """`dreambooth train` in its direct form on a base."""
         side = "64" if self.tiny else str(SIDES[name])
-        told = ["--photos", str(self.photos()), "--class-prompt", "a photo of a dog", "--identifier", "sks", "--resolution", side]
+        told = [
+            "--photos",
+            str(self.photos()),
+            "--class-prompt",
+            "a photo of a dog",
+            "--identifier",
+            "sks",
+            "--resolution",
+            side,
+        ]
         return self.dreambooth("train", "--json", "--model", str(self.base(name)), *told, *more)
 
 
@@ -84,12 +121,20 @@ def story(name: str, *method: str) -> Callable[[Sitting], dict[str, Any]]:
 
     def told(sitting: Sitting) -> dict[str, Any]:
         output = sitting.work / f"{name}-out"
-        steps = "4" if sitting.tiny else "200"
+        steps = "4" if sitting.tiny else "100"
         images = ["--class-images", "2" if sitting.tiny else "8", "--class-image-steps", "2" if sitting.tiny else "10"]
         events, took = sitting.train(name, "--steps", steps, *images, *method, "--restart", "--output-dir", str(output))
         side = ["--width", "64", "--height", "64"] if sitting.tiny else []
-        drawing = ["--steps", "4" if sitting.tiny else "30", "--output-dir", str(sitting.work / f"{name}-pictures"), *side]
-        drawn, took_to_draw = sitting.dreambooth("generate", "--json", "--model-path", str(output), "--prompt", "a sks dog", *drawing)
+        drawing = [
+            "--steps",
+            "4" if sitting.tiny else "30",
+            "--output-dir",
+            str(sitting.work / f"{name}-pictures"),
+            *side,
+        ]
+        drawn, took_to_draw = sitting.dreambooth(
+            "generate", "--json", "--model-path", str(output), "--prompt", "a sks dog", *drawing
+        )
         (plan,) = [event["plan"] for event in events if event["event"] == "plan"]
         seconds = sorted(event["seconds"] for event in events if event["event"] == "step")
         return {
@@ -111,7 +156,9 @@ def verified(sitting: Sitting) -> dict[str, Any]:
     """`train --verify-resume`, in full and LoRA."""
     found = {}
     for method in ("full", "lora"):
-        events, took = sitting.train("sd15", "--verify-resume", "--method", method, "--class-images", "0", "--steps", "4")
+        events, took = sitting.train(
+            "sd15", "--verify-resume", "--method", method, "--class-images", "0", "--steps", "4"
+        )
         told = [event["message"] for event in events if event["event"] in ("note", "warning")]
         found[method] = {"seconds": took, "told": told[-1]}
     return found
@@ -164,58 +211,162 @@ def fidelity(*, on_card: bool) -> Callable[[Sitting], dict[str, Any]]:
     return told
 
 
-def other(module: str, *words: str) -> Callable[[Sitting], dict[str, Any]]:
-    """Another benchmark of this folder: what it printed, and its exit status."""
+def bases(sitting: Sitting) -> dict[str, Any]:
+    """Draw what the other parts share, so that no two of them do."""
+    found = {}
+    sitting.photos()
+    for name in ("sd15", "sdxl", "sd21"):
+        began = time.monotonic()
+        sitting.base(name)
+        found[name] = time.monotonic() - began
+    return found
+
+
+def profile(name: str, **settings: Any) -> Callable[[Sitting], dict[str, Any]]:
+    """Where ten steps spend their time, on the card and beside it."""
 
     def told(sitting: Sitting) -> dict[str, Any]:
-        peer = ["--peer", str(sitting.peer), *(["--shim", sitting.shim] if sitting.shim else [])] if sitting.peer else []
-        command = [sys.executable, "-m", f"tests.benchmarks.{module}", "--work", str(sitting.work / module), *words]
-        command += peer if module == "speed_on_card" else []
-        if sitting.tiny:
-            return {"command": " ".join(command[1:])}
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return {"printed": done.stdout, "status": done.returncode, "said": done.stderr[-1500:] if done.returncode else ""}
+        from torch.profiler import ProfilerActivity
+
+        from .memory_on_card import Row, start
+
+        work = sitting.shared("profile", name)
+        row = Row(name, name, 0, 0, {"steps": 36, **settings}, 64 if sitting.tiny else SIDES[name])
+        profiler = torch.profiler.profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
+        began, ms = 0.0, 0.0
+        for event in start(row, sitting.base(name), work):
+            step = getattr(event, "step", None) if type(event).__name__ == "StepDone" else None
+            if step == 20:
+                profiler.start()
+                began = time.monotonic()
+            if step == 30:
+                ms = (time.monotonic() - began) * 100
+                profiler.stop()
+        averages = profiler.key_averages()
+        on_card = [one for one in averages if str(one.device_type).endswith("CUDA")]
+        return {
+            "ms_a_step_under_the_profiler": ms,
+            "kernel_ms_a_step": sum(one.self_device_time_total for one in on_card) / 10e3,
+            "kernels_a_step": sum(one.count for one in on_card) / 10,
+            "cpu_ms_a_step": sum(one.self_cpu_time_total for one in averages) / 10e3,
+            "kernels": [
+                [one.key[:90], one.count / 10, round(one.self_device_time_total / 10e3, 3)] for one in by_time(on_card)
+            ],
+            "operators": [
+                [one.key[:60], one.count / 10, round(one.device_time_total / 10e3, 3)] for one in by_time(averages)
+            ],
+        }
 
     return told
 
 
-# name -> minutes that it takes at the most by guess, and what it does
-PARTS: dict[str, tuple[float, Callable[[Sitting], dict[str, Any]]]] = {
-    "sd15": (3, story("sd15", "--method", "full")),
-    "sdxl-lora": (3, story("sdxl", "--method", "lora")),
-    "verify-resume": (2, verified),
-    "lean-kernel": (1, lean_kernel),
-    "memory-8-12-16": (
-        4,
-        other(
-            "memory_on_card",
-            *(word for row in ("SD 1.5 full + text encoder, 512", "SD 2.1 full + text encoder, 768") for word in ("--row", row)),
-            *("--row", "SDXL full + both text encoders, 1024", "--row", "SDXL LoRA, UNet only, 1024"),
-        ),
-    ),
-    "speed-sd15": (3, other("speed_on_card", "--rounds", "3", "--case", "SD 1.5, 512 px, 1+1")),
-    "speed-1000": (2, other("speed_on_card", "--rounds", "1", "--case", "SD 1.5, 512 px, 1+1, 1,000 steps")),
-    "speed-sdxl": (3, other("speed_on_card", "--rounds", "1", "--case", "SDXL LoRA, 1024 px, 1+1")),
-    "fidelity-card": (3, fidelity(on_card=True)),
-    "fidelity-cpu": (3, fidelity(on_card=False)),
-}
+def by_time(averages: Sequence[Any]) -> list[Any]:
+    """The forty that took the card longest."""
+    return sorted(averages, key=lambda one: -one.device_time_total)[:40]
 
 
-def run(name: str, sitting: Sitting) -> None:
+def other(module: str, *words: str, of: Sequence[str] = ()) -> Callable[[Sitting], dict[str, Any]]:
+    """Another benchmark of this folder on bases that are shared: what it printed, and its exit status."""
+
+    def told(sitting: Sitting) -> dict[str, Any]:
+        peer = (
+            ["--peer", str(sitting.peer), *(["--shim", sitting.shim] if sitting.shim else [])] if sitting.peer else []
+        )
+        command = [
+            sys.executable,
+            "-m",
+            f"tests.benchmarks.{module}",
+            "--work",
+            str(sitting.shared(module, *of)),
+            *words,
+        ]
+        command += peer if module == "speed_on_card" else []
+        if sitting.tiny:
+            return {"command": " ".join(command[1:])}
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return {
+            "printed": done.stdout,
+            "status": done.returncode,
+            "said": done.stderr[-1500:] if done.returncode else "",
+        }
+
+    return told
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one process does, and the seconds at which it is stopped."""
+
+    do: Callable[[Sitting], dict[str, Any]]
+    limit: float
+
+
+def memory(*rows: str, of: Sequence[str]) -> Part:
+    """Rows of the table of predicted and measured memory."""
+    return Part(other("memory_on_card", *(word for row in rows for word in ("--row", row)), of=of), 240)
+
+
+def speed(case: str, *, of: str, limit: float = 240) -> Part:
+    """A row of the table of steps a second."""
+    return Part(other("speed_on_card", "--rounds", "1", "--case", case, of=[of]), limit)
+
+
+# One stage after the other; within a stage, side by side.
+STAGES: tuple[dict[str, Part], ...] = (
+    {"bases": Part(bases, 150), "lean-kernel": Part(lean_kernel, 120)},
+    {
+        "sd15": Part(story("sd15", "--method", "full"), 240),
+        "sdxl-lora": Part(story("sdxl", "--method", "lora"), 240),
+        "verify-resume": Part(verified, 240),
+        "fidelity-card": Part(fidelity(on_card=True), 240),
+    },
+    {"speed-sd15": speed("SD 1.5, 512 px, 1+1", of="sd15")},
+    {"memory-8": memory("SD 1.5 full + text encoder, 512", "SDXL LoRA, UNet only, 1024", of=["sd15", "sdxl"])},
+    {"profile-sd15": Part(profile("sd15", method="full", train_text_encoder=False), 60)},
+    {"speed-1000": speed("SD 1.5, 512 px, 1+1, 1,000 steps", of="sd15")},
+    {"speed-sdxl": speed("SDXL LoRA, 1024 px, 1+1", of="sdxl")},
+    {
+        "memory-12-16": memory(
+            "SD 2.1 full + text encoder, 768", "SDXL full + both text encoders, 1024", of=["sd21", "sdxl"]
+        )
+    },
+    {"profile-sdxl": Part(profile("sdxl", method="lora"), 120)},
+    {"speed-sd15-again": speed("SD 1.5, 512 px, 1+1", of="sd15")},
+    {"fidelity-cpu": Part(fidelity(on_card=False), 900)},
+)
+PARTS = {name: part for stage in STAGES for name, part in stage.items()}
+
+
+def run(name: str, sitting: Sitting, ends: float) -> None:
     """Do one part in a process of its own and keep its result."""
     words = [sys.executable, "-m", "tests.benchmarks.card", "--work", str(sitting.work), "--do", name]
     words += ["--peer", str(sitting.peer)] if sitting.peer else []
     words += ["--shim", sitting.shim] if sitting.shim else []
     began = time.monotonic()
-    done = subprocess.run([*words, *(["--tiny"] if sitting.tiny else [])], capture_output=True, text=True, check=False)
-    (sitting.work / f"{name}.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
-    print(f"{name}: {'done' if done.returncode == 0 else 'failed'} in {time.monotonic() - began:.0f} s", flush=True)
+    limit = min(PARTS[name].limit, ends - began)
+    with (sitting.work / f"{name}.txt").open("w", encoding="utf-8") as said:
+        process = subprocess.Popen(
+            [*words, *(["--tiny"] if sitting.tiny else [])],
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            how = "done" if process.wait(limit) == 0 else "failed"
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            how = "stopped"
+    shutil.rmtree(replace(sitting, part=name).home, ignore_errors=True)
+    print(f"{name}: {how} in {time.monotonic() - began:.0f} s", flush=True)
 
 
 def do(name: str, sitting: Sitting) -> None:
     """One part, in this process."""
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    kept = {"on": f"{datetime.now(UTC):%Y-%m-%d}: {where}; {machine()}", "result": PARTS[name][1](sitting)}
+    kept = {
+        "on": f"{datetime.now(UTC):%Y-%m-%d}: {where}; {machine()}",
+        "result": PARTS[name].do(replace(sitting, part=name)),
+    }
     (sitting.work / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
@@ -229,7 +380,14 @@ def write(work: Path) -> None:
         part = json.loads(kept.read_text(encoding="utf-8"))
         told = part["result"].pop("printed", None) or json.dumps(part["result"], indent=1)
         text = re.sub(re.escape(str(work)), "FOLDER", told)
-        lines += [f"## {name}", "", part["on"], "", *([text] if text.startswith("|") else ["```", text.rstrip(), "```"]), ""]
+        lines += [
+            f"## {name}",
+            "",
+            part["on"],
+            "",
+            *([text] if text.startswith("|") else ["```", text.rstrip(), "```"]),
+            "",
+        ]
     TABLE.write_text("\n".join(lines), encoding="utf-8")
 
 
@@ -252,12 +410,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     ends = time.monotonic() + asked.minutes * 60
     wanted = asked.only or list(PARTS)
-    for name in wanted:
-        if not (sitting.work / f"{name}.json").exists():
-            if time.monotonic() + PARTS[name][0] * 60 > ends:
-                print(f"{name}: no time left")
-                continue
-            run(name, sitting)
+    for stage in STAGES:
+        names = [name for name in stage if name in wanted and not (sitting.work / f"{name}.json").exists()]
+        if time.monotonic() + SHORTEST > ends:
+            print(f"no time left for {', '.join(names)}")
+            continue
+        with ThreadPoolExecutor() as beside:
+            for done in [beside.submit(run, name, sitting, ends) for name in names]:
+                done.result()
     if asked.write:
         write(sitting.work)
     return int(not all((sitting.work / f"{name}.json").exists() for name in wanted))

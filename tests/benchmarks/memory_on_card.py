@@ -11,6 +11,7 @@ the rows' results lie in FOLDER, so a stopped table goes on where it was.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -89,14 +90,15 @@ def tell(row: Row, work: Path) -> bool:
     if not path.exists():
         command = [sys.executable, "-m", "tests.benchmarks.memory_on_card", "--work", str(work), "--measure", row.name]
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+        shutil.rmtree(work / "home", ignore_errors=True)
         if done.returncode:
-            print(f"| {row.name} | failed: {done.stderr.strip().splitlines()[-1:]} |", flush=True)
+            print(f"| {row.name} | failed: {done.stderr.strip()[-1500:]} |", flush=True)
             return False
     found = json.loads(path.read_text())
     planned, measured = found["planned"] / 1e9, found["measured"] / 1e9
     print(
         f"| {row.name} | {row.free} | {planned:.2f} | {measured:.2f} | {planned / measured:.3f} | {row.most} | "
-        f"{', '.join(found['means'])} |",
+        f"{', '.join(found['means'] + found['warnings'])} |",
         flush=True,
     )
     return bool(0.97 <= planned / measured <= 1.10 and measured <= row.most)
@@ -117,20 +119,26 @@ def measure(row: Row, work: Path) -> None:
     total = torch.cuda.get_device_properties(0).total_memory
     free, _ = torch.cuda.mem_get_info()
     context = total - free - torch.cuda.memory_reserved()  # of this process, where no other uses the card
+    empty = context
     torch.cuda.set_per_process_memory_fraction(min(1.0, (row.free * 1e9 - context) / total))
     torch.cuda.reset_peak_memory_stats()
     card = Gpu(name="the card", kind="cuda", total=round(row.free * 1e9), free=round(row.free * 1e9), capability=(9, 0))
     freeze = "dreambooth_cli.workflows.freeze"
-    with mock.patch(f"{freeze}.find_gpu", return_value=card), mock.patch(f"{freeze}.as_torch_has_it", return_value=card):
+    with (
+        mock.patch(f"{freeze}.find_gpu", return_value=card),
+        mock.patch(f"{freeze}.as_torch_has_it", return_value=card),
+    ):
         events = list(start(row, base, work))
-    if any(isinstance(event, Warned) for event in events):
-        raise SystemExit(f"{row.name}: {[event.message for event in events if isinstance(event, Warned)]}")
     (plan,) = [event.plan for event in events if isinstance(event, PlanMade)]
+    free, _ = torch.cuda.mem_get_info()
+    context = total - free - torch.cuda.memory_reserved()  # with the kernels that were loaded since
     found = {
         "planned": plan["needed"],
         "measured": torch.cuda.max_memory_reserved() + context,
         "allocated": torch.cuda.max_memory_allocated(),
         "context": context,
+        "context_at_start": empty,
+        "warnings": [event.message for event in events if isinstance(event, Warned)],
         "means": plan["means"],
         "ledger": plan["ledger"],
     }
