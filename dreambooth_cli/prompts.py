@@ -18,7 +18,7 @@ SPELLINGS = re.compile(
 # What other tools' templates call it. In brackets of our own it would stay in the prompt as it stands.
 OTHER_NAMES = {"id", "ident", "token", "instance", "class", "class noun", "class name", "noun", "name", "subject"}
 BRACKETED = re.compile(r"[\[<{]\s*([^\[\]<>{}]{1,40}?)\s*[\]>}]")
-BESIDE_A_MARK = re.compile(r"[\[<{($%&;\\]\s*([^\W_]{5,15})(?![^\W_])|(?<![^\W_])([^\W_]{5,15})\s*[\]>})%]")
+BESIDE_A_MARK = re.compile(r"[\[<{($%&;\\]\s*([^\W_]{5,15})(?![^\W_])(?:\s*[\]>})%])?|(?<![^\W_])([^\W_]{5,15})\s*[\]>})%]")
 IN_BRACKETS = r"\[<{|", r"\]>}|"
 QUOTED = rf"{IN_BRACKETS[0]}«“„‘`*", rf"{IN_BRACKETS[1]}»”“’`*"
 WELL_KNOWN = {FALLBACK, "ohwx", "zwx"}  # the words that other guides take for it

@@ -3,8 +3,8 @@
 Ours is a folder called `step-` and digits alone, nothing else beside it is loaded, renamed or removed; it counts where its manifest
 names that very step, the run, and every file as it is.
 
-Written beside, synced and renamed, so that a folder with its final name is whole; the older ones are pruned only after the
-new one has been read back. No random state is kept: every draw follows from (seed, step).
+Written beside, hashed on the way, synced and renamed, so that a folder with its final name is whole; the older ones are pruned only
+after the new one has been read back. No random state is kept: every draw follows from (seed, step).
 """
 
 import json
@@ -50,11 +50,8 @@ def save_checkpoint(folder: Path, state: State, *, keep: int, run: str = "") -> 
         make_folder(folder)
         with temporary(folder) as part:
             part.mkdir()
-            for name in PARTS:
-                write_tensors(part / f"{name}.safetensors", getattr(state, name))
-            files = {
-                file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(part.iterdir())
-            }
+            hashes = {name: write_tensors(part / name, tensors) for name, tensors in parts_of(state).items()}
+            files = {name: {"bytes": (part / name).stat().st_size, "sha256": digest} for name, digest in sorted(hashes.items())}
             write_json(part / MANIFEST, {"run": run, "step": state.step, "files": files})
             put_aside(final)
             settle(part, final)
@@ -67,6 +64,11 @@ def save_checkpoint(folder: Path, state: State, *, keep: int, run: str = "") -> 
             "make room on that disk, then run the same command again",
         ) from error
     return final
+
+
+def parts_of(state: State) -> dict[str, Mapping[str, Tensor]]:
+    """What each file of a checkpoint holds."""
+    return {f"{name}.safetensors": getattr(state, name) for name in PARTS}
 
 
 def load_checkpoint(path: Path) -> State:

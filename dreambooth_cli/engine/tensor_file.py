@@ -5,9 +5,11 @@ the state of a large model that is more than the run itself takes there. The for
 JSON (name -> dtype, shape, place), the tensors one after the other. What is written here is what the library writes, to the byte.
 """
 
+import hashlib
 import json
 import struct
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -40,8 +42,9 @@ def write_tensors(
     *,
     dtype: torch.dtype | None = None,
     metadata: Mapping[str, str] | None = None,
-) -> None:
-    """Write tensors, from whatever device they lie on, to a new file; floating-point ones in `dtype`, where one is given.
+) -> str:
+    """Write tensors, from whatever device they lie on, to a new file; floating-point ones in `dtype`, where one is given. Returns the
+    SHA-256 of what was to be written, in hexadecimal.
 
     Raises OSError, KeyError for a number format that the file has no word for.
     """
@@ -54,10 +57,13 @@ def write_tensors(
         header[name] = {"dtype": WORDS[formats[name]], "shape": list(tensors[name].shape), "data_offsets": [start, end]}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % ALIGNED)
+    digest = hashlib.sha256()
     with path.open("xb", buffering=TOGETHER) as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for name in names:
-            file.write(_bytes_of(tensors[name].detach().to("cpu", formats[name])))
+        pieces: Iterator[bytes | memoryview] = (_bytes_of(tensors[name].detach().to("cpu", formats[name])) for name in names)
+        for piece in chain([struct.pack("<Q", len(text)) + text], pieces):
+            file.write(piece)
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from dreambooth_cli.disk import sha256_of
 from dreambooth_cli.engine.tensor_file import WORDS, TensorFile, shapes_of, write_tensors
 
 
@@ -26,9 +27,10 @@ def some_tensors():
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
 def test_it_is_what_the_library_writes(metadata, tmp_path):
     tensors = some_tensors()
-    write_tensors(tmp_path / "ours", tensors, metadata=metadata)
+    digest = write_tensors(tmp_path / "ours", tensors, metadata=metadata)
     save_file({name: value.contiguous() for name, value in tensors.items()}, tmp_path / "theirs", metadata)
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+    assert digest == sha256_of(tmp_path / "theirs")
     write_tensors(tmp_path / "nothing", {})
     assert load_file(tmp_path / "nothing") == {}
 
