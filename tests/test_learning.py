@@ -1,8 +1,11 @@
 """The suite's most important test: DreamBooth works. Three subjects of the pocket world are learned from five pictures each; the
 subject comes out, the class stays, the prompt is obeyed. It fails where learning stops working, whatever else still runs."""
 
+import pytest
+
 from .benchmarks.fidelity import quick
 
 
+@pytest.mark.slow
 def test_three_subjects_are_learned_the_class_stays_the_prompt_is_obeyed(tmp_path):
     assert [words for words, is_so in quick(tmp_path) if not is_so] == []

@@ -21,6 +21,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(workflow, "PROMPTS", workflow.PROMPTS[-2:])
 
 
+@pytest.mark.slow
 def test_demo_tells_the_whole_story(quick, capsys):
     assert run(["demo"]) == 0
     out, err = capsys.readouterr()

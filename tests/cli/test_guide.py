@@ -57,6 +57,7 @@ def place(photos, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_the_guides_two_commands(sd1, place):
     request = ask_for_base("runwayml/stable-diffusion-v1-5")
     small_models.lay_out_hub_cache(sd1, hub_cache(), request.repository, request.revision)

@@ -294,6 +294,7 @@ def fixed_loss(training):
         return sum(float(training.batch_loss(step, 0)) for step in range(10_000, 10_016)) / 16
 
 
+@pytest.mark.slow
 def test_it_learns(tmp_path, squares):
     """A base of about 10 M random weights, 200 steps on five photos at 5e-4, a rate for training from nothing: the loss at
     fixed noises and timesteps at least halves."""

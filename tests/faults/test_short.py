@@ -11,6 +11,7 @@ from .watched import can_watch
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_watch(), reason="the watch needs Linux and a C compiler")
 def test_nothing_is_lost() -> None:
     done = subprocess.run([sys.executable, "-m", "tests.faults", "--short"], cwd=ROOT, capture_output=True, text=True)

@@ -112,6 +112,7 @@ def test_clip_finds_each_picture_its_caption():
     assert (likeness.argmax(1) == torch.arange(64)).float().mean() >= 0.9
 
 
+@pytest.mark.slow
 def test_the_judge_sees_what_the_model_draws(judge):
     """A few prompts of each class, drawn as users draw: the whole measurement stands in the model card."""
     from dreambooth_cli.pocket.card import draw_all, judge_pictures

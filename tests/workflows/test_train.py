@@ -858,6 +858,7 @@ def test_a_loss_that_is_no_number_twice_is_an_error(sd1, photos, monkeypatch):
     assert "step-000004" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_gradients_that_overflow_20_steps_in_a_row_are_told_apart_from_the_scalers_work(sd1, photos, monkeypatch):
     """fp16's scaler halves its scale at each; a loss that is finite all the while says nothing."""
     project = make_project(photos, sd1, method="full", steps=30, precision="fp16", checkpoint_every=0)
@@ -1092,6 +1093,7 @@ def test_memory_that_others_use_is_warned_of_and_the_run_goes_on(sd1, photos, mo
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="a process's peak is read from /proc")
 def test_what_a_run_holds_is_what_was_planned(tmp_path):
     """A base of 50 M weights, all of it trained, in a process of its own: from photos to the finished model."""
