@@ -164,7 +164,7 @@ def run_ours(case: Case, work: Path, threads: int, program: Sequence[str] = ("-m
             *(*prior, "--class-images", str(CLASS_IMAGES if case.prior else 0), "--batch-size", str(case.batch)),
             *("--resolution", str(case.side), "--steps", str(case.steps), "--learning-rate", "5e-6"),
             *("--precision", case.precision, "--checkpoint-every", "0", "--output-dir", f"{home}/output"),
-            *(*method, *text),
+            *(*method, *text, *([] if case.whole else ["--no-rehearsal"])),
         ]
         return watch(command, threads, {"DREAMBOOTH_HOME": home}, r'"event": "(?:run|step)".*?"step": (\d+)')
 
