@@ -95,24 +95,13 @@ class Sitting:
             out.seek(0)
             lines = out.read().splitlines()
         if done.returncode:
-            raise RuntimeError(
-                f"{' '.join(command)} ended with {done.returncode}:\n{lines[-12:]}\n{done.stderr[-2000:]}"
-            )
+            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{lines[-12:]}\n{done.stderr[-2000:]}")
         return [json.loads(line) for line in lines], time.monotonic() - began
 
     def train(self, name: str, *more: str) -> tuple[list[dict[str, Any]], float]:
         """`dreambooth train` in its direct form on a base."""
         side = "64" if self.tiny else str(SIDES[name])
-        told = [
-            "--photos",
-            str(self.photos()),
-            "--class-prompt",
-            "a photo of a dog",
-            "--identifier",
-            "sks",
-            "--resolution",
-            side,
-        ]
+        told = ["--photos", str(self.photos()), "--class-prompt", "a photo of a dog", "--identifier", "sks", "--resolution", side]
         return self.dreambooth("train", "--json", "--model", str(self.base(name)), *told, *more)
 
 
@@ -125,16 +114,8 @@ def story(name: str, *method: str) -> Callable[[Sitting], dict[str, Any]]:
         images = ["--class-images", "2" if sitting.tiny else "8", "--class-image-steps", "2" if sitting.tiny else "10"]
         events, took = sitting.train(name, "--steps", steps, *images, *method, "--restart", "--output-dir", str(output))
         side = ["--width", "64", "--height", "64"] if sitting.tiny else []
-        drawing = [
-            "--steps",
-            "4" if sitting.tiny else "30",
-            "--output-dir",
-            str(sitting.work / f"{name}-pictures"),
-            *side,
-        ]
-        drawn, took_to_draw = sitting.dreambooth(
-            "generate", "--json", "--model-path", str(output), "--prompt", "a sks dog", *drawing
-        )
+        drawing = ["--steps", "4" if sitting.tiny else "30", "--output-dir", str(sitting.work / f"{name}-pictures"), *side]
+        drawn, took_to_draw = sitting.dreambooth("generate", "--json", "--model-path", str(output), "--prompt", "a sks dog", *drawing)
         (plan,) = [event["plan"] for event in events if event["event"] == "plan"]
         seconds = sorted(event["seconds"] for event in events if event["event"] == "step")
         return {
@@ -156,9 +137,7 @@ def verified(sitting: Sitting) -> dict[str, Any]:
     """`train --verify-resume`, in full and LoRA."""
     found = {}
     for method in ("full", "lora"):
-        events, took = sitting.train(
-            "sd15", "--verify-resume", "--method", method, "--class-images", "0", "--steps", "4"
-        )
+        events, took = sitting.train("sd15", "--verify-resume", "--method", method, "--class-images", "0", "--steps", "4")
         told = [event["message"] for event in events if event["event"] in ("note", "warning")]
         found[method] = {"seconds": took, "told": told[-1]}
     return found
@@ -228,6 +207,8 @@ def profile(name: str, **settings: Any) -> Callable[[Sitting], dict[str, Any]]:
     def told(sitting: Sitting) -> dict[str, Any]:
         from torch.profiler import ProfilerActivity
 
+        from dreambooth_cli.events import StepDone
+
         from .memory_on_card import Row, start
 
         work = sitting.shared("profile", name)
@@ -235,7 +216,7 @@ def profile(name: str, **settings: Any) -> Callable[[Sitting], dict[str, Any]]:
         profiler = torch.profiler.profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
         began, ms = 0.0, 0.0
         for event in start(row, sitting.base(name), work):
-            step = getattr(event, "step", None) if type(event).__name__ == "StepDone" else None
+            step = event.step if isinstance(event, StepDone) else None
             if step == 20:
                 profiler.start()
                 began = time.monotonic()
@@ -269,26 +250,13 @@ def other(module: str, *words: str, of: Sequence[str] = ()) -> Callable[[Sitting
     """Another benchmark of this folder on bases that are shared: what it printed, and its exit status."""
 
     def told(sitting: Sitting) -> dict[str, Any]:
-        peer = (
-            ["--peer", str(sitting.peer), *(["--shim", sitting.shim] if sitting.shim else [])] if sitting.peer else []
-        )
-        command = [
-            sys.executable,
-            "-m",
-            f"tests.benchmarks.{module}",
-            "--work",
-            str(sitting.shared(module, *of)),
-            *words,
-        ]
+        peer = ["--peer", str(sitting.peer), *(["--shim", sitting.shim] if sitting.shim else [])] if sitting.peer else []
+        command = [sys.executable, "-m", f"tests.benchmarks.{module}", "--work", str(sitting.shared(module, *of)), *words]
         command += peer if module == "speed_on_card" else []
         if sitting.tiny:
             return {"command": " ".join(command[1:])}
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return {
-            "printed": done.stdout,
-            "status": done.returncode,
-            "said": done.stderr[-1500:] if done.returncode else "",
-        }
+        return {"printed": done.stdout, "status": done.returncode, "said": done.stderr[-1500:] if done.returncode else ""}
 
     return told
 
@@ -380,14 +348,7 @@ def write(work: Path) -> None:
         part = json.loads(kept.read_text(encoding="utf-8"))
         told = part["result"].pop("printed", None) or json.dumps(part["result"], indent=1)
         text = re.sub(re.escape(str(work)), "FOLDER", told)
-        lines += [
-            f"## {name}",
-            "",
-            part["on"],
-            "",
-            *([text] if text.startswith("|") else ["```", text.rstrip(), "```"]),
-            "",
-        ]
+        lines += [f"## {name}", "", part["on"], "", *([text] if text.startswith("|") else ["```", text.rstrip(), "```"]), ""]
     TABLE.write_text("\n".join(lines), encoding="utf-8")
 
 

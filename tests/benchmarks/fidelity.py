@@ -184,9 +184,7 @@ def told(found: evaluation.Interval) -> str:
     return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
-QUICK = Variant(
-    "quick", {"steps": 100, "class_images": 16, "class_image_steps": 12, "learning_rate": 8e-4, "rehearsal": False}
-)
+QUICK = Variant("quick", {"steps": 100, "class_images": 16, "learning_rate": 8e-4, "rehearsal": False})
 
 
 def quick(work: Path) -> list[tuple[str, bool]]:

@@ -60,12 +60,12 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "long-run": long_run.rows,
 }
 SHORT: dict[str, Callable[[], Iterator[Row]]] = {
-    "kills": partial(kills.rows_of_changes, power_cut=False, every=173),
-    "power-cuts": partial(kills.rows_of_changes, power_cut=True, every=173),
+    "kills": partial(kills.rows_of_changes, power_cut=False, every=127),
+    "power-cuts": partial(kills.rows_of_changes, power_cut=True, every=127),
     "signals": partial(kills.rows_of_instants, dict.fromkeys(kills.INSTANTS, 1)),
-    "full-disk": partial(full_disk.rows, every=233),
-    "permissions": partial(permissions.rows, every=331),
-    "file-systems": partial(file_systems.rows, every=173, limits=[40_000]),
+    "full-disk": partial(full_disk.rows, every=170),
+    "permissions": partial(permissions.rows, every=211),
+    "file-systems": partial(file_systems.rows, every=127, limits=[40_000]),
     "terminals": partial(terminals.rows, {}, terminals.TROUBLES[:2], 1),
     "hub": partial(hub.rows, every=13),
     "long-run": partial(long_run.rows, steps=300),
