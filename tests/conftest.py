@@ -41,6 +41,13 @@ for number in (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signa
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Where tests run in several processes, shares of 32 at most: of a larger first one, with the slow tests in it, a process would
+    still have much to do when the others are through."""
+    if config.pluginmanager.hasplugin("xdist") and config.option.maxschedchunk is None:
+        config.option.maxschedchunk = 32
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The slow tests first: one that is left for the end keeps one process busy while the others have nothing to do."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)

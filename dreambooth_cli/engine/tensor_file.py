@@ -9,7 +9,6 @@ import hashlib
 import json
 import struct
 from collections.abc import Iterator, Mapping
-from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -59,10 +58,14 @@ def write_tensors(
     text += b" " * (-len(text) % ALIGNED)
     digest = hashlib.sha256()
     with path.open("xb", buffering=TOGETHER) as file:
-        pieces: Iterator[bytes | memoryview] = (_bytes_of(tensors[name].detach().to("cpu", formats[name])) for name in names)
-        for piece in chain([struct.pack("<Q", len(text)) + text], pieces):
+
+        def put(piece: bytes | memoryview) -> None:  # whose bytes are let go before the next tensor's are made
             file.write(piece)
             digest.update(piece)
+
+        put(struct.pack("<Q", len(text)) + text)
+        for name in names:
+            put(_bytes_of(tensors[name].detach().to("cpu", formats[name])))
     return digest.hexdigest()
 
 
