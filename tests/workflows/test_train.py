@@ -1105,4 +1105,5 @@ def test_what_a_run_holds_is_what_was_planned(tmp_path):
     # without the program itself: CUDA's build of torch takes twice what the plan says of the CPU's
     planned, held = max(found["planned"].values()) - PROGRAM, max(found["held"].values()) - found["program"]
     assert held == pytest.approx(planned, rel=0.12)
-    assert found["held"]["saving the model"] <= found["held"]["training"]
+    # Linux counts a process's pages to within a few hundred kB
+    assert found["held"]["saving the model"] <= found["held"]["training"] + 2**20
