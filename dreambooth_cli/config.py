@@ -125,22 +125,20 @@ def _text_of(path: Path) -> tuple[str, str]:
 
 def _with_value(text: str, section: str, name: str, value: Any) -> str:
     """The document with one value set: where the key is, in place of its commented default, or at the section's end."""
-    document = tomlkit.parse(text)
-    table = document.setdefault(section, tomlkit.table())
-    if name in table and table[name] == value:
+    held, line = tomllib.loads(text), f"{name} = {tomlkit.item(value).as_string()}"
+    values = held.get(section, {})
+    if name in values and values[name] == value:
         return text
-    is_new = name not in table
-    table[name] = value
-    appended = tomlkit.dumps(document)
-    if not is_new:
-        return appended
-    wanted, line = tomllib.loads(appended), f"{name} = {tomlkit.item(value).as_string()}"
-    for comment in re.finditer(rf"^#[ \t]*{re.escape(name)}[ \t]*=.*$", text, flags=re.MULTILINE):
-        candidate = text[: comment.start()] + line + text[comment.end() :]
-        # another section, or a string of several lines, may hold the same words
-        if _is_document(candidate, wanted):
-            return candidate
-    return appended
+    if name not in values:
+        wanted = held | {section: values | tomllib.loads(line)}
+        for comment in re.finditer(rf"^#[ \t]*{re.escape(name)}[ \t]*=.*$", text, flags=re.MULTILINE):
+            candidate = text[: comment.start()] + line + text[comment.end() :]
+            # another section, or a string of several lines, may hold the same words
+            if _is_document(candidate, wanted):
+                return candidate
+    document = tomlkit.parse(text)  # slow, and keeps what a person wrote
+    document.setdefault(section, tomlkit.table())[name] = value
+    return tomlkit.dumps(document)
 
 
 def _is_document(text: str, wanted: Mapping[str, Any]) -> bool:

@@ -33,13 +33,11 @@ def rare_tokens() -> tuple[str, ...]:
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
-def choose_identifier(base_folder: Path | None) -> tuple[str, str | None]:
+def choose_identifier(tokenizer: AnyTokenizer | None) -> tuple[str, str | None]:
     """The rarest word that is one token of the base model, and a note where there is none and `sks` has to do.
 
-    Without a base on disk, or for a single-file one, it is the first word of the table. Raises ModelUnavailable where
-    the base's tokenizer can't be read.
+    Without a tokenizer it is the first word of the table.
     """
-    tokenizer = load_tokenizer(base_folder)
     if tokenizer is None:
         return rare_tokens()[0], None
     rarest = _rarest(tokenizer)
@@ -52,18 +50,16 @@ def choose_identifier(base_folder: Path | None) -> tuple[str, str | None]:
     return FALLBACK, note
 
 
-def identifier_remarks(identifier: str, base_folder: Path | None) -> list[str]:
+def identifier_remarks(identifier: str, tokenizer: AnyTokenizer | None) -> list[str]:
     """What speaks against an identifier, a line each: it splits into pieces, it is a common word, it is a rifle.
 
-    Without a base on disk, or for a single-file one, only what needs no vocabulary is said. Raises ModelUnavailable
-    where the base's tokenizer can't be read.
+    Without a tokenizer only what needs no vocabulary is said.
     """
     remarks = []
     if identifier.lower() == FALLBACK:
         remarks.append(
             f"{identifier} is also a rifle, which the base model may know: a rifle can turn up in the pictures"
         )
-    tokenizer = load_tokenizer(base_folder)
     if tokenizer is None:
         return remarks
     rank = single_token(tokenizer, identifier)
@@ -78,12 +74,9 @@ def identifier_remarks(identifier: str, base_folder: Path | None) -> list[str]:
     return remarks
 
 
-def length_remarks(prompts: Iterable[str], base_folder: Path | None) -> list[str]:
-    """A line for each prompt of which the base model does not read all, with what is cut. Raises ModelUnavailable as `load_tokenizer`.
-
-    Without a vocabulary to tell by nothing is said.
-    """
-    tokenizer, remarks = load_tokenizer(base_folder), []
+def length_remarks(prompts: Iterable[str], tokenizer: AnyTokenizer | None) -> list[str]:
+    """A line for each prompt of which the base model does not read all, with what is cut. Without a tokenizer nothing is said."""
+    remarks = []
     for prompt in dict.fromkeys(prompts):
         if tokenizer is not None and (part := unread_part(prompt, tokenizer)):
             remarks.append(
@@ -100,7 +93,7 @@ def unread_part(prompt: str, tokenizer: AnyTokenizer) -> str:
 
 
 def load_tokenizer(base_folder: Path | None) -> AnyTokenizer | None:
-    """The tokenizer of a diffusers folder (an XL base's two share one vocabulary), or None where there is none.
+    """The tokenizer of a base's folder (an XL base's two share one vocabulary); None without one on disk, or for a single file.
 
     Raises ModelUnavailable where its files are broken, LibraryRefused where a library refuses another's version.
     """

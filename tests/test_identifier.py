@@ -76,11 +76,11 @@ def test_the_table_holds_a_hundred_short_words_once_each() -> None:
 
 def test_without_a_base_the_identifier_is_the_rarest_of_the_table(tmp_path: Path) -> None:
     assert choose_identifier(None) == ("ront", None)
-    assert choose_identifier(tmp_path / "checkpoint.safetensors") == ("ront", None)
+    assert choose_identifier(load_tokenizer(tmp_path / "checkpoint.safetensors")) == ("ront", None)
 
 
 def test_the_rarest_word_of_the_base_s_own_vocabulary_is_chosen(base: Path) -> None:
-    assert choose_identifier(base) == ("uer", None)
+    assert choose_identifier(load_tokenizer(base)) == ("uer", None)
 
 
 def test_a_saved_tokenizer_that_pads_is_read_alike(base: Path, tmp_path: Path) -> None:
@@ -90,12 +90,12 @@ def test_a_saved_tokenizer_that_pads_is_read_alike(base: Path, tmp_path: Path) -
     folder = tmp_path / "saved" / "tokenizer_2"
     folder.mkdir(parents=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    assert choose_identifier(tmp_path / "saved") == ("uer", None)
-    assert identifier_remarks("ront", tmp_path / "saved") == []
+    assert choose_identifier(load_tokenizer(tmp_path / "saved")) == ("uer", None)
+    assert identifier_remarks("ront", load_tokenizer(tmp_path / "saved")) == []
 
 
 def test_where_a_vocabulary_has_no_rare_word_sks_is_used_and_said(tmp_path: Path) -> None:
-    identifier, note = choose_identifier(write_base(tmp_path, common=("dog",), rare=("sks",)))
+    identifier, note = choose_identifier(load_tokenizer(write_base(tmp_path, common=("dog",), rare=("sks",))))
     assert identifier == "sks"
     assert note == (
         "none of the rare words is a single token of this base model: using sks, which is also a rifle; "
@@ -104,30 +104,30 @@ def test_where_a_vocabulary_has_no_rare_word_sks_is_used_and_said(tmp_path: Path
 
 
 def test_a_rare_single_token_has_no_remark(base: Path) -> None:
-    assert identifier_remarks("ront", base) == []
-    assert identifier_remarks("RONT", base) == []
+    assert identifier_remarks("ront", load_tokenizer(base)) == []
+    assert identifier_remarks("RONT", load_tokenizer(base)) == []
 
 
 def test_a_word_that_splits_is_warned_about_with_its_pieces(base: Path) -> None:
-    assert identifier_remarks("Dogront", base) == [
+    assert identifier_remarks("Dogront", load_tokenizer(base)) == [
         "Dogront splits into Do + g + ront: what these pieces mean to the model mixes into the subject; "
         "a word that is one token is learned better, for example uer"
     ]
-    assert identifier_remarks("ront-uer", base)[0].startswith("ront-uer splits into ront + - + uer: ")
+    assert identifier_remarks("ront-uer", load_tokenizer(base))[0].startswith("ront-uer splits into ront + - + uer: ")
 
 
 def test_a_common_word_is_warned_about_with_its_rank(base: Path) -> None:
     tokenizer = load_tokenizer(base)
     assert tokenizer is not None
     size = tokenizer.get_vocab_size()
-    assert identifier_remarks("dog", base) == [
+    assert identifier_remarks("dog", load_tokenizer(base)) == [
         f"dog is a common word that already means something to the model (number 514 of {size}, commonest first): "
         "the subject has to overcome that; a rare word is easier, for example uer"
     ]
 
 
 def test_a_warning_names_no_example_where_the_vocabulary_has_none(tmp_path: Path) -> None:
-    remarks = identifier_remarks("zxqy", write_base(tmp_path, common=("dog",), rare=()))
+    remarks = identifier_remarks("zxqy", load_tokenizer(write_base(tmp_path, common=("dog",), rare=())))
     assert len(remarks) == 1
     assert remarks[0].endswith("a word that is one token is learned better")
 
@@ -135,7 +135,7 @@ def test_a_warning_names_no_example_where_the_vocabulary_has_none(tmp_path: Path
 def test_sks_is_a_rifle_with_and_without_a_base(base: Path) -> None:
     rifle = "sks is also a rifle, which the base model may know: a rifle can turn up in the pictures"
     assert identifier_remarks("sks", None) == [rifle]
-    assert identifier_remarks("sks", base) == [rifle]
+    assert identifier_remarks("sks", load_tokenizer(base)) == [rifle]
     assert identifier_remarks("zxqy", None) == []
 
 
@@ -144,7 +144,7 @@ def test_a_word_of_letters_that_the_vocabulary_lacks_is_unknown(tmp_path: Path) 
     file = folder / "tokenizer" / "vocab.json"
     ids = {token: number for token, number in json.loads(file.read_text("utf-8")).items() if not token.startswith("x")}
     file.write_text(json.dumps(ids), encoding="utf-8")
-    assert identifier_remarks("x", folder) == ["x is unknown to the base model: name another, for example ront"]
+    assert identifier_remarks("x", load_tokenizer(folder)) == ["x is unknown to the base model: name another, for example ront"]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_word_of_letters_that_the_vocabulary_lacks_is_unknown(tmp_path: Path) 
 def test_a_broken_tokenizer_is_an_error_that_names_its_folder(base: Path, file: str, text: str) -> None:
     (base / "tokenizer" / file).write_text(text)
     with pytest.raises(ModelUnavailable) as caught:
-        choose_identifier(base)
+        choose_identifier(load_tokenizer(base))
     assert caught.value.message.startswith(f"the tokenizer in {base / 'tokenizer'} can't be read: ")
     assert caught.value.hint == "fetch the base model again"
     assert caught.value.exit_code == 5
@@ -193,26 +193,26 @@ class TestWithTheVocabularyOfClip:
         ranks = [single_token(tokenizer, word) for word in rare_tokens()]
         assert None not in ranks
         assert ranks == sorted(ranks, key=lambda rank: -(rank or 0))
-        assert choose_identifier(clip_base) == ("ront", None)
-        assert all(identifier_remarks(word, clip_base) == [] for word in ("ront", "uer"))
+        assert choose_identifier(load_tokenizer(clip_base)) == ("ront", None)
+        assert all(identifier_remarks(word, tokenizer) == [] for word in ("ront", "uer"))
 
     def test_what_is_said_of_words_as_clip_reads_them(self, clip_base: Path) -> None:
-        assert identifier_remarks("zxqy", clip_base)[0].startswith("zxqy splits into z + x + q + y: ")
-        assert "number 1,930 of 49,408" in identifier_remarks("dog", clip_base)[0]
-        assert "number 22,549 of 49,408" in identifier_remarks("zebra", clip_base)[0]
+        assert identifier_remarks("zxqy", load_tokenizer(clip_base))[0].startswith("zxqy splits into z + x + q + y: ")
+        assert "number 1,930 of 49,408" in identifier_remarks("dog", load_tokenizer(clip_base))[0]
+        assert "number 22,549 of 49,408" in identifier_remarks("zebra", load_tokenizer(clip_base))[0]
 
 
 def test_what_of_a_long_prompt_is_cut_is_said(base: Path) -> None:
     fits, long = " ".join(["dog"] * 75), " ".join(["dog"] * 75 + ["ront", "uer"])
-    assert length_remarks([fits], base) == []
-    (remark,) = length_remarks([fits, long, long], base)
+    assert length_remarks([fits], load_tokenizer(base)) == []
+    (remark,) = length_remarks([fits, long, long], load_tokenizer(base))
     assert remark.startswith('the prompt "dog dog')
     assert remark.endswith('is longer than the 77 tokens that the model reads; what is cut: "ront uer"')
     assert length_remarks([long], None) == []
 
 
 def test_a_prompt_of_ten_thousand_words_is_said_in_few(base: Path) -> None:
-    (remark,) = length_remarks(["dog " * 10_000], base)
+    (remark,) = length_remarks(["dog " * 10_000], load_tokenizer(base))
     assert len(remark) < 500
     assert "(39,700 characters)" in remark
 
@@ -224,4 +224,4 @@ def test_a_saved_tokenizer_that_cuts_is_asked_for_all(base: Path, tmp_path: Path
     (tmp_path / "saved" / "tokenizer").mkdir(parents=True)
     tokenizer.save(str(tmp_path / "saved" / "tokenizer" / "tokenizer.json"))
     long = ["dog " * 100]
-    assert length_remarks(long, tmp_path / "saved") == length_remarks(long, base) != []
+    assert length_remarks(long, load_tokenizer(tmp_path / "saved")) == length_remarks(long, load_tokenizer(base)) != []

@@ -15,7 +15,7 @@ from ..base import ask_for_base, find_cached
 from ..catalog import advice_of
 from ..errors import DreamboothError, Interrupted, ModelUnavailable, PhotoError, UsageError
 from ..gpu import Gpu, describe
-from ..identifier import choose_identifier, identifier_remarks
+from ..identifier import choose_identifier, identifier_remarks, load_tokenizer
 from ..project import check_new_name, free_name, suggest_name
 from ..prompts import PLACEHOLDER, check_class_prompt, class_noun, instance_prompt, plain_class_prompt, proposal
 from ..settings import AUTO, PrepSettings, Settings, SubjectSettings, TrainSettings, default_of, expanded, parse_value
@@ -161,7 +161,7 @@ def ask_class_prompt() -> str:
 
 def ask_identifier(class_prompt: str, base_folder: Path | None) -> str:
     """The rare word, a good one filled in."""
-    suggested, note = choose_identifier(base_folder)
+    suggested, note = choose_identifier(load_tokenizer(base_folder))
     if note:
         say(messages(), f"  {note}")
 
@@ -209,7 +209,8 @@ def show_prompts(class_prompt: str, identifier: str) -> None:
 def show_identifier_remarks(subject: dict[str, Any]) -> None:
     """What speaks against the identifier on this base."""
     if subject["identifier"] != AUTO:
-        for remark in identifier_remarks(subject["identifier"], folder_of_base(subject["model"])):
+        tokenizer = load_tokenizer(folder_of_base(subject["model"]))
+        for remark in identifier_remarks(subject["identifier"], tokenizer):
             say(messages(), f"  {remark}", "yellow")
 
 

@@ -17,7 +17,7 @@ from ..engine.loading import find_device
 from ..errors import DoesNotFit, ProjectError
 from ..events import Events, Noted, PlanMade, Warned, Yielding
 from ..gpu import Gpu, find_gpu
-from ..identifier import choose_identifier, identifier_remarks, length_remarks
+from ..identifier import choose_identifier, identifier_remarks, length_remarks, load_tokenizer
 from ..identity import content_of, former_identities, former_run_digest, run_digest
 from ..machine import free_memory, machine_memory, resident_memory
 from ..memory import Plan, at_rates_of, check_fits
@@ -343,18 +343,18 @@ def choose_prompts(asked: Asked, base: Base) -> Yielding[Prompts]:
 
     Raises UsageError where it is not certain what the class prompt means.
     """
-    folder = base.vocabulary
     wanted, identifier, sample = asked.subject.class_prompt or "", asked.subject.identifier, asked.train.sample_prompt or ""
     check_class_prompt(wanted, identifier, with_class_images=asked.train.with_prior)
     check_placeholder(sample)
+    tokenizer = load_tokenizer(base.vocabulary)
     if identifier == "auto":
-        identifier, note = choose_identifier(folder)
+        identifier, note = choose_identifier(tokenizer)
         if note:
             yield Noted(message=note)
     else:
-        for remark in identifier_remarks(identifier, folder):
+        for remark in identifier_remarks(identifier, tokenizer):
             yield Warned(message=remark)
     prompts = Prompts(identifier, instance_prompt(wanted, identifier), plain_class_prompt(wanted, identifier))
-    for remark in length_remarks([prompts.instance, prompts.class_, fill(understood(sample), identifier)], folder):
+    for remark in length_remarks([prompts.instance, prompts.class_, fill(understood(sample), identifier)], tokenizer):
         yield Warned(message=remark)
     return prompts

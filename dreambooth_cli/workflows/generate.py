@@ -21,7 +21,7 @@ from ..engine.saving import LORA_FILE
 from ..errors import ModelUnavailable, UsageError
 from ..events import Events, GridSaved, ImageSaved, Noted, PhaseStarted, Warned, Yielding
 from ..gpu import find_gpu
-from ..identifier import length_remarks
+from ..identifier import length_remarks, load_tokenizer
 from ..memory import inference_precision
 from ..photos.picture import Grid, save_new, stem_of
 from ..project import CARD, Project, Run, keep, project_of
@@ -83,7 +83,7 @@ def _generate(
         if is_run(source.path):
             Run(source.path).check_model()
     base = yield from find_model(folder, card, source.base)
-    for remark in length_remarks([text, settings.negative_prompt], base.vocabulary):
+    for remark in length_remarks([text, settings.negative_prompt], load_tokenizer(base.vocabulary)):
         yield Warned(message=remark)
     drawing = choose_drawing(settings, base, card)
     sheet = Grid(settings.num_images, (drawing.width, drawing.height)) if grid else None
