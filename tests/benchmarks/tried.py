@@ -133,7 +133,7 @@ def compare_collector(rounds: int, threads: int) -> None:
     tiny = next(case for case in CASES if case.whole)
     before, after = [], []
     with TemporaryDirectory() as folder:
-        work = prepare(Path(folder))
+        work = prepare(Path(folder), tiny)
         for _ in range(rounds):
             before.append(run_ours(tiny, work, threads).whole)
             after.append(run_ours(tiny, work, threads, COLLECTING).whole)
