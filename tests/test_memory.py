@@ -4,14 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from dreambooth_cli.base import BaseFacts
-from dreambooth_cli.catalog import find_entry
+from dreambooth_cli.catalog import BaseFacts, find_entry
 from dreambooth_cli.errors import DoesNotFit, UsageError
 from dreambooth_cli.gpu import Gpu, sold_as
 from dreambooth_cli.memory import (
+    Job,
     Plan,
     check_fits,
-    facts_of,
     inference_precision,
     is_counted,
     lora_parameters,
@@ -27,7 +26,7 @@ UNET, TEXT, VAE = 859_520_964, 123_060_480, 83_653_863
 def facts(name: str) -> BaseFacts:
     entry = find_entry(name)
     assert entry is not None
-    return facts_of(entry)
+    return entry.facts
 
 
 def card(free_gb: float, *, capability: tuple[int, int] | None = (8, 6), total_gb: float | None = None) -> Gpu:
@@ -46,7 +45,7 @@ def plan_for(
     base = facts(name)
     gpu = None if free_gb is None else card(free_gb)
     return make_plan(
-        base, TrainSettings(**asked), resolution=resolution or base.resolution, gpu=gpu, has_8bit=has_8bit, name=name
+        Job(base, TrainSettings(**asked), resolution=resolution or base.resolution, gpu=gpu, has_8bit=has_8bit, name=name)
     )
 
 
@@ -133,7 +132,7 @@ def test_a_base_that_is_not_in_the_catalogue_is_estimated_and_that_is_said() -> 
         vae=5_252_487,
     )
     assert not is_counted(other)
-    plan = make_plan(other, TrainSettings(), resolution=256, gpu=card(8), has_8bit=False, name="mine")
+    plan = make_plan(Job(other, TrainSettings(), resolution=256, gpu=card(8), has_8bit=False, name="mine"))
     assert plan.why.startswith("needs about ")
     assert plan.ledger["weights"] == 4 * (34_966_724 + 17_407_232)
     unet, _ = lora_parameters(other, 16)
@@ -200,13 +199,13 @@ def test_no_8bit_without_the_extra() -> None:
 )
 def test_what_a_card_of_this_size_can_train(gb: int, name: str, method: str, text_encoder: bool) -> None:
     base = facts(name)
-    plan = make_plan(base, TrainSettings(), resolution=base.resolution, gpu=sold_as(gb), has_8bit=True, name=name)
+    plan = make_plan(Job(base, TrainSettings(), resolution=base.resolution, gpu=sold_as(gb), has_8bit=True, name=name))
     assert (plan.fits, plan.method, plan.train_text_encoder) == (True, method, text_encoder)
 
 
 def test_free_memory_counts_not_all_of_it() -> None:
     plan = make_plan(
-        facts("sd15"), TrainSettings(), resolution=512, gpu=card(3, total_gb=24), has_8bit=True, name="sd15"
+        Job(facts("sd15"), TrainSettings(), resolution=512, gpu=card(3, total_gb=24), has_8bit=True, name="sd15")
     )
     assert (plan.method, plan.free) == ("lora", 3_000_000_000)
 
@@ -283,10 +282,10 @@ def test_sdxls_text_encoders_are_trained_where_that_is_said() -> None:
     ],
 )
 def test_precision_follows_the_device(gpu: Gpu, device: str, precision: str) -> None:
-    plan = make_plan(facts("sd15"), TrainSettings(), resolution=512, gpu=gpu, has_8bit=True, name="sd15")
+    plan = make_plan(Job(facts("sd15"), TrainSettings(), resolution=512, gpu=gpu, has_8bit=True, name="sd15"))
     assert (plan.device, plan.precision) == (device, precision) == inference_precision(gpu)
     stated = make_plan(
-        facts("sd15"), TrainSettings(precision="fp16"), resolution=512, gpu=gpu, has_8bit=True, name="sd15"
+        Job(facts("sd15"), TrainSettings(precision="fp16"), resolution=512, gpu=gpu, has_8bit=True, name="sd15")
     )
     assert stated.precision == "fp16"
 
@@ -305,7 +304,7 @@ def test_a_cpu_that_multiplies_bf16_uses_it_for_large_pictures(
 ) -> None:
     monkeypatch.setattr("dreambooth_cli.gpu.CPU", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text(f"flags\t: fpu {flags} sse\n")
-    plan = make_plan(facts("sd15"), TrainSettings(), resolution=resolution, gpu=None, has_8bit=False, name="sd15")
+    plan = make_plan(Job(facts("sd15"), TrainSettings(), resolution=resolution, gpu=None, has_8bit=False, name="sd15"))
     assert (plan.device, plan.precision) == ("cpu", precision)
     assert inference_precision(None) == ("cpu", "fp32")
 
@@ -370,11 +369,11 @@ def test_without_a_gpu_everything_is_trained_where_there_is_memory() -> None:
 
 def test_an_apple_gpu_gets_no_8bit_adam() -> None:
     apple = Gpu(name="Apple", kind="mps", total=16 * 10**9, free=10 * 10**9)
-    plan = make_plan(facts("sd15"), TrainSettings(), resolution=512, gpu=apple, has_8bit=True, name="sd15")
+    plan = make_plan(Job(facts("sd15"), TrainSettings(), resolution=512, gpu=apple, has_8bit=True, name="sd15"))
     assert plan.optimizer == "adamw"
     with pytest.raises(UsageError, match="Apple GPU"):
         make_plan(
-            facts("sd15"), TrainSettings(optimizer="adamw8bit"), resolution=512, gpu=apple, has_8bit=True, name="sd15"
+            Job(facts("sd15"), TrainSettings(optimizer="adamw8bit"), resolution=512, gpu=apple, has_8bit=True, name="sd15")
         )
 
 
@@ -452,10 +451,10 @@ def test_the_8bit_extra_is_named_where_it_would_do() -> None:
 
 def test_a_card_that_others_use_and_a_smaller_base() -> None:
     busy = make_plan(
-        facts("sdxl"), TrainSettings(), resolution=1024, gpu=card(3, total_gb=24), has_8bit=True, name="sdxl"
+        Job(facts("sdxl"), TrainSettings(), resolution=1024, gpu=card(3, total_gb=24), has_8bit=True, name="sdxl")
     )
     assert busy.remedy.startswith("close other programs that use the GPU, 21.0 GB of it are taken: it then needs ")
-    small = make_plan(facts("sdxl"), TrainSettings(), resolution=1024, gpu=card(2.5), has_8bit=True, name="sdxl")
+    small = make_plan(Job(facts("sdxl"), TrainSettings(), resolution=1024, gpu=card(2.5), has_8bit=True, name="sdxl"))
     assert small.remedy.startswith("use --model sd15: it needs ")
 
 
@@ -575,7 +574,7 @@ def test_what_is_free_of_the_machine_now_is_no_reason_not_to_begin(monkeypatch: 
 
 def test_a_card_that_is_asked_about_is_asked_about_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def plan() -> Plan:
-        return make_plan(facts("sdxl"), TrainSettings(), resolution=1024, gpu=sold_as(12), has_8bit=True, name="sdxl")
+        return make_plan(Job(facts("sdxl"), TrainSettings(), resolution=1024, gpu=sold_as(12), has_8bit=True, name="sdxl"))
 
     roomy = plan()
     machine_of(monkeypatch, 2)
@@ -587,19 +586,19 @@ def test_memory_that_is_shared_holds_both(monkeypatch: pytest.MonkeyPatch) -> No
     """Apple's, GB10's, Jetson's: the card's tensors are the machine's."""
     own = card(100)
     plans = [
-        make_plan(facts("sd15"), TrainSettings(optimizer="adamw"), resolution=512, gpu=gpu, has_8bit=False, name="sd15")
+        make_plan(Job(facts("sd15"), TrainSettings(optimizer="adamw"), resolution=512, gpu=gpu, has_8bit=False, name="sd15"))
         for gpu in (own, replace(own, shared=True))
     ]
     assert plans[0].ram_needed < plans[0].needed < plans[1].ram_needed
     machine_of(monkeypatch, 16)
-    tight = make_plan(facts("sd15"), TrainSettings(), resolution=512, gpu=replace(own, shared=True), has_8bit=True, name="sd15")
+    tight = make_plan(Job(facts("sd15"), TrainSettings(), resolution=512, gpu=replace(own, shared=True), has_8bit=True, name="sd15"))
     assert tight.fits
     assert tight.ram_needed <= 16e9
 
 
 def test_nothing_is_put_off_a_card_that_shares_the_machines_memory() -> None:
     shared = replace(card(12), shared=True)
-    plan = make_plan(facts("sdxl"), TrainSettings(), resolution=1024, gpu=shared, has_8bit=True, name="sdxl")
+    plan = make_plan(Job(facts("sdxl"), TrainSettings(), resolution=1024, gpu=shared, has_8bit=True, name="sdxl"))
     assert plan_for(12, "sdxl").off_card
     assert not plan.off_card
     held = plan_for(24, "sdxl")

@@ -15,8 +15,8 @@ from dreambooth_cli.catalog import CATALOG
 from dreambooth_cli.errors import DreamboothError
 from dreambooth_cli.events import Event
 from dreambooth_cli.gpu import sold_as
-from dreambooth_cli.memory import facts_of, make_plan
-from dreambooth_cli.settings import SECTIONS, Settings, TrainSettings, annotation, describe_type, flag_of, scalar_of
+from dreambooth_cli.memory import job_of, make_plan
+from dreambooth_cli.settings import SECTIONS, Settings, annotation, describe_type, flag_of, scalar_of
 
 CHECKOUT = Path(__file__).parent.parent
 README = CHECKOUT / "README.md"
@@ -37,7 +37,7 @@ def base_models() -> str:
             f"`{entry.name}`",
             entry.title,
             entry.good_for,
-            str(entry.resolution),
+            str(entry.facts.resolution),
             f"{entry.recommended_gb} GB{' or more' if entry.name == 'sdxl' else ''}"
             if entry.recommended_gb
             else "no GPU",
@@ -58,15 +58,8 @@ def what_fits() -> str:
     rows = []
     for entry in CATALOG:
         for gb in CARDS_GB if entry.repository else ():
-            plan = make_plan(
-                facts_of(entry),
-                TrainSettings(),
-                resolution=entry.resolution,
-                gpu=sold_as(gb),
-                has_8bit=True,
-                name=entry.name,
-            )
-            text = " and text encoder" + "s" * (len(entry.text_encoders) > 1) if plan.train_text_encoder else ""
+            plan = make_plan(job_of(entry, sold_as(gb), has_8bit=True))
+            text = " and text encoder" + "s" * (len(entry.facts.text_encoders) > 1) if plan.train_text_encoder else ""
             what = ("UNet" if plan.method == "full" else "LoRA of the UNet") + text
             needs = f"{plan.needed / 1e9:.1f} GB" if plan.fits else "does not fit"
             rows.append((f"`{entry.name}`", f"{gb} GB", what, ", ".join(plan.means) or "none needed", needs))

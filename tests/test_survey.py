@@ -3,11 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from dreambooth_cli.base import BaseFacts
-from dreambooth_cli.catalog import CATALOG, find_entry
+from dreambooth_cli.catalog import CATALOG, BaseFacts, find_entry
 from dreambooth_cli.errors import ModelUnavailable
 from dreambooth_cli.gpu import Gpu, sold_as
-from dreambooth_cli.memory import facts_of, make_plan
+from dreambooth_cli.memory import Job, make_plan
 from dreambooth_cli.settings import TrainSettings
 from dreambooth_cli.survey import details, ledger_lines, recommended, row_of, slow_step_note, survey, to_json
 
@@ -32,7 +31,7 @@ def test_the_guides_own_list(gb: int, names: list[str]) -> None:
     for name in names:
         entry = find_entry(name)
         stated = make_plan(
-            facts_of(entry), asked, resolution=entry.resolution, gpu=sold_as(gb), has_8bit=True, name=name
+            Job(entry.facts, asked, resolution=entry.facts.resolution, gpu=sold_as(gb), has_8bit=True, name=name)
         )
         assert (stated.method, stated.train_text_encoder, stated.fits) == ("full", True, True)
         assert (plans[name].method, plans[name].train_text_encoder, plans[name].fits) == ("full", name != "sdxl", True)
@@ -147,12 +146,12 @@ def test_a_name_that_the_catalogue_lacks() -> None:
 
 
 def test_a_slow_step_is_announced_as_a_prediction() -> None:
-    sd15 = facts_of(CATALOG[0])
+    sd15 = CATALOG[0].facts
     assert slow_step_note(sd15, 512, 2, cores=2) == (
         "there is no GPU: a step of this base at 512 px may take about 80 seconds on 2 cores (predicted, not measured); "
         "training goes on"
     )
-    assert "11 minutes on 2 cores" in (slow_step_note(facts_of(CATALOG[3]), 1024, 2, cores=2) or "")
+    assert "11 minutes on 2 cores" in (slow_step_note(CATALOG[3].facts, 1024, 2, cores=2) or "")
     assert "on 1 core " in (slow_step_note(sd15, 512, 1, cores=1) or "")
 
 

@@ -197,10 +197,10 @@ def _same_kind(path: Path) -> list[CatalogEntry]:
     """The catalogue's models that a single-file checkpoint has the architecture of."""
     header = read_header(path)
     if any(name.startswith("conditioner.embedders.1.") for name in header):
-        return [entry for entry in CATALOG if entry.family == "sdxl"]
+        return [entry for entry in CATALOG if entry.facts.family == "sdxl"]
     is_sd2 = any(name.startswith("cond_stage_model.model.") for name in header)
-    sd = [entry for entry in CATALOG if entry.family == "sd" and entry.repository]
-    return [entry for entry in sd if (entry.prediction_type == "v_prediction") == is_sd2]
+    sd = [entry for entry in CATALOG if entry.facts.family == "sd" and entry.repository]
+    return [entry for entry in sd if (entry.facts.prediction_type == "v_prediction") == is_sd2]
 
 
 def _safe_vae(entry: CatalogEntry) -> Generator[Event, None, Path | None]:

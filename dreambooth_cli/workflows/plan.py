@@ -2,11 +2,12 @@
 
 from importlib.util import find_spec
 
-from ..base import BaseFacts, BaseRequest, ask_for_base, find_cached, hub_cache, read_facts
+from ..base import BaseRequest, ask_for_base, find_cached, hub_cache, read_facts
+from ..catalog import BaseFacts
 from ..disk import system_errors
 from ..errors import ModelUnavailable
 from ..gpu import Gpu
-from ..memory import Plan, facts_of, make_plan
+from ..memory import Job, Plan, make_plan
 from ..settings import PrepSettings, TrainSettings
 
 
@@ -17,7 +18,7 @@ def known_facts(request: BaseRequest) -> BaseFacts | None:
         path = request.path or find_cached(request)
         if path is not None:
             return read_facts(path)
-    return facts_of(request.entry) if request.entry else None
+    return request.entry.facts if request.entry else None
 
 
 def choose_resolution(prep: PrepSettings, facts: BaseFacts) -> int:
@@ -43,4 +44,6 @@ def plan_with(
     """The plan of a run on a base whose facts are known."""
     has_8bit = find_spec("bitsandbytes") is not None
     name = request.entry.name if request.entry else request.asked
-    return make_plan(facts, train, resolution=choose_resolution(prep, facts), gpu=gpu, has_8bit=has_8bit, name=name)
+    return make_plan(
+        Job(facts, train, resolution=choose_resolution(prep, facts), gpu=gpu, has_8bit=has_8bit, name=name)
+    )

@@ -16,7 +16,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ from dreambooth_cli.engine.family import Conditioning, LatentDistribution
 from dreambooth_cli.engine.loading import DTYPES, FAMILIES, let_go, place, text_encoders_of
 from dreambooth_cli.engine.lora import quantize
 from dreambooth_cli.engine.training import Training
-from dreambooth_cli.gpu import Gpu, sold_as
-from dreambooth_cli.memory import Choice, Plan, count_bytes, facts_of, make_plan
+from dreambooth_cli.gpu import sold_as
+from dreambooth_cli.memory import Choice, Plan, count_bytes, job_of, make_plan
 from dreambooth_cli.settings import TrainSettings
 from tests import small_models
 from tests.fake_card.card import fake_card
@@ -125,17 +125,15 @@ def plan_of(base: str, gb: int | None) -> Plan:
     """The plan that a card of so many GB would have, with the settings left as they are."""
     entry = find_entry(base)
     assert entry is not None
-    gpu: Gpu = sold_as(gb or UNBOUNDED)
-    return make_plan(facts_of(entry), TrainSettings(), resolution=entry.resolution, gpu=gpu, has_8bit=True, name=base)
+    return make_plan(job_of(entry, sold_as(gb or UNBOUNDED), has_8bit=True))
 
 
 def plan_with(base: str, **means: Any) -> Plan:
     """A plan with these means, whether or not a card would need them."""
     entry, plain = find_entry(base), plan_of(base, None)
     assert entry is not None
-    choice = Choice(**{each.name: getattr(plain, each.name) for each in fields(Choice)} | means)
-    ledger, _ = count_bytes(choice, facts_of(entry), TrainSettings(), resolution=plain.resolution, on_gpu=True)
     told = replace(plain, **means)
+    ledger, _ = count_bytes(told.choice, job_of(entry, sold_as(UNBOUNDED), has_8bit=True))
     return replace(told, means=means_of(told), ledger=ledger)
 
 
@@ -157,7 +155,7 @@ def count_all(wanted: Iterable[tuple[str, int | None]]) -> Iterator[Row]:
     known: dict[tuple[str, Choice], Row] = {}
     for base, gb in wanted:
         plan = plan_of(base, gb)
-        form = base, Choice(**{each.name: getattr(plan, each.name) for each in fields(Choice)})
+        form = base, plan.choice
         if form not in known:
             known[form] = count(base, gb, plan)
         yield replace(known[form], plan_gb=gb, plan=plan)
@@ -168,7 +166,7 @@ def start(base: str, plan: Plan, folder: Path) -> Training:
     device, entry = torch.device("cuda"), find_entry(base)
     assert entry is not None
     pipe = make_pipe(base, plan, folder)
-    family = FAMILIES[entry.family](pipe)
+    family = FAMILIES[entry.facts.family](pipe)
     if plan.quantized:
         quantize(pipe.unet, DTYPES[plan.precision])
     let_go(pipe, ["vae"])

@@ -24,16 +24,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import CLIPTextModel
 
-from dreambooth_cli.base import BaseFacts
-from dreambooth_cli.catalog import find_entry
+from dreambooth_cli.catalog import BaseFacts, find_entry
 from dreambooth_cli.engine.working_copies import WorkingCopies
+from dreambooth_cli.gpu import sold_as
 from dreambooth_cli.memory import (
     ADAMW_8BIT_STATE,
     ADAMW_STATE,
     UPDATE,
     Choice,
+    Job,
     count_bytes,
-    facts_of,
     works_on_copies,
 )
 from dreambooth_cli.settings import TrainSettings
@@ -149,7 +149,7 @@ def facts(name: str) -> BaseFacts:
     """What the plan knows of a base; of one that is not in the catalogue, what its weights' headers would say."""
     entry = find_entry(name)
     if entry is not None:
-        return facts_of(entry)
+        return entry.facts
     config, encoders, _ = CONFIGS[name]
     with torch.device("meta"):
         unet = count(UNet2DConditionModel(**config))
@@ -289,7 +289,8 @@ def norms_in_float32() -> Iterator[None]:
 def predict(case: Case) -> int:
     """The ledger's peak of the step."""
     settings = TrainSettings(batch_size=case.batch_size)
-    ledger, _ = count_bytes(case.choice, facts(case.base), settings, resolution=case.resolution, on_gpu=True)
+    job = Job(facts(case.base), settings, resolution=case.resolution, gpu=sold_as(24), has_8bit=True, name=case.base)
+    ledger, _ = count_bytes(case.choice, job)
     return ledger["peak: step"]
 
 

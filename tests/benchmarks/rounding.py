@@ -24,7 +24,7 @@ from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
 from dreambooth_cli.engine.hub import obtain
 from dreambooth_cli.engine.loading import DTYPES, load_family
 from dreambooth_cli.engine.training import Training
-from dreambooth_cli.memory import Plan, Weights, facts_of, make_plan
+from dreambooth_cli.memory import Job, Plan, Weights, make_plan
 from dreambooth_cli.pocket import world
 from dreambooth_cli.settings import TrainSettings
 
@@ -119,7 +119,7 @@ def plan_of(settings: TrainSettings, weights: Weights) -> Plan:
     """A plan on the CPU, in this number format."""
     entry = find_entry("pocket")
     assert entry is not None
-    plan = make_plan(facts_of(entry), settings, resolution=64, gpu=None, has_8bit=False, name="pocket")
+    plan = make_plan(Job(entry.facts, settings, resolution=64, gpu=None, has_8bit=False, name="pocket"))
     return replace(plan, method="full", weights=weights, precision=weights)
 
 

@@ -24,7 +24,7 @@ from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
 from dreambooth_cli.engine.loading import load_family
 from dreambooth_cli.engine.stable_diffusion import StableDiffusion
 from dreambooth_cli.engine.training import Training
-from dreambooth_cli.memory import Plan, make_plan
+from dreambooth_cli.memory import Job, Plan, make_plan
 from dreambooth_cli.settings import TrainSettings
 from tests.machine import machine
 
@@ -171,7 +171,7 @@ def start(means: Means, folder: Path, resolution: int) -> Training:
     settings = TrainSettings(
         steps=1000, learning_rate=5e-6, train_text_encoder=False, precision="fp32", max_grad_norm=0.0
     )
-    plan = make_plan(facts, settings, resolution=resolution, gpu=None, has_8bit=False, name="small")
+    plan = make_plan(Job(facts, settings, resolution=resolution, gpu=None, has_8bit=False, name="small"))
     instance, prior = (
         Examples(stack(list(encode_pictures(family, sorted((folder / name).iterdir())))))
         for name in ("photos", "class")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from dreambooth_cli.base import Base, identify, read_facts
-from dreambooth_cli.memory import Plan, make_plan
+from dreambooth_cli.memory import Job, Plan, make_plan
 from dreambooth_cli.settings import TrainSettings
 
 
@@ -41,5 +41,5 @@ def plan_for(**changes: Any) -> Plan:
 def real_plan(folder: Path, settings: TrainSettings | None = None, resolution: int = 64) -> Plan:
     """The plan that the tool itself would make without a GPU."""
     return make_plan(
-        read_facts(folder), settings or TrainSettings(), resolution=resolution, gpu=None, has_8bit=False, name="tiny"
+        Job(read_facts(folder), settings or TrainSettings(), resolution=resolution, gpu=None, has_8bit=False, name="tiny")
     )

@@ -12,7 +12,6 @@ from dreambooth_cli.base import ask_for_base, read_facts
 from dreambooth_cli.catalog import find_entry
 from dreambooth_cli.engine.evaluation import PocketClip, PocketIndividuals, closest, pocket_judge, to_pixels
 from dreambooth_cli.identifier import choose_identifier, load_tokenizer, single_token
-from dreambooth_cli.memory import facts_of
 from dreambooth_cli.pocket import world
 from dreambooth_cli.pocket.build import JUDGE, MODEL, measure_judge, measure_vae
 from dreambooth_cli.pocket.card import asked_scenes
@@ -42,7 +41,7 @@ def test_its_weights_are_float16_safetensors_without_a_variant():
 def test_the_catalogue_says_what_lies_there():
     entry = find_entry("pocket")
     assert ask_for_base("pocket").path == MODEL == entry.folder
-    assert facts_of(entry) == read_facts(MODEL)
+    assert entry.facts == read_facts(MODEL)
 
 
 def test_plain_diffusers_loads_it_with_no_argument_and_draws_on_a_cpu():
