@@ -58,7 +58,7 @@ def test_every_word_of_the_world_is_one_token_and_rare_words_are_the_rarest():
     tokenizer = load_tokenizer(MODEL)
     assert [word for word in world.words() if single_token(tokenizer, word) is None] == []
     assert single_token(tokenizer, "sks") >= 0.9 * tokenizer.get_vocab_size()
-    word, note = choose_identifier(MODEL)
+    word, note = choose_identifier(tokenizer)
     assert note is None
     assert single_token(tokenizer, word) is not None
     assert word not in world.words()
