@@ -82,6 +82,7 @@ def replace_folder(part: Path, final: Path) -> None:
 
     After a kill between the two renames `clear_leftovers` puts the old one back.
     """
+    _clear_within(part)
     sync_all(part)
     was = part.with_name(f"{part.name}.was-{final.name}")
     if final.is_dir():
@@ -121,6 +122,14 @@ def clear_leftovers(folder: Path, old: str = "") -> None:
                 remove(folder / name)
 
 
+def _clear_within(part: Path) -> None:
+    """Remove what was left under names of ours in a folder that was written beside, a lock that could not be removed for a moment:
+    under the folder's final name nobody would look for it, and it would go wherever the folder goes."""
+    if part.is_dir():
+        for folder in (part, *(inner for inner in part.rglob("*") if inner.is_dir() and not inner.is_symlink())):
+            clear_leftovers(folder)
+
+
 def _clear(path: Path, moved: str | None) -> None:
     """Remove a leftover whose lock can be had, or is gone; `moved` is the name of the folder that was moved aside for it."""
     lock = filelock.FileLock(_lock_of(path), blocking=False, fallback_to_soft=False)
@@ -151,6 +160,7 @@ def remove(path: Path) -> None:
 
 def settle(part: Path, final: Path) -> None:
     """Let a file or folder that was written beside take its final name, and have the disk keep both. Raises OSError."""
+    _clear_within(part)
     sync_all(part)
     part.replace(final)
     sync(final.parent)
@@ -224,8 +234,8 @@ def sha256_of(file: Path) -> str:
 
 
 def digests_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """The files of a folder: name in it -> its bytes and sha256."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """The files of a folder but those under a `temporary` name: name in it -> its bytes and sha256."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not OUR_NAME.fullmatch(path.name))
     return {
         file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files
     }

@@ -5,10 +5,21 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from dreambooth_cli.disk import check_space, clear_leftovers, copy_file, make_folder, settle, temporary, write_whole
+from dreambooth_cli.disk import (
+    check_space,
+    clear_leftovers,
+    copy_file,
+    digests_of,
+    make_folder,
+    replace_folder,
+    settle,
+    temporary,
+    write_whole,
+)
 from dreambooth_cli.errors import DiskError
 
 
@@ -117,6 +128,28 @@ def test_where_there_are_no_locks_what_is_left_stays(fault, tmp_path, monkeypatc
     assert os.listdir(tmp_path) == []
     write_whole(tmp_path / "whole", b"x")
     assert os.listdir(tmp_path) == ["whole"]
+
+
+def test_a_lock_that_can_not_be_removed_for_a_moment_goes_nowhere_with_its_folder(tmp_path, monkeypatch):
+    unlink, refused = Path.unlink, []
+
+    def refuse_once(self, missing_ok=False):
+        if self.name.endswith(".lock") and self.parent.name == "inner" and not refused:
+            refused.append(self.name)
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(self))
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse_once)
+    for settled in (settle, replace_folder):
+        refused.clear()
+        with temporary(tmp_path) as part:
+            make_folder(part / "inner")
+            write_whole(part / "inner" / "weights", b"x")
+            assert set(os.listdir(part / "inner")) == {"weights", *refused} != {"weights"}
+            assert list(digests_of(part)) == ["inner/weights"]
+            settled(part, tmp_path / "final")
+        assert os.listdir(tmp_path / "final" / "inner") == ["weights"]
+        assert os.listdir(tmp_path) == ["final"]
 
 
 @pytest.mark.parametrize("has_new", [True, False])
