@@ -432,7 +432,7 @@ def read_a_prompt(prompt: str) -> None:
     part = unread_part(prompt, tokenizer)
     assert prompt.endswith(part)
     assert bool(part) == (len(tokenizer.encode(prompt, add_special_tokens=False).ids) > 75)
-    assert all(len(line) < 500 for line in length_remarks([prompt], base))
+    assert all(len(line) < 500 for line in length_remarks([prompt], load_tokenizer(base)))
     if prompt.strip():
         config = place / "project.toml"
         write_config(config, {"subject": {"class_prompt": prompt}})
