@@ -33,7 +33,7 @@ from .optimizers import Update, rates_of
 from .sampling import Drawing, draw
 from .stable_diffusion import StableDiffusion
 from .tensor_file import shapes_of
-from .working_copies import WorkingCopies
+from .working_copies import WorkingCopies, widen_norms
 
 MOST_SKIPPED = 20  # steps in a row whose gradients are not finite; fewer are the fp16 scaler's normal work
 
@@ -100,6 +100,8 @@ class Training:
         unet, text = make_trainable(family, plan, settings)
         self.text_parameters = list(text.values())
         self.trained = {**unet, **text}
+        if plan.precision != "fp32" and device.type == "cuda":  # a CPU's autocast computes norms in half precision
+            widen_norms([family.pipe.unet, *text_encoders_of(family.pipe).values()])
         self.copies = make_copies(family, plan, settings)
         self.update = make_update((unet, text), plan, settings, self.device, self.copies)
         self.rate = rates_of(settings.lr_schedule, warmup_steps=settings.warmup_steps, steps=settings.steps)

@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from ..memory import GRADIENT_PIECE
 
 IN_HALF = (nn.Linear, _ConvNd)  # the layers that autocast computes in half precision
+IN_FLOAT32 = (nn.GroupNorm, nn.LayerNorm)  # and those of these networks that a GPU's computes in float32
 
 
 class WorkingCopies:
@@ -82,3 +83,11 @@ class WorkingCopies:
         for layer, name, weight in self.places:
             setattr(layer, name, weight)
         self.places, self.copies = [], {}
+
+
+def widen_norms(networks: Iterable[nn.Module]) -> None:
+    """Hold frozen norms in float32, in which a GPU's autocast computes them: it would cast them anew in every pass, to the very
+    same numbers."""
+    for layer in (layer for network in networks for layer in network.modules()):
+        if isinstance(layer, IN_FLOAT32) and not any(weight.requires_grad for weight in layer.parameters()):
+            layer.float()

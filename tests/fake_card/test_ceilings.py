@@ -13,6 +13,7 @@ from dreambooth_cli.engine.family import LatentDistribution
 from dreambooth_cli.engine.loading import DTYPES, let_go, load_family, place, text_encoders_of
 from dreambooth_cli.engine.lora import quantize
 from dreambooth_cli.engine.training import Training
+from dreambooth_cli.memory import weights_of
 from dreambooth_cli.settings import TrainSettings
 from tests.engine.plans import base_of, plan_for
 
@@ -28,14 +29,14 @@ LEAN = ON_CARD | {"weights": "bf16", "optimizer": "adamw8bit", "gradient_checkpo
 CEILINGS = {
     "full": ("sd1", ON_CARD, (760, 17, 109_018_652, 1, 9_516_400)),
     "the plan for 8 GB": ("sd1", LEAN | {"train_text_encoder": True}, (1_576, 248, None, 1, None)),
-    "lora": ("sd1", LORA, (1_001, 6, 76_038_284, 1, 120_064)),
-    "SDXL, lora, base in 4 bits": ("sdxl", LORA | {"quantized": True, "rows_in_turn": True}, (4_251, 13, 136_898_210, 1, 406_016)),
+    "lora": ("sd1", LORA, (935, 6, 76_018_316, 1, 120_064)),
+    "SDXL, lora, base in 4 bits": ("sdxl", LORA | {"quantized": True, "rows_in_turn": True}, (4_071, 13, 136_830_626, 1, 406_016)),
 }
 
 
 def start(folder, plan):
     """A run of a small base on the card, as `train` has it when the steps begin."""
-    family = load_family(base_of(folder), dtype=DTYPES[plan.weights if plan.method == "full" else "bf16"], device=torch.device("cpu"))
+    family = load_family(base_of(folder), dtype=DTYPES[weights_of(plan)], device=torch.device("cpu"))
     pipe, device = family.pipe, torch.device("cuda")
     if plan.quantized:
         quantize(pipe.unet, torch.bfloat16)
@@ -76,6 +77,36 @@ def test_a_step_asks_no_more_of_a_card(name, request):
         if ceiling is not None and value > math.floor(MARGIN * ceiling)
     ]
     assert not above, "; ".join(above)
+
+
+FROZEN = {
+    "lora": ("sd1", LORA),
+    "lora, text encoder, fp16": ("sd1", LORA | {"train_text_encoder": True, "precision": "fp16"}),
+    "lora, checkpointing, in turn": ("sdxl", LORA | {"gradient_checkpointing": True, "rows_in_turn": True}),
+    "base in 4 bits": ("sd2", LORA | {"quantized": True}),
+}
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_no_frozen_weight_is_cast_in_a_step(name, request):
+    kind, plan = FROZEN[name]
+    if plan.get("quantized"):
+        pytest.importorskip("bitsandbytes", reason="the 8bit extra is not installed")
+    cast: list[str] = []
+    with fake_card() as card:
+        training = start(request.getfixturevalue(kind), plan_for(**plan))
+        networks = [training.family.pipe.unet, *text_encoders_of(training.family.pipe).values()]
+        named = [each for network in networks for each in (*network.named_parameters(), *network.named_buffers())]
+        frozen = {value.untyped_storage()._cdata: key for key, value in named if not value.requires_grad}
+        assert len(frozen) > 100
+
+        def look(func, args, kwargs, result):
+            if func is torch.ops.aten._to_copy.default and (key := frozen.get(args[0].untyped_storage()._cdata)):
+                cast.append(f"{key} from {args[0].dtype} to {result.dtype}")
+
+        card.seen.append(look)
+        count_second_step(card, training)
+    assert not cast, f"{len(cast)} casts of weights that stay as they are, the first: {cast[0]}"
 
 
 def test_a_kernel_more_for_each_weight_is_seen(sd1, monkeypatch):
