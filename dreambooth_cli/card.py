@@ -1,7 +1,7 @@
 """`dreambooth.json`, the card beside a finished model: what it knows, where it comes from, how it was made."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,8 +9,9 @@ from .base import REPOSITORY, read_json
 from .catalog import find_entry
 from .disk import write_json
 from .errors import ModelUnavailable, ProjectError
-from .project import CARD, check_values
-from .schemas import check_schema, with_schema
+from .project import CARD
+from .record import BaseRecord
+from .schemas import check_schema, check_values, with_schema
 from .settings import LARGEST_SIDE, SECTIONS, annotation
 
 MOST_BYTES = 1_000_000
@@ -20,7 +21,7 @@ MOST_BYTES = 1_000_000
 class Card:
     """What `generate` needs to know of a fine-tuned model, and the record of how it was made.
 
-    `base` holds the base's name, repository, path and identity (hub revision or sha256 of its files); `run` is the run's own id.
+    `run` is the run's own id.
     A card leaves the machine, so a base on disk is named by its folder's last name, and its path is None; 0.1 wrote the path.
     """
 
@@ -30,28 +31,18 @@ class Card:
     method: str
     resolution: int
     steps: int
-    base: dict[str, Any]
+    base: BaseRecord
     run: str
     settings: dict[str, Any]
     plan: dict[str, Any]
     versions: dict[str, str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class CardBase:
-    """What a card must say of the base."""
-
-    name: str
-    repository: str | None
-    path: str | None
-    identity: str
-
-
-def public_base(record: Mapping[str, Any]) -> dict[str, Any]:
+def public_base(base: BaseRecord) -> BaseRecord:
     """A base as a card may name it: one on disk by its last name, without the place."""
-    if record["repository"] is not None or find_entry(record["name"]):
-        return dict(record)
-    return {**record, "name": Path(record["path"]).name or "base", "path": None}
+    if base.repository is not None or base.path is None or find_entry(base.name):
+        return base
+    return replace(base, name=Path(base.path).name or "base", path=None)
 
 
 def public_settings(asked: Mapping[str, Mapping[str, Any]], base: str) -> dict[str, dict[str, Any]]:
@@ -82,16 +73,16 @@ def read_card(folder: Path) -> Card | None:
         values = read_json(path)
         check_schema(path, values)
         check_values(Card, values)
-        card = Card(**{item.name: values[item.name] for item in fields(Card)})
-        check_values(CardBase, card.base)
+        base = BaseRecord(**{item.name: values["base"][item.name] for item in fields(BaseRecord)})
+        card = Card(**{item.name: values[item.name] for item in fields(Card)} | {"base": base})
         if not 32 <= card.resolution <= LARGEST_SIDE or card.resolution % 8:
             raise ValueError(f"resolution can't be {card.resolution}")
         train = card.settings.get("train")
         if not isinstance(train, dict) or not isinstance(train.get("save_dtype"), str):
             raise ValueError("its settings are not those of a run")
-        if card.base["repository"] and not REPOSITORY.fullmatch(card.base["repository"]):
+        if base.repository and not REPOSITORY.fullmatch(base.repository):
             raise ValueError("its base's repository is no owner/name")
-        if "/" in card.base["identity"] or not any(card.base[key] for key in ("path", "repository", "identity")):
+        if "/" in base.identity or not (base.path or base.repository or base.identity):
             raise ValueError("its base can't be found by it")
     except (ModelUnavailable, ValueError) as error:
         raise ProjectError(f"the card {path} can't be read: {error}", "train again, or restore that file") from error

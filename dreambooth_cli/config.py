@@ -3,7 +3,7 @@
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
@@ -13,7 +13,18 @@ import tomlkit
 from .disk import disk_errors, write_whole
 from .errors import ProjectError, UsageError
 from .schemas import SCHEMA, SCHEMAS, check_schema
-from .settings import SECTIONS, Settings, annotation, check_name, expanded, flag_of, scalar_of
+from .settings import (
+    SECTIONS,
+    PrepSettings,
+    Settings,
+    SubjectSettings,
+    TrainSettings,
+    annotation,
+    check_name,
+    expanded,
+    flag_of,
+    scalar_of,
+)
 
 S = TypeVar("S", bound=Settings)
 
@@ -28,6 +39,57 @@ class Resolved(Generic[S]):
     def describe(self, name: str) -> str:
         """`steps 1200 (project.toml)`."""
         return f"{name.replace('_', ' ')} {getattr(self.values, name)} ({self.sources[name]})"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user asked of a run: three stages' settings, and where each value came from."""
+
+    resolved_subject: Resolved[SubjectSettings]
+    resolved_prep: Resolved[PrepSettings]
+    resolved_train: Resolved[TrainSettings]
+
+    @property
+    def subject(self) -> SubjectSettings:
+        """The subject."""
+        return self.resolved_subject.values
+
+    @property
+    def prep(self) -> PrepSettings:
+        """How photos are prepared."""
+        return self.resolved_prep.values
+
+    @property
+    def train(self) -> TrainSettings:
+        """How the base is fine-tuned."""
+        return self.resolved_train.values
+
+    @property
+    def stages(self) -> Mapping[str, Resolved[Any]]:
+        """All three, by the name of their section in project.toml."""
+        return {"subject": self.resolved_subject, "prep": self.resolved_prep, "train": self.resolved_train}
+
+    def with_train(self, settings: TrainSettings) -> "Asked":
+        """The same with other settings of training; where each came from stays."""
+        return replace(self, resolved_train=replace(self.resolved_train, values=settings))
+
+    def record(self) -> dict[str, dict[str, Any]]:
+        """The values as plain JSON, by stage."""
+        return {
+            stage: {key: _plain(value) for key, value in asdict(found.values).items()}
+            for stage, found in self.stages.items()
+        }
+
+    def sources(self) -> dict[str, dict[str, str]]:
+        """Where each value came from that is not a default: project.toml or a flag."""
+        return {
+            stage: {key: source for key, source in found.sources.items() if source != "default"}
+            for stage, found in self.stages.items()
+        }
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
 
 
 def merge(

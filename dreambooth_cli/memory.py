@@ -15,7 +15,7 @@ from .catalog import CATALOG, RATES, VAE_PARAMETERS, BaseFacts, CatalogEntry, Ra
 from .errors import DoesNotFit, UsageError
 from .gpu import TAKEN, Gpu, multiplies_bf16
 from .machine import free_memory, machine_memory, resident_memory
-from .project import check_values
+from .schemas import check_values
 from .settings import AUTO, TrainSettings, default_of, flag_of
 
 Method = Literal["full", "lora"]

@@ -6,20 +6,18 @@ projects/my-dog/
 
 import errno
 import json
-import math
 import os
 import re
 import shutil
 import time
 import unicodedata
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import filelock
 import platformdirs
@@ -44,8 +42,9 @@ from .disk import (
     write_json,
 )
 from .errors import DiskError, ProjectError, UsageError
+from .record import Record
 from .schemas import check_schema, with_schema
-from .settings import AUTO, LARGEST_SEED, expanded, in_home, is_text, no_home, real_path, shortened
+from .settings import AUTO, expanded, in_home, no_home, real_path, shortened
 
 NAME = re.compile(r"[^\W_][\w.-]{0,63}", re.UNICODE)
 ANOTHER_PLACE = "name another folder: --output-dir ./my-model"
@@ -150,15 +149,13 @@ class Project:
 
     def find_run(self, digest: str) -> "Run | None":
         """The newest run of this digest, finished or not; one that was superseded by `--restart` does not count."""
-        return next((run for run in reversed(self.runs()) if run.record().get("digest") == digest), None)
+        return next((run for run in reversed(self.runs()) if run.has_begun and run.record().digest == digest), None)
 
     def has_run_of(self, class_prompt: str) -> bool:
         """Whether a run has begun under this class prompt, as it was asked."""
         for run in self.runs():
             with suppress(ProjectError):  # a damaged record is told where it is needed
-                asked = run.record().get("asked")
-                subject = asked.get("subject") if isinstance(asked, dict) else None
-                if isinstance(subject, dict) and subject.get("class_prompt") == class_prompt:
+                if run.record().asked["subject"].get("class_prompt") == class_prompt:
                     return True
         return False
 
@@ -256,7 +253,12 @@ class Run:
     @property
     def id(self) -> str:
         """Its id, which its checkpoints and its model's card name; "" where it never began. Raises ProjectError."""
-        return str(self.record().get("id", ""))
+        return self.record().id if self.has_begun else ""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has a plan."""
+        return self.plan.is_file()
 
     @property
     def plan(self) -> Path:
@@ -361,19 +363,17 @@ class Run:
             files += own.is_file()
         return files > 0
 
-    def record(self) -> dict[str, Any]:
-        """What plan.json holds, or nothing where the run never began. Raises ProjectError where it is damaged."""
-        if not self.plan.is_file():
-            return {}
+    def record(self) -> Record:
+        """What plan.json holds. Raises ProjectError where it is not there or is damaged."""
         try:
-            record = json.loads(self.plan.read_text(encoding="utf-8-sig"))
-            if not isinstance(record, dict):
+            values = json.loads(self.plan.read_text(encoding="utf-8-sig"))
+            if not isinstance(values, dict):
                 raise ValueError("it is not a JSON object")
-            json.dumps(record, ensure_ascii=False).encode()  # what can't be written again is damaged
-            check_schema(self.plan, record)
+            json.dumps(values, ensure_ascii=False).encode()  # what can't be written again is damaged
+            check_schema(self.plan, values)
+            return Record.read(values)
         except (OSError, ValueError, RecursionError) as error:
             raise ProjectError(f"{self.plan} can't be read: {error}", "begin another run with --restart") from error
-        return record
 
     def clear_up(self) -> None:
         """Remove what killed processes left half written here. The caller holds the project's lock."""
@@ -381,10 +381,10 @@ class Run:
         clear_leftovers(self.checkpoints, old=r"\.step-[0-9]{6,}\.part")
         clear_leftovers(self.samples, old=r"\.step-[0-9]{6,}-[0-9]+\.[0-9]+\.part")
 
-    def write_record(self, record: Mapping[str, Any]) -> None:
+    def write_record(self, record: Record) -> None:
         """Write plan.json beside and rename it. Raises DiskError."""
         with disk_errors(self.plan):
-            write_json(self.plan, with_schema(self.plan.name, record))
+            write_json(self.plan, with_schema(self.plan.name, record.written()))
 
 
 @contextmanager
@@ -418,38 +418,6 @@ def is_held(folder: Path) -> bool:
         return True
     except OSError:
         return False  # `hold` says it
-
-
-def check_values(kind: type[Any], values: Any) -> None:
-    """Hold what a JSON file holds against the fields of a dataclass. Raises ValueError that names the first that does not fit."""
-    if not isinstance(values, dict):
-        raise ValueError(f"it holds no {kind.__name__.lower()}")
-    hints = get_type_hints(kind)
-    for item in fields(kind):
-        if item.name not in values and item.default is MISSING and item.default_factory is MISSING:
-            raise ValueError(f"{item.name} is missing")
-        if item.name in values and not _fits(values[item.name], hints[item.name]):
-            raise ValueError(f"{item.name} can't be {shortened(repr(values[item.name]))}")
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a JSON value is of a type: a list for a tuple, any number for a float."""
-    of, inner = get_origin(kind), get_args(kind)
-    if of is Literal:
-        return isinstance(value, str) and value in inner
-    if of in (Union, UnionType):
-        return any(_fits(value, each) for each in inner)
-    if of is tuple:
-        return isinstance(value, list) and all(_fits(each, inner[0]) for each in value)
-    if of is dict:
-        return isinstance(value, dict) and all(_fits(each, inner[1]) for each in value.values())
-    if kind in (int, float):
-        if not isinstance(value, int | kind) or isinstance(value, bool):
-            return False
-        return math.isfinite(value) if isinstance(value, float) else abs(value) <= LARGEST_SEED
-    if kind is str:
-        return isinstance(value, str) and is_text(value)
-    return kind is Any or isinstance(value, kind)
 
 
 def check_name(name: str) -> str:

@@ -1,15 +1,18 @@
-"""The schema numbers: which form of each kept file this version writes, and up to which it reads them. They are declared here alone.
+"""The form of kept files: the schema number of each, which are declared here alone, and their values, held against a dataclass.
 
 A file without a number is of schema 1, which version 0.1 wrote. A number counts up only where an older dreambooth would
 misread the file: a field that is merely added does not count.
 """
 
+import math
 from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import ProjectError
-from .settings import shortened
+from .settings import LARGEST_SEED, is_text, shortened
 
 SCHEMA = "schema"  # the key, at the top of each file
 SCHEMAS = {"project.toml": 1, "plan.json": 1, "model.json": 1, "dreambooth.json": 1, "report.json": 1, "bases.json": 1}
@@ -32,3 +35,43 @@ def check_schema(path: Path, values: Mapping[str, Any]) -> None:
             f"{path} was written by a newer dreambooth (schema {found}; this one reads up to {known}): update it",
             "with pipx: pipx upgrade dreambooth-cli",
         )
+
+
+def check_values(kind: type[Any], values: Any) -> None:
+    """Hold what a JSON file holds against the fields of a dataclass. Raises ValueError that names the first that does not fit."""
+    if not isinstance(values, dict):
+        raise ValueError(f"it holds no {kind.__name__.lower()}")
+    hints = get_type_hints(kind)
+    for item in fields(kind):
+        if item.name not in values and item.default is MISSING and item.default_factory is MISSING:
+            raise ValueError(f"{item.name} is missing")
+        if item.name in values and is_dataclass(hints[item.name]):
+            check_values(hints[item.name], values[item.name])
+        elif item.name in values and not _fits(values[item.name], hints[item.name]):
+            raise ValueError(f"{item.name} can't be {shortened(repr(values[item.name]))}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a JSON value is of a type: a list for a tuple, any number for a float."""
+    of, inner = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        try:
+            check_values(kind, value)
+        except ValueError:
+            return False
+        return True
+    if of is Literal:
+        return isinstance(value, str) and value in inner
+    if of in (Union, UnionType):
+        return any(_fits(value, each) for each in inner)
+    if of is tuple:
+        return isinstance(value, list) and all(_fits(each, inner[0]) for each in value)
+    if of is dict:
+        return isinstance(value, dict) and all(_fits(each, inner[1]) for each in value.values())
+    if kind in (int, float):
+        if not isinstance(value, int | kind) or isinstance(value, bool):
+            return False
+        return math.isfinite(value) if isinstance(value, float) else abs(value) <= LARGEST_SEED
+    if kind is str:
+        return isinstance(value, str) and is_text(value)
+    return kind is Any or isinstance(value, kind)

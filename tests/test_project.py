@@ -20,6 +20,7 @@ from dreambooth_cli.project import (
     remove_project,
     suggest_name,
 )
+from tests.records import a_record
 
 
 def make(name, text=""):
@@ -96,7 +97,7 @@ def test_of_projects_of_one_noun_the_one_of_this_very_class_prompt_is_found(tmp_
     assert find_project(tmp_path, "dog", class_prompt="a photo of dog") == second
     assert find_project(tmp_path, "mug", class_prompt="a mug") == named
     # a run of it goes before what project.toml says now
-    second.new_run().write_record({"asked": {"subject": {"class_prompt": "the dog"}}})
+    second.new_run().write_record(a_record(class_prompt="the dog"))
     assert find_project(tmp_path, "dog", class_prompt="the dog") == second
     assert second.has_run_of("the dog")
     assert not first.has_run_of("the dog")
@@ -143,8 +144,8 @@ def finish(run):
 
 def test_runs_are_found_by_number_and_digest():
     project = make("dog")
-    (first := project.new_run()).write_record({"digest": "a"})
-    project.new_run().write_record({"digest": "b"})
+    (first := project.new_run()).write_record(a_record(digest="a"))
+    project.new_run().write_record(a_record(digest="b"))
     assert project.find_run("a") == first
     assert project.find_run("c") is None
     with pytest.raises(ProjectError) as caught:
@@ -179,7 +180,7 @@ def test_a_project_that_0_1_was_making_goes_when_it_is_old_and_never_by_its_proc
 
 def test_what_a_killed_write_left_is_cleared_up():
     run = make("dog").new_run()
-    run.write_record({"id": "a"})
+    run.write_record(a_record())
     part = run.path / "plan.json.part"
     part.write_text('{"id"')
     run.clear_up()
@@ -198,8 +199,9 @@ def test_a_run_that_never_had_a_plan_leaves_its_number():
 
 def test_records_are_written_whole():
     run = make("dog").new_run()
-    run.write_record({"digest": "ä"})
-    assert json.loads(run.plan.read_text(encoding="utf-8")) == {"schema": 1, "digest": "ä"}
+    run.write_record(record := a_record(digest="ä"))
+    assert json.loads(run.plan.read_text(encoding="utf-8")) == {"schema": 1} | record.written()
+    assert run.record() == record
     assert [path.name for path in run.path.iterdir()] == ["plan.json"]
 
 

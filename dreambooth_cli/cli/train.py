@@ -11,7 +11,7 @@ import typer
 from ..base import ask_for_base
 from ..card import read_card
 from ..catalog import advice_of
-from ..config import Resolved, merge
+from ..config import Asked, Resolved, merge
 from ..disk import clear_leftovers, holds_something
 from ..errors import Interrupted, UsageError
 from ..events import Events, ModelSaved, PlanMade, ProjectSaved, RunOpened, Warned
@@ -203,7 +203,7 @@ def show_plan(call: Call, *, json: bool) -> None:
 
 def what_was_saved(call: Call) -> str:
     """In words, after the run was stopped."""
-    from ..workflows.train import saved_words
+    from ..workflows.mending import saved_words
 
     return saved_words(call.run) if call.run else "training had not begun; what is made so far is kept"
 
@@ -229,13 +229,11 @@ def load_training(*, verify_resume: bool) -> Callable[[Call], Events]:
                 yield from add_photos(project, call.photos)
         assert project is not None
         if verify_resume:
-            yield from verify(project, subject=call.subject, prep=call.prep, settings=call.train)
+            yield from verify(project, Asked(call.subject, call.prep, call.train))
             return
         run = fine_tune(
             project,
-            subject=call.subject,
-            prep=call.prep,
-            settings=call.train,
+            Asked(call.subject, call.prep, call.train),
             output_dir=call.output_dir,
             restart=call.restart,
             replan=call.replan,

@@ -12,36 +12,27 @@ from ..engine.stable_diffusion import StableDiffusion
 from ..engine.training import Training
 from ..events import PhaseStarted, PictureEncoded, Yielding
 from ..memory import Plan, weights_of
-from ..settings import TrainSettings
 from .class_images import gather_class_images
-from .freeze import Prompts
+from .recipe import Recipe
 
 
-def make_training(
-    settings: TrainSettings,
-    base: Base,
-    plan: Plan,
-    prompts: Prompts,
-    photos: list[Path],
-    own_class_images: list[Path],
-    *,
-    cache: Path | None = None,
-) -> Yielding[Training]:
+def make_training(recipe: Recipe, *, cache: Path | None = None) -> Yielding[Training]:
     """All that comes before the first step: load, class images, encode, place. Returns the training at step 0.
 
-    `photos` are the prepared ones; `cache` holds the class images that are drawn, if not all projects' own does.
+    `cache` holds the class images that are drawn, if not all projects' own does.
     """
+    plan, settings, prompts = recipe.plan, recipe.settings, recipe.prompts
     yield PhaseStarted(name="loading the base model")
     take_a_step(plan, settings, DTYPES[weights_of(plan)])
-    family = load_base(base, plan)
+    family = load_base(recipe.base, plan)
     if settings.with_prior:
         check_steps(family.pipe, settings.class_image_steps, "--class-image-steps")
     if settings.sample_every:
         check_steps(family.pipe, settings.sample_steps, "--sample-steps")
     class_paths: list[Path] = []
     if settings.with_prior:
-        class_paths = yield from gather_class_images(family, base, plan, settings, prompts, own_class_images, cache)
-    instance, prior = yield from encode(family, plan, settings, photos, class_paths)
+        class_paths = yield from gather_class_images(family, recipe, cache)
+    instance, prior = yield from encode(family, recipe, class_paths)
     texts = [prompts.instance, prompts.class_] if prior is not None else [prompts.instance]
     device, encoders = find_device(plan.device), list(text_encoders_of(family.pipe))
     let_go(family.pipe, ["vae"])
@@ -80,14 +71,15 @@ def load_base(base: Base, plan: Plan) -> StableDiffusion:
 
 
 def encode(
-    family: StableDiffusion, plan: Plan, settings: TrainSettings, photos: list[Path], class_paths: list[Path]
+    family: StableDiffusion, recipe: Recipe, class_paths: list[Path]
 ) -> Yielding[tuple[Examples, Examples | None]]:
     """Photos and class images -> latents. Returns the instance examples and the class examples or None."""
-    place(family.pipe, ["vae"], find_device(plan.device))
+    photos, settings = recipe.photos, recipe.settings
+    place(family.pipe, ["vae"], find_device(recipe.plan.device))
     total = len(photos) * (2 if settings.mirror else 1) + len(class_paths)
     yield PhaseStarted(name="encoding", total=total, unit="pictures")
     done, found = 0, []
-    for paths, mirror in ((photos, False), (photos if settings.mirror else [], True), (class_paths, False)):
+    for paths, mirror in ((photos, False), (photos if settings.mirror else (), True), (class_paths, False)):
         encoded = []
         for one in encode_pictures(family, paths, mirror=mirror):
             encoded.append(one)

@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
-from ..base import Base
 from ..disk import clear_leftovers
 from ..engine.loading import PARTS, alone, find_device, place
 from ..engine.prior import AtWork, adopt_images, cache_key, class_image_paths, make_images, missing_batches
@@ -14,25 +13,17 @@ from ..events import ClassImageMade, PhaseStarted, Yielding
 from ..identity import content_of
 from ..memory import Plan, weights_of
 from ..project import cache_folder, hold, is_held
-from ..settings import TrainSettings
-from .freeze import Prompts
+from .recipe import Recipe
 
 CLASS_IMAGES = "class images"  # the phase
 IN_A_TURN = 16  # class images between two swaps of networks; an interrupted run draws as many again at most
 
 
-def gather_class_images(
-    family: StableDiffusion,
-    base: Base,
-    plan: Plan,
-    settings: TrainSettings,
-    prompts: Prompts,
-    own: list[Path],
-    cache: Path | None = None,
-) -> Yielding[list[Path]]:
+def gather_class_images(family: StableDiffusion, recipe: Recipe, cache: Path | None = None) -> Yielding[list[Path]]:
     """The user's own class images, and of the missing ones the cache's or new ones. Returns their paths."""
+    plan, settings, own = recipe.plan, recipe.settings, list(recipe.own_class_images)
     wanted = max(0, settings.class_images - len(own))
-    folder, drawing = class_image_folder(base, plan, settings, prompts)
+    folder, drawing = class_image_folder(recipe)
     folder = folder if cache is None else cache
     adopt_images(folder)
     if not missing_batches(folder, wanted, plan.class_image_batch):
@@ -50,7 +41,7 @@ def gather_class_images(
                 family.pipe,
                 folder,
                 missing,
-                prompt=prompts.class_,
+                prompt=recipe.prompts.class_,
                 drawing=drawing,
                 seed=settings.seed,
                 at_work=networks_of(family, plan),
@@ -78,14 +69,15 @@ def networks_of(family: StableDiffusion, plan: Plan) -> AtWork:
     return at_work
 
 
-def class_images_of(base: Base, plan: Plan, settings: TrainSettings, prompts: Prompts, own: list[Path]) -> list[Path]:
+def class_images_of(recipe: Recipe) -> list[Path]:
     """The class images of a run, in their order: the user's own, then the cache's."""
-    folder, _ = class_image_folder(base, plan, settings, prompts)
-    return own + class_image_paths(folder, max(0, settings.class_images - len(own)))
+    own, (folder, _) = list(recipe.own_class_images), class_image_folder(recipe)
+    return own + class_image_paths(folder, max(0, recipe.settings.class_images - len(own)))
 
 
-def class_image_folder(base: Base, plan: Plan, settings: TrainSettings, prompts: Prompts) -> tuple[Path, Drawing]:
+def class_image_folder(recipe: Recipe) -> tuple[Path, Drawing]:
     """Where these class images lie in the cache, or will, and how they are drawn. Those that 0.1 made lie under the base's revision."""
+    base, plan, settings = recipe.base, recipe.plan, recipe.settings
     drawing = Drawing(
         steps=settings.class_image_steps,
         guidance_scale=settings.class_guidance_scale,
@@ -97,7 +89,7 @@ def class_image_folder(base: Base, plan: Plan, settings: TrainSettings, prompts:
         / "class-images"
         / cache_key(
             base=known,
-            prompt=prompts.class_,
+            prompt=recipe.prompts.class_,
             drawing=drawing,
             seed=settings.seed,
             dtype=f"{'4-bit' if plan.quantized else weights_of(plan)} weights, {plan.precision}",

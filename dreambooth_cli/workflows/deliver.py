@@ -28,34 +28,34 @@ from ..events import Events, ModelSaved, Noted, Warned
 from ..known_bases import remember_place
 from ..project import ANOTHER_PLACE, CARD, PART_OF_0_1, Run, check_model_place
 from ..settings import TrainSettings
-from .freeze import Asked, Prompts
+from .recipe import Recipe
 
 AGAIN = "see to it, then run this again"
 
 
-def save_model(training: Training, run: Run, asked: Asked, base: Base, prompts: Prompts) -> None:
+def save_model(training: Training, run: Run, recipe: Recipe) -> None:
     """Write the finished model and its card beside, and the list of its files, then rename it to `runs/N/model`.
 
     Raises DiskError.
     """
-    plan = training.plan
+    plan, base = training.plan, recipe.base
     with disk_errors(run.model), temporary(run.path) as part:
         write_model(training, base, part)
         record = run.record()
-        known = public_base(record["base"])
-        if plan.method == "lora" and known["path"] is None and base.repository is None:
+        known = public_base(record.base)
+        if plan.method == "lora" and known.path is None and base.repository is None:
             remember_place(base.identity, base.path)
         card = Card(
-            identifier=prompts.identifier,
-            class_prompt=prompts.class_,
-            instance_prompt=prompts.instance,
+            identifier=recipe.prompts.identifier,
+            class_prompt=recipe.prompts.class_,
+            instance_prompt=recipe.prompts.instance,
             method=plan.method,
             resolution=plan.resolution,
-            steps=asked.train.steps,
+            steps=recipe.settings.steps,
             base=known,
-            run=record["id"],
-            settings=public_settings(record["asked"], known["name"]),
-            plan=record["plan"] | {"name": known["name"]},
+            run=record.id,
+            settings=public_settings(record.asked, known.name),
+            plan=record.plan.to_json() | {"name": known.name},
             versions={"dreambooth": __version__, **library_versions()},
         )
         write_card(card, part)
@@ -95,7 +95,7 @@ def check_output(output_dir: Path | None, run: Run | None) -> None:
 def holds_model_of(folder: Path, run: Run) -> bool:
     """Whether a folder holds this very run's model, by the run's id on its card."""
     card = read_card(folder)
-    return card is not None and card.run == run.record().get("id")
+    return card is not None and card.run == run.id
 
 
 def deliver(run: Run, output_dir: Path | None, settings: TrainSettings) -> Events:
@@ -132,10 +132,10 @@ def deliver(run: Run, output_dir: Path | None, settings: TrainSettings) -> Event
 def make_public(model: Path) -> None:
     """Take the places on this machine out of a model that 0.1 made, before it leaves. Raises OSError, ValueError."""
     card = read_card(model)
-    if card is not None and card.base["path"] and (known := public_base(card.base)) != card.base:
+    if card is not None and card.base.path and (known := public_base(card.base)) != card.base:
         if card.method == "lora":
-            remember_place(card.base["identity"], Path(card.base["path"]))
-        settings, plan = public_settings(card.settings, known["name"]), card.plan | {"name": known["name"]}
+            remember_place(card.base.identity, Path(card.base.path))
+        settings, plan = public_settings(card.settings, known.name), card.plan | {"name": known.name}
         write_card(replace(card, base=known, settings=settings, plan=plan), model)
     forget_places(model)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..base import Base, ask_for_base
 from ..catalog import advice_of
-from ..config import merge
+from ..config import Asked, merge
 from ..disk import disk_errors
 from ..engine.hub import obtain
 from ..engine.sampling import draw
@@ -41,14 +41,15 @@ def demo() -> Events:
     project = yield from open_demo()
     stored = project.settings()
     subject = merge(SubjectSettings, stored["subject"], {})
-    prep = merge(PrepSettings, stored["prep"], {})
-    settings = merge(TrainSettings, stored["train"], {}, advised=advice_of(subject.values.model, "train"))
-    base = yield from obtain(ask_for_base(subject.values.model))
+    advised = advice_of(subject.values.model, "train")
+    settings = merge(TrainSettings, stored["train"], {}, advised=advised)
+    asked = Asked(subject, merge(PrepSettings, stored["prep"], {}), settings)
+    base = yield from obtain(ask_for_base(asked.subject.model))
     yield CommandShown(command=f"dreambooth prep {NAME}")
-    yield from prepare(project, prep.values, resolution=base.facts.resolution, source=subject.values.photos)
+    yield from prepare(project, asked.prep, resolution=base.facts.resolution, source=asked.subject.photos)
     yield CommandShown(command=f"dreambooth train {NAME}")
-    yield from train(project, subject=subject, prep=prep, settings=settings)
-    word = str(project.finished_run(None).record()["prompts"]["identifier"])
+    yield from train(project, asked)
+    word = project.finished_run(None).record().prompts.identifier
     after = yield from draw_after(project)
     before = yield from draw_before(base, [fill(prompt, word) for prompt in PROMPTS])
     columns = [Column(*each) for each in zip((fill(prompt, word) for prompt in PROMPTS), before, after, strict=True)]

@@ -113,7 +113,7 @@ def _generate(
 def choose_drawing(settings: GenerateSettings, base: Base, card: Card | None) -> Drawing:
     """How the pictures are drawn, every `auto` resolved: by the size the model was trained at, and the base it was made of."""
     side = card.resolution if card else base.facts.resolution
-    name = card.base["name"] if card else base.name
+    name = card.base.name if card else base.name
     guidance = settings.guidance_scale
     return Drawing(
         steps=settings.steps,

@@ -1,11 +1,10 @@
 """The base that a LoRA belongs to: as the user names it, or as its card does, found where it has lain on this machine."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..base import Base, ask_for_base
 from ..card import Card
@@ -16,6 +15,7 @@ from ..events import Warned, Yielding
 from ..identity import is_same_base
 from ..known_bases import known_places, remember_place
 from ..project import Run
+from ..record import BaseRecord
 
 
 def obtain_base(lora: Path, card: Card | None, named: str | None) -> Yielding[Base]:
@@ -24,28 +24,28 @@ def obtain_base(lora: Path, card: Card | None, named: str | None) -> Yielding[Ba
         return (yield from obtain_named(card, named))
     if card is None:
         raise UsageError(f"{lora} is a LoRA without a card: which base is it for?", "name it: --model sd15")
-    if card.base["repository"] or find_entry(str(card.base["path"])):
+    if card.base.repository or find_entry(str(card.base.path)):
         return (yield from obtain_published(card.base))
-    return (yield from obtain_local(card.base, [*places_told(lora, card), *known_places(card.base["identity"])]))
+    return (yield from obtain_local(card.base, [*places_told(lora, card), *known_places(card.base.identity)]))
 
 
 def obtain_named(card: Card | None, named: str) -> Yielding[Base]:
     """The base that the user names; it is said where the card knows another, and remembered where it is the card's."""
     found = yield from obtain(ask_for_base(named))
-    if card is not None and not is_same_base(found, card.base["identity"]):
+    if card is not None and not is_same_base(found, card.base.identity):
         yield Warned(message=f"{found.name} is not the base that this LoRA was trained on, {in_words(card.base)}")
     elif card is not None and found.repository is None:
-        remember_place(card.base["identity"], found.path)  # by the name that the card asks for: 0.1 had others
+        remember_place(card.base.identity, found.path)  # by the name that the card asks for: 0.1 had others
     return found
 
 
-def obtain_published(record: Mapping[str, Any]) -> Yielding[Base]:
+def obtain_published(record: BaseRecord) -> Yielding[Base]:
     """The base from the hub, in the revision that the LoRA was trained on, or the one that comes with this package."""
-    request = ask_for_base(str(record["repository"] or record["path"]))
+    request = ask_for_base(str(record.repository or record.path))
     if request.repository is not None:
-        request = replace(request, revision=str(record["identity"] or request.revision))
+        request = replace(request, revision=record.identity or request.revision)
     found = yield from obtain(request)
-    if not is_same_base(found, record["identity"]):
+    if not is_same_base(found, record.identity):
         yield Warned(
             message=f"{found.name} is not the base that this LoRA was trained on: its files have changed since"
         )
@@ -56,13 +56,13 @@ def places_told(lora: Path, card: Card) -> Iterator[Path]:
     """Where the card says that the base lies (0.1 wrote that), and the plan of the run where the model still lies in it."""
     bases = [card.base]
     with suppress(ProjectError):  # a damaged plan.json; the model is whole without it
-        bases.append(Run((lora if lora.is_dir() else lora.parent).parent).record().get("base", {}))
+        bases.append(Run((lora if lora.is_dir() else lora.parent).parent).record().base)
     for base in bases:
-        if isinstance(base, dict) and isinstance(base.get("path"), str) and base.get("identity") == card.base["identity"]:
-            yield Path(base["path"])
+        if base.path is not None and base.identity == card.base.identity:
+            yield Path(base.path)
 
 
-def obtain_local(record: Mapping[str, Any], places: list[Path]) -> Yielding[Base]:
+def obtain_local(record: BaseRecord, places: list[Path]) -> Yielding[Base]:
     """The base on disk: the first place that still holds what the LoRA was trained on."""
     told = "this machine does not know where that lies"
     for place in dict.fromkeys(places):
@@ -75,7 +75,7 @@ def obtain_local(record: Mapping[str, Any], places: list[Path]) -> Yielding[Base
         except DreamboothError as error:
             told = f"what lies at {place} can't be used: {error.message}"
             continue
-        if is_same_base(found, record["identity"]):
+        if is_same_base(found, record.identity):
             return found
         told = f"what lies at {place} has changed since"
     raise ModelUnavailable(
@@ -83,6 +83,6 @@ def obtain_local(record: Mapping[str, Any], places: list[Path]) -> Yielding[Base
     )
 
 
-def in_words(record: Mapping[str, Any]) -> str:
+def in_words(record: BaseRecord) -> str:
     """A base by its name and what it holds."""
-    return f'"{Path(record["name"]).name}" ({record["identity"][:19]})'
+    return f'"{Path(record.name).name}" ({record.identity[:19]})'

@@ -35,15 +35,12 @@ def plan_run(model: str, prep: PrepSettings, train: TrainSettings, *, gpu: Gpu |
             f"nothing is known of {request.asked} before it is fetched",
             f"fetch it first: dreambooth models pull {request.asked}",
         )
-    return plan_with(facts, request, prep, train, gpu=gpu)
+    return plan_with(facts, request.entry.name if request.entry else request.asked, prep, train, gpu=gpu)
 
 
-def plan_with(
-    facts: BaseFacts, request: BaseRequest, prep: PrepSettings, train: TrainSettings, *, gpu: Gpu | None
-) -> Plan:
-    """The plan of a run on a base whose facts are known."""
+def plan_with(facts: BaseFacts, name: str, prep: PrepSettings, train: TrainSettings, *, gpu: Gpu | None) -> Plan:
+    """The plan of a run on a base whose facts are known, by the name that messages call it."""
     has_8bit = find_spec("bitsandbytes") is not None
-    name = request.entry.name if request.entry else request.asked
     return make_plan(
         Job(facts, train, resolution=choose_resolution(prep, facts), gpu=gpu, has_8bit=has_8bit, name=name)
     )

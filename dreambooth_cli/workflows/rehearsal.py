@@ -10,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from ..base import Base
 from ..catalog import guidance_of
 from ..disk import disk_errors, temporary
 from ..engine.checkpoint import load_checkpoint, save_checkpoint
@@ -19,14 +18,12 @@ from ..engine.prior import missing_batches
 from ..engine.sampling import Drawing
 from ..engine.training import Training, held_memory
 from ..events import Events, PhaseStarted, Rehearsed, Yielding
-from ..memory import Plan
-from ..project import Project, Run
+from ..project import Run
 from ..settings import TrainSettings
 from .assemble import make_training
 from .class_images import class_image_folder, class_images_of
 from .deliver import write_model
-from .freeze import Asked, Prompts, keep_rehearsed
-from .prepare import prepared_photos
+from .recipe import Recipe
 
 T = TypeVar("T")
 
@@ -41,34 +38,32 @@ def is_rehearsed(settings: TrainSettings) -> bool:
     return settings.rehearsal and settings.steps >= FROM
 
 
-def rehearse(
-    run: Run, asked: Asked, base: Base, plan: Plan, prompts: Prompts, project: Project, own_class_images: list[Path]
-) -> Events:
+def rehearse(run: Run, recipe: Recipe) -> Events:
     """One batch of class images where some are lacking, one photo encoded, two steps, a checkpoint written and read back, a sample
     where samples are wanted, the finished model written. Raises whatever the phases raise."""
-    settings, began = asked.train, time.monotonic()
-    photos = [path for path, _ in prepared_photos(project)][:1]
-    drawn, lacking = few_class_images(base, plan, settings, prompts, own_class_images)
-    small = replace(settings, class_images=max(1, len(drawn) or plan.class_image_batch), class_image_steps=DRAWN)
-    small = small if settings.with_prior else settings
+    plan, settings, began = recipe.plan, recipe.settings, time.monotonic()
+    drawn, lacking = few_class_images(recipe)
+    small = replace(recipe, photos=recipe.photos[:1], own_class_images=tuple(drawn))
+    if settings.with_prior:
+        few = max(1, len(drawn) or plan.class_image_batch)
+        few_and_quick = replace(settings, class_images=few, class_image_steps=DRAWN)
+        small = replace(small, asked=recipe.asked.with_train(few_and_quick))
     spent: dict[str, float] = {}
     with disk_errors(run.path), temporary(run.path) as scratch:
         scratch.mkdir()
-        training = yield from named(
-            make_training(small, base, plan, prompts, photos, drawn, cache=scratch / "class-images"), spent
-        )
+        training = yield from named(make_training(small, cache=scratch / "class-images"), spent)
         steps = yield from named(step_and_save(training, scratch), spent)
         if settings.sample_every:
             yield PhaseStarted(name=f"{REHEARSAL}sample")
-            draw_sample(training, base, prompts)
+            draw_sample(training, recipe)
         yield PhaseStarted(name=f"{REHEARSAL}saving the model")
         held = held_memory(training.device)
         training.finish()
         training.let_state_go()
-        write_model(training, base, scratch / "model")
+        write_model(training, recipe.base, scratch / "model")
     del training
     forget_failed_attempt()
-    keep_rehearsed(run, held)
+    run.write_record(run.record().with_rehearsed(held))
     batches = -(-lacking // plan.class_image_batch)
     images = spent.get("class images", 0.0) / DRAWN * settings.class_image_steps * batches if lacking else 0.0
     yield Rehearsed(
@@ -76,16 +71,15 @@ def rehearse(
     )
 
 
-def few_class_images(
-    base: Base, plan: Plan, settings: TrainSettings, prompts: Prompts, own: list[Path]
-) -> tuple[list[Path], int]:
+def few_class_images(recipe: Recipe) -> tuple[list[Path], int]:
     """A class image that is there already, if none is to be drawn, and how many are."""
+    settings = recipe.settings
     if not settings.with_prior:
         return [], 0
-    folder, _ = class_image_folder(base, plan, settings, prompts)
-    wanted = max(0, settings.class_images - len(own))
-    lacking = sum(map(len, missing_batches(folder, wanted, plan.class_image_batch)))
-    return ([] if lacking else class_images_of(base, plan, settings, prompts, own)[:1]), lacking
+    folder, _ = class_image_folder(recipe)
+    wanted = max(0, settings.class_images - len(recipe.own_class_images))
+    lacking = sum(map(len, missing_batches(folder, wanted, recipe.plan.class_image_batch)))
+    return ([] if lacking else class_images_of(recipe)[:1]), lacking
 
 
 def named(events: Yielding[T], spent: dict[str, float]) -> Yielding[T]:
@@ -117,13 +111,13 @@ def step_and_save(training: Training, scratch: Path) -> Yielding[float]:
     return last.seconds
 
 
-def draw_sample(training: Training, base: Base, prompts: Prompts) -> None:
+def draw_sample(training: Training, recipe: Recipe) -> None:
     """A picture of the instance prompt."""
-    size = training.plan.resolution
+    base, size = recipe.base, training.plan.resolution
     guidance = guidance_of(base.name, base.facts.family)
     brought = bring_back(training.family.pipe, base, dtype=DTYPES["fp32"], device=training.device)
     try:
         drawing = Drawing(steps=DRAWN, guidance_scale=guidance, width=size, height=size)
-        training.draw(prompts.instance, training.settings.seed, drawing)
+        training.draw(recipe.prompts.instance, training.settings.seed, drawing)
     finally:
         let_go(training.family.pipe, brought)

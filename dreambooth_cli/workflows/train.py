@@ -7,35 +7,26 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 
-from ..base import Base, BaseRequest, ask_for_base, find_cached
+from ..base import ask_for_base
 from ..catalog import guidance_of
-from ..config import Resolved
+from ..config import Asked
 from ..disk import bytes_in, check_space, disk_errors
 from ..engine.checkpoint import (
     ForeignCheckpoint,
-    checkpoints,
     latest_checkpoint,
     load_checkpoint,
     put_aside,
     put_damaged_aside,
     save_checkpoint,
 )
-from ..engine.device import as_torch_has_it, bound_memory, why_slow
+from ..engine.device import bound_memory, why_slow
 from ..engine.effect import Effect, compare
-from ..engine.hub import obtain
-from ..engine.loading import (
-    DTYPES,
-    bring_back,
-    find_device,
-    forget_failed_attempt,
-    let_go,
-)
+from ..engine.loading import DTYPES, bring_back, let_go
 from ..engine.prior import hold_images
-from ..engine.refusal import out_of_memory_words
 from ..engine.repeat import circumstances
 from ..engine.sampling import Drawing
-from ..engine.training import NotFinite, Training, held_memory, peak_memory_gb
-from ..errors import DoesNotFit, Interrupted, TrainingFailed, UsageError
+from ..engine.training import Training, held_memory, peak_memory_gb
+from ..errors import Interrupted, UsageError
 from ..events import (
     CheckpointSaved,
     Events,
@@ -46,70 +37,45 @@ from ..events import (
     StepDone,
     StepsSlowed,
     Warned,
-    Yielding,
     as_json,
 )
-from ..gpu import find_gpu
-from ..memory import Plan, calm_down, inference_precision, step_down
 from ..photos.picture import save_new
 from ..project import Project, Run, clear_up
 from ..prompts import fill, understood
-from ..settings import PrepSettings, SubjectSettings, TrainSettings, expanded
+from ..settings import TrainSettings, expanded
 from .assemble import make_training
-from .class_images import CLASS_IMAGES, class_image_folder, class_images_of
+from .class_images import class_image_folder, class_images_of
 from .deliver import check_output, check_place, deliver, save_model
-from .freeze import (
-    IMAGES,
-    MEMORY,
-    NOT_FINITE,
-    Asked,
-    Prompts,
-    find_run,
-    freeze_plan,
-    hold_against_start,
-    keep_change,
-    keep_measured,
-    shape_of,
-    told_apart,
-)
+from .freeze import IMAGES, find_run, freeze_plan, hold_against_start, shape_of, told_apart
+from .mending import mended
 from .pace import Pace
-from .plan import choose_resolution, known_facts
-from .prepare import prepare, prepare_class_photos, prepared_photos
-from .rehearsal import REHEARSAL, is_rehearsed, rehearse
+from .recipe import Recipe, gather
+from .rehearsal import is_rehearsed, rehearse
 
 JUDGED_FROM = 50  # steps: shorter runs are tries, and may show nothing
-SMALLER = "the same command with --restart and --method lora or a smaller --resolution"
 
 
 def train(
-    project: Project,
-    *,
-    subject: Resolved[SubjectSettings],
-    prep: Resolved[PrepSettings],
-    settings: Resolved[TrainSettings],
-    output_dir: Path | None = None,
-    restart: bool = False,
-    replan: bool = False,
+    project: Project, asked: Asked, *, output_dir: Path | None = None, restart: bool = False, replan: bool = False
 ) -> Events:
     """Fine-tune a base model on a project's photos; the same settings again go on with, or deliver, the same run.
 
     Raises DreamboothError of every kind; after an error inside a step the last checkpoint counts.
     """
-    asked = Asked(subject, prep, settings)
     if asked.subject.class_prompt is None:
         raise UsageError("what is the subject? the class prompt is missing", 'say it: --class-prompt "a dog"')
     check_class_folder(asked.train)
     output_dir = check_place(output_dir)
-    request = ask_for_base(asked.subject.model)
+    ask_for_base(asked.subject.model)  # a name that can be none is told before the lock is taken
     clear_up()
     with project.lock() as unlocked:
         if unlocked:
             yield Warned(message=unlocked)
-        base, own_class_images = yield from gather(project, asked, request)
-        if base.repository is not None:  # one on disk was read to the end when it was identified
+        made_of = yield from gather(project, asked)
+        if made_of.base.repository is not None:  # one on disk was read to the end when it was identified
             yield PhaseStarted(name="identify the base model")
-        shape = shape_of(project, asked, base, own_class_images)
-        run = None if restart else find_run(project, asked, shape, base)
+        shape = shape_of(made_of)
+        run = None if restart else find_run(project, made_of, shape)
         if run is not None:
             run.clear_up()
         check_output(output_dir, run)
@@ -119,10 +85,10 @@ def train(
             return
         if run is None and not restart:
             yield from told_apart(project, shape)
-        run, plan, prompts = yield from freeze_plan(project, run, asked, base, request, shape, replan=replan)
-        bound_memory(plan)
-        check_disk(run, plan, base, asked.train, prompts, output_dir)
-        yield from logged(fine_tune_and_mend(run, asked, base, plan, prompts, project, own_class_images), run)
+        run, recipe = yield from freeze_plan(project, run, made_of, shape, replan=replan)
+        bound_memory(recipe.plan)
+        check_disk(run, recipe, output_dir)
+        yield from logged(mended(fine_tune, run, recipe), run)
         yield from deliver(run, output_dir, asked.train)
 
 
@@ -133,11 +99,10 @@ def check_class_folder(settings: TrainSettings) -> None:
         raise UsageError(f"--class-data-dir: there is no folder {folder}", "name a folder with pictures of the class")
 
 
-def check_disk(
-    run: Run, plan: Plan, base: Base, settings: TrainSettings, prompts: Prompts, output_dir: Path | None
-) -> None:
+def check_disk(run: Run, recipe: Recipe, output_dir: Path | None) -> None:
     """Hold what the run will still write against the room on the disks. Raises DiskError."""
-    images, _ = class_image_folder(base, plan, settings, prompts)
+    plan = recipe.plan
+    images, _ = class_image_folder(recipe)
     wanted = [
         (run.path, plan.disk.get("checkpoints", 0) + plan.disk.get("model", 0) - bytes_in(run.path)),
         (images, plan.disk.get("class images", 0) - bytes_in(images)),
@@ -165,95 +130,15 @@ def logged(events: Events, run: Run) -> Events:
             log.close()
 
 
-def fine_tune_and_mend(
-    run: Run, asked: Asked, base: Base, plan: Plan, prompts: Prompts, project: Project, own_class_images: list[Path]
-) -> Events:
-    """`fine_tune`; where memory runs out or numbers are not finite, again from the last checkpoint under a plan that is kept.
-    Raises DoesNotFit, TrainingFailed where there is none."""
-    phase = ""
-    while True:
-        try:
-            with closing(fine_tune(run, asked, base, plan, prompts, project, own_class_images)) as events:
-                for event in events:
-                    phase = event.name.removeprefix(REHEARSAL) if isinstance(event, PhaseStarted) else phase
-                    yield event
-            return
-        except NotFinite as error:
-            further, told = after_not_finite(run, asked, base, plan, error)
-        except (RuntimeError, MemoryError) as error:
-            words = out_of_memory_words(error)
-            if words is None:
-                raise
-            further, told = after_memory_ran_out(run, asked, base, plan, words, drawing=phase == CLASS_IMAGES)
-        forget_failed_attempt()  # out here the error's traceback is gone
-        yield Warned(message=f"{told}; {saved_words(run)}")
-        plan = further
-
-
-def after_memory_ran_out(
-    run: Run, asked: Asked, base: Base, plan: Plan, words: str, *, drawing: bool
-) -> tuple[Plan, str]:
-    """The plan with one means more, kept, and what is done in words. Raises DoesNotFit where none keeps the form of the run's
-    state."""
-    further = step_down(plan, base.facts, asked.train, gpu=as_torch_has_it(find_gpu()), drawing_class_images=drawing)
-    if further is None:
-        raise DoesNotFit(words, f"close what else uses it, or begin another run: {SMALLER}; {saved_words(run)}")
-    keep_change(run, plan, further, MEMORY, words)
-    taken = "class images drawn in parts" if drawing else next(one for one in further.means if one not in plan.means)
-    return further, f"{words}; going on with {taken}"
-
-
-def after_not_finite(run: Run, asked: Asked, base: Base, plan: Plan, error: NotFinite) -> tuple[Plan, str]:
-    """A calmer plan, kept, and what is done in words. Raises TrainingFailed where the run has had one already."""
-    if any(change.get("kind") == NOT_FINITE for change in run.record()["changes"]):
-        raise TrainingFailed(
-            f"{error.message}, for the second time",
-            f"begin another run with --restart and a lower --learning-rate; {saved_words(run)}",
-        ) from error
-    further = calm_down(plan, base.facts, asked.train, gpu=as_torch_has_it(find_gpu()))
-    keep_change(run, plan, further, NOT_FINITE, error.message)
-    rate = f"half the learning rate, {further.learning_rate:g}"
-    taken = f"{further.precision} in place of fp16" if further.precision != plan.precision else rate
-    return further, f"{error.message}; going on with {taken}"
-
-
-def gather(project: Project, asked: Asked, request: BaseRequest) -> Yielding[tuple[Base, list[Path]]]:
-    """The photos prepared, the base on disk, the user's own class images; the photos first where the size is known, so that
-    bad ones are told before a download."""
-    facts = known_facts(request)
-    if facts is not None:
-        resolution = choose_resolution(asked.prep, facts)
-        yield from prepare(project, asked.prep, resolution=resolution, source=asked.subject.photos)
-    if request.path is None and find_cached(request) is None:
-        check_card()
-    base = yield from obtain(request)
-    resolution = choose_resolution(asked.prep, base.facts)
-    if facts is None or choose_resolution(asked.prep, facts) != resolution:
-        yield from prepare(project, asked.prep, resolution=resolution, source=asked.subject.photos)
-    own: list[Path] = []
-    if asked.train.class_data_dir is not None and asked.train.with_prior:
-        own = yield from prepare_class_photos(asked.train.class_data_dir, asked.prep, resolution=resolution)
-    return base, own
-
-
-def check_card() -> None:
-    """Refuse a GPU that torch can't use before a base is fetched for it. Raises UsageError."""
-    device, _ = inference_precision(as_torch_has_it(find_gpu()))
-    find_device(device)
-
-
-def fine_tune(
-    run: Run, asked: Asked, base: Base, plan: Plan, prompts: Prompts, project: Project, own_class_images: list[Path]
-) -> Events:
+def fine_tune(run: Run, recipe: Recipe) -> Events:
     """The run itself: load, class images, encode, train, save; before all of it, where it begins, once through in small."""
-    settings = asked.train
+    settings, prompts = recipe.settings, recipe.prompts
     if is_rehearsed(settings) and latest_checkpoint(run.checkpoints, run.id) is None:
-        yield from rehearse(run, asked, base, plan, prompts, project, own_class_images)
-    photos = [path for path, _ in prepared_photos(project)]
-    training = yield from make_training(settings, base, plan, prompts, photos, own_class_images)
+        yield from rehearse(run, recipe)
+    training = yield from make_training(recipe)
     before = training.answer() if settings.steps >= JUDGED_FROM else None
     yield from restore(training, run)
-    pictures = hold_images(class_images_of(base, plan, settings, prompts, own_class_images) if settings.with_prior else [])
+    pictures = hold_images(class_images_of(recipe) if settings.with_prior else [])
     yield from hold_against_start(run, training.step, {**circumstances(training.device), IMAGES: pictures})
     yield RunOpened(
         number=run.number,
@@ -263,14 +148,14 @@ def fine_tune(
         instance_prompt=prompts.instance,
         class_prompt=prompts.class_,
     )
-    yield from train_steps(training, run, base, prompts)
+    yield from train_steps(training, run, recipe)
     yield PhaseStarted(name="saving the model")
     training.check_learned()
     training.finish()
     training.let_state_go()
     if before is not None:
         yield from tell_effect(compare(before, training.answer()))
-    save_model(training, run, asked, base, prompts)
+    save_model(training, run, recipe)
 
 
 def tell_effect(effect: Effect) -> Events:
@@ -302,7 +187,7 @@ def save_state(training: Training, run: Run) -> Path:
     return save_checkpoint(run.checkpoints, training.state(), keep=training.settings.keep_checkpoints, run=run.id)
 
 
-def train_steps(training: Training, run: Run, base: Base, prompts: Prompts) -> Events:
+def train_steps(training: Training, run: Run, recipe: Recipe) -> Events:
     """The loop with what is due every N steps; left early, it saves where it stands. Raises NotFinite."""
     settings, saved, measured, pace = training.settings, training.step, False, Pace()
     saved_at = time.monotonic()
@@ -322,12 +207,12 @@ def train_steps(training: Training, run: Run, base: Base, prompts: Prompts) -> E
                     cause = why_slow(training.device)
                     yield StepsSlowed(step=step.number, seconds=step.seconds, usual=pace.usual, cause=cause)
                 if not measured:
-                    keep_measured(run, training.plan, step.number, held_memory(training.device))
+                    run.write_record(run.record().with_measured(step.number, held_memory(training.device)))
                     measured = True
                     if training.update.remark:
                         yield Warned(message=training.update.remark)
                 if is_due(step.number, settings.sample_every):
-                    yield from draw_samples(training, run, base, prompts)
+                    yield from draw_samples(training, run, recipe)
                 late = is_late(settings, time.monotonic() - saved_at)
                 if late or is_due(step.number, settings.checkpoint_every) or step.number == settings.steps:
                     training.check_finite()
@@ -351,17 +236,9 @@ def is_late(settings: TrainSettings, seconds: float) -> bool:
     return settings.checkpoint_every > 0 and 0 < settings.checkpoint_minutes * 60 <= seconds
 
 
-def saved_words(run: Run) -> str:
-    """What of a run is saved, in words."""
-    found = checkpoints(run.checkpoints)
-    if not found:
-        return "no checkpoint was saved yet"
-    return f"the last good checkpoint is {found[-1]}"
-
-
-def draw_samples(training: Training, run: Run, base: Base, prompts: Prompts) -> Events:
+def draw_samples(training: Training, run: Run, recipe: Recipe) -> Events:
     """Pictures of the identifier prompt, the class prompt and the user's own, from a fixed seed."""
-    settings, pipe = training.settings, training.family.pipe
+    settings, pipe, base, prompts = training.settings, training.family.pipe, recipe.base, recipe.prompts
     wanted = [prompts.instance, prompts.class_]
     if settings.sample_prompt:
         wanted.append(fill(understood(settings.sample_prompt), prompts.identifier))

@@ -4,8 +4,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from ..base import Base, ask_for_base
-from ..config import Resolved
+from ..config import Asked
 from ..disk import temporary
 from ..engine.checkpoint import load_checkpoint, save_checkpoint
 from ..engine.device import as_torch_has_it
@@ -15,67 +14,51 @@ from ..engine.training import Training
 from ..errors import TrainingFailed
 from ..events import Events, Noted, PhaseStarted, StepDone, Warned, Yielding
 from ..gpu import find_gpu
-from ..memory import Plan, check_fits
+from ..memory import check_fits
 from ..project import Project
-from ..settings import PrepSettings, SubjectSettings, TrainSettings
 from .assemble import make_training
-from .freeze import Asked, Prompts, choose_prompts
-from .plan import plan_with
-from .prepare import prepared_photos
-from .train import gather
-
-Parts = tuple[TrainSettings, Base, Plan, Prompts, list[Path], list[Path]]
+from .recipe import Recipe, choose_prompts, gather, plan_for, with_plan
 
 BEFORE, AFTER = 2, 2  # steps before the checkpoint that is gone back to, and after it
 
 
-def verify_resume(
-    project: Project,
-    *,
-    subject: Resolved[SubjectSettings],
-    prep: Resolved[PrepSettings],
-    settings: Resolved[TrainSettings],
-) -> Events:
+def verify_resume(project: Project, asked: Asked) -> Events:
     """Train a few steps, then the last of them again from a checkpoint, and compare. No run is made.
 
     Raises TrainingFailed where the two differ and no kernel is known to be at fault.
     """
-    longer = replace(settings, values=replace(settings.values, steps=max(settings.values.steps, BEFORE + AFTER)))
-    asked, request = Asked(subject, prep, longer), ask_for_base(subject.values.model)
+    asked = asked.with_train(replace(asked.train, steps=max(asked.train.steps, BEFORE + AFTER)))
     without: set[str] = set()
     with project.lock() as unlocked, temporary(project.path) as scratch:
         if unlocked:
             yield Warned(message=unlocked)
         try:
             with deterministic():  # from here on: before CUDA wakes
-                gpu = as_torch_has_it(find_gpu())
-                base, own_class_images = yield from gather(project, asked, request)
-                plan = plan_with(base.facts, request, asked.prep, asked.train, gpu=gpu)
+                made_of = yield from gather(project, asked)
+                plan = plan_for(made_of, as_torch_has_it(find_gpu()))
                 check_fits(plan, asked.train)
-                prompts = yield from choose_prompts(asked, base)
-                photos = [path for path, _ in prepared_photos(project)]
-                parts = (asked.train, base, plan, prompts, photos, own_class_images)
-                largest, name = yield from stop_and_go_on(parts, scratch)
+                recipe = with_plan(made_of, plan, (yield from choose_prompts(made_of)))
+                largest, name = yield from stop_and_go_on(recipe, scratch)
         except NoFixedForm as error:
             without.add(str(error))
             forget_failed_attempt()
             yield Noted(message=f"{error} has no form that gives the same bits each time: trying once more with what there is")
             with nearly_deterministic() as names:
-                largest, name = yield from stop_and_go_on(parts, scratch)
+                largest, name = yield from stop_and_go_on(recipe, scratch)
             without |= names
     yield from tell(largest, name, sorted(without))
 
 
-def stop_and_go_on(parts: Parts, scratch: Path) -> Yielding[tuple[float, str]]:
+def stop_and_go_on(recipe: Recipe, scratch: Path) -> Yielding[tuple[float, str]]:
     """Some steps, a checkpoint, some more; then those once more from the checkpoint. Returns the largest difference and where."""
-    training = yield from make_training(*parts)
+    training = yield from make_training(recipe)
     yield from take_steps(training, BEFORE)
     saved = save_checkpoint(scratch, training.state(), keep=1)
     yield from take_steps(training, AFTER)
     expected = copied(training.state())
     del training
     forget_failed_attempt()
-    again = yield from make_training(*parts)
+    again = yield from make_training(recipe)
     again.load(load_checkpoint(saved))
     yield from take_steps(again, AFTER)
     return largest_difference(again.state(), expected)

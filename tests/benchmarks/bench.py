@@ -15,7 +15,7 @@ from PIL import Image
 
 from dreambooth_cli.base import ask_for_base
 from dreambooth_cli.catalog import advice_of, guidance_of
-from dreambooth_cli.config import Resolved, merge
+from dreambooth_cli.config import Asked, Resolved, merge
 from dreambooth_cli.engine import evaluation
 from dreambooth_cli.engine.effect import loss_at_fixed_noises
 from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
@@ -219,9 +219,11 @@ class Bench:
         words = f"a photo of a {noun}" if noun else "a photo of a [identifier]"
         events = train(
             project,
-            subject=merge(SubjectSettings, stored["subject"], {"class_prompt": words}),
-            prep=merge(PrepSettings, stored["prep"], {}),
-            settings=settings_of(variant, stored["train"]),
+            Asked(
+                merge(SubjectSettings, stored["subject"], {"class_prompt": words}),
+                merge(PrepSettings, stored["prep"], {}),
+                settings_of(variant, stored["train"]),
+            ),
         )
         saved = [event for event in events if isinstance(event, ModelSaved)]
         return Run(saved[-1].path.parent)

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from dreambooth_cli.base import Base, identify, read_facts
-from dreambooth_cli.config import merge
+from dreambooth_cli.config import Asked, merge
 from dreambooth_cli.events import PlanMade, ProjectSaved, Warned
 from dreambooth_cli.gpu import Gpu
 from dreambooth_cli.project import Project
@@ -155,9 +155,11 @@ def start(row: Row, base: Path, work: Path) -> Any:
     stored = Project(saved.path).settings()
     return train(
         Project(saved.path),
-        subject=merge(SubjectSettings, stored["subject"], {}),
-        prep=merge(PrepSettings, stored["prep"], {}),
-        settings=merge(TrainSettings, stored["train"], {}),
+        Asked(
+            merge(SubjectSettings, stored["subject"], {}),
+            merge(PrepSettings, stored["prep"], {}),
+            merge(TrainSettings, stored["train"], {}),
+        ),
     )
 
 

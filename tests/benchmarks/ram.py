@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dreambooth_cli.config import merge
+from dreambooth_cli.config import Asked, merge
 from dreambooth_cli.events import (
     CheckpointSaved,
     Event,
@@ -131,9 +131,11 @@ def start(photos: Path, base: Path, resolution: int, settings: dict[str, Any]) -
     stored = Project(path).settings()
     return train(
         Project(path),
-        subject=merge(SubjectSettings, stored["subject"], {}),
-        prep=merge(PrepSettings, stored["prep"], {}),
-        settings=merge(TrainSettings, stored["train"], {}),
+        Asked(
+            merge(SubjectSettings, stored["subject"], {}),
+            merge(PrepSettings, stored["prep"], {}),
+            merge(TrainSettings, stored["train"], {}),
+        ),
     )
 
 

@@ -105,6 +105,6 @@ def test_every_subcommand_treats_the_pocket_base_as_any_other(capsys):
         assert image.size == (64, 64)
     latest = open_project("mine").finished_run(None)
     # by its name, not by where this installation has it
-    assert latest.record()["base"]["path"] == "pocket"
-    assert read_card(latest.model).base["path"] == "pocket"
-    assert latest.record()["sources"]["train"]["learning_rate"] == "the base model"
+    assert latest.record().base.path == "pocket"
+    assert read_card(latest.model).base.path == "pocket"
+    assert latest.record().sources["train"]["learning_rate"] == "the base model"

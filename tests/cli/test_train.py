@@ -13,6 +13,7 @@ from dreambooth_cli import gpu
 from dreambooth_cli.cli.generate import understand as understand_generate
 from dreambooth_cli.errors import ProjectError, UsageError
 from dreambooth_cli.project import Project, list_projects, projects_folder
+from tests.records import a_record
 
 from .conftest import Dreambooth, environment
 
@@ -155,7 +156,7 @@ def test_a_run_that_began_under_a_class_prompt_in_doubt_goes_on(
     project = init(dreambooth, photos, sd1)
     words = ["train", "--photos", photos, "--class-prompt", "dog and cat", "--model", sd1, "--dry-run"]
     assert dreambooth(*words).code == 2
-    project.new_run().write_record({"asked": {"subject": {"class_prompt": "dog and cat"}}})
+    project.new_run().write_record(a_record(class_prompt="dog and cat"))
     done = dreambooth(*words)
     assert done.code == 0, done.err
 

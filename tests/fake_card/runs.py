@@ -12,7 +12,7 @@ from dreambooth_cli.engine.training import Training
 from dreambooth_cli.events import CheckpointSaved, Event, StepDone
 from dreambooth_cli.gpu import Gpu
 from dreambooth_cli.memory import Plan
-from dreambooth_cli.workflows import freeze, plan
+from dreambooth_cli.workflows import plan, recipe
 from tests.workflows.projects import start
 
 from .allowed import is_allowed
@@ -37,8 +37,8 @@ def a_card_is_here(gpu: Gpu = GPU, **means: Any) -> Iterator[Card]:
     with ExitStack() as stack:
         card = stack.enter_context(fake_card())
         card.phases = STEP
-        stack.enter_context(mock.patch.object(freeze, "plan_with", plan_with))
-        for name in ("freeze", "train", "generate"):
+        stack.enter_context(mock.patch.object(recipe, "plan_with", plan_with))
+        for name in ("freeze", "recipe", "mending", "generate"):
             stack.enter_context(mock.patch(f"dreambooth_cli.workflows.{name}.find_gpu", return_value=gpu))
         yield card
 

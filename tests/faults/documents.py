@@ -32,13 +32,14 @@ from dreambooth_cli.card import Card, write_card
 from dreambooth_cli.cli.app import in_words, run
 from dreambooth_cli.cli.console import visible
 from dreambooth_cli.cli.views import format_event
-from dreambooth_cli.config import merge, read_config, write_config
+from dreambooth_cli.config import Asked, merge, read_config, write_config
 from dreambooth_cli.errors import DreamboothError, ProjectError
 from dreambooth_cli.events import Event
 from dreambooth_cli.identifier import length_remarks, load_tokenizer, unread_part
 from dreambooth_cli.photos.picture import save_new, stem_of
 from dreambooth_cli.project import Project, check_name, free_name, open_project, projects_folder, suggest_name
 from dreambooth_cli.prompts import class_noun, instance_prompt, plain_class_prompt
+from dreambooth_cli.record import BaseRecord, Prompts
 from dreambooth_cli.settings import SECTIONS, PrepSettings, SubjectSettings, TrainSettings
 from dreambooth_cli.workflows.initialise import initialise
 
@@ -251,7 +252,7 @@ def whole_card() -> Card:
         method="lora",
         resolution=64,
         steps=7,
-        base={"name": "small", "repository": None, "path": str(base), "identity": "sha256:0"},
+        base=BaseRecord(name="small", repository=None, path=str(base), identity="sha256:0"),
         run="0",
         settings=asked.record(),
         plan=plan.to_json(),
@@ -293,7 +294,6 @@ def read_a_card(data: bytes) -> None:
 
 def whole_run() -> Any:
     """What was asked, the small base's folder, and the plan."""
-    from dreambooth_cli.workflows.freeze import Asked
     from dreambooth_cli.workflows.plan import plan_run
 
     base = Path(os.environ["FAULTS_BASE"])
@@ -310,29 +310,32 @@ SHAPE: dict[str, Any] = {"asked": {"steps": 7}, "photos": ["0" * 64], "class_pho
 def plans() -> st.SearchStrategy[bytes]:
     """A damaged plan.json."""
     from dreambooth_cli.engine.hub import obtain
-    from dreambooth_cli.workflows.freeze import Prompts, new_record
+    from dreambooth_cli.workflows.freeze import new_record
+    from dreambooth_cli.workflows.recipe import Ingredients, with_plan
 
     asked, base, plan = whole_run()
     found = result_of(obtain(ask_for_base(str(base))))
-    return of_json(new_record(asked, found, SHAPE, plan, Prompts("sks", "a sks dog", "a dog")))
+    made_of = Ingredients(asked=asked, base=found, photos=(), own_class_images=())
+    return of_json(new_record(with_plan(made_of, plan, Prompts("sks", "a sks dog", "a dog")), SHAPE).written())
 
 
 def read_a_plan(data: bytes) -> None:
     """What `projects`, `train` and `train --replan` do with a run."""
     from dreambooth_cli.engine.hub import obtain
     from dreambooth_cli.workflows.freeze import find_run, freeze_plan
+    from dreambooth_cli.workflows.recipe import Ingredients
 
     project = Project(projects_folder() / "dog")
     folder = project.path / "runs" / "1"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.json").write_bytes(data)
     asked, base, _ = whole_run()
-    request = ask_for_base(str(base))
-    found = result_of(obtain(request))
+    found = result_of(obtain(ask_for_base(str(base))))
+    made_of = Ingredients(asked=asked, base=found, photos=(), own_class_images=())
 
     def use(replan: bool) -> None:
-        kept = find_run(project, asked, SHAPE, found)
-        tell(freeze_plan(project, kept, asked, found, request, SHAPE, replan=replan))
+        kept = find_run(project, made_of, SHAPE)
+        tell(freeze_plan(project, kept, made_of, SHAPE, replan=replan))
 
     try:
         call(["projects", "--json"], may_fail=False)

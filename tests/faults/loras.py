@@ -25,6 +25,7 @@ from typing import Any
 from dreambooth_cli.card import Card, write_card
 from dreambooth_cli.cli.app import in_words
 from dreambooth_cli.errors import ModelUnavailable
+from dreambooth_cli.record import BaseRecord
 
 from . import trials
 from .documents import CODES, HEAD, result_of, whole_card, workplace
@@ -310,7 +311,7 @@ def true_card() -> Card:
     """The card of a LoRA on the small base, which is remembered."""
     from dataclasses import replace
 
-    return replace(whole_card(), base={"name": "base", "repository": None, "path": None, "identity": identity()})
+    return replace(whole_card(), base=BaseRecord(name="base", repository=None, path=None, identity=identity()))
 
 
 @cache

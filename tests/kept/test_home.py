@@ -9,13 +9,15 @@ import pytest
 
 from dreambooth_cli.base import ask_for_base
 from dreambooth_cli.cli.app import run
-from dreambooth_cli.config import merge
+from dreambooth_cli.config import Asked, merge
 from dreambooth_cli.engine.hub import obtain
 from dreambooth_cli.errors import ProjectError
 from dreambooth_cli.identity import former_identities, former_run_digest
 from dreambooth_cli.project import Project, open_project
 from dreambooth_cli.settings import PrepSettings, SubjectSettings, TrainSettings
-from dreambooth_cli.workflows.freeze import Asked, find_run, shape_of
+from dreambooth_cli.workflows.freeze import find_run, shape_of
+from dreambooth_cli.workflows.prepare import prepared_photos
+from dreambooth_cli.workflows.recipe import Ingredients
 
 KEPT = Path(__file__).parent / "0.1.0"
 SHARED = ["--class-images", "2", "--class-image-steps", "2", "--learning-rate", "1e-3", "--checkpoint-every", "4"]
@@ -74,7 +76,7 @@ class Half:
         self.folder = folder
         self.project: Project = open_project("full")
         self.run = self.project.runs()[-1]
-        told = self.run.record()["asked"]
+        told = self.run.record().asked
         self.asked = Asked(
             merge(SubjectSettings, told["subject"] | {"photos": folder / "photos"}, {}),
             merge(PrepSettings, told["prep"], {}),
@@ -89,16 +91,20 @@ class Half:
             except StopIteration as stop:
                 return stop.value
 
+    def made_of(self) -> Ingredients:
+        photos = tuple(path for path, _ in prepared_photos(self.project))
+        return Ingredients(asked=self.asked, base=self.base(), photos=photos, own_class_images=())
+
     def found(self) -> int | None:
         """The number of the run that is found."""
-        base = self.base()
-        run = find_run(self.project, self.asked, shape_of(self.project, self.asked, base, []), base)
+        made_of = self.made_of()
+        run = find_run(self.project, made_of, shape_of(made_of))
         return run.number if run else None
 
     def begun_on(self, identity: str) -> None:
         """As if 0.1 had begun it when its base was called so."""
-        shape = shape_of(self.project, self.asked, self.base(), []) | {"base": identity}
-        record = self.run.record()
+        shape = shape_of(self.made_of()) | {"base": identity}
+        record = json.loads(self.run.plan.read_text())
         record |= {"digest": former_run_digest(**shape), "base": record["base"] | {"identity": identity}}
         self.run.plan.write_text(json.dumps({key: value for key, value in record.items() if key != "schema"}))
 

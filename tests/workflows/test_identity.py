@@ -3,6 +3,7 @@
 import json
 import shutil
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,8 @@ def test_a_class_image_that_is_not_as_it_was_made_is_made_again(sd1: Path, photo
 def test_class_images_that_a_run_was_not_trained_on_are_told(sd1: Path, photos: Path) -> None:
     project = make_project(photos, sd1, **SHORT)
     left = stopped(project)
-    left.write_record(left.record() | {"began": left.record()["began"] | {"class images": "0" * 64}})
+    record = left.record()
+    left.write_record(replace(record, began=record.began | {"class images": "0" * 64}))
     events = run(project)
     assert "run 1 goes on with other class images than those that it began with" in messages(events, Warned)
 
@@ -114,9 +116,10 @@ def test_images_of_0_1_are_taken_as_they_are_once_and_held_from_then_on(sd1: Pat
 def test_what_can_not_be_undone_is_said_in_one_line_at_resume(sd1: Path, photos: Path) -> None:
     project = make_project(photos, sd1, **SHORT)
     left = stopped(project)
-    began = left.record()["began"]
+    record = left.record()
+    began = record.began
     assert (began["torch"], began["threads"]) == (torch.__version__, torch.get_num_threads())
-    left.write_record(left.record() | {"began": began | {"torch": "2.13.9", "threads": 7}})
+    left.write_record(replace(record, began=began | {"torch": "2.13.9", "threads": 7}))
     told = messages(run(project), Warned)
     assert "run 1 began with torch 2.13.9, threads 7 and goes on with torch " in told
     assert told.count("\n") == 0

@@ -77,8 +77,8 @@ def test_no_file_that_leaves_the_project_names_a_place_or_a_person(published):
 def test_a_card_names_its_base_by_its_last_name_and_what_it_holds(published):
     for method in ("full", "lora"):
         card = read_card(published / f"out-{method}")
-        assert (card.base["name"], card.base["path"], card.base["repository"]) == ("my-base", None, None)
-        assert card.base["identity"].startswith("sha256:")
+        assert (card.base.name, card.base.path, card.base.repository) == ("my-base", None, None)
+        assert card.base.identity.startswith("sha256:")
         assert (card.settings["subject"]["model"], card.settings["subject"]["photos"]) == ("my-base", None)
         assert card.settings["train"]["class_data_dir"] is None
         assert card.settings["train"]["sample_steps"] == 1
@@ -118,7 +118,7 @@ def test_a_base_that_has_moved_is_named_with_what_to_do(lora, tmp_path):
     moved = (tmp_path / "my-base").rename(tmp_path / "moved")
     with pytest.raises(ModelUnavailable) as caught:
         pictures(lora, tmp_path / "out")
-    identity = read_card(lora).base["identity"]
+    identity = read_card(lora).base.identity
     for words in ("my-base", identity[:19], "no longer at", str(tmp_path / "my-base")):
         assert words in caught.value.message
     assert "--model" in caught.value.hint

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -273,14 +274,14 @@ def test_the_plan_is_frozen(sd1, photos):
     with closing(start(project)) as events:
         next(event for event in events if isinstance(event, StepDone))
     record = project.runs()[0].record()
-    assert record["asked"]["train"]["method"] == "auto"
-    assert record["plan"]["method"] == "full"
-    assert record["prompts"]["instance"] == "a photo of a sks dog"
+    assert record.asked["train"]["method"] == "auto"
+    assert record.plan.method == "full"
+    assert record.prompts.instance == "a photo of a sks dog"
     (made,) = of_kind(run(project), PlanMade)
-    assert made.plan == record["plan"]
+    assert made.plan == json.loads(project.runs()[0].plan.read_text())["plan"] == record.plan.to_json()
     later = project.runs()[0].record()
-    assert later.pop("measured")["planned"] > 0
-    assert {key: value for key, value in record.items() if key != "measured"} == later
+    assert later.measured.planned > 0
+    assert replace(record, measured=None) == replace(later, measured=None)
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "other model"])
@@ -616,7 +617,7 @@ def test_a_single_file_is_a_base_too(kind, request, photos, tmp_path):
     file = small_models.single_file(tmp_path / "mine", tmp_path / "mine.safetensors")
     project = make_project(photos, file, method="lora")
     model = model_of(run(project, prep={"resolution": 64}))
-    assert project.runs()[0].record()["base"]["path"] == str(file)
+    assert project.runs()[0].record().base.path == str(file)
     assert our_picture(model, "a [identifier] dog", 0, tmp_path / "out").shape == (64, 64, 3)
 
 
@@ -665,22 +666,22 @@ def test_replan_goes_on_with_the_state_in_its_form(sd1, photos):
     first = project.runs()[0]
     record = first.record()
     kept = {"method": "full", "train_text_encoder": False, "gradient_checkpointing": True}
-    first.write_record(record | {"plan": record["plan"] | {"gradient_checkpointing": True}})
+    first.write_record(replace(record, plan=replace(record.plan, gradient_checkpointing=True)))
     (made,) = of_kind(run(project, replan=True), PlanMade)
     assert {name: made.plan[name] for name in kept} == {
         "method": "full",
         "train_text_encoder": True,
         "gradient_checkpointing": False,
     }
-    (change,) = first.record()["changes"]
-    assert (change["step"], change["kind"], change["from"]["gradient_checkpointing"]) == (2, "replanned", True)
+    (change,) = first.record().changes
+    assert (change.step, change.kind, change.before["gradient_checkpointing"]) == (2, "replanned", True)
 
 
 def test_a_run_planned_for_a_gpu_that_is_gone_says_so(sd1, photos):
     project = checkpointed(photos, sd1)
     first = project.runs()[0]
     record = first.record()
-    first.write_record(record | {"plan": record["plan"] | {"device": "cuda"}})
+    first.write_record(replace(record, plan=replace(record.plan, device="cuda")))
     with pytest.raises(DoesNotFit) as caught:
         run(project)
     assert "none is found now" in caught.value.message
@@ -789,8 +790,8 @@ def test_memory_that_runs_out_steps_one_means_down_and_goes_on(sd1, photos, monk
     (said,) = (event.message for event in of_kind(events, Warned) if "memory ran out" in event.message)
     assert "going on with gradient checkpointing; the last good checkpoint is " in said
     record = project.runs()[-1].record()
-    assert [change["step"] for change in record["changes"]] == [2]
-    assert record["plan"]["means"] == ["gradient checkpointing"]
+    assert [change.step for change in record.changes] == [2]
+    assert record.plan.means == ("gradient checkpointing",)
     after = load_file(model_of(events) / "unet" / "diffusion_pytorch_model.safetensors")
     assert all(torch.allclose(after[name], value, atol=1e-6) for name, value in undisturbed.items())
 
@@ -835,8 +836,8 @@ def test_a_loss_that_is_no_number_goes_back_once_at_half_the_rate(sd1, photos, m
     events = run(project)
     assert [(event.step, event.learning_rate) for event in of_kind(events, StepDone)] == [(5, 5e-4), (6, 5e-4)]
     record = project.runs()[0].record()
-    assert [(change["kind"], change["step"]) for change in record["changes"]] == [("not finite", 2)]
-    assert record["changes"][0]["from"]["learning_rate"] == 1e-3
+    assert [(change.kind, change.step) for change in record.changes] == [("not finite", 2)]
+    assert record.changes[0].before["learning_rate"] == 1e-3
 
 
 def test_a_loss_that_is_no_number_in_fp16_gets_a_wider_format(sd1, photos, monkeypatch):
@@ -844,8 +845,8 @@ def test_a_loss_that_is_no_number_in_fp16_gets_a_wider_format(sd1, photos, monke
     lose_numbers(monkeypatch, 1)
     events = run(project)
     assert any("going on with fp32 in place of fp16" in event.message for event in of_kind(events, Warned))
-    assert project.runs()[0].record()["plan"]["precision"] == "fp32"
-    assert project.runs()[0].record()["plan"]["learning_rate"] == 1e-3
+    assert project.runs()[0].record().plan.precision == "fp32"
+    assert project.runs()[0].record().plan.learning_rate == 1e-3
 
 
 def test_a_loss_that_is_no_number_twice_is_an_error(sd1, photos, monkeypatch):
@@ -969,7 +970,7 @@ def test_a_damaged_plan_says_what_to_do(fault, replan, photos, sd1):
     with closing(start(project)) as events:
         next(event for event in events if isinstance(event, PlanMade))
     (first,) = project.runs()
-    record = first.record()
+    record = json.loads(first.plan.read_text())
     ((name, value),) = fault.items()
     in_part = name == "plan" and value
     first.plan.write_text(json.dumps(record | {name: record[name] | value if in_part else value}))
@@ -1041,7 +1042,7 @@ def test_a_card_that_torch_can_not_reach_leaves_no_run_behind(sd1, photos, monke
 
 def test_a_card_that_torch_can_not_reach_is_told_before_a_base_is_fetched(sd1, photos, monkeypatch):
     card = Gpu(name="a card", kind="cuda", total=10**11, free=10**11, capability=(8, 9))
-    monkeypatch.setattr("dreambooth_cli.workflows.train.find_gpu", lambda: card)
+    monkeypatch.setattr("dreambooth_cli.workflows.recipe.find_gpu", lambda: card)
     with pytest.raises(UsageError, match="can't use it"):
         run(make_project(photos, sd1), subject={"model": "sd15"}, prep={"resolution": 64})
 
@@ -1083,7 +1084,7 @@ def test_memory_that_others_use_is_warned_of_and_the_run_goes_on(sd1, photos, mo
     monkeypatch.setattr("dreambooth_cli.workflows.freeze.resident_memory", lambda: 10**8)
     project = make_project(photos, sd1, method="full", class_images=0)
     events = run(project)
-    plan = project.runs()[0].record()["plan"]
+    plan = project.runs()[0].record().plan.to_json()
     assert 0.5 < plan["ram_gb"] < 0.7
     assert of_kind(events, ModelSaved)
     (said,) = (event.message for event in of_kind(events, Warned) if "GB are free" in event.message)

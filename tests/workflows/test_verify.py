@@ -5,26 +5,16 @@ import warnings
 import pytest
 import torch
 
-from dreambooth_cli.config import merge
 from dreambooth_cli.engine.optimizers import Update
 from dreambooth_cli.engine.repeat import nearly_deterministic
 from dreambooth_cli.errors import TrainingFailed
 from dreambooth_cli.events import Noted, StepDone, Warned
-from dreambooth_cli.settings import PrepSettings, SubjectSettings, TrainSettings
 from dreambooth_cli.workflows.verify import verify_resume
-from tests.workflows.projects import make_project, of_kind
+from tests.workflows.projects import asked_of, make_project, of_kind
 
 
 def verify(project):
-    stored = project.settings()
-    return list(
-        verify_resume(
-            project,
-            subject=merge(SubjectSettings, stored["subject"], {}),
-            prep=merge(PrepSettings, stored["prep"], {}),
-            settings=merge(TrainSettings, stored["train"], {}),
-        )
-    )
+    return list(verify_resume(project, asked_of(project.settings())))
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

@@ -1,0 +1,146 @@
+"""plan.json, the record of a run: what was asked, what the run is made of, how it is done, and what changed on its way."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from .memory import Plan
+from .schemas import SCHEMA, check_values
+
+STAGES = ("subject", "prep", "train")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseRecord:
+    """Which base a model was made from: enough to find it again. `identity` is its hub revision, or `sha256:...` of its files; one
+    that comes with this package has its name as its path."""
+
+    name: str
+    repository: str | None
+    path: str | None
+    identity: str
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The identifier and the two prompts that a run trains on: that of the photos, that of the class images."""
+
+    identifier: str
+    instance: str
+    class_: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """A run goes on under another plan from a step on: why, by its kind (0.1 kept none) and in words, and the JSON of the plan before."""
+
+    step: int
+    kind: str = ""
+    what: str = ""
+    before: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> "Change":
+        """A change that `written` gave. Raises ValueError."""
+        told = {"before": values["from"]} if "from" in values else {}
+        check_values(cls, {**values, **told})
+        return cls(**_known(cls, values), **told)
+
+    def written(self) -> dict[str, Any]:
+        """As plan.json holds it."""
+        return {"step": self.step, "kind": self.kind, "what": self.what, "from": self.before}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the process held after a step, in bytes, and what the plan had said of it."""
+
+    step: int
+    bytes: int
+    planned: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What a run's plan.json holds.
+
+    `id` is the run's own, which its checkpoints and its model's card name; `digest` names what shapes its weights, and `shape` has
+    that in full (None: 0.1 began it). `asked` has the settings by stage, as asked, `sources` where those came from that are no
+    defaults. `began` says on what it began: versions, processor, class images. `further` is what a later version put there.
+    """
+
+    id: str
+    digest: str = ""
+    shape: dict[str, Any] | None = None
+    asked: dict[str, dict[str, Any]]
+    sources: dict[str, dict[str, str]] = field(default_factory=dict)
+    base: BaseRecord
+    prompts: Prompts
+    plan: Plan
+    changes: tuple[Change, ...] = ()
+    began: dict[str, Any] | None = None
+    measured: Measured | None = None
+    further: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> "Record":
+        """A record from the JSON of a plan.json, of this version or one before. Raises ValueError where it is damaged."""
+        changes = values.get("changes", [])
+        if not isinstance(changes, list) or not all(isinstance(change, dict) for change in changes):
+            raise ValueError("its changes can't be read")
+        check_values(cls, {key: value for key, value in values.items() if key not in ("changes", "further")})
+        asked = values["asked"]
+        if not {*STAGES} <= asked.keys() or not isinstance(asked["train"].get("save_dtype"), str):
+            raise ValueError("asked is not what is asked of a run")
+        # until 0.2 the plan did not say it: it was a number, as asked
+        stop = {"text_encoder_stop": asked["train"].get("text_encoder_stop")}
+        measured = values.get("measured")
+        known = {SCHEMA, *(item.name for item in fields(cls))}
+        return cls(
+            **{key: values[key] for key in ("id", "digest", "shape", "asked", "sources", "began") if key in values},
+            base=BaseRecord(**_known(BaseRecord, values["base"])),
+            prompts=Prompts(**_known(Prompts, values["prompts"])),
+            plan=Plan.from_json(stop | values["plan"]),
+            changes=tuple(map(Change.read, changes)),
+            measured=None if measured is None else Measured(**_known(Measured, measured)),
+            further={key: value for key, value in values.items() if key not in known},
+        )
+
+    def written(self) -> dict[str, Any]:
+        """The JSON of it, which `read` reads."""
+        told = {
+            "id": self.id,
+            "digest": self.digest,
+            "shape": self.shape,
+            "asked": self.asked,
+            "sources": self.sources,
+            "base": asdict(self.base),
+            "prompts": asdict(self.prompts),
+            "plan": self.plan.to_json(),
+            "changes": [change.written() for change in self.changes],
+            "began": self.began,
+            "measured": None if self.measured is None else asdict(self.measured),
+        }
+        return {key: value for key, value in told.items() if value is not None} | self.further
+
+    def with_change(self, further: Plan, *, step: int, kind: str, what: str) -> "Record":
+        """The run goes on under another plan from a step on."""
+        change = Change(step, kind, what, before=self.plan.to_json())
+        return replace(self, plan=further, changes=(*self.changes, change))
+
+    def with_measured(self, step: int, held: int) -> "Record":
+        """What the process held after a step, in bytes: of the GPU's memory, or of the machine's where there is none."""
+        on_card = self.plan.device == "cuda" or not self.plan.ram  # 0.1 did not count the machine's
+        planned = self.plan.needed if on_card else self.plan.ram_needed
+        return replace(self, measured=Measured(step, held, planned))
+
+    def with_rehearsed(self, held: int) -> "Record":
+        """What a rehearsal held on the card takes the place of what was planned for it."""
+        if self.plan.device != "cuda":
+            return self
+        return replace(self, plan=replace(self.plan, needed=held), measured=Measured(0, held, self.plan.needed))
+
+
+def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of JSON values those that are a dataclass's fields."""
+    return {item.name: values[item.name] for item in fields(kind) if item.name in values}

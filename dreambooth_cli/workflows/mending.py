@@ -1,0 +1,81 @@
+"""A run that goes on by itself: where memory runs out or numbers are not finite, again from the last checkpoint under another plan."""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+
+from ..engine.checkpoint import checkpoints
+from ..engine.device import as_torch_has_it
+from ..engine.loading import forget_failed_attempt
+from ..engine.refusal import out_of_memory_words
+from ..engine.training import NotFinite
+from ..errors import DoesNotFit, TrainingFailed
+from ..events import Events, PhaseStarted, Warned
+from ..gpu import find_gpu
+from ..memory import Plan, calm_down, step_down
+from ..project import Run
+from .class_images import CLASS_IMAGES
+from .freeze import MEMORY, NOT_FINITE, keep_change
+from .recipe import Recipe
+from .rehearsal import REHEARSAL
+
+SMALLER = "the same command with --restart and --method lora or a smaller --resolution"
+
+
+def mended(attempt: Callable[[Run, Recipe], Events], run: Run, recipe: Recipe) -> Events:
+    """The events of attempts at a run, until one comes to its end; each further one under a plan that is kept.
+
+    Raises DoesNotFit, TrainingFailed where there is none.
+    """
+    phase = ""
+    while True:
+        try:
+            with closing(attempt(run, recipe)) as events:
+                for event in events:
+                    phase = event.name.removeprefix(REHEARSAL) if isinstance(event, PhaseStarted) else phase
+                    yield event
+            return
+        except NotFinite as error:
+            further, told = after_not_finite(run, recipe, error)
+        except (RuntimeError, MemoryError) as error:
+            words = out_of_memory_words(error)
+            if words is None:
+                raise
+            further, told = after_memory_ran_out(run, recipe, words, drawing=phase == CLASS_IMAGES)
+        forget_failed_attempt()  # out here the error's traceback is gone
+        yield Warned(message=f"{told}; {saved_words(run)}")
+        recipe = replace(recipe, plan=further)
+
+
+def after_memory_ran_out(run: Run, recipe: Recipe, words: str, *, drawing: bool) -> tuple[Plan, str]:
+    """The plan with one means more, kept, and what is done in words. Raises DoesNotFit where none keeps the form of the run's
+    state."""
+    plan, gpu = recipe.plan, as_torch_has_it(find_gpu())
+    further = step_down(plan, recipe.base.facts, recipe.settings, gpu=gpu, drawing_class_images=drawing)
+    if further is None:
+        raise DoesNotFit(words, f"close what else uses it, or begin another run: {SMALLER}; {saved_words(run)}")
+    keep_change(run, further, MEMORY, words)
+    taken = "class images drawn in parts" if drawing else next(one for one in further.means if one not in plan.means)
+    return further, f"{words}; going on with {taken}"
+
+
+def after_not_finite(run: Run, recipe: Recipe, error: NotFinite) -> tuple[Plan, str]:
+    """A calmer plan, kept, and what is done in words. Raises TrainingFailed where the run has had one already."""
+    if any(change.kind == NOT_FINITE for change in run.record().changes):
+        raise TrainingFailed(
+            f"{error.message}, for the second time",
+            f"begin another run with --restart and a lower --learning-rate; {saved_words(run)}",
+        ) from error
+    further = calm_down(recipe.plan, recipe.base.facts, recipe.settings, gpu=as_torch_has_it(find_gpu()))
+    keep_change(run, further, NOT_FINITE, error.message)
+    rate = f"half the learning rate, {further.learning_rate:g}"
+    taken = f"{further.precision} in place of fp16" if further.precision != recipe.plan.precision else rate
+    return further, f"{error.message}; going on with {taken}"
+
+
+def saved_words(run: Run) -> str:
+    """What of a run is saved, in words."""
+    found = checkpoints(run.checkpoints)
+    if not found:
+        return "no checkpoint was saved yet"
+    return f"the last good checkpoint is {found[-1]}"

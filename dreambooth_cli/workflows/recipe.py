@@ -1,0 +1,111 @@
+"""What a run is made of: what was asked, the base, the user's photos and class images; and how, with which prompts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..base import Base, ask_for_base, find_cached
+from ..config import Asked
+from ..engine.device import as_torch_has_it
+from ..engine.hub import obtain
+from ..engine.loading import find_device
+from ..events import Noted, Warned, Yielding
+from ..gpu import Gpu, find_gpu
+from ..identifier import choose_identifier, identifier_remarks, length_remarks, load_tokenizer
+from ..memory import Plan, inference_precision
+from ..project import Project
+from ..prompts import check_class_prompt, check_placeholder, fill, instance_prompt, plain_class_prompt, understood
+from ..record import Prompts
+from ..settings import TrainSettings
+from .plan import choose_resolution, known_facts, plan_with
+from .prepare import prepare, prepare_class_photos, prepared_photos
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ingredients:
+    """What a run is made of before it is planned: a base on disk, prepared photos, the user's own class images, prepared too."""
+
+    asked: Asked
+    base: Base
+    photos: tuple[Path, ...]
+    own_class_images: tuple[Path, ...]
+
+    @property
+    def settings(self) -> TrainSettings:
+        """How the base is fine-tuned, as asked."""
+        return self.asked.train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Ingredients):
+    """What a run is made of, how it is done, and the prompts that it trains on. With the class images of the cache, nothing else
+    shapes its weights."""
+
+    plan: Plan
+    prompts: Prompts
+
+
+def gather(project: Project, asked: Asked) -> Yielding[Ingredients]:
+    """The photos prepared, the base on disk, the user's own class images; the photos first where the size is known, so that
+    bad ones are told before a download. Raises PhotoError, ModelUnavailable, UsageError, DiskError."""
+    request = ask_for_base(asked.subject.model)
+    facts = known_facts(request)
+    if facts is not None:
+        resolution = choose_resolution(asked.prep, facts)
+        yield from prepare(project, asked.prep, resolution=resolution, source=asked.subject.photos)
+    if request.path is None and find_cached(request) is None:
+        check_card()
+    base = yield from obtain(request)
+    resolution = choose_resolution(asked.prep, base.facts)
+    if facts is None or choose_resolution(asked.prep, facts) != resolution:
+        yield from prepare(project, asked.prep, resolution=resolution, source=asked.subject.photos)
+    own: list[Path] = []
+    if asked.train.class_data_dir is not None and asked.train.with_prior:
+        own = yield from prepare_class_photos(asked.train.class_data_dir, asked.prep, resolution=resolution)
+    photos = tuple(path for path, _ in prepared_photos(project))
+    return Ingredients(asked=asked, base=base, photos=photos, own_class_images=tuple(own))
+
+
+def check_card() -> None:
+    """Refuse a GPU that torch can't use before a base is fetched for it. Raises UsageError."""
+    device, _ = inference_precision(as_torch_has_it(find_gpu()))
+    find_device(device)
+
+
+def plan_for(made_of: Ingredients, gpu: Gpu | None) -> Plan:
+    """The plan of a run as it would be made now."""
+    return plan_with(made_of.base.facts, made_of.base.name, made_of.asked.prep, made_of.settings, gpu=gpu)
+
+
+def with_plan(made_of: Ingredients, plan: Plan, prompts: Prompts) -> Recipe:
+    """The recipe that ingredients become by a plan and prompts."""
+    return Recipe(
+        asked=made_of.asked,
+        base=made_of.base,
+        photos=made_of.photos,
+        own_class_images=made_of.own_class_images,
+        plan=plan,
+        prompts=prompts,
+    )
+
+
+def choose_prompts(made_of: Ingredients) -> Yielding[Prompts]:
+    """The identifier, chosen or checked against the base's own vocabulary, and the prompts made with it.
+
+    Raises UsageError where it is not certain what the class prompt means.
+    """
+    asked = made_of.asked
+    wanted, identifier, sample = asked.subject.class_prompt or "", asked.subject.identifier, asked.train.sample_prompt or ""
+    check_class_prompt(wanted, identifier, with_class_images=asked.train.with_prior)
+    check_placeholder(sample)
+    tokenizer = load_tokenizer(made_of.base.vocabulary)
+    if identifier == "auto":
+        identifier, note = choose_identifier(tokenizer)
+        if note:
+            yield Noted(message=note)
+    else:
+        for remark in identifier_remarks(identifier, tokenizer):
+            yield Warned(message=remark)
+    prompts = Prompts(identifier, instance_prompt(wanted, identifier), plain_class_prompt(wanted, identifier))
+    for remark in length_remarks([prompts.instance, prompts.class_, fill(understood(sample), identifier)], tokenizer):
+        yield Warned(message=remark)
+    return prompts

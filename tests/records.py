@@ -1,0 +1,28 @@
+"""Records of runs, whole and small."""
+
+from dreambooth_cli.catalog import BaseFacts
+from dreambooth_cli.config import Asked, merge
+from dreambooth_cli.memory import Job, make_plan
+from dreambooth_cli.record import BaseRecord, Prompts, Record
+from dreambooth_cli.settings import PrepSettings, SubjectSettings, TrainSettings
+
+TINY = BaseFacts(
+    family="sd", prediction_type="epsilon", resolution=64, unet=10**6, text_encoders=(10**5,), vae=10**5
+)
+
+
+def a_record(*, digest: str = "0" * 64, class_prompt: str = "a dog") -> Record:
+    """The record of a run that has just begun."""
+    asked = Asked(
+        merge(SubjectSettings, {}, {"class_prompt": class_prompt}), merge(PrepSettings, {}, {}), merge(TrainSettings, {}, {})
+    )
+    plan = make_plan(Job(TINY, asked.train, resolution=64, gpu=None, has_8bit=False, name="tiny"))
+    return Record(
+        id="a",
+        digest=digest,
+        shape={},
+        asked=asked.record(),
+        base=BaseRecord(name="tiny", repository=None, path="/tiny", identity="sha256:0"),
+        prompts=Prompts("sks", f"{class_prompt} sks", class_prompt),
+        plan=plan,
+    )
