@@ -42,10 +42,11 @@ WORKSPACE = 100_000_000  # convolution and matrix workspaces; a prediction
 # is little to gain, and nothing of it could be measured yet.
 SLACK = 0.04
 LARGEST_TENSOR = 160_000_000  # saving copies one tensor at a time: CLIP's embedding in float32
-LARGEST_GRADIENT = 130_000_000  # of a step inside backward: one tensor's, in bfloat16
-UPDATE = 8_388_608 * (
-    4 + 4 + 4 + 8
-)  # one piece of a tensor: weights and gradient in float32, rounding's draws, moments
+# The lean AdamW's plain form: one piece of a tensor in float32, rounding's draws, what is rounded. Its kernel takes none of it.
+PIECE, OF_A_PIECE = 8_388_608, 17
+# values of the largest tensor: a text encoder's embedding (CLIP ViT-H's, bigG's), or else a convolution of the UNet
+LARGEST = {"sd": 50_593_792, "sdxl": 63_242_240}
+LARGEST_OF_UNET = 29_491_200
 
 GRADIENT_PIECE = 1 << 25  # values whose gradients are in float32 at a time, as they leave half precision
 
@@ -65,7 +66,8 @@ CLASS_IMAGE_BATCHES = (8, 4, 2, 1)
 
 @dataclass(frozen=True)
 class Activations:
-    """GB of one row at the family's reference side: at the end of forward, and beside the whole gradients late in backward."""
+    """GB of one row at the family's reference side: the most before gradients of any size are there (the end of forward, or where
+    backward computes the first layers again), and beside the UNet's whole gradients late in backward."""
 
     forward: float
     late: float
@@ -77,15 +79,15 @@ REFERENCE_UNET = {"sd": 859_520_964, "sdxl": 2_567_463_684}
 # (family, method, checkpointed) -> in half precision, in float32
 ACTIVATIONS: dict[tuple[str, str, bool], tuple[Activations, Activations]] = {
     ("sd", "full", False): (Activations(1.26, 0.31), Activations(1.88, 0.48)),
-    ("sd", "full", True): (Activations(0.23, 0.13), Activations(0.40, 0.24)),
-    ("sd", "lora", False): (Activations(1.17, 0.0), Activations(1.66, 0.0)),
+    ("sd", "full", True): (Activations(0.28, 0.13), Activations(0.40, 0.24)),
+    ("sd", "lora", False): (Activations(1.12, 0.0), Activations(1.66, 0.0)),
     ("sd", "lora", True): (Activations(0.275, 0.0), Activations(0.465, 0.0)),
     ("sdxl", "full", False): (Activations(8.73, 0.88), Activations(13.83, 0.98)),
-    ("sdxl", "full", True): (Activations(0.71, 0.33), Activations(1.24, 0.54)),
+    ("sdxl", "full", True): (Activations(0.89, 0.33), Activations(1.24, 0.54)),
     ("sdxl", "lora", False): (Activations(7.81, 0.0), Activations(11.33, 0.0)),
     ("sdxl", "lora", True): (Activations(0.73, 0.0), Activations(1.10, 0.0)),
 }
-TEXT_ACTIVATIONS = 0.29  # bytes of a row for each parameter of a text encoder; checkpointed or not
+TEXT_ACTIVATIONS, TEXT_CHECKPOINTED = 0.29, 0.012  # bytes of a row for each parameter of a text encoder
 DRAWING = 0.10  # GB of one row of the UNet without gradients, at 512 px for sd; SDXL's at 1024 px is 0.2
 DRAWING_XL = 0.20
 VAE_ENCODE, VAE_DECODE = 0.674, 0.806  # GB of one picture at 512 px in float32, the same VAE in all families
@@ -474,7 +476,7 @@ def count_bytes(choice: Choice, job: Job) -> tuple[dict[str, int], "ClassImages"
         drawn = _class_images(choice, job, below=max(peaks.values()))
         peaks["peak: class images"] = drawn.peak
     extra = {"context": CONTEXT, "allocator slack": WORKSPACE + round(SLACK * max(peaks.values()))} if on_gpu else {}
-    groups.pop("late activations")
+    groups.pop("late")
     return {group: value for group, value in (groups | extra | peaks).items() if value}, drawn
 
 
@@ -545,38 +547,49 @@ def _step_groups(choice: Choice, job: Job) -> dict[str, int]:
     text = sum(facts.text_encoders) if choice.train_text_encoder else 0
     kinds = 2 if asked.with_prior and not choice.rows_in_turn else 1
     if choice.method == "full":
-        trained, frozen = facts.unet + text, 0
+        trained, of_text, frozen = facts.unet + text, text, 0
     else:
         unet_lora, text_lora = lora_parameters(facts, asked.rank)
-        trained, frozen = unet_lora + (text_lora if text else 0), facts.unet + text
+        of_text, frozen = text_lora if text else 0, facts.unet + text
+        trained = unet_lora + of_text
     size = HALF if choice.weights == "bf16" else FP32
     copied = works_on_copies(choice, asked.gradient_accumulation)
     in_pieces = copied and not _gradients_at_once(choice, asked.gradient_accumulation)
     state = ADAMW_STATE if choice.optimizer == "adamw" else ADAMW_8BIT_STATE
-    lean = choice.weights == "bf16" or choice.inside_backward or choice.off_card
+    gradient = HALF if in_pieces else size
+    largest = min(trained, LARGEST[facts.family] if text else LARGEST_OF_UNET)
     activations = _activations(choice, facts, job.resolution)
     # The text encoders read a prompt for each kind of rows, not every row.
-    text_activations = TEXT_ACTIVATIONS * text * kinds
+    text_activations = (TEXT_CHECKPOINTED if choice.gradient_checkpointing else TEXT_ACTIVATIONS) * text * kinds
     return {
         "weights": trained * size + (_base_bytes(choice, facts, with_text=bool(text)) if frozen else 0),
-        "gradients": LARGEST_GRADIENT if choice.inside_backward else trained * (HALF if in_pieces else size),
+        "gradients": (largest if choice.inside_backward else trained) * gradient,
         "optimizer state": 0 if choice.off_card else round(trained * state),
         "EMA": trained * FP32 if asked.ema else 0,
         "half-precision copies": trained * HALF if choice.precision != "fp32" and size == FP32 else 0,
         "activations": round(activations.forward * asked.batch_size * kinds * 1e9 + text_activations),
-        "late activations": round(activations.late * asked.batch_size * kinds * 1e9),
-        "update": (UPDATE if lean else 0) + (min(trained, GRADIENT_PIECE) * FP32 if in_pieces else 0),
+        "late": round((trained - of_text) * gradient + activations.late * asked.batch_size * kinds * 1e9 + text_activations),
+        "update": _lean_update(choice, largest, state) + (min(trained, GRADIENT_PIECE) * FP32 if in_pieces else 0),
     }
+
+
+def _lean_update(choice: Choice, largest: int, state: float) -> int:
+    """What moves one tensor at a time, in the form that takes more of it: the plain one a piece, the kernel the whole tensor's moments
+    from the machine's memory."""
+    if choice.weights == "fp32" and not choice.inside_backward and not choice.off_card:
+        return 0
+    brought = state if choice.off_card else 0
+    return round(max(min(largest, PIECE) * (OF_A_PIECE + brought), largest * brought))
 
 
 def _step_working_set(groups: Mapping[str, int], choice: Choice, asked: TrainSettings) -> int:
     forward = _passing_copies(groups, choice, asked) + groups["activations"]
     update = groups["gradients"] + groups["update"]
-    if choice.inside_backward:  # the first weights move while nearly all activations are there
-        return forward + update
+    if choice.inside_backward:  # the weights that move while the activations are there are small
+        return max(forward, update)
     if asked.gradient_accumulation > 1 or choice.rows_in_turn:
         return max(groups["gradients"] + forward, update)
-    return max(forward, groups["gradients"] + groups["late activations"], update)
+    return max(forward, groups["late"], update)  # the text encoders' gradients come when all activations are gone
 
 
 def _passing_copies(groups: Mapping[str, int], choice: Choice, asked: TrainSettings) -> int:

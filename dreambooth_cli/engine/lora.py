@@ -42,9 +42,17 @@ def quantize(unet: Any, dtype: torch.dtype) -> None:
     The layers are bitsandbytes'; they take their 4 bits when they are next moved to a device. Raises UsageError without it.
     """
     try:
-        from bitsandbytes.nn.modules import Linear4bit, Params4bit
+        from bitsandbytes.nn import modules
     except ImportError as error:
         raise UsageError("a base in 4 bits needs bitsandbytes", f"install it: {INSTALL_8BIT}") from error
+
+    class Linear4bit(modules.Linear4bit):  # type: ignore[misc]
+        """Answers in the number format of its product, as a linear layer does under autocast: bitsandbytes' own answers in that of what
+        it is given, so that all between a norm and the next layer would be kept in float32."""
+
+        def forward(self, states: torch.Tensor) -> torch.Tensor:
+            answer: torch.Tensor = super().forward(states.to(dtype))
+            return answer
 
     for module in list(unet.modules()):
         for name, child in list(module.named_children()):
@@ -54,7 +62,7 @@ def quantize(unet: Any, dtype: torch.dtype) -> None:
             small = Linear4bit(
                 child.in_features, child.out_features, has_bias, compute_dtype=dtype, quant_type="nf4", device="meta"
             )
-            small.weight = Params4bit(
+            small.weight = modules.Params4bit(
                 child.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=False
             )
             small.bias = child.bias

@@ -1,10 +1,12 @@
 """What a step would ask of a card, counted without one, and a time that is predicted from it.
 
-    python -m tests.benchmarks.kernels [--json] [--only sd15/8 ...] [--memory]
+    python -m tests.benchmarks.kernels [--json] [--only sd15/8 ...] [--memory] [--peer PATH [--shim FOLDERS]]
 
 The full-size networks lie on the fake card (`tests/fake_card`: a CUDA build of PyTorch, no driver, no values), and `Training` takes
 two steps under the plan for a card of so many GB; the second is counted. `--only sd15` counts all plans of a base, `sd15/8` one;
-`--memory` counts means of the memory plan that no such plan takes, for memory.md.
+`--memory` counts means of the memory plan that no such plan takes, for memory.md. `--peer` counts diffusers' own scripts instead (as
+`tests.benchmarks.speed` knows their folder), each beside our step with the same means. Returns 1 where the memory plan's ledger is
+further off than 3%.
 
 Kernels: an operation is one, but for views and the pieces in which torch launches what works through lists. Bytes: what goes into the
 kernels and comes out. The time is a roofline, the most of arithmetic, bytes and launches: no step can be faster, and it is a
@@ -15,7 +17,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ from tests.fake_card.context import why_not
 from tests.fake_card.counting import StepCount, count_second_step
 
 from .bases import CONFIGS, VAE, make_vae, pipeline_of, text_config
+from .script_on_fake_card import SCRIPTS, count_script
 
 BASES = ("sd15", "sd21", "sdxl")
 CARDS_GB = (8, 12, 16, 24, None)  # None: a card without bounds
@@ -47,13 +50,35 @@ PROMPTS = ["a photo of a sks dog", "a photo of a dog"]
 VOCABULARY, TOKENS = 49_408, 77
 LARGE = 1 << 20  # values; the optimizer's state off the card is not made
 LORA = {"method": "lora", "train_text_encoder": False}
+FROZEN = {"train_text_encoder": False}
+CHECKPOINTED, IN_TURN = {"gradient_checkpointing": True}, {"rows_in_turn": True}
+SMALLEST = LORA | CHECKPOINTED | IN_TURN | {"quantized": True}
+LEAN = CHECKPOINTED | {"method": "full", "optimizer": "adamw8bit", "weights": "bf16"}
+INSIDE = LEAN | {"inside_backward": True}
+ALL_MEANS = INSIDE | {"train_text_encoder": True, "off_card": True}
 ALONE: tuple[tuple[str, dict[str, Any]], ...] = (
     ("sd15", LORA),
+    ("sd15", LORA | {"train_text_encoder": True}),
     ("sd15", LORA | {"quantized": True}),
-    ("sd15", {"train_text_encoder": False, "inside_backward": True}),
-    ("sd15", {"train_text_encoder": False, "off_card": True}),
-    ("sdxl", LORA | {"gradient_checkpointing": True, "rows_in_turn": True}),
+    ("sd15", SMALLEST),
+    ("sd15", FROZEN),
+    ("sd15", FROZEN | {"inside_backward": True}),
+    ("sd15", FROZEN | {"off_card": True}),
+    ("sd15", FROZEN | INSIDE),
+    ("sd15", ALL_MEANS),
+    ("sd15", CHECKPOINTED | IN_TURN | {"train_text_encoder": True}),
+    ("sd15", FROZEN | {"precision": "fp32"}),
+    ("sd21", LORA | {"quantized": True}),
+    ("sd21", SMALLEST | {"train_text_encoder": True}),
+    ("sd21", ALL_MEANS),
+    ("sdxl", LORA),
+    ("sdxl", LORA | CHECKPOINTED | IN_TURN),
+    ("sdxl", LORA | {"quantized": True}),
+    ("sdxl", SMALLEST | {"train_text_encoder": True}),
+    ("sdxl", LEAN | {"train_text_encoder": True}),
+    ("sdxl", ALL_MEANS),
 )
+TOLERANCE = 0.03  # of the ledger, by what is counted
 LAUNCH = 4e-6  # seconds; what the host takes to send a kernel from Python
 
 
@@ -86,12 +111,10 @@ class Row:
     plan: Plan
     step: StepCount
 
-    def predicted(self, card: Peak) -> dict[str, float]:
-        """Seconds of a step by what bounds it."""
-        flop = self.step.passes.flop
-        half = sum(count for dtype, count in flop.items() if dtype != torch.float32)
-        arithmetic = half / card.half + flop[torch.float32] / card.single
-        return {"arithmetic": arithmetic, "bytes": self.step.moved / card.memory, "launches": self.step.kernels * LAUNCH}
+    @property
+    def ratio(self) -> float:
+        """What the ledger says of the peak, as a part of what is counted."""
+        return self.plan.ledger["peak: step"] / self.step.peak
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it; GB of 1e9 bytes, times in ms."""
@@ -101,17 +124,32 @@ class Row:
             "method": self.plan.method,
             "train_text_encoder": self.plan.train_text_encoder,
             "means": list(self.plan.means),
-            "kernels": self.step.kernels,
-            "optimizer_kernels": self.step.optimizer.kernels,
-            "optimizer_bytes_per_value": round(self.step.optimizer.moved / self.step.values, 1),
-            "moved_gb": round(self.step.moved / 1e9, 2),
-            "tflop": round(sum(self.step.passes.flop.values()) / 1e12, 2),
-            "waits": len(self.step.waits),
-            "peak_gb": round(self.step.peak / 1e9, 2),
+            **told_of(self.step),
             "ledger_gb": round(self.plan.ledger["peak: step"] / 1e9, 2),
             "checkpoint_gb": round(self.step.checkpoint / 1e9, 2),
-            "predicted_ms": {name: round(1000 * max(self.predicted(card).values())) for name, card in CARDS.items()},
         }
+
+
+def told_of(step: StepCount) -> dict[str, Any]:
+    """What is counted of a step, whosever it is, as `--json` prints it."""
+    return {
+        "kernels": step.kernels,
+        "optimizer_kernels": step.optimizer.kernels,
+        "optimizer_bytes_per_value": round(step.optimizer.moved / step.values, 1),
+        "moved_gb": round(step.moved / 1e9, 2),
+        "tflop": round(sum(step.passes.flop.values()) / 1e12, 2),
+        "waits": len(step.waits),
+        "peak_gb": round(step.peak / 1e9, 2),
+        "predicted_ms": {name: round(1000 * max(predict(step, card).values())) for name, card in CARDS.items()},
+    }
+
+
+def predict(step: StepCount, card: Peak) -> dict[str, float]:
+    """Seconds of a step on a card by what bounds it."""
+    flop = step.passes.flop
+    half = sum(count for dtype, count in flop.items() if dtype != torch.float32)
+    arithmetic = half / card.half + flop[torch.float32] / card.single
+    return {"arithmetic": arithmetic, "bytes": step.moved / card.memory, "launches": step.kernels * LAUNCH}
 
 
 def names() -> Iterator[tuple[str, str, int | None]]:
@@ -225,46 +263,59 @@ def line_of(row: Row) -> str:
     """A row of the written table."""
     told = row.to_json()
     words = ", ".join([told["method"], *(["text encoder"] if told["train_text_encoder"] else []), *told["means"]])
-    bounds = []
+    held = [f"{told['ledger_gb']:.2f}", f"{row.ratio:.3f}", f"{told['checkpoint_gb']:.2f}"]
+    return table_line([row.base, told["plan_gb"] or "unbounded", words, *counted_cells(row.step), *held, *predicted_cells(row.step)])
+
+
+def counted_cells(step: StepCount) -> list[Any]:
+    """What is counted of a step, in the order of COUNTED."""
+    told = told_of(step)
+    kernels = [f"{told['kernels']:,}", f"{told['optimizer_kernels']:,}"]
+    others = [told[name] for name in ("optimizer_bytes_per_value", "moved_gb", "tflop", "waits")]
+    return [*kernels, *others, f"{told['peak_gb']:.2f}"]
+
+
+def predicted_cells(step: StepCount) -> list[str]:
+    """A step's predicted time on each card, in ms, and what bounds it."""
+    cells = []
     for card in CARDS.values():
-        seconds = row.predicted(card)
+        seconds = predict(step, card)
         most = max(seconds, key=lambda what: seconds[what])
-        bounds.append(f"{1000 * seconds[most]:.0f} ({most})")
-    cells = [
-        row.base,
-        told["plan_gb"] or "unbounded",
-        words,
-        f"{told['kernels']:,}",
-        f"{told['optimizer_kernels']:,}",
-        told["optimizer_bytes_per_value"],
-        told["moved_gb"],
-        told["tflop"],
-        told["waits"],
-        f"{told['peak_gb']:.2f}",
-        f"{told['ledger_gb']:.2f}",
-        f"{told['ledger_gb'] / told['peak_gb']:.3f}",
-        f"{told['checkpoint_gb']:.2f}",
-        *bounds,
-    ]
+        cells.append(f"{1000 * seconds[most]:.0f} ({most})")
+    return cells
+
+
+def table_line(cells: Sequence[Any]) -> str:
+    """A line of a written table."""
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-HEADS = (
-    "base",
-    "card, GB",
-    "plan",
-    "kernels",
-    "optimizer's",
-    "its bytes a value",
-    "GB moved",
-    "TFLOP",
-    "waits",
-    "peak, GB",
-    "ledger",
-    "ledger / peak",
-    "checkpoint, GB",
-    *(f"{name}, ms predicted" for name in CARDS),
-)
+def print_heads(heads: Sequence[str]) -> None:
+    """The first two lines of a written table."""
+    print(f"torch {torch.__version__}; one step at the base's own size, 1+1 rows\n")
+    print(table_line(heads) + "\n|" + "---|" * len(heads), flush=True)
+
+
+COUNTED = ("kernels", "optimizer's", "its bytes a value", "GB moved", "TFLOP", "waits", "peak, GB")
+PREDICTED = tuple(f"{name}, ms predicted" for name in CARDS)
+HEADS = ("base", "card, GB", "plan", *COUNTED, "ledger", "ledger / peak", "checkpoint, GB", *PREDICTED)
+BESIDE = ("base", "whose step", *COUNTED, *PREDICTED)
+
+
+def count_scripts(peer: Path, shim: str | None, *, as_json: bool) -> int:
+    """Print what diffusers' scripts ask of a card, each beside our step with the same means."""
+    if not as_json:
+        print_heads(BESIDE)
+    rows = []
+    for script in SCRIPTS:
+        ours = count(script.base, None, plan_with(script.base, **script.ours))
+        for whose, step in ((script.words, count_script(script, peer, shim)), ("ours", ours.step)):
+            rows.append({"family": script.base, "whose": whose} | told_of(step))
+            if not as_json:
+                print(table_line([script.base, whose, *counted_cells(step), *predicted_cells(step)]), flush=True)
+    if as_json:
+        print(json.dumps({"scripts": rows}, indent=2))
+    return 0
 
 
 def main() -> int:
@@ -273,23 +324,28 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON document")
     parser.add_argument("--only", action="append", help="a base, or a base and a card: sd15/8, sdxl/unbounded")
     parser.add_argument("--memory", action="store_true", help="single means of the memory plan")
+    parser.add_argument("--peer", type=Path, help="diffusers' examples/dreambooth: its scripts' steps beside ours")
+    parser.add_argument("--shim", help="folders with the peer's torchvision, between colons")
     asked = parser.parse_args()
     if reason := why_not():
         print(f"no fake card: {reason}", file=sys.stderr)
         return 2
+    if asked.peer:
+        return count_scripts(asked.peer, asked.shim, as_json=asked.json)
     wanted = [(base, gb) for name, base, gb in names() if not asked.only or {name, base} & set(asked.only)]
     if not asked.json:
-        print(f"torch {torch.__version__}; one step of Training at the base's own size, 1+1 rows\n")
-        print("| " + " | ".join(HEADS) + " |\n|" + "---|" * len(HEADS))
+        print_heads(HEADS)
     rows = []
     alone = (count(base, None, plan_with(base, **means)) for base, means in ALONE)
     for row in alone if asked.memory else count_all(wanted):
-        rows.append(row.to_json())
+        rows.append(row)
         if not asked.json:
             print(line_of(row), flush=True)
     if asked.json:
-        print(json.dumps({"rows": rows}, indent=2))
-    return 0
+        print(json.dumps({"rows": [row.to_json() for row in rows]}, indent=2))
+    worst = max((abs(row.ratio - 1) for row in rows), default=0.0)
+    print(f"the ledger's furthest off: {worst:.1%} (at most {TOLERANCE:.0%})", file=sys.stderr)
+    return 0 if worst <= TOLERANCE else 1
 
 
 if __name__ == "__main__":

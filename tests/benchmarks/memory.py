@@ -30,7 +30,6 @@ from dreambooth_cli.gpu import sold_as
 from dreambooth_cli.memory import (
     ADAMW_8BIT_STATE,
     ADAMW_STATE,
-    UPDATE,
     Choice,
     Job,
     count_bytes,
@@ -165,8 +164,7 @@ def count(module: Any) -> int:
 
 
 def measure(case: Case) -> int:
-    """Bytes alive at the most in one step: counted, but for the optimizer's state and the pieces of its update, which follow
-    from the trained parameters."""
+    """Bytes alive at the most in one step: counted, but for the optimizer's state, which follows from the trained parameters."""
     choice = case.choice
     with FakeTensorMode(allow_non_fake_inputs=True), norms_in_float32():
         networks = make_networks(case.base, choice)
@@ -185,11 +183,7 @@ def measure(case: Case) -> int:
                 let_gradients_go(copies, trained)
         values = sum(parameter.numel() for parameter in trained)
     state = ADAMW_STATE if choice.optimizer == "adamw" else ADAMW_8BIT_STATE
-    lean = choice.weights == "bf16" or choice.inside_backward or choice.off_card
-    moving = UPDATE if lean else 0
-    # inside backward the first weights move while nearly all activations are there; else when they are gone
-    step = alive.most + moving if choice.inside_backward else alive.most
-    return round(step + (0 if choice.off_card else values * state))
+    return round(alive.most + (0 if choice.off_card else values * state))
 
 
 def let_gradients_go(copies: WorkingCopies, trained: list[nn.Parameter]) -> None:

@@ -255,6 +255,18 @@ def test_a_base_in_4_bits_takes_half_a_byte_a_value_and_still_predicts_the_same(
     assert not torch.equal(small, whole)
 
 
+def test_a_layer_in_4_bits_answers_in_the_format_of_its_product():
+    """As a linear layer does under autocast; else all between a norm and the next layer is kept in float32."""
+    pytest.importorskip("bitsandbytes", reason="the 8bit extra is not installed")
+    layers = torch.nn.Sequential(torch.nn.Linear(64, 128))
+    quantize(layers, torch.bfloat16)
+    states = torch.randn(3, 64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    answer = layers.to("cpu")(states)
+    assert answer.dtype == torch.bfloat16
+    answer.float().sum().backward()
+    assert states.grad.dtype == torch.float32
+
+
 def test_rows_in_turn_are_rows_together(sd1, squares):
     """The same draws, the same gradient up to the rounding of another split."""
     together = start(sd1, TrainSettings(steps=1), plan_for(train_text_encoder=True), squares)

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from math import prod
 from pathlib import Path
 from types import SimpleNamespace
@@ -448,6 +449,11 @@ def fake_card(*, fake_above: float = float("inf")) -> Iterator[Card]:
                 lambda one: one.untyped_storage()._cdata if isinstance(one, FakeTensor) else own_place(one),
             )
         )
+        # torch takes its kernels for lists of tensors by the tensors' very class
+        for name in ("torch.optim.optimizer", "torch.utils._foreach_utils"):
+            lists = import_module(name)
+            kinds = [*lists._foreach_supported_types, FakeTensor]
+            stack.enter_context(mock.patch.object(lists, "_foreach_supported_types", kinds))
         gc.freeze()  # the program collects often; what the libraries hold need not be looked through each time
         stack.callback(gc.unfreeze)
         # a kernel is held against its plain form by values, of which there are none here

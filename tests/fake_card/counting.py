@@ -6,6 +6,7 @@ what goes in and comes out; caches are not thought of.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from math import ceil
@@ -54,10 +55,11 @@ class Work:
 
 
 class Count:
-    """Counts the work of a step, the optimizer's apart from that of the passes, while it is among what a card tells."""
+    """Counts the work of a step, the optimizer's apart from that of the passes, while it is among what a card tells.
+    `is_of_optimizer` says whose the work is that is being done."""
 
-    def __init__(self, card: Card) -> None:
-        self.card = card
+    def __init__(self, card: Card, is_of_optimizer: Callable[[], bool] | None = None) -> None:
+        self.card, self.is_of_optimizer = card, is_of_optimizer or is_of_our_optimizer
         self.passes, self.optimizer = Work(), Work()
 
     def __enter__(self) -> "Count":
@@ -72,7 +74,7 @@ class Count:
         kernels = kernels_of(func, args)
         if not kernels or _crosses(func, args):
             return
-        work = self.optimizer if is_of_optimizer() else self.passes
+        work = self.optimizer if self.is_of_optimizer() else self.passes
         work.kernels += kernels
         work.by_name[str(func)] += kernels
         work.moved += bytes_of(func, args, kwargs, result)
@@ -127,8 +129,8 @@ def count_second_step(card: Card, training: Training) -> StepCount:
     )
 
 
-def is_of_optimizer() -> bool:
-    """Whether the optimizer is at work: its step, or what it does to a weight inside backward."""
+def is_of_our_optimizer() -> bool:
+    """Whether our optimizer is at work: its step, or what it does to a weight inside backward."""
     return any(name.startswith(OPTIMIZER) and name != BACKWARD for name in own_frames())
 
 

@@ -15,6 +15,7 @@ from dreambooth_cli.engine.lora import quantize
 from dreambooth_cli.engine.training import Training
 from dreambooth_cli.memory import weights_of
 from dreambooth_cli.settings import TrainSettings
+from tests.benchmarks.kernels import ALL_MEANS, TOLERANCE, count, plan_with
 from tests.engine.plans import base_of, plan_for
 
 from .card import fake_card
@@ -107,6 +108,18 @@ def test_no_frozen_weight_is_cast_in_a_step(name, request):
         card.seen.append(look)
         count_second_step(card, training)
     assert not cast, f"{len(cast)} casts of weights that stay as they are, the first: {cast[0]}"
+
+
+@pytest.mark.parametrize(
+    ("base", "means"),
+    [("sd15", {"method": "lora", "train_text_encoder": False, "quantized": True}), ("sd21", ALL_MEANS)],
+    ids=["LoRA, base in 4 bits", "all means"],
+)
+def test_the_ledger_says_what_a_step_holds(base, means):
+    """At full size; `python -m tests.benchmarks.kernels --memory` has all the others."""
+    pytest.importorskip("bitsandbytes", reason="the 8bit extra is not installed")
+    row = count(base, None, plan_with(base, **means))
+    assert row.ratio == pytest.approx(1, abs=TOLERANCE), f"{row.plan.ledger['peak: step']:,} in the ledger, {row.step.peak:,} counted"
 
 
 def test_a_kernel_more_for_each_weight_is_seen(sd1, monkeypatch):
