@@ -46,7 +46,7 @@ def quantize(unet: Any, dtype: torch.dtype) -> None:
     except ImportError as error:
         raise UsageError("a base in 4 bits needs bitsandbytes", f"install it: {INSTALL_8BIT}") from error
 
-    class Linear4bit(modules.Linear4bit):  # type: ignore[misc]
+    class Linear4bit(modules.Linear4bit):
         """Answers in the number format of its product, as a linear layer does under autocast: bitsandbytes' own answers in that of what
         it is given, so that all between a norm and the next layer would be kept in float32."""
 
@@ -59,7 +59,7 @@ def quantize(unet: Any, dtype: torch.dtype) -> None:
             if type(child) is not nn.Linear:
                 continue
             has_bias = child.bias is not None
-            small = Linear4bit(
+            small = Linear4bit(  # type: ignore[no-untyped-call]  # bitsandbytes'
                 child.in_features, child.out_features, has_bias, compute_dtype=dtype, quant_type="nf4", device="meta"
             )
             small.weight = modules.Params4bit(

@@ -336,7 +336,7 @@ def main() -> int:
     if not asked.json:
         print_heads(HEADS)
     rows = []
-    alone = (count(base, None, plan_with(base, **means)) for base, means in ALONE)
+    alone = (count(base, None, plan_with(base, **means)) for base, means in ALONE if not asked.only or base in asked.only)
     for row in alone if asked.memory else count_all(wanted):
         rows.append(row)
         if not asked.json:

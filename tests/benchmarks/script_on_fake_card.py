@@ -174,14 +174,15 @@ def write_base(name: str, folder: Path) -> None:
         parts = {"unet": UNet2DConditionModel(**config), "vae": make_vae(VAE), "text_encoder": texts[0]}
     pipe = pipeline_of(name, dict(parts), texts, tokenizer)
     pipe.save_config(folder)
-    for part, held in pipe.components.items():
-        if isinstance(held, torch.nn.Module) and part.startswith("text_encoder"):
-            held.config.architectures = [type(held).__name__]
-            held.config.save_pretrained(folder / part)
-        elif isinstance(held, torch.nn.Module):
-            held.save_config(folder / part)
-        elif held is not None:
-            held.save_pretrained(folder / part)
+    held: dict[str, Any] = {part: one for part, one in pipe.components.items() if one is not None}
+    for part, one in held.items():
+        if part.startswith("text_encoder"):
+            one.config.architectures = [type(one).__name__]
+            one.config.save_pretrained(folder / part)
+        elif part in ("unet", "vae"):
+            one.save_config(folder / part)
+        else:
+            one.save_pretrained(folder / part)
 
 
 @contextmanager

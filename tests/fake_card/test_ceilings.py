@@ -31,7 +31,7 @@ CEILINGS = {
     "full": ("sd1", ON_CARD, (760, 17, 109_018_652, 1, 9_516_400)),
     "the plan for 8 GB": ("sd1", LEAN | {"train_text_encoder": True}, (1_576, 248, None, 1, None)),
     "lora": ("sd1", LORA, (935, 6, 76_018_316, 1, 120_064)),
-    "SDXL, lora, base in 4 bits": ("sdxl", LORA | {"quantized": True, "rows_in_turn": True}, (4_071, 13, 136_830_626, 1, 406_016)),
+    "SDXL, lora, base in 4 bits": ("sdxl", LORA | {"quantized": True, "rows_in_turn": True}, (3_401, 13, 95_830_690, 1, 406_016)),
 }
 
 
