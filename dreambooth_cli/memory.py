@@ -84,16 +84,18 @@ ACTIVATIONS: dict[tuple[str, str, bool], tuple[Activations, Activations]] = {
     ("sd", "lora", True): (Activations(0.275, 0.0), Activations(0.465, 0.0)),
     ("sdxl", "full", False): (Activations(8.73, 0.88), Activations(13.83, 0.98)),
     ("sdxl", "full", True): (Activations(0.89, 0.33), Activations(1.24, 0.54)),
-    ("sdxl", "lora", False): (Activations(7.81, 0.0), Activations(11.33, 0.0)),
+    ("sdxl", "lora", False): (Activations(7.30, 0.0), Activations(11.33, 0.0)),
     ("sdxl", "lora", True): (Activations(0.73, 0.0), Activations(1.10, 0.0)),
 }
+# beside a LoRA SD 2's UNet keeps less of them than SD 1's: its attention is entered by linear layers, not convolutions
+SD2_UNET, LORA_OF_SD2 = 865_910_724, {False: 0.958, True: 0.83}  # by checkpointing
 TEXT_ACTIVATIONS, TEXT_CHECKPOINTED = 0.29, 0.012  # bytes of a row for each parameter of a text encoder
 DRAWING = 0.10  # GB of one row of the UNet without gradients, at 512 px for sd; SDXL's at 1024 px is 0.2
 DRAWING_XL = 0.20
 VAE_ENCODE, VAE_DECODE = 0.674, 0.806  # GB of one picture at 512 px in float32, the same VAE in all families
 
 # Bytes of a UNet's value where its linear layers have 4 bits, with a float32 scale for every 64 values, and the rest 16.
-QUANTIZED = {"sd": 1.548, "sdxl": 0.750}
+QUANTIZED = {859_520_964: 1.548, 865_910_724: 1.500, 2_567_463_684: 0.750}
 
 # Values of the LoRA at rank 16, by the UNet's parameters and by a text encoder's: exact, linear in the rank.
 LORA_UNET = {859_520_964: 3_188_736, 865_910_724: 3_319_808, 2_567_463_684: 23_224_320}
@@ -602,6 +604,8 @@ def _activations(choice: Choice, facts: BaseFacts, resolution: int) -> Activatio
     half, single = ACTIVATIONS[facts.family, choice.method, choice.gradient_checkpointing]
     figure = single if choice.precision == "fp32" else half
     scale = (resolution / REFERENCE_SIDE[facts.family]) ** 2 * _width(facts)
+    if facts.unet == SD2_UNET and choice.method == "lora":
+        scale *= LORA_OF_SD2[choice.gradient_checkpointing]
     return Activations(figure.forward * scale, figure.late * scale)
 
 
@@ -661,7 +665,8 @@ def _base_bytes(choice: Choice, facts: BaseFacts, *, with_text: bool) -> int:
     """The base's UNet, and its text encoders, as they lie in memory: of the trained weights' kind where they are trained
     themselves, else in the plan's precision; a quantized UNet in 4 bits where it can be."""
     size = _value_bytes(choice.weights) if choice.method == "full" else _value_bytes(choice.precision)
-    unet = QUANTIZED[facts.family] if choice.quantized else size
+    in_4_bits = QUANTIZED.get(facts.unet, QUANTIZED[REFERENCE_UNET[facts.family]])
+    unet = in_4_bits if choice.quantized else size
     return round(facts.unet * unet + (sum(facts.text_encoders) * size if with_text else 0))
 
 

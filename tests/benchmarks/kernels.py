@@ -176,9 +176,11 @@ def plan_with(base: str, **means: Any) -> Plan:
 
 
 def means_of(plan: Plan) -> tuple[str, ...]:
-    """The means of a plan by their names."""
+    """The means of a plan by their names, and a number format that is no card's first choice."""
     names = ("gradient_checkpointing", "rows_in_turn", "inside_backward", "off_card", "quantized")
-    return tuple(name.replace("_", " ") for name in names if getattr(plan, name))
+    others = {"8-bit Adam": plan.optimizer == "adamw8bit", "bf16 weights": plan.weights == "bf16", plan.precision: plan.precision != "bf16"}
+    taken = (name.replace("_", " ") for name in names if getattr(plan, name))
+    return (*(name for name, is_taken in others.items() if is_taken), *taken)
 
 
 def count(base: str, gb: int | None, plan: Plan) -> Row:
