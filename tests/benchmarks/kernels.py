@@ -177,10 +177,17 @@ def plan_with(base: str, **means: Any) -> Plan:
 
 def means_of(plan: Plan) -> tuple[str, ...]:
     """The means of a plan by their names, and a number format that is no card's first choice."""
-    names = ("gradient_checkpointing", "rows_in_turn", "inside_backward", "off_card", "quantized")
-    others = {"8-bit Adam": plan.optimizer == "adamw8bit", "bf16 weights": plan.weights == "bf16", plan.precision: plan.precision != "bf16"}
-    taken = (name.replace("_", " ") for name in names if getattr(plan, name))
-    return (*(name for name, is_taken in others.items() if is_taken), *taken)
+    names = {
+        "8-bit Adam": plan.optimizer == "adamw8bit",
+        "bf16 weights": plan.weights == "bf16",
+        plan.precision: plan.precision != "bf16",
+        "gradient checkpointing": plan.gradient_checkpointing,
+        "rows in turn": plan.rows_in_turn,
+        "inside backward": plan.inside_backward,
+        "off card": plan.off_card,
+        "base in 4 bits": plan.quantized,
+    }
+    return tuple(name for name, is_taken in names.items() if is_taken)
 
 
 def count(base: str, gb: int | None, plan: Plan) -> Row:
