@@ -68,6 +68,7 @@ ALONE: tuple[tuple[str, dict[str, Any]], ...] = (
     ("sd15", ALL_MEANS),
     ("sd15", CHECKPOINTED | IN_TURN | {"train_text_encoder": True}),
     ("sd15", FROZEN | {"precision": "fp32"}),
+    ("sd15", CHECKPOINTED | {"train_text_encoder": True, "optimizer": "adamw8bit", "precision": "fp16"}),
     ("sd21", LORA | {"quantized": True}),
     ("sd21", SMALLEST | {"train_text_encoder": True}),
     ("sd21", ALL_MEANS),

@@ -199,7 +199,7 @@ class Card(TorchDispatchMode):
     def _read(self, func: Any, tensors: list[Tensor]) -> Any:
         self.wait(str(func))
         if func is aten._local_scalar_dense.default:
-            return value_of(tensors[0].dtype)
+            return 0.0 if is_of_scaler() else value_of(tensors[0].dtype)
         if func is aten.equal.default:
             return False
         if func is aten.nonzero.default:  # a scheduler that looks up a timestep: there is one
@@ -268,6 +268,16 @@ def is_on_card(tensor: Tensor) -> bool:
 def value_of(dtype: torch.dtype) -> Any:
     """What a read of the card gives."""
     return True if dtype == torch.bool else VALUES[dtype.is_floating_point]
+
+
+def is_of_scaler() -> bool:
+    """Whether it is torch's gradient scaler that reads: how many gradients are not finite. None is, or no step would be taken."""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename.endswith("grad_scaler.py"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def own_frames() -> Iterator[str]:

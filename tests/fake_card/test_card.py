@@ -55,6 +55,18 @@ def test_the_scaler_scales_and_steps(card):
     assert not card.waits
 
 
+def test_the_scaler_steps_what_can_not_leave_a_step_out_by_itself(card):
+    """It asks how many gradients are not finite, and waits for the answer."""
+    weight = nn.Parameter(torch.ones(4, device="cuda"))
+    groups, device = [{"weight": weight}], torch.device("cuda")
+    update = Update(groups, kind="adamw", weight_decay=0.0, max_grad_norm=0.0, scaled=True, off_card=True, device=device)
+    update.begin([1e-3])
+    update.backward((weight * 2).sum())
+    update.step()
+    assert update.optimizer.state[weight]["step"] == 1
+    assert [wait.place for wait in card.waits if wait.place.endswith(":step")]
+
+
 def test_attention_is_fused(card):
     seen = []
     card.seen.append(lambda func, *rest: seen.append(str(func)))
