@@ -257,6 +257,19 @@ def copy_file(source: Path, target: Path) -> None:
         shutil.copyfileobj(read, written, 2**20)
 
 
+def reserve(path: Path, size: int) -> None:
+    """Make a file that takes up so many bytes of its disk, none of them written, where the system can do that; elsewhere see that
+    they are free. Raises OSError."""
+    with path.open("xb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except (AttributeError, OSError) as error:  # macOS and Windows have no such call, some file systems refuse it
+            if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+                raise
+            if size > shutil.disk_usage(path.parent).free:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+
+
 def check_space(wanted: Iterable[tuple[Path, int]]) -> None:
     """Hold the bytes that will be written to each folder against what is free; folders on one disk are added up.
 

@@ -16,6 +16,7 @@ from dreambooth_cli.disk import (
     digests_of,
     make_folder,
     replace_folder,
+    reserve,
     settle,
     temporary,
     write_whole,
@@ -45,6 +46,20 @@ def test_a_file_where_a_folder_should_be_is_an_error(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(NotADirectoryError):
         make_folder(tmp_path / "file" / "inner")
+
+
+@pytest.mark.parametrize("refusal", [None, AttributeError(), OSError(errno.EOPNOTSUPP, "not here")])
+def test_room_is_taken_or_where_that_can_not_be_looked_for(refusal, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise refusal
+
+    if refusal is not None:
+        monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
+    reserve(tmp_path / "little", 100_000)
+    assert (tmp_path / "little").stat().st_size in ((0, 100_000) if refusal is None else (0,))
+    with pytest.raises(OSError, match=r"(?i)space|too large") as caught:
+        reserve(tmp_path / "much", 2**40 + shutil.disk_usage(tmp_path).free)
+    assert caught.value.errno in (errno.ENOSPC, errno.EFBIG)
 
 
 def test_room_that_is_missing_is_said_to_the_byte(tmp_path):

@@ -43,14 +43,15 @@ class State:
     ema: Mapping[str, Tensor]
 
 
-def save_checkpoint(folder: Path, state: State, *, keep: int, run: str = "") -> Path:
-    """Write a checkpoint under `folder`, read it back, then prune to the newest `keep`. `run` is the run's id. Raises DiskError."""
+def save_checkpoint(folder: Path, state: State, *, keep: int, run: str = "", at_most: int | None = None) -> Path:
+    """Write a checkpoint under `folder`, read it back, then prune to the newest `keep`. `run` is the run's id; `at_most` bytes of each
+    file are written for a rehearsal, as `write_tensors` does it. Raises DiskError."""
     final = folder / f"step-{state.step:06d}"
     try:
         make_folder(folder)
         with temporary(folder) as part:
             part.mkdir()
-            hashes = {name: write_tensors(part / name, tensors) for name, tensors in parts_of(state).items()}
+            hashes = {name: write_tensors(part / name, held, at_most=at_most) for name, held in parts_of(state).items()}
             files = {name: {"bytes": (part / name).stat().st_size, "sha256": digest} for name, digest in sorted(hashes.items())}
             write_json(part / MANIFEST, {"run": run, "step": state.step, "files": files})
             put_aside(final)

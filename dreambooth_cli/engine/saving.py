@@ -44,14 +44,15 @@ def _written(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def save_full(pipe: Any, base: Base, folder: Path, *, dtype: torch.dtype) -> None:
+def save_full(pipe: Any, base: Base, folder: Path, *, dtype: torch.dtype, at_most: int | None = None) -> None:
     """Write a whole pipeline as a diffusers folder, its weights in `dtype`. Networks that were let go come back from the base, one
-    at a time; none takes memory when it is written. Raises DiskError."""
+    at a time; none takes memory when it is written. `at_most` bytes of each file are written for a rehearsal, as `write_tensors` does
+    it. Raises DiskError."""
     with _written(folder):
         for name in PARTS:
             if name in pipe.components:
                 bring_back(pipe, base, dtype=dtype, device=torch.device("cpu"), only=[name])
-                save_network(getattr(pipe, name), folder / name, dtype)
+                save_network(getattr(pipe, name), folder / name, dtype, at_most)
                 getattr(pipe, name).to("meta")
                 give_back()
         for name, part in pipe.components.items():
@@ -64,18 +65,19 @@ def save_full(pipe: Any, base: Base, folder: Path, *, dtype: torch.dtype) -> Non
         forget_places(folder)
 
 
-def save_network(network: Any, folder: Path, dtype: torch.dtype) -> None:
+def save_network(network: Any, folder: Path, dtype: torch.dtype, at_most: int | None = None) -> None:
     """Write a network's config and its weights in `dtype`, from wherever it lies, one tensor after the other."""
     folder.mkdir(parents=True)
     is_diffusers = isinstance(network, ModelMixin)
     if is_diffusers:
         network.save_config(folder)
-        write_tensors(folder / diffusers.utils.SAFETENSORS_WEIGHTS_NAME, network.state_dict(), dtype=dtype, metadata=OF_TORCH)
+        file = folder / diffusers.utils.SAFETENSORS_WEIGHTS_NAME
+        write_tensors(file, network.state_dict(), dtype=dtype, metadata=OF_TORCH, at_most=at_most)
         return
     weights = network.state_dict()
     if not hasattr(network, "text_model"):  # the flat class of transformers >= 5.6; every reader knows the nested names
         weights = {f"text_model.{key}": value for key, value in weights.items()}
-    write_tensors(folder / transformers.utils.SAFE_WEIGHTS_NAME, weights, dtype=dtype, metadata=OF_TORCH)
+    write_tensors(folder / transformers.utils.SAFE_WEIGHTS_NAME, weights, dtype=dtype, metadata=OF_TORCH, at_most=at_most)
     network.config.architectures = [type(network).__name__]
     # transformers opens an encoder in the dtype of its config, diffusers a UNet in float32: the two must agree
     network.config.dtype = "float32"

@@ -7,6 +7,7 @@ JSON (name -> dtype, shape, place), the tensors one after the other. What is wri
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Iterator, Mapping
 from math import prod
@@ -15,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..disk import reserve
 
 WORDS = {
     torch.float64: "F64",
@@ -41,13 +44,20 @@ def write_tensors(
     *,
     dtype: torch.dtype | None = None,
     metadata: Mapping[str, str] | None = None,
+    at_most: int | None = None,
 ) -> str:
     """Write tensors, from whatever device they lie on, to a new file; floating-point ones in `dtype`, where one is given. Returns the
     SHA-256 of what was to be written, in hexadecimal.
 
+    `at_most` bytes, for a rehearsal: of more only some tensors are written, and a file beside takes up the room of the others.
+
     Raises OSError, KeyError for a number format that the file has no word for.
     """
-    formats = {name: dtype if dtype and value.is_floating_point() else value.dtype for name, value in tensors.items()}
+    if at_most is not None and (whole := size_of(tensors, dtype)) > at_most:
+        tensors, room = some_of(tensors, at_most, dtype), path.with_name(f"{path.name}.room")
+        reserve(room, whole)  # all of it first: how large one file may be has bounds too
+        os.truncate(room, whole - size_of(tensors, dtype))
+    formats = {name: format_of(value, dtype) for name, value in tensors.items()}
     names = sorted(tensors, key=lambda name: (ORDER.index(WORDS[formats[name]]), name))
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
@@ -67,6 +77,30 @@ def write_tensors(
         for name in names:
             put(_bytes_of(tensors[name].detach().to("cpu", formats[name])))
     return digest.hexdigest()
+
+
+def format_of(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    """The number format that a tensor is written in."""
+    return dtype if dtype and tensor.is_floating_point() else tensor.dtype
+
+
+def size_of(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> int:
+    """The bytes that tensors take in a file."""
+    return sum(value.numel() * format_of(value, dtype).itemsize for value in tensors.values())
+
+
+def some_of(tensors: Mapping[str, Tensor], at_most: int, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """The largest tensor, the smallest of each number format and number of axes, then others while they stay within these bytes."""
+    by_size = sorted(tensors, key=lambda name: tensors[name].numel(), reverse=True)
+    forms = {(tensors[name].dtype, tensors[name].ndim): name for name in by_size}
+    chosen = {name: tensors[name] for name in (*by_size[:1], *forms.values())}
+    left = at_most - size_of(chosen, dtype)
+    for name, value in tensors.items():
+        size = size_of({name: value}, dtype)
+        if name not in chosen and size <= left:
+            chosen[name] = value
+            left -= size
+    return chosen
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

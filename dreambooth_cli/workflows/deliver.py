@@ -63,12 +63,13 @@ def save_model(training: Training, run: Run, recipe: Recipe) -> None:
         settle(part, run.model)
 
 
-def write_model(training: Training, base: Base, folder: Path) -> None:
-    """Write what was trained into a new folder: a whole model, or a LoRA. Raises DiskError."""
+def write_model(training: Training, base: Base, folder: Path, *, at_most: int | None = None) -> None:
+    """Write what was trained into a new folder: a whole model, for a rehearsal `at_most` bytes of each file, or a LoRA. Raises
+    DiskError."""
     plan, pipe, dtype = training.plan, training.family.pipe, DTYPES[training.settings.save_dtype]
     folder.mkdir()
     if plan.method == "full":
-        save_full(pipe, base, folder, dtype=dtype)
+        save_full(pipe, base, folder, dtype=dtype, at_most=at_most)
     else:
         save_adapter(pipe, base, folder, train_text_encoder=plan.train_text_encoder, dtype=dtype)
 

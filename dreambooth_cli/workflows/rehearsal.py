@@ -31,6 +31,7 @@ REHEARSAL = "rehearsal: "  # before the name of a phase
 FROM = 50  # steps: a shorter run is a try itself
 STEPS = 2  # the first sets up, the second holds all there is
 DRAWN = 2  # denoising steps of a picture
+WRITTEN = 2**26  # bytes of a file; the room of the others is reserved, which proves it in no time
 
 
 def is_rehearsed(settings: TrainSettings) -> bool:
@@ -60,7 +61,7 @@ def rehearse(run: Run, recipe: Recipe) -> Events:
         held = held_memory(training.device)
         training.finish()
         training.let_state_go()
-        write_model(training, recipe.base, scratch / "model")
+        write_model(training, recipe.base, scratch / "model", at_most=WRITTEN)
     del training
     forget_failed_attempt()
     run.write_record(run.record().with_rehearsed(held))
@@ -106,8 +107,9 @@ def step_and_save(training: Training, scratch: Path) -> Yielding[float]:
         *_, last = islice(steps, STEPS)
     training.check_finite()
     yield PhaseStarted(name="checkpoint")
-    saved = save_checkpoint(scratch / "checkpoints", training.state(), keep=1)
-    training.load(load_checkpoint(saved))
+    held = training.state()
+    read = load_checkpoint(save_checkpoint(scratch / "checkpoints", held, keep=1, at_most=WRITTEN))
+    training.load(replace(read, weights={**held.weights, **read.weights}, ema={**held.ema, **read.ema}))
     return last.seconds
 
 

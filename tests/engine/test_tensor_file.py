@@ -54,6 +54,34 @@ def test_each_tensor_is_read_when_it_is_asked_for(tmp_path):
     assert found["turned"].any()
 
 
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_of_a_rehearsal_some_tensors_of_every_form_are_written_and_the_room_of_the_others_is_taken(dtype, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    tensors = {f"{number:02d}": torch.randn(300, 10 + number, generator=generator) for number in range(20)}
+    tensors |= {"bias": torch.randn(30), "step": torch.tensor(3.0), "codes": torch.ones(500, 10, dtype=torch.uint8)}
+    write_tensors(tmp_path / "whole", tensors, dtype=dtype)
+    digest = write_tensors(tmp_path / "some", tensors, dtype=dtype, at_most=60_000)
+    assert digest == sha256_of(tmp_path / "some")
+    found = TensorFile(tmp_path / "some")
+    assert {"19", "bias", "step", "codes"} < found.keys()
+    for name, value in found.items():
+        wanted = value if name == "codes" else tensors[name].to(dtype or torch.float32)
+        torch.testing.assert_close(value, wanted, rtol=0, atol=0, msg=lambda told, name=name: f"{name}: {told}")
+    data = {name: (tmp_path / name).stat().st_size - TensorFile(tmp_path / name).start for name in ("whole", "some")}
+    assert 50_000 < data["some"] <= 60_000
+    room = (tmp_path / "some.room").stat()
+    assert room.st_size == data["whole"] - data["some"]
+    if sys.platform.startswith("linux"):
+        assert room.st_blocks * 512 >= room.st_size
+
+
+def test_a_rehearsal_of_a_small_file_writes_it_whole(tmp_path):
+    write_tensors(tmp_path / "whole", some_tensors())
+    write_tensors(tmp_path / "rehearsed", some_tensors(), at_most=10_000)
+    assert {path.name for path in tmp_path.iterdir()} == {"whole", "rehearsed"}
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "rehearsed").read_bytes()
+
+
 def with_header(**entries):
     text = json.dumps(entries).encode()
     return struct.pack("<Q", len(text)) + text + b"\0" * 8

@@ -1,11 +1,14 @@
 """The rehearsal: nothing of it stays, and what would fail in a later phase fails before the first class image."""
 
+import errno
 from contextlib import closing
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from dreambooth_cli import disk
+from dreambooth_cli.engine import tensor_file
 from dreambooth_cli.engine.training import Training
 from dreambooth_cli.errors import DiskError, DreamboothError, TrainingFailed
 from dreambooth_cli.events import CheckpointSaved, ClassImageMade, PhaseStarted, Rehearsed, StepDone
@@ -20,6 +23,7 @@ PHASES = ["loading the base model", "class images", "encoding", "training", "che
 @pytest.fixture(autouse=True)
 def short_runs_too(monkeypatch):
     monkeypatch.setattr(rehearsal, "FROM", 3)
+    monkeypatch.setattr(rehearsal, "WRITTEN", 100_000)  # bytes: less than any file of the small base
 
 
 def phases_of(events):
@@ -79,6 +83,29 @@ def test_what_would_fail_in_an_hour_fails_before_the_first_class_image(phase, sd
     assert of_kind(events, StepDone) == []
     (begun,) = project.runs()
     assert {path.name for path in begun.path.iterdir()} <= {"plan.json", "events.jsonl"}
+
+
+@pytest.mark.parametrize("phase", ["checkpoint", "saving the model"])
+def test_room_that_a_whole_file_would_lack_is_missed_before_the_first_class_image(phase, sd1, photos, monkeypatch):
+    """Though what is truly written would fit."""
+    taken = []
+
+    def reserve(path, size):
+        taken.append(path.name)
+        disk.reserve(path, size)
+        if (path.parent.name in ("unet", "vae", "text_encoder")) == (phase == "saving the model"):
+            raise OSError(errno.ENOSPC, "no space left on device", str(path))
+
+    monkeypatch.setattr(tensor_file, "reserve", reserve)
+    project = make_project(photos, sd1, method="full", **QUICK)
+    events = []
+    with pytest.raises(DiskError) as caught:
+        for event in start(project):
+            events.append(event)
+    assert taken
+    assert "make room" in caught.value.hint
+    assert phases_of(events)[-1] == f"rehearsal: {phase}"
+    assert of_kind(events, ClassImageMade) == []
 
 
 def test_numbers_that_are_not_finite_are_found_in_it(sd1, photos, monkeypatch):
