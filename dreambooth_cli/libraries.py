@@ -86,6 +86,12 @@ def warn_of_untried() -> Events:
         yield Warned(message=words)
 
 
+def warned(events: Events) -> Events:
+    """The same events, after at most one warning."""
+    yield from warn_of_untried()
+    yield from events
+
+
 def version_lines() -> list[str]:
     """Python and the watched libraries, a line each."""
     found = {"python": sys.version.split()[0]} | {name: installed(name) or "not installed" for name in WATCHED}

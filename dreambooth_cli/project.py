@@ -500,6 +500,20 @@ def open_project(name: str) -> Project:
     return project
 
 
+def choose_project(name: str | None) -> Project:
+    """The named project, or the only one there is. Raises UsageError where that is not clear, ProjectError."""
+    if name is not None:
+        return open_project(name)
+    projects = list_projects()
+    if len(projects) == 1:
+        return projects[0]
+    if not projects:
+        told = "; ".join(unreadable_projects())
+        raise UsageError(f"there is no project yet{told and f' ({told})'}", "make one: dreambooth init")
+    names = ", ".join(project.name for project in projects)
+    raise UsageError("which project? its name is missing", f"your projects: {names}")
+
+
 def remove_project(project: Project) -> str:
     """Delete a project with all its runs and pictures. Returns what speaks against it, where its file system knows no locks.
 

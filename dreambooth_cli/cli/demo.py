@@ -1,15 +1,13 @@
 """`dreambooth demo`: the whole story on a built-in example, ending with a picture in the terminal."""
 
-from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from rich.style import Style
 from rich.text import Text
 
-from ..events import Events, StoryTold
-from ..libraries import warn_of_untried
+from ..events import StoryTold
+from ..libraries import warned
 from .console import loading_torch, messages, say
 from .options import Json, with_flags
 from .views import follow, open_view
@@ -36,22 +34,12 @@ def demo(*, json: Json = False) -> None:
     if not json:
         say(messages(), INTRODUCTION)
     with loading_torch():
-        workflow = load_demo()
-    found: list[Path] = []
-    follow(told(workflow(), found), open_view(StoryTold, json=json), kept="run it again to go on")
-    if not json:
-        show_story(found[-1])
+        from ..workflows.demo import demo as workflow
+    seen = follow(warned(workflow()), open_view(StoryTold, json=json), kept="run it again to go on")
+    story = seen.get(StoryTold)
+    if not json and story is not None:
+        show_story(story.path)
         say(messages(), NEXT_STEPS)
-
-
-def told(events: Events, found: list[Path]) -> Events:
-    """The same events, after a warning of versions that were not tried; the page's path is put into `found`."""
-    with closing(events):
-        yield from warn_of_untried()
-        for event in events:
-            if isinstance(event, StoryTold):
-                found.append(event.path)
-            yield event
 
 
 def show_story(path: Path) -> None:
@@ -76,10 +64,3 @@ def half_blocks(image: Any) -> Text:
             )
         text.append("\n")
     return text
-
-
-def load_demo() -> Callable[[], Events]:
-    """The workflow."""
-    from ..workflows.demo import demo as workflow
-
-    return workflow

@@ -1,6 +1,5 @@
 """`dreambooth generate`: pictures of a prompt, drawn with a project's model or any other."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -8,12 +7,12 @@ import typer
 
 from ..config import merge
 from ..errors import UsageError
-from ..events import Events, GridSaved, ImageSaved
-from ..libraries import warn_of_untried
-from ..project import Project
+from ..events import GridSaved, ImageSaved
+from ..libraries import warned
+from ..project import Project, choose_project
 from ..settings import GenerateSettings, expanded
 from .console import loading_torch
-from .options import Flags, Json, ProjectName, choose_project, with_flags
+from .options import Flags, Json, ProjectName, with_flags
 from .views import follow, open_view
 
 OUTPUT = Path("generated")  # where there is no project
@@ -96,9 +95,12 @@ def generate(
             raise UsageError("--run is for a project", "name the project, or leave --run out")
     settings = merge(GenerateSettings, stored, flags[GenerateSettings]).values
     with loading_torch():
-        workflow = load_generate()
-    events = workflow(path, base, text, settings, identifier, expanded(output_dir or folder), grid)
-    follow(events, open_view(ImageSaved, GridSaved, json=json), kept="the pictures named above are whole")
+        from ..workflows.generate import Source
+        from ..workflows.generate import generate as draw
+    events = draw(
+        Source(path, base, identifier), text, settings, output_dir=expanded(output_dir or folder), grid=grid
+    )
+    follow(warned(events), open_view(ImageSaved, GridSaved, json=json), kept="the pictures named above are whole")
 
 
 def understand(
@@ -117,23 +119,3 @@ def understand(
     if text is None or not text.strip():
         raise UsageError("the prompt is missing", 'say what to draw: --prompt "a [identifier] dog on the moon"')
     return (expanded(model_path) if model_path is not None else choose_project(name)), text
-
-
-def load_generate() -> Callable[..., Events]:
-    """The workflow."""
-    from ..workflows.generate import Source
-    from ..workflows.generate import generate as draw
-
-    def workflow(
-        path: Path,
-        base: str | None,
-        text: str,
-        settings: GenerateSettings,
-        identifier: str | None,
-        folder: Path,
-        grid: bool,
-    ) -> Events:
-        yield from warn_of_untried()
-        yield from draw(Source(path, base), text, settings, identifier=identifier, output_dir=folder, grid=grid)
-
-    return workflow

@@ -1,15 +1,12 @@
 """`dreambooth init`: make a project, by an interview or from flags."""
 
-from collections.abc import Callable
-from contextlib import closing
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..base import ask_for_base
 from ..errors import UsageError
-from ..events import Events, ProjectSaved
+from ..events import ProjectSaved
 from ..gpu import find_gpu
 from ..project import check_new_name
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, real_path
@@ -48,44 +45,34 @@ def init(
     check(subject, prep, train)
     asks = can_ask() and not yes and not json and not example
     if asks:
-        interview = load_wizard()
-        answers = interview(name, flags, find_gpu())
+        answers = ask(name, flags)
         name, subject, prep, train = answers.name, answers.subject, answers.prep, answers.train
     else:
         require(subject)
     with loading("Pillow"):
-        initialise = load_initialise()
-    made: list[str] = []
-    events = named(initialise(name, subject=SubjectSettings(**subject), prep=prep, train=train), made)
-    follow(events, open_view(ProjectSaved, json=json), kept="nothing was made")
-    if not json:
-        say(messages(), f"next: dreambooth prep {made[0]}, then dreambooth train {made[0]}")
+        from ..workflows.initialise import initialise
+    events = initialise(name, subject=SubjectSettings(**subject), prep=prep, train=train)
+    made = follow(events, open_view(ProjectSaved, json=json), kept="nothing was made").get(ProjectSaved)
+    if not json and made is not None:
+        say(messages(), f"next: dreambooth prep {made.name}, then dreambooth train {made.name}")
+
+
+def ask(name: str | None, flags: Flags) -> Any:
+    """The answers of the interview; questionary comes with it."""
+    from .wizard import interview
+
+    return interview(name, flags, find_gpu())
 
 
 def choose_example(subject: dict[str, Any]) -> dict[str, Any]:
     """What the built-in example is, with what was typed about it. Raises UsageError, DiskError."""
+    from ..workflows.example import CLASS_PROMPT, draw_example
+
     if "photos" in subject or "class_prompt" in subject:
         raise UsageError(
             "--example brings its own photos", "leave out --photos and --class-prompt, or leave out --example"
         )
-    draw_example, class_prompt = load_example()
-    return {"model": "pocket", **subject, "photos": draw_example(), "class_prompt": class_prompt}
-
-
-def load_example() -> tuple[Callable[[], Path], str]:
-    """The built-in example."""
-    from ..workflows.example import CLASS_PROMPT, draw_example
-
-    return draw_example, CLASS_PROMPT
-
-
-def named(events: Events, made: list[str]) -> Events:
-    """The same events; the name of the project that is made is put into `made`."""
-    with closing(events):
-        for event in events:
-            if isinstance(event, ProjectSaved):
-                made.append(event.name)
-            yield event
+    return {"model": "pocket", **subject, "photos": draw_example(), "class_prompt": CLASS_PROMPT}
 
 
 def check(subject: dict[str, Any], prep: dict[str, Any], train: dict[str, Any]) -> None:
@@ -102,17 +89,3 @@ def require(subject: dict[str, Any]) -> None:
         raise UsageError("where are the photos?", "name their folder: --photos ./instance_images")
     if "class_prompt" not in subject:
         raise UsageError("what is in the photos? the class prompt is missing", 'say it: --class-prompt "a dog"')
-
-
-def load_wizard() -> Callable[..., Any]:
-    """The interview; questionary comes with it."""
-    from .wizard import interview
-
-    return interview
-
-
-def load_initialise() -> Callable[..., Events]:
-    """The workflow."""
-    from ..workflows.initialise import initialise
-
-    return initialise

@@ -1,7 +1,6 @@
 """`dreambooth models`: which base models there are, which of them fit this GPU and how; `pull` fetches one."""
 
 import json as json_
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -9,7 +8,7 @@ import typer
 from .. import gpu as gpus
 from ..catalog import CATALOG
 from ..errors import UsageError
-from ..events import BaseReady, Events
+from ..events import BaseReady
 from ..gpu import Gpu
 from ..survey import details, ledger_lines, recommended, row_of, survey, to_json
 from .console import loading, results, say
@@ -98,12 +97,5 @@ def show_one(name: str, gpu: Gpu | None, *, json: bool) -> None:
 def pull(name: str, *, json: bool) -> None:
     """Fetch a base model. Raises ModelUnavailable, DiskError."""
     with loading("the downloader"):
-        fetch = load_pull()
+        from ..workflows.pull import pull as fetch
     follow(fetch(name), open_view(BaseReady, json=json), kept="run it again to go on with the download")
-
-
-def load_pull() -> Callable[[str], Events]:
-    """The workflow."""
-    from ..workflows.pull import pull as workflow
-
-    return workflow

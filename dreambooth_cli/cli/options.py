@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, get_origin
 import typer
 from rich.markup import escape
 
-from ..errors import DreamboothError, UsageError
-from ..project import Project, list_projects, open_project, unreadable_projects
+from ..errors import DreamboothError
+from ..project import list_projects
 from ..settings import (
     GenerateSettings,
     PrepSettings,
@@ -150,17 +150,3 @@ def help_of(item: Field[Any], kind: Any) -> str:
         case _:
             default = str(item.default)
     return f"{words} [dim]{escape(f'[default: {default}]')}[/dim]"
-
-
-def choose_project(name: str | None) -> Project:
-    """The named project, or the only one there is. Raises UsageError where that is not clear, ProjectError."""
-    if name is not None:
-        return open_project(name)
-    projects = list_projects()
-    if len(projects) == 1:
-        return projects[0]
-    if not projects:
-        told = "; ".join(unreadable_projects())
-        raise UsageError(f"there is no project yet{told and f' ({told})'}", "make one: dreambooth init")
-    names = ", ".join(project.name for project in projects)
-    raise UsageError("which project? its name is missing", f"your projects: {names}")

@@ -1,19 +1,16 @@
 """`dreambooth prep`: a project's photos turned, cropped and resized."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ..base import ask_for_base
 from ..config import merge, write_config
-from ..errors import ModelUnavailable
-from ..events import Events, PhotosPrepared, Warned
-from ..project import Project
-from ..settings import PrepSettings, SubjectSettings, expanded
+from ..events import PhotosPrepared
+from ..project import choose_project
+from ..settings import PrepSettings
 from .console import loading
-from .options import Flags, Json, ProjectName, choose_project, with_flags
+from .options import Flags, Json, ProjectName, with_flags
 from .views import follow, open_view
 
 
@@ -41,41 +38,9 @@ def prep(
     found = choose_project(project)
     settings = merge(PrepSettings, found.settings()["prep"], flags[PrepSettings]).values
     with loading("Pillow"):
-        workflow = load_prepare()
+        from ..workflows.initialise import renew
+        from ..workflows.plan import resolution_of
     resolution = resolution_of(found, settings)
     write_config(found.config, {"prep": flags[PrepSettings]})
-    events = workflow(found, settings, resolution=resolution, photos=photos)
+    events = renew(found, settings, resolution=resolution, photos=photos)
     follow(events, open_view(PhotosPrepared, json=json), kept="what was prepared before stays")
-
-
-def resolution_of(project: Project, settings: PrepSettings) -> int:
-    """The side of the training pictures. Raises ModelUnavailable where it follows from a base of which nothing is known yet."""
-    from ..workflows.plan import choose_resolution, known_facts
-
-    if settings.resolution != "auto":
-        return settings.resolution
-    request = ask_for_base(merge(SubjectSettings, project.settings()["subject"], {}).values.model)
-    facts = known_facts(request)
-    if facts is None:
-        raise ModelUnavailable(
-            f"nothing is known of {request.asked} before it is fetched",
-            f"fetch it: dreambooth models pull {request.asked}; or say the size: --resolution 512",
-        )
-    return choose_resolution(settings, facts)
-
-
-def load_prepare() -> Callable[..., Events]:
-    """The workflow, with the folder brought in first."""
-    from ..workflows.initialise import add_photos
-    from ..workflows.prepare import prepare
-
-    def workflow(project: Project, settings: Any, *, resolution: int, photos: Path | None) -> Events:
-        with project.lock() as unlocked:
-            if unlocked:
-                yield Warned(message=unlocked)
-            if photos is not None:
-                yield from add_photos(project, expanded(photos))
-            source = photos or project.settings()["subject"].get("photos")
-            yield from prepare(project, settings, resolution=resolution, source=source)
-
-    return workflow

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from statistics import mean
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
@@ -46,6 +46,8 @@ from ..settings import shortened
 from ..survey import Row, ledger_lines
 from .console import is_live, messages, say, visible
 from .lines import print_line
+
+E = TypeVar("E", bound=Event)
 
 WINDOW = 50  # steps over which loss and rate are averaged
 LINES = 10  # plain lines about the progress of one phase, at most
@@ -402,19 +404,39 @@ def open_view(*results: type[Event], json: bool) -> View:
     return LiveBars(results) if is_live(messages()) else PlainLines(results)
 
 
-def follow(events: Events, view: View, *, kept: str = "") -> None:
+class Seen:
+    """Of the events that went by the last of each kind."""
+
+    def __init__(self) -> None:
+        self.last: dict[type[Event], Event] = {}
+
+    def take(self, event: Event) -> None:
+        """One more went by."""
+        self.last[type(event)] = event
+
+    def get(self, kind: type[E]) -> E | None:
+        """The last of a kind, if there was one."""
+        return cast(E | None, self.last.get(kind))
+
+
+def follow(events: Events, view: View, *, kept: str | Callable[[Seen], str] = "", again: str = "") -> Seen:
     """Show a workflow's events until they end or a signal has come; then the work is closed where its state is whole.
 
-    Raises Interrupted, Terminated or HangUp after a signal; `kept` says what of the work stays.
+    Returns what went by. Raises Interrupted, Terminated or HangUp after a signal; `kept` says what of the work stays, `again` how to
+    go on.
     """
     collect_from_here()
+    seen = Seen()
     try:
         with view, closing(events):
             for event in events:
+                seen.take(event)
                 view.show(event)
                 stopping.check()
     except Interrupted as stop:
-        raise type(stop)("; ".join(filter(None, [stop.message, kept])), stop.hint) from stop
+        words = kept if isinstance(kept, str) else kept(seen)
+        raise type(stop)("; ".join(filter(None, [stop.message, words])), again or stop.hint) from stop
+    return seen
 
 
 def collect_from_here() -> None:

@@ -78,7 +78,7 @@ def draw_after(project: Project) -> Yielding[list[Any]]:
         yield CommandShown(command=f"dreambooth generate {NAME} {shlex.quote(prompt)} --seed {SEED}")
         source = Source(project.finished_run(None).path)
         settings = GenerateSettings(seed=SEED)
-        for event in generate(source, prompt, settings, identifier=None, output_dir=project.images, grid=False):
+        for event in generate(source, prompt, settings, output_dir=project.images):
             yield event
             if isinstance(event, ImageSaved):
                 pictures.append(read_picture(event.path))

@@ -37,10 +37,12 @@ BLACK_WORDS = (
 
 @dataclass(frozen=True)
 class Source:
-    """What is drawn with: a model's folder or LoRA file, its card if it has one, and the base of a LoRA as the user named it."""
+    """What is drawn with: a model's folder or LoRA file, the base of a LoRA and the subject's word as the user named them: without, the
+    card beside the model has them."""
 
     path: Path
     base: str | None = None
+    identifier: str | None = None
 
 
 class Picture(NamedTuple):
@@ -50,9 +52,7 @@ class Picture(NamedTuple):
     seed: int
 
 
-def generate(
-    source: Source, prompt: str, settings: GenerateSettings, *, identifier: str | None, output_dir: Path, grid: bool
-) -> Events:
+def generate(source: Source, prompt: str, settings: GenerateSettings, *, output_dir: Path, grid: bool = False) -> Events:
     """Draw pictures of a prompt, each on the disk before the next is begun: any number takes the memory of one batch.
 
     Raises UsageError, ModelUnavailable, ProjectError, DiskError.
@@ -61,20 +61,18 @@ def generate(
         for project in {project_of(source.path), project_of(output_dir)}:
             if project is not None:
                 held.enter_context(keep(project))
-        yield from _generate(source, prompt, settings, identifier=identifier, output_dir=output_dir, grid=grid)
+        yield from _generate(source, prompt, settings, output_dir=output_dir, grid=grid)
 
 
-def _generate(
-    source: Source, prompt: str, settings: GenerateSettings, *, identifier: str | None, output_dir: Path, grid: bool
-) -> Events:
+def _generate(source: Source, prompt: str, settings: GenerateSettings, *, output_dir: Path, grid: bool = False) -> Events:
     with system_errors(ModelUnavailable, f"the model {source.path} can't be read", source.path):
         folder = model_folder(source.path)
         card = card_of(folder)
         if not is_whole(folder):
             check_lora(folder)
-    text = yield from fill_prompt(prompt, card, identifier)
+    text = yield from fill_prompt(prompt, card, source.identifier)
     check_folder(output_dir, "name another folder: --output-dir ./pictures")
-    settings = replace(settings, negative_prompt=fill_negative(settings.negative_prompt, card, identifier))
+    settings = replace(settings, negative_prompt=fill_negative(settings.negative_prompt, card, source.identifier))
     seed = settings.seed
     if seed == "auto":
         seed = secrets.randbelow(2**31)

@@ -11,12 +11,12 @@ from ..base import ask_for_base
 from ..config import write_config
 from ..disk import clear_leftovers, disk_errors, make_folder, settle, sync, sync_all, temporary, write_whole
 from ..errors import ProjectError, UsageError
-from ..events import Event, Events, Noted, PhaseStarted, PhotoLooked, ProjectSaved
+from ..events import Event, Events, Noted, PhaseStarted, PhotoLooked, ProjectSaved, Warned
 from ..photos.files import Look, decoded_look, find_photos, printable
 from ..project import Project, check_name, clear_up, free_name, projects_folder, suggest_name
 from ..prompts import check_class_prompt, class_noun
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, default_of, expanded, real_path
-from .prepare import LEFT_OUT, left_out, no_usable_photo
+from .prepare import LEFT_OUT, left_out, no_usable_photo, prepare
 
 LONGEST_NAME = 255  # bytes, on nearly every file system
 HINT = "put 3 to 5 photos of the subject there (jpg, png, webp, heic, ...), or name another folder: --photos DIR"
@@ -68,6 +68,17 @@ def add_photos(project: Project, folder: Path) -> Events:
     if project.settings()["subject"].get("photos") != real_path(folder):
         write_config(project.config, {"subject": {"photos": real_path(folder)}})
     yield from _changes(project, len(new), sorted(gone - before), sorted(before - gone))
+
+
+def renew(project: Project, settings: PrepSettings, *, resolution: int, photos: Path | None) -> Events:
+    """Prepare a project's photos, with a folder's brought in first where one is named. Raises PhotoError, ProjectError, DiskError."""
+    with project.lock() as unlocked:
+        if unlocked:
+            yield Warned(message=unlocked)
+        if photos is not None:
+            yield from add_photos(project, expanded(photos))
+        source = photos or project.settings()["subject"].get("photos")
+        yield from prepare(project, settings, resolution=resolution, source=source)
 
 
 def _sections(subject: SubjectSettings, prep: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

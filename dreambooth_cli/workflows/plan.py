@@ -4,11 +4,13 @@ from importlib.util import find_spec
 
 from ..base import BaseRequest, ask_for_base, find_cached, hub_cache, read_facts
 from ..catalog import BaseFacts
+from ..config import merge
 from ..disk import system_errors
 from ..errors import ModelUnavailable
 from ..gpu import Gpu
 from ..memory import Job, Plan, make_plan
-from ..settings import PrepSettings, TrainSettings
+from ..project import Project
+from ..settings import PrepSettings, SubjectSettings, TrainSettings
 
 
 def known_facts(request: BaseRequest) -> BaseFacts | None:
@@ -24,6 +26,21 @@ def known_facts(request: BaseRequest) -> BaseFacts | None:
 def choose_resolution(prep: PrepSettings, facts: BaseFacts) -> int:
     """The side of the training pictures in pixels: what was asked, else what the base was made for."""
     return facts.resolution if prep.resolution == "auto" else prep.resolution
+
+
+def resolution_of(project: Project, prep: PrepSettings) -> int:
+    """The side of a project's training pictures in pixels. Raises ModelUnavailable where it follows from a base of which nothing is
+    known yet."""
+    if prep.resolution != "auto":
+        return prep.resolution
+    request = ask_for_base(merge(SubjectSettings, project.settings()["subject"], {}).values.model)
+    facts = known_facts(request)
+    if facts is None:
+        raise ModelUnavailable(
+            f"nothing is known of {request.asked} before it is fetched",
+            f"fetch it: dreambooth models pull {request.asked}; or say the size: --resolution 512",
+        )
+    return choose_resolution(prep, facts)
 
 
 def plan_run(model: str, prep: PrepSettings, train: TrainSettings, *, gpu: Gpu | None) -> Plan:

@@ -191,7 +191,7 @@ def test_generate_draws(kind, request, tmp_path):
     settings = GenerateSettings(num_images=2, steps=2, batch_size=1, negative_prompt="gray")
     with a_card_is_here() as card:
         source = Source(request.getfixturevalue(kind))
-        events = list(generate(source, "a dog", settings, identifier=None, output_dir=tmp_path, grid=True))
+        events = list(generate(source, "a dog", settings, output_dir=tmp_path, grid=True))
     assert len(of_kind(events, ImageSaved)) == 2
     assert card.most > 0
 

@@ -55,7 +55,7 @@ def trained(tmp_path_factory, sd1):
 
 def make(path, prompt="a [identifier] dog", *, base=None, identifier=None, folder, grid=False, **settings):
     values = GenerateSettings(**({"seed": 1, "steps": 2} | settings))
-    return list(generate(Source(path, base), prompt, values, identifier=identifier, output_dir=folder, grid=grid))
+    return list(generate(Source(path, base, identifier), prompt, values, output_dir=folder, grid=grid))
 
 
 def pictures(events):
@@ -184,7 +184,7 @@ def test_a_lora_file_with_its_card_beside_it_needs_nothing_more(trained, tmp_pat
 def test_a_picture_that_no_memory_holds_is_refused_before_it_is_drawn(trained, tmp_path, monkeypatch):
     monkeypatch.setattr("dreambooth_cli.engine.sampling.free_memory", lambda: 10**9)
     settings = GenerateSettings(seed=0, steps=1, width=16384, height=16384)
-    drawn = generate(Source(trained[0].runs()[0].model), "a dog", settings, identifier=None, output_dir=tmp_path, grid=False)
+    drawn = generate(Source(trained[0].runs()[0].model), "a dog", settings, output_dir=tmp_path)
     with pytest.raises(DoesNotFit, match="16384 x 16384") as caught:
         list(drawn)
     assert "--width" in caught.value.hint
@@ -203,7 +203,7 @@ from dreambooth_cli.workflows.generate import Source, generate
 settings = GenerateSettings(seed=0, steps=1, width=4096, height=4096)
 source, folder = Source(Path({str(trained[0].runs()[0].model)!r})), Path({str(tmp_path)!r})
 try:
-    for event in generate(source, "a dog", settings, identifier=None, output_dir=folder, grid=False):
+    for event in generate(source, "a dog", settings, output_dir=folder):
         if isinstance(event, PhaseStarted) and event.name == "drawing":
             used = int(open("/proc/self/statm").read().split()[0]) * 4096
             resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000,) * 2)
@@ -381,7 +381,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_model_is_loaded(train
         (Path("/proc/pictures"), "can't be written"),
         (tmp_path / ("x" * 300), "can't be written: File name too long"),
     ):
-        events = generate(Source(model), "a dog", GenerateSettings(), identifier=None, output_dir=place, grid=False)
+        events = generate(Source(model), "a dog", GenerateSettings(), output_dir=place)
         seen = []
         with pytest.raises(UsageError) as caught:
             seen.extend(events)
@@ -424,7 +424,7 @@ def test_pictures_are_not_kept_in_memory(trained, tmp_path):
     """Each is on the disk, and gone from memory, before the next is drawn; the sheet has them all."""
     settings = GenerateSettings(seed=1, steps=1, num_images=6, width=256, height=256)
     source, alive = Source(trained[0].path / "runs/1"), []
-    for event in generate(source, "a dog", settings, identifier=None, output_dir=tmp_path, grid=True):
+    for event in generate(source, "a dog", settings, output_dir=tmp_path, grid=True):
         if isinstance(event, ImageSaved):
             assert event.path.is_file()
             alive.append(sum(issubclass(type(thing), Image.Image) and thing.size == (256, 256) for thing in gc.get_objects()))
@@ -454,7 +454,7 @@ def test_a_sheet_stays_a_sheet():
 def test_what_a_grid_makes_of_many_pictures_is_said_before_they_are_drawn(trained, tmp_path):
     settings = GenerateSettings(seed=1, steps=1, num_images=2000, width=1024, height=1024)
     source, said = Source(trained[0].path / "runs/1"), []
-    for event in generate(source, "a dog", settings, identifier=None, output_dir=tmp_path, grid=True):
+    for event in generate(source, "a dog", settings, output_dir=tmp_path, grid=True):
         said += [event.message] if isinstance(event, Noted) else []
         if isinstance(event, PhaseStarted):
             break

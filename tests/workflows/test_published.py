@@ -54,7 +54,7 @@ def published(tmp_path_factory, sd1):
 
 def pictures(path, folder, *, base=None, grid=False):
     settings = GenerateSettings(seed=1, steps=1, num_images=1)
-    return list(generate(Source(path, base), "a [identifier] dog", settings, identifier=None, output_dir=folder, grid=grid))
+    return list(generate(Source(path, base), "a [identifier] dog", settings, output_dir=folder, grid=grid))
 
 
 def test_no_file_that_leaves_the_project_names_a_place_or_a_person(published):

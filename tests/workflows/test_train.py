@@ -23,7 +23,6 @@ from safetensors.torch import load_file
 
 from dreambooth_cli.card import read_card
 from dreambooth_cli.cli.app import in_words
-from dreambooth_cli.cli.train import check_output
 from dreambooth_cli.engine.optimizers import Update
 from dreambooth_cli.engine.training import Training
 from dreambooth_cli.errors import (
@@ -50,6 +49,7 @@ from dreambooth_cli.events import (
 )
 from dreambooth_cli.gpu import Gpu
 from dreambooth_cli.memory import PROGRAM
+from dreambooth_cli.order import check_output
 from dreambooth_cli.project import cache_folder
 from dreambooth_cli.settings import GenerateSettings
 from dreambooth_cli.workflows import deliver
@@ -82,7 +82,7 @@ def plain_picture(kind, base, model, prompt, seed):
 def our_picture(model, prompt, seed, folder):
     """What `generate` draws with the result."""
     settings = GenerateSettings(seed=seed, steps=2)
-    events = list(generate(Source(model), prompt, settings, identifier=None, output_dir=folder, grid=False))
+    events = list(generate(Source(model), prompt, settings, output_dir=folder))
     (saved,) = of_kind(events, ImageSaved)
     with Image.open(saved.path) as image:
         return np.asarray(image)

@@ -1,0 +1,107 @@
+"""What one call of `train` means, before any work: a project, or at once a folder of photos and a class prompt."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .base import ask_for_base
+from .card import read_card
+from .catalog import advice_of
+from .config import Asked, merge
+from .disk import clear_leftovers, holds_something
+from .errors import UsageError
+from .project import ANOTHER_PLACE, Project, check_model_place, choose_project, find_project, unreadable_projects
+from .prompts import check_class_prompt, class_noun
+from .settings import PrepSettings, Settings, SubjectSettings, TrainSettings, expanded, real_path
+
+DIRECT_OUTPUT = Path("output")  # where the model goes if there is no project to leave it in
+
+Told = Mapping[type[Settings], Mapping[str, Any]]  # stage -> setting -> value: what was said, no defaults
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What one call of `train` asks for. `project` is None where the photos have no project yet; `passed_over` says then which ones
+    can't be read. `photos` is None where the project was named."""
+
+    project: Project | None
+    photos: Path | None
+    asked: Asked
+    output_dir: Path | None
+    passed_over: tuple[str, ...] = ()
+
+    def check_prompt(self) -> None:
+        """Raises UsageError where it is not certain what the class prompt's subject is. A run that has begun under it goes on with
+        the prompts that it has."""
+        wanted, with_prior = self.asked.subject.class_prompt or "", self.asked.train.with_prior
+        try:
+            check_class_prompt(wanted, self.asked.subject.identifier, with_class_images=with_prior)
+        except UsageError:
+            if self.project is None or not self.project.has_run_of(wanted):
+                raise
+
+    def with_prompt(self, class_prompt: str) -> "Order":
+        """The same of a subject that is called otherwise."""
+        found = self.asked.resolved_subject
+        values, sources = replace(found.values, class_prompt=class_prompt), {**found.sources, "class_prompt": "--class-prompt"}
+        subject = replace(found, values=values, sources=sources)
+        return replace(self, asked=replace(self.asked, resolved_subject=subject))
+
+    def check_output(self) -> None:
+        """Refuse, before any work, a folder that can't be a model of ours, whole or in part. Raises UsageError."""
+        if self.output_dir is not None:
+            check_output(self.output_dir, self.project)
+
+
+def understand(name: str | None, told: Told, output_dir: Path | None = None) -> Order:
+    """What was said, held against the project that it means. Raises UsageError, ProjectError, ModelUnavailable."""
+    subject = dict(told.get(SubjectSettings, {}))
+    photos = subject.get("photos")
+    if photos is not None:
+        photos = subject["photos"] = real_path(photos)
+    check_is_whole(name, photos, "class_prompt" in subject)
+    passed_over: tuple[str, ...] = ()
+    if photos is None:
+        found: Project | None = choose_project(name)
+    else:
+        settings = SubjectSettings(**subject)  # before it is looked for: a wrong value is told first
+        wanted = settings.class_prompt or ""
+        found = find_project(photos, class_noun(wanted, settings.identifier), class_prompt=wanted)
+        passed_over = tuple(unreadable_projects()) if found is None else ()
+        output_dir = output_dir or DIRECT_OUTPUT
+    stored = found.settings() if found else {"subject": {}, "prep": {}, "train": {}}
+    resolved = merge(SubjectSettings, stored["subject"], subject)
+    advised = advice_of(resolved.values.model, "train")
+    asked = Asked(
+        resolved,
+        merge(PrepSettings, stored["prep"], told.get(PrepSettings, {})),
+        merge(TrainSettings, stored["train"], told.get(TrainSettings, {}), advised=advised),
+    )
+    ask_for_base(asked.subject.model)
+    place = expanded(output_dir) if output_dir else None
+    return Order(project=found, photos=photos, asked=asked, output_dir=place, passed_over=passed_over)
+
+
+def check_is_whole(name: str | None, photos: Path | None, has_prompt: bool) -> None:
+    """Raises UsageError where a call names a project and photos, or one half of what the direct form takes."""
+    if name is not None and photos is not None:
+        raise UsageError(
+            f"project {name} has photos of its own", f"bring others in: dreambooth prep {name} --photos {photos}"
+        )
+    if name is None and photos is None and has_prompt:
+        raise UsageError("where are the photos?", "name their folder: --photos ./instance_images, or name a project")
+    if photos is not None and not has_prompt:
+        raise UsageError("what is in the photos? the class prompt is missing", 'say it: --class-prompt "a dog"')
+
+
+def check_output(folder: Path, project: Project | None) -> None:
+    """Refuse, before any work, a folder that can't be a model of ours, whole or in part. Raises UsageError."""
+    runs = project.runs() if project is not None else []
+    if folder.is_dir() or not folder.exists():
+        check_model_place(folder)
+        clear_leftovers(folder)
+        if not folder.exists() or not holds_something(folder) or read_card(folder) is not None:
+            return
+    if not folder.is_dir() or not any(run.has_part_at(folder) for run in runs):
+        raise UsageError(f"{folder} exists and is not this run's model", ANOTHER_PLACE)
