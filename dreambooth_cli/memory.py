@@ -782,25 +782,10 @@ def _smaller_base(job: Job) -> str:
     return f"no base model of the catalogue fits this {where}; see `dreambooth models`"
 
 
-# What a run's memory follows from, and what dropping the flag comes down to.
-SIZING = (
-    "method",
-    "train_text_encoder",
-    "optimizer",
-    "precision",
-    "gradient_checkpointing",
-    "batch_size",
-    "gradient_accumulation",
-    "rank",
-    "ema",
-    "sample_every",
-)
-
-
 def _stated_flags(asked: TrainSettings) -> dict[str, str]:
     """The settings that size a run and were not left at their default: name -> as it is spelled on the command line."""
-    stated = {name: getattr(asked, name) for name in SIZING if getattr(asked, name) != default_of(TrainSettings, name)}
-    return {name: _spelled(name, value) for name, value in stated.items()}
+    stated = {item.name: getattr(asked, item.name) for item in fields(asked) if item.metadata["sizes"]}
+    return {name: _spelled(name, value) for name, value in stated.items() if value != default_of(TrainSettings, name)}
 
 
 def _spelled(name: str, value: Any) -> str:

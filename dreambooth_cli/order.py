@@ -1,4 +1,4 @@
-"""What one call of `train` means, before any work: a project, or at once a folder of photos and a class prompt."""
+"""What one call means, before any work: of `train` a project, or at once photos and a class prompt; of `generate` what draws."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -52,6 +52,16 @@ class Order:
         """Refuse, before any work, a folder that can't be a model of ours, whole or in part. Raises UsageError."""
         if self.output_dir is not None:
             check_output(self.output_dir, self.project)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is drawn with: a model's folder or LoRA file, the base of a LoRA and the subject's word as the user named them: without, the
+    card beside the model has them."""
+
+    path: Path
+    base: str | None = None
+    identifier: str | None = None
 
 
 def understand(name: str | None, told: Told, output_dir: Path | None = None) -> Order:

@@ -24,6 +24,10 @@ LARGEST_SIDE = 16_384  # pixels of a picture
 Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 Scheduler = Literal["auto", "ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "dpm++", "unipc"]
 
+# places in the help of `train`, beside its own
+PRIOR, MEMORY, LORA, DETAILS = "Class images (prior preservation)", "Memory", "LoRA", "Details"
+SAVED = "Checkpoints and samples"
+
 
 def setting(
     default: Any,
@@ -35,13 +39,16 @@ def setting(
     above: float | None = None,
     multiple_of: int | None = None,
     shapes: bool = False,
+    sizes: bool = False,
     was: Any = None,
+    group: str = "",
     names: tuple[str, ...] = (),
 ) -> Any:
     """Declare a setting: a dataclass field with its help text, its bounds and, in `ask`, its question in the interview.
 
-    `names` are further spellings of the flag, the original guide's; `shapes` says that it shapes the trained weights; `was` is the default
-    that it had before, by which runs that were begun then are found.
+    `names` are further spellings of the flag, the original guide's; `group` is its place in the help where its stage has many;
+    `shapes` says that it shapes the trained weights, `sizes` that a run's memory follows from it; `was` is the default that it had
+    before, by which runs that were begun then are found.
     """
     metadata = {
         "help": help,
@@ -51,7 +58,9 @@ def setting(
         "above": above,
         "multiple_of": multiple_of,
         "shapes": shapes,
+        "sizes": sizes,
         "was": was,
+        "group": group,
         "names": names,
     }
     return field(default=default, metadata=metadata)
@@ -124,18 +133,23 @@ class TrainSettings(Settings):
         "Train all layers (full) or small added ones (lora); auto: full wherever it fits.",
         ask="Which method?",
         shapes=True,
+        sizes=True,
     )
     train_text_encoder: bool | Auto = setting(
-        AUTO, "Fine-tune the text encoder as well; auto: wherever it fits, SDXL's never.", shapes=True
+        AUTO, "Fine-tune the text encoder as well; auto: wherever it fits, SDXL's never.", shapes=True, sizes=True
     )
     steps: int = setting(1000, "Optimizer steps.", ask="How many steps?", at_least=1, shapes=True)
-    batch_size: int = setting(1, "Photos in a batch; with a class image beside each.", at_least=1, shapes=True)
-    gradient_accumulation: int = setting(1, "Batches that make one optimizer step.", at_least=1, shapes=True)
+    batch_size: int = setting(
+        1, "Photos in a batch; with a class image beside each.", at_least=1, shapes=True, sizes=True
+    )
+    gradient_accumulation: int = setting(
+        1, "Batches that make one optimizer step.", at_least=1, shapes=True, sizes=True
+    )
     learning_rate: float | Auto = setting(
         AUTO, "Auto: 1e-4 for lora, 5e-6 for full, 2e-6 with the text encoder.", above=0, shapes=True
     )
     text_encoder_learning_rate: float | Auto = setting(
-        AUTO, "The text encoder's own rate; auto: half of the other.", above=0, shapes=True
+        AUTO, "The text encoder's own rate; auto: half of the other.", above=0, shapes=True, group=DETAILS
     )
     text_encoder_stop: int | Auto = setting(
         AUTO,
@@ -143,48 +157,59 @@ class TrainSettings(Settings):
         at_least=0,
         shapes=True,
         was=0,
+        group=DETAILS,
     )
-    lr_schedule: Schedule = setting("constant", "How the learning rate runs over the steps.", shapes=True)
-    warmup_steps: int = setting(0, "Steps over which the rate rises from 0.", at_least=0, shapes=True)
+    lr_schedule: Schedule = setting(
+        "constant", "How the learning rate runs over the steps.", shapes=True, group=DETAILS
+    )
+    warmup_steps: int = setting(0, "Steps over which the rate rises from 0.", at_least=0, shapes=True, group=DETAILS)
     optimizer: Literal["auto", "adamw", "adamw8bit"] = setting(
-        AUTO, "AdamW, or AdamW with 8-bit state (needs the 8bit extra).", shapes=True
+        AUTO, "AdamW, or AdamW with 8-bit state (needs the 8bit extra).", shapes=True, sizes=True, group=MEMORY
     )
-    weight_decay: float = setting(0.01, "AdamW's weight decay.", at_least=0, shapes=True)
-    max_grad_norm: float = setting(0.0, "Clip gradients to this norm; 0: no clipping.", at_least=0, shapes=True)
+    weight_decay: float = setting(0.01, "AdamW's weight decay.", at_least=0, shapes=True, group=DETAILS)
+    max_grad_norm: float = setting(
+        0.0, "Clip gradients to this norm; 0: no clipping.", at_least=0, shapes=True, group=DETAILS
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
-        AUTO, "Number format of the forward pass.", shapes=True
+        AUTO, "Number format of the forward pass.", shapes=True, sizes=True, group=MEMORY
     )
     gradient_checkpointing: bool | Auto = setting(
-        AUTO, "Compute activations again in backward: less memory, a slower step.", shapes=True
+        AUTO, "Compute activations again in backward: less memory, a slower step.", shapes=True, sizes=True, group=MEMORY
     )
-    rank: int = setting(16, "LoRA rank.", at_least=1, shapes=True)
-    alpha: float | Auto = setting(AUTO, "LoRA alpha; auto: the rank.", above=0, shapes=True)
-    ema: bool = setting(False, "Keep an exponential moving average of the weights and save that.", shapes=True)
-    ema_decay: float = setting(0.999, "How slowly the average follows.", above=0, at_most=1, shapes=True)
-    snr_gamma: float = setting(0.0, "Min-SNR weighting of the loss with this gamma; 0: off.", at_least=0, shapes=True)
+    rank: int = setting(16, "LoRA rank.", at_least=1, shapes=True, sizes=True, group=LORA)
+    alpha: float | Auto = setting(AUTO, "LoRA alpha; auto: the rank.", above=0, shapes=True, group=LORA)
+    ema: bool = setting(
+        False, "Keep an exponential moving average of the weights and save that.", shapes=True, sizes=True, group=DETAILS
+    )
+    ema_decay: float = setting(0.999, "How slowly the average follows.", above=0, at_most=1, shapes=True, group=DETAILS)
+    snr_gamma: float = setting(
+        0.0, "Min-SNR weighting of the loss with this gamma; 0: off.", at_least=0, shapes=True, group=DETAILS
+    )
     prior_loss_weight: float = setting(
-        1.0, "Weight of the class images in the loss (lambda); 0: no prior preservation.", at_least=0, shapes=True
+        1.0, "Weight of the class images in the loss (lambda); 0: no prior preservation.", at_least=0, shapes=True, group=PRIOR
     )
     class_images: int = setting(
-        200, "Class images that keep the class what it was; 0: no prior preservation.", at_least=0, shapes=True
+        200, "Class images that keep the class what it was; 0: no prior preservation.", at_least=0, shapes=True, group=PRIOR
     )
-    class_data_dir: Path | None = setting(None, "Your own class images; only what is missing is made.")
-    class_image_steps: int = setting(25, "Denoising steps of a class image.", at_least=1, shapes=True)
-    class_guidance_scale: float = setting(7.5, "Guidance scale of the class images.", at_least=1, shapes=True)
+    class_data_dir: Path | None = setting(None, "Your own class images; only what is missing is made.", group=PRIOR)
+    class_image_steps: int = setting(25, "Denoising steps of a class image.", at_least=1, shapes=True, group=PRIOR)
+    class_guidance_scale: float = setting(
+        7.5, "Guidance scale of the class images.", at_least=1, shapes=True, group=PRIOR
+    )
     mirror: bool = setting(False, "Also train on the photos mirrored; not for text or asymmetric things.", shapes=True)
     seed: int = setting(0, "Every draw of the run follows from it.", at_least=0, at_most=LARGEST_SEED, shapes=True)
-    checkpoint_every: int = setting(250, "Steps between checkpoints; 0: only at the end.", at_least=0)
+    checkpoint_every: int = setting(250, "Steps between checkpoints; 0: only at the end.", at_least=0, group=SAVED)
     checkpoint_minutes: float = setting(
-        10.0, "Save one after so many minutes too, where steps are slow; 0: by their number alone.", at_least=0
+        10.0, "Save one after so many minutes too, where steps are slow; 0: by their number alone.", at_least=0, group=SAVED
     )
-    keep_checkpoints: int = setting(2, "Checkpoints that are kept, the newest.", at_least=1)
+    keep_checkpoints: int = setting(2, "Checkpoints that are kept, the newest.", at_least=1, group=SAVED)
     rehearsal: bool = setting(
-        True, "Go through every phase once, in small, before the run; runs under 50 steps never do."
+        True, "Go through every phase once, in small, before the run; runs under 50 steps never do.", group=SAVED
     )
-    sample_every: int = setting(0, "Steps between sample pictures; 0: none.", at_least=0)
-    sample_prompt: str | None = setting(None, "A prompt of your own for the samples.")
-    sample_steps: int = setting(25, "Denoising steps of a sample.", at_least=1)
-    save_dtype: Literal["fp32", "bf16", "fp16"] = setting("fp32", "Number format of the saved model.")
+    sample_every: int = setting(0, "Steps between sample pictures; 0: none.", at_least=0, sizes=True, group=SAVED)
+    sample_prompt: str | None = setting(None, "A prompt of your own for the samples.", group=SAVED)
+    sample_steps: int = setting(25, "Denoising steps of a sample.", at_least=1, group=SAVED)
+    save_dtype: Literal["fp32", "bf16", "fp16"] = setting("fp32", "Number format of the saved model.", group=SAVED)
 
     def __post_init__(self) -> None:
         super().__post_init__()

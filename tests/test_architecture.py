@@ -64,8 +64,10 @@ pytestmark = pytest.mark.skipif(not FILES, reason="the package is not beside the
 
 def layer_of(parts: tuple[str, ...]) -> str:
     """The layer of a module by its path within the package; `python -m dreambooth_cli` is the command line's."""
-    if parts[:1] == ("__main__",):
+    if parts in ((), ("__main__",)):  # the package itself has its front door alone
         return "cli"
+    if parts == ("api",):
+        return "workflows"
     if parts[:1] == ("pocket",):
         return "photos" if parts[1:] in ((), ("world",)) else "engine"
     return parts[0] if parts and parts[0] in LAYERS else "root"

@@ -1,7 +1,6 @@
 """The `dreambooth` command: its subcommands, loaded when they are called, and `main`, where errors become words and exit codes."""
 
 import errno
-import gc
 import os
 import sys
 from contextlib import suppress
@@ -143,8 +142,6 @@ def main() -> None:
     from .console import harden_streams
 
     harden_streams()
-    # Imports make a million objects that all stay: the collector's passes over them take a third of the start. `follow` goes on.
-    gc.disable()
     sys.exit(run(sys.argv[1:]))
 
 

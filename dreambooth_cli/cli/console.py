@@ -1,26 +1,18 @@
-"""The two streams: results on stdout, progress and messages on stderr; and the quiet that the libraries keep."""
+"""The two streams: results on stdout, progress and messages on stderr."""
 
 import errno
 import io
-import logging
 import os
 import re
 import select
 import sys
 import textwrap
-import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from rich.console import Console
 
-from .. import stopping
-from ..hub_variables import check_variables
-
 # what a terminal obeys: C0, DEL, C1, and the marks that turn the rest of a line round
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-LIBRARIES = "torch|diffusers|transformers|huggingface_hub|peft|accelerate|bitsandbytes"
 
 
 def results() -> Console:
@@ -139,46 +131,3 @@ def close_quietly() -> None:
         os.close(nothing)
     except (OSError, ValueError):
         pass
-
-
-def quiet_libraries() -> None:
-    """Keep the libraries' own bars and warnings out of ours; each reads its variable when it is imported."""
-    wanted = {
-        "TRANSFORMERS_VERBOSITY": "error",
-        "DIFFUSERS_VERBOSITY": "error",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    }
-    for name, value in wanted.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    for kind in (FutureWarning, DeprecationWarning, UserWarning):
-        warnings.filterwarnings("ignore", category=kind, module=rf"({LIBRARIES})(\..*)?")
-
-
-@contextmanager
-def loading_torch() -> Iterator[None]:
-    """`loading` of torch, which then sees the one card that was chosen, where there are several."""
-    from ..gpu import hand_over
-
-    hand_over()
-    with loading("torch"):
-        yield
-
-
-@contextmanager
-def loading(what: str) -> Iterator[None]:
-    """Around a heavy import: signals only set the flag from here on, the libraries are quiet, a spinner turns on a terminal.
-
-    Raises FileNotFoundError where the current folder was deleted, UsageError for a variable of the environment that the libraries
-    would stumble over.
-    """
-    os.getcwd()  # where the current folder was deleted, Intel's MKL would end the process without a word that helps
-    check_variables()
-    quiet_libraries()
-    stopping.install()
-    console = messages()
-    spinner: AbstractContextManager[Any] = console.status(f"loading {what}...") if is_live(console) else nullcontext()
-    with spinner:
-        yield

@@ -8,8 +8,9 @@ from rich.text import Text
 
 from ..events import StoryTold
 from ..libraries import warned
-from .console import loading_torch, messages, say
+from .console import messages, say
 from .options import Json, with_flags
+from .start import loading_torch
 from .views import follow, open_view
 
 INTRODUCTION = """\

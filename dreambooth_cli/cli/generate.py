@@ -9,10 +9,11 @@ from ..config import merge
 from ..errors import UsageError
 from ..events import GridSaved, ImageSaved
 from ..libraries import warned
+from ..order import Source
 from ..project import Project, choose_project
 from ..settings import GenerateSettings, expanded
-from .console import loading_torch
 from .options import Flags, Json, ProjectName, with_flags
+from .start import loading_torch
 from .views import follow, open_view
 
 OUTPUT = Path("generated")  # where there is no project
@@ -95,7 +96,6 @@ def generate(
             raise UsageError("--run is for a project", "name the project, or leave --run out")
     settings = merge(GenerateSettings, stored, flags[GenerateSettings]).values
     with loading_torch():
-        from ..workflows.generate import Source
         from ..workflows.generate import generate as draw
     events = draw(
         Source(path, base, identifier), text, settings, output_dir=expanded(output_dir or folder), grid=grid

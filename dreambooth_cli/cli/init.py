@@ -1,5 +1,6 @@
 """`dreambooth init`: make a project, by an interview or from flags."""
 
+from dataclasses import fields
 from typing import Annotated, Any
 
 import typer
@@ -10,11 +11,18 @@ from ..events import ProjectSaved
 from ..gpu import find_gpu
 from ..project import check_new_name
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, real_path
-from .console import can_ask, loading, messages, say
+from .console import can_ask, messages, say
 from .options import Flags, Json, Yes, with_flags
+from .start import loading
 from .views import follow, open_view
 
-ASKED = ("photos", "class_prompt", "identifier", "model", "resolution", "crop", "method", "steps")
+# what has a question, and how photos are prepared
+ASKED = tuple(
+    item.name
+    for owner in (SubjectSettings, PrepSettings, TrainSettings)
+    for item in fields(owner)
+    if owner is PrepSettings or item.metadata["ask"]
+)
 
 
 @with_flags(SubjectSettings, PrepSettings, TrainSettings, only=ASKED)

@@ -11,8 +11,9 @@ from ..errors import UsageError
 from ..events import BaseReady
 from ..gpu import Gpu
 from ..survey import details, ledger_lines, recommended, row_of, survey, to_json
-from .console import loading, results, say
+from .console import results, say
 from .options import Json, with_flags
+from .start import loading
 from .views import follow, format_models, format_pairs, open_view
 
 

@@ -35,17 +35,6 @@ STAGES: dict[type[Settings], str] = {
     TrainSettings: "Training",
     GenerateSettings: "Pictures",
 }
-# Where a stage has too many settings for one panel of its help: setting -> panel.
-PANELS: dict[str, str] = {
-    **dict.fromkeys(("prior_loss_weight", "class_images", "class_data_dir"), "Class images (prior preservation)"),
-    **dict.fromkeys(("class_image_steps", "class_guidance_scale"), "Class images (prior preservation)"),
-    **dict.fromkeys(("precision", "optimizer", "gradient_checkpointing"), "Memory"),
-    **dict.fromkeys(("rank", "alpha"), "LoRA"),
-    **dict.fromkeys(("text_encoder_learning_rate", "text_encoder_stop", "lr_schedule", "warmup_steps"), "Details"),
-    **dict.fromkeys(("weight_decay", "max_grad_norm", "ema", "ema_decay", "snr_gamma"), "Details"),
-    **dict.fromkeys(("checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "save_dtype", "rehearsal"), "Checkpoints and samples"),
-    **dict.fromkeys(("sample_every", "sample_prompt", "sample_steps"), "Checkpoints and samples"),
-}
 METAVAR_WIDTH = 16  # more choices than fit in this are told in the help
 
 
@@ -123,7 +112,7 @@ def flag_parameter(owner: type[Settings], item: Field[Any]) -> inspect.Parameter
         help=help_of(item, kind),
         metavar=metavar,
         show_default=False,
-        rich_help_panel=PANELS.get(item.name, STAGES[owner]),
+        rich_help_panel=item.metadata["group"] or STAGES[owner],
     )
     return inspect.Parameter(
         item.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[type_ | None, option]

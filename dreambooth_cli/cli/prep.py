@@ -9,8 +9,8 @@ from ..config import merge, write_config
 from ..events import PhotosPrepared
 from ..project import choose_project
 from ..settings import PrepSettings
-from .console import loading
 from .options import Flags, Json, ProjectName, with_flags
+from .start import loading
 from .views import follow, open_view
 
 

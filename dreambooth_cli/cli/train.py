@@ -13,8 +13,9 @@ from ..memory import check_fits
 from ..order import Order, understand
 from ..project import Run
 from ..settings import PrepSettings, SubjectSettings, TrainSettings
-from .console import can_ask, loading_torch, results, say
+from .console import can_ask, results, say
 from .options import Flags, Json, ProjectName, with_flags
+from .start import loading_torch
 from .views import JsonLines, Seen, follow, format_plan, open_view
 
 

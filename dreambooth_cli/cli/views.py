@@ -1,6 +1,5 @@
 """What a run looks like: `format_*` make the words, three views show them (moving bars, plain lines, JSON lines)."""
 
-import gc
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -425,7 +424,6 @@ def follow(events: Events, view: View, *, kept: str | Callable[[Seen], str] = ""
     Returns what went by. Raises Interrupted, Terminated or HangUp after a signal; `kept` says what of the work stays, `again` how to
     go on.
     """
-    collect_from_here()
     seen = Seen()
     try:
         with view, closing(events):
@@ -437,10 +435,3 @@ def follow(events: Events, view: View, *, kept: str | Callable[[Seen], str] = ""
         words = kept if isinstance(kept, str) else kept(seen)
         raise type(stop)("; ".join(filter(None, [stop.message, words])), again or stop.hint) from stop
     return seen
-
-
-def collect_from_here() -> None:
-    """Let Python's garbage collector go on where `main` has stopped it, and never look through what there is by now: the imports."""
-    if not gc.isenabled():
-        gc.freeze()
-        gc.enable()

@@ -1,7 +1,6 @@
 """Base models from the hub: which of a repository's files training needs, and what went wrong on the way, in words."""
 
 import errno
-import logging
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -232,7 +231,6 @@ def _download(request: BaseRequest, choose: Callable[[list[str]], list[str]]) ->
         raise _no_revision(request)
     if is_offline_mode():
         raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     commit, files = _list_files(repository, request.revision, choose)
     unknown = [file.name for file in files if file.digest is None]
     if unknown:

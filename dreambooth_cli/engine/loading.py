@@ -4,9 +4,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import diffusers
 import torch
-import transformers
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from ..base import Base
@@ -23,9 +21,6 @@ PIPELINES: dict[FamilyName, type[Any]] = {"sd": StableDiffusionPipeline, "sdxl":
 FAMILIES: dict[FamilyName, type[StableDiffusion]] = {"sd": StableDiffusion, "sdxl": StableDiffusionXL}
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-diffusers.utils.logging.disable_progress_bar()
-transformers.utils.logging.disable_progress_bar()
 
 
 def raise_if_out_of_memory(error: Exception, hint: str) -> None:

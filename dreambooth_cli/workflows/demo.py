@@ -13,13 +13,14 @@ from ..disk import disk_errors
 from ..engine.hub import obtain
 from ..engine.sampling import draw
 from ..events import CommandShown, Events, ImageSaved, Noted, PhaseStarted, StoryTold, Yielding
+from ..order import Source
 from ..photos.picture import read_picture, save_new
 from ..photos.story import Column, story_page
 from ..project import Project, projects_folder
 from ..prompts import fill
 from ..settings import GenerateSettings, PrepSettings, SubjectSettings, TrainSettings
 from .example import CLASS_PROMPT, draw_example
-from .generate import Source, choose_drawing, generate, load_pipeline
+from .generate import choose_drawing, generate, load_pipeline
 from .initialise import initialise
 from .prepare import prepare, prepared_photos
 from .train import train

@@ -4,7 +4,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -23,6 +23,7 @@ from ..events import Events, GridSaved, ImageSaved, Noted, PhaseStarted, Warned,
 from ..gpu import find_gpu
 from ..identifier import length_remarks, load_tokenizer
 from ..memory import inference_precision
+from ..order import Source
 from ..photos.picture import Grid, save_new, stem_of
 from ..project import CARD, Project, Run, keep, project_of
 from ..prompts import PLACEHOLDER, check_identifier, check_placeholder, fill, prompt_remarks, understood
@@ -33,16 +34,6 @@ BLACK_WORDS = (
     "is black: the model gave numbers that are not finite or far too dark; "
     "try --scheduler ddim or another seed, and look whether its training went wrong"
 )
-
-
-@dataclass(frozen=True)
-class Source:
-    """What is drawn with: a model's folder or LoRA file, the base of a LoRA and the subject's word as the user named them: without, the
-    card beside the model has them."""
-
-    path: Path
-    base: str | None = None
-    identifier: str | None = None
 
 
 class Picture(NamedTuple):

@@ -1,14 +1,22 @@
-"""A run that goes on by itself: where memory runs out or numbers are not finite, again from the last checkpoint under another plan."""
+"""A run that goes on: from its newest whole checkpoint; under another plan where memory ran out or numbers were not finite."""
 
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 
-from ..engine.checkpoint import checkpoints
+from ..disk import disk_errors
+from ..engine.checkpoint import (
+    ForeignCheckpoint,
+    checkpoints,
+    latest_checkpoint,
+    load_checkpoint,
+    put_aside,
+    put_damaged_aside,
+)
 from ..engine.device import as_torch_has_it
 from ..engine.loading import forget_failed_attempt
 from ..engine.refusal import out_of_memory_words
-from ..engine.training import NotFinite
+from ..engine.training import NotFinite, Training
 from ..errors import DoesNotFit, TrainingFailed
 from ..events import Events, PhaseStarted, Warned
 from ..gpu import find_gpu
@@ -71,6 +79,20 @@ def after_not_finite(run: Run, recipe: Recipe, error: NotFinite) -> tuple[Plan, 
     rate = f"half the learning rate, {further.learning_rate:g}"
     taken = f"{further.precision} in place of fp16" if further.precision != recipe.plan.precision else rate
     return further, f"{error.message}; going on with {taken}"
+
+
+def restore(training: Training, run: Run) -> Events:
+    """Go on from the newest whole checkpoint that is this run's, if there is one. Raises DiskError."""
+    for kept in put_damaged_aside(run.checkpoints, run.id):
+        yield Warned(message=f"a checkpoint is damaged and was passed over; it is kept as {kept}")
+    while (path := latest_checkpoint(run.checkpoints, run.id)) is not None:
+        try:
+            training.load(load_checkpoint(path))
+            return
+        except ForeignCheckpoint as error:
+            with disk_errors(path):
+                kept = put_aside(path)
+            yield Warned(message=f"{path.name} is not this run's and was passed over: {error}; it is kept as {kept}")
 
 
 def saved_words(run: Run) -> str:

@@ -10,12 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from ..catalog import guidance_of
 from ..disk import disk_errors, temporary
 from ..engine.checkpoint import load_checkpoint, save_checkpoint
-from ..engine.loading import DTYPES, bring_back, forget_failed_attempt, let_go
+from ..engine.loading import forget_failed_attempt
 from ..engine.prior import missing_batches
-from ..engine.sampling import Drawing
 from ..engine.training import Training, held_memory
 from ..events import Events, PhaseStarted, Rehearsed, Yielding
 from ..project import Run
@@ -24,6 +22,7 @@ from .assemble import make_training
 from .class_images import class_image_folder, class_images_of
 from .deliver import write_model
 from .recipe import Recipe
+from .samples import drawn as drawn_samples
 
 T = TypeVar("T")
 
@@ -56,7 +55,7 @@ def rehearse(run: Run, recipe: Recipe) -> Events:
         steps = yield from named(step_and_save(training, scratch), spent)
         if settings.sample_every:
             yield PhaseStarted(name=f"{REHEARSAL}sample")
-            draw_sample(training, recipe)
+            list(drawn_samples(training, recipe, [recipe.prompts.instance], steps=DRAWN))
         yield PhaseStarted(name=f"{REHEARSAL}saving the model")
         held = held_memory(training.device)
         training.finish()
@@ -111,15 +110,3 @@ def step_and_save(training: Training, scratch: Path) -> Yielding[float]:
     read = load_checkpoint(save_checkpoint(scratch / "checkpoints", held, keep=1, at_most=WRITTEN))
     training.load(replace(read, weights={**held.weights, **read.weights}, ema={**held.ema, **read.ema}))
     return last.seconds
-
-
-def draw_sample(training: Training, recipe: Recipe) -> None:
-    """A picture of the instance prompt."""
-    base, size = recipe.base, training.plan.resolution
-    guidance = guidance_of(base.name, base.facts.family)
-    brought = bring_back(training.family.pipe, base, dtype=DTYPES["fp32"], device=training.device)
-    try:
-        drawing = Drawing(steps=DRAWN, guidance_scale=guidance, width=size, height=size)
-        training.draw(recipe.prompts.instance, training.settings.seed, drawing)
-    finally:
-        let_go(training.family.pipe, brought)

@@ -8,23 +8,13 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from ..base import ask_for_base
-from ..catalog import guidance_of
 from ..config import Asked
 from ..disk import bytes_in, check_space, disk_errors
-from ..engine.checkpoint import (
-    ForeignCheckpoint,
-    latest_checkpoint,
-    load_checkpoint,
-    put_aside,
-    put_damaged_aside,
-    save_checkpoint,
-)
+from ..engine.checkpoint import latest_checkpoint, save_checkpoint
 from ..engine.device import bound_memory, why_slow
 from ..engine.effect import Effect, compare
-from ..engine.loading import DTYPES, bring_back, let_go
 from ..engine.prior import hold_images
 from ..engine.repeat import circumstances
-from ..engine.sampling import Drawing
 from ..engine.training import Training, held_memory, peak_memory_gb
 from ..errors import Interrupted, UsageError
 from ..events import (
@@ -33,24 +23,22 @@ from ..events import (
     Noted,
     PhaseStarted,
     RunOpened,
-    SampleSaved,
     StepDone,
     StepsSlowed,
     Warned,
     as_json,
 )
-from ..photos.picture import save_new
 from ..project import Project, Run, clear_up
-from ..prompts import fill, understood
 from ..settings import TrainSettings, expanded
 from .assemble import make_training
 from .class_images import class_image_folder, class_images_of
 from .deliver import check_output, check_place, deliver, save_model
 from .freeze import IMAGES, find_run, freeze_plan, hold_against_start, shape_of, told_apart
-from .mending import mended
+from .mending import mended, restore
 from .pace import Pace
 from .recipe import Recipe, gather
 from .rehearsal import is_rehearsed, rehearse
+from .samples import draw_samples
 
 JUDGED_FROM = 50  # steps: shorter runs are tries, and may show nothing
 
@@ -168,20 +156,6 @@ def tell_effect(effect: Effect) -> Events:
         )
 
 
-def restore(training: Training, run: Run) -> Events:
-    """Go on from the newest whole checkpoint that is this run's, if there is one. Raises DiskError."""
-    for kept in put_damaged_aside(run.checkpoints, run.id):
-        yield Warned(message=f"a checkpoint is damaged and was passed over; it is kept as {kept}")
-    while (path := latest_checkpoint(run.checkpoints, run.id)) is not None:
-        try:
-            training.load(load_checkpoint(path))
-            return
-        except ForeignCheckpoint as error:
-            with disk_errors(path):
-                kept = put_aside(path)
-            yield Warned(message=f"{path.name} is not this run's and was passed over: {error}; it is kept as {kept}")
-
-
 def save_state(training: Training, run: Run) -> Path:
     """Save a checkpoint of a run. Raises DiskError."""
     return save_checkpoint(run.checkpoints, training.state(), keep=training.settings.keep_checkpoints, run=run.id)
@@ -234,25 +208,3 @@ def is_due(step: int, every: int) -> bool:
 def is_late(settings: TrainSettings, seconds: float) -> bool:
     """Whether the last checkpoint lies so far back that one is due by the clock."""
     return settings.checkpoint_every > 0 and 0 < settings.checkpoint_minutes * 60 <= seconds
-
-
-def draw_samples(training: Training, run: Run, recipe: Recipe) -> Events:
-    """Pictures of the identifier prompt, the class prompt and the user's own, from a fixed seed."""
-    settings, pipe, base, prompts = training.settings, training.family.pipe, recipe.base, recipe.prompts
-    wanted = [prompts.instance, prompts.class_]
-    if settings.sample_prompt:
-        wanted.append(fill(understood(settings.sample_prompt), prompts.identifier))
-    size = training.plan.resolution
-    drawing = Drawing(
-        steps=settings.sample_steps, guidance_scale=guidance_of(base.name, base.facts.family), width=size, height=size
-    )
-    brought = bring_back(pipe, base, dtype=DTYPES["fp32"], device=training.device)
-    try:
-        for place, prompt in enumerate(wanted):
-            picture = training.draw(prompt, settings.seed, drawing)
-            text = {"prompt": prompt, "seed": str(settings.seed), "step": str(training.step)}
-            with disk_errors(run.samples):
-                path = save_new(picture, run.samples, f"step-{training.step:06d}-{place + 1}", text)
-            yield SampleSaved(step=training.step, path=path, prompt=prompt)
-    finally:
-        let_go(pipe, brought)

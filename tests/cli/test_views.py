@@ -1,6 +1,5 @@
 """What a run looks like: the words, the meter, the three views."""
 
-import gc
 import io
 import json
 from collections.abc import Iterator
@@ -210,23 +209,6 @@ def test_a_signal_closes_the_work_at_the_next_event(
     assert caught.value.message.endswith("; three are whole")
     assert saved == [3]
     assert len(capsys.readouterr().out.splitlines()) == 4
-
-
-def test_the_garbage_collector_goes_on_where_the_work_begins() -> None:
-    seen = list[bool]()
-
-    def work() -> Iterator[Event]:
-        seen.append(gc.isenabled())
-        yield from ()
-
-    gc.disable()
-    try:
-        follow(work(), JsonLines())
-        assert seen == [True]
-        assert gc.get_freeze_count() > 0
-    finally:
-        gc.enable()
-        gc.unfreeze()
 
 
 def test_an_error_of_the_work_comes_through() -> None:

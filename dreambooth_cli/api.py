@@ -1,0 +1,161 @@
+"""For Python: `train`, `generate` and `plan`, with the events that `--json` prints as values.
+
+    from dreambooth_cli import train
+
+    for event in train(photos="instance_images", class_prompt="a dog", steps=1000):
+        print(event)
+
+A call checks what it was told and loads nothing slow; torch is loaded when the first event is taken. Events are those of
+`dreambooth_cli.events`, the kinds of errors those of `dreambooth_cli.errors`: each has a message, a hint and an exit code. Settings
+are those of the README's tables, by their names there without the dashes in front and with underscores in between; GB is 1e9 bytes.
+
+Nothing of the program is changed: no signal handler is installed, no stream, filter of warnings or variable of the environment is
+touched. To stop, close the generator; at Ctrl-C Python's own KeyboardInterrupt comes, and inside a step the last checkpoint counts.
+The libraries show their own warnings. Of several GPUs torch's first is used: CUDA_VISIBLE_DEVICES chooses another.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Unpack
+
+from .config import merge
+from .errors import UsageError
+from .events import Events
+from .gpu import find_gpu
+from .hub_variables import check_variables
+from .keywords import DrawingSettings, RunSettings
+from .libraries import warned
+from .memory import Plan
+from .order import Order, Source, Told, understand
+from .project import Project, choose_project
+from .settings import (
+    GenerateSettings,
+    PrepSettings,
+    Settings,
+    SubjectSettings,
+    TrainSettings,
+    annotation,
+    check_name,
+    expanded,
+    scalar_of,
+)
+
+DRAWN = Path("generated")  # where pictures go if there is no project
+
+
+def train(
+    project: str | None = None,
+    *,
+    output_dir: str | Path | None = None,
+    restart: bool = False,
+    replan: bool = False,
+    **settings: Unpack[RunSettings],
+) -> Events:
+    """Fine-tune a base model on 3 to 5 photos of one subject, by DreamBooth (Ruiz et al. 2022, arXiv 2208.12242).
+
+    Of a project by its name, or at once of a folder of photos and a class prompt: `train(photos="my-photos", class_prompt="a dog")`,
+    which makes the project; its model then goes to `output_dir` (`./output`), else it stays in the project's `runs/N/model`. What is
+    left at `auto` is planned for the memory that is free. The same call again goes on with its run, or says that it is finished;
+    `restart` begins another, `replan` goes on under a plan for the memory that is free now.
+
+    Yields the events of `dreambooth train --json`, among them PlanMade, RunOpened, a StepDone for every step (loss: the mean over its
+    rows, no unit; learning_rate; seconds; memory_gb), CheckpointSaved, and at the end ModelSaved with the folder: a diffusers
+    pipeline, or for a LoRA `pytorch_lora_weights.safetensors`, in float32 unless `save_dtype` says otherwise. Photos become squares of
+    `resolution` pixels, class images likewise. Left early (`close()`, `contextlib.closing`), the state is saved as it stands after the
+    last step, and the same call goes on from there; on a CPU the weights come out as if it had not been left.
+
+    Raises UsageError, ProjectError, ModelUnavailable at once, and with an event DreamboothError of every kind: PhotoError, DoesNotFit,
+    DiskError, TrainingFailed and those.
+    """
+    order = _order(project, settings, output_dir)
+    order.check_prompt()
+    order.check_output()
+    return _train(order, restart=restart, replan=replan)
+
+
+def generate(
+    project: str | None = None,
+    prompt: str = "",
+    *,
+    model_path: str | Path | None = None,
+    run: int | None = None,
+    model: str | None = None,
+    identifier: str | None = None,
+    output_dir: str | Path | None = None,
+    grid: bool = False,
+    **settings: Unpack[DrawingSettings],
+) -> Events:
+    """Draw pictures of a prompt, in which `[identifier]` stands for the subject.
+
+    With a project's newest finished run, or with number `run`; or with `model_path`: a model's folder, a LoRA file or folder, a run's
+    folder. `model` names the base of a LoRA, and `identifier` the subject's word, where the model has no card that does.
+
+    Yields the events of `dreambooth generate --json`, among them an ImageSaved for every picture: a PNG of `width` x `height` pixels,
+    8 bits for each of RGB, with its prompt, seed and settings in its text chunks. They go to `output_dir`, by default the project's
+    `images` or `./generated`; no file is overwritten. Picture i is drawn from `seed` + i. `grid` puts all on one sheet as well.
+
+    Raises UsageError, ProjectError at once, and with an event ModelUnavailable, DoesNotFit, DiskError.
+    """
+    if not prompt.strip():
+        raise UsageError("the prompt is missing", 'say what to draw: prompt="a [identifier] dog on the moon"')
+    told = _checked(GenerateSettings, settings)
+    stored: Mapping[str, Any] = {}
+    if model_path is not None:
+        if project is not None or run is not None:
+            raise UsageError("model_path is drawn with in place of a project's run", "leave out the one or the other")
+        path, folder = expanded(model_path), DRAWN
+    else:
+        found: Project = choose_project(project)
+        path, folder, stored = found.finished_run(run).path, found.images, found.settings()["generate"]
+    values = merge(GenerateSettings, stored, told).values
+    place = expanded(output_dir) if output_dir is not None else folder
+    return _generate(Source(path, model, identifier), prompt, values, output_dir=place, grid=grid)
+
+
+def plan(project: str | None = None, **settings: Unpack[RunSettings]) -> Plan:
+    """How `train` would do a run of these settings, what it takes and why, by counting alone: no torch, nothing is written.
+
+    `needed` are bytes of the GPU's memory at the highest peak, `free` those that are free there (None: no GPU), `ram` and `disk` bytes
+    of the machine's memory and disk; `fits` says whether it fits, and if not `remedy` what would. The figures' sources stand in
+    `memory.py`. Raises UsageError, ProjectError, ModelUnavailable where nothing is known of the base before it is fetched.
+    """
+    from .workflows.plan import plan_run
+
+    asked = _order(project, settings).asked
+    return plan_run(asked.subject.model, asked.prep, asked.train, gpu=find_gpu())
+
+
+def _order(project: str | None, settings: Mapping[str, Any], output_dir: str | Path | None = None) -> Order:
+    stages = (SubjectSettings, PrepSettings, TrainSettings)
+    known = {item.name: stage for stage in stages for item in fields(stage)}
+    told: dict[type[Settings], dict[str, Any]] = {stage: {} for stage in stages}
+    for name, value in settings.items():
+        told[known.get(name, TrainSettings)][name] = value
+    checked: Told = {stage: _checked(stage, values) for stage, values in told.items()}
+    return understand(project, checked, Path(output_dir) if output_dir is not None else None)
+
+
+def _checked(stage: type[Settings], told: Mapping[str, Any]) -> dict[str, Any]:
+    """What was told of a stage, text as paths where paths are taken. Raises UsageError for what is no setting."""
+    found = {}
+    for name, value in told.items():
+        check_name(stage, name, "the call")
+        takes_path = scalar_of(annotation(stage, name)) is Path
+        found[name] = Path(value) if takes_path and isinstance(value, str | os.PathLike) else value
+    return found
+
+
+def _train(order: Order, *, restart: bool, replan: bool) -> Events:
+    check_variables()
+    from .workflows.direct import carry_out
+
+    yield from warned(carry_out(order, restart=restart, replan=replan))
+
+
+def _generate(source: Source, prompt: str, settings: GenerateSettings, *, output_dir: Path, grid: bool) -> Events:
+    check_variables()
+    from .workflows.generate import generate as draw
+
+    yield from warned(draw(source, prompt, settings, output_dir=output_dir, grid=grid))
