@@ -20,7 +20,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Unpack
 
-from .config import merge
+from .config import Asked, Told, merge
 from .errors import UsageError
 from .events import Events
 from .gpu import find_gpu
@@ -28,8 +28,8 @@ from .hub_variables import check_variables
 from .keywords import DrawingSettings, RunSettings
 from .libraries import warned
 from .memory import Plan
-from .order import Order, Source, Told, understand
-from .project import Project, choose_project
+from .order import Order, Source, check_output, check_prompt, find_source, understand
+from .project import choose_project
 from .settings import (
     GenerateSettings,
     PrepSettings,
@@ -41,8 +41,6 @@ from .settings import (
     expanded,
     scalar_of,
 )
-
-DRAWN = Path("generated")  # where pictures go if there is no project
 
 
 def train(
@@ -69,10 +67,10 @@ def train(
     Raises UsageError, ProjectError, ModelUnavailable at once, and with an event DreamboothError of every kind: PhotoError, DoesNotFit,
     DiskError, TrainingFailed and those.
     """
-    order = _order(project, settings, output_dir)
-    order.check_prompt()
-    order.check_output()
-    return _train(order, restart=restart, replan=replan)
+    order, asked = _understood(project, settings, output_dir)
+    check_prompt(order, asked)
+    check_output(order.output_dir, order.project)
+    return _train(order, asked, restart=restart, replan=replan)
 
 
 def generate(
@@ -100,15 +98,11 @@ def generate(
     """
     if not prompt.strip():
         raise UsageError("the prompt is missing", 'say what to draw: prompt="a [identifier] dog on the moon"')
+    if model_path is not None and project is not None:
+        raise UsageError(f"there are two models: the project {project} and {model_path}", "leave one out")
     told = _checked(GenerateSettings, settings)
-    stored: Mapping[str, Any] = {}
-    if model_path is not None:
-        if project is not None or run is not None:
-            raise UsageError("model_path is drawn with in place of a project's run", "leave out the one or the other")
-        path, folder = expanded(model_path), DRAWN
-    else:
-        found: Project = choose_project(project)
-        path, folder, stored = found.finished_run(run).path, found.images, found.settings()["generate"]
+    where = expanded(model_path) if model_path is not None else choose_project(project)
+    path, stored, folder = find_source(where, run)
     values = merge(GenerateSettings, stored, told).values
     place = expanded(output_dir) if output_dir is not None else folder
     return _generate(Source(path, model, identifier), prompt, values, output_dir=place, grid=grid)
@@ -123,11 +117,13 @@ def plan(project: str | None = None, **settings: Unpack[RunSettings]) -> Plan:
     """
     from .workflows.plan import plan_run
 
-    asked = _order(project, settings).asked
+    _, asked = _understood(project, settings)
     return plan_run(asked.subject.model, asked.prep, asked.train, gpu=find_gpu())
 
 
-def _order(project: str | None, settings: Mapping[str, Any], output_dir: str | Path | None = None) -> Order:
+def _understood(
+    project: str | None, settings: Mapping[str, Any], output_dir: str | Path | None = None
+) -> tuple[Order, Asked]:
     stages = (SubjectSettings, PrepSettings, TrainSettings)
     known = {item.name: stage for stage in stages for item in fields(stage)}
     told: dict[type[Settings], dict[str, Any]] = {stage: {} for stage in stages}
@@ -147,11 +143,11 @@ def _checked(stage: type[Settings], told: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _train(order: Order, *, restart: bool, replan: bool) -> Events:
+def _train(order: Order, asked: Asked, *, restart: bool, replan: bool) -> Events:
     check_variables()
     from .workflows.direct import carry_out
 
-    yield from warned(carry_out(order, restart=restart, replan=replan))
+    yield from warned(carry_out(order, asked, restart=restart, replan=replan))
 
 
 def _generate(source: Source, prompt: str, settings: GenerateSettings, *, output_dir: Path, grid: bool) -> Events:

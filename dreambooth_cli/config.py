@@ -3,13 +3,14 @@
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import tomlkit
 
+from .catalog import advice_of
 from .disk import disk_errors, write_whole
 from .errors import ProjectError, UsageError
 from .schemas import SCHEMA, SCHEMAS, check_schema
@@ -41,55 +42,48 @@ class Resolved(Generic[S]):
         return f"{name.replace('_', ' ')} {getattr(self.values, name)} ({self.sources[name]})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What the user asked of a run: three stages' settings, and where each value came from."""
+    """What is asked of a run: the settings of three stages, and where each came from that is no default, by stage and name."""
 
-    resolved_subject: Resolved[SubjectSettings]
-    resolved_prep: Resolved[PrepSettings]
-    resolved_train: Resolved[TrainSettings]
-
-    @property
-    def subject(self) -> SubjectSettings:
-        """The subject."""
-        return self.resolved_subject.values
-
-    @property
-    def prep(self) -> PrepSettings:
-        """How photos are prepared."""
-        return self.resolved_prep.values
-
-    @property
-    def train(self) -> TrainSettings:
-        """How the base is fine-tuned."""
-        return self.resolved_train.values
-
-    @property
-    def stages(self) -> Mapping[str, Resolved[Any]]:
-        """All three, by the name of their section in project.toml."""
-        return {"subject": self.resolved_subject, "prep": self.resolved_prep, "train": self.resolved_train}
+    subject: SubjectSettings
+    prep: PrepSettings
+    train: TrainSettings
+    sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def with_train(self, settings: TrainSettings) -> "Asked":
         """The same with other settings of training; where each came from stays."""
-        return replace(self, resolved_train=replace(self.resolved_train, values=settings))
+        return replace(self, train=settings)
+
+    def with_class_prompt(self, class_prompt: str) -> "Asked":
+        """The same of a subject that is called otherwise, as by a flag."""
+        told = {**self.sources.get("subject", {}), "class_prompt": flag_of("class_prompt")}
+        subject = replace(self.subject, class_prompt=class_prompt)
+        return replace(self, subject=subject, sources={**self.sources, "subject": told})
 
     def record(self) -> dict[str, dict[str, Any]]:
         """The values as plain JSON, by stage."""
-        return {
-            stage: {key: _plain(value) for key, value in asdict(found.values).items()}
-            for stage, found in self.stages.items()
-        }
-
-    def sources(self) -> dict[str, dict[str, str]]:
-        """Where each value came from that is not a default: project.toml or a flag."""
-        return {
-            stage: {key: source for key, source in found.sources.items() if source != "default"}
-            for stage, found in self.stages.items()
-        }
+        stages = {"subject": self.subject, "prep": self.prep, "train": self.train}
+        return {stage: {key: _plain(value) for key, value in asdict(found).items()} for stage, found in stages.items()}
 
 
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
+
+
+Told = Mapping[type[Settings], Mapping[str, Any]]  # stage -> setting -> value: what was said, no defaults
+
+
+def ask(stored: Mapping[str, Mapping[str, Any]], told: Told = MappingProxyType({})) -> Asked:
+    """What is asked of a run: what was told in this call, before what project.toml says, before what the base advises. Raises
+    UsageError."""
+    subject = merge(SubjectSettings, stored.get("subject", {}), told.get(SubjectSettings, {}))
+    prep = merge(PrepSettings, stored.get("prep", {}), told.get(PrepSettings, {}))
+    advised = advice_of(subject.values.model, "train")
+    train = merge(TrainSettings, stored.get("train", {}), told.get(TrainSettings, {}), advised=advised)
+    sources = {"subject": subject.sources, "prep": prep.sources, "train": train.sources}
+    said = {stage: {name: where for name, where in found.items() if where != "default"} for stage, found in sources.items()}
+    return Asked(subject=subject.values, prep=prep.values, train=train.values, sources=said)
 
 
 def merge(

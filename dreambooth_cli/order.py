@@ -1,57 +1,31 @@
 """What one call means, before any work: of `train` a project, or at once photos and a class prompt; of `generate` what draws."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .base import ask_for_base
 from .card import read_card
-from .catalog import advice_of
-from .config import Asked, merge
+from .config import Asked, Told, ask
 from .disk import clear_leftovers, holds_something
 from .errors import UsageError
 from .project import ANOTHER_PLACE, Project, check_model_place, choose_project, find_project, unreadable_projects
 from .prompts import check_class_prompt, class_noun
-from .settings import PrepSettings, Settings, SubjectSettings, TrainSettings, expanded, real_path
+from .settings import SubjectSettings, expanded, real_path
 
 DIRECT_OUTPUT = Path("output")  # where the model goes if there is no project to leave it in
-
-Told = Mapping[type[Settings], Mapping[str, Any]]  # stage -> setting -> value: what was said, no defaults
-
+DRAWN = Path("generated")  # where pictures go if there is none
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What one call of `train` asks for. `project` is None where the photos have no project yet; `passed_over` says then which ones
-    can't be read. `photos` is None where the project was named."""
+    """Whose training one call of `train` asks for, and where the model goes. `project` is None where the photos have no project yet;
+    `passed_over` says then which ones can't be read. `photos` is None where the project was named."""
 
     project: Project | None
     photos: Path | None
-    asked: Asked
     output_dir: Path | None
     passed_over: tuple[str, ...] = ()
-
-    def check_prompt(self) -> None:
-        """Raises UsageError where it is not certain what the class prompt's subject is. A run that has begun under it goes on with
-        the prompts that it has."""
-        wanted, with_prior = self.asked.subject.class_prompt or "", self.asked.train.with_prior
-        try:
-            check_class_prompt(wanted, self.asked.subject.identifier, with_class_images=with_prior)
-        except UsageError:
-            if self.project is None or not self.project.has_run_of(wanted):
-                raise
-
-    def with_prompt(self, class_prompt: str) -> "Order":
-        """The same of a subject that is called otherwise."""
-        found = self.asked.resolved_subject
-        values, sources = replace(found.values, class_prompt=class_prompt), {**found.sources, "class_prompt": "--class-prompt"}
-        subject = replace(found, values=values, sources=sources)
-        return replace(self, asked=replace(self.asked, resolved_subject=subject))
-
-    def check_output(self) -> None:
-        """Refuse, before any work, a folder that can't be a model of ours, whole or in part. Raises UsageError."""
-        if self.output_dir is not None:
-            check_output(self.output_dir, self.project)
 
 
 @dataclass(frozen=True)
@@ -64,7 +38,17 @@ class Source:
     identifier: str | None = None
 
 
-def understand(name: str | None, told: Told, output_dir: Path | None = None) -> Order:
+def find_source(where: Project | Path, run: int | None) -> tuple[Path, Mapping[str, Any], Path]:
+    """What is drawn with: a project's run (None: its newest finished one), or a path; what project.toml says of it, and where the
+    pictures go. Raises UsageError, ProjectError."""
+    if isinstance(where, Project):
+        return where.finished_run(run).path, where.settings()["generate"], where.images
+    if run is not None:
+        raise UsageError("--run is for a project", "name the project, or leave --run out")
+    return where, {}, DRAWN
+
+
+def understand(name: str | None, told: Told, output_dir: Path | None = None) -> tuple[Order, Asked]:
     """What was said, held against the project that it means. Raises UsageError, ProjectError, ModelUnavailable."""
     subject = dict(told.get(SubjectSettings, {}))
     photos = subject.get("photos")
@@ -80,17 +64,10 @@ def understand(name: str | None, told: Told, output_dir: Path | None = None) -> 
         found = find_project(photos, class_noun(wanted, settings.identifier), class_prompt=wanted)
         passed_over = tuple(unreadable_projects()) if found is None else ()
         output_dir = output_dir or DIRECT_OUTPUT
-    stored = found.settings() if found else {"subject": {}, "prep": {}, "train": {}}
-    resolved = merge(SubjectSettings, stored["subject"], subject)
-    advised = advice_of(resolved.values.model, "train")
-    asked = Asked(
-        resolved,
-        merge(PrepSettings, stored["prep"], told.get(PrepSettings, {})),
-        merge(TrainSettings, stored["train"], told.get(TrainSettings, {}), advised=advised),
-    )
+    asked = ask(found.settings() if found else {}, {**told, SubjectSettings: subject})
     ask_for_base(asked.subject.model)
     place = expanded(output_dir) if output_dir else None
-    return Order(project=found, photos=photos, asked=asked, output_dir=place, passed_over=passed_over)
+    return Order(project=found, photos=photos, output_dir=place, passed_over=passed_over), asked
 
 
 def check_is_whole(name: str | None, photos: Path | None, has_prompt: bool) -> None:
@@ -105,8 +82,21 @@ def check_is_whole(name: str | None, photos: Path | None, has_prompt: bool) -> N
         raise UsageError("what is in the photos? the class prompt is missing", 'say it: --class-prompt "a dog"')
 
 
-def check_output(folder: Path, project: Project | None) -> None:
+def check_prompt(order: Order, asked: Asked) -> None:
+    """Raises UsageError where it is not certain what the class prompt's subject is. A run that has begun under it goes on with the
+    prompts that it has."""
+    wanted = asked.subject.class_prompt or ""
+    try:
+        check_class_prompt(wanted, asked.subject.identifier, with_class_images=asked.train.with_prior)
+    except UsageError:
+        if order.project is None or not order.project.has_run_of(wanted):
+            raise
+
+
+def check_output(folder: Path | None, project: Project | None) -> None:
     """Refuse, before any work, a folder that can't be a model of ours, whole or in part. Raises UsageError."""
+    if folder is None:
+        return
     runs = project.runs() if project is not None else []
     if folder.is_dir() or not folder.exists():
         check_model_place(folder)

@@ -54,7 +54,7 @@ def check_values(kind: type[Any], values: Any) -> None:
 def _fits(value: Any, kind: Any) -> bool:
     """Whether a JSON value is of a type: a list for a tuple, any number for a float."""
     of, inner = get_origin(kind), get_args(kind)
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         try:
             check_values(kind, value)
         except ValueError:

@@ -1,10 +1,9 @@
 """Records of runs, whole and small."""
 
 from dreambooth_cli.catalog import BaseFacts
-from dreambooth_cli.config import Asked, merge
+from dreambooth_cli.config import ask
 from dreambooth_cli.memory import Job, make_plan
 from dreambooth_cli.record import BaseRecord, Prompts, Record
-from dreambooth_cli.settings import PrepSettings, SubjectSettings, TrainSettings
 
 TINY = BaseFacts(
     family="sd", prediction_type="epsilon", resolution=64, unet=10**6, text_encoders=(10**5,), vae=10**5
@@ -13,9 +12,7 @@ TINY = BaseFacts(
 
 def a_record(*, digest: str = "0" * 64, class_prompt: str = "a dog") -> Record:
     """The record of a run that has just begun."""
-    asked = Asked(
-        merge(SubjectSettings, {}, {"class_prompt": class_prompt}), merge(PrepSettings, {}, {}), merge(TrainSettings, {}, {})
-    )
+    asked = ask({"subject": {"class_prompt": class_prompt}})
     plan = make_plan(Job(TINY, asked.train, resolution=64, gpu=None, has_8bit=False, name="tiny"))
     return Record(
         id="a",

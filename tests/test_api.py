@@ -209,8 +209,8 @@ def test_what_goes_wrong_on_the_way_is_an_error_of_its_kind(
     ("asked", "words"),
     [
         ({"project": "dog"}, "the prompt is missing"),
-        ({"prompt": "a dog", "model_path": "m", "project": "dog"}, "in place of"),
-        ({"prompt": "a dog", "model_path": "m", "run": 2}, "in place of"),
+        ({"prompt": "a dog", "model_path": "m", "project": "dog"}, "two models"),
+        ({"prompt": "a dog", "model_path": "m", "run": 2}, "--run is for a project"),
         ({"prompt": "a dog", "model_path": "m", "num_images": 0}, "too small"),
         ({"prompt": "a dog", "model_path": "m", "images": 1}, "no setting 'images'"),
     ],

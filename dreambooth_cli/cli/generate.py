@@ -9,14 +9,12 @@ from ..config import merge
 from ..errors import UsageError
 from ..events import GridSaved, ImageSaved
 from ..libraries import warned
-from ..order import Source
+from ..order import Source, find_source
 from ..project import Project, choose_project
 from ..settings import GenerateSettings, expanded
 from .options import Flags, Json, ProjectName, with_flags
 from .start import loading_torch
 from .views import follow, open_view
-
-OUTPUT = Path("generated")  # where there is no project
 
 
 @with_flags(GenerateSettings)
@@ -88,12 +86,7 @@ def generate(
     With --model-path the only argument is the prompt. No file is overwritten.
     """
     where, text = understand(project, words, prompt, model_path)
-    if isinstance(where, Project):
-        path, stored, folder = where.finished_run(run).path, where.settings()["generate"], where.images
-    else:
-        path, stored, folder = where, {}, OUTPUT
-        if run is not None:
-            raise UsageError("--run is for a project", "name the project, or leave --run out")
+    path, stored, folder = find_source(where, run)
     settings = merge(GenerateSettings, stored, flags[GenerateSettings]).values
     with loading_torch():
         from ..workflows.generate import generate as draw

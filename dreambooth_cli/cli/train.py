@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
+from ..config import Asked
 from ..errors import Interrupted, UsageError
 from ..events import ModelSaved, PlanMade, RunOpened
 from ..gpu import find_gpu
 from ..libraries import warned
 from ..memory import check_fits
-from ..order import Order, understand
+from ..order import Order, check_output, check_prompt, understand
 from ..project import Run
 from ..settings import PrepSettings, SubjectSettings, TrainSettings
 from .console import can_ask, results, say
@@ -62,46 +63,45 @@ def train(
     Flags hold for this call. What shapes the weights names the run: change
     that, and it is another run.
     """
-    order = understand(project, flags, output_dir)
-    order = clear_prompt(order, asks=can_ask() and not json)
+    order, asked = understand(project, flags, output_dir)
+    asked = clear_prompt(order, asked, asks=can_ask() and not json)
     if dry_run:
-        show_plan(order, json=json)
+        show_plan(asked, json=json)
         return
-    order.check_output()
+    check_output(order.output_dir, order.project)
     with loading_torch():
         from ..workflows.direct import carry_out, try_resume
-    events = try_resume(order) if verify_resume else carry_out(order, restart=restart, replan=replan)
+    events = try_resume(order, asked) if verify_resume else carry_out(order, asked, restart=restart, replan=replan)
     follow(warned(events), open_view(ModelSaved, json=json), kept=what_was_saved, again="run the same command again to go on")
 
 
-def clear_prompt(order: Order, *, asks: bool) -> Order:
-    """The order; where it is not certain what the class prompt's subject is, with what is answered. Raises UsageError where nobody is
-    asked."""
+def clear_prompt(order: Order, asked: Asked, *, asks: bool) -> Asked:
+    """What is asked; where it is not certain what the class prompt's subject is, with what is answered. Raises UsageError where nobody
+    is there to ask."""
     try:
-        order.check_prompt()
+        check_prompt(order, asked)
     except UsageError:
         if not asks:
             raise
-        return order.with_prompt(ask_prompt(order))
-    return order
+        return asked.with_class_prompt(ask_prompt(asked))
+    return asked
 
 
-def ask_prompt(order: Order) -> str:
+def ask_prompt(asked: Asked) -> str:
     """The interview's question about a class prompt in doubt; questionary comes with it. Raises Interrupted."""
     from .wizard import make_clear
 
-    subject, with_prior = order.asked.subject, order.asked.train.with_prior
+    subject, with_prior = asked.subject, asked.train.with_prior
     try:
         return make_clear(subject.class_prompt or "", subject.identifier, with_class_images=with_prior)
     except (KeyboardInterrupt, EOFError) as stop:
         raise Interrupted("nothing was begun") from stop
 
 
-def show_plan(order: Order, *, json: bool) -> None:
+def show_plan(asked: Asked, *, json: bool) -> None:
     """Print how the run would be done; nothing is written. Raises DoesNotFit, ModelUnavailable."""
     from ..workflows.plan import plan_run
 
-    asked = order.asked
     plan = plan_run(asked.subject.model, asked.prep, asked.train, gpu=find_gpu())
     if json:
         JsonLines().show(PlanMade(plan=plan.to_json()))

@@ -9,10 +9,10 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from ..base import Base
 from ..catalog import FamilyName
-from ..errors import DoesNotFit, UsageError
+from ..errors import UsageError
 from ..machine import give_back
 from .parts import build, fill, find_files, load_scheduler, load_tokenizers, quiet, zeros_for_no_prompt
-from .refusal import out_of_memory_words, refused
+from .refusal import refused
 from .sdxl import StableDiffusionXL
 from .stable_diffusion import StableDiffusion
 from .trial import try_networks
@@ -21,12 +21,6 @@ PIPELINES: dict[FamilyName, type[Any]] = {"sd": StableDiffusionPipeline, "sdxl":
 FAMILIES: dict[FamilyName, type[StableDiffusion]] = {"sd": StableDiffusion, "sdxl": StableDiffusionXL}
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def raise_if_out_of_memory(error: Exception, hint: str) -> None:
-    """Raise DoesNotFit where an error says that a GPU's or the machine's memory ran out."""
-    if words := out_of_memory_words(error):
-        raise DoesNotFit(words, hint) from error
 
 
 def find_device(name: str) -> torch.device:

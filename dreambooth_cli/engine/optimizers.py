@@ -126,7 +126,7 @@ class Update:
         return self.optimizer.remark if isinstance(self.optimizer, LeanAdamW) else ""
 
     def state(self) -> dict[str, Tensor]:
-        """Everything but the weights that the next step depends on, as `<parameter>.<slot>` and `scaler.<slot>`."""
+        """Everything but the weights that the next step depends on, as `<parameter>|<slot>` and `scaler|<slot>`."""
         flat = {
             f"{self.names[parameter]}|{slot}": _as_tensor(value)
             for parameter, slots in self.optimizer.state.items()

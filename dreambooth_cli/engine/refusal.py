@@ -8,7 +8,7 @@ from tempfile import gettempdir
 from accelerate.utils.memory import should_reduce_batch_size
 
 from ..disk import ADVICE
-from ..errors import DiskError, DreamboothError, ModelUnavailable
+from ..errors import DiskError, DoesNotFit, DreamboothError, ModelUnavailable
 from ..libraries import refusal_of
 from ..settings import shortened
 
@@ -47,6 +47,12 @@ def out_of_memory_words(error: Exception) -> str | None:
         told = str(error).lower()
         ran_out = told == ONEDNN or any(words in told for words in OUT_OF_MEMORY) or should_reduce_batch_size(error)
     return f"memory ran out: {first_line(error)}" if ran_out or isinstance(error, MemoryError) else None
+
+
+def raise_if_out_of_memory(error: Exception, hint: str) -> None:
+    """Raise DoesNotFit where an error says that a GPU's or the machine's memory ran out."""
+    if words := out_of_memory_words(error):
+        raise DoesNotFit(words, hint) from error
 
 
 def with_causes(error: BaseException | None) -> Iterator[Exception]:

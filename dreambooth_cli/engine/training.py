@@ -126,7 +126,7 @@ class Training:
             yield Step(self.step, self.last_read, rate, time.perf_counter() - began)
 
     def train_step(self, step: int) -> Tensor:
-        """One optimizer step over all batches of step `step` (from 0). Returns the mean loss, on the device."""
+        """One optimizer step over all batches of step `step` (from 0). Returns [mean loss, steps skipped in a row], on the device."""
         if 0 < self.plan.text_encoder_stop <= step and self.conditioning is None:
             self.stop_text_encoder()
         factor = self.rate(step)

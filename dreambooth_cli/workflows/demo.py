@@ -7,8 +7,7 @@ import shlex
 from typing import Any
 
 from ..base import Base, ask_for_base
-from ..catalog import advice_of
-from ..config import Asked, merge
+from ..config import ask
 from ..disk import disk_errors
 from ..engine.hub import obtain
 from ..engine.sampling import draw
@@ -18,7 +17,7 @@ from ..photos.picture import read_picture, save_new
 from ..photos.story import Column, story_page
 from ..project import Project, projects_folder
 from ..prompts import fill
-from ..settings import GenerateSettings, PrepSettings, SubjectSettings, TrainSettings
+from ..settings import GenerateSettings, SubjectSettings
 from .example import CLASS_PROMPT, draw_example
 from .generate import choose_drawing, generate, load_pipeline
 from .initialise import initialise
@@ -40,11 +39,7 @@ PROMPTS = (
 def demo() -> Events:
     """Make the example's project, prepare, train, draw. The last event is a StoryTold. Raises DreamboothError of every kind."""
     project = yield from open_demo()
-    stored = project.settings()
-    subject = merge(SubjectSettings, stored["subject"], {})
-    advised = advice_of(subject.values.model, "train")
-    settings = merge(TrainSettings, stored["train"], {}, advised=advised)
-    asked = Asked(subject, merge(PrepSettings, stored["prep"], {}), settings)
+    asked = ask(project.settings())
     base = yield from obtain(ask_for_base(asked.subject.model))
     yield CommandShown(command=f"dreambooth prep {NAME}")
     yield from prepare(project, asked.prep, resolution=base.facts.resolution, source=asked.subject.photos)

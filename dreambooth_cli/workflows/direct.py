@@ -1,5 +1,6 @@
 """`train`, from whatever it was called with: the direct form makes its project first, or brings it up to date with its folder."""
 
+from ..config import Asked
 from ..events import Events, ProjectSaved, Warned, Yielding
 from ..order import Order
 from ..project import Project
@@ -8,34 +9,34 @@ from .train import train
 from .verify import verify_resume
 
 
-def carry_out(order: Order, *, restart: bool = False, replan: bool = False) -> Events:
+def carry_out(order: Order, asked: Asked, *, restart: bool = False, replan: bool = False) -> Events:
     """Train what was ordered. Raises DreamboothError of every kind."""
-    project = yield from project_of(order)
-    yield from train(project, order.asked, output_dir=order.output_dir, restart=restart, replan=replan)
+    project = yield from project_of(order, asked)
+    yield from train(project, asked, output_dir=order.output_dir, restart=restart, replan=replan)
 
 
-def try_resume(order: Order) -> Events:
+def try_resume(order: Order, asked: Asked) -> Events:
     """Try in a few steps whether a stopped run of what was ordered goes on exactly here. Raises DreamboothError of every kind."""
-    project = yield from project_of(order)
-    yield from verify_resume(project, order.asked)
+    project = yield from project_of(order, asked)
+    yield from verify_resume(project, asked)
 
 
-def project_of(order: Order) -> Yielding[Project]:
+def project_of(order: Order, asked: Asked) -> Yielding[Project]:
     """The project of an order. Photos that have none get one; one that has been made of them before takes up what is new."""
     for line in order.passed_over:
         yield Warned(message=line)
     if order.project is None:
-        return (yield from make_project(order))
+        return (yield from make_project(asked))
     if order.photos is not None:
         with order.project.lock():
             yield from add_photos(order.project, order.photos)
     return order.project
 
 
-def make_project(order: Order) -> Yielding[Project]:
-    """A project of an order's photos. Settings of training hold for the call and are not kept."""
+def make_project(asked: Asked) -> Yielding[Project]:
+    """A project of the photos that are asked about. Settings of training hold for the call and are not kept."""
     made: Project | None = None
-    for event in initialise(None, subject=order.asked.subject, prep={}, train={}):
+    for event in initialise(None, subject=asked.subject, prep={}, train={}):
         if isinstance(event, ProjectSaved):
             made = Project(event.path)
         yield event

@@ -144,7 +144,7 @@ def new_record(recipe: Recipe, shape: Mapping[str, Any]) -> Record:
         digest=run_digest(**shape),
         shape=dict(shape),
         asked=recipe.asked.record(),
-        sources=recipe.asked.sources(),
+        sources={stage: dict(found) for stage, found in recipe.asked.sources.items()},
         base=record_of(recipe.base),
         prompts=recipe.prompts,
         plan=recipe.plan,

@@ -14,8 +14,9 @@ from ..card import Card, read_card
 from ..catalog import find_entry, guidance_of
 from ..disk import check_folder, clear_leftovers, disk_errors, system_errors
 from ..engine.device import as_torch_has_it
-from ..engine.loading import DTYPES, find_device, load_family, raise_if_out_of_memory
+from ..engine.loading import DTYPES, find_device, load_family
 from ..engine.lora_file import check_lora, load_lora
+from ..engine.refusal import raise_if_out_of_memory
 from ..engine.sampling import Drawing, check_memory, check_steps, draw, is_black, use_scheduler
 from ..engine.saving import LORA_FILE
 from ..errors import ModelUnavailable, UsageError

@@ -15,7 +15,7 @@ from PIL import Image
 
 from dreambooth_cli.base import ask_for_base
 from dreambooth_cli.catalog import advice_of, guidance_of
-from dreambooth_cli.config import Asked, Resolved, merge
+from dreambooth_cli.config import Resolved, ask, merge
 from dreambooth_cli.engine import evaluation
 from dreambooth_cli.engine.effect import loss_at_fixed_noises
 from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
@@ -29,7 +29,7 @@ from dreambooth_cli.pocket.build import JUDGE, MODEL
 from dreambooth_cli.pocket.card import sheet_of
 from dreambooth_cli.project import Project, Run, projects_folder
 from dreambooth_cli.prompts import instance_prompt
-from dreambooth_cli.settings import PrepSettings, SubjectSettings, TrainSettings
+from dreambooth_cli.settings import SubjectSettings, TrainSettings
 from dreambooth_cli.workflows.initialise import initialise
 from dreambooth_cli.workflows.prepare import prepared_photos
 from dreambooth_cli.workflows.train import train
@@ -219,11 +219,7 @@ class Bench:
         words = f"a photo of a {noun}" if noun else "a photo of a [identifier]"
         events = train(
             project,
-            Asked(
-                merge(SubjectSettings, stored["subject"], {"class_prompt": words}),
-                merge(PrepSettings, stored["prep"], {}),
-                settings_of(variant, stored["train"]),
-            ),
+            ask(stored, {SubjectSettings: {"class_prompt": words}}).with_train(settings_of(variant, stored["train"]).values),
         )
         saved = [event for event in events if isinstance(event, ModelSaved)]
         return Run(saved[-1].path.parent)

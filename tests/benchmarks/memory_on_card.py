@@ -23,11 +23,11 @@ import torch
 from PIL import Image
 
 from dreambooth_cli.base import Base, identify, read_facts
-from dreambooth_cli.config import Asked, merge
+from dreambooth_cli.config import ask
 from dreambooth_cli.events import PlanMade, ProjectSaved, Warned
 from dreambooth_cli.gpu import Gpu
 from dreambooth_cli.project import Project
-from dreambooth_cli.settings import PrepSettings, SubjectSettings, TrainSettings
+from dreambooth_cli.settings import SubjectSettings
 from dreambooth_cli.workflows.initialise import initialise
 from dreambooth_cli.workflows.train import train
 
@@ -155,11 +155,7 @@ def start(row: Row, base: Path, work: Path) -> Any:
     stored = Project(saved.path).settings()
     return train(
         Project(saved.path),
-        Asked(
-            merge(SubjectSettings, stored["subject"], {}),
-            merge(PrepSettings, stored["prep"], {}),
-            merge(TrainSettings, stored["train"], {}),
-        ),
+        ask(stored),
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dreambooth_cli.config import Asked, merge
+from dreambooth_cli.config import ask
 from dreambooth_cli.events import (
     CheckpointSaved,
     Event,
@@ -30,7 +30,7 @@ from dreambooth_cli.events import (
 )
 from dreambooth_cli.machine import give_back, resident_memory
 from dreambooth_cli.project import Project
-from dreambooth_cli.settings import PrepSettings, SubjectSettings, TrainSettings
+from dreambooth_cli.settings import SubjectSettings
 from tests import small_models
 from tests.conftest import draw_photo
 from tests.faults.peak import forget_peak, peak_of_memory
@@ -131,11 +131,7 @@ def start(photos: Path, base: Path, resolution: int, settings: dict[str, Any]) -
     stored = Project(path).settings()
     return train(
         Project(path),
-        Asked(
-            merge(SubjectSettings, stored["subject"], {}),
-            merge(PrepSettings, stored["prep"], {}),
-            merge(TrainSettings, stored["train"], {}),
-        ),
+        ask(stored),
     )
 
 

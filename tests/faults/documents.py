@@ -32,7 +32,7 @@ from dreambooth_cli.card import Card, write_card
 from dreambooth_cli.cli.app import in_words, run
 from dreambooth_cli.cli.console import visible
 from dreambooth_cli.cli.views import format_event
-from dreambooth_cli.config import Asked, merge, read_config, write_config
+from dreambooth_cli.config import ask, read_config, write_config
 from dreambooth_cli.errors import DreamboothError, ProjectError
 from dreambooth_cli.events import Event
 from dreambooth_cli.identifier import length_remarks, load_tokenizer, unread_part
@@ -40,7 +40,7 @@ from dreambooth_cli.photos.picture import save_new, stem_of
 from dreambooth_cli.project import Project, check_name, free_name, open_project, projects_folder, suggest_name
 from dreambooth_cli.prompts import class_noun, instance_prompt, plain_class_prompt
 from dreambooth_cli.record import BaseRecord, Prompts
-from dreambooth_cli.settings import SECTIONS, PrepSettings, SubjectSettings, TrainSettings
+from dreambooth_cli.settings import SECTIONS, SubjectSettings, TrainSettings
 from dreambooth_cli.workflows.initialise import initialise
 
 from .mutants import picture
@@ -297,11 +297,9 @@ def whole_run() -> Any:
     from dreambooth_cli.workflows.plan import plan_run
 
     base = Path(os.environ["FAULTS_BASE"])
-    flags = {"steps": 7, "method": "lora"}
-    train = merge(TrainSettings, {}, flags)
     subject = {"class_prompt": "a dog", "identifier": "sks", "model": str(base)}
-    asked = Asked(merge(SubjectSettings, {}, subject), merge(PrepSettings, {}, {}), train)
-    return asked, base, plan_run(str(base), PrepSettings(), train.values, gpu=None)
+    asked = ask({}, {SubjectSettings: subject, TrainSettings: {"steps": 7, "method": "lora"}})
+    return asked, base, plan_run(str(base), asked.prep, asked.train, gpu=None)
 
 
 SHAPE: dict[str, Any] = {"asked": {"steps": 7}, "photos": ["0" * 64], "class_photos": [], "base": "sha256:0"}

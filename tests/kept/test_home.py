@@ -9,12 +9,12 @@ import pytest
 
 from dreambooth_cli.base import ask_for_base
 from dreambooth_cli.cli.app import run
-from dreambooth_cli.config import Asked, merge
+from dreambooth_cli.config import ask
 from dreambooth_cli.engine.hub import obtain
 from dreambooth_cli.errors import ProjectError
 from dreambooth_cli.identity import former_identities, former_run_digest
 from dreambooth_cli.project import Project, open_project
-from dreambooth_cli.settings import PrepSettings, SubjectSettings, TrainSettings
+from dreambooth_cli.settings import TrainSettings
 from dreambooth_cli.workflows.freeze import find_run, shape_of
 from dreambooth_cli.workflows.prepare import prepared_photos
 from dreambooth_cli.workflows.recipe import Ingredients
@@ -77,11 +77,7 @@ class Half:
         self.project: Project = open_project("full")
         self.run = self.project.runs()[-1]
         told = self.run.record().asked
-        self.asked = Asked(
-            merge(SubjectSettings, told["subject"] | {"photos": folder / "photos"}, {}),
-            merge(PrepSettings, told["prep"], {}),
-            merge(TrainSettings, told["train"], {}),
-        )
+        self.asked = ask(told | {"subject": told["subject"] | {"photos": folder / "photos"}})
 
     def base(self) -> Any:
         events = obtain(ask_for_base(str(self.folder / "base")))
@@ -138,11 +134,7 @@ def test_another_weight_in_the_base_is_told_and_another_setting_is_another_run(k
     with pytest.raises(ProjectError, match="is not what it was then"):
         half.found()
     config.write_text(text)
-    half.asked = Asked(
-        half.asked.resolved_subject,
-        half.asked.resolved_prep,
-        merge(TrainSettings, {"seed": 4}, {}),
-    )
+    half.asked = half.asked.with_train(TrainSettings(seed=4))
     assert half.found() is None
 
 

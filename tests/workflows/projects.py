@@ -1,6 +1,6 @@
 """Projects made and trained as the commands do it."""
 
-from dreambooth_cli.config import Asked, merge
+from dreambooth_cli.config import ask
 from dreambooth_cli.events import ModelSaved, ProjectSaved
 from dreambooth_cli.project import Project
 from dreambooth_cli.settings import PrepSettings, SubjectSettings, TrainSettings
@@ -20,11 +20,7 @@ def make_project(photos, model, *, name=None, class_prompt="a photo of a dog", i
 
 def asked_of(stored, *, subject=None, prep=None, train=None):
     """What a project's settings and these flags ask for."""
-    return Asked(
-        merge(SubjectSettings, stored["subject"], subject or {}),
-        merge(PrepSettings, stored["prep"], prep or {}),
-        merge(TrainSettings, stored["train"], train or {}),
-    )
+    return ask(stored, {SubjectSettings: subject or {}, PrepSettings: prep or {}, TrainSettings: train or {}})
 
 
 def start(project, *, output_dir=None, restart=False, replan=False, subject=None, prep=None, **flags):

@@ -20,6 +20,7 @@ import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 from PIL import Image
 from safetensors.torch import load_file
+from torch.testing import assert_close
 
 from dreambooth_cli.card import read_card
 from dreambooth_cli.cli.app import in_words
@@ -215,7 +216,7 @@ def test_left_early_it_saves_and_the_same_command_goes_on_to_the_bit(sd1, photos
     assert [event.step for event in of_kind(events, StepDone)] == [3, 4, 5, 6]
     assert len(project.runs()) == 1
     found = weights_of(model_of(events))
-    assert all(torch.equal(found[name], whole[name]) for name in whole)
+    assert_close(found, whole, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -556,7 +557,7 @@ def test_samples_and_checkpoints_when_they_are_due(sd1, photos):
     # drawing in between changes nothing of the training
     plain = make_project(photos, sd1, name="plain", steps=4)
     without = weights_of(model_of(run(plain)))
-    assert all(torch.equal(value, without[name]) for name, value in weights_of(project.runs()[0].model).items())
+    assert_close(weights_of(project.runs()[0].model), without, rtol=0, atol=0)
 
 
 def test_slow_steps_are_saved_by_the_clock(sd1, photos):
@@ -755,7 +756,7 @@ def test_eight_bit_state_is_saved_and_taken_up(sd1, photos):
     pytest.importorskip("bitsandbytes", reason="the 8bit extra is not installed")
     whole = weights_of(model_of(run(make_project(photos, sd1, name="whole", steps=6, optimizer="adamw8bit"))))
     found = weights_of(model_of(run(checkpointed(photos, sd1, name="parts", optimizer="adamw8bit"))))
-    assert all(torch.equal(found[name], whole[name]) for name in whole)
+    assert_close(found, whole, rtol=0, atol=0)
 
 
 def test_weights_that_broke_are_never_a_checkpoint_nor_a_model(sd1, photos):
