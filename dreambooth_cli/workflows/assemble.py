@@ -74,12 +74,12 @@ def encode(
     family: StableDiffusion, recipe: Recipe, class_paths: list[Path]
 ) -> Yielding[tuple[Examples, Examples | None]]:
     """Photos and class images -> latents. Returns the instance examples and the class examples or None."""
-    photos, settings = recipe.photos, recipe.settings
+    photos, settings = list(recipe.photos), recipe.settings
     place(family.pipe, ["vae"], find_device(recipe.plan.device))
     total = len(photos) * (2 if settings.mirror else 1) + len(class_paths)
     yield PhaseStarted(name="encoding", total=total, unit="pictures")
     done, found = 0, []
-    for paths, mirror in ((photos, False), (photos if settings.mirror else (), True), (class_paths, False)):
+    for paths, mirror in ((photos, False), (photos if settings.mirror else [], True), (class_paths, False)):
         encoded = []
         for one in encode_pictures(family, paths, mirror=mirror):
             encoded.append(one)
