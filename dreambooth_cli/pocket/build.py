@@ -104,35 +104,40 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
-    build(asked.work, asked.part or list(STAGES), time.time() + 60 * asked.minutes, torch.device(asked.device))
+    sitting = Sitting(asked.work, time.time() + 60 * asked.minutes, torch.device(asked.device))
+    build(asked.part or list(STAGES), sitting)
 
 
-def build(work: Path, parts: list[str], until: float, device: torch.device) -> None:
+@dataclass(frozen=True)
+class Sitting:
+    """One sitting at the recipe: the folder of its pictures and states, the clock's time at which it stops, in seconds since 1970, and
+    the device."""
+
+    work: Path
+    until: float
+    device: torch.device
+
+
+def build(parts: list[str], sitting: Sitting) -> None:
     """Train the parts that are named, in the recipe's order, each until its steps are done or the clock says stop; then write
     what there is to the package."""
+    work = sitting.work
     pictures = Pictures(work, PICTURES)
     tokenizer = write_tokenizer(work / "tokenizer")
-    for name in (name for name in STAGES if name in parts and time.time() < until):
+    for name in (name for name in STAGES if name in parts and time.time() < sitting.until):
         if name == "vae":
-            train_vae(pictures, work, until, device)
+            train_vae(pictures, sitting)
         elif name == "decoder":
-            train_decoder(pictures, scaled(load_part("vae", work), pictures), work, until, device)
+            train_decoder(pictures, scaled(load_part("vae", work), pictures), sitting)
         elif name == "clip":
-            train_clip(pictures, tokenizer, work, until, device)
+            train_clip(pictures, tokenizer, sitting)
         elif name == "reader":
-            train_reader(pictures, work, until, device)
+            train_reader(pictures, sitting)
         elif name == "recogniser":
-            train_recogniser(pictures, load_part("reader", work), work, until, device)
+            train_recogniser(pictures, load_part("reader", work), sitting)
         else:
-            train_unet(
-                pictures,
-                scaled(load_part("vae", work), pictures),
-                load_part("clip", work).text,
-                tokenizer,
-                work,
-                until,
-                device,
-            )
+            vae, text = scaled(load_part("vae", work), pictures), load_part("clip", work).text
+            train_unet(pictures, vae, text, tokenizer, sitting)
     for name in parts:
         write_part(name, work, pictures)
 
@@ -165,19 +170,21 @@ def load_part(name: str, work: Path) -> Network:
     return part.eval()
 
 
-def train_vae(pictures: Pictures, work: Path, until: float, device: torch.device) -> None:
+def train_vae(pictures: Pictures, sitting: Sitting) -> None:
     """The autoencoder, on the pictures alone."""
+    device = sitting.device
     vae, pixels, masks = make_part("vae"), pictures.pixels(), pictures.masks()
 
     def loss_of(random: Random, batch: int) -> Tensor:
         rows = sorted(random.randrange(pictures.count) for _ in range(batch))
         return vae_loss(vae, to_tensor(pixels[rows]).to(device), _inside(masks[rows]).to(device))
 
-    train("vae", vae, loss_of, work, until, device)
+    train("vae", vae, loss_of, sitting)
 
 
-def train_decoder(pictures: Pictures, vae: Network, work: Path, until: float, device: torch.device) -> None:
+def train_decoder(pictures: Pictures, vae: Network, sitting: Sitting) -> None:
     """The VAE's decoder alone, so that the latents stay what they are."""
+    device = sitting.device
     latents, pixels, masks = pictures.latents(vae, device), pictures.pixels(), pictures.masks()
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
@@ -188,15 +195,16 @@ def train_decoder(pictures: Pictures, vae: Network, work: Path, until: float, de
         drawn = vae.decode(clean + LATENT_NOISE * torch.randn_like(clean)).sample
         return picture_loss(drawn, to_tensor(pixels[rows]).to(device), _inside(masks[rows]).to(device))
 
-    train("decoder", vae, loss_of, work, until, device)
+    train("decoder", vae, loss_of, sitting)
 
 
 def _inside(masks: Array) -> Tensor:
     return torch.from_numpy(masks).float().div(255)[:, None]
 
 
-def train_clip(pictures: Pictures, tokenizer: Network, work: Path, until: float, device: torch.device) -> None:
+def train_clip(pictures: Pictures, tokenizer: Network, sitting: Sitting) -> None:
     """Both halves together, on pictures and captions with words dropped."""
+    device = sitting.device
     clip, pixels = make_part("clip"), pictures.pixels()
 
     def loss_of(random: Random, batch: int) -> Tensor:
@@ -211,11 +219,12 @@ def train_clip(pictures: Pictures, tokenizer: Network, work: Path, until: float,
         tokens = tokenize(tokenizer, captions)[:, :LONGEST]
         return clip_loss(clip, to_tensor(pixels[rows]).to(device), tokens.to(device), seen.to(device), told.to(device))
 
-    train("clip", clip, loss_of, work, until, device)
+    train("clip", clip, loss_of, sitting)
 
 
-def train_reader(pictures: Pictures, work: Path, until: float, device: torch.device) -> None:
+def train_reader(pictures: Pictures, sitting: Sitting) -> None:
     """Attributes and masks, on spoiled pictures."""
+    device = sitting.device
     reader, pixels, masks = make_part("reader"), pictures.pixels(), pictures.masks()
 
     def loss_of(random: Random, batch: int) -> Tensor:
@@ -225,11 +234,12 @@ def train_reader(pictures: Pictures, work: Path, until: float, device: torch.dev
         truth = torch.from_numpy(masks[rows]).float().div(255).to(device)
         return reader_loss(reader(seen.to(device)), labels, truth, gray.to(device))
 
-    train("reader", reader, loss_of, work, until, device)
+    train("reader", reader, loss_of, sitting)
 
 
-def train_recogniser(pictures: Pictures, reader: Reader, work: Path, until: float, device: torch.device) -> None:
+def train_recogniser(pictures: Pictures, reader: Reader, sitting: Sitting) -> None:
     """Two pictures of one individual against those of the batch's others, among them its look-alikes."""
+    device = sitting.device
     recogniser, families = make_part("recogniser"), pictures.families()
     reader.to(device).eval()
 
@@ -245,19 +255,12 @@ def train_recogniser(pictures: Pictures, reader: Reader, work: Path, until: floa
         right = torch.arange(len(first), device=device)
         return (F.cross_entropy(likeness, right) + F.cross_entropy(likeness.T, right)) / 2
 
-    train("recogniser", recogniser, loss_of, work, until, device)
+    train("recogniser", recogniser, loss_of, sitting)
 
 
-def train_unet(
-    pictures: Pictures,
-    vae: Network,
-    text: Network,
-    tokenizer: Network,
-    work: Path,
-    until: float,
-    device: torch.device,
-) -> None:
+def train_unet(pictures: Pictures, vae: Network, text: Network, tokenizer: Network, sitting: Sitting) -> None:
     """Noise prediction with min-SNR weights (Hang et al. 2023, arXiv 2303.09556), one caption in ten empty."""
+    device = sitting.device
     unet, latents = make_part("unet"), pictures.latents(vae, device)
     noises: Any = DDPMScheduler(**BETAS)
     snr = noises.alphas_cumprod / (1 - noises.alphas_cumprod)
@@ -278,7 +281,7 @@ def train_unet(
         loss: Tensor = (weights[timesteps] * (predicted - noise.to(device)).square().mean((1, 2, 3))).mean()
         return loss
 
-    train("unet", unet, loss_of, work, until, device)
+    train("unet", unet, loss_of, sitting)
 
 
 def _draw_row(pictures: Pictures, random: Random) -> int:
@@ -292,9 +295,9 @@ def _draw_row(pictures: Pictures, random: Random) -> int:
 LossOf = Callable[[Random, int], Tensor]  # of the step's own random numbers and the number of rows
 
 
-def train(name: str, model: nn.Module, loss_of: LossOf, work: Path, until: float, device: torch.device) -> None:
+def train(name: str, model: nn.Module, loss_of: LossOf, sitting: Sitting) -> None:
     """Train to the stage's last step or until the clock says stop; the state stays in the work folder."""
-    stage = STAGES[name]
+    stage, work, device = STAGES[name], sitting.work, sitting.device
     model.to(device).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=stage.rate, betas=(0.9, 0.99), weight_decay=0.01)
@@ -320,7 +323,7 @@ def train(name: str, model: nn.Module, loss_of: LossOf, work: Path, until: float
         if (step + 1) % 50 == 0:
             _note(work / f"{name}.jsonl", step + 1, torch.stack(losses).mean().item(), time.monotonic() - began)
             losses = []
-        done = step + 1 == stage.steps or time.time() > until
+        done = step + 1 == stage.steps or time.time() > sitting.until
         if done or time.monotonic() - saved > 60:
             _keep(work / f"{name}.safetensors", step + 1, model, optimizer, average)
             saved = time.monotonic()

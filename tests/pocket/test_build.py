@@ -44,13 +44,14 @@ def test_a_stopped_part_goes_on_as_if_it_had_not_been(short, tmp_path, name):
     tokenizer = parts.write_tokenizer(tmp_path / "tokenizer")
 
     def train(work, until):
+        sitting = build.Sitting(work, until, CPU)
         match name:
             case "vae":
-                build.train_vae(found, work, until, CPU)
+                build.train_vae(found, sitting)
             case "clip":
-                build.train_clip(found, tokenizer, work, until, CPU)
+                build.train_clip(found, tokenizer, sitting)
             case "reader":
-                build.train_reader(found, work, until, CPU)
+                build.train_reader(found, sitting)
 
     through, stopped = tmp_path / "through", tmp_path / "stopped"
     for folder in (through, stopped):
