@@ -104,7 +104,7 @@ def test_all_that_was_not_tried_is_one_warning_of_train_generate_and_the_version
     def nothing(*asked: object, **more: object) -> object:
         yield from ()
 
-    monkeypatch.setattr("dreambooth_cli.workflows.train.train", nothing)
+    monkeypatch.setattr("dreambooth_cli.workflows.direct.train", nothing)
     monkeypatch.setattr("dreambooth_cli.workflows.generate.generate", nothing)
     shared = ["--photos", photos, "--class-prompt", "a dog", "--model", "pocket"]
     for line in (["train", *shared], ["generate", "--model-path", tmp_path, "a dog"]):
