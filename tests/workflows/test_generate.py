@@ -484,9 +484,7 @@ def test_a_project_is_not_removed_while_it_is_drawn_with(copied):
         Source(copied.runs()[0].path),
         "a dog",
         GenerateSettings(seed=1, steps=1, num_images=2),
-        identifier=None,
         output_dir=copied.images,
-        grid=False,
     )
     next(event for event in events if isinstance(event, ImageSaved))
     in_use = f"project full is in use by process {os.getpid()}, which draws pictures"
