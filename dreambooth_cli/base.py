@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -23,13 +23,14 @@ import filelock
 from .address import read_address
 from .base_kind import (
     PREDICTIONS,
+    check_denoiser,
+    check_encoders,
     check_index,
     check_latents,
     check_quantization,
     check_single_file,
-    check_unet,
     check_vae,
-    check_xl,
+    checked_flow_schedule,
     checked_schedule,
     refuse,
     remarks_on,
@@ -37,15 +38,16 @@ from .base_kind import (
     scheduler_named,
     scheduler_that_draws,
 )
-from .catalog import BaseFacts, CatalogEntry, FamilyName, find_entry, nearest_name
+from .catalog import BaseFacts, CatalogEntry, find_entry, nearest_name
 from .digests import remembered_digest
 from .errors import DiskError, ModelUnavailable
+from .families.family import VAE, Family, Noise, SingleFile, tokenizer_of
+from .families.known import denoiser_names, families_of, family_of_file, family_told, text_encoder_names
 from .part_config import checked_config
 from .settings import LARGEST_SEED, LARGEST_SIDE, expanded, in_home, real_path, shortened
 from .weights import PICKLES, check_is_safetensors
 
 REFETCH = "fetch the base model again"
-TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 MOST_AXES = 8  # of a tensor
 TEXT_LAYER = re.compile(r"(?:text_model\.)?encoder\.layers\.(\d{1,4})\.")
 COMMIT = re.compile("[0-9a-f]{40}")
@@ -222,12 +224,12 @@ def missing_parts(folder: Path) -> list[str]:
     """The parts of a diffusers folder that training needs and that are not there."""
     needed = ["model_index.json", "scheduler/scheduler_config.json"]
     missing = [name for name in needed if not (folder / name).is_file()]
-    for part in ("unet", "vae", *text_encoder_parts(folder)):
+    for part in network_parts(folder):
         if not (folder / part / "config.json").is_file():
             missing.append(f"{part}/config.json")
         missing += [f"{part}/{name}" for name in missing_weights(folder / part)]
     for part in text_encoder_parts(folder):
-        tokenizer = folder / part.replace("text_encoder", "tokenizer")
+        tokenizer = folder / tokenizer_of(part)
         if not (tokenizer / "tokenizer.json").is_file():
             missing += [
                 f"{tokenizer.name}/{name}" for name in ("vocab.json", "merges.txt") if not (tokenizer / name).is_file()
@@ -269,11 +271,21 @@ def _is_file_name(name: Any) -> bool:
     return isinstance(name, str) and 0 < len(name) < 200 and re.fullmatch(r"[\w.\-]+", name) is not None
 
 
+def network_parts(folder: Path) -> list[str]:
+    """The names of a diffusers folder's networks, from its model_index.json: the denoiser, the VAE, its text encoders."""
+    families = families_of(_index_of(folder))
+    return [families[0].denoiser if families else denoiser_names()[0], VAE, *text_encoder_parts(folder)]
+
+
 def text_encoder_parts(folder: Path) -> list[str]:
     """The names of a diffusers folder's text encoders, from its model_index.json."""
-    index = read_json(folder / "model_index.json") if (folder / "model_index.json").is_file() else {}
-    parts = {name: index.get(name) for name in TEXT_ENCODERS}
-    return [name for name, part in parts.items() if isinstance(part, list) and part and part[0]] or ["text_encoder"]
+    names, index = text_encoder_names(), _index_of(folder)
+    parts = {name: index.get(name) for name in names}
+    return [name for name, part in parts.items() if isinstance(part, list) and part and part[0]] or [names[0]]
+
+
+def _index_of(folder: Path) -> dict[str, Any]:
+    return read_json(folder / "model_index.json") if (folder / "model_index.json").is_file() else {}
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -375,7 +387,7 @@ def read_facts(path: Path) -> BaseFacts:
 
 def _what_it_is(folder: Path) -> str:
     """What to do with a folder that is no whole base."""
-    parts = [folder, *(folder / part for part in ("unet", "vae", *TEXT_ENCODERS))]
+    parts = [folder, *(folder / part for part in (*denoiser_names(), VAE, *text_encoder_names()))]
     if any(file.suffix.lower() in PICKLES for part in parts for file in _files_in(part)):
         return "its weights are pickles, which are never loaded: load it with diffusers and save_pretrained() it as safetensors"
     if os.path.isfile(folder.parent / "model_index.json"):
@@ -394,26 +406,26 @@ def _facts_of_folder(folder: Path) -> BaseFacts:
     missing = missing_parts(folder)
     if missing:
         raise ModelUnavailable(f"{folder} is not a whole base model: {', '.join(missing)} missing", _what_it_is(folder))
-    unet, vae = (architecture_of(folder / part, part) for part in ("unet", "vae"))
-    check_latents(folder, unet, vae)
-    encoders = text_encoder_parts(folder)
+    families = families_of(_index_of(folder))
+    configs = {part: architecture_of(folder / part, part, families) for part in network_parts(folder)}
+    name, _, *encoders = configs
+    denoiser, vae = configs[name], configs[VAE]
+    family = family_told(families, denoiser)
+    if family is None:
+        raise refuse(folder, f"its network is of no family that is known here ({name}/config.json)")
+    check_latents(folder, family, denoiser, vae)
     _, schedule = schedule_of(folder)
-    is_xl = unet.get("addition_embed_type") == "text_time"
-    pooled = [architecture_of(folder / part, part).get("projection_dim", 512) for part in encoders]
-    if is_xl:
-        check_xl(folder, unet, encoders, pooled[-1])
-    elif encoders != ["text_encoder"]:
-        raise refuse(folder, f"its text encoders are {', '.join(encoders)}, and its UNet is not an XL's")
-    headers = {part: [read_header(file) for file in weight_files(folder / part)] for part in ("unet", "vae", *encoders)}
+    check_encoders(folder, family, denoiser, encoders, configs[encoders[-1]].get("projection_dim", 512))
+    headers = {part: [read_header(file) for file in weight_files(folder / part)] for part in configs}
     counts = {part: sum(map(count_parameters, found)) for part, found in headers.items()}
-    unread = {part: unread_layers(architecture_of(folder / part, part), {*chain(*headers[part])}) for part in encoders}
+    unread = {part: unread_layers(configs[part], {*chain(*headers[part])}) for part in encoders}
     return BaseFacts(
-        family="sdxl" if is_xl else "sd",
-        prediction_type=schedule.get("prediction_type", "epsilon"),
-        resolution=_resolution(unet, vae),
-        unet=counts["unet"],
+        family=family,
+        prediction_type="flow" if family.noise == "flow" else schedule.get("prediction_type", "epsilon"),
+        resolution=_resolution(family, denoiser, vae),
+        denoiser=counts[name],
         text_encoders=tuple(counts[part] for part in encoders),
-        vae=counts["vae"],
+        vae=counts[VAE],
         zero_snr=bool(schedule.get("rescale_betas_zero_snr")),
         remarks=(
             *remarks_on(schedule),
@@ -433,25 +445,30 @@ def _layers(count: int) -> str:
     return "layer" if count == 1 else f"{count} layers"
 
 
-def architecture_of(folder: Path, part: str) -> dict[str, Any]:
-    """The config of a network as it may be built, from its own folder. Raises ModelUnavailable for what can't be trained."""
+def architecture_of(folder: Path, part: str, families: Sequence[Family]) -> dict[str, Any]:
+    """The config of a network as it may be built, from its own folder; the base is of one of these families. Raises ModelUnavailable
+    for what can't be trained."""
     file = folder / "config.json"
     config = read_json(file)
     check_quantization(file, config)
-    if part == "unet":
-        check_unet(folder.parent, config)
-    elif part == "vae":
-        check_vae(file, config)
+    if part == families[0].denoiser:
+        check_denoiser(folder.parent, config, families)
+    elif part == VAE:
+        check_vae(file, config, families[0])
     elif isinstance(config.get("text_config"), dict):  # of a whole CLIP
         config = config["text_config"]
-    return checked_config(part, config, file)
+    bounds = next(family.parts[part].config for family in families if part in family.parts)
+    return checked_config(bounds, config, file)
 
 
 def schedule_of(folder: Path) -> tuple[str, dict[str, Any]]:
     """The class of the scheduler that draws with a diffusers folder, and its config. Raises ModelUnavailable for a noise that is not
     trained on."""
     named, config = _scheduler_of(folder)
-    schedule = checked_schedule(config, folder / "scheduler" / "scheduler_config.json")
+    file = folder / "scheduler" / "scheduler_config.json"
+    if _noise_of(folder) == "flow":
+        return named, checked_flow_schedule(config, file)
+    schedule = checked_schedule(config, file)
     return scheduler_that_draws(named, zero_snr=bool(schedule.get("rescale_betas_zero_snr"))), schedule
 
 
@@ -459,37 +476,43 @@ def _scheduler_of(folder: Path) -> tuple[str, dict[str, Any]]:
     """The class that a diffusers folder names, and its config as it is."""
     file = folder / "scheduler" / "scheduler_config.json"
     config = read_json(file)
-    return scheduler_named(read_json(folder / "model_index.json"), config, file), config
+    return scheduler_named(read_json(folder / "model_index.json"), config, file, _noise_of(folder)), config
 
 
-SINGLE_FILE_UNET = "model.diffusion_model."
-SINGLE_FILE_VAE = "first_stage_model."
-SINGLE_FILE_TEXT = {
-    "sdxl": ("conditioner.embedders.0.", "conditioner.embedders.1."),
-    "sd": ("cond_stage_model.",),
-}
+def _noise_of(folder: Path) -> Noise:
+    families = families_of(_index_of(folder))
+    return families[0].noise if families else "diffusion"
 
 
 def _facts_of_file(path: Path) -> BaseFacts:
     header = read_header(path)
-    family: FamilyName = "sdxl" if any(name.startswith("conditioner.embedders.") for name in header) else "sd"
-    check_single_file(path, header, SINGLE_FILE_UNET, SINGLE_FILE_VAE, SINGLE_FILE_TEXT[family])
-    is_sd2 = family == "sd" and any(name.startswith("cond_stage_model.model.") for name in header)
+    family = family_of_file(header)
+    layout = layout_of(family)
+    check_single_file(path, header, family, layout.starts)
+    marked = layout.has_velocity_mark(header)
     prediction = stated_prediction(path, header)
     if prediction not in (None, *PREDICTIONS):
         raise refuse(path, f"it predicts {shortened(repr(prediction), 80)}", "use a base that predicts epsilon or velocity")
-    velocity = prediction == "v_prediction" if prediction else is_sd2
+    velocity = prediction == "v_prediction" if prediction else marked
     title = header.get("__metadata__", {}).get("modelspec.title", "")
+    resolution = layout.velocity_resolution if marked and velocity else layout.resolution
     return BaseFacts(
         family=family,
         prediction_type=prediction or ("v_prediction" if velocity else "epsilon"),
-        resolution=_resolution_beside(path) or (1024 if family == "sdxl" else 768 if is_sd2 and velocity else 512),
-        unet=count_parameters(header, SINGLE_FILE_UNET),
-        text_encoders=tuple(count_parameters(header, prefix) for prefix in SINGLE_FILE_TEXT[family]),
-        vae=count_parameters(header, SINGLE_FILE_VAE),
+        resolution=_resolution_beside(path, family) or resolution,
+        denoiser=count_parameters(header, layout.starts[family.denoiser]),
+        text_encoders=tuple(count_parameters(header, layout.starts[name]) for name in family.text_encoders),
+        vae=count_parameters(header, layout.starts[VAE]),
         zero_snr="ztsnr" in header,
         remarks=tuple(remarks_on({}, str(title))),
     )
+
+
+def layout_of(family: Family) -> SingleFile:
+    """How a family's single files are laid out. Raises ModelUnavailable for a family that is not read from one."""
+    if family.single_file is None:
+        raise ModelUnavailable(f"{family.title} is not read from a single file", "name a folder in diffusers' form")
+    return family.single_file
 
 
 def stated_prediction(path: Path, header: Mapping[str, Any] | None = None) -> str | None:
@@ -508,24 +531,21 @@ def stated_prediction(path: Path, header: Mapping[str, Any] | None = None) -> st
     return str(read_json(beside).get("prediction_type", "epsilon")) if beside.is_file() else None
 
 
-def _resolution_beside(path: Path) -> int | None:
+def _resolution_beside(path: Path, family: Family) -> int | None:
     """The resolution that the configs in the folder beside a single file say, or None."""
-    folder = path.with_suffix("")
-    if not (folder / "unet" / "config.json").is_file() or not (folder / "vae" / "config.json").is_file():
-        return None
-    unet, vae = read_json(folder / "unet" / "config.json"), read_json(folder / "vae" / "config.json")
-    return _resolution(unet, vae)
+    files = [path.with_suffix("") / part / "config.json" for part in (family.denoiser, VAE)]
+    return _resolution(family, *map(read_json, files)) if all(file.is_file() for file in files) else None
 
 
-def _resolution(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> int:
-    """The side in pixels: the UNet's latents times the VAE's factor."""
-    levels, side = vae.get("block_out_channels", [0] * 4), unet.get("sample_size")
+def _resolution(family: Family, denoiser: Mapping[str, Any], vae: Mapping[str, Any]) -> int:
+    """The side in pixels: the denoiser's latents times the VAE's factor."""
+    levels, side = vae.get("block_out_channels", [0] * 4), denoiser.get("sample_size")
     if side is None:
-        side = 128 if unet.get("addition_embed_type") == "text_time" else 64  # latents of an XL base, and of the others
+        side = family.latent_side
     if not isinstance(levels, list) or not 1 <= len(levels) <= MOST_AXES:
         raise ModelUnavailable(f"a VAE can't have block_out_channels {shortened(repr(levels))}", REFETCH)
     if not _is_count(side) or not 1 <= side <= LARGEST_SIDE:
-        raise ModelUnavailable(f"a UNet can't have sample_size {shortened(repr(side))}", REFETCH)
+        raise ModelUnavailable(f"a {family.denoiser_title} can't have sample_size {shortened(repr(side))}", REFETCH)
     factor: int = 2 ** (len(levels) - 1)
     return int(side) * factor
 
@@ -578,19 +598,17 @@ def _length_told(file: Path) -> int | None:
 
 def files_read(folder: Path) -> list[Path]:
     """The files of a diffusers folder that loading it reads. Raises ModelUnavailable."""
-    parts = ("unet", "vae", *text_encoder_parts(folder))
-    return [*config_files(folder), *(file for part in parts for file in weight_files(folder / part))]
+    return [*config_files(folder), *(file for part in network_parts(folder) for file in weight_files(folder / part))]
 
 
 def config_files(folder: Path) -> list[Path]:
     """The files of a diffusers folder that say how it is built: configs, indexes of weights, tokenizers. Raises ModelUnavailable."""
-    encoders = text_encoder_parts(folder)
     found = [folder / "model_index.json", folder / "scheduler" / "scheduler_config.json"]
-    for part in ("unet", "vae", *encoders):
+    for part in network_parts(folder):
         variant = variant_of(next((file.name for file in weight_files(folder / part)), "")) or ""
         indexes = [file for file in _files_in(folder / part) if INDEX.fullmatch(file.name) and variant_of(file.name) == variant]
         found += [folder / part / "config.json", *indexes]
-    for encoder in encoders:
-        tokenizer = folder / encoder.replace("text_encoder", "tokenizer")
+    for encoder in text_encoder_parts(folder):
+        tokenizer = folder / tokenizer_of(encoder)
         found += [tokenizer / name for name in TOKENIZER_FILES]
     return [file for file in found if file.is_file()]

@@ -3,22 +3,18 @@
 A base that is not what it seems would train without an error, on noise that its network was never made for.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .errors import ModelUnavailable
+from .families.family import VAE, Family, Noise
+from .families.known import families_of
 from .libraries import installed
-from .part_config import checked_config
+from .part_config import FLOW_SCHEDULER, SCHEDULER, checked_config
 from .settings import shortened
 
 USE = "use a Stable Diffusion 1, 2 or XL base, for example sd15 or sdxl; inpainting and refiner models can't be trained"
-PIPELINES = (
-    "StableDiffusionPipeline",
-    "StableDiffusionImg2ImgPipeline",
-    "StableDiffusionXLPipeline",
-    "StableDiffusionXLImg2ImgPipeline",
-)
 # Those that add noise as DDPM does: alpha and sigma of whole timesteps, from betas.
 SCHEDULERS = (
     "DDPMScheduler",
@@ -59,28 +55,12 @@ OTHER_SCHEDULERS = {
     "TCD": "it is distilled to draw in a few steps (trajectory consistency)",
     "CMStochastic": "it is a consistency model",
 }
+# Those that draw by rectified flow, whatever shifts their sigmas.
+FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler",)
 BETA_SIGMAS_NEED = "scipy"
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 PREDICTIONS = ("epsilon", "v_prediction")
 ACTS_ON = {5: "a depth model", 7: "an upscaler", 8: "an InstructPix2Pix model, which edits pictures", 9: "an inpainting model"}
-# keys of a UNet's config that a network of another kind alone has
-OTHER_NETWORKS = {
-    "time_cond_proj_dim": "is told the guidance, as of a model that is distilled to few steps (LCM)",
-    "class_embed_type": "has class embeddings, as of unCLIP and upscalers",
-    "num_class_embeds": "has class embeddings, as of unCLIP and upscalers",
-    "encoder_hid_dim": "reads other embeddings than CLIP's (as Kolors and DeepFloyd do)",
-    "encoder_hid_dim_type": "reads other embeddings than CLIP's (as Kolors and DeepFloyd do)",
-}
-CLASSES: Mapping[str, tuple[str, ...]] = {
-    "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
-    "text_encoder_2": ("CLIPTextModelWithProjection",),
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
-    "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
-}
-LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")  # parts that training and drawing do without
-SIX_NUMBERS = 6  # that tell an XL base a picture's size; a refiner is told five
 NAMED_AS_DISTILLED = ("turbo", "lightning", "lcm", "hyper-sd")
 
 
@@ -91,34 +71,40 @@ def refuse(where: Path, what: str, hint: str = USE) -> ModelUnavailable:
 
 def check_index(folder: Path, index: Mapping[str, Any]) -> None:
     """Hold a model_index.json against the parts of a text-to-image base. Raises ModelUnavailable."""
-    pipeline = index.get("_class_name")
-    if isinstance(pipeline, str | list) and pipeline not in PIPELINES:
-        raise refuse(folder, f"it is made for {shortened(str(pipeline), 80)}")
+    families = families_of(index)
+    if not families:
+        raise refuse(folder, f"it is made for {shortened(str(index['_class_name']), 80)}")
     if index.get("requires_aesthetics_score") is True:
         raise refuse(folder, "it is a refiner")
+    left_out = {name for family in families for name in family.left_out}
     for name, part in index.items():
         if not (isinstance(part, list) and len(part) == 2 and all(isinstance(each, str) for each in part)):
             continue
-        if name in CLASSES and part[1] not in CLASSES[name]:
+        classes = [known for family in families if name in family.parts for known in family.parts[name].classes]
+        if classes and part[1] not in classes:
             raise refuse(folder, f"its {name} is of the class {shortened(part[1], 80)}")
-        if name not in (*CLASSES, *LEFT_OUT, "scheduler") and not name.startswith("_"):
+        if not classes and name not in (*left_out, "scheduler") and not name.startswith("_"):
             raise refuse(folder, f"it has a part more, {shortened(name, 80)} ({shortened(part[1], 80)})")
 
 
-def check_unet(where: Path, unet: Mapping[str, Any]) -> None:
-    """Hold a UNet's config against what is trained here. Raises ModelUnavailable."""
-    channels = unet.get("in_channels", 4)
-    if unet.get("_class_name", "UNet2DConditionModel") != "UNet2DConditionModel" or channels != unet.get("out_channels", 4):
-        kind = shortened(str(unet.get("_class_name", "unknown")), 80)
+def check_denoiser(where: Path, config: Mapping[str, Any], families: Sequence[Family]) -> None:
+    """Hold a denoiser's config against what is trained here, of families with the same denoiser. Raises ModelUnavailable."""
+    name = families[0].denoiser
+    part = families[0].parts[name]
+    channels = config.get("in_channels", 4)
+    given = config.get("out_channels", 4) if "out_channels" in part.config else channels
+    if config.get("_class_name", part.classes[0]) not in part.classes or channels != given:
+        kind = shortened(str(config.get("_class_name", "unknown")), 80)
         told = ACTS_ON.get(channels, "") if isinstance(channels, int) else ""
         words = f"its network: {kind}, {shortened(str(channels), 80)} channels in{', as of ' + told if told else ''}"
-        raise refuse(where, f"{words} (unet/config.json: _class_name, in_channels, out_channels)")
-    for key, words in OTHER_NETWORKS.items():
-        if unet.get(key) is not None:
-            raise refuse(where, f"its network {words} (unet/config.json: {key})")
-    if unet.get("addition_embed_type") not in (None, "text_time"):
-        told = shortened(str(unet["addition_embed_type"]), 80)
-        raise refuse(where, f"its network is told {told} beside the prompt (unet/config.json: addition_embed_type)")
+        raise refuse(where, f"{words} ({name}/config.json: _class_name, in_channels, out_channels)")
+    for key, words in part.refused.items():
+        if config.get(key) is not None:
+            raise refuse(where, f"its network {words} ({name}/config.json: {key})")
+    for key in {key: None for family in families for key in family.marks}:
+        if config.get(key) not in (None, *(family.marks.get(key) for family in families)):
+            told = shortened(str(config[key]), 80)
+            raise refuse(where, f"its network is told {told} beside the prompt ({name}/config.json: {key})")
 
 
 def check_quantization(file: Path, config: Mapping[str, Any]) -> None:
@@ -132,25 +118,30 @@ def check_quantization(file: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def check_xl(folder: Path, unet: Mapping[str, Any], encoders: list[str], pooled: Any) -> None:
-    """Hold an XL base's encoders and size numbers against each other; `pooled` is the width of the second's projection.
-    Raises ModelUnavailable."""
-    if encoders == ["text_encoder_2"]:
-        raise refuse(folder, "it has the second text encoder alone (model_index.json: text_encoder): it is a refiner")
+def check_encoders(folder: Path, family: Family, denoiser: Mapping[str, Any], encoders: list[str], pooled: Any) -> None:
+    """Hold a base's text encoders against its family's; `pooled` is the width of the last one's projection. Raises ModelUnavailable."""
+    had = ", ".join(encoders)
+    if not family.size_numbers:
+        if encoders != list(family.text_encoders):
+            raise refuse(folder, f"its text encoders are {had}, and its {family.denoiser_title} is not an XL's")
+        return
+    first, second = family.text_encoders
+    if encoders == [second]:
+        raise refuse(folder, f"it has the second text encoder alone (model_index.json: {first}): it is a refiner")
     if len(encoders) != 2:
-        had = ", ".join(encoders)
-        raise refuse(folder, f"an XL base has two text encoders, and this one has {had} (model_index.json: text_encoder_2)")
-    told, each = unet.get("projection_class_embeddings_input_dim"), unet.get("addition_time_embed_dim")
+        raise refuse(folder, f"an XL base has two text encoders, and this one has {had} (model_index.json: {second})")
+    told, each = denoiser.get("projection_class_embeddings_input_dim"), denoiser.get("addition_time_embed_dim")
     if not (isinstance(told, int) and isinstance(each, int) and isinstance(pooled, int)):
         return  # told by the trial
-    if told != pooled + SIX_NUMBERS * each:
-        refiner = " (a refiner is told five)" if told == pooled + (SIX_NUMBERS - 1) * each else ""
+    if told != pooled + family.size_numbers * each:
+        refiner = " (a refiner is told five)" if told == pooled + (family.size_numbers - 1) * each else ""
         raise refuse(folder, f"its network is not told the six numbers of a picture's size{refiner}")
 
 
-def check_vae(file: Path, vae: Mapping[str, Any]) -> None:
+def check_vae(file: Path, vae: Mapping[str, Any], family: Family) -> None:
     """Hold a VAE's config against what is trained here. Raises ModelUnavailable."""
-    if vae.get("_class_name", "AutoencoderKL") != "AutoencoderKL":
+    classes = family.parts[VAE].classes
+    if vae.get("_class_name", classes[0]) not in classes:
         raise refuse(file, f"its VAE is of the class {shortened(str(vae['_class_name']), 80)}")
     if vae.get("latents_mean") is not None or vae.get("latents_std") is not None:
         raise refuse(file, "its latents are scaled channel by channel (as Playground 2.5's are), not by one number")
@@ -158,20 +149,20 @@ def check_vae(file: Path, vae: Mapping[str, Any]) -> None:
         raise refuse(file, "its VAE does not make pictures of three colours")
 
 
-def check_latents(folder: Path, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
-    """Hold a UNet's channels against those of the VAE's latents. Raises ModelUnavailable."""
-    theirs, ours = vae.get("latent_channels", 4), unet.get("in_channels", 4)
-    if theirs != ours:
-        raise refuse(folder, f"its VAE's latents have {theirs} channels, and its UNet works on {ours}")
+def check_latents(folder: Path, family: Family, denoiser: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
+    """Hold a denoiser's channels against those of the VAE's latents. Raises ModelUnavailable."""
+    theirs, ours = vae.get("latent_channels", 4), denoiser.get("in_channels", 4)
+    if theirs * family.channels != ours:
+        raise refuse(folder, f"its VAE's latents have {theirs} channels, and its {family.denoiser_title} works on {ours}")
 
 
-def scheduler_named(index: Mapping[str, Any], config: Mapping[str, Any], file: Path) -> str:
+def scheduler_named(index: Mapping[str, Any], config: Mapping[str, Any], file: Path, noise: Noise = "diffusion") -> str:
     """The class of a base's scheduler, of those whose noise is trained on here. Raises ModelUnavailable for any other."""
     entry = index.get("scheduler")
     named = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
     names = [name for name in (named, config.get("_class_name")) if isinstance(name, str)]
     for name in names:
-        if name not in SCHEDULERS:
+        if name not in (SCHEDULERS if noise == "diffusion" else FLOW_SCHEDULERS):
             why = next((words for start, words in OTHER_SCHEDULERS.items() if start in name), "its noise is another")
             raise refuse(file, f"{why}; its scheduler is {shortened(name, 80)}")
     if not names:
@@ -187,15 +178,20 @@ def scheduler_that_draws(named: str, *, zero_snr: bool) -> str:
     return other if package and installed(package) is None else named
 
 
+def checked_flow_schedule(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """What of a rectified flow's scheduler config is used: how its sigmas are shifted. Raises ModelUnavailable."""
+    return {key: value for key, value in checked_config(FLOW_SCHEDULER, config, file).items() if value is not None}
+
+
 def checked_schedule(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """What of a scheduler's config is used: the betas, what is predicted, how it draws. Raises ModelUnavailable where the noise is
-    none that is trained on here."""
+    """What of a diffusion scheduler's config is used: the betas, what is predicted, how it draws. Raises ModelUnavailable where the
+    noise is none that is trained on here."""
     if config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
         raise refuse(file, "it is trained by flow matching")
     sigmas = [key for key in ("sigma_min", "sigma_max", "sigma_data") if config.get(key) is not None]
     if sigmas or config.get("timestep_type") == "continuous":
         raise refuse(file, f"it is trained on continuous noise ({', '.join(sigmas) or 'timestep_type'}), as EDM models are")
-    checked = {key: value for key, value in checked_config("scheduler", config, file).items() if value is not None}
+    checked = {key: value for key, value in checked_config(SCHEDULER, config, file).items() if value is not None}
     if checked.get("use_beta_sigmas") and installed(BETA_SIGMAS_NEED) is None:
         del checked["use_beta_sigmas"]
     predicted = checked.get("prediction_type", "epsilon")
@@ -270,11 +266,11 @@ OTHER_FILES = {
 EDM_MARKS = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 
 
-def check_single_file(
-    path: Path, header: Mapping[str, Any], unet: str, vae: str, encoders: tuple[str, ...]
-) -> None:
-    """Hold a single file's tensors against those of a base that is trained here; given are the starts of its parts' names.
+def check_single_file(path: Path, header: Mapping[str, Any], family: Family, starts: Mapping[str, str]) -> None:
+    """Hold a single file's tensors against those of a base that is trained here; `starts`: what the names of each part begin with.
     Raises ModelUnavailable that says what it is instead."""
+    unet, vae = starts[family.denoiser], starts[VAE]
+    encoders = [starts[name] for name in family.text_encoders]
     second = any(name.startswith("conditioner.embedders.1.") for name in header)
     if not any(name.startswith(unet) and name.endswith(CROSS_ATTENTION) and len(_shape(header, name)) > 1 for name in header):
         what = next((words for mark, words in OTHER_FILES.items() if any(_marks(name, mark) for name in header)), "")

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-FamilyName = Literal["sd", "sdxl"]
+from .families.family import Family
+from .families.sdxl import SDXL, XL_UNET
+from .families.stable_diffusion import CLIP_L, OPENCLIP_BIGG, OPENCLIP_H, SD1_UNET, SD2_UNET, STABLE_DIFFUSION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,10 +21,10 @@ class BaseFacts:
     `zero_snr`: its last timestep is noise alone. `remarks` speak against training it, though it can be done.
     """
 
-    family: FamilyName
+    family: Family
     prediction_type: str
     resolution: int
-    unet: int
+    denoiser: int
     text_encoders: tuple[int, ...]
     vae: int
     zero_snr: bool = False
@@ -53,30 +55,7 @@ class CatalogEntry:
     advised: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rates:
-    """How a family is trained where nothing is said: the learning rate of each method, the text encoder's as a share of it, the share
-    of the steps after which a text encoder of full fine-tuning stays as it is (0: never), whether `auto` trains it at all."""
-
-    full_with_text: float
-    full: float
-    lora: float
-    text_share: float = 0.5
-    text_stop: float = 0.0
-    trains_text: bool = True
-
-
-# Full fine-tuning with the text encoder: 2e-6 for 400 steps was right for objects, 1e-6 to 2e-6 for 800 to 1,200 for faces
-# (huggingface.co/blog/dreambooth, 2022); without it 5e-6, as the same library's DreamBooth script has it in its README. The text encoder
-# at half the rate and for 40% of the steps: it is what overfits first, as that page and users of the peers say. LoRA: 1e-4 and 5e-5, the
-# rates of diffusers' and kohya's LoRA scripts. Nobody trains SDXL's two encoders in full by default.
-RATES: dict[FamilyName, Rates] = {
-    "sd": Rates(full_with_text=2e-6, full=5e-6, lora=1e-4, text_stop=0.4),
-    "sdxl": Rates(full_with_text=2e-6, full=5e-6, lora=1e-4, text_stop=0.4, trains_text=False),
-}
-GUIDANCE: dict[FamilyName, float] = {"sd": 7.5, "sdxl": 5.0}  # what diffusers' own pipelines take where nothing is said
 VAE_PARAMETERS = 83_653_863
-CLIP_L, OPENCLIP_H, OPENCLIP_BIGG = 123_060_480, 340_387_840, 694_659_840
 
 CATALOG: tuple[CatalogEntry, ...] = (
     CatalogEntry(
@@ -87,10 +66,10 @@ CATALOG: tuple[CatalogEntry, ...] = (
         revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
         aliases=("runwayml/stable-diffusion-v1-5",),
         facts=BaseFacts(
-            family="sd",
+            family=STABLE_DIFFUSION,
             prediction_type="epsilon",
             resolution=512,
-            unet=859_520_964,
+            denoiser=SD1_UNET,
             text_encoders=(CLIP_L,),
             vae=VAE_PARAMETERS,
         ),
@@ -106,10 +85,10 @@ CATALOG: tuple[CatalogEntry, ...] = (
         revision="133a221b8aa7292a167afc5127cb63fb5005638b",
         aliases=(),
         facts=BaseFacts(
-            family="sd",
+            family=STABLE_DIFFUSION,
             prediction_type="epsilon",
             resolution=512,
-            unet=859_520_964,
+            denoiser=SD1_UNET,
             text_encoders=(CLIP_L,),
             vae=VAE_PARAMETERS,
         ),
@@ -125,10 +104,10 @@ CATALOG: tuple[CatalogEntry, ...] = (
         revision="main",
         aliases=("stabilityai/stable-diffusion-2-1",),
         facts=BaseFacts(
-            family="sd",
+            family=STABLE_DIFFUSION,
             prediction_type="v_prediction",
             resolution=768,
-            unet=865_910_724,
+            denoiser=SD2_UNET,
             text_encoders=(OPENCLIP_H,),
             vae=VAE_PARAMETERS,
         ),
@@ -144,10 +123,10 @@ CATALOG: tuple[CatalogEntry, ...] = (
         revision="462165984030d82259a11f4367a4eed129e94a7b",
         aliases=(),
         facts=BaseFacts(
-            family="sdxl",
+            family=SDXL,
             prediction_type="epsilon",
             resolution=1024,
-            unet=2_567_463_684,
+            denoiser=XL_UNET,
             text_encoders=(CLIP_L, OPENCLIP_BIGG),
             vae=VAE_PARAMETERS,
         ),
@@ -165,10 +144,10 @@ CATALOG: tuple[CatalogEntry, ...] = (
         revision="",
         aliases=(),
         facts=BaseFacts(
-            family="sd",
+            family=STABLE_DIFFUSION,
             prediction_type="epsilon",
             resolution=64,
-            unet=8_610_020,
+            denoiser=8_610_020,
             text_encoders=(708_736,),
             vae=1_393_815,
         ),
@@ -227,9 +206,9 @@ def advice_of(model: str, stage: str) -> Mapping[str, Any]:
     return entry.advised.get(stage, {}) if entry else {}
 
 
-def guidance_of(model: str, family: FamilyName) -> float:
+def guidance_of(model: str, family: Family) -> float:
     """The guidance scale that a base is drawn with where nothing is said: the catalogue's, or that of diffusers' own pipelines."""
-    return float(advice_of(model, "generate").get("guidance_scale", GUIDANCE[family]))
+    return float(advice_of(model, "generate").get("guidance_scale", family.guidance))
 
 
 def moved_note(model: str) -> str | None:

@@ -74,22 +74,23 @@ def identifier_remarks(identifier: str, tokenizer: AnyTokenizer | None) -> list[
     return remarks
 
 
-def length_remarks(prompts: Iterable[str], tokenizer: AnyTokenizer | None) -> list[str]:
-    """A line for each prompt of which the base model does not read all, with what is cut. Without a tokenizer nothing is said."""
+def length_remarks(prompts: Iterable[str], tokenizer: AnyTokenizer | None, *, most: int = READ) -> list[str]:
+    """A line for each prompt that is longer than the `most` tokens that the base model reads, with what is cut. Without a tokenizer
+    nothing is said."""
     remarks = []
     for prompt in dict.fromkeys(prompts):
-        if tokenizer is not None and (part := unread_part(prompt, tokenizer)):
+        if tokenizer is not None and (part := unread_part(prompt, tokenizer, most=most)):
             remarks.append(
-                f'the prompt "{shortened(prompt, 40)}" is longer than the {READ} tokens that the model reads; '
+                f'the prompt "{shortened(prompt, 40)}" is longer than the {most} tokens that the model reads; '
                 f'what is cut: "{shortened(part)}"'
             )
     return remarks
 
 
-def unread_part(prompt: str, tokenizer: AnyTokenizer) -> str:
-    """What of a prompt the base model does not read: all beyond its 77 tokens, two of which are the prompt's two ends."""
+def unread_part(prompt: str, tokenizer: AnyTokenizer, *, most: int = READ) -> str:
+    """What of a prompt the base model does not read: all beyond its `most` tokens, two of which are the prompt's two ends."""
     offsets = tokenizer.encode(prompt, add_special_tokens=False).offsets
-    return prompt[offsets[READ - 2][0] :] if len(offsets) > READ - 2 else ""
+    return prompt[offsets[most - 2][0] :] if len(offsets) > most - 2 else ""
 
 
 def load_tokenizer(base_folder: Path | None) -> AnyTokenizer | None:

@@ -1,18 +1,19 @@
 """The memory plan: what a run takes by tensor group, which means make it fit, and why. Arithmetic only, no torch.
 
-Weights, gradients and optimizer state follow exactly from parameter counts. Activations are counted figures: the bytes alive at
-the peak of one step of the full-size UNets (2026, fused attention, norms in float32 as CUDA's autocast has them), scaled by
-pixels and rows. The driver's context and the allocator's slack are predictions. The machine's own memory is counted beside the
-card's: what a run holds there at its largest moments. Bytes everywhere; GB is 1e9 bytes.
+Weights, gradients and optimizer state follow exactly from parameter counts. Activations are the family's counted figures:
+the bytes alive at the peak of one step of the full-size network, scaled by pixels and rows. The driver's context and the
+allocator's slack are predictions. The machine's own memory is counted beside the card's: what a run holds there at its largest
+moments. Bytes everywhere; GB is 1e9 bytes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import inf, sqrt
 from typing import Any, Literal
 
-from .catalog import CATALOG, RATES, VAE_PARAMETERS, BaseFacts, CatalogEntry, Rates
+from .catalog import CATALOG, VAE_PARAMETERS, BaseFacts, CatalogEntry
 from .errors import DoesNotFit, UsageError
+from .families.family import Activations, Family, Rates
 from .gpu import TAKEN, Gpu, multiplies_bf16
 from .machine import free_memory, machine_memory, resident_memory
 from .schemas import check_values
@@ -55,8 +56,8 @@ STEP = "peak: step"
 # of the machine's memory, measured by `tests.benchmarks.ram`: Python and its libraries, with the CPU's build of torch
 PROGRAM = 520_000_000
 PROGRAM_ON_GPU = 2_000_000_000  # with CUDA's build, its driver and kernels; a prediction
-# and what a CPU's convolutions and the heap hold while the UNet works, as a part of its weights in float32
-BESIDE_UNET = 0.35
+# and what a CPU's convolutions and the heap hold while the denoiser works, as a part of its weights in float32
+BESIDE_DENOISER = 0.35
 PINNED = 1.35  # torch rounds each block of pinned memory up to a power of two: SDXL's 8-bit state of 6.9 GB takes 9.1
 ROOM = 0.95  # of a card's free memory that a plan reckons with: what else runs there takes a little more or less as time goes by
 
@@ -64,42 +65,8 @@ ROOM = 0.95  # of a card's free memory that a plan reckons with: what else runs 
 CLASS_IMAGE_BATCHES = (8, 4, 2, 1)
 
 
-@dataclass(frozen=True)
-class Activations:
-    """GB of one row at the family's reference side: the most before gradients of any size are there (the end of forward, or where
-    backward computes the first layers again), and beside the UNet's whole gradients late in backward."""
-
-    forward: float
-    late: float
-
-
-REFERENCE_SIDE = {"sd": 512, "sdxl": 1024}
-REFERENCE_UNET = {"sd": 859_520_964, "sdxl": 2_567_463_684}
-
-# (family, method, checkpointed) -> in half precision, in float32
-ACTIVATIONS: dict[tuple[str, str, bool], tuple[Activations, Activations]] = {
-    ("sd", "full", False): (Activations(1.26, 0.31), Activations(1.88, 0.48)),
-    ("sd", "full", True): (Activations(0.28, 0.13), Activations(0.40, 0.24)),
-    ("sd", "lora", False): (Activations(1.12, 0.0), Activations(1.66, 0.0)),
-    ("sd", "lora", True): (Activations(0.275, 0.0), Activations(0.465, 0.0)),
-    ("sdxl", "full", False): (Activations(8.73, 0.88), Activations(13.83, 0.98)),
-    ("sdxl", "full", True): (Activations(0.89, 0.33), Activations(1.24, 0.54)),
-    ("sdxl", "lora", False): (Activations(7.30, 0.0), Activations(11.33, 0.0)),
-    ("sdxl", "lora", True): (Activations(0.73, 0.0), Activations(1.10, 0.0)),
-}
-# beside a LoRA SD 2's UNet keeps less of them than SD 1's: its attention is entered by linear layers, not convolutions
-SD2_UNET, LORA_OF_SD2 = 865_910_724, {False: 0.958, True: 0.83}  # by checkpointing
 TEXT_ACTIVATIONS, TEXT_CHECKPOINTED = 0.29, 0.012  # bytes of a row for each parameter of a text encoder
-DRAWING = 0.10  # GB of one row of the UNet without gradients, at 512 px for sd; SDXL's at 1024 px is 0.2
-DRAWING_XL = 0.20
 VAE_ENCODE, VAE_DECODE = 0.674, 0.806  # GB of one picture at 512 px in float32, the same VAE in all families
-
-# Bytes of a UNet's value where its linear layers have 4 bits, with a float32 scale for every 64 values, and the rest 16.
-QUANTIZED = {859_520_964: 1.548, 865_910_724: 1.500, 2_567_463_684: 0.750}
-
-# Values of the LoRA at rank 16, by the UNet's parameters and by a text encoder's: exact, linear in the rank.
-LORA_UNET = {859_520_964: 3_188_736, 865_910_724: 3_319_808, 2_567_463_684: 23_224_320}
-LORA_TEXT = {123_060_480: 1_179_648, 340_387_840: 3_014_656, 694_659_840: 5_242_880}
 
 
 @dataclass(frozen=True)
@@ -226,6 +193,7 @@ def make_plan(job: Job) -> Plan:
     all decides whether it fits: what is free there comes and goes. Raises UsageError where 8-bit AdamW is asked for and can't be had.
     """
     _check_optimizer(job)
+    _check_family(job.facts.family, job.asked)
     plan = _best_plan(job)
     return plan if plan.fits else replace(plan, remedy=_find_remedy(job))
 
@@ -304,19 +272,26 @@ def inference_precision(gpu: Gpu | None) -> tuple[Device, Precision]:
 
 
 def lora_parameters(facts: BaseFacts, rank: int) -> tuple[int, int]:
-    """The values that a LoRA of this rank adds to the UNet and to the text encoders together.
+    """The values that a LoRA of this rank adds to the denoiser and to the text encoders together.
 
     Exact for the catalogue's bases; for any other an estimate: a network's attention grows like the root of its size.
     """
-    nearest = REFERENCE_UNET[facts.family]
-    unet = LORA_UNET.get(facts.unet) or LORA_UNET[nearest] * sqrt(facts.unet / nearest)
-    text = sum(LORA_TEXT.get(count) or 1_179_648 * sqrt(count / 123_060_480) for count in facts.text_encoders)
-    return round(unet * rank / 16), round(text * rank / 16)
+    figures = facts.family.figures
+    added = figures.lora.get(facts.denoiser) or figures.lora[figures.denoiser] * sqrt(facts.denoiser / figures.denoiser)
+    text = sum(figures.lora_text.get(count) or _text_lora(figures.lora_text, count) for count in facts.text_encoders)
+    return round(added * rank / 16), round(text * rank / 16)
+
+
+def _text_lora(counted: Mapping[int, int], parameters: int) -> float:
+    """By the first text encoder that was counted; 0 for a family whose text encoders are never trained."""
+    nearest, values = next(iter(counted.items()), (1, 0))
+    return values * sqrt(parameters / nearest)
 
 
 def is_counted(facts: BaseFacts) -> bool:
     """Whether a base's networks are the catalogue's, whose activations were counted; for others they are estimates."""
-    return facts.unet in LORA_UNET and all(count in LORA_TEXT for count in facts.text_encoders)
+    figures = facts.family.figures
+    return facts.denoiser in figures.lora and (not figures.lora_text or all(count in figures.lora_text for count in facts.text_encoders))
 
 
 def _check_optimizer(job: Job) -> None:
@@ -326,6 +301,16 @@ def _check_optimizer(job: Job) -> None:
         raise UsageError("--optimizer adamw8bit needs bitsandbytes", f"install it: {INSTALL_8BIT}")
     if job.gpu is not None and job.gpu.kind == "mps":
         raise UsageError("--optimizer adamw8bit does not run on an Apple GPU", "drop it, or use --optimizer adamw")
+
+
+def _check_family(family: Family, asked: TrainSettings) -> None:
+    """Raises UsageError where a family is asked for what is not done with it."""
+    if asked.method not in (AUTO, *family.methods):
+        raise UsageError(f"--method {asked.method} is not for {family.title}", f"use --method {family.methods[0]}, or leave it out")
+    if asked.train_text_encoder is True and not family.may_train_text:
+        raise UsageError(f"the text encoder of {family.title} is never trained", "leave out --train-text-encoder")
+    if asked.snr_gamma and family.noise == "flow":
+        raise UsageError(f"--snr-gamma weighs the timesteps of diffusion, and {family.title} is trained by flow matching", "leave it out")
 
 
 def _best_plan(job: Job) -> Plan:
@@ -374,11 +359,11 @@ def _machine_holds_state(plan: Plan, gpu: Gpu | None) -> bool:
 
 def _choices(job: Job) -> Iterator[Choice]:
     """What is trained, the best first, without any means that was not asked for."""
-    asked = job.asked
-    methods: list[Method] = ["full", "lora"] if asked.method == AUTO else [asked.method]
+    asked, family = job.asked, job.facts.family
+    methods: Sequence[Method] = family.methods if asked.method == AUTO else [asked.method]
     text_encoder = [bool(asked.train_text_encoder)]
     if asked.train_text_encoder == AUTO:
-        text_encoder = [True, False] if RATES[job.facts.family].trains_text else [False]
+        text_encoder = [True, False] if family.may_train_text and family.rates.trains_text else [False]
     for method in methods:
         for with_text in text_encoder:
             yield Choice(
@@ -417,7 +402,7 @@ def _ladder(choice: Choice, job: Job) -> Iterator[dict[str, Any]]:
 
 
 def _plan_of(choice: Choice, job: Job) -> Plan:
-    asked, rates = job.asked, RATES[job.facts.family]
+    asked, rates = job.asked, job.facts.family.rates
     ledger, class_images = count_bytes(choice, job)
     ram = count_ram(choice, job, ledger, in_parts=class_images.in_parts)
     needed = max(value for group, value in ledger.items() if group.startswith(PEAK))
@@ -501,7 +486,7 @@ def count_ram(choice: Choice, job: Job, ledger: Mapping[str, int], *, in_parts: 
     if gpu is None or gpu.shared:
         peaks = {group.removeprefix(PEAK): size for group, size in ledger.items() if group.startswith(PEAK)}
         peaks["checkpoint"] = peaks.pop("saving")
-        beside = round(BESIDE_UNET * facts.unet * FP32) if gpu is None else 0
+        beside = round(BESIDE_DENOISER * facts.denoiser * FP32) if gpu is None else 0
         peaks |= {moment: peaks[moment] + beside for moment in ("step", "class images", "preview") if moment in peaks}
         if "preview" in peaks:
             peaks["preview"] += stored
@@ -528,11 +513,11 @@ def count_disk(choice: Choice, job: Job) -> dict[str, int]:
     model, class images (a PNG is no larger than its pixels)."""
     facts, asked, text = job.facts, job.asked, choice.train_text_encoder
     if choice.method == "full":
-        trained = facts.unet + (sum(facts.text_encoders) if text else 0)
-        model = facts.unet + sum(facts.text_encoders) + facts.vae
+        trained = facts.denoiser + (sum(facts.text_encoders) if text else 0)
+        model = facts.denoiser + sum(facts.text_encoders) + facts.vae
     else:
-        unet_lora, text_lora = lora_parameters(facts, asked.rank)
-        trained = model = unet_lora + (text_lora if text else 0)
+        added, text_lora = lora_parameters(facts, asked.rank)
+        trained = model = added + (text_lora if text else 0)
     state = ADAMW_STATE if choice.optimizer == "adamw" else ADAMW_8BIT_STATE
     a_value = (HALF if choice.weights == "bf16" else FP32) + state + (FP32 if asked.ema else 0)
     by_clock = asked.checkpoint_every and asked.checkpoint_minutes  # where steps are slow, perhaps after each
@@ -549,11 +534,11 @@ def _step_groups(choice: Choice, job: Job) -> dict[str, int]:
     text = sum(facts.text_encoders) if choice.train_text_encoder else 0
     kinds = 2 if asked.with_prior and not choice.rows_in_turn else 1
     if choice.method == "full":
-        trained, of_text, frozen = facts.unet + text, text, 0
+        trained, of_text, frozen = facts.denoiser + text, text, 0
     else:
-        unet_lora, text_lora = lora_parameters(facts, asked.rank)
-        of_text, frozen = text_lora if text else 0, facts.unet + text
-        trained = unet_lora + of_text
+        added, text_lora = lora_parameters(facts, asked.rank)
+        of_text, frozen = text_lora if text else 0, facts.denoiser + text
+        trained = added + of_text
     size = HALF if choice.weights == "bf16" else FP32
     copied = works_on_copies(choice, asked.gradient_accumulation)
     in_pieces = copied and not _gradients_at_once(choice, asked.gradient_accumulation)
@@ -600,17 +585,18 @@ def _passing_copies(groups: Mapping[str, int], choice: Choice, asked: TrainSetti
 
 
 def _activations(choice: Choice, facts: BaseFacts, resolution: int) -> Activations:
-    """Of one row. A UNet that is not the catalogue's: its width, hence its activations, go like the root of its size."""
-    half, single = ACTIVATIONS[facts.family, choice.method, choice.gradient_checkpointing]
+    """Of one row. A denoiser that is not the catalogue's: its width, hence its activations, go like the root of its size."""
+    half, single = facts.family.figures.activations[choice.method, choice.gradient_checkpointing]
     figure = single if choice.precision == "fp32" else half
-    scale = (resolution / REFERENCE_SIDE[facts.family]) ** 2 * _width(facts)
-    if facts.unet == SD2_UNET and choice.method == "lora":
-        scale *= LORA_OF_SD2[choice.gradient_checkpointing]
+    scale = (resolution / facts.family.figures.side) ** 2 * _width(facts)
+    if choice.method == "lora":
+        scale *= facts.family.figures.beside_lora.get((facts.denoiser, choice.gradient_checkpointing), 1.0)
     return Activations(figure.forward * scale, figure.late * scale)
 
 
 def _width(facts: BaseFacts) -> float:
-    return 1.0 if facts.unet in LORA_UNET else sqrt(facts.unet / REFERENCE_UNET[facts.family])
+    figures = facts.family.figures
+    return 1.0 if facts.denoiser in figures.lora else sqrt(facts.denoiser / figures.denoiser)
 
 
 def _other_peaks(choice: Choice, job: Job, *, kept: int) -> dict[str, int]:
@@ -643,9 +629,9 @@ def _class_images(choice: Choice, job: Job, *, below: int) -> ClassImages:
     """The largest batch that stays below the run's other peaks, all networks together if one does; else in parts on a card."""
     facts, resolution, on_gpu = job.facts, job.resolution, job.gpu is not None
     weights = _base_bytes(choice, facts, with_text=True) + facts.vae * FP32
-    unet = _base_bytes(choice, facts, with_text=False)
+    denoiser = _base_bytes(choice, facts, with_text=False)
     others = (
-        _base_bytes(choice, facts, with_text=True) - unet,
+        _base_bytes(choice, facts, with_text=True) - denoiser,
         facts.vae * FP32 + _picture(VAE_DECODE, facts, resolution),
     )
     batches = CLASS_IMAGE_BATCHES if on_gpu else (1,)
@@ -655,30 +641,31 @@ def _class_images(choice: Choice, job: Job, *, below: int) -> ClassImages:
             return ClassImages(batch, in_parts=False, peak=peak)
     # after memory ran out only the least is safe
     for batch in (1,) if choice.class_images_in_parts else batches:
-        peak = round(max(*others, unet + 2 * batch * _row(facts, resolution)))
+        peak = round(max(*others, denoiser + 2 * batch * _row(facts, resolution)))
         if peak <= below or batch == 1:
             break
     return ClassImages(batch, in_parts=True, peak=peak)
 
 
 def _base_bytes(choice: Choice, facts: BaseFacts, *, with_text: bool) -> int:
-    """The base's UNet, and its text encoders, as they lie in memory: of the trained weights' kind where they are trained
-    themselves, else in the plan's precision; a quantized UNet in 4 bits where it can be."""
+    """The base's denoiser, and its text encoders, as they lie in memory: of the trained weights' kind where they are trained
+    themselves, else in the plan's precision; a quantized denoiser in 4 bits where it can be."""
     size = _value_bytes(choice.weights) if choice.method == "full" else _value_bytes(choice.precision)
-    in_4_bits = QUANTIZED.get(facts.unet, QUANTIZED[REFERENCE_UNET[facts.family]])
-    unet = in_4_bits if choice.quantized else size
-    return round(facts.unet * unet + (sum(facts.text_encoders) * size if with_text else 0))
+    figures = facts.family.figures
+    in_4_bits = figures.quantized.get(facts.denoiser, figures.quantized[figures.denoiser])
+    value = in_4_bits if choice.quantized else size
+    return round(facts.denoiser * value + (sum(facts.text_encoders) * size if with_text else 0))
 
 
 def _drawing(facts: BaseFacts, resolution: int, *, pictures: int) -> int:
-    """Drawing pictures as one batch: the UNet's rows with and without the prompt, then decoding one after the other."""
+    """Drawing pictures as one batch: the denoiser's rows with and without the prompt, then decoding one after the other."""
     return round(max(2 * pictures * _row(facts, resolution), _picture(VAE_DECODE, facts, resolution)))
 
 
 def _row(facts: BaseFacts, resolution: int) -> float:
-    """One row of the UNet without gradients."""
-    pixels = (resolution / REFERENCE_SIDE[facts.family]) ** 2
-    return (DRAWING if facts.family == "sd" else DRAWING_XL) * pixels * _width(facts) * 1e9
+    """One row of the denoiser without gradients."""
+    pixels = (resolution / facts.family.figures.side) ** 2
+    return facts.family.figures.drawing * pixels * _width(facts) * 1e9
 
 
 def _picture(figure: float, facts: BaseFacts, resolution: int) -> float:
@@ -774,7 +761,7 @@ def _find_remedy(job: Job) -> str:
 
 def _smaller_base(job: Job) -> str:
     for entry in CATALOG:
-        if entry.facts.unet < job.facts.unet and entry.repository:
+        if entry.facts.denoiser < job.facts.denoiser and entry.repository:
             plan = _best_plan(job_of(entry, job.gpu, has_8bit=job.has_8bit))
             if plan.fits:
                 return f"use --model {entry.name}: it {_takes(plan, entry.facts)}"

@@ -68,7 +68,7 @@ def maybe(bound: Bound) -> Bound:
     return one_of(nothing, bound)
 
 
-UNET: Mapping[str, Bound] = {
+UNET_2D_CONDITION: Mapping[str, Bound] = {
     "sample_size": maybe(width),
     "in_channels": whole(1, 64),
     "out_channels": whole(1, 64),
@@ -112,7 +112,7 @@ UNET: Mapping[str, Bound] = {
     "mid_block_only_cross_attention": maybe(flag),
     "cross_attention_norm": maybe(word),
 }
-VAE: Mapping[str, Bound] = {
+KL_VAE: Mapping[str, Bound] = {
     "in_channels": whole(1, 64),
     "out_channels": whole(1, 64),
     "down_block_types": words,
@@ -130,7 +130,7 @@ VAE: Mapping[str, Bound] = {
     "use_post_quant_conv": flag,
     "mid_block_add_attention": flag,
 }
-TEXT_ENCODER: Mapping[str, Bound] = {
+CLIP_TEXT_MODEL: Mapping[str, Bound] = {
     "vocab_size": whole(3, 2**20),
     "hidden_size": width,
     "intermediate_size": width,
@@ -180,37 +180,41 @@ SCHEDULER: Mapping[str, Bound] = {
     "lambda_min_clipped": lambda value: value == -math.inf or number(-1e3, 0)(value),
     "predict_x0": flag,
 }
-PARTS: Mapping[str, Mapping[str, Bound]] = {
-    "unet": UNET,
-    "vae": VAE,
-    "text_encoder": TEXT_ENCODER,
-    "text_encoder_2": TEXT_ENCODER,
-    "scheduler": SCHEDULER,
+FLOW_SCHEDULER: Mapping[str, Bound] = {
+    "num_train_timesteps": whole(10, MOST_STEPS),
+    "shift": number(1e-3, 1e3),
+    "use_dynamic_shifting": flag,
+    "base_shift": maybe(number(-10, 10)),
+    "max_shift": maybe(number(-10, 10)),
+    "base_image_seq_len": maybe(whole(1, 2**20)),
+    "max_image_seq_len": maybe(whole(1, 2**20)),
+    "shift_terminal": maybe(number(0, 1)),
+    "time_shift_type": word,
 }
 
 
-def checked_config(part: str, values: Mapping[str, Any], file: Path) -> dict[str, Any]:
+BLOCKS = ("num_hidden_layers", "num_layers", "num_single_layers", "n_layers", "n_refiner_layers")  # counts of layers, in any config
+
+
+def checked_config(bounds: Mapping[str, Bound], values: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """What of a part's config the libraries are given. Raises ModelUnavailable that names the file and the key."""
-    kept = {key: value for key, value in values.items() if key in PARTS[part]}
+    kept = {key: value for key, value in values.items() if key in bounds}
     for key, value in kept.items():
-        if not PARTS[part][key](value):
+        if not bounds[key](value):
             raise ModelUnavailable(
                 f"{file}: {key} can't be {shortened(repr(value), 80)} in a base that can be trained",
                 "fetch the base model again, or name another (see `dreambooth models`)",
             )
-    if (found := depth(part, kept)) > MOST_LAYERS:
+    if (found := depth(kept)) > MOST_LAYERS:
         raise ModelUnavailable(f"{file}: {found:,} layers are more than any base has", "fetch the base model again")
     return kept
 
 
-def depth(part: str, config: Mapping[str, Any]) -> int:
+def depth(config: Mapping[str, Any]) -> int:
     """How many layers a config asks for, at most."""
-    if part.startswith("text_encoder"):
-        return int(config.get("num_hidden_layers", 1))
-    if part == "scheduler":
-        return 0
+    blocks = sum(int(config.get(key, 0)) for key in BLOCKS)
     levels = max(len(config.get(key, ())) for key in ("block_out_channels", "down_block_types", "up_block_types"))
-    return levels * _largest(config.get("layers_per_block", 1)) * _largest(config.get("transformer_layers_per_block", 1))
+    return blocks + levels * _largest(config.get("layers_per_block", 1)) * _largest(config.get("transformer_layers_per_block", 1))
 
 
 def _largest(value: Any) -> int:

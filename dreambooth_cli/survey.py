@@ -15,8 +15,6 @@ from .gpu import Gpu
 from .machine import machine_memory
 from .memory import NEED_8BIT, Plan, job_of, make_plan
 
-# TFLOP of forward and backward of one row, as a x + b x^2 of the pixels against 512 x 512 (the square is attention).
-STEP_TFLOP = {"sd": (2.042, 0.365, 859_520_964), "sdxl": (4.599, 0.1146, 2_567_463_684)}
 CPU_TFLOPS = 0.03  # of one core in float32; measured on a server core at 0.025, laptops differ by a factor of two
 SLOW = 3.0  # seconds; a step under this needs no warning
 
@@ -37,7 +35,7 @@ class Row:
         return {
             "name": entry.name,
             "repository": entry.repository,
-            "family": entry.facts.family,
+            "family": entry.facts.family.name,
             "resolution": entry.facts.resolution,
             "recommended_gb": entry.recommended_gb,
             "licence": entry.licence,
@@ -95,7 +93,7 @@ def details(row: Row) -> dict[str, str]:
     """One model in full, for `models NAME`: what -> in words, in the order to be shown."""
     entry, plan = row.entry, row.plan
     parts = [
-        f"UNet {_millions(entry.facts.unet)}",
+        f"{entry.facts.family.denoiser_title} {_millions(entry.facts.denoiser)}",
         f"text {' + '.join(map(_millions, entry.facts.text_encoders))}",
         f"VAE {_millions(entry.facts.vae)}",
     ]
@@ -127,9 +125,10 @@ def slow_step_note(facts: BaseFacts, resolution: int, rows: int, *, cores: int |
 
     `rows` go through the UNet in one step; `cores` is the CPU's (None: looked up).
     """
-    linear, square, parameters = STEP_TFLOP[facts.family]
+    figures = facts.family.figures
+    linear, square = figures.tflop
     pixels = (resolution / 512) ** 2
-    work = (linear * pixels + square * pixels**2) * facts.unet / parameters * rows
+    work = (linear * pixels + square * pixels**2) * facts.denoiser / figures.denoiser * rows
     cores = cores or _cores()
     seconds = work / (CPU_TFLOPS * cores)
     if seconds < SLOW:

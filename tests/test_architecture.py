@@ -227,7 +227,8 @@ MAY_OPEN = {
     "pocket/parts.py",
     "pocket/build.py",
 }
-BUILT_FROM_A_LIVE_ONE = {"engine/stable_diffusion.py", "engine/sampling.py", "engine/effect.py"}  # a scheduler of another's config
+# where a scheduler is made of another's config
+BUILT_FROM_A_LIVE_ONE = {"engine/families/stable_diffusion.py", "engine/families/noising.py", "engine/sampling.py"}
 NEVER = {"torch.load", "pickle.load", "pickle.loads", "joblib.load"}
 
 

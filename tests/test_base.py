@@ -65,7 +65,7 @@ def test_names_that_mean_nothing(named, hint):
 def test_facts_are_read_from_the_configs(kind, family, prediction, request):
     folder = request.getfixturevalue(kind)
     facts = read_facts(folder)
-    assert (facts.family, facts.prediction_type, facts.resolution) == (family, prediction, 64)
+    assert (facts.family.name, facts.prediction_type, facts.resolution) == (family, prediction, 64)
     assert len(facts.text_encoders) == (2 if kind == "sdxl" else 1)
 
 
@@ -80,7 +80,7 @@ def test_counts_are_the_networks_own(kind, request):
     facts = read_facts(folder)
     parts = parts_of(load_family(base_of(folder), dtype=torch.float32, device=torch.device("cpu")).pipe)
     counted = {name: sum(parameter.numel() for parameter in part.parameters()) for name, part in parts.items()}
-    assert facts.unet == counted["unet"]
+    assert facts.denoiser == counted["unet"]
     assert facts.vae == counted["vae"]
     assert list(facts.text_encoders) == [count for name, count in counted.items() if name.startswith("text")]
 

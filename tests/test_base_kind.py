@@ -95,7 +95,7 @@ SOUND = [
 def test_what_sound_bases_hold_is_no_reason_to_refuse(kind, file, values, request, tmp_path):
     base = request.getfixturevalue(kind)
     facts, expected = read_facts(with_value(base, tmp_path / "base", file, **values)), read_facts(base)
-    assert facts.unet == expected.unet
+    assert facts.denoiser == expected.denoiser
     assert facts.resolution == (256 if values == {"sample_size": None} else 64)  # 64 latents, and a VAE whose factor is 4
 
 
@@ -228,7 +228,7 @@ def test_content_decides_what_a_file_is(name, single, tmp_path):
     request = ask_for_base(str(tmp_path / name))
     assert request.path.name == name
     facts, expected = read_facts(request.path), read_facts(single)
-    assert (facts.unet, facts.text_encoders, facts.vae) == (expected.unet, expected.text_encoders, expected.vae)
+    assert (facts.denoiser, facts.text_encoders, facts.vae) == (expected.denoiser, expected.text_encoders, expected.vae)
 
 
 def test_a_pickle_under_a_good_name_is_not_opened(tmp_path):

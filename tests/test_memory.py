@@ -6,6 +6,7 @@ import pytest
 
 from dreambooth_cli.catalog import BaseFacts, find_entry
 from dreambooth_cli.errors import DoesNotFit, UsageError
+from dreambooth_cli.families.stable_diffusion import STABLE_DIFFUSION
 from dreambooth_cli.gpu import Gpu, sold_as
 from dreambooth_cli.memory import (
     Job,
@@ -124,10 +125,10 @@ def test_lora_counts(name: str, unet: int, text: int) -> None:
 
 def test_a_base_that_is_not_in_the_catalogue_is_estimated_and_that_is_said() -> None:
     other = BaseFacts(
-        family="sd",
+        family=STABLE_DIFFUSION,
         prediction_type="epsilon",
         resolution=256,
-        unet=34_966_724,
+        denoiser=34_966_724,
         text_encoders=(17_407_232,),
         vae=5_252_487,
     )

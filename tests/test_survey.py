@@ -5,6 +5,7 @@ import pytest
 
 from dreambooth_cli.catalog import CATALOG, BaseFacts, find_entry
 from dreambooth_cli.errors import ModelUnavailable
+from dreambooth_cli.families.stable_diffusion import STABLE_DIFFUSION
 from dreambooth_cli.gpu import Gpu, sold_as
 from dreambooth_cli.memory import Job, make_plan
 from dreambooth_cli.settings import TrainSettings
@@ -157,6 +158,6 @@ def test_a_slow_step_is_announced_as_a_prediction() -> None:
 
 def test_a_small_network_needs_no_warning() -> None:
     small = BaseFacts(
-        family="sd", prediction_type="epsilon", resolution=64, unet=1_106_212, text_encoders=(1_647_104,), vae=1_028_935
+        family=STABLE_DIFFUSION, prediction_type="epsilon", resolution=64, denoiser=1_106_212, text_encoders=(1_647_104,), vae=1_028_935
     )
     assert slow_step_note(small, 64, 2) is None

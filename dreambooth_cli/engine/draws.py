@@ -14,11 +14,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Draw:
-    """What row r of a step uses: which example, mirrored or not, its timestep, the noise of its latent sample and of eps."""
+    """What row r of a step uses: which example, mirrored or not, its time (a timestep or a sigma), the noises of its latents and eps."""
 
     example: int
     mirrored: bool
-    timestep: int
+    time: int | float
     latent_noise: Tensor
     noise: Tensor
 

@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 from .draws import generator_of
 from .examples import Examples
-from .family import Conditioning
+from .families.latent_diffusion import Conditioning, LatentDiffusion
 from .objective import row_losses
-from .stable_diffusion import StableDiffusion
 
 STEPS = 10  # denoising steps of the picture that is compared
 # Below both, nothing shows; each stands about three times or more from what was measured on either side, 50 steps. At a rate of 1e-7:
@@ -49,7 +47,7 @@ def compare(before: Answer, after: Answer) -> Effect:
 
 @torch.no_grad()
 def loss_at_fixed_noises(
-    family: StableDiffusion,
+    family: LatentDiffusion,
     examples: Examples,
     conditioning: Conditioning,
     *,
@@ -57,7 +55,7 @@ def loss_at_fixed_noises(
     seed: int = 0,
     batch: int = 32,
 ) -> float:
-    """The denoising loss of examples under a prompt (one row of conditioning), at `draws` timesteps and noises that follow from
+    """The denoising loss of examples under a prompt (one row of conditioning), at `draws` times and noises that follow from
     the seed alone.
 
     Before and after training, and between prompts, the draws are the same, so that a difference is the prompt's or the weights'.
@@ -65,28 +63,23 @@ def loss_at_fixed_noises(
     mean, device = examples.distribution.mean, conditioning.embeddings.device
     generator = generator_of(seed, 0, "fixed noises", 0)
     rows = torch.arange(draws) % len(mean)
-    timesteps = torch.linspace(0, 1, draws + 2)[1:-1].mul(len(family.noise_scheduler.alphas_cumprod)).long()
+    times = family.noising.spread(draws)
     noise = torch.randn(draws, *mean.shape[1:], generator=generator).to(device)
     clean = family.sample_latents(examples.distribution, torch.zeros_like(mean))[rows].to(device)
     losses = []
     for start in range(0, draws, batch):
         part = slice(start, start + batch)
-        steps = timesteps[part].to(device)
-        noisy = family.add_noise(clean[part], noise[part], steps)
-        predicted = family.predict(noisy, steps, conditioning.rows([0] * len(steps)))
-        losses.append(row_losses(predicted, family.target(clean[part], noise[part], steps)))
+        at = times[part].to(device)
+        noisy = family.noising.add_noise(clean[part], noise[part], at)
+        predicted = family.predict(noisy, at, conditioning.rows([0] * len(at)))
+        losses.append(row_losses(predicted, family.noising.target(clean[part], noise[part], at)))
     return torch.cat(losses).mean().item()
 
 
 @torch.no_grad()
-def sketch(family: StableDiffusion, conditioning: Conditioning, shape: torch.Size, *, seed: int = 0) -> Tensor:
-    """The latents [1, c, h, w] of a picture from a fixed seed: DDIM (Song et al. 2021, arXiv 2010.02502), no guidance, so that
-    nothing but the UNet is needed."""
-    device = conditioning.embeddings.device
-    scheduler = DDIMScheduler.from_config(family.noise_scheduler.config)
-    scheduler.set_timesteps(STEPS, device=device)
-    latents = torch.randn(1, *shape, generator=generator_of(seed, 0, "sketch", 0)).to(device)
-    for timestep in scheduler.timesteps:
-        predicted = family.predict(latents, timestep[None], conditioning.rows([0]))
-        latents = scheduler.step(predicted.float(), timestep, latents).prev_sample
+def sketch(family: LatentDiffusion, conditioning: Conditioning, shape: torch.Size, *, seed: int = 0) -> Tensor:
+    """The latents [1, c, h, w] of a picture from a fixed seed, without guidance, so that nothing but the denoiser is needed."""
+    noise = torch.randn(1, *shape, generator=generator_of(seed, 0, "sketch", 0)).to(conditioning.embeddings.device)
+    prompt = conditioning.rows([0])
+    latents = family.noising.sketch(noise, lambda noisy, time: family.predict(noisy, time, prompt), steps=STEPS)
     return latents.float().cpu()

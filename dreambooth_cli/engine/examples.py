@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import DreamboothError
 from .draws import Draw, example_at, generator_of
-from .family import Family, LatentDistribution
+from .families.latent_diffusion import LatentDiffusion, LatentDistribution
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Examples:
     def __len__(self) -> int:
         return len(self.distribution.mean)
 
-    def sample(self, family: Family, draws: list[Draw]) -> Tensor:
+    def sample(self, family: LatentDiffusion, draws: list[Draw]) -> Tensor:
         """Scaled latents [rows, c, h, w], a fresh draw for each row."""
         sources = [self.mirrored if draw.mirrored and self.mirrored else self.distribution for draw in draws]
         mean = torch.stack([source.mean[draw.example] for source, draw in zip(sources, draws, strict=True)])
@@ -42,7 +42,7 @@ def read_pixels(path: Path, *, mirror: bool = False) -> Tensor:
     return pixels.flip(-1) if mirror else pixels
 
 
-def encode_pictures(family: Family, paths: list[Path], *, mirror: bool = False) -> Iterator[LatentDistribution]:
+def encode_pictures(family: LatentDiffusion, paths: list[Path], *, mirror: bool = False) -> Iterator[LatentDistribution]:
     """The latent distribution of each picture in turn, one at a time: a batch would save little and peak higher.
 
     Raises DreamboothError where the VAE makes something that is not finite of a picture.
@@ -62,7 +62,7 @@ def stack(encoded: list[LatentDistribution]) -> LatentDistribution:
 
 
 def draw_row(
-    family: Family, *, seed: int, step: int, row: int, rows: int, kind: str, count: int, mirror: bool, shape: torch.Size
+    family: LatentDiffusion, *, seed: int, step: int, row: int, rows: int, kind: str, count: int, mirror: bool, shape: torch.Size
 ) -> Draw:
     """The draws of row `row` of step `step`. `rows` is the number of rows of this kind (instance, class) in the global batch."""
     generator = generator_of(seed, step, kind, row)
@@ -70,7 +70,7 @@ def draw_row(
     return Draw(
         example=example_at(seed, kind, step * rows + row, count),
         mirrored=mirrored,
-        timestep=family.draw_timestep(generator),
+        time=family.noising.draw_time(generator, shape),
         latent_noise=torch.randn(shape, generator=generator),
         noise=torch.randn(shape, generator=generator),
     )

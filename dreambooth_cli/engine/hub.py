@@ -3,7 +3,7 @@
 import errno
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,6 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError:
 from .. import stopping
 from ..base import (
     COMMIT,
-    TEXT_ENCODERS,
     VARIANTS,
     Base,
     BaseRequest,
@@ -34,6 +33,7 @@ from ..base import (
     hub_cache,
     identify,
     is_revision,
+    layout_of,
     missing_parts,
     read_facts,
     read_header,
@@ -47,10 +47,11 @@ from ..catalog import CATALOG, KNOWN_WEIGHTS, CatalogEntry, moved_note
 from ..disk import clear_leftovers, make_folder, system_errors, write_whole
 from ..errors import DiskError, DreamboothError, ModelUnavailable
 from ..events import BytesFetched, Event, Noted, PhaseStarted, Warned
+from ..families.family import VAE, tokenizer_of
+from ..families.known import denoiser_names, family_of_file, text_encoder_names
 from . import listing
 from .transfer import RemoteFile, bring, bytes_there, endpoint, read_answer
 
-PARTS = ("scheduler", "tokenizer", "tokenizer_2", *TEXT_ENCODERS, "unet", "vae")
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 LOOK_AGAIN = 0.2  # seconds between two looks whether another process has done
 
@@ -93,7 +94,7 @@ def choose_files(names: Iterable[str]) -> list[str]:
     names = sorted(names)
     chosen = [name for name in names if name == "model_index.json"]
     weights: list[str] = []
-    for part in PARTS:
+    for part in ("scheduler", *map(tokenizer_of, text_encoder_names()), *text_encoder_names(), *denoiser_names(), VAE):
         mine = [name for name in names if name.startswith(f"{part}/") and name.count("/") == 1]
         chosen += [name for name in mine if _is_config(part, name)]
         for variant in VARIANTS:
@@ -133,12 +134,10 @@ def _checked_choice(request: BaseRequest, names: list[str]) -> list[str]:
         hint = f"download {single[0]} and give its path" if single else "see `dreambooth models` for bases that serve"
         raise ModelUnavailable(f"{repository} is no base model in diffusers' form: it has no model_index.json", hint)
     chosen = choose_files(names)
-    encoders = [part for part in TEXT_ENCODERS if any(name.startswith(f"{part}/") for name in names)] or [
-        "text_encoder"
-    ]
+    denoiser, *_ = _parts_there(denoiser_names(), names)
     lacking = [
         part
-        for part in ("unet", "vae", *encoders)
+        for part in (denoiser, VAE, *_parts_there(text_encoder_names(), names))
         if not any(name.startswith(f"{part}/") and name.endswith(".safetensors") for name in chosen)
     ]
     if not lacking:
@@ -148,11 +147,16 @@ def _checked_choice(request: BaseRequest, names: list[str]) -> list[str]:
             f"{repository} has weights as pickles only ({', '.join(lacking)}), which are never loaded: they could run any program",
             "on a machine you can spare, open it with diffusers, save_pretrained() it as safetensors, and give that folder's path",
         )
-    if "unet" in lacking and any(name.startswith("transformer/") for name in names):
+    if denoiser in lacking and any(name.startswith("transformer/") for name in names):
         raise refuse(Path(str(repository)), "it has a transformer in the place of a UNet, as Flux and Stable Diffusion 3 do")
     raise ModelUnavailable(
         f"{repository} is not a whole base model: it has no weights for {', '.join(lacking)}", "see `dreambooth models`"
     )
+
+
+def _parts_there(parts: Sequence[str], names: list[str]) -> list[str]:
+    """Those of these parts that a repository has a folder of; the first where it has none."""
+    return [part for part in parts if any(name.startswith(f"{part}/") for name in names)] or [parts[0]]
 
 
 # Bases that are not one hub repository
@@ -195,11 +199,10 @@ def _configs_for(path: Path) -> Generator[Event, None, Path]:
 def _same_kind(path: Path) -> list[CatalogEntry]:
     """The catalogue's models that a single-file checkpoint has the architecture of."""
     header = read_header(path)
-    if any(name.startswith("conditioner.embedders.1.") for name in header):
-        return [entry for entry in CATALOG if entry.facts.family == "sdxl"]
-    is_sd2 = any(name.startswith("cond_stage_model.model.") for name in header)
-    sd = [entry for entry in CATALOG if entry.facts.family == "sd" and entry.repository]
-    return [entry for entry in sd if (entry.facts.prediction_type == "v_prediction") == is_sd2]
+    family = family_of_file(header)
+    marked = layout_of(family).has_velocity_mark(header)
+    mine = [entry for entry in CATALOG if entry.facts.family == family and entry.repository]
+    return [entry for entry in mine if (entry.facts.prediction_type == "v_prediction") == marked]
 
 
 def _safe_vae(entry: CatalogEntry) -> Generator[Event, None, Path | None]:

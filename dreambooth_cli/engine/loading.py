@@ -5,21 +5,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from torch import nn
 
 from ..base import Base
-from ..catalog import FamilyName
 from ..errors import UsageError
+from ..families.family import VAE, Family
 from ..machine import give_back
-from .parts import build, fill, find_files, load_scheduler, load_tokenizers, quiet, zeros_for_no_prompt
+from .families.latent_diffusion import LatentDiffusion, alive
+from .parts import build, fill, find_files, flags_of, load_scheduler, load_tokenizers, quiet
 from .refusal import refused
-from .sdxl import StableDiffusionXL
-from .stable_diffusion import StableDiffusion
 from .trial import try_networks
 
-PIPELINES: dict[FamilyName, type[Any]] = {"sd": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
-FAMILIES: dict[FamilyName, type[StableDiffusion]] = {"sd": StableDiffusion, "sdxl": StableDiffusionXL}
-PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -36,56 +32,57 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def load_family(base: Base, *, dtype: torch.dtype, device: torch.device) -> StableDiffusion:
+def load_family(base: Base, *, dtype: torch.dtype, device: torch.device) -> LatentDiffusion:
     """A base as a family, its weights in `dtype` on `device`, frozen, tried once, ready to draw. Raises ModelUnavailable."""
     pipe = load_pipeline(base, dtype=dtype)
     for part in parts_of(pipe).values():
         part.requires_grad_(False)
         part.eval()
-    family = FAMILIES[base.facts.family](pipe.to(device))
+    family = alive(base.facts.family, pipe.to(device))
     if device.type != "cpu" or dtype == torch.float32:  # a processor is slow at half precision, which it only passes on here
-        try_networks(pipe, device)
+        try_networks(family, device)
     return family
 
 
-def load_pipeline(base: Base, *, dtype: torch.dtype, only: Collection[str] = PARTS) -> Any:
-    """A base as a diffusers pipeline on the CPU, its networks but `only` these, without safety checker and without bars.
+def load_pipeline(base: Base, *, dtype: torch.dtype, only: Collection[str] | None = None) -> Any:
+    """A base as a diffusers pipeline on the CPU, its networks or `only` these, without safety checker and without bars.
 
     That they fit their files and each other is known before any weights are read. Raises ModelUnavailable, MemoryError where the
     machine has no room for it.
     """
-    kind = PIPELINES[base.facts.family]
+    record = base.facts.family
     again = f"fetch it again: dreambooth models pull {base.name}" if base.repository else "check its files"
     with refused(f"{base.name} can't be loaded from {base.path}", again):
-        wanted = [name for name in PARTS if name in kind.__init__.__annotations__]
+        wanted = [name for name in record.networks if only is None or name in only]
         # the fp16-safe VAE takes the place of SDXL's own only where it would run in fp16: there the stock one overflows
-        places = {"vae": base.vae_path} if base.vae_path is not None and dtype == torch.float16 else {}
-        files = {name: find_files(base, name, places.get(name)) for name in wanted if name in only}
+        places = {VAE: base.vae_path} if base.vae_path is not None and dtype == torch.float16 else {}
+        files = {name: find_files(base, name, places.get(name)) for name in wanted}
         networks = {name: build(found) for name, found in files.items()}
-        is_whole = set(wanted) <= set(only)
-        options: dict[str, Any] = {name: None for name in kind.__init__.__annotations__ if name.startswith("tokenizer")}
-        options |= {"scheduler": load_scheduler(base)}
+        is_whole = wanted == list(record.networks)
+        options: dict[str, Any] = dict.fromkeys((*record.tokenizers, *record.networks)) | networks
         options |= load_tokenizers(base) if is_whole else {}  # some of the networks alone read no prompts
-        if base.facts.family == "sd":
-            options |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-        else:
-            options |= {"add_watermarker": False, "force_zeros_for_empty_prompt": zeros_for_no_prompt(base)}
+        options |= {"scheduler": load_scheduler(base), **record.pipeline_options, **flags_of(base)}
         with quiet():
-            pipe = kind(**options, **{name: networks.get(name) for name in wanted})
+            pipe = pipeline_class(record)(**options)
         if is_whole:
-            try_networks(pipe, torch.device("meta"))
+            try_networks(alive(record, pipe), torch.device("meta"))
         for name, found in files.items():
             fill(networks[name], found, dtype)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def parts_of(pipe: Any) -> dict[str, Any]:
-    """The networks of a pipeline that are there: unet, vae, text_encoder, text_encoder_2."""
-    return {name: part for name in PARTS if (part := getattr(pipe, name, None)) is not None}
+def pipeline_class(record: Family) -> Any:
+    """The diffusers class of a family's pipelines."""
+    return getattr(diffusers, record.pipeline)
 
 
-def text_encoders_of(pipe: Any) -> dict[str, Any]:
+def parts_of(pipe: Any) -> dict[str, nn.Module]:
+    """The networks of a pipeline that are there, by their names in it."""
+    return {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+
+
+def text_encoders_of(pipe: Any) -> dict[str, nn.Module]:
     """The text encoders of a pipeline that are there."""
     return {name: part for name, part in parts_of(pipe).items() if name.startswith("text_encoder")}
 
@@ -131,10 +128,11 @@ def forget_failed_attempt() -> None:
 
 
 def bring_back(
-    pipe: Any, base: Base, *, dtype: torch.dtype, device: torch.device, only: Collection[str] = PARTS
+    pipe: Any, base: Base, *, dtype: torch.dtype, device: torch.device, only: Collection[str] | None = None
 ) -> list[str]:
     """Load the parts that were let go, of these, once more from the base. Returns their names, so that they can be let go again."""
-    gone = [name for name in only if name in pipe.components and getattr(pipe, name) is None]
+    wanted = base.facts.family.networks if only is None else only
+    gone = [name for name in wanted if getattr(pipe, name) is None]
     if gone:
         fresh = load_pipeline(base, dtype=dtype, only=gone)
         for name in gone:

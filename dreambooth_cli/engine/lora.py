@@ -1,30 +1,30 @@
 """LoRA (Hu et al. 2021): small trained matrices beside frozen attention weights. Layers, files and metadata are peft's and diffusers'."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, inject_adapter_in_model
 from peft.utils import get_peft_model_state_dict
 from torch import nn
+from transformers import CLIPPreTrainedModel
 
 from ..errors import UsageError
 from ..memory import INSTALL_8BIT
 from .draws import seed_of
-
-UNET_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
-TEXT_ENCODER_LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj"]
+from .parts import nested
 
 
-def add_lora(module: Any, name: str, *, rank: int, alpha: float, seed: int) -> None:
-    """Add LoRA layers to the attention of a UNet or text encoder: float32, trainable, drawn from (seed, name)."""
+def add_lora(module: Any, name: str, *, layers: Sequence[str], rank: int, alpha: float, seed: int) -> None:
+    """Add LoRA layers to a network, beside the layers whose names end so: float32, trainable, drawn from (seed, name)."""
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # peft divides by the rank, a fraction is fine
         init_lora_weights="gaussian",
-        target_modules=UNET_LAYERS if name == "unet" else TEXT_ENCODER_LAYERS,
+        target_modules=list(layers),
     )
     # peft draws from the global generator: seed it for this moment only
     with torch.random.fork_rng(devices=[]):
@@ -36,8 +36,8 @@ def add_lora(module: Any, name: str, *, rank: int, alpha: float, seed: int) -> N
             parameter.data = parameter.data.float()
 
 
-def quantize(unet: Any, dtype: torch.dtype) -> None:
-    """Have a frozen UNet's linear layers in 4 bits (NF4: Dettmers et al. 2023, arXiv 2305.14314), their products in `dtype`.
+def quantize(denoiser: Any, dtype: torch.dtype) -> None:
+    """Have a frozen denoiser's linear layers in 4 bits (NF4: Dettmers et al. 2023, arXiv 2305.14314), their products in `dtype`.
 
     The layers are bitsandbytes'; they take their 4 bits when they are next moved to a device. Raises UsageError without it.
     """
@@ -54,7 +54,7 @@ def quantize(unet: Any, dtype: torch.dtype) -> None:
             answer: torch.Tensor = super().forward(states.to(dtype))
             return answer
 
-    for module in list(unet.modules()):
+    for module in list(denoiser.modules()):
         for name, child in list(module.named_children()):
             if type(child) is not nn.Linear:
                 continue
@@ -67,7 +67,7 @@ def quantize(unet: Any, dtype: torch.dtype) -> None:
             )
             small.bias = child.bias
             setattr(module, name, small)
-    unet.is_loaded_in_4bit = True  # by this peft knows which LoRA layer goes beside them
+    denoiser.is_loaded_in_4bit = True  # by this peft knows which LoRA layer goes beside them
 
 
 def save_lora(pipeline: type[Any], folder: Path, modules: Mapping[str, Any], dtype: torch.dtype) -> None:
@@ -84,9 +84,9 @@ def save_lora(pipeline: type[Any], folder: Path, modules: Mapping[str, Any], dty
             key: (value * scale if "lora_B" in key else value).to(dtype)
             for key, value in get_peft_model_state_dict(module).items()
         }
-        if name != "unet" and not hasattr(module, "text_model"):  # the flat class of transformers >= 5.6
-            # readers older than that find a layer by its nested name alone, and pass over one that they do not find
-            weights = {f"text_model.{key}": value for key, value in weights.items()}
-        layers[f"{name}_lora_layers"] = convert_state_dict_to_diffusers(weights)
+        # readers find a layer of CLIP's by its nested name alone, and pass over one that they do not find
+        weights = nested(module, weights)
+        has_own_names = isinstance(module, UNet2DConditionModel | CLIPPreTrainedModel)  # of diffusers' first LoRAs; others have peft's
+        layers[f"{name}_lora_layers"] = convert_state_dict_to_diffusers(weights) if has_own_names else weights
         layers[f"{name}_lora_adapter_metadata"] = config | {"lora_alpha": config["r"]}
     pipeline.save_lora_weights(folder, **layers)

@@ -10,12 +10,13 @@ import math
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
@@ -23,6 +24,8 @@ from torch import Tensor, nn
 
 from ..base import read_header, read_json
 from ..errors import ModelUnavailable
+from ..families.family import VAE
+from ..families.known import denoiser_names
 from ..settings import shortened
 from ..weights import check_is_safetensors
 from .loading import parts_of
@@ -49,17 +52,20 @@ ROLES = {
     "magnitude": re.compile(r"(.+?)\.lora_magnitude_vector(?:\.\w+)?(?:\.weight)?"),
     "dora_scale": re.compile(r"(.+)\.dora_scale"),
 }
-# what precedes it, and the network that it names
+# what precedes it, and the network that it names; a base's denoiser is a UNet or a transformer, whatever a file calls it
+DENOISER = "denoiser"
 PREFIXES = {
     "base_model.model.": None,
-    "unet.": "unet",
-    "diffusion_model.": "unet",
+    "unet.": DENOISER,
+    "transformer.": DENOISER,
+    "diffusion_model.": DENOISER,
     "text_encoder.": "text_encoder",
     "text_encoder_2.": "text_encoder_2",
     "text_encoders.clip_l.transformer.": "text_encoder",  # ComfyUI's
     "text_encoders.clip_h.transformer.": "text_encoder",
     "text_encoders.clip_g.transformer.": "text_encoder_2",
-    "lora_unet_": "unet",
+    "lora_unet_": DENOISER,
+    "lora_transformer_": DENOISER,
     "lora_te_": "text_encoder",
     "lora_te1_": "text_encoder",
     "lora_te2_": "text_encoder_2",
@@ -76,9 +82,6 @@ OTHERS = {
     r"\.vera_lambda|fourierft|\.lora_embedding_": "an adapter of peft's that is no LoRA of linear layers and convolutions",
     r"lora_[BA](\.default)?\.bias$|lora_(up|down)\.bias$": "a LoRA with biases",
     r"^lora_controlnet$|controlnet|^input_hint_block": "a ControlNet or a Control-LoRA",
-    r"^transformer\.|^lora_transformer_|^lora_te3_|double_blocks|single_blocks|joint_blocks|^diffusion_model\.layers\.": (
-        "a LoRA for a transformer (Flux, Stable Diffusion 3 and the like)"
-    ),
     r"temporal_transformer|motion_module": "a motion LoRA, for video",
     r"^emb_params$|^string_to_|^clip_[lg]$": "a textual inversion, which is word embeddings",
     r"ip_adapter|image_proj\.": "an IP-Adapter",
@@ -86,6 +89,12 @@ OTHERS = {
     r"^(?!.*lora)(encoder|decoder)\.(conv|mid|down|up)": "a VAE",
     r"^(?!.*lora)(down_blocks|mid_block|up_blocks|conv_in)\.": "the weights of a whole UNet",
     r"^(?!.*lora)(text_model\.)?(encoder\.layers|embeddings)\.": "the weights of a whole text encoder",
+}
+TRANSFORMER = "transformer"
+FOR_A_TRANSFORMER = {
+    r"^transformer\.|^lora_transformer_|^lora_te3_|double_blocks|single_blocks|joint_blocks|^diffusion_model\.layers\.": (
+        "a LoRA for a transformer (Flux, Stable Diffusion 3 and the like)"
+    )
 }
 BUNDLED = "bundle_emb."  # word embeddings that came along
 # a base that these have changed as well: the pairs alone are half of what was learned
@@ -193,6 +202,8 @@ def check_lora(path: Path) -> None:
 
 def _load(networks: Mapping[str, Any], file: LoraFile) -> list[str]:
     """Match, then put in; nothing is changed where the file does not fit."""
+    if TRANSFORMER not in networks:
+        refuse_others(file.path, file.shapes, FOR_A_TRANSFORMER)
     found = list(layers_in(file))
     if not found:
         raise ModelUnavailable(f"{file.path} holds no LoRA: there is no pair of matrices in it", DAMAGED)
@@ -225,12 +236,17 @@ def read_lora(path: Path) -> LoraFile:
     texts = header.pop("__metadata__", {})
     shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
     dtypes = {name: str(entry.get("dtype")) for name, entry in header.items()}
-    for mark, what in OTHERS.items():
-        if any(re.search(mark, name) for name in shapes):
-            raise ModelUnavailable(f"{path} is {what}; only LoRA, LoCon and DoRA files are read", OTHER_PROGRAM)
+    refuse_others(path, shapes, OTHERS if TRANSFORMER in denoiser_names() else OTHERS | FOR_A_TRANSFORMER)
     with safe_open(path, framework="pt"):  # the library's own look at the offsets
         pass
     return LoraFile(path, shapes, dtypes, texts, _config_beside(path))
+
+
+def refuse_others(path: Path, names: Iterable[str], others: Mapping[str, str]) -> None:
+    """Raises ModelUnavailable where a tensor's name has the mark of another kind of file."""
+    for mark, what in others.items():
+        if any(re.search(mark, name) for name in names):
+            raise ModelUnavailable(f"{path} is {what}; only LoRA, LoCon and DoRA files are read", OTHER_PROGRAM)
 
 
 def _config_beside(path: Path) -> dict[str, Any]:
@@ -337,10 +353,10 @@ def _for_layer(values: Mapping[str, float], names: tuple[str, str], otherwise: f
 # ---- what the base has
 
 
-def names_in(network: str, module: nn.Module) -> dict[str, str]:
+def names_in(module: nn.Module) -> dict[str, str]:
     """The layers of a network that a LoRA may be for: every name that a file gives one, its dots as underscores -> its own name."""
     layers = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    others = sgm_name if network == "unet" else old_name
+    others = sgm_name if isinstance(module, UNet2DConditionModel) else old_name
     names: dict[str, str] = {}
     for own in layers:
         short = own.removeprefix("text_model.")
@@ -384,7 +400,7 @@ def match(file: LoraFile, found: list[Found], networks: Mapping[str, Any]) -> tu
     Raises ModelUnavailable where nothing has a place, or a shape is not the layer's.
     """
     check_alike(file, found)
-    names = {network: names_in(network, module) for network, module in networks.items() if network != "vae"}
+    names = {network: names_in(module) for network, module in networks.items() if network != VAE}
     stated = {network: stated_of(file, network) for network in names}
     pairs: dict[tuple[str, str], Pair] = {}
     homeless = []
@@ -416,7 +432,8 @@ def check_alike(file: LoraFile, found: list[Found]) -> None:
 def place_of(file: LoraFile, found: Found, names: Mapping[str, Mapping[str, str]]) -> tuple[str, str] | None:
     """The network and the layer that a file's layer is for; None where there is no such layer. Raises ModelUnavailable."""
     flat = found.called.replace(".", "_")
-    networks = [found.network] if found.network else list(names)
+    denoisers = set(denoiser_names())
+    networks = [name for name in names if found.network in (None, name, DENOISER if name in denoisers else name)]
     places = [(network, names[network][flat]) for network in networks if flat in names.get(network, {})]
     if len(places) > 1:
         raise ModelUnavailable(

@@ -28,27 +28,25 @@ from diffusers.loaders.single_file_utils import (
 )
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPPreTrainedModel, CLIPTokenizer, PreTrainedModel
 
 from ..base import (
     MOST_VOCABULARY,
-    SINGLE_FILE_TEXT,
-    SINGLE_FILE_UNET,
-    SINGLE_FILE_VAE,
     TEXT_LAYER,
     TOKENIZER_FILES,
     Base,
     architecture_of,
+    layout_of,
     read_header,
     read_json,
     schedule_of,
-    text_encoder_parts,
     unread_layers,
     weight_files,
 )
 from ..base_kind import scheduler_that_draws
 from ..disk import read_text
 from ..errors import ModelUnavailable
+from ..families.family import VAE, tokenizer_of
 from ..settings import shortened
 from .refusal import DAMAGED, refused
 
@@ -81,9 +79,9 @@ class PartFiles:
 def find_files(base: Base, part: str, place: Path | None = None) -> PartFiles:
     """The files of a network of a base, or of one that lies at `place` instead. Raises ModelUnavailable."""
     folder = place or folder_of(base) / part
-    config, kind = architecture_of(folder, part), _class_of(base, part)
+    config, kind = architecture_of(folder, part, [base.facts.family]), _class_of(base, part)
     if base.is_single_file and place is None:
-        start = _start_of(base, part)
+        start = layout_of(base.facts.family).starts[part]
         left = tuple(start + each for each in LEFT_BY_TRAINING)
         entries = {name: entry for name, entry in _tensors(base.path).items() if name.startswith(start) and not name.startswith(left)}
         return PartFiles(part, kind, config, folder / "config.json", ((base.path, entries),), start, f"{base.path} ({part})")
@@ -95,8 +93,8 @@ def find_files(base: Base, part: str, place: Path | None = None) -> PartFiles:
 def build(files: PartFiles) -> nn.Module:
     """A network without weights, on torch's meta device, which its files fit. Raises ModelUnavailable."""
     with refused(f"no {files.part} can be built as {files.config_file} says"), torch.device("meta"), quiet():
-        config = CLIPTextConfig(**files.config) if files.part.startswith("text_encoder") else None
-        network: nn.Module = files.kind(**files.config) if config is None else files.kind(config)
+        is_text = issubclass(files.kind, PreTrainedModel)
+        network: nn.Module = files.kind(files.kind.config_class(**files.config)) if is_text else files.kind(**files.config)
     headers = {name: entry for _, entries in files.weights for name, entry in entries.items()}
     if len(headers) < sum(len(entries) for _, entries in files.weights):
         count = Counter(name for _, entries in files.weights for name in entries)
@@ -110,7 +108,7 @@ def build(files: PartFiles) -> nn.Module:
     with refused(f"{files.where} does not hold what {files.config_file} says"):
         shapes = {name: torch.empty(entry["shape"], device="meta") for name, entry in headers.items()}
     state = _renamed(files, network, shapes)
-    if files.part.startswith("text_encoder") and 0 < unread_layers(files.config, state) <= MOST_UNREAD:
+    if is_text and 0 < unread_layers(files.config, state) <= MOST_UNREAD:
         read = int(files.config.get("num_hidden_layers", 12))
         state = {name: each for name, each in state.items() if not ((layer := TEXT_LAYER.match(name)) and int(layer[1]) >= read)}
     check_fit(network, state, files.where)
@@ -127,7 +125,7 @@ def fill(network: nn.Module, files: PartFiles, dtype: torch.dtype) -> None:
         for name in needed:
             needed[name] = _checked(needed[name], dtype, f"{files.where}: {name}")
     network.load_state_dict(needed, assign=True)
-    _count_positions(network)
+    _count_buffers(network)
     network.eval()
 
 
@@ -172,23 +170,14 @@ def folder_of(base: Base) -> Path:
 
 
 def _class_of(base: Base, part: str) -> type[Any]:
-    """The class of a network."""
-    if part in ("unet", "vae"):
-        return {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[part]
-    index = read_json(folder_of(base) / "model_index.json").get(part)
-    projects = part == "text_encoder_2" or (isinstance(index, list) and "CLIPTextModelWithProjection" in index)
-    return CLIPTextModelWithProjection if projects else CLIPTextModel
+    """The class of a network or tokenizer, of its family's the one that the index names."""
+    told, classes = read_json(folder_of(base) / "model_index.json").get(part), base.facts.family.parts[part].classes
+    name = next((name for name in classes if isinstance(told, list) and name in told), classes[0])
+    return getattr(diffusers, name, None) or getattr(transformers, name)
 
 
 def _tensors(file: Path) -> dict[str, Any]:
     return {name: entry for name, entry in read_header(file).items() if name != "__metadata__"}
-
-
-def _start_of(base: Base, part: str) -> str:
-    """What the names of a part's tensors begin with in a single file."""
-    if part in ("unet", "vae"):
-        return {"unet": SINGLE_FILE_UNET, "vae": SINGLE_FILE_VAE}[part]
-    return SINGLE_FILE_TEXT[base.facts.family][part == "text_encoder_2"]
 
 
 def _renamed(files: PartFiles, network: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -196,22 +185,22 @@ def _renamed(files: PartFiles, network: Any, tensors: Mapping[str, Tensor]) -> d
     state = dict(tensors)
     with refused(f"{files.where} does not hold what {files.config_file} says"), quiet():
         if files.start is not None:
-            state = _from_single_file(files.start, files.part, network, state)
-        elif files.part == "vae":
+            state = _from_single_file(files.start, network, state)
+        elif files.part == VAE:
             for old, new in OLD_ATTENTION.items():
                 state = {name.replace(old, new) if ".attentions." in name else name: value for name, value in state.items()}
-        if files.part.startswith("text_encoder"):  # nested or flat, in the file as in transformers, whose releases differ
+        if isinstance(network, CLIPPreTrainedModel):  # nested or flat, in the file as in transformers, whose releases differ
             own = network.state_dict().keys()
             forms = {name: (name, f"text_model.{name}", name.removeprefix("text_model.")) for name in state}
             state = {next((each for each in forms[name] if each in own), name): value for name, value in state.items()}
     return state
 
 
-def _from_single_file(start: str, part: str, network: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """diffusers' own way from the original names to its own."""
-    if part == "unet":
+def _from_single_file(start: str, network: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """diffusers' own way from Stable Diffusion's original names to its own."""
+    if isinstance(network, UNet2DConditionModel):
         return dict(convert_ldm_unet_checkpoint(tensors, network.config))
-    if part == "vae":
+    if isinstance(network, AutoencoderKL):
         return dict(convert_ldm_vae_checkpoint(tensors, network.config))
     if any(name.startswith(f"{start}model.") for name in tensors):
         inner = getattr(network, "text_model", network)
@@ -228,18 +217,29 @@ def _checked(tensor: Tensor, dtype: torch.dtype, what: str) -> Tensor:
     return weight
 
 
-def _count_positions(network: nn.Module) -> None:
-    """Count CLIP's positions once more: they are in no file. Raises NotImplementedError for any other buffer without values."""
+def _count_buffers(network: nn.Module) -> None:
+    """Count once more what is in no file: CLIP's positions, a language model's rotary angles. Raises NotImplementedError for any other
+    buffer without values."""
     for module in network.modules():
         for name, buffer in list(module._buffers.items()):
             if buffer is not None and buffer.device.type == "meta":
-                if name != "position_ids":
+                if name == "position_ids":
+                    module._buffers[name] = torch.arange(buffer.shape[-1]).expand(buffer.shape)
+                elif type(module).__name__.endswith("RotaryEmbedding"):
+                    module._buffers[name] = type(module)(module.config).get_buffer(name)
+                else:
                     raise NotImplementedError(f"{type(module).__name__}.{name} is not in the files")
-                module._buffers[name] = torch.arange(buffer.shape[-1]).expand(buffer.shape)
 
 
-def load_tokenizer(source: Path, positions: int) -> CLIPTokenizer:
-    """The tokenizer in a folder, its prompts `positions` tokens long at most. Raises ModelUnavailable.
+def nested(network: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A network's weights by the names that every reader knows: those of CLIP's flat class of transformers >= 5.6 begin with
+    `text_model.` as they always did."""
+    is_flat = isinstance(network, CLIPPreTrainedModel) and not hasattr(network, "text_model")
+    return {f"text_model.{name}": value for name, value in weights.items()} if is_flat else weights
+
+
+def load_tokenizer(source: Path, Tokenizer: type[Any], positions: int) -> Any:
+    """The tokenizer in a folder, of this class, its prompts `positions` tokens long at most. Raises ModelUnavailable.
 
     transformers sees a folder with the files that a vocabulary needs, and of its configs the special tokens alone.
     """
@@ -249,19 +249,20 @@ def load_tokenizer(source: Path, positions: int) -> CLIPTokenizer:
         there = {name for name in TOKENIZER_FILES if (source / name).is_file() and os.path.getsize(source / name) <= MOST_VOCABULARY}
         if "tokenizer.json" not in there and not {"vocab.json", "merges.txt"} <= there:
             raise ValueError("it has neither tokenizer.json nor vocab.json and merges.txt")  # transformers would make one up
-        if "tokenizer.json" not in there:
+        is_clip = issubclass(Tokenizer, CLIPTokenizer)
+        if "tokenizer.json" not in there and is_clip:
             _check_merges(source)
         for name in there - {TOKENIZER_CONFIG, TOKENIZER_MAP}:
             Path(made, name).write_bytes((source / name).read_bytes().removeprefix(codecs.BOM_UTF8))
-        Path(made, TOKENIZER_CONFIG).write_text(json.dumps({"tokenizer_class": "CLIPTokenizer", **values}))
+        Path(made, TOKENIZER_CONFIG).write_text(json.dumps({"tokenizer_class": Tokenizer.__name__, **values}))
         Path(made, TOKENIZER_MAP).write_text(json.dumps(tokens))
         with quiet():
-            tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(made, local_files_only=True)
+            tokenizer = Tokenizer.from_pretrained(made, local_files_only=True)
         tokenizer.name_or_path = ""
         told = read_json(config).get("model_max_length") if config.is_file() else None
         tokenizer.model_max_length = min(told, positions) if isinstance(told, int) and told > 2 else positions
         ids = tokenizer("a photo", padding="max_length", max_length=tokenizer.model_max_length, truncation=True).input_ids
-        if len(ids) != tokenizer.model_max_length or tokenizer.eos_token_id not in ids:
+        if len(ids) != tokenizer.model_max_length or (is_clip and tokenizer.eos_token_id not in ids):
             raise ValueError("it does not end a prompt")
         if ids[1] in (tokenizer.unk_token_id, tokenizer.eos_token_id):
             raise ValueError("it knows no word of a prompt")
@@ -299,31 +300,40 @@ def load_scheduler(base: Base) -> Any:
     """The scheduler that a base draws with. Raises ModelUnavailable."""
     folder = folder_of(base)
     name, config = schedule_of(folder)
-    if base.is_single_file:
+    is_flow = base.facts.family.noise == "flow"
+    if base.is_single_file and not is_flow:
         # the configs came from elsewhere; what the file itself says of its noise stands
         config |= {"prediction_type": base.facts.prediction_type}
         if base.facts.zero_snr:
             config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
             name = scheduler_that_draws(name, zero_snr=True)
-    config["clip_sample"] = False  # the default of some would cut latents off, which are not pixels
+    if not is_flow:
+        config["clip_sample"] = False  # the default of some would cut latents off, which are not pixels
     with refused(f"no scheduler can be made of {folder / 'scheduler' / 'scheduler_config.json'}"), quiet():
         scheduler = getattr(diffusers, name).from_config(config)
-        scheduler.set_timesteps(5)
+        scheduler.set_timesteps(5, **shift_for(scheduler))
     return scheduler
 
 
-def load_tokenizers(base: Base) -> dict[str, CLIPTokenizer]:
+def shift_for(scheduler: Any) -> dict[str, float]:
+    """What `set_timesteps` must be told of a schedule that is shifted by the picture's size: a shift to try it with."""
+    return {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}
+
+
+def load_tokenizers(base: Base) -> dict[str, Any]:
     """The tokenizers of a base, by their names in a pipeline. Raises ModelUnavailable."""
-    folder, found = folder_of(base), {}
-    for part in text_encoder_parts(folder):
-        name, config = part.replace("text_encoder", "tokenizer"), architecture_of(folder / part, part)
-        found[name] = load_tokenizer(folder / name, int(config.get("max_position_embeddings", 77)))
+    folder, family, found = folder_of(base), base.facts.family, {}
+    for part in family.text_encoders:
+        name, config = tokenizer_of(part), architecture_of(folder / part, part, [family])
+        positions = min(family.prompt_length, int(config.get("max_position_embeddings", family.prompt_length)))
+        found[name] = load_tokenizer(folder / name, _class_of(base, name), positions)
     return found
 
 
-def zeros_for_no_prompt(base: Base) -> bool:
-    """Whether an XL base draws without a negative prompt from zeros, as its model_index.json says."""
-    return read_json(folder_of(base) / "model_index.json").get("force_zeros_for_empty_prompt") is not False
+def flags_of(base: Base) -> dict[str, bool]:
+    """What a pipeline is told as model_index.json says: SDXL's, whether it draws without a negative prompt from zeros."""
+    index = read_json(folder_of(base) / "model_index.json")
+    return {name: told if isinstance(told := index.get(name), bool) else usual for name, usual in base.facts.family.pipeline_flags.items()}
 
 
 @contextmanager

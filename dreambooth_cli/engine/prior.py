@@ -12,30 +12,29 @@ import re
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from ..disk import disk_errors, make_folder, read_text, settle, sha256_of, temporary, write_json
 from ..errors import TrainingFailed
+from ..families.family import VAE
 from .draws import seed_of
+from .families.latent_diffusion import LatentDiffusion
 from .sampling import Drawing, decode, draw_latents, embed, is_black, use_scheduler
 
-SAMPLER = "dpm++"
 MANIFEST = "images.json"
 IMAGE = re.compile(r"[0-9]{6,}\.png")
-TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 ATTEMPTS = 5  # a seed that gives a black picture is replaced by another, this often
 
 AtWork = Callable[[Collection[str]], AbstractContextManager[None]]  # has the networks of these names ready, and no other
 
 
-def cache_key(*, base: str, prompt: str, drawing: Drawing, seed: int, dtype: str) -> str:
+def cache_key(*, base: str, prompt: str, sampler: str, drawing: Drawing, seed: int, dtype: str) -> str:
     """The name of the folder that holds these class images: a hash of all that shapes them."""
     parts = {
         "base": base,
         "prompt": prompt,
-        "sampler": SAMPLER,
+        "sampler": sampler,
         "steps": drawing.steps,
         "guidance_scale": drawing.guidance_scale,
         "size": [drawing.width, drawing.height],
@@ -102,7 +101,7 @@ def is_as_made(path: Path, known: Mapping[str, str]) -> bool:
 
 
 def make_images(
-    pipe: Any,
+    family: LatentDiffusion,
     folder: Path,
     batches: list[list[int]],
     *,
@@ -118,18 +117,19 @@ def make_images(
     drawn before they are decoded. A black one is drawn again from another seed, never used. Raises TrainingFailed where every seed
     gives black, DiskError.
     """
-    with at_work(TEXT_ENCODERS):
-        embedded = embed(pipe, prompt, guidance_scale=drawing.guidance_scale)
+    record, pipe = family.record, family.pipe
+    with at_work(record.text_encoders):
+        embedded = embed(family, prompt, guidance_scale=drawing.guidance_scale)
 
     def paint(group: list[list[int]], attempt: int) -> list[list[Image.Image]]:
         seeds = [[seed_of(seed, "class image", number, attempt) for number in numbers] for numbers in group]
-        with at_work(("unet",)):
-            latents = [draw_latents(pipe, embedded, each, drawing) for each in seeds]
-        with at_work(("vae",)):
-            return [decode(pipe, each) for each in latents]
+        with at_work((record.denoiser,)):
+            latents = [draw_latents(family, embedded, each, drawing) for each in seeds]
+        with at_work((VAE,)):
+            return [decode(family, each) for each in latents]
 
     own = pipe.scheduler
-    use_scheduler(pipe, SAMPLER)
+    use_scheduler(pipe, record.class_sampler)
     try:
         for group in _groups(batches, turn):
             for numbers, pictures in zip(group, paint(group, 0), strict=True):

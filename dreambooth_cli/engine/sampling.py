@@ -4,6 +4,7 @@ Picture i uses its own seed, so any one can be made again alone: the same noise 
 rounding of the kernels, which differ by batch.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,11 @@ from torch import Tensor
 from .. import stopping
 from ..base_kind import KEEP_ZERO_SNR
 from ..errors import DoesNotFit, UsageError
+from ..families.family import Family
 from ..libraries import refusal_of
 from ..machine import free_memory
+from .families.latent_diffusion import LatentDiffusion
+from .parts import shift_for
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
@@ -40,6 +44,13 @@ class Drawing:
     guidance_scale: float
     width: int
     height: int
+
+
+def check_sampler(record: Family, name: str) -> None:
+    """Refuse a scheduler that does not draw with a family. Raises UsageError."""
+    if name not in ("auto", *record.samplers):
+        known = f"use one of {', '.join(record.samplers)}, or leave --scheduler out" if record.samplers else "leave --scheduler out"
+        raise UsageError(f"the scheduler {name} does not draw with {record.title}", known)
 
 
 def use_scheduler(pipe: Any, name: str) -> None:
@@ -69,7 +80,7 @@ def check_steps(pipe: Any, steps: int, flag: str) -> None:
     if steps > most:
         raise UsageError(f"{flag} {steps} is more than the {most} timesteps of this model", f"it takes at most {most}")
     try:
-        pipe.scheduler.set_timesteps(steps)
+        pipe.scheduler.set_timesteps(steps, **shift_for(pipe.scheduler))
     except Exception as error:
         if (versions := refusal_of(error)) is not None:
             raise versions from error
@@ -96,53 +107,51 @@ class Embedded:
     """A prompt and what guidance holds against it, read by the text encoders once: what a pipeline's call takes in their place,
     one row each."""
 
-    arguments: dict[str, Tensor | None]
+    arguments: Mapping[str, Any]
 
-    def rows(self, count: int) -> dict[str, Tensor | None]:
+    def rows(self, count: int) -> dict[str, Any]:
         """The same for a batch."""
-        return {
-            name: None if value is None else value.expand(count, *value.shape[1:]) for name, value in self.arguments.items()
-        }
+        return {name: _repeated(value, count) for name, value in self.arguments.items()}
+
+
+def _repeated(value: Any, count: int) -> Any:
+    if isinstance(value, Tensor):
+        return value.expand(count, *value.shape[1:])
+    return value * count if isinstance(value, list) else value
 
 
 @torch.no_grad()
-def embed(pipe: Any, prompt: str, *, guidance_scale: float) -> Embedded:
+def embed(family: LatentDiffusion, prompt: str, *, guidance_scale: float) -> Embedded:
     """Read a prompt with the text encoders, on the device where they are."""
-    found = pipe.encode_prompt(
-        prompt,
-        device=pipe.text_encoder.device,
-        num_images_per_prompt=1,
-        do_classifier_free_guidance=guidance_scale > 1,
-    )
-    names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
-    return Embedded(dict(zip(names, found, strict=False)))
+    return Embedded(family.embed(prompt, guided=guidance_scale > 1))
 
 
-def draw_latents(pipe: Any, embedded: Embedded, seeds: list[int], drawing: Drawing) -> Tensor:
+def draw_latents(family: LatentDiffusion, embedded: Embedded, seeds: list[int], drawing: Drawing) -> Tensor:
     """The latents [B, c, h, w] of a picture for each seed, drawn as one batch from a prompt that was read before.
 
     Raises Interrupted between denoising steps where a signal has come.
     """
-    latents: Tensor = _denoise(pipe, seeds, drawing, **embedded.rows(len(seeds)))
+    latents: Tensor = _denoise(family, seeds, drawing, **embedded.rows(len(seeds)))
     return latents
 
 
 def draw(
-    pipe: Any, prompts: list[str], seeds: list[int], drawing: Drawing, *, negative_prompt: str = ""
+    family: LatentDiffusion, prompts: list[str], seeds: list[int], drawing: Drawing, *, negative_prompt: str = ""
 ) -> list[Image.Image]:
     """One picture for each prompt and seed, drawn as one batch.
 
     Raises Interrupted between denoising steps where a signal has come.
     """
     negative = [negative_prompt] * len(prompts) if negative_prompt else None
-    return decode(pipe, _denoise(pipe, seeds, drawing, prompt=prompts, negative_prompt=negative))
+    # a copy: some pipelines write into the list
+    return decode(family, _denoise(family, seeds, drawing, prompt=list(prompts), negative_prompt=negative))
 
 
-def _denoise(pipe: Any, seeds: list[int], drawing: Drawing, **prompted: Any) -> Any:
-    return pipe(
+def _denoise(family: LatentDiffusion, seeds: list[int], drawing: Drawing, **prompted: Any) -> Any:
+    return family.pipe(
         **prompted,
         num_inference_steps=drawing.steps,
-        guidance_scale=drawing.guidance_scale,
+        guidance_scale=drawing.guidance_scale + family.record.guidance_offset,
         width=drawing.width,
         height=drawing.height,
         generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
@@ -157,25 +166,25 @@ def _stop_between_steps(pipe: Any, step: int, timestep: Any, tensors: dict[str, 
 
 
 @torch.no_grad()
-def decode(pipe: Any, latents: Tensor) -> list[Image.Image]:
+def decode(family: LatentDiffusion, latents: Tensor) -> list[Image.Image]:
     """Latents [B, c, h, w] -> pictures, one after the other: the decoder's activations are the largest of all.
 
     A VAE that overflows in half precision (SDXL's own does) decodes in float32 from then on.
     """
-    pixels = torch.cat([_decode(pipe.vae, row) for row in latents.split(1)])
+    pixels = torch.cat([_decode(family, row) for row in latents.split(1)])
     # what is still not finite becomes black, and `is_black` tells
-    pictures: list[Image.Image] = pipe.image_processor.postprocess(
+    pictures: list[Image.Image] = family.pipe.image_processor.postprocess(
         torch.where(pixels.isfinite(), pixels, -1.0), output_type="pil", do_denormalize=[True] * len(pixels)
     )
     return pictures
 
 
-def _decode(vae: Any, latents: Tensor) -> Tensor:
+def _decode(family: LatentDiffusion, latents: Tensor) -> Tensor:
     with torch.autocast(latents.device.type, enabled=False):
-        pixels: Tensor = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
-    if not pixels.isfinite().all() and vae.dtype != torch.float32:
-        vae.to(torch.float32)
-        return _decode(vae, latents)
+        pixels = family.decode(latents)
+    if not pixels.isfinite().all() and family.pipe.vae.dtype != torch.float32:
+        family.pipe.vae.to(torch.float32)
+        return _decode(family, latents)
     return pixels
 
 

@@ -21,8 +21,10 @@ from ..base import Base
 from ..disk import write_json, write_whole
 from ..errors import DiskError
 from ..machine import give_back
-from .loading import PARTS, PIPELINES, bring_back, text_encoders_of
+from .families.latent_diffusion import LatentDiffusion, denoiser_of
+from .loading import bring_back, pipeline_class, text_encoders_of
 from .lora import save_lora
+from .parts import nested
 from .tensor_file import write_tensors
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -49,14 +51,13 @@ def save_full(pipe: Any, base: Base, folder: Path, *, dtype: torch.dtype, at_mos
     at a time; none takes memory when it is written. `at_most` bytes of each file are written for a rehearsal, as `write_tensors` does
     it. Raises DiskError."""
     with _written(folder):
-        for name in PARTS:
-            if name in pipe.components:
-                bring_back(pipe, base, dtype=dtype, device=torch.device("cpu"), only=[name])
-                save_network(getattr(pipe, name), folder / name, dtype, at_most)
-                getattr(pipe, name).to("meta")
-                give_back()
+        for name in base.facts.family.networks:
+            bring_back(pipe, base, dtype=dtype, device=torch.device("cpu"), only=[name])
+            save_network(getattr(pipe, name), folder / name, dtype, at_most)
+            getattr(pipe, name).to("meta")
+            give_back()
         for name, part in pipe.components.items():
-            if name not in PARTS and part is not None:
+            if name not in base.facts.family.networks and part is not None:
                 part.save_pretrained(folder / name)
             if name.startswith("tokenizer"):
                 # vocab.json and merges.txt beside tokenizer.json: readers older than transformers 5 know only those
@@ -74,12 +75,10 @@ def save_network(network: Any, folder: Path, dtype: torch.dtype, at_most: int | 
         file = folder / diffusers.utils.SAFETENSORS_WEIGHTS_NAME
         write_tensors(file, network.state_dict(), dtype=dtype, metadata=OF_TORCH, at_most=at_most)
         return
-    weights = network.state_dict()
-    if not hasattr(network, "text_model"):  # the flat class of transformers >= 5.6; every reader knows the nested names
-        weights = {f"text_model.{key}": value for key, value in weights.items()}
+    weights = nested(network, network.state_dict())
     write_tensors(folder / transformers.utils.SAFE_WEIGHTS_NAME, weights, dtype=dtype, metadata=OF_TORCH, at_most=at_most)
     network.config.architectures = [type(network).__name__]
-    # transformers opens an encoder in the dtype of its config, diffusers a UNet in float32: the two must agree
+    # transformers opens an encoder in the dtype of its config, diffusers a denoiser in float32: the two must agree
     network.config.dtype = "float32"
     network.config.save_pretrained(folder)
 
@@ -120,11 +119,11 @@ def _is_place(value: Any) -> bool:
     return isinstance(value, str) and bool(re.match(r"(~?[\\/]{1,2}|[A-Za-z]:[\\/]|\.{1,2}[\\/]|file:/*)\w[\w.\\/-]+", value))
 
 
-def save_adapter(pipe: Any, base: Base, folder: Path, *, train_text_encoder: bool, dtype: torch.dtype) -> None:
+def save_adapter(family: LatentDiffusion, folder: Path, *, train_text_encoder: bool, dtype: torch.dtype) -> None:
     """Write the LoRA layers as `pytorch_lora_weights.safetensors`, which `load_lora_weights` takes."""
-    modules = {"unet": pipe.unet, **(text_encoders_of(pipe) if train_text_encoder else {})}
+    modules = {family.record.denoiser: denoiser_of(family), **(text_encoders_of(family.pipe) if train_text_encoder else {})}
     with _written(folder):
-        save_lora(PIPELINES[base.facts.family], folder, modules, dtype)
+        save_lora(pipeline_class(family.record), folder, modules, dtype)
 
 
 def library_versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ from math import isfinite
 from typing import Any
 
 import torch
+from diffusers import ModelMixin
 from PIL import Image
 from torch import Tensor, nn
 
@@ -25,13 +26,12 @@ from .draws import Draw, seed_of
 from .effect import Answer, loss_at_fixed_noises, sketch
 from .ema import Average
 from .examples import Examples, draw_row
-from .family import Conditioning
+from .families.latent_diffusion import Conditioning, LatentDiffusion, autocast, denoiser_of, encode_frozen
 from .loading import DTYPES, text_encoders_of
 from .lora import add_lora
 from .objective import dreambooth_loss
 from .optimizers import Update, rates_of
 from .sampling import Drawing, draw
-from .stable_diffusion import StableDiffusion
 from .tensor_file import shapes_of
 from .working_copies import WorkingCopies, widen_norms
 
@@ -76,7 +76,7 @@ class Training:
 
     def __init__(
         self,
-        family: StableDiffusion,
+        family: LatentDiffusion,
         plan: Plan,
         settings: TrainSettings,
         *,
@@ -97,13 +97,13 @@ class Training:
         self.unread: list[tuple[int, Reading]] = []  # steps and their losses
         self.last_read: float | None = None
         self.step = 0
-        unet, text = make_trainable(family, plan, settings)
+        denoiser, text = make_trainable(family, plan, settings)
         self.text_parameters = list(text.values())
-        self.trained = {**unet, **text}
+        self.trained = {**denoiser, **text}
         if plan.precision != "fp32" and device.type == "cuda":  # a CPU's autocast computes norms in half precision
-            widen_norms([family.pipe.unet, *text_encoders_of(family.pipe).values()])
+            widen_norms([denoiser_of(family), *text_encoders_of(family.pipe).values()])
         self.copies = make_copies(family, plan, settings)
-        self.update = make_update((unet, text), plan, settings, self.device, self.copies)
+        self.update = make_update((denoiser, text), plan, settings, self.device, self.copies)
         self.rate = rates_of(settings.lr_schedule, warmup_steps=settings.warmup_steps, steps=settings.steps)
         self.ema = Average(self.trained, settings.ema_decay) if settings.ema else None
         self.before = few_of(self.trained)
@@ -152,8 +152,8 @@ class Training:
             parameter.requires_grad_(False)
         if self.copies:
             self.copies.freeze(self.text_parameters)
-        with self.family.autocast(self.plan.precision, self.device):
-            self.conditioning = self.family.encode_frozen(self.prompts)
+        with autocast(self.plan.precision, self.device):
+            self.conditioning = encode_frozen(self.family, self.prompts)
 
     def read_losses(self, *, leave: int = 0) -> None:
         """Wait for the losses that are not read yet, but for the last `leave`.
@@ -171,17 +171,17 @@ class Training:
         """The DreamBooth loss of one batch, or of its rows of some kinds alone; one forward pass."""
         kinds = kinds or self.kinds
         draws, latents = self.draw_batch(step, batch, kinds)
-        timesteps = self.bring(torch.tensor([draw.timestep for draw in draws]))
+        times = self.bring(torch.tensor([draw.time for draw in draws]))
         noise = self.bring(torch.stack([draw.noise for draw in draws]))
         latents = self.bring(latents)
-        noisy = self.family.add_noise(latents, noise, timesteps)
-        with self.family.autocast(self.plan.precision, self.device):
+        noisy = self.family.noising.add_noise(latents, noise, times)
+        with autocast(self.plan.precision, self.device):
             rows = [place for place in range(len(kinds)) for _ in range(self.settings.batch_size)]
-            prediction = self.family.predict(noisy, timesteps, self.encode(kinds).rows(rows))
+            prediction = self.family.predict(noisy, times, self.encode(kinds).rows(rows))
         return dreambooth_loss(
             prediction,
-            self.family.target(latents, noise, timesteps),
-            weights=self.family.loss_weights(timesteps, self.settings.snr_gamma),
+            self.family.noising.target(latents, noise, times),
+            weights=self.family.noising.loss_weights(times, self.settings.snr_gamma),
             instance_rows=self.settings.batch_size if "instance" in kinds else 0,
             prior_loss_weight=self.settings.prior_loss_weight,
         )
@@ -223,8 +223,8 @@ class Training:
 
     def draw(self, prompt: str, seed: int, drawing: Drawing) -> Image.Image:
         """A sample picture with the weights as they stand (their average, where one is kept)."""
-        with self.family.autocast(self.plan.precision, self.device), self.averaged():
-            return draw(self.family.pipe, [prompt], [seed], drawing)[0]
+        with autocast(self.plan.precision, self.device), self.averaged():
+            return draw(self.family, [prompt], [seed], drawing)[0]
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -261,7 +261,7 @@ class Training:
     def answer(self) -> Answer:
         """What the model makes of the instance prompt as it stands, for `effect.compare`."""
         examples = self.examples["instance"]
-        with torch.no_grad(), self.family.autocast(self.plan.precision, self.device):
+        with torch.no_grad(), autocast(self.plan.precision, self.device):
             prompt = self.encode(("instance",))
             loss = loss_at_fixed_noises(self.family, examples, prompt, draws=16, batch=self.settings.batch_size)
             return Answer(loss, sketch(self.family, prompt, examples.distribution.mean.shape[1:]))
@@ -344,29 +344,30 @@ def few_of(trained: Mapping[str, Tensor], count: int = 64) -> dict[str, Tensor]:
 
 
 def make_trainable(
-    family: StableDiffusion, plan: Plan, settings: TrainSettings
+    family: LatentDiffusion, plan: Plan, settings: TrainSettings
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Unfreeze, or add LoRA to, what the plan trains. Returns the trained parameters by name: the UNet's, the text encoders'."""
-    trained = {"unet": family.pipe.unet, **(text_encoders_of(family.pipe) if plan.train_text_encoder else {})}
+    """Unfreeze, or add LoRA to, what the plan trains. Returns the trained parameters by name: the denoiser's, the text encoders'."""
+    record = family.record
+    trained = {record.denoiser: denoiser_of(family), **(text_encoders_of(family.pipe) if plan.train_text_encoder else {})}
     found: dict[str, dict[str, nn.Parameter]] = {}
     for name, module in trained.items():
         if plan.method == "lora":
-            add_lora(module, name, rank=settings.rank, alpha=plan.alpha, seed=settings.seed)
+            add_lora(module, name, layers=record.parts[name].lora, rank=settings.rank, alpha=plan.alpha, seed=settings.seed)
         else:
             module.requires_grad_(True)
         if plan.gradient_checkpointing:
-            checkpoint_gradients(name, module)
+            checkpoint_gradients(module)
         found[name] = {f"{name}.{key}": value for key, value in module.named_parameters() if value.requires_grad}
-    text = {key: value for name, group in found.items() if name != "unet" for key, value in group.items()}
-    return found["unet"], text
+    text = {key: value for name, group in found.items() if name != record.denoiser for key, value in group.items()}
+    return found[record.denoiser], text
 
 
-def make_copies(family: StableDiffusion, plan: Plan, settings: TrainSettings) -> WorkingCopies | None:
+def make_copies(family: LatentDiffusion, plan: Plan, settings: TrainSettings) -> WorkingCopies | None:
     """Working copies of the trained weights, where the plan has them."""
     if not works_on_copies(plan, settings.gradient_accumulation):
         return None
     encoders = text_encoders_of(family.pipe) if plan.train_text_encoder else {}
-    return WorkingCopies([family.pipe.unet, *encoders.values()], DTYPES[plan.precision])
+    return WorkingCopies([denoiser_of(family), *encoders.values()], DTYPES[plan.precision])
 
 
 def make_update(
@@ -392,9 +393,9 @@ def make_update(
     )
 
 
-def checkpoint_gradients(name: str, module: Any) -> None:
+def checkpoint_gradients(module: Any) -> None:
     """Have a network compute its activations again in backward. Text encoders look at their mode: train, they have no dropout."""
-    if name == "unet":
+    if isinstance(module, ModelMixin):  # diffusers'
         module.enable_gradient_checkpointing()
     else:
         module.activation_checkpointing_enable()

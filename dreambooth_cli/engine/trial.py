@@ -4,77 +4,81 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import CLIPTextConfig
 
+from ..families.family import VAE, tokenizer_of
+from .families.latent_diffusion import Conditioning, LatentDiffusion, denoiser_of
 from .refusal import refused
 
 SIDE = 8  # latents in one direction, or what a UNet of more levels needs
 
 
-def try_networks(pipe: Any, device: torch.device) -> None:
-    """Run prompt, UNet, scheduler and VAE once, on torch's meta device (shapes alone, nothing computed) or where the weights are.
+def try_networks(family: LatentDiffusion, device: torch.device) -> None:
+    """Run prompt, denoiser and VAE once, on torch's meta device (shapes alone, nothing computed) or where the weights are.
 
     Raises ModelUnavailable where parts do not fit each other, or a number that comes out is not finite.
     """
     with torch.no_grad():
-        embeddings, pooled = _try_text(pipe, device)
-        latents = _try_unet(pipe, device, embeddings, pooled)
-        _try_vae(pipe, latents)
+        conditioning = _try_text(family)
+        latents = _try_denoiser(family, device, conditioning)
+        _try_vae(family, latents)
 
 
-def _try_text(pipe: Any, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The embeddings [1, T, D] of a prompt, those of both encoders of an XL base side by side, and the last one's pooled one."""
-    found, output = [], None
-    for name in ("text_encoder", "text_encoder_2"):
-        encoder = getattr(pipe, name, None)
-        if encoder is None:
-            continue
-        tokenizer = getattr(pipe, name.replace("text_encoder", "tokenizer"))
+def _try_text(family: LatentDiffusion) -> Conditioning:
+    """What a prompt becomes."""
+    names = family.record.text_encoders
+    for name in names:
         with refused(f"a prompt can't go through {name}"):
-            ids = tokenizer(
-                "a photo", padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
-            ).input_ids
-            if int(ids.max()) >= encoder.config.vocab_size:
-                raise ValueError(f"vocab_size {encoder.config.vocab_size:,} is too small for its tokenizer ({int(ids.max()):,})")
-            ends = encoder.config.eos_token_id
-            if ends not in (2, tokenizer.eos_token_id):
-                raise ValueError(f"eos_token_id {ends} is not the end of its tokenizer's prompts ({tokenizer.eos_token_id})")
-            output = encoder(ids.to(device), output_hidden_states=True)
-            found.append(_finite(output.hidden_states[-2] if hasattr(pipe, "text_encoder_2") else output.last_hidden_state, name))
-    assert output is not None
-    return torch.cat(found, dim=-1), output[0]
+            _check_tokens(getattr(family.pipe, name), getattr(family.pipe, tokenizer_of(name)))
+    words = " and ".join(names)
+    with refused(f"a prompt can't go through {words}"):
+        conditioning = family.encode_prompts(["a photo"])
+    _finite(conditioning.embeddings, words)
+    if conditioning.pooled is not None:
+        _finite(conditioning.pooled, words)
+    return conditioning
 
 
-def _try_unet(pipe: Any, device: torch.device, embeddings: Tensor, pooled: Tensor) -> Tensor:
-    """What the UNet predicts, [1, c, h, w]."""
-    unet = pipe.unet
-    with refused("latents and a prompt can't go through unet"):
-        side = max(SIDE, 2 ** (len(unet.config.block_out_channels) - 1))
-        noise = torch.linspace(-1, 1, unet.config.in_channels * side * side, dtype=embeddings.dtype)
-        noise = noise.reshape(1, unet.config.in_channels, side, side).to(device)
-        added = None
-        if hasattr(pipe, "text_encoder_2"):
-            added = {"text_embeds": pooled, "time_ids": torch.ones(1, 6, device=device, dtype=embeddings.dtype)}
-        step = torch.tensor([1], device=device)
-        predicted: Tensor = unet(noise, step, embeddings, added_cond_kwargs=added, return_dict=False)[0]
+def _check_tokens(encoder: Any, tokenizer: Any) -> None:
+    """Hold a text encoder's words against its tokenizer's. Raises ValueError."""
+    ids = tokenizer("a photo", padding="max_length", max_length=tokenizer.model_max_length, truncation=True).input_ids
+    if max(ids) >= encoder.config.vocab_size:
+        raise ValueError(f"vocab_size {encoder.config.vocab_size:,} is too small for its tokenizer ({max(ids):,})")
+    if not isinstance(encoder.config, CLIPTextConfig):
+        return
+    ends = encoder.config.eos_token_id
+    if ends not in (2, tokenizer.eos_token_id):
+        raise ValueError(f"eos_token_id {ends} is not the end of its tokenizer's prompts ({tokenizer.eos_token_id})")
+
+
+def _try_denoiser(family: LatentDiffusion, device: torch.device, conditioning: Conditioning) -> Tensor:
+    """What the denoiser predicts, [1, c, h, w]."""
+    name, network = family.record.denoiser, denoiser_of(family)
+    with refused(f"latents and a prompt can't go through {name}"):
+        side = max(SIDE, 2 ** (len(network.config.get("block_out_channels", [SIDE])) - 1))
+        shape = (1, network.config.in_channels, side, side)
+        noise = torch.linspace(-1, 1, shape[1] * side * side, dtype=conditioning.embeddings.dtype).reshape(shape).to(device)
+        predicted = family.predict(noise, family.noising.spread(1).to(device), conditioning)
         if predicted.shape != noise.shape:
             raise ValueError(f"it gives {tuple(predicted.shape)} where {tuple(noise.shape)} is needed")
-    return _finite(predicted, "unet")
+    return _finite(predicted, name)
 
 
-def _try_vae(pipe: Any, latents: Tensor) -> None:
+def _try_vae(family: LatentDiffusion, latents: Tensor) -> None:
     """Latents to a picture and back."""
-    vae = pipe.vae
-    with refused("a picture can't go through vae"):
-        factor = 2 ** (len(vae.config.block_out_channels) - 1)
-        picture = vae.decode(torch.zeros_like(latents), return_dict=False)[0]
+    vae = family.pipe.vae
+    with refused(f"a picture can't go through {VAE}"):
+        factor = 2 ** (len(vae.config.block_out_channels) - 1) * round(family.record.channels**0.5)
+        picture = family.decode(torch.zeros_like(latents))
         wanted = (1, 3, latents.shape[-2] * factor, latents.shape[-1] * factor)
         if tuple(picture.shape) != wanted:
             raise ValueError(f"it gives a picture of {tuple(picture.shape)} where {wanted} is needed")
-        back = vae.encode(picture).latent_dist.mean
+        encoded = family.encode_images(picture)
+        back = family.sample_latents(encoded, torch.zeros_like(encoded.std))
         if back.shape != latents.shape:
             raise ValueError(f"it gives latents of {tuple(back.shape)} where {tuple(latents.shape)} is needed")
     if vae.dtype == torch.float32:  # in half precision SDXL's own overflows, and is decoded in float32
-        _finite(back, "vae")
+        _finite(back, VAE)
 
 
 def _finite(tensor: Tensor, part: str) -> Tensor:

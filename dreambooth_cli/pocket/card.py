@@ -21,12 +21,13 @@ from PIL import Image, ImageDraw
 from ..catalog import guidance_of
 from ..engine.evaluation import pocket_judge, to_pixels
 from ..engine.judge import Judge
+from ..families.stable_diffusion import STABLE_DIFFUSION
 from . import world
 from .build import JUDGE, MODEL, RECIPE, measure_judge, measure_vae
 
 CARD = Path(__file__).with_name("README.md")
 COUNT = 600
-STEPS, GUIDANCE = 25, guidance_of("pocket", "sd")
+STEPS, GUIDANCE = 25, guidance_of("pocket", STABLE_DIFFUSION)
 MARKS = {"class": 0.92, "place": 0.92, "body": 0.85, "pattern": 0.75}  # the least share of right pictures
 FRESH = 1_000  # renders that no part was trained on
 SHOWN = 100

@@ -4,13 +4,14 @@ from pathlib import Path
 
 from ..base import Base
 from ..engine.examples import Examples, encode_pictures, stack
+from ..engine.families.latent_diffusion import LatentDiffusion, denoiser_of, encode_frozen
 from ..engine.loading import DTYPES, bring_back, find_device, let_go, load_family, place, text_encoders_of
 from ..engine.lora import quantize
 from ..engine.sampling import check_steps
 from ..engine.smallest_step import take_a_step
-from ..engine.stable_diffusion import StableDiffusion
 from ..engine.training import Training
 from ..events import PhaseStarted, PictureEncoded, Yielding
+from ..families.family import VAE
 from ..memory import Plan, weights_of
 from .class_images import gather_class_images
 from .recipe import Recipe
@@ -23,7 +24,7 @@ def make_training(recipe: Recipe, *, cache: Path | None = None) -> Yielding[Trai
     """
     plan, settings, prompts = recipe.plan, recipe.settings, recipe.prompts
     yield PhaseStarted(name="loading the base model")
-    take_a_step(plan, settings, DTYPES[weights_of(plan)])
+    take_a_step(recipe.base.facts.family, plan, settings, DTYPES[weights_of(plan)])
     family = load_base(recipe.base, plan)
     if settings.with_prior:
         check_steps(family.pipe, settings.class_image_steps, "--class-image-steps")
@@ -35,13 +36,13 @@ def make_training(recipe: Recipe, *, cache: Path | None = None) -> Yielding[Trai
     instance, prior = yield from encode(family, recipe, class_paths)
     texts = [prompts.instance, prompts.class_] if prior is not None else [prompts.instance]
     device, encoders = find_device(plan.device), list(text_encoders_of(family.pipe))
-    let_go(family.pipe, ["vae"])
+    let_go(family.pipe, [VAE])
     conditioning = None
     if not plan.train_text_encoder:
         place(family.pipe, encoders, device)
-        conditioning = family.encode_frozen(texts)
+        conditioning = encode_frozen(family, texts)
         let_go(family.pipe, encoders)
-    place(family.pipe, ["unet", *encoders], device)
+    place(family.pipe, [family.record.denoiser, *encoders], device)
     return Training(
         family,
         plan,
@@ -54,28 +55,27 @@ def make_training(recipe: Recipe, *, cache: Path | None = None) -> Yielding[Trai
     )
 
 
-def load_base(base: Base, plan: Plan) -> StableDiffusion:
+def load_base(base: Base, plan: Plan) -> LatentDiffusion:
     """The base in the machine's memory, ready to draw and encode, in the number format that its weights have in training."""
     find_device(plan.device)  # asked now, before minutes of loading
     family = load_family(base, dtype=DTYPES[weights_of(plan)], device=find_device("cpu"))
     if plan.quantized:
-        quantize(family.pipe.unet, DTYPES[plan.precision])
-        place(
-            family.pipe, ["unet"], find_device(plan.device)
-        )  # where its 4 bits are made: always there, so always the same
+        quantize(denoiser_of(family), DTYPES[plan.precision])
+        # where its 4 bits are made: always there, so always the same
+        place(family.pipe, [family.record.denoiser], find_device(plan.device))
     if DTYPES[weights_of(plan)] != DTYPES["fp32"]:
         # the VAE encodes once, so its half-precision faults are not worth their speed
-        let_go(family.pipe, ["vae"])
+        let_go(family.pipe, [VAE])
         bring_back(family.pipe, base, dtype=DTYPES["fp32"], device=find_device("cpu"))
     return family
 
 
 def encode(
-    family: StableDiffusion, recipe: Recipe, class_paths: list[Path]
+    family: LatentDiffusion, recipe: Recipe, class_paths: list[Path]
 ) -> Yielding[tuple[Examples, Examples | None]]:
     """Photos and class images -> latents. Returns the instance examples and the class examples or None."""
     photos, settings = list(recipe.photos), recipe.settings
-    place(family.pipe, ["vae"], find_device(recipe.plan.device))
+    place(family.pipe, [VAE], find_device(recipe.plan.device))
     total = len(photos) * (2 if settings.mirror else 1) + len(class_paths)
     yield PhaseStarted(name="encoding", total=total, unit="pictures")
     done, found = 0, []

@@ -5,10 +5,10 @@ from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 from ..disk import clear_leftovers
-from ..engine.loading import PARTS, alone, find_device, place
+from ..engine.families.latent_diffusion import LatentDiffusion, autocast
+from ..engine.loading import alone, find_device, place
 from ..engine.prior import AtWork, adopt_images, cache_key, class_image_paths, make_images, missing_batches
 from ..engine.sampling import Drawing
-from ..engine.stable_diffusion import StableDiffusion
 from ..events import ClassImageMade, PhaseStarted, Yielding
 from ..identity import content_of
 from ..memory import Plan, weights_of
@@ -19,7 +19,7 @@ CLASS_IMAGES = "class images"  # the phase
 IN_A_TURN = 16  # class images between two swaps of networks; an interrupted run draws as many again at most
 
 
-def gather_class_images(family: StableDiffusion, recipe: Recipe, cache: Path | None = None) -> Yielding[list[Path]]:
+def gather_class_images(family: LatentDiffusion, recipe: Recipe, cache: Path | None = None) -> Yielding[list[Path]]:
     """The user's own class images, and of the missing ones the cache's or new ones. Returns their paths."""
     plan, settings, own = recipe.plan, recipe.settings, list(recipe.own_class_images)
     wanted = max(0, settings.class_images - len(own))
@@ -38,7 +38,7 @@ def gather_class_images(family: StableDiffusion, recipe: Recipe, cache: Path | N
             yield PhaseStarted(name=CLASS_IMAGES, total=wanted, done=done, unit="images")
             numbers = [number for batch in missing for number in batch]
             images = make_images(
-                family.pipe,
+                family,
                 folder,
                 missing,
                 prompt=recipe.prompts.class_,
@@ -54,16 +54,16 @@ def gather_class_images(family: StableDiffusion, recipe: Recipe, cache: Path | N
     return own + class_image_paths(folder, wanted)
 
 
-def networks_of(family: StableDiffusion, plan: Plan) -> AtWork:
+def networks_of(family: LatentDiffusion, plan: Plan) -> AtWork:
     """How the networks that draw class images are had ready: all together on the device, or the one at work."""
     device = find_device(plan.device)
     if not plan.class_images_in_parts:
-        place(family.pipe, PARTS, device)
+        place(family.pipe, family.record.networks, device)
 
     @contextmanager
     def at_work(names: Collection[str]) -> Iterator[None]:
         turn = alone(family.pipe, names, device) if plan.class_images_in_parts else nullcontext()
-        with turn, family.autocast(plan.precision, device):
+        with turn, autocast(plan.precision, device):
             yield
 
     return at_work
@@ -90,6 +90,7 @@ def class_image_folder(recipe: Recipe) -> tuple[Path, Drawing]:
         / cache_key(
             base=known,
             prompt=recipe.prompts.class_,
+            sampler=recipe.base.facts.family.class_sampler,
             drawing=drawing,
             seed=settings.seed,
             dtype=f"{'4-bit' if plan.quantized else weights_of(plan)} weights, {plan.precision}",

@@ -71,7 +71,7 @@ def write_model(training: Training, base: Base, folder: Path, *, at_most: int | 
     if plan.method == "full":
         save_full(pipe, base, folder, dtype=dtype, at_most=at_most)
     else:
-        save_adapter(pipe, base, folder, train_text_encoder=plan.train_text_encoder, dtype=dtype)
+        save_adapter(training.family, folder, train_text_encoder=plan.train_text_encoder, dtype=dtype)
 
 
 def check_place(output_dir: Path | None) -> Path | None:

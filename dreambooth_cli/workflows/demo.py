@@ -19,7 +19,7 @@ from ..project import Project, projects_folder
 from ..prompts import fill
 from ..settings import GenerateSettings, SubjectSettings
 from .example import CLASS_PROMPT, draw_example
-from .generate import choose_drawing, generate, load_pipeline
+from .generate import choose_drawing, generate, load_model
 from .initialise import initialise
 from .prepare import prepare, prepared_photos
 from .train import train
@@ -84,6 +84,6 @@ def draw_after(project: Project) -> Yielding[list[Any]]:
 def draw_before(base: Base, prompts: list[str]) -> Yielding[list[Any]]:
     """What the base, as it came, makes of the same prompts from the same seed. Returns the pictures."""
     yield PhaseStarted(name="the base model's answers, to compare", total=len(prompts), unit="images")
-    pipe = yield from load_pipeline(base, None, "auto")
+    family = yield from load_model(base, None, "auto")
     drawing = choose_drawing(GenerateSettings(), base, None)
-    return [picture for prompt in prompts for picture in draw(pipe, [prompt], [SEED], drawing)]
+    return [picture for prompt in prompts for picture in draw(family, [prompt], [SEED], drawing)]

@@ -14,10 +14,11 @@ from ..card import Card, read_card
 from ..catalog import find_entry, guidance_of
 from ..disk import check_folder, clear_leftovers, disk_errors, system_errors
 from ..engine.device import as_torch_has_it
+from ..engine.families.latent_diffusion import LatentDiffusion
 from ..engine.loading import DTYPES, find_device, load_family
 from ..engine.lora_file import check_lora, load_lora
 from ..engine.refusal import raise_if_out_of_memory
-from ..engine.sampling import Drawing, check_memory, check_steps, draw, is_black, use_scheduler
+from ..engine.sampling import Drawing, check_memory, check_sampler, check_steps, draw, is_black, use_scheduler
 from ..engine.saving import LORA_FILE
 from ..errors import ModelUnavailable, UsageError
 from ..events import Events, GridSaved, ImageSaved, Noted, PhaseStarted, Warned, Yielding
@@ -73,21 +74,22 @@ def _generate(source: Source, prompt: str, settings: GenerateSettings, *, output
         if is_run(source.path):
             Run(source.path).check_model()
     base = yield from find_model(folder, card, source.base)
-    for remark in length_remarks([text, settings.negative_prompt], load_tokenizer(base.vocabulary)):
+    for remark in length_remarks([text, settings.negative_prompt], load_tokenizer(base.vocabulary), most=base.facts.family.prompt_length):
         yield Warned(message=remark)
+    check_sampler(base.facts.family, settings.scheduler)
     drawing = choose_drawing(settings, base, card)
     sheet = Grid(settings.num_images, (drawing.width, drawing.height)) if grid else None
     if sheet is not None and sheet.tile != (drawing.width, drawing.height):
         yield Noted(message=f"on the grid each picture has {sheet.tile[0]} x {sheet.tile[1]} pixels, so that it stays a sheet")
     yield PhaseStarted(name="loading the model")
-    pipe = yield from load_pipeline(base, None if folder == base.path else folder, settings.scheduler)
-    check_steps(pipe, drawing.steps, "--steps")
-    check_memory(pipe, drawing, min(settings.batch_size, settings.num_images))
-    record = describe(source.path, text, settings, drawing, pipe)
+    family = yield from load_model(base, None if folder == base.path else folder, settings.scheduler)
+    check_steps(family.pipe, drawing.steps, "--steps")
+    check_memory(family.pipe, drawing, min(settings.batch_size, settings.num_images))
+    record = describe(source.path, text, settings, drawing, family.pipe)
     with disk_errors(output_dir):
         clear_leftovers(output_dir)
         yield PhaseStarted(name="drawing", total=settings.num_images, unit="images")
-        for picture in draw_all(pipe, text, seed, settings, drawing):
+        for picture in draw_all(family, text, seed, settings, drawing):
             stem, chunks = stem_of(text, picture.seed), record | {"seed": str(picture.seed)}
             path = save_new(picture.image, output_dir, stem, chunks)
             if sheet is not None:
@@ -113,12 +115,12 @@ def choose_drawing(settings: GenerateSettings, base: Base, card: Card | None) ->
     )
 
 
-def draw_all(pipe: Any, text: str, first: int, settings: GenerateSettings, drawing: Drawing) -> Iterator[Picture]:
+def draw_all(family: LatentDiffusion, text: str, first: int, settings: GenerateSettings, drawing: Drawing) -> Iterator[Picture]:
     """The pictures in batches, image i from seed `first` + i. Raises DoesNotFit where memory runs out."""
     for start in range(0, settings.num_images, settings.batch_size):
         seeds = [first + number for number in range(start, min(start + settings.batch_size, settings.num_images))]
         try:
-            drawn = draw(pipe, [text] * len(seeds), seeds, drawing, negative_prompt=settings.negative_prompt)
+            drawn = draw(family, [text] * len(seeds), seeds, drawing, negative_prompt=settings.negative_prompt)
         except (RuntimeError, MemoryError) as error:
             raise_if_out_of_memory(error, "try --batch-size 1, or a smaller --width and --height")
             raise
@@ -206,15 +208,15 @@ def find_model(folder: Path, card: Card | None, base: str | None) -> Yielding[Ba
     return (yield from obtain_base(folder, card, base))
 
 
-def load_pipeline(base: Base, lora: Path | None, scheduler: str) -> Yielding[Any]:
-    """A pipeline on the best device here, ready to draw, in half precision where the GPU has it. Returns it."""
+def load_model(base: Base, lora: Path | None, scheduler: str) -> Yielding[LatentDiffusion]:
+    """A model on the best device here, ready to draw, in half precision where the GPU has it. Returns it."""
     device, precision = inference_precision(as_torch_has_it(find_gpu()))
     family = load_family(base, dtype=DTYPES[precision], device=find_device(device))
     if lora is not None:
         for remark in load_lora(family.pipe, lora):
             yield Warned(message=remark)
     use_scheduler(family.pipe, scheduler)
-    return family.pipe
+    return family
 
 
 def describe(model: Path, prompt: str, settings: GenerateSettings, drawing: Drawing, pipe: Any) -> dict[str, str]:

@@ -19,11 +19,13 @@ from dreambooth_cli.config import Resolved, ask, merge
 from dreambooth_cli.engine import evaluation
 from dreambooth_cli.engine.effect import loss_at_fixed_noises
 from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
+from dreambooth_cli.engine.families.latent_diffusion import LatentDiffusion, encode_frozen
 from dreambooth_cli.engine.hub import obtain
 from dreambooth_cli.engine.loading import load_family
 from dreambooth_cli.engine.lora_file import load_lora
 from dreambooth_cli.engine.sampling import Drawing, draw, use_scheduler
 from dreambooth_cli.events import Event, ModelSaved
+from dreambooth_cli.families.stable_diffusion import STABLE_DIFFUSION
 from dreambooth_cli.pocket import world
 from dreambooth_cli.pocket.build import JUDGE, MODEL
 from dreambooth_cli.pocket.card import sheet_of
@@ -37,7 +39,7 @@ from dreambooth_cli.workflows.train import train
 from .subjects import IDENTIFIER, Study, ceiling_of
 
 BASE = "pocket"
-DRAWING = Drawing(steps=25, guidance_scale=guidance_of(BASE, "sd"), width=64, height=64)
+DRAWING = Drawing(steps=25, guidance_scale=guidance_of(BASE, STABLE_DIFFUSION), width=64, height=64)
 WRONG = dict(zip(world.CLASSES, [*list(world.CLASSES)[5:], *list(world.CLASSES)[:5]], strict=True))
 
 
@@ -154,12 +156,12 @@ class Bench:
 
         def losses(prompt: str) -> tuple[float, ...]:
             return tuple(
-                loss_at_fixed_noises(one, examples, one.encode_frozen([prompt])) for one in (self.family, family)
+                loss_at_fixed_noises(one, examples, encode_frozen(one, [prompt])) for one in (self.family, family)
             )
 
         return Made(
-            drawn=draw_in_batches(family.pipe, named, study.seeds),
-            of_class=draw_in_batches(family.pipe, study.plain_prompts, study.class_seeds),
+            drawn=draw_in_batches(family, named, study.seeds),
+            of_class=draw_in_batches(family, study.plain_prompts, study.class_seeds),
             identifier_loss=losses(instance_prompt(f"a photo of a {noun}".strip(), IDENTIFIER)),
             unrelated_loss=losses(f"a photo of a {WRONG.get(study.noun, 'teapot')}"),
         )
@@ -228,7 +230,7 @@ class Bench:
         """What the base draws; kept, since every variant asks for the same."""
         key = json.dumps([prompts, seeds])
         if key not in self._base_pictures:
-            self._base_pictures[key] = draw_in_batches(self.family.pipe, prompts, seeds)
+            self._base_pictures[key] = draw_in_batches(self.family, prompts, seeds)
         return self._base_pictures[key]
 
 
@@ -245,12 +247,12 @@ def digest_of_weights() -> str:
     return found.hexdigest()[:12]
 
 
-def draw_in_batches(pipe: Any, prompts: list[str], seeds: list[int], batch: int = 10) -> list[Image.Image]:
+def draw_in_batches(family: LatentDiffusion, prompts: list[str], seeds: list[int], batch: int = 10) -> list[Image.Image]:
     """One picture for each prompt and seed."""
     return [
         picture
         for start in range(0, len(prompts), batch)
-        for picture in draw(pipe, prompts[start : start + batch], seeds[start : start + batch], DRAWING)
+        for picture in draw(family, prompts[start : start + batch], seeds[start : start + batch], DRAWING)
     ]
 
 

@@ -28,8 +28,8 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from dreambooth_cli.catalog import find_entry
 from dreambooth_cli.engine.examples import Examples
-from dreambooth_cli.engine.family import Conditioning, LatentDistribution
-from dreambooth_cli.engine.loading import DTYPES, FAMILIES, let_go, place, text_encoders_of
+from dreambooth_cli.engine.families.latent_diffusion import Conditioning, LatentDistribution, alive
+from dreambooth_cli.engine.loading import DTYPES, let_go, place, text_encoders_of
 from dreambooth_cli.engine.lora import quantize
 from dreambooth_cli.engine.training import Training
 from dreambooth_cli.gpu import sold_as
@@ -214,7 +214,7 @@ def start(base: str, plan: Plan, folder: Path) -> Training:
     device, entry = torch.device("cuda"), find_entry(base)
     assert entry is not None
     pipe = make_pipe(base, plan, folder)
-    family = FAMILIES[entry.facts.family](pipe)
+    family = alive(entry.facts.family, pipe)
     if plan.quantized:
         quantize(pipe.unet, DTYPES[plan.precision])
     let_go(pipe, ["vae"])

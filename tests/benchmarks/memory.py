@@ -26,6 +26,7 @@ from transformers import CLIPTextModel
 
 from dreambooth_cli.catalog import BaseFacts, find_entry
 from dreambooth_cli.engine.working_copies import WorkingCopies
+from dreambooth_cli.families.stable_diffusion import STABLE_DIFFUSION
 from dreambooth_cli.gpu import sold_as
 from dreambooth_cli.memory import (
     ADAMW_8BIT_STATE,
@@ -154,7 +155,7 @@ def facts(name: str) -> BaseFacts:
         unet = count(UNet2DConditionModel(**config))
         text = tuple(count(CLIPTextModel(text_config(one, VOCABULARY))) for one in encoders)
     return BaseFacts(
-        family="sd", prediction_type="epsilon", resolution=512, unet=unet, text_encoders=text, vae=83_653_863
+        family=STABLE_DIFFUSION, prediction_type="epsilon", resolution=512, denoiser=unet, text_encoders=text, vae=83_653_863
     )
 
 

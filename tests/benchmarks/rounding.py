@@ -21,6 +21,7 @@ from dreambooth_cli.base import ask_for_base
 from dreambooth_cli.catalog import find_entry
 from dreambooth_cli.engine.effect import loss_at_fixed_noises
 from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
+from dreambooth_cli.engine.families.latent_diffusion import encode_frozen
 from dreambooth_cli.engine.hub import obtain
 from dreambooth_cli.engine.loading import DTYPES, load_family
 from dreambooth_cli.engine.training import Training
@@ -111,7 +112,7 @@ def start(weights: Weights, settings: TrainSettings, photos: list[Path]) -> Trai
         instance=examples,
         prior=None,
         prompts=prompts,
-        conditioning=family.encode_frozen(prompts),
+        conditioning=encode_frozen(family, prompts),
     )
 
 

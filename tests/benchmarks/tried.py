@@ -21,8 +21,8 @@ import torch
 
 from dreambooth_cli.base import Base, identify, read_facts
 from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
+from dreambooth_cli.engine.families.latent_diffusion import encode_frozen
 from dreambooth_cli.engine.loading import load_family
-from dreambooth_cli.engine.stable_diffusion import StableDiffusion
 from dreambooth_cli.engine.training import Training
 from dreambooth_cli.memory import Job, Plan, make_plan
 from dreambooth_cli.settings import TrainSettings
@@ -62,7 +62,7 @@ def embed_again(training: Training) -> AbstractContextManager[object]:
     """Every step runs the frozen text encoder over its two rows."""
 
     def embedding(kinds: object) -> object:
-        return training.family.encode_frozen(PROMPTS)
+        return encode_frozen(training.family, PROMPTS)
 
     return mock.patch.object(training, "encode", embedding)
 
@@ -167,7 +167,7 @@ def start(means: Means, folder: Path, resolution: int) -> Training:
     facts = read_facts(folder / "base")
     path = folder / "base"
     base = Base(name="small", path=path, repository=None, identity=identify(path), facts=facts)
-    family: StableDiffusion = load_family(base, dtype=torch.float32, device=torch.device("cpu"))
+    family = load_family(base, dtype=torch.float32, device=torch.device("cpu"))
     settings = TrainSettings(
         steps=1000, learning_rate=5e-6, train_text_encoder=False, precision="fp32", max_grad_norm=0.0
     )
@@ -184,7 +184,7 @@ def start(means: Means, folder: Path, resolution: int) -> Training:
         instance=instance,
         prior=prior,
         prompts=PROMPTS,
-        conditioning=family.encode_frozen(PROMPTS),
+        conditioning=encode_frozen(family, PROMPTS),
     )
     means.change(training)
     return training

@@ -34,7 +34,7 @@ def test_accumulation_changes_no_draw(sd1):
         )
 
     first, again, second = row(0), row(0), row(1)
-    assert (first.example, first.timestep, first.mirrored) == (again.example, again.timestep, again.mirrored)
+    assert (first.example, first.time, first.mirrored) == (again.example, again.time, again.mirrored)
     assert torch.equal(first.noise, again.noise)
     assert not torch.equal(first.noise, second.noise)
     assert not torch.equal(first.noise, first.latent_noise)

@@ -194,7 +194,7 @@ def test_a_single_file_takes_the_configs_beside_it(kind: str, tmp_path: Path, re
     shutil.copytree(folder, tmp_path / "mine", ignore=shutil.ignore_patterns("*.safetensors"))
     base, _ = obtain(str(file))
     assert (base.path, base.config_path, base.is_single_file) == (file, tmp_path / "mine", True)
-    assert base.facts.family == ("sdxl" if kind == "sdxl" else "sd")
+    assert base.facts.family.name == ("sdxl" if kind == "sdxl" else "sd")
 
 
 @pytest.mark.parametrize(("kind", "name"), [("sd1", "sd15"), ("sd1", "sd14"), ("sd2", "sd21"), ("sdxl", "sdxl")])

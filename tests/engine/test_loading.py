@@ -39,7 +39,7 @@ def test_a_single_file_is_the_folder_it_was_made_of(kind, request, tmp_path):
     single = Base(name="single", path=file, repository=None, identity=identify(file), facts=facts, config_path=folder)
     drawing = Drawing(steps=2, guidance_scale=5.0, width=64, height=64)
     pictures = [
-        np.asarray(draw(load_family(base, dtype=torch.float32, device=CPU).pipe, ["a dog"], [0], drawing)[0])
+        np.asarray(draw(load_family(base, dtype=torch.float32, device=CPU), ["a dog"], [0], drawing)[0])
         for base in (single, base_of(folder))
     ]
     assert np.array_equal(*pictures)
@@ -71,7 +71,7 @@ def test_what_a_single_file_says_of_its_prediction_stands(sd1, sd2, tmp_path):
     configs = shutil.copytree(sd2, tmp_path / "configs")
     change_config(configs, "scheduler", prediction_type="epsilon")
     base = Base(name="x", path=file, repository=None, identity="x", facts=read_facts(file), config_path=configs)
-    assert load_family(base, dtype=torch.float32, device=CPU).prediction_type == "v_prediction"
+    assert load_family(base, dtype=torch.float32, device=CPU).noising.scheduler.config.prediction_type == "v_prediction"
 
 
 def test_parts_leave_and_come_back(sdxl):
@@ -96,7 +96,7 @@ def test_the_prediction_type_is_read_from_the_config(sd1, tmp_path):
     folder = shutil.copytree(sd1, tmp_path / "sd1")
     change_config(folder, "scheduler", prediction_type="v_prediction")
     assert base_of(folder).facts.prediction_type == "v_prediction"
-    assert load_family(base_of(folder), dtype=torch.float32, device=CPU).prediction_type == "v_prediction"
+    assert load_family(base_of(folder), dtype=torch.float32, device=CPU).noising.scheduler.config.prediction_type == "v_prediction"
 
 
 def test_a_prediction_that_has_no_target_is_refused(sd1, tmp_path):
@@ -180,7 +180,7 @@ def test_a_single_file_is_what_the_configs_beside_it_say(kind, request, tmp_path
     facts = read_facts(file)
     assert (facts.prediction_type, facts.resolution) == (said, 64)
     base = Base(name="x", path=file, repository=None, identity="x", facts=facts, config_path=configs)
-    assert load_family(base, dtype=torch.float32, device=CPU).prediction_type == said
+    assert load_family(base, dtype=torch.float32, device=CPU).noising.scheduler.config.prediction_type == said
 
 
 def test_a_part_that_comes_back_comes_alone(sd1):
@@ -474,7 +474,7 @@ def test_zero_terminal_snr_is_kept(sd1, tmp_path):
     change_config(folder, "scheduler", rescale_betas_zero_snr=True, prediction_type="v_prediction")
     family = load_family(base_of(folder), dtype=torch.float32, device=CPU)
     assert type(family.pipe.scheduler).__name__ == "DDIMScheduler"
-    assert float(family.noise_scheduler.alphas_cumprod[-1]) < 1e-6
+    assert float(family.noising.scheduler.alphas_cumprod[-1]) < 1e-6
     with pytest.raises(UsageError, match="zero terminal SNR"):
         use_scheduler(family.pipe, "pndm")
 

@@ -195,7 +195,7 @@ def test_no_two_layers_of_a_network_are_called_alike(sd1, sdxl):
         for network, module in parts_of(fresh(folder)).items():
             layers = [name for name, each in module.named_modules() if isinstance(each, torch.nn.Linear | torch.nn.Conv2d)]
             if network != "vae":
-                assert {names_in(network, module)[name.replace(".", "_")] for name in layers} == set(layers)
+                assert {names_in(module)[name.replace(".", "_")] for name in layers} == set(layers)
 
 
 def test_a_locon_with_convolutions(sd1, pipe, tmp_path):

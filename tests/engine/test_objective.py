@@ -7,7 +7,7 @@ import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from dreambooth_cli.engine.examples import Examples
-from dreambooth_cli.engine.family import LatentDistribution
+from dreambooth_cli.engine.families.latent_diffusion import LatentDistribution
 from dreambooth_cli.engine.loading import load_family
 from dreambooth_cli.engine.objective import dreambooth_loss
 from dreambooth_cli.engine.training import Training
@@ -51,8 +51,8 @@ def test_loss_is_the_reference(kind, batch, prior_rows, gamma, request):
     index = torch.tensor(timesteps)
     loss = dreambooth_loss(
         prediction,
-        family.target(latents, noise, index),
-        weights=family.loss_weights(index, gamma),
+        family.noising.target(latents, noise, index),
+        weights=family.noising.loss_weights(index, gamma),
         instance_rows=batch,
         prior_loss_weight=0.7,
     )
@@ -72,7 +72,7 @@ def test_loss_is_the_reference(kind, batch, prior_rows, gamma, request):
 def test_a_class_row_has_the_weight_of_its_own_timestep(sd1):
     """The fault of the field's scripts: with one row of each kind, the class row's timestep weighed the photo."""
     family = load_family(base_of(sd1), dtype=torch.float32, device=torch.device("cpu"))
-    weights = family.loss_weights(torch.tensor([0, 999]), 5.0)
+    weights = family.noising.loss_weights(torch.tensor([0, 999]), 5.0)
     prediction, target = torch.ones(2, 4, 2, 2), torch.zeros(2, 4, 2, 2)
     loss = dreambooth_loss(prediction, target, weights=weights, instance_rows=1, prior_loss_weight=0.0)
     assert loss.item() == pytest.approx(weights[0].item())
@@ -82,9 +82,9 @@ def test_a_class_row_has_the_weight_of_its_own_timestep(sd1):
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_snr_weights_stay_finite_where_the_schedule_ends_in_no_signal(sd1, prediction_type):
     family = load_family(base_of(sd1), dtype=torch.float32, device=torch.device("cpu"))
-    family.prediction_type = prediction_type
-    family.noise_scheduler = DDPMScheduler.from_config(family.noise_scheduler.config, rescale_betas_zero_snr=True)
-    assert family.loss_weights(torch.tensor([999, 0]), 5.0).isfinite().all()
+    config = family.noising.scheduler.config
+    family.noising.scheduler = DDPMScheduler.from_config(config, rescale_betas_zero_snr=True, prediction_type=prediction_type)
+    assert family.noising.loss_weights(torch.tensor([999, 0]), 5.0).isfinite().all()
 
 
 def plain_step_gradients(folder, kind, example, latent_noise, noise, timesteps):
@@ -144,7 +144,7 @@ def test_gradient_of_one_whole_step(kind, request):
         LatentDistribution(mean, std),
         torch.stack([draw.latent_noise for draw in draws]),
         torch.stack([draw.noise for draw in draws]),
-        torch.tensor([draw.timestep for draw in draws]),
+        torch.tensor([draw.time for draw in draws]),
     )
     compared = 0
     for name, parameter in training.trained.items():

@@ -19,7 +19,7 @@ DRAWING = Drawing(steps=3, guidance_scale=5.0, width=64, height=48)
 
 
 def load(folder, dtype=torch.float32):
-    return load_family(base_of(folder), dtype=dtype, device=torch.device("cpu")).pipe
+    return load_family(base_of(folder), dtype=dtype, device=torch.device("cpu"))
 
 
 def test_a_picture_is_plain_diffusers(sd1):
@@ -41,9 +41,9 @@ def test_a_picture_is_plain_diffusers(sd1):
 
 def test_any_single_picture_can_be_made_again_alone(sd1):
     """The same noise whatever the batch; the pixels equal up to the rounding of the kernels."""
-    pipe = load(sd1)
-    together = draw(pipe, ["a dog"] * 3, [5, 6, 7], DRAWING)
-    (alone,) = draw(pipe, ["a dog"], [6], DRAWING)
+    family = load(sd1)
+    together = draw(family, ["a dog"] * 3, [5, 6, 7], DRAWING)
+    (alone,) = draw(family, ["a dog"], [6], DRAWING)
     difference = np.abs(np.asarray(together[1], dtype=int) - np.asarray(alone, dtype=int))
     assert difference.max() <= 1
     assert not np.array_equal(np.asarray(together[0]), np.asarray(together[1]))
@@ -51,10 +51,10 @@ def test_any_single_picture_can_be_made_again_alone(sd1):
 
 @pytest.mark.parametrize("name", sorted(SCHEDULERS))
 def test_every_scheduler_draws_and_keeps_the_prediction_type(name, sd2):
-    pipe = load(sd2)
-    use_scheduler(pipe, name)
-    assert pipe.scheduler.config.prediction_type == "v_prediction"
-    (picture,) = draw(pipe, ["a dog"], [0], DRAWING)
+    family = load(sd2)
+    use_scheduler(family.pipe, name)
+    assert family.pipe.scheduler.config.prediction_type == "v_prediction"
+    (picture,) = draw(family, ["a dog"], [0], DRAWING)
     assert max(high for _, high in picture.getextrema()) > 8
 
 
@@ -78,46 +78,46 @@ SOLVERS = {
 
 @pytest.mark.parametrize("named", SOLVERS)
 def test_every_scheduler_can_take_the_place_of_any_bases_own_and_none_cuts_latents_off(named, sdxl, tmp_path):
-    pipe = load(use_schedule(sdxl, tmp_path / "base", named, **SOLVERS[named]))
+    family = load(use_schedule(sdxl, tmp_path / "base", named, **SOLVERS[named]))
     for name in ("auto", *SCHEDULERS):
-        use_scheduler(pipe, name)
-        check_steps(pipe, 4, "--steps")
-        assert pipe.scheduler.config.get("clip_sample") is False
+        use_scheduler(family.pipe, name)
+        check_steps(family.pipe, 4, "--steps")
+        assert family.pipe.scheduler.config.get("clip_sample") is False
     with pytest.raises(UsageError, match="more than the 1000 timesteps"):
-        check_steps(pipe, 10**6, "--steps")
+        check_steps(family.pipe, 10**6, "--steps")
 
 
 def test_the_kind_of_a_dpm_solver_is_kept_by_that_solver_alone(sd1, tmp_path):
-    pipe = load(use_schedule(sd1, tmp_path / "base", "DPMSolverMultistepScheduler", algorithm_type="sde-dpmsolver++"))
-    use_scheduler(pipe, "dpm++")
-    assert pipe.scheduler.config.algorithm_type == "sde-dpmsolver++"
+    family = load(use_schedule(sd1, tmp_path / "base", "DPMSolverMultistepScheduler", algorithm_type="sde-dpmsolver++"))
+    use_scheduler(family.pipe, "dpm++")
+    assert family.pipe.scheduler.config.algorithm_type == "sde-dpmsolver++"
 
 
 def test_a_library_that_refuses_another_is_no_wrong_scheduler_and_no_wrong_number_of_steps(sd1, monkeypatch):
-    pipe = load(sd1)
+    family = load(sd1)
 
     def refuse(*_, **__):
         raise ImportError("DDIMScheduler requires the scipy library. You can install it with pip: `pip install scipy`")
 
-    monkeypatch.setattr(type(pipe.scheduler), "set_timesteps", refuse)
+    monkeypatch.setattr(type(family.pipe.scheduler), "set_timesteps", refuse)
     with pytest.raises(LibraryRefused):
-        check_steps(pipe, 4, "--steps")
+        check_steps(family.pipe, 4, "--steps")
     monkeypatch.setattr("diffusers.DDIMScheduler.from_config", refuse)
     with pytest.raises(LibraryRefused):
-        use_scheduler(pipe, "ddim")
+        use_scheduler(family.pipe, "ddim")
 
 
 def test_a_vae_that_overflows_in_half_precision_decodes_in_float32(sd1):
-    pipe = load(sd1)
-    (expected,) = draw(pipe, ["a dog"], [0], DRAWING)
-    pipe.vae.to(torch.float16)
+    family = load(sd1)
+    (expected,) = draw(family, ["a dog"], [0], DRAWING)
+    family.pipe.vae.to(torch.float16)
     with torch.no_grad():
         # past 65,504, fp16's largest number, inside the decoder; the next layer takes it back
-        pipe.vae.decoder.conv_in.weight.data = pipe.vae.decoder.conv_in.weight.float().mul(1).half()
-        pipe.vae.decoder.conv_in.bias.fill_(60000.0)
-        pipe.vae.post_quant_conv.weight.mul_(30000.0)
-    (picture,) = draw(pipe, ["a dog"], [0], DRAWING)
-    assert pipe.vae.dtype == torch.float32
+        family.pipe.vae.decoder.conv_in.weight.data = family.pipe.vae.decoder.conv_in.weight.float().mul(1).half()
+        family.pipe.vae.decoder.conv_in.bias.fill_(60000.0)
+        family.pipe.vae.post_quant_conv.weight.mul_(30000.0)
+    (picture,) = draw(family, ["a dog"], [0], DRAWING)
+    assert family.pipe.vae.dtype == torch.float32
     assert picture.size == expected.size
 
 

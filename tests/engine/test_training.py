@@ -13,9 +13,9 @@ from torch.testing import assert_close
 from dreambooth_cli.engine.adamw import LeanAdamW
 from dreambooth_cli.engine.checkpoint import ForeignCheckpoint, State
 from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
+from dreambooth_cli.engine.families.latent_diffusion import autocast, encode_frozen
 from dreambooth_cli.engine.loading import (
     DTYPES,
-    PARTS,
     forget_failed_attempt,
     load_family,
     place,
@@ -38,9 +38,9 @@ def start(folder: Path, settings: TrainSettings, plan: Plan, pictures: Path, *, 
     family.pipe.vae.float()
     if plan.quantized:
         quantize(family.pipe.unet, torch.bfloat16)
-        place(family.pipe, PARTS, torch.device("cpu"))
+        place(family.pipe, family.record.networks, torch.device("cpu"))
     examples = Examples(stack(list(encode_pictures(family, sorted(pictures.iterdir())))))
-    conditioning = None if plan.train_text_encoder else family.encode_frozen(PROMPTS)
+    conditioning = None if plan.train_text_encoder else encode_frozen(family, PROMPTS)
     return Training(
         family,
         plan,
@@ -211,8 +211,8 @@ def test_prompts_are_encoded_as_the_pipeline_does_it(base, precision, request):
     """To the bit, one that is too long too; its tokens are made once."""
     family = load_family(base_of(request.getfixturevalue(base)), dtype=torch.float32, device=torch.device("cpu"))
     prompts = ["a photo of a sks dog", "a dog " * 100, ""]
-    with family.autocast(precision, torch.device("cpu")):
-        ours = family.encode_frozen(prompts)
+    with autocast(precision, torch.device("cpu")):
+        ours = encode_frozen(family, prompts)
         made = family.pipe.encode_prompt(prompts, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False)
         theirs = [one for one in made if one is not None]
     assert torch.equal(ours.embeddings, theirs[0])
@@ -220,7 +220,7 @@ def test_prompts_are_encoded_as_the_pipeline_does_it(base, precision, request):
     if ours.pooled is not None:
         assert torch.equal(ours.pooled, theirs[1])
     held = dict(family.tokens)
-    family.encode_frozen(prompts[:1])
+    encode_frozen(family, prompts[:1])
     assert all(family.tokens[key] is value for key, value in held.items())
 
 
@@ -246,11 +246,11 @@ def test_a_base_in_4_bits_takes_half_a_byte_a_value_and_still_predicts_the_same(
     unet, cpu = family.pipe.unet, torch.device("cpu")
     values = sum(layer.weight.numel() for layer in unet.modules() if type(layer) is torch.nn.Linear)
     noisy, timesteps = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([5, 500])
-    conditioning = family.encode_frozen(PROMPTS)
+    conditioning = encode_frozen(family, PROMPTS)
     with torch.no_grad():
         whole = family.predict(noisy, timesteps, conditioning)
         quantize(unet, torch.float32)
-        place(family.pipe, PARTS, cpu)
+        place(family.pipe, family.record.networks, cpu)
         small = family.predict(noisy, timesteps, conditioning)
     assert sum(layer.weight.nbytes for layer in unet.modules() if type(layer).__name__ == "Linear4bit") == values // 2
     assert (small - whole).abs().mean() < 0.2 * whole.abs().mean()

@@ -5,10 +5,10 @@ EVERY_STEP = {
     "engine/optimizers.py:step": "torch's gradient scaler asks whether to step, of an optimizer that can't leave it out by itself",
 }
 FIRST_STEP = {
-    "engine/stable_diffusion.py:add_noise": "the noise schedule goes to the card once",
-    "engine/stable_diffusion.py:loss_weights": "so does the weight of each timestep",
+    "engine/families/noising.py:add_noise": "the noise schedule goes to the card once",
+    "engine/families/noising.py:loss_weights": "so does the weight of each timestep",
     "engine/adamw.py:place": "the optimizer's state is made",
-    "engine/stable_diffusion.py:tokens_of": "so do the tokens of the prompts",
+    "engine/families/stable_diffusion.py:tokens_of": "so do the tokens of the prompts",
     "engine/adamw.py:_maps_on": "the values that 8 bits stand for go to the card once",
 }
 

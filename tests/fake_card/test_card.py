@@ -204,10 +204,10 @@ def test_drawing_waits_for_few_things(sd1):
 
     found = []
     with fake_card() as card:
-        pipe = load_family(base_of(sd1), dtype=torch.bfloat16, device=torch.device("cuda")).pipe
-        use_scheduler(pipe, "dpm++")
+        family = load_family(base_of(sd1), dtype=torch.bfloat16, device=torch.device("cuda"))
+        use_scheduler(family.pipe, "dpm++")
         for steps in (2, 3):
             known = len(card.waits)
-            draw(pipe, ["a dog"], [1], Drawing(steps=steps, guidance_scale=7.5, width=64, height=64))
+            draw(family, ["a dog"], [1], Drawing(steps=steps, guidance_scale=7.5, width=64, height=64))
             found.append(len(card.waits) - known)
     assert found[1] - found[0] <= 8, "waits of a further denoising step"

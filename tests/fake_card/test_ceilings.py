@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dreambooth_cli.engine.examples import Examples
-from dreambooth_cli.engine.family import LatentDistribution
+from dreambooth_cli.engine.families.latent_diffusion import LatentDistribution, encode_frozen
 from dreambooth_cli.engine.loading import DTYPES, let_go, load_family, place, text_encoders_of
 from dreambooth_cli.engine.lora import quantize
 from dreambooth_cli.engine.training import Training
@@ -46,7 +46,7 @@ def start(folder, plan):
     prompts, conditioning, encoders = ["a sks dog", "a dog"], None, list(text_encoders_of(pipe))
     if not plan.train_text_encoder:
         place(pipe, encoders, device)
-        conditioning = family.encode_frozen(prompts)
+        conditioning = encode_frozen(family, prompts)
         let_go(pipe, encoders)
     place(pipe, ["unet", *encoders], device)
     latents = torch.zeros(2, 4, 16, 16)

@@ -330,7 +330,7 @@ def read(mutant: Mutant) -> None:
         family = load_family(base, dtype=torch.float32, device=torch.device("cpu"))
         drawing = Drawing(steps=2, guidance_scale=2.0, width=32, height=32)
         check_steps(family.pipe, drawing.steps, "--steps")
-        draw(family.pipe, ["a dog"], [0], drawing)
+        draw(family, ["a dog"], [0], drawing)
         assert all(str(part.device) == "cpu" for part in (family.pipe.unet, family.pipe.vae, family.pipe.text_encoder))
     except Exception as error:
         words = in_words(error)

@@ -3,18 +3,21 @@
 import torch
 from torch import Tensor
 
-from .family import Conditioning
+from ...families.sdxl import SDXL
+from .latent_diffusion import Conditioning
 from .stable_diffusion import StableDiffusion
 
 
 class StableDiffusionXL(StableDiffusion):
     """A Stable Diffusion XL pipeline seen as what is trained."""
 
+    record = SDXL
+
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
         """Prompts -> embeddings [B, T, D1 + D2] of both text encoders and the pooled embedding [B, P] of the second."""
         first, second = (
             getattr(self.pipe, part)(self.tokens_of(prompts, part), output_hidden_states=True)
-            for part in ("text_encoder", "text_encoder_2")
+            for part in self.record.text_encoders
         )
         # the last layer of either is never read (Podell et al. 2023, section 2.1)
         embeddings = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)

@@ -1,0 +1,1 @@
+"""Model families alive: a record of `dreambooth_cli/families` with its networks."""

@@ -1,0 +1,30 @@
+"""diffusers' AutoencoderKL, as the families that have it use it: one scale, and one shift in some, for all channels."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .latent_diffusion import LatentDistribution
+
+
+def encode(vae: Any, pixels: Tensor) -> LatentDistribution:
+    """Pixels [B, 3, H, W] in -1..1 -> the distribution of their latents, float32 [B, c, H/f, W/f]."""
+    with torch.no_grad():
+        distribution = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+    return LatentDistribution(distribution.mean.float(), distribution.std.float())
+
+
+def sample(config: Any, distribution: LatentDistribution, noise: Tensor) -> Tensor:
+    """One draw of scaled latents (Kingma and Welling 2013, eq. 10; scaling of Rombach et al. 2022, appendix G). `config` is the
+    VAE's, which may be gone by then."""
+    return (distribution.mean + distribution.std * noise - (config.shift_factor or 0.0)) * config.scaling_factor
+
+
+def decode(vae: Any, latents: Tensor) -> Tensor:
+    """Scaled latents -> pixels [B, 3, H, W], in the VAE's number format."""
+    unscaled = latents.to(vae.dtype) / vae.config.scaling_factor
+    if vae.config.shift_factor:
+        unscaled = unscaled + vae.config.shift_factor
+    pixels: Tensor = vae.decode(unscaled, return_dict=False)[0]
+    return pixels

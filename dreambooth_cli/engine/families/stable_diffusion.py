@@ -1,0 +1,123 @@
+"""Stable Diffusion 1.x and 2.x: one text encoder, epsilon or velocity prediction."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from ...errors import ModelUnavailable
+from ...families.family import tokenizer_of
+from ...families.stable_diffusion import STABLE_DIFFUSION, TEXT_ENCODER, UNET
+from . import kl_vae
+from .latent_diffusion import Conditioning, LatentDistribution
+from .noising import Diffusion
+
+TRAINABLE_PREDICTIONS = ("epsilon", "v_prediction")
+WIDTH = 32  # channels of the small networks: the largest weights are then large enough for 8-bit state
+WORDS = 8  # that their text encoder knows
+
+
+class StableDiffusion:
+    """A Stable Diffusion 1 or 2 pipeline seen as what is trained: text encoder, VAE, UNet, noise."""
+
+    record = STABLE_DIFFUSION
+
+    def __init__(self, pipe: Any) -> None:
+        """Raises ModelUnavailable where the base predicts something that DreamBooth has no target for."""
+        self.pipe = pipe
+        self.noising = Diffusion(DDPMScheduler.from_config(pipe.scheduler.config))
+        self.vae_config = pipe.vae.config
+        self.tokens: dict[tuple[str, str], Tensor] = {}  # of prompts, beside the text encoder that reads them
+        predicted = str(self.noising.scheduler.config.prediction_type)
+        if predicted not in TRAINABLE_PREDICTIONS:
+            raise ModelUnavailable(
+                f"this base predicts {predicted!r}, which can't be trained here",
+                "use a base that predicts epsilon or velocity, for example sd15",
+            )
+
+    def encode_images(self, pixels: Tensor) -> LatentDistribution:
+        """Pixels [B, 3, H, W] in -1..1 -> the distribution of their latents, float32 [B, c, H/f, W/f]."""
+        return kl_vae.encode(self.pipe.vae, pixels)
+
+    def sample_latents(self, distribution: LatentDistribution, noise: Tensor) -> Tensor:
+        """One draw of scaled latents."""
+        return kl_vae.sample(self.vae_config, distribution, noise)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents -> pixels [B, 3, H, W]."""
+        return kl_vae.decode(self.pipe.vae, latents)
+
+    def encode_prompts(self, prompts: list[str]) -> Conditioning:
+        """Prompts -> embeddings [B, T, D], what the pipeline's own `encode_prompt` makes of them; that one would copy the prompts'
+        tokens to a GPU anew in every step, and wait."""
+        encoder = self.pipe.text_encoder
+        return Conditioning(encoder(self.tokens_of(prompts, TEXT_ENCODER))[0].to(encoder.dtype))
+
+    def tokens_of(self, prompts: list[str], part: str) -> Tensor:
+        """The tokens [B, T] of prompts, beside the text encoder that reads them; each prompt's are made once."""
+        device, tokenizer = getattr(self.pipe, part).device, getattr(self.pipe, tokenizer_of(part))
+        for prompt in prompts:
+            key = (part, prompt)
+            if key not in self.tokens or self.tokens[key].device != device:
+                most = tokenizer.model_max_length
+                made = tokenizer(prompt, padding="max_length", max_length=most, truncation=True, return_tensors="pt")
+                self.tokens[key] = made.input_ids.to(device)
+        return torch.cat([self.tokens[part, prompt] for prompt in prompts])
+
+    def predict(self, noisy_latents: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
+        """The UNet's prediction [B, c, h, w]."""
+        prediction: Tensor = self.pipe.unet(
+            noisy_latents,
+            times,
+            conditioning.embeddings,
+            added_cond_kwargs=self.added_conditions(noisy_latents, conditioning),
+            return_dict=False,
+        )[0]
+        return prediction
+
+    def added_conditions(self, latents: Tensor, conditioning: Conditioning) -> dict[str, Tensor] | None:
+        """What the UNet is told beside the embeddings: nothing in this family."""
+        return None
+
+    def embed(self, prompt: str, *, guided: bool) -> Mapping[str, Any]:
+        """The arguments of the pipeline's call that stand for a prompt, and for the empty one where it is `guided` away from that."""
+        found = self.pipe.encode_prompt(
+            prompt, device=self.pipe.text_encoder.device, num_images_per_prompt=1, do_classifier_free_guidance=guided
+        )
+        names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+        return dict(zip(names, found, strict=False))
+
+    @staticmethod
+    def small_networks() -> dict[str, Any]:
+        """A UNet of one block down and one up, a text encoder of one layer that knows eight words."""
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(WIDTH,),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D",),
+            up_block_types=("CrossAttnUpBlock2D",),
+            cross_attention_dim=WIDTH,
+        )
+        config = CLIPTextConfig(
+            vocab_size=WORDS,
+            hidden_size=WIDTH,
+            intermediate_size=WIDTH,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            max_position_embeddings=WORDS,
+            bos_token_id=0,
+            eos_token_id=1,
+        )
+        return {UNET: unet, TEXT_ENCODER: CLIPTextModel(config)}
+
+    @staticmethod
+    def small_pass(networks: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> Tensor:
+        """A prompt and latents through the small networks."""
+        words = torch.zeros(1, WORDS, dtype=torch.long, device=device)
+        embeddings = networks[TEXT_ENCODER](words).last_hidden_state
+        latents = torch.zeros(1, 4, 8, 8, dtype=dtype, device=device)
+        loss: Tensor = networks[UNET](latents, torch.zeros(1, device=device), embeddings).sample.float().square().mean()
+        return loss

@@ -1,0 +1,141 @@
+"""What a model family is, as data: no torch, no code. A new family is a record like these in a file of its own, its live class in
+`engine/families/`, and its line in `known`."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..part_config import Bound
+
+Noise = Literal["diffusion", "flow"]
+VAE = "vae"  # every family's, in a diffusers folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A network or a tokenizer of a base. `classes`: what model_index.json may call it; the first is built where it says none.
+
+    `config`: the keys of its config that reach the libraries, each within its bounds. `refused`: the keys that only a network of another
+    kind has, and what they say of it. `lora`: the layers that a LoRA is put beside, by the ends of their names; none: it is never trained.
+    """
+
+    classes: tuple[str, ...]
+    config: Mapping[str, Bound] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    lora: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleFile:
+    """How a base in one .safetensors file is told by what its tensors' names begin with: `mark` no other family has ("": one family's,
+    whose files are known by having no other's), `starts` are those of each part. Where a file does not say what it predicts, it is
+    velocity if it has the `velocity_mark`."""
+
+    mark: str
+    starts: Mapping[str, str]
+    resolution: int
+    velocity_mark: str | None = None
+    velocity_resolution: int = 0
+
+    def has_velocity_mark(self, names: Iterable[str]) -> bool:
+        """Whether tensors of these names are of a base that predicts velocity."""
+        return self.velocity_mark is not None and any(name.startswith(self.velocity_mark) for name in names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """How a family is trained where nothing is said: the learning rate of each method, the text encoder's as a share of it, the share
+    of the steps after which a text encoder of full fine-tuning stays as it is (0: never), whether `auto` trains it at all."""
+
+    full_with_text: float
+    full: float
+    lora: float
+    text_share: float = 0.5
+    text_stop: float = 0.0
+    trains_text: bool = True
+
+
+@dataclass(frozen=True)
+class Activations:
+    """GB of one row at the family's reference side: the most before gradients of any size are there (the end of forward, or where
+    backward computes the first layers again), and beside the denoiser's whole gradients late in backward."""
+
+    forward: float
+    late: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What the memory plan reckons with, counted or measured on the network of so many parameters (`denoiser`) at a `side` in pixels.
+
+    `activations`: (method, checkpointed) -> in half precision, in float32; `beside_lora`: what another network of the family keeps of
+    them beside a LoRA, by its parameters and checkpointing. `drawing`: GB of one row without gradients. `quantized`: bytes of a value
+    where the linear layers have 4 bits, with a float32 scale for every 64 values, and the rest 16. `lora`, `lora_text`: values of the
+    LoRA at rank 16: exact, linear in the rank. These three by a network's parameters. `tflop`: of forward and backward of one row,
+    as a x + b x^2 of the pixels against 512 x 512 (the square is attention).
+    """
+
+    side: int
+    denoiser: int
+    activations: Mapping[tuple[str, bool], tuple[Activations, Activations]]
+    drawing: float
+    quantized: Mapping[int, float]
+    lora: Mapping[int, int]
+    lora_text: Mapping[int, int]
+    tflop: tuple[float, float]
+    beside_lora: Mapping[tuple[int, bool], float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A model family: what its bases are called and made of, how they are told from others, how they are trained and drawn with."""
+
+    name: str  # as plans and `models --json` have it
+    title: str
+    live: str  # `module:Class` of its `engine.families.latent_diffusion.LatentDiffusion`, imported when a base of it is loaded
+
+    pipeline: str  # the diffusers class that is made
+    named: tuple[str, ...]  # those that model_index.json may name
+    denoiser: str  # the names of its networks in a diffusers folder, beside the VAE's
+    denoiser_title: str
+    text_encoders: tuple[str, ...]
+    parts: Mapping[str, Part]  # what each network and tokenizer may be
+    left_out: tuple[str, ...] = ()  # parts that training and drawing do without
+    pipeline_options: Mapping[str, Any] = field(default_factory=dict)  # what the pipeline is told
+    pipeline_flags: Mapping[str, bool] = field(default_factory=dict)  # the same, where model_index.json does not say it
+    marks: Mapping[str, Any] = field(default_factory=dict)  # in the denoiser's config, what tells it from others of one pipeline
+    single_file: SingleFile | None = None  # None: it is not read from one
+
+    noise: Noise
+    channels: int = 1  # of the denoiser for each channel of the VAE's latents
+    latent_side: int  # of the latents where the denoiser's config says none
+    size_numbers: int = 0  # so many tell the denoiser a picture's size
+
+    prompt_length: int  # tokens that are read of a prompt at most, with its ends
+    samplers: tuple[str, ...]  # the scheduler names that draw with it, beside `auto`
+    class_sampler: str  # the one of class images
+    guidance: float  # the scale where nothing is said
+    guidance_offset: float = 0.0  # what the pipeline's own scale is more than that
+    methods: tuple[Literal["full", "lora"], ...] = ("full", "lora")
+    rates: Rates
+    figures: Figures
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The names of its networks in a diffusers folder: the denoiser, the VAE, the text encoders."""
+        return (self.denoiser, VAE, *self.text_encoders)
+
+    @property
+    def tokenizers(self) -> tuple[str, ...]:
+        """The names of its tokenizers there, one to each text encoder."""
+        return tuple(map(tokenizer_of, self.text_encoders))
+
+    @property
+    def may_train_text(self) -> bool:
+        """Whether its text encoders are ever trained."""
+        return all(self.parts[name].lora for name in self.text_encoders)
+
+
+def tokenizer_of(text_encoder: str) -> str:
+    """The name of the tokenizer that a text encoder reads by."""
+    return text_encoder.replace("text_encoder", "tokenizer")

@@ -1,0 +1,76 @@
+"""Stable Diffusion XL: two CLIP text encoders, and a UNet that is told the picture's size."""
+
+from .family import VAE, Activations, Family, Figures, Part, Rates, SingleFile
+from .stable_diffusion import (
+    CLIP_LORA,
+    CLIP_PART,
+    LEFT_OUT,
+    PIPELINES,
+    SAMPLERS,
+    TEXT_ENCODER,
+    TOKENIZER_PART,
+    UNET,
+    UNET_PART,
+    VAE_PART,
+)
+
+TEXT_ENCODER_2 = "text_encoder_2"
+XL_UNET = 2_567_463_684
+
+SDXL = Family(
+    name="sdxl",
+    title="Stable Diffusion XL",
+    live="dreambooth_cli.engine.families.sdxl:StableDiffusionXL",
+    pipeline="StableDiffusionXLPipeline",
+    named=PIPELINES,
+    denoiser=UNET,
+    denoiser_title="UNet",
+    text_encoders=(TEXT_ENCODER, TEXT_ENCODER_2),
+    parts={
+        UNET: UNET_PART,
+        VAE: VAE_PART,
+        TEXT_ENCODER: CLIP_PART,
+        TEXT_ENCODER_2: Part(classes=("CLIPTextModelWithProjection",), config=CLIP_PART.config, lora=CLIP_PART.lora),
+        "tokenizer": TOKENIZER_PART,
+        "tokenizer_2": TOKENIZER_PART,
+    },
+    marks={"addition_embed_type": "text_time"},
+    single_file=SingleFile(
+        mark="conditioner.embedders.",
+        starts={
+            UNET: "model.diffusion_model.",
+            VAE: "first_stage_model.",
+            TEXT_ENCODER: "conditioner.embedders.0.",
+            TEXT_ENCODER_2: "conditioner.embedders.1.",
+        },
+        resolution=1024,
+    ),
+    noise="diffusion",
+    latent_side=128,
+    size_numbers=6,  # a refiner is told five
+    pipeline_options={"add_watermarker": False},
+    pipeline_flags={"force_zeros_for_empty_prompt": True},
+    left_out=LEFT_OUT,
+    prompt_length=77,
+    samplers=SAMPLERS,
+    class_sampler="dpm++",
+    guidance=5.0,  # what diffusers' own pipeline takes where nothing is said
+    # As Stable Diffusion's; nobody trains XL's two encoders in full by default.
+    rates=Rates(full_with_text=2e-6, full=5e-6, lora=1e-4, text_stop=0.4, trains_text=False),
+    # counted as Stable Diffusion's were
+    figures=Figures(
+        side=1024,
+        denoiser=XL_UNET,
+        activations={
+            ("full", False): (Activations(8.73, 0.88), Activations(13.83, 0.98)),
+            ("full", True): (Activations(0.89, 0.33), Activations(1.24, 0.54)),
+            ("lora", False): (Activations(7.30, 0.0), Activations(11.33, 0.0)),
+            ("lora", True): (Activations(0.73, 0.0), Activations(1.10, 0.0)),
+        },
+        drawing=0.20,
+        quantized={XL_UNET: 0.750},
+        lora={XL_UNET: 23_224_320},
+        lora_text=CLIP_LORA,
+        tflop=(4.599, 0.1146),
+    ),
+)

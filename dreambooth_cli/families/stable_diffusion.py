@@ -1,0 +1,88 @@
+"""Stable Diffusion 1 and 2: one CLIP text encoder, a UNet, noise as DDPM adds it; they differ in what their configs say."""
+
+from ..part_config import CLIP_TEXT_MODEL, KL_VAE, UNET_2D_CONDITION
+from .family import VAE, Activations, Family, Figures, Part, Rates, SingleFile
+
+UNET, TEXT_ENCODER = "unet", "text_encoder"
+# A base is told by its UNet, whatever pipeline of the two families its index names.
+PIPELINES = (
+    "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionXLPipeline",
+    "StableDiffusionXLImg2ImgPipeline",
+)
+CLIP_L, OPENCLIP_H, OPENCLIP_BIGG = 123_060_480, 340_387_840, 694_659_840  # parameters, counted from the models' configs
+CLIP_LORA = {CLIP_L: 1_179_648, OPENCLIP_H: 3_014_656, OPENCLIP_BIGG: 5_242_880}
+SD1_UNET, SD2_UNET = 859_520_964, 865_910_724
+SAMPLERS = ("ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "dpm++", "unipc")
+LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")  # parts that training and drawing do without
+UNET_PART = Part(
+    classes=("UNet2DConditionModel",),
+    config=UNET_2D_CONDITION,
+    refused={
+        "time_cond_proj_dim": "is told the guidance, as of a model that is distilled to few steps (LCM)",
+        "class_embed_type": "has class embeddings, as of unCLIP and upscalers",
+        "num_class_embeds": "has class embeddings, as of unCLIP and upscalers",
+        "encoder_hid_dim": "reads other embeddings than CLIP's (as Kolors and DeepFloyd do)",
+        "encoder_hid_dim_type": "reads other embeddings than CLIP's (as Kolors and DeepFloyd do)",
+    },
+    lora=("to_q", "to_k", "to_v", "to_out.0"),
+)
+VAE_PART = Part(classes=("AutoencoderKL",), config=KL_VAE)
+CLIP_PART = Part(
+    classes=("CLIPTextModel", "CLIPTextModelWithProjection"),
+    config=CLIP_TEXT_MODEL,
+    lora=("q_proj", "k_proj", "v_proj", "out_proj"),
+)
+TOKENIZER_PART = Part(classes=("CLIPTokenizer", "CLIPTokenizerFast"))
+
+STABLE_DIFFUSION = Family(
+    name="sd",
+    title="Stable Diffusion",
+    live="dreambooth_cli.engine.families.stable_diffusion:StableDiffusion",
+    pipeline=PIPELINES[0],
+    named=PIPELINES,
+    denoiser=UNET,
+    denoiser_title="UNet",
+    text_encoders=(TEXT_ENCODER,),
+    parts={UNET: UNET_PART, VAE: VAE_PART, TEXT_ENCODER: CLIP_PART, "tokenizer": TOKENIZER_PART},
+    single_file=SingleFile(
+        mark="",
+        starts={UNET: "model.diffusion_model.", VAE: "first_stage_model.", TEXT_ENCODER: "cond_stage_model."},
+        resolution=512,
+        velocity_mark="cond_stage_model.model.",  # OpenCLIP, so Stable Diffusion 2
+        velocity_resolution=768,
+    ),
+    noise="diffusion",
+    latent_side=64,
+    pipeline_options={"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
+    left_out=LEFT_OUT,
+    prompt_length=77,
+    samplers=SAMPLERS,
+    class_sampler="dpm++",
+    guidance=7.5,  # what diffusers' own pipeline takes where nothing is said
+    # Full fine-tuning with the text encoder: 2e-6 for 400 steps was right for objects, 1e-6 to 2e-6 for 800 to 1,200 for faces
+    # (huggingface.co/blog/dreambooth, 2022); without it 5e-6, as the same library's DreamBooth script has it in its README. The text
+    # encoder at half the rate and for 40% of the steps: it is what overfits first, as that page and users of the peers say. LoRA:
+    # 1e-4 and 5e-5, the rates of diffusers' and kohya's LoRA scripts.
+    rates=Rates(full_with_text=2e-6, full=5e-6, lora=1e-4, text_stop=0.4),
+    # counted in a step of the full-size network (2026, fused attention, norms in float32 as CUDA's autocast has them), by
+    # `python -m tests.benchmarks.memory`
+    figures=Figures(
+        side=512,
+        denoiser=SD1_UNET,
+        activations={
+            ("full", False): (Activations(1.26, 0.31), Activations(1.88, 0.48)),
+            ("full", True): (Activations(0.28, 0.13), Activations(0.40, 0.24)),
+            ("lora", False): (Activations(1.12, 0.0), Activations(1.66, 0.0)),
+            ("lora", True): (Activations(0.275, 0.0), Activations(0.465, 0.0)),
+        },
+        drawing=0.10,
+        quantized={SD1_UNET: 1.548, SD2_UNET: 1.500},
+        lora={SD1_UNET: 3_188_736, SD2_UNET: 3_319_808},
+        lora_text=CLIP_LORA,
+        tflop=(2.042, 0.365),
+        # its attention is entered by linear layers, not convolutions
+        beside_lora={(SD2_UNET, False): 0.958, (SD2_UNET, True): 0.83},
+    ),
+)
