@@ -13,14 +13,31 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a row stands: the `row`-th of the `rows` of its kind (instance, class) in the global batch of a run's step."""
+
+    seed: int
+    step: int
+    kind: str
+    row: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class Draw:
-    """What row r of a step uses: which example, mirrored or not, its time (a timestep or a sigma), the noises of its latents and eps."""
+    """What a row of a step uses: which example, mirrored or not, its time (a timestep or a sigma), the noises of its latents and eps."""
 
     example: int
     mirrored: bool
     time: int | float
     latent_noise: Tensor
     noise: Tensor
+
+
+def part_of(rows: int, parts: int, part: int) -> range:
+    """The rows of one of so many equal parts of a global batch: of a process, of a pass."""
+    each = rows // parts
+    return range(part * each, (part + 1) * each)
 
 
 def seed_of(*parts: object) -> int:

@@ -1,12 +1,13 @@
 """What training has changed: the same questions asked of the weights before and after, from the same noise."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .draws import generator_of
-from .examples import Examples
+from .examples import Example, stack
 from .families.latent_diffusion import Conditioning, LatentDiffusion
 from .objective import row_losses
 
@@ -48,24 +49,25 @@ def compare(before: Answer, after: Answer) -> Effect:
 @torch.no_grad()
 def loss_at_fixed_noises(
     family: LatentDiffusion,
-    examples: Examples,
+    examples: Sequence[Example],
     conditioning: Conditioning,
     *,
     draws: int = 64,
     seed: int = 0,
     batch: int = 32,
 ) -> float:
-    """The denoising loss of examples under a prompt (one row of conditioning), at `draws` times and noises that follow from
-    the seed alone.
+    """The denoising loss of examples, those of the first one's size, under a prompt (one row of conditioning), at `draws` times and
+    noises that follow from the seed alone.
 
     Before and after training, and between prompts, the draws are the same, so that a difference is the prompt's or the weights'.
     """
-    mean, device = examples.distribution.mean, conditioning.embeddings.device
+    alike = stack(each.latents for each in examples if each.shape == examples[0].shape)
+    mean, device = alike.mean, conditioning.embeddings.device
     generator = generator_of(seed, 0, "fixed noises", 0)
     rows = torch.arange(draws) % len(mean)
     times = family.noising.spread(draws)
     noise = torch.randn(draws, *mean.shape[1:], generator=generator).to(device)
-    clean = family.sample_latents(examples.distribution, torch.zeros_like(mean))[rows].to(device)
+    clean = family.sample_latents(alike, torch.zeros_like(mean))[rows].to(device)
     losses = []
     for start in range(0, draws, batch):
         part = slice(start, start + batch)

@@ -1,7 +1,8 @@
 """Prepared photos and class images -> latents, once. What is kept is their distribution: each step draws a fresh sample."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -10,28 +11,33 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import DreamboothError
-from .draws import Draw, example_at, generator_of
+from .draws import Draw, Place, example_at, generator_of
 from .families.latent_diffusion import LatentDiffusion, LatentDistribution
+from .families.noising import Noising
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Encoded pictures, n of them: `mean` and `std` float32 [n, c, h, w], in the machine's memory; `mirrored` the same of their
-    mirrored twins, or None."""
+class Example:
+    """One prepared picture. `latents`: their distribution, [1, c, h, w] each, in the machine's memory; `mirrored`: that of its
+    mirrored twin. `prompt`: the row of the run's prompts that it is trained under. `mask` [1, 1, h, w]: what each place of the latents
+    counts in the loss; None: all alike."""
 
-    distribution: LatentDistribution
+    latents: LatentDistribution
+    prompt: int
     mirrored: LatentDistribution | None = None
+    mask: Tensor | None = None
 
-    def __len__(self) -> int:
-        return len(self.distribution.mean)
+    @property
+    def shape(self) -> torch.Size:
+        """That of its latents: c, h, w."""
+        return self.latents.mean.shape[1:]
 
-    def sample(self, family: LatentDiffusion, draws: list[Draw]) -> Tensor:
-        """Scaled latents [rows, c, h, w], a fresh draw for each row."""
-        sources = [self.mirrored if draw.mirrored and self.mirrored else self.distribution for draw in draws]
-        mean = torch.stack([source.mean[draw.example] for source, draw in zip(sources, draws, strict=True)])
-        std = torch.stack([source.std[draw.example] for source, draw in zip(sources, draws, strict=True)])
-        noise = torch.stack([draw.latent_noise for draw in draws])
-        return family.sample_latents(LatentDistribution(mean, std), noise)
+
+def examples_of(
+    encoded: Iterable[LatentDistribution], *, prompt: int, mirrored: Iterable[LatentDistribution] | None = None
+) -> list[Example]:
+    """Encoded pictures as examples of one prompt, with their mirrored twins if there are any."""
+    return [Example(one, prompt, twin) for one, twin in zip(encoded, repeat(None) if mirrored is None else mirrored, strict=False)]
 
 
 def read_pixels(path: Path, *, mirror: bool = False) -> Tensor:
@@ -42,7 +48,7 @@ def read_pixels(path: Path, *, mirror: bool = False) -> Tensor:
     return pixels.flip(-1) if mirror else pixels
 
 
-def encode_pictures(family: LatentDiffusion, paths: list[Path], *, mirror: bool = False) -> Iterator[LatentDistribution]:
+def encode_pictures(family: LatentDiffusion, paths: Iterable[Path], *, mirror: bool = False) -> Iterator[LatentDistribution]:
     """The latent distribution of each picture in turn, one at a time: a batch would save little and peak higher.
 
     Raises DreamboothError where the VAE makes something that is not finite of a picture.
@@ -56,21 +62,21 @@ def encode_pictures(family: LatentDiffusion, paths: list[Path], *, mirror: bool 
         yield LatentDistribution(encoded.mean.cpu(), encoded.std.cpu())
 
 
-def stack(encoded: list[LatentDistribution]) -> LatentDistribution:
-    """Distributions of single pictures as one of n rows."""
-    return LatentDistribution(torch.cat([one.mean for one in encoded]), torch.cat([one.std for one in encoded]))
+def stack(encoded: Iterable[LatentDistribution]) -> LatentDistribution:
+    """Distributions of single pictures of one size as one of n rows."""
+    several = list(encoded)
+    return LatentDistribution(torch.cat([one.mean for one in several]), torch.cat([one.std for one in several]))
 
 
-def draw_row(
-    family: LatentDiffusion, *, seed: int, step: int, row: int, rows: int, kind: str, count: int, mirror: bool, shape: torch.Size
-) -> Draw:
-    """The draws of row `row` of step `step`. `rows` is the number of rows of this kind (instance, class) in the global batch."""
-    generator = generator_of(seed, step, kind, row)
-    mirrored = mirror and bool(torch.rand((), generator=generator) < 0.5)
+def draw_row(noising: Noising, examples: Sequence[Example], place: Place) -> Draw:
+    """The draws of a row, which is one of these examples, all of its kind."""
+    number = example_at(place.seed, place.kind, place.step * place.rows + place.row, len(examples))
+    example, generator = examples[number], generator_of(place.seed, place.step, place.kind, place.row)
+    mirrored = example.mirrored is not None and bool(torch.rand((), generator=generator) < 0.5)
     return Draw(
-        example=example_at(seed, kind, step * rows + row, count),
+        example=number,
         mirrored=mirrored,
-        time=family.noising.draw_time(generator, shape),
-        latent_noise=torch.randn(shape, generator=generator),
-        noise=torch.randn(shape, generator=generator),
+        time=noising.draw_time(generator, example.shape),
+        latent_noise=torch.randn(example.shape, generator=generator),
+        noise=torch.randn(example.shape, generator=generator),
     )

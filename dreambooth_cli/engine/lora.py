@@ -14,12 +14,11 @@ from transformers import CLIPPreTrainedModel
 
 from ..errors import UsageError
 from ..memory import INSTALL_8BIT
-from .draws import seed_of
 from .parts import nested
 
 
-def add_lora(module: Any, name: str, *, layers: Sequence[str], rank: int, alpha: float, seed: int) -> None:
-    """Add LoRA layers to a network, beside the layers whose names end so: float32, trainable, drawn from (seed, name)."""
+def add_lora(module: Any, *, layers: Sequence[str], rank: int, alpha: float, seed: int) -> None:
+    """Add LoRA layers to a network, beside the layers whose names end so: float32, trainable, drawn from the seed."""
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # peft divides by the rank, a fraction is fine
@@ -28,7 +27,7 @@ def add_lora(module: Any, name: str, *, layers: Sequence[str], rank: int, alpha:
     )
     # peft draws from the global generator: seed it for this moment only
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(seed, "lora", name))
+        torch.manual_seed(seed)
         # not the module's own `add_adapter`: transformers' refuses every peft that is older than the one it was written for
         inject_adapter_in_model(config, module)
     for parameter in module.parameters():

@@ -4,28 +4,34 @@
 
 The first term runs over instance rows (the photos, with the identifier), the second over class rows (the frozen model's
 own pictures of the class, without it): the class-specific prior preservation loss. It knows no noise schedule; a row's
-weight comes from its own timestep.
+weight comes from its own time.
 """
 
 import torch
 from torch import Tensor
 
 
-def row_losses(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of each row, [B, c, h, w] twice -> [B], in float32 whatever the precision."""
-    return (prediction.float() - target.float()).square().mean(dim=(1, 2, 3))
+def row_losses(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean squared error of each row, [B, c, h, w] twice -> [B], in float32 whatever the precision; with a mask [B, 1, h, w] the mean
+    of what it lets count."""
+    squares = (prediction.float() - target.float()).square()
+    if mask is None:
+        return squares.mean(dim=(1, 2, 3))
+    return (squares * mask).mean(dim=(1, 2, 3)) / mask.mean(dim=(1, 2, 3))
 
 
-def dreambooth_loss(
-    prediction: Tensor, target: Tensor, *, weights: Tensor, instance_rows: int, prior_loss_weight: float
-) -> Tensor:
+def dreambooth_loss(losses: Tensor, *, instance_rows: int, prior_loss_weight: float, of: int | None = None) -> Tensor:
     """The loss of a batch whose first `instance_rows` rows are photos and whose others are class images: a scalar. There may be
     rows of one kind alone.
 
-    `weights` [B] weighs each row by its timestep; `prior_loss_weight` is the paper's lambda.
+    `losses` [B] are the rows', each weighed by its time; `prior_loss_weight` is the paper's lambda. Where a batch goes through in
+    several passes, `of` is how many rows of each kind it has in all, and the passes' losses add up to its own.
     """
-    losses = weights * row_losses(prediction, target)
     instance, prior = losses[:instance_rows], losses[instance_rows:]
-    terms = [instance.mean()] if len(instance) else []
-    terms += [prior_loss_weight * prior.mean()] if len(prior) else []
+    terms = [_share(instance, of)] if len(instance) else []
+    terms += [prior_loss_weight * _share(prior, of)] if len(prior) else []
     return torch.stack(terms).sum()
+
+
+def _share(losses: Tensor, of: int | None) -> Tensor:
+    return losses.mean() if of in (None, len(losses)) else losses.sum() / of

@@ -21,15 +21,16 @@ from ..machine import give_back, resident_memory
 from ..memory import CONTEXT, Plan, works_on_copies
 from ..settings import TrainSettings
 from .adamw import round_stochastically
+from .batches import Batch, Row, batches_of
 from .checkpoint import ForeignCheckpoint, State
-from .draws import Draw, seed_of
+from .draws import Place, part_of, seed_of
 from .effect import Answer, loss_at_fixed_noises, sketch
 from .ema import Average
-from .examples import Examples, draw_row
+from .examples import Example, draw_row
 from .families.latent_diffusion import Conditioning, LatentDiffusion, autocast, denoiser_of, encode_frozen
 from .loading import DTYPES, text_encoders_of
 from .lora import add_lora
-from .objective import dreambooth_loss
+from .objective import dreambooth_loss, row_losses
 from .optimizers import Update, rates_of
 from .sampling import Drawing, draw
 from .tensor_file import shapes_of
@@ -81,15 +82,15 @@ class Training:
         settings: TrainSettings,
         *,
         device: torch.device,
-        instance: Examples,
-        prior: Examples | None,
+        examples: Mapping[str, Sequence[Example]],
         prompts: list[str],
         conditioning: Conditioning | None,
     ) -> None:
-        """`prompts` are the instance prompt and, with a prior, the class prompt; `conditioning` holds their embeddings, a row
-        each, or is None where the text encoder is trained and they change with every step."""
+        """`examples` are the photos (`instance`) and, with a prior, the class images (`class`), `prompts` those that they name by
+        their row; `conditioning` holds the prompts' embeddings, a row each, or is None where the text encoder is trained and they
+        change with every step. Raises ValueError where a step inside backward can't be: pictures of several sizes are several passes."""
         self.family, self.plan, self.settings = family, plan, settings
-        self.examples = {"instance": instance} if prior is None else {"instance": instance, "class": prior}
+        self.examples = dict(examples)
         self.kinds = tuple(self.examples)
         self.prompts, self.conditioning = prompts, conditioning
         self.device = device
@@ -103,7 +104,10 @@ class Training:
         if plan.precision != "fp32" and device.type == "cuda":  # a CPU's autocast computes norms in half precision
             widen_norms([denoiser_of(family), *text_encoders_of(family.pipe).values()])
         self.copies = make_copies(family, plan, settings)
-        self.update = make_update((denoiser, text), plan, settings, self.device, self.copies)
+        sizes = {example.shape for kind in self.examples.values() for example in kind}
+        if len(sizes) > 1 and plan.inside_backward:
+            raise ValueError(f"a step inside backward is one pass, and these pictures have {len(sizes)} sizes")
+        self.update = make_update((denoiser, text), plan, settings, self.device, self.copies, one_size=len(sizes) == 1)
         self.rate = rates_of(settings.lr_schedule, warmup_steps=settings.warmup_steps, steps=settings.steps)
         self.ema = Average(self.trained, settings.ema_decay) if settings.ema else None
         self.before = few_of(self.trained)
@@ -133,9 +137,9 @@ class Training:
         self.update.begin([self.plan.learning_rate * factor, self.plan.text_encoder_learning_rate * factor])
         batches = self.settings.gradient_accumulation
         losses = []
-        for batch in range(batches):
-            for kinds in [(kind,) for kind in self.kinds] if self.plan.rows_in_turn else [self.kinds]:
-                loss = self.batch_loss(step, batch, kinds)
+        for number in range(batches):
+            for batch in self.batches(step, number):
+                loss = self.batch_loss(batch)
                 self.update.backward(loss / batches)
                 losses.append(loss.detach())
         mean = torch.stack(losses).sum() / batches
@@ -167,59 +171,48 @@ class Training:
             if skipped >= MOST_SKIPPED:
                 raise NotFinite(f"the gradients were not finite {MOST_SKIPPED} steps in a row, up to step {step}")
 
-    def batch_loss(self, step: int, batch: int, kinds: Sequence[str] | None = None) -> Tensor:
-        """The DreamBooth loss of one batch, or of its rows of some kinds alone; one forward pass."""
-        kinds = kinds or self.kinds
-        draws, latents = self.draw_batch(step, batch, kinds)
-        times = self.bring(torch.tensor([draw.time for draw in draws]))
-        noise = self.bring(torch.stack([draw.noise for draw in draws]))
-        latents = self.bring(latents)
-        noisy = self.family.noising.add_noise(latents, noise, times)
+    def batches(self, step: int, number: int) -> Iterator[Batch]:
+        """What goes through in a pass each, of batch `number` of step `step`: all its rows where they have one size, photos first; kind
+        by kind where the plan has rows in turn."""
+        for kinds in [(kind,) for kind in self.kinds] if self.plan.rows_in_turn else [self.kinds]:
+            rows = [row for kind in kinds for row in self.rows(step, number, kind)]
+            yield from batches_of(self.family, rows, of=self.settings.batch_size)
+
+    def rows(self, step: int, number: int, kind: str) -> Iterator[Row]:
+        """The rows of a kind in batch `number` of step `step`: a part of those of the whole step."""
+        settings, examples = self.settings, self.examples[kind]
+        rows = settings.batch_size * settings.gradient_accumulation
+        for row in part_of(rows, settings.gradient_accumulation, number):
+            draw = draw_row(self.family.noising, examples, Place(settings.seed, step, kind, row, rows))
+            yield Row(kind == "instance", examples[draw.example], draw)
+
+    def batch_loss(self, batch: Batch) -> Tensor:
+        """The DreamBooth loss of a batch; one forward pass."""
+        times, noise, latents = self.bring(batch.times), self.bring(batch.noise), self.bring(batch.latents)
+        mask = None if batch.mask is None else self.bring(batch.mask)
+        noising = self.family.noising
+        noisy = noising.add_noise(latents, noise, times)
         with autocast(self.plan.precision, self.device):
-            rows = [place for place in range(len(kinds)) for _ in range(self.settings.batch_size)]
-            prediction = self.family.predict(noisy, times, self.encode(kinds).rows(rows))
+            prediction = self.family.predict(noisy, times, self.encode(batch.prompts))
+        losses = row_losses(prediction, noising.target(latents, noise, times), mask)
         return dreambooth_loss(
-            prediction,
-            self.family.noising.target(latents, noise, times),
-            weights=self.family.noising.loss_weights(times, self.settings.snr_gamma),
-            instance_rows=self.settings.batch_size if "instance" in kinds else 0,
+            noising.loss_weights(times, self.settings.snr_gamma) * losses,
+            instance_rows=batch.photos,
             prior_loss_weight=self.settings.prior_loss_weight,
+            of=batch.of,
         )
 
     def bring(self, drawn: Tensor) -> Tensor:
         """What was drawn on the CPU, on the training device; the way to a GPU does not wait for the work before it."""
         return drawn.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else drawn
 
-    def draw_batch(self, step: int, batch: int, kinds: Sequence[str] | None = None) -> tuple[list[Draw], Tensor]:
-        """The draws of a batch's rows, of all kinds or of some, and their latents [rows, c, h, w], on the CPU;
-        instance rows first."""
-        draws, latents, size = [], [], self.settings.batch_size
-        for kind in kinds or self.kinds:
-            examples = self.examples[kind]
-            found = [
-                draw_row(
-                    self.family,
-                    seed=self.settings.seed,
-                    step=step,
-                    row=row,
-                    rows=size * self.settings.gradient_accumulation,
-                    kind=kind,
-                    count=len(examples),
-                    mirror=examples.mirrored is not None,
-                    shape=examples.distribution.mean.shape[1:],
-                )
-                for row in range(batch * size, (batch + 1) * size)
-            ]
-            draws += found
-            latents.append(examples.sample(self.family, found))
-        return draws, torch.cat(latents)
-
-    def encode(self, kinds: Sequence[str]) -> Conditioning:
-        """The embeddings of the prompts of some kinds, a row each: kept ones, or the trained text encoder's of this very step."""
-        places = [self.kinds.index(kind) for kind in kinds]
+    def encode(self, prompts: Sequence[int]) -> Conditioning:
+        """The embeddings of these rows of the run's prompts: kept ones, or the trained text encoder's of this very step."""
         if self.conditioning is not None:
-            return self.conditioning.rows(places)
-        return self.family.encode_prompts([self.prompts[place] for place in places])
+            return self.conditioning.rows(list(prompts))
+        read = list(dict.fromkeys(prompts))
+        found = self.family.encode_prompts([self.prompts[row] for row in read])
+        return found.rows([read.index(row) for row in prompts])
 
     def draw(self, prompt: str, seed: int, drawing: Drawing) -> Image.Image:
         """A sample picture with the weights as they stand (their average, where one is kept)."""
@@ -262,9 +255,9 @@ class Training:
         """What the model makes of the instance prompt as it stands, for `effect.compare`."""
         examples = self.examples["instance"]
         with torch.no_grad(), autocast(self.plan.precision, self.device):
-            prompt = self.encode(("instance",))
+            prompt = self.encode((examples[0].prompt,))
             loss = loss_at_fixed_noises(self.family, examples, prompt, draws=16, batch=self.settings.batch_size)
-            return Answer(loss, sketch(self.family, prompt, examples.distribution.mean.shape[1:]))
+            return Answer(loss, sketch(self.family, prompt, examples[0].shape))
 
     def check_learned(self) -> None:
         """At the end. Raises TrainingFailed where the weights are not finite or are still the base's own."""
@@ -352,7 +345,9 @@ def make_trainable(
     found: dict[str, dict[str, nn.Parameter]] = {}
     for name, module in trained.items():
         if plan.method == "lora":
-            add_lora(module, name, layers=record.parts[name].lora, rank=settings.rank, alpha=plan.alpha, seed=settings.seed)
+            add_lora(
+                module, layers=record.parts[name].lora, rank=settings.rank, alpha=plan.alpha, seed=seed_of(settings.seed, "lora", name)
+            )
         else:
             module.requires_grad_(True)
         if plan.gradient_checkpointing:
@@ -376,8 +371,10 @@ def make_update(
     settings: TrainSettings,
     device: torch.device,
     copies: WorkingCopies | None,
+    one_size: bool = True,
 ) -> Update:
-    """The optimizer of what `make_trainable` returned. Raises UsageError without bitsandbytes."""
+    """The optimizer of what `make_trainable` returned; `one_size`: whether all pictures have one.
+    Raises UsageError without bitsandbytes."""
     return Update(
         [*groups],
         kind=plan.optimizer,
@@ -389,7 +386,7 @@ def make_update(
         off_card=plan.off_card,
         seed=settings.seed,
         copies=copies,
-        adds_up=plan.rows_in_turn or settings.gradient_accumulation > 1,
+        adds_up=plan.rows_in_turn or settings.gradient_accumulation > 1 or not one_size,
     )
 
 

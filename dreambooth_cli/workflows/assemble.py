@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..base import Base
-from ..engine.examples import Examples, encode_pictures, stack
+from ..engine.examples import Example, encode_pictures, examples_of
 from ..engine.families.latent_diffusion import LatentDiffusion, denoiser_of, encode_frozen
 from ..engine.loading import DTYPES, bring_back, find_device, let_go, load_family, place, text_encoders_of
 from ..engine.lora import quantize
@@ -33,8 +33,8 @@ def make_training(recipe: Recipe, *, cache: Path | None = None) -> Yielding[Trai
     class_paths: list[Path] = []
     if settings.with_prior:
         class_paths = yield from gather_class_images(family, recipe, cache)
-    instance, prior = yield from encode(family, recipe, class_paths)
-    texts = [prompts.instance, prompts.class_] if prior is not None else [prompts.instance]
+    examples = yield from encode(family, recipe, class_paths)
+    texts = [prompts.instance, prompts.class_] if "class" in examples else [prompts.instance]
     device, encoders = find_device(plan.device), list(text_encoders_of(family.pipe))
     let_go(family.pipe, [VAE])
     conditioning = None
@@ -48,8 +48,7 @@ def make_training(recipe: Recipe, *, cache: Path | None = None) -> Yielding[Trai
         plan,
         settings,
         device=device,
-        instance=instance,
-        prior=prior,
+        examples=examples,
         prompts=texts,
         conditioning=conditioning,
     )
@@ -72,8 +71,8 @@ def load_base(base: Base, plan: Plan) -> LatentDiffusion:
 
 def encode(
     family: LatentDiffusion, recipe: Recipe, class_paths: list[Path]
-) -> Yielding[tuple[Examples, Examples | None]]:
-    """Photos and class images -> latents. Returns the instance examples and the class examples or None."""
+) -> Yielding[dict[str, list[Example]]]:
+    """Photos and class images -> latents. Returns the examples by kind: the photos with the first prompt, class images with the second."""
     photos, settings = list(recipe.photos), recipe.settings
     place(family.pipe, [VAE], find_device(recipe.plan.device))
     total = len(photos) * (2 if settings.mirror else 1) + len(class_paths)
@@ -85,7 +84,7 @@ def encode(
             encoded.append(one)
             done += 1
             yield PictureEncoded(number=done, total=total)
-        found.append(stack(encoded) if encoded else None)
+        found.append(encoded)
     instance, mirrored, prior = found
-    assert instance is not None  # `prepare` refuses a project without a usable photo
-    return Examples(instance, mirrored), None if prior is None else Examples(prior)
+    examples = {"instance": examples_of(instance, prompt=0, mirrored=mirrored or None)}
+    return examples | {"class": examples_of(prior, prompt=1)} if prior else examples

@@ -106,7 +106,7 @@ def choose_prompts(made_of: Ingredients) -> Yielding[Prompts]:
         for remark in identifier_remarks(identifier, tokenizer):
             yield Warned(message=remark)
     prompts = Prompts(identifier, instance_prompt(wanted, identifier), plain_class_prompt(wanted, identifier))
-    most = base.facts.family.prompt_length
+    most = made_of.base.facts.family.prompt_length
     for remark in length_remarks([prompts.instance, prompts.class_, fill(understood(sample), identifier)], tokenizer, most=most):
         yield Warned(message=remark)
     return prompts

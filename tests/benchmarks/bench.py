@@ -18,7 +18,7 @@ from dreambooth_cli.catalog import advice_of, guidance_of
 from dreambooth_cli.config import Resolved, ask, merge
 from dreambooth_cli.engine import evaluation
 from dreambooth_cli.engine.effect import loss_at_fixed_noises
-from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
+from dreambooth_cli.engine.examples import encode_pictures, examples_of
 from dreambooth_cli.engine.families.latent_diffusion import LatentDiffusion, encode_frozen
 from dreambooth_cli.engine.hub import obtain
 from dreambooth_cli.engine.loading import load_family
@@ -152,7 +152,8 @@ class Bench:
         load_trained(family.pipe, run)
         shutil.rmtree(run.path)
         named = study.named_prompts(noun)
-        examples = Examples(stack(list(encode_pictures(self.family, [path for path, _ in prepared_photos(project)]))))
+        photos = [path for path, _ in prepared_photos(project)]
+        examples = examples_of(encode_pictures(self.family, photos), prompt=0)
 
         def losses(prompt: str) -> tuple[float, ...]:
             return tuple(

@@ -27,7 +27,7 @@ from diffusers import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from dreambooth_cli.catalog import find_entry
-from dreambooth_cli.engine.examples import Examples
+from dreambooth_cli.engine.examples import examples_of
 from dreambooth_cli.engine.families.latent_diffusion import Conditioning, LatentDistribution, alive
 from dreambooth_cli.engine.loading import DTYPES, let_go, place, text_encoders_of
 from dreambooth_cli.engine.lora import quantize
@@ -226,14 +226,13 @@ def start(base: str, plan: Plan, folder: Path) -> Training:
         encoders = []
     place(pipe, ["unet", *encoders], device)
     latents = torch.zeros(2, 4, plan.resolution // 8, plan.resolution // 8)
-    examples = Examples(LatentDistribution(latents, latents))
+    encoded = [LatentDistribution(row, row) for row in latents.split(1)]
     return Training(
         family,
         plan,
         TrainSettings(),
         device=device,
-        instance=examples,
-        prior=examples,
+        examples={"instance": examples_of(encoded, prompt=0), "class": examples_of(encoded, prompt=1)},
         prompts=PROMPTS,
         conditioning=conditioning,
     )

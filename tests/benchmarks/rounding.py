@@ -20,7 +20,7 @@ from torch import Tensor
 from dreambooth_cli.base import ask_for_base
 from dreambooth_cli.catalog import find_entry
 from dreambooth_cli.engine.effect import loss_at_fixed_noises
-from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
+from dreambooth_cli.engine.examples import encode_pictures, examples_of
 from dreambooth_cli.engine.families.latent_diffusion import encode_frozen
 from dreambooth_cli.engine.hub import obtain
 from dreambooth_cli.engine.loading import DTYPES, load_family
@@ -100,7 +100,7 @@ def start(weights: Weights, settings: TrainSettings, photos: list[Path]) -> Trai
     base = last_of(obtain(ask_for_base("pocket")))
     family = load_family(base, dtype=DTYPES[weights], device=torch.device("cpu"))
     family.pipe.vae.float()
-    examples = Examples(stack(list(encode_pictures(family, photos))))
+    examples = examples_of(encode_pictures(family, photos), prompt=0)
     noun = world.draw_subject(SUBJECT).class_name
     prompts = [f"a photo of a {IDENTIFIER} {noun}"]
     plan = plan_of(settings, weights)
@@ -109,8 +109,7 @@ def start(weights: Weights, settings: TrainSettings, photos: list[Path]) -> Trai
         plan,
         settings,
         device=torch.device("cpu"),
-        instance=examples,
-        prior=None,
+        examples={"instance": examples},
         prompts=prompts,
         conditioning=encode_frozen(family, prompts),
     )

@@ -20,7 +20,7 @@ from unittest import mock
 import torch
 
 from dreambooth_cli.base import Base, identify, read_facts
-from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
+from dreambooth_cli.engine.examples import encode_pictures, examples_of
 from dreambooth_cli.engine.families.latent_diffusion import encode_frozen
 from dreambooth_cli.engine.loading import load_family
 from dreambooth_cli.engine.training import Training
@@ -48,14 +48,14 @@ class Means:
 
 def encode_again(training: Training) -> AbstractContextManager[object]:
     """Every step encodes its two pictures, as peers do."""
-    side, plain = training.plan.resolution, training.draw_batch
+    side, plain = training.plan.resolution, training.batches
     pixels = torch.rand(2, 3, side, side) * 2 - 1
 
     def encoding(*asked: object) -> object:
         training.family.encode_images(pixels)
         return plain(*asked)  # type: ignore[arg-type]
 
-    return mock.patch.object(training, "draw_batch", encoding)
+    return mock.patch.object(training, "batches", encoding)
 
 
 def embed_again(training: Training) -> AbstractContextManager[object]:
@@ -172,17 +172,16 @@ def start(means: Means, folder: Path, resolution: int) -> Training:
         steps=1000, learning_rate=5e-6, train_text_encoder=False, precision="fp32", max_grad_norm=0.0
     )
     plan = make_plan(Job(facts, settings, resolution=resolution, gpu=None, has_8bit=False, name="small"))
-    instance, prior = (
-        Examples(stack(list(encode_pictures(family, sorted((folder / name).iterdir())))))
-        for name in ("photos", "class")
-    )
+    folders = {"instance": folder / "photos", "class": folder / "class"}
+    examples = {
+        kind: examples_of(encode_pictures(family, sorted(place.iterdir())), prompt=row) for row, (kind, place) in enumerate(folders.items())
+    }
     training = Training(
         family,
         means.plan(plan),
         settings,
         device=torch.device("cpu"),
-        instance=instance,
-        prior=prior,
+        examples=examples,
         prompts=PROMPTS,
         conditioning=encode_frozen(family, PROMPTS),
     )

@@ -22,7 +22,7 @@ SHAPE = (1, 4, 16, 16)
 def adapted(sd1, *, seed=0, alpha=12.0):
     """A UNet with LoRA layers of rank 4 whose second matrices are no longer zero."""
     unet = load_family(base_of(sd1), dtype=torch.float32, device=torch.device("cpu")).pipe.unet
-    add_lora(unet, "unet", layers=UNET_PART.lora, rank=4, alpha=alpha, seed=seed)
+    add_lora(unet, layers=UNET_PART.lora, rank=4, alpha=alpha, seed=seed)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in unet.named_parameters():
@@ -77,7 +77,7 @@ def test_another_reader_scales_it_alike(reads_header, sd1, tmp_path):
 def test_a_text_encoder_s_layers_are_the_seed_s_and_the_file_names_no_place(sd1, tmp_path):
     pipe = load_family(base_of(sd1), dtype=torch.float32, device=torch.device("cpu")).pipe
     for name in ("unet", "text_encoder"):
-        add_lora(getattr(pipe, name), name, layers=CLIP_PART.lora if name.startswith("text") else UNET_PART.lora, rank=4, alpha=4.0, seed=0)
+        add_lora(getattr(pipe, name), layers=CLIP_PART.lora if name.startswith("text") else UNET_PART.lora, rank=4, alpha=4.0, seed=0)
     trained = {key for key, value in pipe.text_encoder.named_parameters() if value.requires_grad}
     assert len(trained) == 2 * len(CLIP_PART.lora) * pipe.text_encoder.config.num_hidden_layers
     assert all("lora_" in key for key in trained)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 
-from dreambooth_cli.engine.examples import Examples
+from dreambooth_cli.engine.examples import examples_of
 from dreambooth_cli.engine.families.latent_diffusion import LatentDistribution
 from dreambooth_cli.engine.loading import load_family
-from dreambooth_cli.engine.objective import dreambooth_loss
+from dreambooth_cli.engine.objective import dreambooth_loss, row_losses
 from dreambooth_cli.engine.training import Training
 from dreambooth_cli.settings import TrainSettings
 from tests.engine.plans import base_of, plan_for
@@ -50,9 +50,7 @@ def test_loss_is_the_reference(kind, batch, prior_rows, gamma, request):
     timesteps = [3, 999, 500, 12, 711, 250][:rows]
     index = torch.tensor(timesteps)
     loss = dreambooth_loss(
-        prediction,
-        family.noising.target(latents, noise, index),
-        weights=family.noising.loss_weights(index, gamma),
+        family.noising.loss_weights(index, gamma) * row_losses(prediction, family.noising.target(latents, noise, index)),
         instance_rows=batch,
         prior_loss_weight=0.7,
     )
@@ -131,13 +129,16 @@ def test_gradient_of_one_whole_step(kind, request):
         plan_for(train_text_encoder=True),
         TrainSettings(steps=1, prior_loss_weight=0.5, seed=5),
         device=torch.device("cpu"),
-        instance=Examples(LatentDistribution(mean[:1], std[:1])),
-        prior=Examples(LatentDistribution(mean[1:], std[1:])),
+        examples={
+            "instance": examples_of([LatentDistribution(mean[:1], std[:1])], prompt=0),
+            "class": examples_of([LatentDistribution(mean[1:], std[1:])], prompt=1),
+        },
         prompts=["a photo of a sks dog", "a photo of a dog"],
         conditioning=None,
     )
-    draws, _ = training.draw_batch(0, 0)
-    training.batch_loss(0, 0).backward()
+    draws = [row.draw for kind in ("instance", "class") for row in training.rows(0, 0, kind)]
+    (batch,) = training.batches(0, 0)
+    training.batch_loss(batch).backward()
     expected = plain_step_gradients(
         folder,
         kind,

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from dreambooth_cli.engine.adamw import LeanAdamW
 from dreambooth_cli.engine.checkpoint import ForeignCheckpoint, State
-from dreambooth_cli.engine.examples import Examples, encode_pictures, stack
+from dreambooth_cli.engine.examples import encode_pictures, examples_of
 from dreambooth_cli.engine.families.latent_diffusion import autocast, encode_frozen
 from dreambooth_cli.engine.loading import (
     DTYPES,
@@ -39,15 +39,15 @@ def start(folder: Path, settings: TrainSettings, plan: Plan, pictures: Path, *, 
     if plan.quantized:
         quantize(family.pipe.unet, torch.bfloat16)
         place(family.pipe, family.record.networks, torch.device("cpu"))
-    examples = Examples(stack(list(encode_pictures(family, sorted(pictures.iterdir())))))
+    encoded = list(encode_pictures(family, sorted(pictures.iterdir())))
+    examples = {"instance": examples_of(encoded, prompt=0)} | ({"class": examples_of(encoded, prompt=1)} if prior else {})
     conditioning = None if plan.train_text_encoder else encode_frozen(family, PROMPTS)
     return Training(
         family,
         plan,
         settings,
         device=torch.device("cpu"),
-        instance=examples,
-        prior=examples if prior else None,
+        examples=examples,
         prompts=PROMPTS,
         conditioning=conditioning,
     )
@@ -305,7 +305,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(sd1, squ
 def fixed_loss(training):
     """The loss at a fixed set of noises and timesteps, which no step of the run has drawn."""
     with torch.no_grad():
-        return sum(float(training.batch_loss(step, 0)) for step in range(10_000, 10_016)) / 16
+        return sum(float(training.batch_loss(batch)) for step in range(10_000, 10_016) for batch in training.batches(step, 0)) / 16
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from dreambooth_cli.engine.examples import Examples
+from dreambooth_cli.engine.examples import examples_of
 from dreambooth_cli.engine.families.latent_diffusion import LatentDistribution, encode_frozen
 from dreambooth_cli.engine.loading import DTYPES, let_go, load_family, place, text_encoders_of
 from dreambooth_cli.engine.lora import quantize
@@ -50,14 +50,13 @@ def start(folder, plan):
         let_go(pipe, encoders)
     place(pipe, ["unet", *encoders], device)
     latents = torch.zeros(2, 4, 16, 16)
-    examples = Examples(LatentDistribution(latents, latents))
+    encoded = [LatentDistribution(row, row) for row in latents.split(1)]
     return Training(
         family,
         plan,
         TrainSettings(rank=4),
         device=device,
-        instance=examples,
-        prior=examples,
+        examples={"instance": examples_of(encoded, prompt=0), "class": examples_of(encoded, prompt=1)},
         prompts=prompts,
         conditioning=conditioning,
     )

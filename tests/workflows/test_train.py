@@ -772,10 +772,10 @@ def use_up_memory(monkeypatch, at_step, until):
     """Have memory run out in a step of every plan that has not this means."""
     whole = Training.batch_loss
 
-    def batch_loss(self, step, *rest):
-        if step == at_step and not getattr(self.plan, until):
+    def batch_loss(self, *rest):
+        if self.step == at_step and not getattr(self.plan, until):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return whole(self, step, *rest)
+        return whole(self, *rest)
 
     monkeypatch.setattr(Training, "batch_loss", batch_loss)
 
@@ -811,9 +811,9 @@ def lose_numbers(monkeypatch, *steps):
     """Have the loss of these steps (from 0) be no number, each once."""
     whole, left = Training.batch_loss, list(steps)
 
-    def batch_loss(self, step, *rest):
-        loss = whole(self, step, *rest)
-        if left and step == left[0]:
+    def batch_loss(self, *rest):
+        loss = whole(self, *rest)
+        if left and self.step == left[0]:
             left.pop(0)
             return loss * float("nan")
         return loss
