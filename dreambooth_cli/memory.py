@@ -45,9 +45,6 @@ SLACK = 0.04
 LARGEST_TENSOR = 160_000_000  # saving copies one tensor at a time: CLIP's embedding in float32
 # The lean AdamW's plain form: one piece of a tensor in float32, rounding's draws, what is rounded. Its kernel takes none of it.
 PIECE, OF_A_PIECE = 8_388_608, 17
-# values of the largest tensor: a text encoder's embedding (CLIP ViT-H's, bigG's), or else a convolution of the UNet
-LARGEST = {"sd": 50_593_792, "sdxl": 63_242_240}
-LARGEST_OF_UNET = 29_491_200
 
 GRADIENT_PIECE = 1 << 25  # values whose gradients are in float32 at a time, as they leave half precision
 
@@ -544,7 +541,7 @@ def _step_groups(choice: Choice, job: Job) -> dict[str, int]:
     in_pieces = copied and not _gradients_at_once(choice, asked.gradient_accumulation)
     state = ADAMW_STATE if choice.optimizer == "adamw" else ADAMW_8BIT_STATE
     gradient = HALF if in_pieces else size
-    largest = min(trained, LARGEST[facts.family] if text else LARGEST_OF_UNET)
+    largest = min(trained, facts.family.figures.largest_with_text if text else facts.family.figures.largest)
     activations = _activations(choice, facts, job.resolution)
     # The text encoders read a prompt for each kind of rows, not every row.
     text_activations = (TEXT_CHECKPOINTED if choice.gradient_checkpointing else TEXT_ACTIVATIONS) * text * kinds

@@ -71,7 +71,8 @@ class Figures:
     `activations`: (method, checkpointed) -> in half precision, in float32; `beside_lora`: what another network of the family keeps of
     them beside a LoRA, by its parameters and checkpointing. `drawing`: GB of one row without gradients. `quantized`: bytes of a value
     where the linear layers have 4 bits, with a float32 scale for every 64 values, and the rest 16. `lora`, `lora_text`: values of the
-    LoRA at rank 16: exact, linear in the rank. These three by a network's parameters. `tflop`: of forward and backward of one row,
+    LoRA at rank 16: exact, linear in the rank. These three by a network's parameters. `largest`: values of the largest tensor of the
+    denoiser, `largest_with_text`: of the text encoders too. `tflop`: of forward and backward of one row,
     as a x + b x^2 of the pixels against 512 x 512 (the square is attention).
     """
 
@@ -83,6 +84,8 @@ class Figures:
     lora: Mapping[int, int]
     lora_text: Mapping[int, int]
     tflop: tuple[float, float]
+    largest: int
+    largest_with_text: int
     beside_lora: Mapping[tuple[int, bool], float] = field(default_factory=dict)
 
 

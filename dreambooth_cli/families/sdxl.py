@@ -72,5 +72,7 @@ SDXL = Family(
         lora={XL_UNET: 23_224_320},
         lora_text=CLIP_LORA,
         tflop=(4.599, 0.1146),
+        largest=29_491_200,
+        largest_with_text=63_242_240,  # the embedding of CLIP bigG
     ),
 )

@@ -82,6 +82,8 @@ STABLE_DIFFUSION = Family(
         lora={SD1_UNET: 3_188_736, SD2_UNET: 3_319_808},
         lora_text=CLIP_LORA,
         tflop=(2.042, 0.365),
+        largest=29_491_200,  # a convolution
+        largest_with_text=50_593_792,  # the embedding of CLIP ViT-H
         # its attention is entered by linear layers, not convolutions
         beside_lora={(SD2_UNET, False): 0.958, (SD2_UNET, True): 0.83},
     ),

@@ -72,7 +72,7 @@ def test_a_class_row_has_the_weight_of_its_own_timestep(sd1):
     family = load_family(base_of(sd1), dtype=torch.float32, device=torch.device("cpu"))
     weights = family.noising.loss_weights(torch.tensor([0, 999]), 5.0)
     prediction, target = torch.ones(2, 4, 2, 2), torch.zeros(2, 4, 2, 2)
-    loss = dreambooth_loss(prediction, target, weights=weights, instance_rows=1, prior_loss_weight=0.0)
+    loss = dreambooth_loss(weights * row_losses(prediction, target), instance_rows=1, prior_loss_weight=0.0)
     assert loss.item() == pytest.approx(weights[0].item())
     assert weights[0] < 0.01 < weights[1]
 

@@ -70,5 +70,7 @@ TINY_FLOW = Family(
         lora={60_000: 10_000},
         lora_text={},
         tflop=(0.01, 0.01),
+        largest=10_000,
+        largest_with_text=10_000,
     ),
 )
