@@ -77,12 +77,12 @@ def pipeline_class(record: Family) -> Any:
     return getattr(diffusers, record.pipeline)
 
 
-def parts_of(pipe: Any) -> dict[str, nn.Module]:
+def parts_of(pipe: Any) -> dict[str, Any]:
     """The networks of a pipeline that are there, by their names in it."""
     return {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
 
 
-def text_encoders_of(pipe: Any) -> dict[str, nn.Module]:
+def text_encoders_of(pipe: Any) -> dict[str, Any]:
     """The text encoders of a pipeline that are there."""
     return {name: part for name, part in parts_of(pipe).items() if name.startswith("text_encoder")}
 

@@ -173,7 +173,8 @@ def _class_of(base: Base, part: str) -> type[Any]:
     """The class of a network or tokenizer, of its family's the one that the index names."""
     told, classes = read_json(folder_of(base) / "model_index.json").get(part), base.facts.family.parts[part].classes
     name = next((name for name in classes if isinstance(told, list) and name in told), classes[0])
-    return getattr(diffusers, name, None) or getattr(transformers, name)
+    kind: type[Any] = getattr(diffusers, name, None) or getattr(transformers, name)
+    return kind
 
 
 def _tensors(file: Path) -> dict[str, Any]:
@@ -198,9 +199,10 @@ def _renamed(files: PartFiles, network: Any, tensors: Mapping[str, Tensor]) -> d
 
 def _from_single_file(start: str, network: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """diffusers' own way from Stable Diffusion's original names to its own."""
-    if isinstance(network, UNet2DConditionModel):
+    is_unet, is_vae = isinstance(network, UNet2DConditionModel), isinstance(network, AutoencoderKL)
+    if is_unet:
         return dict(convert_ldm_unet_checkpoint(tensors, network.config))
-    if isinstance(network, AutoencoderKL):
+    if is_vae:
         return dict(convert_ldm_vae_checkpoint(tensors, network.config))
     if any(name.startswith(f"{start}model.") for name in tensors):
         inner = getattr(network, "text_model", network)

@@ -392,7 +392,8 @@ def make_update(
 
 def checkpoint_gradients(module: Any) -> None:
     """Have a network compute its activations again in backward. Text encoders look at their mode: train, they have no dropout."""
-    if isinstance(module, ModelMixin):  # diffusers'
+    is_diffusers = isinstance(module, ModelMixin)
+    if is_diffusers:
         module.enable_gradient_checkpointing()
     else:
         module.activation_checkpointing_enable()

@@ -21,7 +21,7 @@ from dreambooth_cli.base import ask_for_base
 from dreambooth_cli.catalog import find_entry
 from dreambooth_cli.engine.effect import loss_at_fixed_noises
 from dreambooth_cli.engine.examples import encode_pictures, examples_of
-from dreambooth_cli.engine.families.latent_diffusion import encode_frozen
+from dreambooth_cli.engine.families.latent_diffusion import autocast, encode_frozen
 from dreambooth_cli.engine.hub import obtain
 from dreambooth_cli.engine.loading import DTYPES, load_family
 from dreambooth_cli.engine.training import Training
@@ -90,8 +90,8 @@ def train_in(name: str, settings: TrainSettings, photos: list[Path]) -> tuple[fl
 
 def loss_of(training: Training) -> float:
     """The loss of the photos at fixed noises, in the format that the run computes in."""
-    with torch.no_grad(), training.family.autocast(training.plan.precision, training.device):
-        prompt = training.encode(("instance",))
+    with torch.no_grad(), autocast(training.plan.precision, training.device):
+        prompt = training.encode((0,))
         return loss_at_fixed_noises(training.family, training.examples["instance"], prompt)
 
 

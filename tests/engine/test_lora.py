@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
+from dreambooth_cli.engine.draws import seed_of
 from dreambooth_cli.engine.loading import load_family
 from dreambooth_cli.engine.lora import add_lora, save_lora
 from dreambooth_cli.families.stable_diffusion import CLIP_PART, UNET_PART
@@ -22,7 +23,7 @@ SHAPE = (1, 4, 16, 16)
 def adapted(sd1, *, seed=0, alpha=12.0):
     """A UNet with LoRA layers of rank 4 whose second matrices are no longer zero."""
     unet = load_family(base_of(sd1), dtype=torch.float32, device=torch.device("cpu")).pipe.unet
-    add_lora(unet, layers=UNET_PART.lora, rank=4, alpha=alpha, seed=seed)
+    add_lora(unet, layers=UNET_PART.lora, rank=4, alpha=alpha, seed=seed_of(seed, "lora", "unet"))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in unet.named_parameters():

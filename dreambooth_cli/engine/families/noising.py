@@ -5,10 +5,10 @@ z are clean latents, eps is noise of their shape, both [B, c, h, w]; times are [
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler
 from torch import Tensor
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # noisy latents [1, c, h, w] and their time [1] -> the prediction
@@ -39,8 +39,8 @@ class Noising(Protocol):
 class Diffusion:
     """z_t = alpha_t z + sigma_t eps at whole timesteps t (Ho et al. 2020, arXiv 2006.11239, eq. 4), alpha_t^2 + sigma_t^2 = 1."""
 
-    def __init__(self, scheduler: DDPMScheduler) -> None:
-        """`scheduler` has the betas and says whether the network predicts eps (`epsilon`) or v (`v_prediction`)."""
+    def __init__(self, scheduler: Any) -> None:
+        """`scheduler`, a DDPMScheduler, has the betas and says whether the network predicts eps (`epsilon`) or v (`v_prediction`)."""
         self.scheduler = scheduler
         self.snr_weights: dict[tuple[float, torch.device], Tensor] = {}  # of every timestep, where they were asked for
 

@@ -28,10 +28,11 @@ class StableDiffusion:
     def __init__(self, pipe: Any) -> None:
         """Raises ModelUnavailable where the base predicts something that DreamBooth has no target for."""
         self.pipe = pipe
-        self.noising = Diffusion(DDPMScheduler.from_config(pipe.scheduler.config))
+        scheduler: Any = DDPMScheduler.from_config(pipe.scheduler.config)
+        self.noising = Diffusion(scheduler)
         self.vae_config = pipe.vae.config
         self.tokens: dict[tuple[str, str], Tensor] = {}  # of prompts, beside the text encoder that reads them
-        predicted = str(self.noising.scheduler.config.prediction_type)
+        predicted = str(scheduler.config.prediction_type)
         if predicted not in TRAINABLE_PREDICTIONS:
             raise ModelUnavailable(
                 f"this base predicts {predicted!r}, which can't be trained here",
