@@ -22,8 +22,9 @@ from dreambooth_cli.engine.sampling import Drawing, draw
 from dreambooth_cli.errors import ModelUnavailable, UsageError
 from dreambooth_cli.events import CheckpointSaved, ClassImageMade, ImageSaved, SampleSaved, StepDone
 from dreambooth_cli.families import known
+from dreambooth_cli.order import Source
 from dreambooth_cli.settings import GenerateSettings
-from dreambooth_cli.workflows.generate import Source, generate
+from dreambooth_cli.workflows.generate import generate
 from tests.engine.plans import base_of
 from tests.flow_family.live import TEMPLATE
 from tests.workflows.projects import make_project, model_of, of_kind, run, start
@@ -117,7 +118,7 @@ def plain_picture(base, lora=None):
 def our_picture(model, folder, **settings):
     """What `generate` draws."""
     asked = GenerateSettings(seed=5, steps=2, **settings)
-    events = list(generate(Source(model), "a photo of a zibo dog", asked, identifier=None, output_dir=folder, grid=False))
+    events = list(generate(Source(model), "a photo of a zibo dog", asked, output_dir=folder))
     (saved,) = of_kind(events, ImageSaved)
     with Image.open(saved.path) as image:
         return np.asarray(image)
