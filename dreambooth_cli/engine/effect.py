@@ -53,17 +53,16 @@ def loss_at_fixed_noises(
     conditioning: Conditioning,
     *,
     draws: int = 64,
-    seed: int = 0,
     batch: int = 32,
 ) -> float:
     """The denoising loss of examples, those of the first one's size, under a prompt (one row of conditioning), at `draws` times and
-    noises that follow from the seed alone.
+    noises that are the same in every call.
 
     Before and after training, and between prompts, the draws are the same, so that a difference is the prompt's or the weights'.
     """
     alike = stack(each.latents for each in examples if each.shape == examples[0].shape)
     mean, device = alike.mean, conditioning.embeddings.device
-    generator = generator_of(seed, 0, "fixed noises", 0)
+    generator = generator_of(0, 0, "fixed noises", 0)
     rows = torch.arange(draws) % len(mean)
     times = family.noising.spread(draws)
     noise = torch.randn(draws, *mean.shape[1:], generator=generator).to(device)
