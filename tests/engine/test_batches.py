@@ -136,3 +136,10 @@ def test_a_part_of_a_batch_has_its_share_of_the_loss():
     others = dreambooth_loss(losses[1:], instance_rows=1, prior_loss_weight=0.5, of=2)
     assert float(whole) == 1.5 + 0.5 * 4
     assert float(first + others) == float(whole)
+
+
+def test_only_what_the_mask_lets_count_is_in_a_row_s_loss():
+    prediction, mask = torch.zeros(2, 4, 2, 2), torch.tensor([[1.0, 0.0], [0.0, 0.0]]).expand(2, 1, 2, 2)
+    target = torch.full((2, 4, 2, 2), 9.0)
+    target[0, :, 0, 0], target[1, :, 0, 0] = 1.0, 2.0
+    assert row_losses(prediction, target, mask).tolist() == [1.0, 4.0]
