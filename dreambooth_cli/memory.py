@@ -218,7 +218,8 @@ def step_down(
     plan: Plan, facts: BaseFacts, asked: TrainSettings, *, gpu: Gpu | None, drawing_class_images: bool = False
 ) -> Plan | None:
     """The plan with one means more after memory ran out, of those that leave the state of a run its form and, by the ledger,
-    need less; None where there is none. Class images are drawn one by one, in parts, and nothing else helps them."""
+    need less in a step, at its peak or else of activations (which then took more than was counted); None where there is none.
+    Class images are drawn one by one, in parts, and nothing else helps them."""
     job = _job_again(plan, facts, asked, gpu)
     on_card, full = plan.device == "cuda" and not (gpu is not None and gpu.shared), plan.method == "full"
     may_check, may_turn = asked.gradient_checkpointing == AUTO, asked.with_prior and not plan.inside_backward
@@ -232,9 +233,14 @@ def step_down(
     for is_open, means in possible:
         if is_open:
             lower = _plan_of(replace(plan.choice, **means), job)
-            if drawing_class_images or lower.ledger[STEP] < plan.ledger[STEP]:
+            if drawing_class_images or _in_a_step(lower) < _in_a_step(plan):
                 return at_rates_of(plan, lower)
     return None
+
+
+def _in_a_step(plan: Plan) -> tuple[int, int]:
+    """Bytes at the peak of a step, and those of its activations."""
+    return plan.ledger[STEP], plan.ledger["activations"]
 
 
 def calm_down(plan: Plan, facts: BaseFacts, asked: TrainSettings, *, gpu: Gpu | None) -> Plan:
@@ -338,7 +344,7 @@ def _best_plan(job: Job) -> Plan:
 def _room(gpu: Gpu | None) -> tuple[float, float]:
     """Bytes of the card and of the machine's memory that a plan is chosen for. Without a GPU, those of the machine that are free."""
     if gpu is None:
-        return inf, free_memory() + resident_memory()
+        return inf, min(machine_memory(), free_memory() + resident_memory())
     return ROOM * gpu.free, _machine(gpu)
 
 

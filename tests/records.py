@@ -2,11 +2,12 @@
 
 from dreambooth_cli.catalog import BaseFacts
 from dreambooth_cli.config import ask
+from dreambooth_cli.families.stable_diffusion import STABLE_DIFFUSION
 from dreambooth_cli.memory import Job, make_plan
 from dreambooth_cli.record import BaseRecord, Prompts, Record
 
 TINY = BaseFacts(
-    family="sd", prediction_type="epsilon", resolution=64, unet=10**6, text_encoders=(10**5,), vae=10**5
+    family=STABLE_DIFFUSION, prediction_type="epsilon", resolution=64, denoiser=10**6, text_encoders=(10**5,), vae=10**5
 )
 
 

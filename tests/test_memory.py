@@ -483,6 +483,13 @@ def machine_of(monkeypatch: pytest.MonkeyPatch, gb: float, *, free: float | None
     monkeypatch.setattr("dreambooth_cli.memory.free_memory", lambda: round((gb if free is None else free) * 1e9))
 
 
+def test_no_plan_is_made_for_more_than_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process holds was counted as free as well, and could be the more than all that there is."""
+    machine_of(monkeypatch, 23)
+    monkeypatch.setattr("dreambooth_cli.memory.resident_memory", lambda: 2 * 10**9)
+    assert plan_for(None, "sdxl").fits
+
+
 def test_without_a_gpu_every_tensor_lies_in_the_machines_memory() -> None:
     plan = plan_for(None, precision="fp32", sample_every=10)
     assert {"loading", "class images", "encoding", "step", "preview", "checkpoint", "saving"} == set(plan.ram)
