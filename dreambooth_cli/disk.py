@@ -261,13 +261,15 @@ def reserve(path: Path, size: int) -> None:
     """Make a file that takes up so many bytes of its disk, none of them written, where the system can do that; elsewhere see that
     they are free. Raises OSError."""
     with path.open("xb") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, size)
-        except (AttributeError, OSError) as error:  # macOS and Windows have no such call, some file systems refuse it
-            if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
-                raise
-            if size > shutil.disk_usage(path.parent).free:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        if hasattr(os, "posix_fallocate"):  # macOS and Windows have no such call
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+                return
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):  # what file systems say that can't
+                    raise
+    if size > shutil.disk_usage(path.parent).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def check_space(wanted: Iterable[tuple[Path, int]]) -> None:
