@@ -258,18 +258,17 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def reserve(path: Path, size: int) -> None:
-    """Make a file that takes up so many bytes of its disk, none of them written, where the system can do that; elsewhere see that
-    they are free. Raises OSError."""
+    """Make a file that takes up so many bytes of its disk, none of them written, where the system can do that. Raises OSError, where
+    they are not free before any is taken: a disk that is filled to its end, even for a moment, fails others' writing."""
     with path.open("xb") as file:
+        if size > shutil.disk_usage(path.parent).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         if hasattr(os, "posix_fallocate"):  # macOS and Windows have no such call
             try:
                 os.posix_fallocate(file.fileno(), 0, size)
-                return
             except OSError as error:
                 if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):  # what file systems say that can't
                     raise
-    if size > shutil.disk_usage(path.parent).free:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def check_space(wanted: Iterable[tuple[Path, int]]) -> None:
