@@ -27,7 +27,7 @@ from .gpu import find_gpu
 from .hub_variables import check_variables
 from .keywords import DrawingSettings, RunSettings
 from .libraries import warned
-from .memory import Plan
+from .memory.plan import Plan
 from .order import Order, Source, check_output, check_prompt, find_source, understand
 from .project import choose_project
 from .settings import (
@@ -113,7 +113,7 @@ def plan(project: str | None = None, **settings: Unpack[RunSettings]) -> Plan:
 
     `needed` are bytes of the GPU's memory at the highest peak, `free` those that are free there (None: no GPU), `ram` and `disk` bytes
     of the machine's memory and disk; `fits` says whether it fits, and if not `remedy` what would. The figures' sources stand in
-    `memory.py`. Raises UsageError, ProjectError, ModelUnavailable where nothing is known of the base before it is fetched.
+    `memory/plan.py`. Raises UsageError, ProjectError, ModelUnavailable where nothing is known of the base before it is fetched.
     """
     from .workflows.plan import plan_run
 

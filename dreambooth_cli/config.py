@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import tomlkit
 
-from .catalog import advice_of
+from .bases.catalog import advice_of
 from .disk import disk_errors, write_whole
 from .errors import ProjectError, UsageError
 from .schemas import SCHEMA, SCHEMAS, check_schema

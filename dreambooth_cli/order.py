@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .base import ask_for_base
-from .card import read_card
+from .bases.base import ask_for_base
 from .config import Asked, Told, ask
 from .disk import clear_leftovers, holds_something
 from .errors import UsageError
+from .model_card import read_card
 from .project import ANOTHER_PLACE, Project, check_model_place, choose_project, find_project, unreadable_projects
 from .prompts import check_class_prompt, class_noun
 from .settings import SubjectSettings, expanded, real_path

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from .memory import Plan
+from .memory.plan import Plan
 from .schemas import SCHEMA, check_values
 
 STAGES = ("subject", "prep", "train")

@@ -1,9 +1,9 @@
 """Records of runs, whole and small."""
 
-from dreambooth_cli.catalog import BaseFacts
+from dreambooth_cli.bases.catalog import BaseFacts
 from dreambooth_cli.config import ask
 from dreambooth_cli.families.stable_diffusion import STABLE_DIFFUSION
-from dreambooth_cli.memory import Job, make_plan
+from dreambooth_cli.memory.plan import Job, make_plan
 from dreambooth_cli.record import BaseRecord, Prompts, Record
 
 TINY = BaseFacts(

@@ -27,7 +27,7 @@ import dreambooth_cli
 from dreambooth_cli import generate, keywords, plan, settings, stopping, train
 from dreambooth_cli.errors import DoesNotFit, PhotoError, ProjectError, UsageError
 from dreambooth_cli.events import ClassImageMade, ImageSaved, ModelSaved, Noted, PlanMade, RunOpened, StepDone, as_json
-from dreambooth_cli.memory import Plan
+from dreambooth_cli.memory.plan import Plan
 from dreambooth_cli.project import list_projects
 from tests.test_readme import README, code_blocks
 
@@ -200,7 +200,7 @@ def test_what_goes_wrong_on_the_way_is_an_error_of_its_kind(
     with pytest.raises(PhotoError) as caught:
         list(train(photos=tmp_path / "empty", class_prompt="a dog", model=str(sd1)))
     assert caught.value.hint
-    monkeypatch.setattr("dreambooth_cli.memory.machine_memory", lambda: 10**8)
+    monkeypatch.setattr("dreambooth_cli.memory.plan.machine_memory", lambda: 10**8)
     with pytest.raises(DoesNotFit):
         list(train(photos=photos, class_prompt="a dog", model=str(sd1)))
 

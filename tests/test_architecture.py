@@ -74,7 +74,7 @@ def layer_of(parts: tuple[str, ...]) -> str:
 
 
 def module_parts(file: Path) -> tuple[str, ...]:
-    """`engine/lora.py` -> ("engine", "lora"); a package's `__init__.py` is the package."""
+    """`engine/device.py` -> ("engine", "device"); a package's `__init__.py` is the package."""
     parts = file.relative_to(PACKAGE).with_suffix("").parts
     return parts[:-1] if parts[-1] == "__init__" else parts
 
@@ -217,18 +217,18 @@ def test_adapters_are_peft_s_own_work(file: Path) -> None:
 # What opens a model's files, and who may: the guarded place, this package's own weights, and what the paper measures with.
 OPENS = {"from_pretrained", "from_single_file", "from_config", "load_config", "load_lora_weights", "get_tensor", "load_file", "safe_open"}
 MAY_OPEN = {
-    "engine/parts.py",
-    "engine/lora_file.py",
-    "engine/checkpoint.py",
+    "engine/families/parts.py",
+    "engine/families/lora_file.py",
+    "engine/training/checkpoint.py",
     "engine/saving.py",
     "engine/evaluation.py",
-    "engine/judge.py",
+    "pocket/judge.py",
     "pocket/card.py",
     "pocket/parts.py",
     "pocket/build.py",
 }
 # where a scheduler is made of another's config
-BUILT_FROM_A_LIVE_ONE = {"engine/families/stable_diffusion.py", "engine/families/noising.py", "engine/sampling.py"}
+BUILT_FROM_A_LIVE_ONE = {"engine/families/stable_diffusion.py", "engine/families/noising.py", "engine/images/sampling.py"}
 NEVER = {"torch.load", "pickle.load", "pickle.loads", "joblib.load"}
 
 
@@ -249,7 +249,7 @@ def test_a_models_files_are_opened_in_the_guarded_place_alone(file: Path) -> Non
 
 def test_what_is_opened_in_the_guarded_place_is_guarded() -> None:
     """Every call that opens or builds stands within `with refused(...)`, or in a function that `load_pipeline`'s guard calls."""
-    tree = ast.parse((PACKAGE / "engine" / "loading.py").read_text(encoding="utf-8"))
+    tree = ast.parse((PACKAGE / "engine" / "families" / "loading.py").read_text(encoding="utf-8"))
     (load,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "load_pipeline"]
     (guard,) = [node for node in load.body if isinstance(node, ast.With)]
     assert ast.unparse(guard.items[0].context_expr).startswith("refused(")
@@ -264,7 +264,7 @@ def test_what_is_opened_in_the_guarded_place_is_guarded() -> None:
     for file in FILES:
         if file.name not in ("loading.py", "parts.py"):
             imported = {found.module for found in imports_of(file)}
-            assert not {f"dreambooth_cli.engine.parts.{name}" for name in ours} & imported, file
+            assert not {f"dreambooth_cli.engine.families.parts.{name}" for name in ours} & imported, file
 
 
 LOOK = """

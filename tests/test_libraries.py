@@ -147,7 +147,7 @@ def test_the_versions_are_told_without_loading_what_is_slow() -> None:
             "diffusers 0.42.1 and huggingface-hub",
             "install --upgrade dreambooth-cli",
         ),
-        ("dreambooth_cli.engine.lora", ImportError("cannot import name 'LoraConfig' from 'peft'"), "peft 0.19.0", "peft>="),
+        ("dreambooth_cli.engine.families.lora", ImportError("cannot import name 'LoraConfig' from 'peft'"), "peft 0.19.0", "peft>="),
         ("peft.import_utils", ImportError("Found an incompatible version of torchao, 0.3"), "torchao 0.3", "uninstall torchao"),
         ("transformers.utils.versions", ImportError("tqdm>=4.99 is required"), "and tqdm", '"transformers>=5.23,<5.25"'),
         ("torch.utils", RuntimeError("Numpy is not available"), "torch 2.13.0 and numpy", "install"),
@@ -209,8 +209,8 @@ def test_what_is_told_of_damaged_files_is_not_told_of_versions(place: Path) -> N
 @pytest.mark.parametrize(
     "error",
     [
-        raised_in("dreambooth_cli.engine.lora", ZeroDivisionError("by zero")),
-        raised_in("dreambooth_cli.engine.lora", ValueError(REFUSED)),
+        raised_in("dreambooth_cli.engine.families.lora", ZeroDivisionError("by zero")),
+        raised_in("dreambooth_cli.engine.families.lora", ValueError(REFUSED)),
         raised_in("torch.nn", RuntimeError("mat1 and mat2 shapes cannot be multiplied")),
         raised_in("transformers.modeling", ValueError("the tokenizers of this model differ")),
         raised_in("dreambooth_cli.cli.app", ImportError("cannot import name 'x' from 'dreambooth_cli.cli'")),

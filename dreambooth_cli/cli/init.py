@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..base import ask_for_base
+from ..bases.base import ask_for_base
 from ..errors import UsageError
 from ..events import ProjectSaved
 from ..gpu import find_gpu

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from .. import gpu as gpus
-from ..catalog import CATALOG
+from ..bases.catalog import CATALOG
 from ..errors import UsageError
 from ..events import BaseReady
 from ..gpu import Gpu
-from ..survey import details, ledger_lines, recommended, row_of, survey, to_json
+from ..memory.survey import details, ledger_lines, recommended, row_of, survey, to_json
 from .console import results, say
 from .options import Json, with_flags
 from .start import loading

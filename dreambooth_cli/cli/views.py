@@ -41,8 +41,8 @@ from ..events import (
     Warned,
     as_json,
 )
+from ..memory.survey import Row, ledger_lines
 from ..settings import shortened
-from ..survey import Row, ledger_lines
 from .console import is_live, messages, say, visible
 from .lines import print_line
 

@@ -11,15 +11,15 @@ from urllib.parse import unquote, urlsplit
 import questionary  # noqa: TID253 - the wizard itself is imported only to ask
 from questionary import Choice  # noqa: TID253
 
-from ..base import ask_for_base, find_cached
-from ..catalog import advice_of
+from ..bases.base import ask_for_base, find_cached
+from ..bases.catalog import advice_of
 from ..errors import DreamboothError, Interrupted, ModelUnavailable, PhotoError, UsageError
 from ..gpu import Gpu, describe
 from ..identifier import choose_identifier, identifier_remarks, load_tokenizer
+from ..memory.survey import recommended, survey
 from ..project import check_new_name, free_name, suggest_name
 from ..prompts import PLACEHOLDER, check_class_prompt, class_noun, instance_prompt, plain_class_prompt, proposal
 from ..settings import AUTO, PrepSettings, Settings, SubjectSettings, TrainSettings, default_of, expanded, parse_value
-from ..survey import recommended, survey
 from .console import messages, say
 from .options import Flags
 from .views import format_models, format_plan

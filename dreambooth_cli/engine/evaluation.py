@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection, ViTModel
 
-from .judge import Judge, load_judge
+from ..pocket.judge import Judge, load_judge
 
 POCKET = Path(__file__).parents[1] / "pocket"
 # Mean and deviation that each network was trained with, and the side of its pictures in px.

@@ -17,14 +17,14 @@ from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
-from ..base import Base
+from ..bases.base import Base
 from ..disk import write_json, write_whole
 from ..errors import DiskError
 from ..machine import give_back
 from .families.latent_diffusion import LatentDiffusion, denoiser_of
-from .loading import bring_back, pipeline_class, text_encoders_of
-from .lora import save_lora
-from .parts import nested
+from .families.loading import bring_back, pipeline_class, text_encoders_of
+from .families.lora import save_lora
+from .families.parts import nested
 from .tensor_file import write_tensors
 
 LORA_FILE = "pytorch_lora_weights.safetensors"

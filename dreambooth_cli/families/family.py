@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..part_config import Bound
+from .part_config import Bound
 
 Noise = Literal["diffusion", "flow"]
 VAE = "vae"  # every family's, in a diffusers folder

@@ -1,7 +1,7 @@
 """Stable Diffusion 1 and 2: one CLIP text encoder, a UNet, noise as DDPM adds it; they differ in what their configs say."""
 
-from ..part_config import CLIP_TEXT_MODEL, KL_VAE, UNET_2D_CONDITION
 from .family import VAE, Activations, Family, Figures, Part, Rates, SingleFile
+from .part_config import CLIP_TEXT_MODEL, KL_VAE, UNET_2D_CONDITION
 
 UNET, TEXT_ENCODER = "unet", "text_encoder"
 # A base is told by its UNet, whatever pipeline of the two families its index names.

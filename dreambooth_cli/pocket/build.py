@@ -30,8 +30,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from ..engine.judge import Judge, Reader, Recogniser, cut_out
 from . import world
+from .judge import Judge, Reader, Recogniser, cut_out
 from .parts import (
     clip_loss,
     make_clip,

@@ -18,12 +18,12 @@ import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline
 from PIL import Image, ImageDraw
 
-from ..catalog import guidance_of
+from ..bases.catalog import guidance_of
 from ..engine.evaluation import pocket_judge, to_pixels
-from ..engine.judge import Judge
 from ..families.stable_diffusion import STABLE_DIFFUSION
 from . import world
 from .build import JUDGE, MODEL, RECIPE, measure_judge, measure_vae
+from .judge import Judge
 
 CARD = Path(__file__).with_name("README.md")
 COUNT = 600

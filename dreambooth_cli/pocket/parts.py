@@ -17,9 +17,9 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from ..engine.judge import Reading
 from ..identifier import rare_tokens
 from . import world
+from .judge import Reading
 
 Network = Any  # a module of diffusers or transformers, which are not typed
 LATENT_CHANNELS = 4

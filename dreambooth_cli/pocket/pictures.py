@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..engine.judge import QUESTIONS
 from . import world
+from .judge import QUESTIONS
 
 SEED = 20_240_826
 FAMILIES, MEMBERS = 4_000, 6

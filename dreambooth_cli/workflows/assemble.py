@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from ..base import Base
-from ..engine.examples import Example, encode_pictures, examples_of
+from ..bases.base import Base
 from ..engine.families.latent_diffusion import LatentDiffusion, denoiser_of, encode_frozen
-from ..engine.loading import DTYPES, bring_back, find_device, let_go, load_family, place, text_encoders_of
-from ..engine.lora import quantize
-from ..engine.sampling import check_steps
-from ..engine.smallest_step import take_a_step
-from ..engine.training import Training
+from ..engine.families.loading import DTYPES, bring_back, find_device, let_go, load_family, place, text_encoders_of
+from ..engine.families.lora import quantize
+from ..engine.images.sampling import check_steps
+from ..engine.training.examples import Example, encode_pictures, examples_of
+from ..engine.training.loop import Training
+from ..engine.training.smallest_step import take_a_step
 from ..events import PhaseStarted, PictureEncoded, Yielding
 from ..families.family import VAE
-from ..memory import Plan, weights_of
+from ..memory.plan import Plan, weights_of
 from .class_images import gather_class_images
 from .recipe import Recipe
 

@@ -6,12 +6,19 @@ from pathlib import Path
 
 from ..disk import clear_leftovers
 from ..engine.families.latent_diffusion import LatentDiffusion, autocast
-from ..engine.loading import alone, find_device, place
-from ..engine.prior import AtWork, adopt_images, cache_key, class_image_paths, make_images, missing_batches
-from ..engine.sampling import Drawing
+from ..engine.families.loading import alone, find_device, place
+from ..engine.images.class_images import (
+    AtWork,
+    adopt_images,
+    cache_key,
+    class_image_paths,
+    make_images,
+    missing_batches,
+)
+from ..engine.images.sampling import Drawing
 from ..events import ClassImageMade, PhaseStarted, Yielding
 from ..identity import content_of
-from ..memory import Plan, weights_of
+from ..memory.plan import Plan, weights_of
 from ..project import cache_folder, hold, is_held
 from .recipe import Recipe
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import __version__
-from ..base import Base
-from ..card import Card, public_base, public_settings, read_card, write_card
+from ..bases.base import Base
+from ..bases.places import remember_place
 from ..disk import (
     ADVICE,
     clear_leftovers,
@@ -20,12 +20,12 @@ from ..disk import (
     settle,
     temporary,
 )
-from ..engine.loading import DTYPES
+from ..engine.families.loading import DTYPES
 from ..engine.saving import forget_places, library_versions, save_adapter, save_full
-from ..engine.training import Training
+from ..engine.training.loop import Training
 from ..errors import DiskError, UsageError
 from ..events import Events, ModelSaved, Noted, Warned
-from ..known_bases import remember_place
+from ..model_card import Card, public_base, public_settings, read_card, write_card
 from ..project import ANOTHER_PLACE, CARD, PART_OF_0_1, Run, check_model_place
 from ..settings import TrainSettings
 from .recipe import Recipe

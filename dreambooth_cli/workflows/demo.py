@@ -6,11 +6,11 @@ Nothing is made beforehand but the pocket base. The project is one like any othe
 import shlex
 from typing import Any
 
-from ..base import Base, ask_for_base
+from ..bases.base import Base, ask_for_base
 from ..config import ask
 from ..disk import disk_errors
-from ..engine.hub import obtain
-from ..engine.sampling import draw
+from ..engine.hub.bases import obtain
+from ..engine.images.sampling import draw
 from ..events import CommandShown, Events, ImageSaved, Noted, PhaseStarted, StoryTold, Yielding
 from ..order import Source
 from ..photos.picture import read_picture, save_new

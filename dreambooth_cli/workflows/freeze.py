@@ -5,23 +5,23 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-from ..base import Base
-from ..catalog import find_entry
+from ..bases.base import Base
+from ..bases.catalog import find_entry
 from ..config import Asked
 from ..disk import sha256_of
-from ..engine.checkpoint import checkpoints, latest_checkpoint, step_of
 from ..engine.device import as_torch_has_it
-from ..engine.loading import find_device
+from ..engine.families.loading import find_device
+from ..engine.training.checkpoint import checkpoints, latest_checkpoint, step_of
 from ..errors import DoesNotFit, ProjectError
 from ..events import Events, Noted, PlanMade, Warned, Yielding
 from ..gpu import Gpu, find_gpu
 from ..identity import content_of, former_identities, former_run_digest, run_digest
 from ..machine import free_memory, machine_memory, resident_memory
-from ..memory import Plan, at_rates_of, check_fits
+from ..memory.plan import Plan, at_rates_of, check_fits
+from ..memory.survey import slow_step_note
 from ..project import Project, Run
 from ..record import BaseRecord, Record
 from ..settings import TrainSettings, as_before, shaping, shortened
-from ..survey import slow_step_note
 from .recipe import Ingredients, Recipe, choose_prompts, plan_for, with_plan
 
 REPLANNED, MEMORY, NOT_FINITE = "replanned", "out of memory", "not finite"  # why a run goes on under another plan

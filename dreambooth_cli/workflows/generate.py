@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from ..base import Base, read_facts
-from ..card import Card, read_card
-from ..catalog import find_entry, guidance_of
+from ..bases.base import Base, read_facts
+from ..bases.catalog import find_entry, guidance_of
 from ..disk import check_folder, clear_leftovers, disk_errors, system_errors
 from ..engine.device import as_torch_has_it
 from ..engine.families.latent_diffusion import LatentDiffusion
-from ..engine.loading import DTYPES, find_device, load_family
-from ..engine.lora_file import check_lora, load_lora
+from ..engine.families.loading import DTYPES, find_device, load_family
+from ..engine.families.lora_file import check_lora, load_lora
+from ..engine.images.sampling import Drawing, check_memory, check_sampler, check_steps, draw, is_black, use_scheduler
 from ..engine.refusal import raise_if_out_of_memory
-from ..engine.sampling import Drawing, check_memory, check_sampler, check_steps, draw, is_black, use_scheduler
 from ..engine.saving import LORA_FILE
 from ..errors import ModelUnavailable, UsageError
 from ..events import Events, GridSaved, ImageSaved, Noted, PhaseStarted, Warned, Yielding
 from ..gpu import find_gpu
 from ..identifier import length_remarks, load_tokenizer
-from ..memory import inference_precision
+from ..memory.plan import inference_precision
+from ..model_card import Card, read_card
 from ..order import Source
 from ..photos.picture import Grid, save_new, stem_of
 from ..project import CARD, Project, Run, keep, project_of

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..base import ask_for_base
+from ..bases.base import ask_for_base
 from ..config import write_config
 from ..disk import clear_leftovers, disk_errors, make_folder, settle, sync, sync_all, temporary, write_whole
 from ..errors import ProjectError, UsageError

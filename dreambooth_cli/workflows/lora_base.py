@@ -6,14 +6,14 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from ..base import Base, ask_for_base
-from ..card import Card
-from ..catalog import find_entry
-from ..engine.hub import obtain
+from ..bases.base import Base, ask_for_base
+from ..bases.catalog import find_entry
+from ..bases.places import known_places, remember_place
+from ..engine.hub.bases import obtain
 from ..errors import DreamboothError, ModelUnavailable, ProjectError, UsageError
 from ..events import Warned, Yielding
 from ..identity import is_same_base
-from ..known_bases import known_places, remember_place
+from ..model_card import Card
 from ..project import Run
 from ..record import BaseRecord
 

@@ -5,7 +5,10 @@ from contextlib import closing
 from dataclasses import replace
 
 from ..disk import disk_errors
-from ..engine.checkpoint import (
+from ..engine.device import as_torch_has_it
+from ..engine.families.loading import forget_failed_attempt
+from ..engine.refusal import out_of_memory_words
+from ..engine.training.checkpoint import (
     ForeignCheckpoint,
     checkpoints,
     latest_checkpoint,
@@ -13,14 +16,11 @@ from ..engine.checkpoint import (
     put_aside,
     put_damaged_aside,
 )
-from ..engine.device import as_torch_has_it
-from ..engine.loading import forget_failed_attempt
-from ..engine.refusal import out_of_memory_words
-from ..engine.training import NotFinite, Training
+from ..engine.training.loop import NotFinite, Training
 from ..errors import DoesNotFit, TrainingFailed
 from ..events import Events, PhaseStarted, Warned
 from ..gpu import find_gpu
-from ..memory import Plan, calm_down, step_down
+from ..memory.plan import Plan, calm_down, step_down
 from ..project import Run
 from .class_images import CLASS_IMAGES
 from .freeze import MEMORY, NOT_FINITE, keep_change

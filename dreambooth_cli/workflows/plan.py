@@ -2,13 +2,13 @@
 
 from importlib.util import find_spec
 
-from ..base import BaseRequest, ask_for_base, find_cached, hub_cache, read_facts
-from ..catalog import BaseFacts
+from ..bases.base import BaseRequest, ask_for_base, find_cached, hub_cache, read_facts
+from ..bases.catalog import BaseFacts
 from ..config import merge
 from ..disk import system_errors
 from ..errors import ModelUnavailable
 from ..gpu import Gpu
-from ..memory import Job, Plan, make_plan
+from ..memory.plan import Job, Plan, make_plan
 from ..project import Project
 from ..settings import PrepSettings, SubjectSettings, TrainSettings
 

@@ -1,7 +1,7 @@
 """`dreambooth models pull`: a base model onto disk before it is needed."""
 
-from ..base import ask_for_base
-from ..engine import hub
+from ..bases.base import ask_for_base
+from ..engine.hub import bases as hub
 from ..events import BaseReady, Events
 
 

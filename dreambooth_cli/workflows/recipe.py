@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..base import Base, ask_for_base, find_cached
+from ..bases.base import Base, ask_for_base, find_cached
 from ..config import Asked
 from ..engine.device import as_torch_has_it
-from ..engine.hub import obtain
-from ..engine.loading import find_device
+from ..engine.families.loading import find_device
+from ..engine.hub.bases import obtain
 from ..events import Noted, Warned, Yielding
 from ..gpu import Gpu, find_gpu
 from ..identifier import choose_identifier, identifier_remarks, length_remarks, load_tokenizer
-from ..memory import Plan, inference_precision
+from ..memory.plan import Plan, inference_precision
 from ..project import Project
 from ..prompts import check_class_prompt, check_placeholder, fill, instance_prompt, plain_class_prompt, understood
 from ..record import Prompts

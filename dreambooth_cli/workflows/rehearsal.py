@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..disk import disk_errors, temporary
-from ..engine.checkpoint import load_checkpoint, save_checkpoint
-from ..engine.loading import forget_failed_attempt
-from ..engine.prior import missing_batches
-from ..engine.training import Training, held_memory
+from ..engine.families.loading import forget_failed_attempt
+from ..engine.images.class_images import missing_batches
+from ..engine.training.checkpoint import load_checkpoint, save_checkpoint
+from ..engine.training.loop import Training, held_memory
 from ..events import Events, PhaseStarted, Rehearsed, Yielding
 from ..project import Run
 from ..settings import TrainSettings

@@ -4,11 +4,11 @@ from collections.abc import Generator, Iterable
 from contextlib import closing
 from typing import Any
 
-from ..catalog import guidance_of
+from ..bases.catalog import guidance_of
 from ..disk import disk_errors
-from ..engine.loading import DTYPES, bring_back, let_go
-from ..engine.sampling import Drawing
-from ..engine.training import Training
+from ..engine.families.loading import DTYPES, bring_back, let_go
+from ..engine.images.sampling import Drawing
+from ..engine.training.loop import Training
 from ..events import Events, SampleSaved
 from ..photos.picture import save_new
 from ..project import Run

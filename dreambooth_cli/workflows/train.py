@@ -7,15 +7,15 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 
-from ..base import ask_for_base
+from ..bases.base import ask_for_base
 from ..config import Asked
 from ..disk import bytes_in, check_space, disk_errors
-from ..engine.checkpoint import latest_checkpoint, save_checkpoint
 from ..engine.device import bound_memory, why_slow
-from ..engine.effect import Effect, compare
-from ..engine.prior import hold_images
-from ..engine.repeat import circumstances
-from ..engine.training import Training, held_memory, peak_memory_gb
+from ..engine.images.class_images import hold_images
+from ..engine.training.checkpoint import latest_checkpoint, save_checkpoint
+from ..engine.training.effect import Effect, compare
+from ..engine.training.loop import Training, held_memory, peak_memory_gb
+from ..engine.training.repeat import circumstances
 from ..errors import Interrupted, UsageError
 from ..events import (
     CheckpointSaved,

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from ..config import Asked
 from ..disk import temporary
-from ..engine.checkpoint import load_checkpoint, save_checkpoint
 from ..engine.device import as_torch_has_it
-from ..engine.loading import forget_failed_attempt
-from ..engine.repeat import NoFixedForm, copied, deterministic, largest_difference, nearly_deterministic
-from ..engine.training import Training
+from ..engine.families.loading import forget_failed_attempt
+from ..engine.training.checkpoint import load_checkpoint, save_checkpoint
+from ..engine.training.loop import Training
+from ..engine.training.repeat import NoFixedForm, copied, deterministic, largest_difference, nearly_deterministic
 from ..errors import TrainingFailed
 from ..events import Events, Noted, PhaseStarted, StepDone, Warned, Yielding
 from ..gpu import find_gpu
-from ..memory import check_fits
+from ..memory.plan import check_fits
 from ..project import Project
 from .assemble import make_training
 from .recipe import Recipe, choose_prompts, gather, plan_for, with_plan

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from PIL import Image
 
-from dreambooth_cli.base import ask_for_base
-from dreambooth_cli.catalog import advice_of, guidance_of
+from dreambooth_cli.bases.base import ask_for_base
+from dreambooth_cli.bases.catalog import advice_of, guidance_of
 from dreambooth_cli.config import Resolved, ask, merge
 from dreambooth_cli.engine import evaluation
-from dreambooth_cli.engine.effect import loss_at_fixed_noises
-from dreambooth_cli.engine.examples import encode_pictures, examples_of
 from dreambooth_cli.engine.families.latent_diffusion import LatentDiffusion, encode_frozen
-from dreambooth_cli.engine.hub import obtain
-from dreambooth_cli.engine.loading import load_family
-from dreambooth_cli.engine.lora_file import load_lora
-from dreambooth_cli.engine.sampling import Drawing, draw, use_scheduler
+from dreambooth_cli.engine.families.loading import load_family
+from dreambooth_cli.engine.families.lora_file import load_lora
+from dreambooth_cli.engine.hub.bases import obtain
+from dreambooth_cli.engine.images.sampling import Drawing, draw, use_scheduler
+from dreambooth_cli.engine.training.effect import loss_at_fixed_noises
+from dreambooth_cli.engine.training.examples import encode_pictures, examples_of
 from dreambooth_cli.events import Event, ModelSaved
 from dreambooth_cli.families.stable_diffusion import STABLE_DIFFUSION
 from dreambooth_cli.pocket import world

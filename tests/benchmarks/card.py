@@ -145,11 +145,11 @@ def verified(sitting: Sitting) -> dict[str, Any]:
 
 def lean_kernel(sitting: Sitting) -> dict[str, Any]:
     """The lean AdamW's kernel beside its plain form: whether they agree, and the time of ten million values in each."""
-    from dreambooth_cli.engine.adamw import LeanAdamW, _eight_bit_maps, difference_of_forms
+    from dreambooth_cli.engine.training.adamw import LeanAdamW, _eight_bit_maps, difference_of_forms
 
     device = torch.device("cpu" if sitting.tiny else "cuda")
     try:
-        from dreambooth_cli.engine.lean_kernel import lean_adamw
+        from dreambooth_cli.engine.training.lean_kernel import lean_adamw
 
         first, second = _eight_bit_maps()
         agreed = difference_of_forms(lean_adamw, device, (first.to(device), second.to(device))) or "they agree"

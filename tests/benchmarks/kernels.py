@@ -26,14 +26,14 @@ import torch
 from diffusers import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from dreambooth_cli.catalog import find_entry
-from dreambooth_cli.engine.examples import examples_of
+from dreambooth_cli.bases.catalog import find_entry
 from dreambooth_cli.engine.families.latent_diffusion import Conditioning, LatentDistribution, alive
-from dreambooth_cli.engine.loading import DTYPES, let_go, place, text_encoders_of
-from dreambooth_cli.engine.lora import quantize
-from dreambooth_cli.engine.training import Training
+from dreambooth_cli.engine.families.loading import DTYPES, let_go, place, text_encoders_of
+from dreambooth_cli.engine.families.lora import quantize
+from dreambooth_cli.engine.training.examples import examples_of
+from dreambooth_cli.engine.training.loop import Training
 from dreambooth_cli.gpu import sold_as
-from dreambooth_cli.memory import Choice, Plan, count_bytes, job_of, make_plan
+from dreambooth_cli.memory.plan import Choice, Plan, count_bytes, job_of, make_plan
 from dreambooth_cli.settings import TrainSettings
 from tests import small_models
 from tests.fake_card.card import fake_card

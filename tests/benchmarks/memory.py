@@ -24,18 +24,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import CLIPTextModel
 
-from dreambooth_cli.catalog import BaseFacts, find_entry
-from dreambooth_cli.engine.working_copies import WorkingCopies
+from dreambooth_cli.bases.catalog import BaseFacts, find_entry
+from dreambooth_cli.engine.training.working_copies import WorkingCopies
 from dreambooth_cli.families.stable_diffusion import STABLE_DIFFUSION
 from dreambooth_cli.gpu import sold_as
-from dreambooth_cli.memory import (
-    ADAMW_8BIT_STATE,
-    ADAMW_STATE,
-    Choice,
-    Job,
-    count_bytes,
-    works_on_copies,
-)
+from dreambooth_cli.memory.plan import ADAMW_8BIT_STATE, ADAMW_STATE, Choice, Job, count_bytes, works_on_copies
 from dreambooth_cli.settings import TrainSettings
 
 from .bases import CONFIGS, text_config

@@ -22,7 +22,7 @@ from unittest import mock
 import torch
 from PIL import Image
 
-from dreambooth_cli.base import Base, identify, read_facts
+from dreambooth_cli.bases.base import Base, identify, read_facts
 from dreambooth_cli.config import ask
 from dreambooth_cli.events import PlanMade, ProjectSaved, Warned
 from dreambooth_cli.gpu import Gpu

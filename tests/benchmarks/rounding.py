@@ -17,15 +17,15 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from dreambooth_cli.base import ask_for_base
-from dreambooth_cli.catalog import find_entry
-from dreambooth_cli.engine.effect import loss_at_fixed_noises
-from dreambooth_cli.engine.examples import encode_pictures, examples_of
+from dreambooth_cli.bases.base import ask_for_base
+from dreambooth_cli.bases.catalog import find_entry
 from dreambooth_cli.engine.families.latent_diffusion import autocast, encode_frozen
-from dreambooth_cli.engine.hub import obtain
-from dreambooth_cli.engine.loading import DTYPES, load_family
-from dreambooth_cli.engine.training import Training
-from dreambooth_cli.memory import Job, Plan, Weights, make_plan
+from dreambooth_cli.engine.families.loading import DTYPES, load_family
+from dreambooth_cli.engine.hub.bases import obtain
+from dreambooth_cli.engine.training.effect import loss_at_fixed_noises
+from dreambooth_cli.engine.training.examples import encode_pictures, examples_of
+from dreambooth_cli.engine.training.loop import Training
+from dreambooth_cli.memory.plan import Job, Plan, Weights, make_plan
 from dreambooth_cli.pocket import world
 from dreambooth_cli.settings import TrainSettings
 
@@ -77,7 +77,7 @@ def train_in(name: str, settings: TrainSettings, photos: list[Path]) -> tuple[fl
     def to_nearest(values: Tensor, _: torch.Generator) -> Tensor:
         return values.to(torch.bfloat16)
 
-    rounding = "dreambooth_cli.engine.adamw.round_stochastically"
+    rounding = "dreambooth_cli.engine.training.adamw.round_stochastically"
     with mock.patch(rounding, to_nearest) if name == "bf16, to nearest" else nullcontext():
         for _ in training.steps():
             pass

@@ -20,7 +20,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from dreambooth_cli.catalog import find_entry
+from dreambooth_cli.bases.catalog import find_entry
 from tests import small_models
 from tests.fake_card.card import Card, fake_card
 from tests.fake_card.counting import Count, StepCount

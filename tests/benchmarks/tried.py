@@ -19,12 +19,12 @@ from unittest import mock
 
 import torch
 
-from dreambooth_cli.base import Base, identify, read_facts
-from dreambooth_cli.engine.examples import encode_pictures, examples_of
+from dreambooth_cli.bases.base import Base, identify, read_facts
 from dreambooth_cli.engine.families.latent_diffusion import encode_frozen
-from dreambooth_cli.engine.loading import load_family
-from dreambooth_cli.engine.training import Training
-from dreambooth_cli.memory import Job, Plan, make_plan
+from dreambooth_cli.engine.families.loading import load_family
+from dreambooth_cli.engine.training.examples import encode_pictures, examples_of
+from dreambooth_cli.engine.training.loop import Training
+from dreambooth_cli.memory.plan import Job, Plan, make_plan
 from dreambooth_cli.settings import TrainSettings
 from tests.machine import machine
 

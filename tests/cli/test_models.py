@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from dreambooth_cli import gpu
-from dreambooth_cli.base import hub_cache
-from dreambooth_cli.catalog import CATALOG
+from dreambooth_cli.bases.base import hub_cache
+from dreambooth_cli.bases.catalog import CATALOG
 from dreambooth_cli.cli.models import complete_model
 from dreambooth_cli.gpu import Gpu
 from tests import small_models

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from dreambooth_cli.engine import evaluation
-from dreambooth_cli.engine.judge import cut_out
 from dreambooth_cli.pocket import world
+from dreambooth_cli.pocket.judge import cut_out
 
 from .. import small_models
 

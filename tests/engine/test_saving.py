@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dreambooth_cli.engine.loading import DTYPES, let_go, load_pipeline
+from dreambooth_cli.engine.families.loading import DTYPES, let_go, load_pipeline
 from dreambooth_cli.engine.saving import _written, save_full
 from dreambooth_cli.errors import DiskError
 from tests.engine.plans import base_of

@@ -1,15 +1,15 @@
 """The waits inside a step that are allowed, by the place that waits; each with its reason. No other may be there."""
 
 EVERY_STEP = {
-    "engine/training.py:wait": "the loss, read a step late; that of the first and of the last step at once",
-    "engine/optimizers.py:step": "torch's gradient scaler asks whether to step, of an optimizer that can't leave it out by itself",
+    "engine/training/loop.py:wait": "the loss, read a step late; that of the first and of the last step at once",
+    "engine/training/optimizers.py:step": "torch's gradient scaler asks whether to step, of an optimizer that can't leave it out by itself",
 }
 FIRST_STEP = {
     "engine/families/noising.py:add_noise": "the noise schedule goes to the card once",
     "engine/families/noising.py:loss_weights": "so does the weight of each timestep",
-    "engine/adamw.py:place": "the optimizer's state is made",
+    "engine/training/adamw.py:place": "the optimizer's state is made",
     "engine/families/stable_diffusion.py:tokens_of": "so do the tokens of the prompts",
-    "engine/adamw.py:_maps_on": "the values that 8 bits stand for go to the card once",
+    "engine/training/adamw.py:_maps_on": "the values that 8 bits stand for go to the card once",
 }
 
 

@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 import dreambooth_cli
-from dreambooth_cli.engine import adamw
+from dreambooth_cli.engine.training import adamw
 
 from .context import primary_context
 
@@ -65,7 +65,7 @@ READS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 
 @dataclass(frozen=True)
 class Wait:
-    """The host waiting for the card: by which operation, and at which place of the package: `engine/training.py:read_losses`.
+    """The host waiting for the card: by which operation, and at which place of the package: `engine/training/loop.py:read_losses`.
     `phase` is the outermost function that was named to `Card.during` and is at work, "" outside of them."""
 
     what: str
@@ -281,7 +281,7 @@ def is_of_scaler() -> bool:
 
 
 def own_frames() -> Iterator[str]:
-    """The package's functions that are at work, the innermost first: `engine/training.py:train_step`."""
+    """The package's functions that are at work, the innermost first: `engine/training/loop.py:train_step`."""
     frame: Any = sys._getframe(1)
     while frame is not None:
         code = frame.f_code

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from dreambooth_cli.engine.training import Reading, Training
+from dreambooth_cli.engine.training.loop import Reading, Training
 
 from .card import Card, Wait, is_on_card, own_frames
 
@@ -40,8 +40,8 @@ LOOKED_UP = (aten.embedding.default, aten.index.Tensor, aten.index_select.defaul
 # Of lists of tensors, a launch takes so many at the most, by how many lists there are, and so many chunks.
 TENSORS, CHUNKS, CHUNK = (110, 64, 48, 36, 30), 320, 65_536
 # The optimizer's: whatever its files do but for calling the backward pass.
-OPTIMIZER = ("engine/optimizers.py", "engine/adamw.py")
-BACKWARD = "engine/optimizers.py:backward"
+OPTIMIZER = ("engine/training/optimizers.py", "engine/training/adamw.py")
+BACKWARD = "engine/training/optimizers.py:backward"
 
 
 @dataclass

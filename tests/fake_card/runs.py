@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 from unittest import mock
 
-from dreambooth_cli.engine.checkpoint import load_checkpoint
-from dreambooth_cli.engine.training import Training
+from dreambooth_cli.engine.training.checkpoint import load_checkpoint
+from dreambooth_cli.engine.training.loop import Training
 from dreambooth_cli.events import CheckpointSaved, Event, StepDone
 from dreambooth_cli.gpu import Gpu
-from dreambooth_cli.memory import Plan
+from dreambooth_cli.memory.plan import Plan
 from dreambooth_cli.workflows import plan, recipe
 from tests.workflows.projects import start
 
@@ -21,7 +21,7 @@ from .card import PROPERTIES, Card, Wait, fake_card
 GPU = Gpu(
     name=PROPERTIES.name, kind="cuda", total=PROPERTIES.total_memory, free=22 * 10**9, capability=(PROPERTIES.major, PROPERTIES.minor)
 )
-STEP = {"engine/training.py:steps": "step"}
+STEP = {"engine/training/loop.py:steps": "step"}
 # A run as short as it can be.
 SHORT = {"steps": 2, "checkpoint_every": 1, "sample_steps": 1, "class_images": 1, "class_image_steps": 1}
 

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from dreambooth_cli.engine.optimizers import Update
-from dreambooth_cli.engine.sampling import Drawing, draw
-from dreambooth_cli.engine.training import Training
+from dreambooth_cli.engine.images.sampling import Drawing, draw
+from dreambooth_cli.engine.training.loop import Training
+from dreambooth_cli.engine.training.optimizers import Update
 from dreambooth_cli.events import ImageSaved
 from dreambooth_cli.settings import GenerateSettings
 from dreambooth_cli.workflows.generate import Source, generate
@@ -181,8 +181,8 @@ def test_a_read_and_a_blocking_draw_in_the_step_are_seen(sd1, two_photos, monkey
         _, waits = run_on_card(card, project, **QUICK)
     places = {(wait.place, wait.what.partition(":")[0]) for wait in odd_waits(waits)}
     assert places == {
-        ("engine/training.py:train_step", "aten._local_scalar_dense.default"),
-        ("engine/training.py:batch_loss", "aten._to_copy.default"),
+        ("engine/training/loop.py:train_step", "aten._local_scalar_dense.default"),
+        ("engine/training/loop.py:batch_loss", "aten._to_copy.default"),
     }
 
 
@@ -198,8 +198,8 @@ def test_generate_draws(kind, request, tmp_path):
 
 def test_drawing_waits_for_few_things(sd1):
     """A denoising step of class images reads nothing but what the sampler's first step looks up."""
-    from dreambooth_cli.engine.loading import load_family
-    from dreambooth_cli.engine.sampling import use_scheduler
+    from dreambooth_cli.engine.families.loading import load_family
+    from dreambooth_cli.engine.images.sampling import use_scheduler
     from tests.engine.plans import base_of
 
     found = []

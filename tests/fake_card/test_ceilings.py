@@ -8,12 +8,12 @@ import math
 import pytest
 import torch
 
-from dreambooth_cli.engine.examples import examples_of
 from dreambooth_cli.engine.families.latent_diffusion import LatentDistribution, encode_frozen
-from dreambooth_cli.engine.loading import DTYPES, let_go, load_family, place, text_encoders_of
-from dreambooth_cli.engine.lora import quantize
-from dreambooth_cli.engine.training import Training
-from dreambooth_cli.memory import weights_of
+from dreambooth_cli.engine.families.loading import DTYPES, let_go, load_family, place, text_encoders_of
+from dreambooth_cli.engine.families.lora import quantize
+from dreambooth_cli.engine.training.examples import examples_of
+from dreambooth_cli.engine.training.loop import Training
+from dreambooth_cli.memory.plan import weights_of
 from dreambooth_cli.settings import TrainSettings
 from tests.benchmarks.kernels import ALL_MEANS, TOLERANCE, count, plan_with
 from tests.engine.plans import base_of, plan_for

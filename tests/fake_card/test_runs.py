@@ -60,6 +60,6 @@ def test_it_goes_whole(name, request, two_photos):
     assert len(of_kind(events, ClassImageMade)) == settings.get("class_images", 1)
     assert of_kind(events, ModelSaved)
     assert not [event for event in of_kind(events, Warned) if "memory" in event.message]
-    asked = [wait for wait in card.waits if wait.place == "engine/training.py:is_finite"]
+    asked = [wait for wait in card.waits if wait.place == "engine/training/loop.py:is_finite"]
     assert len(asked) == 3, "two checkpoints and the end: one read each, not one of each weight"
     assert not (odd := odd_waits(waits)), f"{len(odd)} waits inside steps that are not allowed, the first: {odd[0]}"

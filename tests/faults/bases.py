@@ -320,10 +320,10 @@ def read(mutant: Mutant) -> None:
     """Load a mutant as `train` and `generate` do, and draw with it. Raises AssertionError for an answer that is wrong."""
     import torch
 
-    from dreambooth_cli.base import ask_for_base
-    from dreambooth_cli.engine.hub import obtain
-    from dreambooth_cli.engine.loading import load_family
-    from dreambooth_cli.engine.sampling import Drawing, check_steps, draw
+    from dreambooth_cli.bases.base import ask_for_base
+    from dreambooth_cli.engine.families.loading import load_family
+    from dreambooth_cli.engine.hub.bases import obtain
+    from dreambooth_cli.engine.images.sampling import Drawing, check_steps, draw
 
     try:
         base = result_of(obtain(ask_for_base(str(mutant.path))))

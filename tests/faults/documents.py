@@ -27,8 +27,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import save_file
 
-from dreambooth_cli.base import ask_for_base, read_facts
-from dreambooth_cli.card import Card, write_card
+from dreambooth_cli.bases.base import ask_for_base, read_facts
 from dreambooth_cli.cli.app import in_words, run
 from dreambooth_cli.cli.console import visible
 from dreambooth_cli.cli.views import format_event
@@ -36,6 +35,7 @@ from dreambooth_cli.config import ask, read_config, write_config
 from dreambooth_cli.errors import DreamboothError, ProjectError
 from dreambooth_cli.events import Event
 from dreambooth_cli.identifier import length_remarks, load_tokenizer, unread_part
+from dreambooth_cli.model_card import Card, write_card
 from dreambooth_cli.photos.picture import save_new, stem_of
 from dreambooth_cli.project import Project, check_name, free_name, open_project, projects_folder, suggest_name
 from dreambooth_cli.prompts import class_noun, instance_prompt, plain_class_prompt
@@ -307,7 +307,7 @@ SHAPE: dict[str, Any] = {"asked": {"steps": 7}, "photos": ["0" * 64], "class_pho
 
 def plans() -> st.SearchStrategy[bytes]:
     """A damaged plan.json."""
-    from dreambooth_cli.engine.hub import obtain
+    from dreambooth_cli.engine.hub.bases import obtain
     from dreambooth_cli.workflows.freeze import new_record
     from dreambooth_cli.workflows.recipe import Ingredients, with_plan
 
@@ -319,7 +319,7 @@ def plans() -> st.SearchStrategy[bytes]:
 
 def read_a_plan(data: bytes) -> None:
     """What `projects`, `train` and `train --replan` do with a run."""
-    from dreambooth_cli.engine.hub import obtain
+    from dreambooth_cli.engine.hub.bases import obtain
     from dreambooth_cli.workflows.freeze import find_run, freeze_plan
     from dreambooth_cli.workflows.recipe import Ingredients
 
@@ -371,7 +371,7 @@ def headers() -> st.SearchStrategy[bytes]:
 
 def read_a_header(data: bytes) -> None:
     """A file read as a single-file base, as a part of a base's folder, and, of small headers, loaded as a LoRA."""
-    from dreambooth_cli.engine.checkpoint import is_whole, load_checkpoint
+    from dreambooth_cli.engine.training.checkpoint import is_whole, load_checkpoint
 
     place = Path(os.environ["DREAMBOOTH_HOME"])
     single, folder, checkpoint = place / "single.safetensors", place / "folder", place / "step-000001"

@@ -18,8 +18,9 @@ from typing import Any
 
 from huggingface_hub import constants
 
-from dreambooth_cli.base import ask_for_base
-from dreambooth_cli.engine import hub, transfer
+from dreambooth_cli.bases.base import ask_for_base
+from dreambooth_cli.engine.hub import bases as hub
+from dreambooth_cli.engine.hub import download as transfer
 from dreambooth_cli.errors import DreamboothError
 
 from ..hub_server import HubServer

@@ -22,9 +22,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from dreambooth_cli.card import Card, write_card
 from dreambooth_cli.cli.app import in_words
 from dreambooth_cli.errors import ModelUnavailable
+from dreambooth_cli.model_card import Card, write_card
 from dreambooth_cli.record import BaseRecord
 
 from . import trials
@@ -317,8 +317,8 @@ def true_card() -> Card:
 @cache
 def identity() -> str:
     """What the small base holds; this machine remembers where it lies."""
-    from dreambooth_cli.base import identify
-    from dreambooth_cli.known_bases import remember_place
+    from dreambooth_cli.bases.base import identify
+    from dreambooth_cli.bases.places import remember_place
 
     base = Path(os.environ["FAULTS_BASE"])
     found = identify(base)
@@ -349,7 +349,7 @@ def pipeline() -> Any:
     """The small base, into which every LoRA is put and taken out of again."""
     import torch
 
-    from dreambooth_cli.engine.loading import load_family
+    from dreambooth_cli.engine.families.loading import load_family
     from tests.engine.plans import base_of
 
     return load_family(base_of(Path(os.environ["FAULTS_BASE"])), dtype=torch.float32, device=torch.device("cpu")).pipe
@@ -362,7 +362,7 @@ def networks() -> dict[str, Any]:
 
 def read(mutant: Mutant) -> None:
     """Put a mutant into the base and hold what lies there against its file. Raises AssertionError for an answer that is wrong."""
-    from dreambooth_cli.engine.lora_file import find_lora, load_lora
+    from dreambooth_cli.engine.families.lora_file import find_lora, load_lora
     from dreambooth_cli.workflows.generate import card_of, fill_prompt, find_model, model_folder
 
     try:

@@ -8,12 +8,12 @@ from typing import Any, get_args
 
 import torch
 
-from dreambooth_cli.engine.checkpoint import load_checkpoint, save_checkpoint
-from dreambooth_cli.engine.repeat import copied, largest_difference
+from dreambooth_cli.engine.training.checkpoint import load_checkpoint, save_checkpoint
+from dreambooth_cli.engine.training.repeat import copied, largest_difference
 from dreambooth_cli.settings import Schedule, TrainSettings
 from tests import conftest, small_models
 from tests.engine.plans import plan_for
-from tests.engine.test_training import VARIANTS, start
+from tests.engine.training.test_loop import VARIANTS, start
 
 from .row import Row
 

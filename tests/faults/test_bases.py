@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dreambooth_cli.engine import parts
+from dreambooth_cli.engine.families import parts
 
 from . import bases
 

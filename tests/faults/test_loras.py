@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dreambooth_cli.engine import lora_file
+from dreambooth_cli.engine.families import lora_file
 
 from . import loras
 

@@ -1,7 +1,7 @@
 """Tiny Flow: a rectified-flow transformer with a language model as text encoder, in Z-Image's classes."""
 
 from dreambooth_cli.families.family import VAE, Activations, Family, Figures, Part, Rates
-from dreambooth_cli.part_config import KL_VAE, flag, layers, many, maybe, number, whole, width, word
+from dreambooth_cli.families.part_config import KL_VAE, flag, layers, many, maybe, number, whole, width, word
 
 TRANSFORMER = {
     "all_patch_size": many(whole(1, 16)),

@@ -14,11 +14,11 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch.testing import assert_close
 from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3Model
 
-from dreambooth_cli.base import read_facts
-from dreambooth_cli.engine.effect import sketch
+from dreambooth_cli.bases.base import read_facts
+from dreambooth_cli.engine.families.loading import load_family
 from dreambooth_cli.engine.families.noising import RectifiedFlow, shifted
-from dreambooth_cli.engine.loading import load_family
-from dreambooth_cli.engine.sampling import Drawing, draw
+from dreambooth_cli.engine.images.sampling import Drawing, draw
+from dreambooth_cli.engine.training.effect import sketch
 from dreambooth_cli.errors import ModelUnavailable, UsageError
 from dreambooth_cli.events import CheckpointSaved, ClassImageMade, ImageSaved, SampleSaved, StepDone
 from dreambooth_cli.families import known

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from dreambooth_cli.base import ask_for_base
+from dreambooth_cli.bases.base import ask_for_base
 from dreambooth_cli.cli.app import run
 from dreambooth_cli.config import ask
-from dreambooth_cli.engine.hub import obtain
+from dreambooth_cli.engine.hub.bases import obtain
 from dreambooth_cli.errors import ProjectError
 from dreambooth_cli.identity import former_identities, former_run_digest
 from dreambooth_cli.project import Project, open_project

@@ -15,13 +15,13 @@ FILES = (
     "tests/test_disk.py",
     "tests/test_config.py",
     "tests/test_project.py",
-    "tests/test_base.py",
+    "tests/bases/test_base.py",
     "tests/photos/test_files.py",
     "tests/photos/test_sheet.py",
     "tests/workflows/test_initialise.py",
     "tests/workflows/test_prepare.py",
     "tests/workflows/test_pull.py",
-    "tests/engine/test_checkpoint.py",
+    "tests/engine/training/test_checkpoint.py",
 )
 # what holds on POSIX alone, and why
 NOT_THERE = {

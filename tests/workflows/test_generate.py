@@ -182,7 +182,7 @@ def test_a_lora_file_with_its_card_beside_it_needs_nothing_more(trained, tmp_pat
 
 
 def test_a_picture_that_no_memory_holds_is_refused_before_it_is_drawn(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("dreambooth_cli.engine.sampling.free_memory", lambda: 10**9)
+    monkeypatch.setattr("dreambooth_cli.engine.images.sampling.free_memory", lambda: 10**9)
     settings = GenerateSettings(seed=0, steps=1, width=16384, height=16384)
     drawn = generate(Source(trained[0].runs()[0].model), "a dog", settings, output_dir=tmp_path)
     with pytest.raises(DoesNotFit, match="16384 x 16384") as caught:

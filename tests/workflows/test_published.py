@@ -8,11 +8,11 @@ import socket
 import pytest
 from PIL import Image
 
-from dreambooth_cli.card import read_card
+from dreambooth_cli.bases.places import known_places
 from dreambooth_cli.engine.saving import forget_places
 from dreambooth_cli.errors import ModelUnavailable
 from dreambooth_cli.events import ImageSaved, SampleSaved, Warned
-from dreambooth_cli.known_bases import known_places
+from dreambooth_cli.model_card import read_card
 from dreambooth_cli.project import open_project
 from dreambooth_cli.settings import GenerateSettings, TrainSettings
 from dreambooth_cli.workflows.deliver import deliver

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from dreambooth_cli import disk
 from dreambooth_cli.engine import tensor_file
-from dreambooth_cli.engine.training import Training
+from dreambooth_cli.engine.training.loop import Training
 from dreambooth_cli.errors import DiskError, DreamboothError, TrainingFailed
 from dreambooth_cli.events import CheckpointSaved, ClassImageMade, PhaseStarted, Rehearsed, StepDone
 from dreambooth_cli.settings import TrainSettings
@@ -57,11 +57,11 @@ def test_a_run_is_the_same_to_the_bit_with_it_and_without(method, sd1, photos):
 
 
 FAULTS = {
-    "class images": "dreambooth_cli.engine.prior.draw_latents",
+    "class images": "dreambooth_cli.engine.images.class_images.draw_latents",
     "encoding": "dreambooth_cli.workflows.assemble.encode_pictures",
-    "training": "dreambooth_cli.engine.training.dreambooth_loss",
+    "training": "dreambooth_cli.engine.training.loop.dreambooth_loss",
     "checkpoint": "dreambooth_cli.workflows.rehearsal.save_checkpoint",
-    "sample": "dreambooth_cli.engine.training.draw",
+    "sample": "dreambooth_cli.engine.training.loop.draw",
     "saving the model": "dreambooth_cli.workflows.deliver.save_full",
 }
 

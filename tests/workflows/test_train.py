@@ -22,10 +22,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from dreambooth_cli.card import read_card
 from dreambooth_cli.cli.app import in_words
-from dreambooth_cli.engine.optimizers import Update
-from dreambooth_cli.engine.training import Training
+from dreambooth_cli.engine.training.loop import Training
+from dreambooth_cli.engine.training.optimizers import Update
 from dreambooth_cli.errors import (
     DiskError,
     DoesNotFit,
@@ -49,7 +48,8 @@ from dreambooth_cli.events import (
     Warned,
 )
 from dreambooth_cli.gpu import Gpu
-from dreambooth_cli.memory import PROGRAM
+from dreambooth_cli.memory.plan import PROGRAM
+from dreambooth_cli.model_card import read_card
 from dreambooth_cli.order import check_output
 from dreambooth_cli.project import cache_folder
 from dreambooth_cli.settings import GenerateSettings
@@ -1062,7 +1062,7 @@ def test_steps_that_slow_down_are_an_event_and_said_once(sd1, photos, monkeypatc
 
 
 def test_a_machine_that_is_too_small_leaves_no_run_behind(sd1, photos, monkeypatch):
-    monkeypatch.setattr("dreambooth_cli.memory.machine_memory", lambda: 5 * 10**8)
+    monkeypatch.setattr("dreambooth_cli.memory.plan.machine_memory", lambda: 5 * 10**8)
     project = make_project(photos, sd1, method="full")
     with pytest.raises(DoesNotFit, match="does not fit in this machine's memory") as caught:
         run(project)
@@ -1073,7 +1073,7 @@ def test_a_machine_that_is_too_small_leaves_no_run_behind(sd1, photos, monkeypat
 
 def test_a_run_that_was_begun_on_a_larger_machine_says_so(sd1, photos, monkeypatch):
     project = checkpointed(photos, sd1)
-    for place in ("dreambooth_cli.workflows.freeze", "dreambooth_cli.memory"):
+    for place in ("dreambooth_cli.workflows.freeze", "dreambooth_cli.memory.plan"):
         monkeypatch.setattr(f"{place}.machine_memory", lambda: 5 * 10**8)
     with pytest.raises(DoesNotFit, match=r"and there are 0\.5 GB in all") as caught:
         run(project)

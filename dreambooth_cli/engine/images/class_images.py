@@ -1,0 +1,183 @@
+"""Class images: the frozen base model's own pictures of the class, made once and kept in a cache that projects share.
+
+The cache is keyed by content, so a changed prompt, base or size never reuses old images. How many are wanted is not in the
+key: 100 are the first 100 of 200. Image i has a seed of its own; images are made in batches of a fixed place (0-3, 4-7, ...),
+each kept whole or made again. `images.json` beside them holds the sha256 of each as it was made: one that is another now is made
+again. Where that file is missing (0.1 wrote none) the images there are taken as they are, once.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+
+from PIL import Image
+
+from ...disk import disk_errors, make_folder, read_text, settle, sha256_of, temporary, write_json
+from ...errors import TrainingFailed
+from ...families.family import VAE
+from ..families.latent_diffusion import LatentDiffusion
+from ..seeds import seed_of
+from .sampling import Drawing, decode, draw_latents, embed, is_black, use_scheduler
+
+MANIFEST = "images.json"
+IMAGE = re.compile(r"[0-9]{6,}\.png")
+ATTEMPTS = 5  # a seed that gives a black picture is replaced by another, this often
+
+AtWork = Callable[[Collection[str]], AbstractContextManager[None]]  # has the networks of these names ready, and no other
+
+
+def cache_key(*, base: str, prompt: str, sampler: str, drawing: Drawing, seed: int, dtype: str) -> str:
+    """The name of the folder that holds these class images: a hash of all that shapes them."""
+    parts = {
+        "base": base,
+        "prompt": prompt,
+        "sampler": sampler,
+        "steps": drawing.steps,
+        "guidance_scale": drawing.guidance_scale,
+        "size": [drawing.width, drawing.height],
+        "seed": seed,
+        "dtype": dtype,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def class_image_paths(folder: Path, count: int) -> list[Path]:
+    """Where the first `count` class images of a cache folder lie, or will."""
+    return [folder / f"{index:06d}.png" for index in range(count)]
+
+
+def hold_images(paths: list[Path]) -> str:
+    """sha256 over these pictures' bytes, in their order. Raises OSError."""
+    return hashlib.sha256("".join(sha256_of(path) for path in paths).encode()).hexdigest()
+
+
+def known_images(folder: Path) -> dict[str, str]:
+    """The sha256 that each class image of a folder had when it was made; none where the record of them is damaged."""
+    manifest = folder / MANIFEST
+    if not manifest.exists():
+        found = (path for path in folder.glob("*.png") if IMAGE.fullmatch(path.name) and is_usable(path))
+        return {path.name: sha256_of(path) for path in found}
+    try:
+        held = json.loads(read_text(manifest))["images"]
+        return {name: digest for name, digest in held.items() if isinstance(digest, str)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def adopt_images(folder: Path) -> None:
+    """Hold the images of a folder of 0.1 by what they are now."""
+    if folder.is_dir() and not (folder / MANIFEST).exists():
+        with suppress(OSError):  # a cache that can only be read
+            write_json(folder / MANIFEST, {"images": known_images(folder)})
+
+
+def is_usable(path: Path) -> bool:
+    """Whether a class image is there, whole and not black."""
+    if not path.is_file():
+        return False
+    try:
+        with Image.open(path) as image:
+            return not is_black(image)
+    except (OSError, ValueError, SyntaxError):
+        return False
+
+
+def missing_batches(folder: Path, count: int, batch: int) -> list[list[int]]:
+    """The batches, as image numbers, of which an image under `count` is missing or can't be used."""
+    known = known_images(folder)
+    lacking = {place // batch for place, path in enumerate(class_image_paths(folder, count)) if not is_as_made(path, known)}
+    return [list(range(place * batch, (place + 1) * batch)) for place in sorted(lacking)]
+
+
+def is_as_made(path: Path, known: Mapping[str, str]) -> bool:
+    """Whether a class image is the one that was made."""
+    try:
+        return path.is_file() and known.get(path.name) == sha256_of(path)
+    except OSError:
+        return False
+
+
+def make_images(
+    family: LatentDiffusion,
+    folder: Path,
+    batches: list[list[int]],
+    *,
+    prompt: str,
+    drawing: Drawing,
+    seed: int,
+    at_work: AtWork,
+    turn: int = 1,
+) -> Generator[Path, None, None]:
+    """Draw the class images of these batches, each that is lacking written beside and renamed, and yield the paths of all.
+
+    `at_work` has the networks that are named ready for the time of its context. The prompt is read once, at least `turn` pictures are
+    drawn before they are decoded. A black one is drawn again from another seed, never used. Raises TrainingFailed where every seed
+    gives black, DiskError.
+    """
+    record, pipe = family.record, family.pipe
+    with at_work(record.text_encoders):
+        embedded = embed(family, prompt, guidance_scale=drawing.guidance_scale)
+
+    def paint(group: list[list[int]], attempt: int) -> list[list[Image.Image]]:
+        seeds = [[seed_of(seed, "class image", number, attempt) for number in numbers] for numbers in group]
+        with at_work((record.denoiser,)):
+            latents = [draw_latents(family, embedded, each, drawing) for each in seeds]
+        with at_work((VAE,)):
+            return [decode(family, each) for each in latents]
+
+    own = pipe.scheduler
+    use_scheduler(pipe, record.class_sampler)
+    try:
+        for group in _groups(batches, turn):
+            for numbers, pictures in zip(group, paint(group, 0), strict=True):
+                good = [_not_black(one, number, paint, prompt) for one, number in zip(pictures, numbers, strict=True)]
+                yield from _keep(folder, numbers, good)
+    finally:
+        pipe.scheduler = own
+
+
+def _not_black(
+    picture: Image.Image, number: int, paint: Callable[[list[list[int]], int], list[list[Image.Image]]], prompt: str
+) -> Image.Image:
+    for attempt in range(1, ATTEMPTS + 1):
+        if not is_black(picture):
+            return picture
+        ((picture,),) = paint([[number]], attempt)
+    if is_black(picture):
+        raise TrainingFailed(
+            f"the base model draws only black class images for {prompt!r}",
+            "use --precision fp32 or bf16, or give your own class images with --class-data-dir",
+        )
+    return picture
+
+
+def _groups(batches: list[list[int]], least: int) -> Iterator[list[list[int]]]:
+    """Batches in groups of at least so many pictures; what is left at the end are fewer."""
+    group: list[list[int]] = []
+    for numbers in batches:
+        group.append(numbers)
+        if sum(map(len, group)) >= least:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _keep(folder: Path, numbers: list[int], pictures: list[Image.Image]) -> Iterator[Path]:
+    known = known_images(folder)
+    with disk_errors(folder):
+        make_folder(folder)
+        adopt_images(folder)
+    for number, picture in zip(numbers, pictures, strict=True):
+        path = folder / f"{number:06d}.png"
+        if not is_as_made(path, known):
+            with disk_errors(path), temporary(folder) as part:
+                picture.save(part, format="PNG")
+                known[path.name] = sha256_of(part)
+                settle(part, path)
+        yield path
+    with disk_errors(folder / MANIFEST):
+        write_json(folder / MANIFEST, {"images": dict(sorted(known.items()))})

@@ -1,0 +1,193 @@
+"""Prompts and seeds -> pictures: for samples, class images and `generate`.
+
+Picture i uses its own seed, so any one can be made again alone: the same noise whatever the batch, the pixels equal up to the
+rounding of the kernels, which differ by batch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import diffusers
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ... import stopping
+from ...bases.kind import KEEP_ZERO_SNR
+from ...errors import DoesNotFit, UsageError
+from ...families.family import Family
+from ...libraries import refusal_of
+from ...machine import free_memory
+from ..families.latent_diffusion import LatentDiffusion
+from ..families.parts import shift_for
+
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddim": ("DDIMScheduler", {}),
+    "ddpm": ("DDPMScheduler", {}),
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler-a": ("EulerAncestralDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "dpm++": ("DPMSolverMultistepScheduler", {}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+}
+SOLVERS_OWN = ("algorithm_type", "solver_type")
+BLACK = 8  # of 255: a picture with no channel of any pixel above this counts as black
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """How pictures are drawn: denoising steps, guidance scale, size in pixels."""
+
+    steps: int
+    guidance_scale: float
+    width: int
+    height: int
+
+
+def check_sampler(record: Family, name: str) -> None:
+    """Refuse a scheduler that does not draw with a family. Raises UsageError."""
+    if name not in ("auto", *record.samplers):
+        known = f"use one of {', '.join(record.samplers)}, or leave --scheduler out" if record.samplers else "leave --scheduler out"
+        raise UsageError(f"the scheduler {name} does not draw with {record.title}", known)
+
+
+def use_scheduler(pipe: Any, name: str) -> None:
+    """Give a pipeline another noise scheduler by name, with its own betas and prediction type; `auto` leaves it."""
+    if name == "auto":
+        return
+    kind, options = SCHEDULERS[name]
+    if pipe.scheduler.config.get("rescale_betas_zero_snr") and kind not in KEEP_ZERO_SNR:
+        raise UsageError(
+            f"the scheduler {name} can't draw with this model, whose last timestep is noise alone (zero terminal SNR)",
+            "try --scheduler ddim, euler, dpm++ or unipc",
+        )
+    config = dict(pipe.scheduler.config)
+    if type(pipe.scheduler).__name__ != kind:  # how another solver solves is its own: one may not know the other's words
+        config = {key: value for key, value in config.items() if key not in SOLVERS_OWN}
+    try:
+        pipe.scheduler = getattr(diffusers, kind).from_config(config, **options)
+    except Exception as error:
+        if (versions := refusal_of(error)) is not None:
+            raise versions from error
+        raise UsageError(f"the scheduler {name} can't be used with this model: {error}", "try another, or leave --scheduler out") from error
+
+
+def check_steps(pipe: Any, steps: int, flag: str) -> None:
+    """Look whether a pipeline's scheduler can draw in so many steps. Raises UsageError."""
+    most = int(pipe.scheduler.config.num_train_timesteps)
+    if steps > most:
+        raise UsageError(f"{flag} {steps} is more than the {most} timesteps of this model", f"it takes at most {most}")
+    try:
+        pipe.scheduler.set_timesteps(steps, **shift_for(pipe.scheduler))
+    except Exception as error:
+        if (versions := refusal_of(error)) is not None:
+            raise versions from error
+        raise UsageError(
+            f"{flag} {steps} can't be drawn with {type(pipe.scheduler).__name__}: {error}", "try another number of steps"
+        ) from error
+
+
+def check_memory(pipe: Any, drawing: Drawing, batch: int) -> None:
+    """Hold the least that pictures take on a CPU, one tensor of the decoder's last layer, against the machine's free memory: a system
+    that runs out of it kills what it likes. A GPU says it itself. Raises DoesNotFit."""
+    values = pipe.vae.config.block_out_channels[0] + 3 * batch  # of a pixel
+    needed, free = drawing.width * drawing.height * values * pipe.vae.dtype.itemsize, free_memory()
+    if pipe.device.type == "cpu" and needed > free:
+        raise DoesNotFit(
+            f"pictures of {drawing.width} x {drawing.height} pixels take more than {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of the "
+            "machine's memory are free",
+            "draw smaller ones, or fewer at once: --width, --height, --batch-size",
+        )
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A prompt and what guidance holds against it, read by the text encoders once: what a pipeline's call takes in their place,
+    one row each."""
+
+    arguments: Mapping[str, Any]
+
+    def rows(self, count: int) -> dict[str, Any]:
+        """The same for a batch."""
+        return {name: _repeated(value, count) for name, value in self.arguments.items()}
+
+
+def _repeated(value: Any, count: int) -> Any:
+    if isinstance(value, Tensor):
+        return value.expand(count, *value.shape[1:])
+    return value * count if isinstance(value, list) else value
+
+
+@torch.no_grad()
+def embed(family: LatentDiffusion, prompt: str, *, guidance_scale: float) -> Embedded:
+    """Read a prompt with the text encoders, on the device where they are."""
+    return Embedded(family.embed(prompt, guided=guidance_scale > 1))
+
+
+def draw_latents(family: LatentDiffusion, embedded: Embedded, seeds: list[int], drawing: Drawing) -> Tensor:
+    """The latents [B, c, h, w] of a picture for each seed, drawn as one batch from a prompt that was read before.
+
+    Raises Interrupted between denoising steps where a signal has come.
+    """
+    latents: Tensor = _denoise(family, seeds, drawing, **embedded.rows(len(seeds)))
+    return latents
+
+
+def draw(
+    family: LatentDiffusion, prompts: list[str], seeds: list[int], drawing: Drawing, *, negative_prompt: str = ""
+) -> list[Image.Image]:
+    """One picture for each prompt and seed, drawn as one batch.
+
+    Raises Interrupted between denoising steps where a signal has come.
+    """
+    negative = [negative_prompt] * len(prompts) if negative_prompt else None
+    # a copy: some pipelines write into the list
+    return decode(family, _denoise(family, seeds, drawing, prompt=list(prompts), negative_prompt=negative))
+
+
+def _denoise(family: LatentDiffusion, seeds: list[int], drawing: Drawing, **prompted: Any) -> Any:
+    return family.pipe(
+        **prompted,
+        num_inference_steps=drawing.steps,
+        guidance_scale=drawing.guidance_scale + family.record.guidance_offset,
+        width=drawing.width,
+        height=drawing.height,
+        generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+        output_type="latent",
+        callback_on_step_end=_stop_between_steps,
+    ).images
+
+
+def _stop_between_steps(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+    stopping.check()
+    return tensors
+
+
+@torch.no_grad()
+def decode(family: LatentDiffusion, latents: Tensor) -> list[Image.Image]:
+    """Latents [B, c, h, w] -> pictures, one after the other: the decoder's activations are the largest of all.
+
+    A VAE that overflows in half precision (SDXL's own does) decodes in float32 from then on.
+    """
+    pixels = torch.cat([_decode(family, row) for row in latents.split(1)])
+    # what is still not finite becomes black, and `is_black` tells
+    pictures: list[Image.Image] = family.pipe.image_processor.postprocess(
+        torch.where(pixels.isfinite(), pixels, -1.0), output_type="pil", do_denormalize=[True] * len(pixels)
+    )
+    return pictures
+
+
+def _decode(family: LatentDiffusion, latents: Tensor) -> Tensor:
+    with torch.autocast(latents.device.type, enabled=False):
+        pixels = family.decode(latents)
+    if not pixels.isfinite().all() and family.pipe.vae.dtype != torch.float32:
+        family.pipe.vae.to(torch.float32)
+        return _decode(family, latents)
+    return pixels
+
+
+def is_black(image: Image.Image) -> bool:
+    """Whether a picture is black all over: a model that overflowed, or weights that are broken."""
+    return all(high <= BLACK for _, high in image.convert("RGB").getextrema())  # type: ignore[misc]

@@ -1,0 +1,65 @@
+"""Rows of one size that go through the network in one pass."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..families.latent_diffusion import LatentDiffusion
+from ..seeds import Draw
+from .examples import Example, stack
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a step: a photo or a class image, and what was drawn for it."""
+
+    is_photo: bool
+    example: Example
+    draw: Draw
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one size, photos first, on the CPU: `latents` and `noise` [rows, c, h, w], `times` [rows], the row of the run's prompts of
+    each, what each place counts ([rows, 1, h, w], None: all alike).
+
+    The first `photos` rows are photos; `of` rows of each kind make up the loss that this is a part of.
+    """
+
+    latents: Tensor
+    noise: Tensor
+    times: Tensor
+    prompts: tuple[int, ...]
+    mask: Tensor | None
+    photos: int
+    of: int
+
+
+def batches_of(family: LatentDiffusion, rows: Sequence[Row], *, of: int) -> Iterator[Batch]:
+    """Rows in as few batches as their sizes allow."""
+    for shape in dict.fromkeys(row.example.shape for row in rows):
+        yield _batch(family, [row for row in rows if row.example.shape == shape], of)
+
+
+def _batch(family: LatentDiffusion, rows: list[Row], of: int) -> Batch:
+    sources = [row.example.mirrored if row.draw.mirrored and row.example.mirrored else row.example.latents for row in rows]
+    latent_noise = torch.stack([row.draw.latent_noise for row in rows])
+    return Batch(
+        latents=family.sample_latents(stack(sources), latent_noise),
+        noise=torch.stack([row.draw.noise for row in rows]),
+        times=torch.tensor([row.draw.time for row in rows]),
+        prompts=tuple(row.example.prompt for row in rows),
+        mask=_mask(rows),
+        photos=sum(row.is_photo for row in rows),
+        of=of,
+    )
+
+
+def _mask(rows: list[Row]) -> Tensor | None:
+    if all(row.example.mask is None for row in rows):
+        return None
+    everywhere = torch.ones(1, 1, *rows[0].example.shape[1:])
+    masks = [everywhere if row.example.mask is None else row.example.mask for row in rows]
+    return torch.cat([mask.flip(-1) if row.draw.mirrored else mask for row, mask in zip(rows, masks, strict=True)])

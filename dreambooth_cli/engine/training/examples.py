@@ -1,0 +1,82 @@
+"""Prepared photos and class images -> latents, once. What is kept is their distribution: each step draws a fresh sample."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ...errors import DreamboothError
+from ..families.latent_diffusion import LatentDiffusion, LatentDistribution
+from ..families.noising import Noising
+from ..seeds import Draw, Place, example_at, generator_of
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prepared picture. `latents`: their distribution, [1, c, h, w] each, in the machine's memory; `mirrored`: that of its
+    mirrored twin. `prompt`: the row of the run's prompts that it is trained under. `mask` [1, 1, h, w]: what each place of the latents
+    counts in the loss; None: all alike."""
+
+    latents: LatentDistribution
+    prompt: int
+    mirrored: LatentDistribution | None = None
+    mask: Tensor | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        """That of its latents: c, h, w."""
+        return self.latents.mean.shape[1:]
+
+
+def examples_of(
+    encoded: Iterable[LatentDistribution], *, prompt: int, mirrored: Iterable[LatentDistribution] | None = None
+) -> list[Example]:
+    """Encoded pictures as examples of one prompt, with their mirrored twins if there are any."""
+    return [Example(one, prompt, twin) for one, twin in zip(encoded, repeat(None) if mirrored is None else mirrored, strict=False)]
+
+
+def read_pixels(path: Path, *, mirror: bool = False) -> Tensor:
+    """A picture as [1, 3, H, W] in -1..1."""
+    with Image.open(path) as image:
+        pixels = torch.from_numpy(np.array(image.convert("RGB"), dtype=np.float32) / 127.5 - 1)
+    pixels = pixels.permute(2, 0, 1)[None]
+    return pixels.flip(-1) if mirror else pixels
+
+
+def encode_pictures(family: LatentDiffusion, paths: Iterable[Path], *, mirror: bool = False) -> Iterator[LatentDistribution]:
+    """The latent distribution of each picture in turn, one at a time: a batch would save little and peak higher.
+
+    Raises DreamboothError where the VAE makes something that is not finite of a picture.
+    """
+    for path in paths:
+        encoded = family.encode_images(read_pixels(path, mirror=mirror))
+        if not (encoded.mean.isfinite().all() and encoded.std.isfinite().all()):
+            raise DreamboothError(
+                f"the VAE makes latents of {path} that are not finite", "look at that picture, or use another base"
+            )
+        yield LatentDistribution(encoded.mean.cpu(), encoded.std.cpu())
+
+
+def stack(encoded: Iterable[LatentDistribution]) -> LatentDistribution:
+    """Distributions of single pictures of one size as one of n rows."""
+    several = list(encoded)
+    return LatentDistribution(torch.cat([one.mean for one in several]), torch.cat([one.std for one in several]))
+
+
+def draw_row(noising: Noising, examples: Sequence[Example], place: Place) -> Draw:
+    """The draws of a row, which is one of these examples, all of its kind."""
+    number = example_at(place.seed, place.kind, place.step * place.rows + place.row, len(examples))
+    example, generator = examples[number], generator_of(place.seed, place.step, place.kind, place.row)
+    mirrored = example.mirrored is not None and bool(torch.rand((), generator=generator) < 0.5)
+    return Draw(
+        example=number,
+        mirrored=mirrored,
+        time=noising.draw_time(generator, example.shape),
+        latent_noise=torch.randn(example.shape, generator=generator),
+        noise=torch.randn(example.shape, generator=generator),
+    )

@@ -1,0 +1,413 @@
+"""The loop, and the one thing here that has a life: `Training`.
+
+Traps of a generator loop, each measured: never `yield` inside `no_grad`, `autocast` or `accumulate`, the mode leaks into
+the caller; close the generator explicitly (`contextlib.closing`).
+"""
+
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import torch
+from diffusers import ModelMixin
+from PIL import Image
+from torch import Tensor, nn
+
+from ...errors import TrainingFailed
+from ...machine import give_back, resident_memory
+from ...memory.plan import CONTEXT, Plan, works_on_copies
+from ...settings import TrainSettings
+from ..families.latent_diffusion import Conditioning, LatentDiffusion, autocast, denoiser_of, encode_frozen
+from ..families.loading import DTYPES, text_encoders_of
+from ..families.lora import add_lora
+from ..images.sampling import Drawing, draw
+from ..seeds import Place, part_of, seed_of
+from ..tensor_file import shapes_of
+from .adamw import round_stochastically
+from .batches import Batch, Row, batches_of
+from .checkpoint import ForeignCheckpoint, State
+from .effect import Answer, loss_at_fixed_noises, sketch
+from .ema import Average
+from .examples import Example, draw_row
+from .objective import dreambooth_loss, row_losses
+from .optimizers import Update, rates_of
+from .working_copies import WorkingCopies, widen_norms
+
+MOST_SKIPPED = 20  # steps in a row whose gradients are not finite; fewer are the fp16 scaler's normal work
+
+
+class NotFinite(TrainingFailed):
+    """A loss, gradients or weights that are not finite: to go on otherwise from the last good checkpoint may help."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step, counted from 1. `loss` is the mean over its batches (on a GPU that of the step before, but for the first
+    and the last); `seconds` its wall time."""
+
+    number: int
+    loss: float
+    learning_rate: float
+    seconds: float
+
+
+class Reading:
+    """Numbers on their way from the device. Read later, they don't wait for work that was sent after them: the copy is sent at once,
+    right behind what it copies."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values, self.arrived = values, None
+        if values.device.type == "cuda":
+            self.values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+            self.arrived = torch.cuda.Event()
+            self.arrived.record()
+
+    def wait(self) -> list[float]:
+        """The numbers, when they are there."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.values.tolist()
+
+
+class Training:
+    """A run under way: the networks, the optimizer, the step number."""
+
+    def __init__(
+        self,
+        family: LatentDiffusion,
+        plan: Plan,
+        settings: TrainSettings,
+        *,
+        device: torch.device,
+        examples: Mapping[str, Sequence[Example]],
+        prompts: list[str],
+        conditioning: Conditioning | None,
+    ) -> None:
+        """`examples` are the photos (`instance`) and, with a prior, the class images (`class`), `prompts` those that they name by
+        their row; `conditioning` holds the prompts' embeddings, a row each, or is None where the text encoder is trained and they
+        change with every step. Raises ValueError where a step inside backward can't be: pictures of several sizes are several passes."""
+        self.family, self.plan, self.settings = family, plan, settings
+        self.examples = dict(examples)
+        self.kinds = tuple(self.examples)
+        self.prompts, self.conditioning = prompts, conditioning
+        self.device = device
+        self.reads_late = self.device.type == "cuda"
+        self.unread: list[tuple[int, Reading]] = []  # steps and their losses
+        self.last_read: float | None = None
+        self.step = 0
+        denoiser, text = make_trainable(family, plan, settings)
+        self.text_parameters = list(text.values())
+        self.trained = {**denoiser, **text}
+        if plan.precision != "fp32" and device.type == "cuda":  # a CPU's autocast computes norms in half precision
+            widen_norms([denoiser_of(family), *text_encoders_of(family.pipe).values()])
+        self.copies = make_copies(family, plan, settings)
+        sizes = {example.shape for kind in self.examples.values() for example in kind}
+        if len(sizes) > 1 and plan.inside_backward:
+            raise ValueError(f"a step inside backward is one pass, and these pictures have {len(sizes)} sizes")
+        self.update = make_update((denoiser, text), plan, settings, self.device, self.copies, one_size=len(sizes) == 1)
+        self.rate = rates_of(settings.lr_schedule, warmup_steps=settings.warmup_steps, steps=settings.steps)
+        self.ema = Average(self.trained, settings.ema_decay) if settings.ema else None
+        self.before = few_of(self.trained)
+
+    def steps(self) -> Generator[Step, None, None]:
+        """Train from the step reached to the last; a `Step` after each, when the state is whole.
+
+        Raises NotFinite where a loss is not. Without a GPU the weights are then still those of the step before; with
+        one it is known a step late, and the last checkpoint counts.
+        """
+        while self.step < self.settings.steps:
+            began = time.perf_counter()
+            self.unread.append((self.step + 1, Reading(self.train_step(self.step))))
+            self.step += 1
+            # on a GPU, waiting for this step's loss would have it idle until the next step's work is sent
+            is_late = self.reads_late and self.last_read is not None and self.step < self.settings.steps
+            self.read_losses(leave=1 if is_late else 0)
+            assert self.last_read is not None
+            rate = self.plan.learning_rate * self.rate(self.step - 1)
+            yield Step(self.step, self.last_read, rate, time.perf_counter() - began)
+
+    def train_step(self, step: int) -> Tensor:
+        """One optimizer step over all batches of step `step` (from 0). Returns [mean loss, steps skipped in a row], on the device."""
+        if 0 < self.plan.text_encoder_stop <= step and self.conditioning is None:
+            self.stop_text_encoder()
+        factor = self.rate(step)
+        self.update.begin([self.plan.learning_rate * factor, self.plan.text_encoder_learning_rate * factor])
+        batches = self.settings.gradient_accumulation
+        losses = []
+        for number in range(batches):
+            for batch in self.batches(step, number):
+                loss = self.batch_loss(batch)
+                self.update.backward(loss / batches)
+                losses.append(loss.detach())
+        mean = torch.stack(losses).sum() / batches
+        if not self.reads_late:
+            check_loss(float(mean), step + 1)
+        self.update.step()
+        if self.ema:
+            self.ema.update(step)
+        return torch.stack([mean, self.update.skipped])
+
+    def stop_text_encoder(self) -> None:
+        """Leave the text encoders as they are from now on; their embeddings of the prompts are then computed once."""
+        for parameter in self.text_parameters:
+            parameter.requires_grad_(False)
+        if self.copies:
+            self.copies.freeze(self.text_parameters)
+        with autocast(self.plan.precision, self.device):
+            self.conditioning = encode_frozen(self.family, self.prompts)
+
+    def read_losses(self, *, leave: int = 0) -> None:
+        """Wait for the losses that are not read yet, but for the last `leave`.
+
+        Raises NotFinite where one is not finite, or too many steps in a row had gradients that were not.
+        """
+        while len(self.unread) > leave:
+            step, read = self.unread.pop(0)
+            self.last_read, skipped = read.wait()
+            check_loss(self.last_read, step)
+            if skipped >= MOST_SKIPPED:
+                raise NotFinite(f"the gradients were not finite {MOST_SKIPPED} steps in a row, up to step {step}")
+
+    def batches(self, step: int, number: int) -> Iterator[Batch]:
+        """What goes through in a pass each, of batch `number` of step `step`: all its rows where they have one size, photos first; kind
+        by kind where the plan has rows in turn."""
+        for kinds in [(kind,) for kind in self.kinds] if self.plan.rows_in_turn else [self.kinds]:
+            rows = [row for kind in kinds for row in self.rows(step, number, kind)]
+            yield from batches_of(self.family, rows, of=self.settings.batch_size)
+
+    def rows(self, step: int, number: int, kind: str) -> Iterator[Row]:
+        """The rows of a kind in batch `number` of step `step`: a part of those of the whole step."""
+        settings, examples = self.settings, self.examples[kind]
+        rows = settings.batch_size * settings.gradient_accumulation
+        for row in part_of(rows, settings.gradient_accumulation, number):
+            draw = draw_row(self.family.noising, examples, Place(settings.seed, step, kind, row, rows))
+            yield Row(kind == "instance", examples[draw.example], draw)
+
+    def batch_loss(self, batch: Batch) -> Tensor:
+        """The DreamBooth loss of a batch; one forward pass."""
+        times, noise, latents = self.bring(batch.times), self.bring(batch.noise), self.bring(batch.latents)
+        mask = None if batch.mask is None else self.bring(batch.mask)
+        noising = self.family.noising
+        noisy = noising.add_noise(latents, noise, times)
+        with autocast(self.plan.precision, self.device):
+            prediction = self.family.predict(noisy, times, self.encode(batch.prompts))
+        losses = row_losses(prediction, noising.target(latents, noise, times), mask)
+        return dreambooth_loss(
+            noising.loss_weights(times, self.settings.snr_gamma) * losses,
+            instance_rows=batch.photos,
+            prior_loss_weight=self.settings.prior_loss_weight,
+            of=batch.of,
+        )
+
+    def bring(self, drawn: Tensor) -> Tensor:
+        """What was drawn on the CPU, on the training device; the way to a GPU does not wait for the work before it."""
+        return drawn.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else drawn
+
+    def encode(self, prompts: Sequence[int]) -> Conditioning:
+        """The embeddings of these rows of the run's prompts: kept ones, or the trained text encoder's of this very step."""
+        if self.conditioning is not None:
+            return self.conditioning.rows(list(prompts))
+        read = list(dict.fromkeys(prompts))
+        found = self.family.encode_prompts([self.prompts[row] for row in read])
+        return found.rows([read.index(row) for row in prompts])
+
+    def draw(self, prompt: str, seed: int, drawing: Drawing) -> Image.Image:
+        """A sample picture with the weights as they stand (their average, where one is kept)."""
+        with autocast(self.plan.precision, self.device), self.averaged():
+            return draw(self.family, [prompt], [seed], drawing)[0]
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """For the time of a sample: the average of the weights in their place, where one is kept."""
+        with self.ema.in_place() if self.ema else nullcontext():
+            self.refresh_copies()
+            yield
+        self.refresh_copies()
+
+    def refresh_copies(self) -> None:
+        """Have the passes read what the weights are now."""
+        if self.copies:
+            self.copies.refresh()
+
+    def is_finite(self) -> bool:
+        """Whether every trained weight is finite: a state that is not is no good checkpoint."""
+        found = [parameter.isfinite().all() for parameter in self.trained.values()]
+        return bool(torch.stack(found).all())  # one read, not one of each
+
+    def check_finite(self) -> None:
+        """Before a checkpoint: read every loss up to its step. Raises NotFinite where one, or a trained weight, is not finite."""
+        self.read_losses()
+        if not self.is_finite():
+            raise NotFinite(f"the weights are not finite after step {self.step}")
+
+    def is_good(self) -> bool:
+        """Whether the state may become a checkpoint."""
+        try:
+            self.check_finite()
+        except NotFinite:
+            return False
+        return True
+
+    def answer(self) -> Answer:
+        """What the model makes of the instance prompt as it stands, for `effect.compare`."""
+        examples = self.examples["instance"]
+        with torch.no_grad(), autocast(self.plan.precision, self.device):
+            prompt = self.encode((examples[0].prompt,))
+            loss = loss_at_fixed_noises(self.family, examples, prompt, draws=16, batch=self.settings.batch_size)
+            return Answer(loss, sketch(self.family, prompt, examples[0].shape))
+
+    def check_learned(self) -> None:
+        """At the end. Raises TrainingFailed where the weights are not finite or are still the base's own."""
+        self.check_finite()
+        if all(torch.equal(value, self.trained[name]) for name, value in self.before.items()):
+            raise TrainingFailed(
+                "no weight changed: the model is still the base model",
+                "use a higher --learning-rate, or --precision bf16",
+            )
+
+    def finish(self) -> None:
+        """At the end: let the average, where one is kept, be the weights, and the networks hold them in their own format."""
+        if self.ema:
+            self.ema.take()
+        if self.copies:
+            self.copies.leave()
+
+    def let_state_go(self) -> None:
+        """At the end: have what only a further step needs leave memory, the optimizer's state and the average."""
+        self.update.forget()
+        self.ema = None
+        give_back()
+
+    def state(self) -> State:
+        """All that the next step depends on."""
+        weights = {name: parameter.detach() for name, parameter in self.trained.items()}
+        return State(self.step, weights, self.update.state(), self.ema.state() if self.ema else {})
+
+    def load(self, state: State) -> None:
+        """Go on from a checkpoint's state. Raises ForeignCheckpoint, before anything is changed, where it is not of this run."""
+        check_belongs(state, self.trained, steps=self.settings.steps, averaged=self.ema is not None)
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                value = state.weights[name]
+                if parameter.dtype == torch.bfloat16 and value.dtype == torch.float32:
+                    # a new plan's form: to nearest, all the small movements since the base would be lost
+                    seed = seed_of(self.settings.seed, state.step, "loading", name)
+                    value = round_stochastically(value, torch.Generator().manual_seed(seed))
+                parameter.copy_(value)
+        self.refresh_copies()
+        self.update.load(state.optimizer)
+        if self.ema:
+            self.ema.load(state.ema)
+        self.step = state.step
+
+
+def check_belongs(state: State, trained: Mapping[str, Tensor], *, steps: int, averaged: bool) -> None:
+    """Hold a checkpoint's tensors against what a run trains: their names and shapes. Raises ForeignCheckpoint."""
+    if state.step > steps:
+        raise ForeignCheckpoint(f"it was saved after step {state.step}, and the run has {steps}")
+    wanted = shapes_of(trained)
+    for kind, held in (("weights", state.weights), ("average", state.ema)):
+        shapes, found = wanted if kind == "weights" or averaged else {}, shapes_of(held)
+        if odd := sorted(found.keys() ^ shapes.keys()):
+            raise ForeignCheckpoint(f"its {kind} and the run's are not the same: {odd[0]}")
+        for name, shape in shapes.items():
+            if found[name] != shape:
+                raise ForeignCheckpoint(f"{name} is {found[name]} in its {kind}, and {shape} in the run")
+    for key, shape in shapes_of(state.optimizer).items():
+        name, _, slot = key.rpartition("|")
+        if name != "scaler" and name not in wanted:
+            raise ForeignCheckpoint(f"its optimizer knows a weight that the run does not train: {name}")
+        if slot in ("exp_avg", "exp_avg_sq") and shape != wanted[name]:
+            raise ForeignCheckpoint(f"{name} is {shape} in its optimizer, and {wanted[name]} in the run")
+
+
+def check_loss(loss: float, step: int) -> None:
+    """Raises NotFinite where a loss is not."""
+    if not isfinite(loss):
+        raise NotFinite(f"the loss is not finite at step {step}")
+
+
+def few_of(trained: Mapping[str, Tensor], count: int = 64) -> dict[str, Tensor]:
+    """Copies of the smallest weights, by which it is told whether anything was learned: every optimizer step moves them all."""
+    smallest = sorted(trained, key=lambda name: trained[name].numel())[:count]
+    return {name: trained[name].detach().clone() for name in smallest}
+
+
+def make_trainable(
+    family: LatentDiffusion, plan: Plan, settings: TrainSettings
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Unfreeze, or add LoRA to, what the plan trains. Returns the trained parameters by name: the denoiser's, the text encoders'."""
+    record = family.record
+    trained = {record.denoiser: denoiser_of(family), **(text_encoders_of(family.pipe) if plan.train_text_encoder else {})}
+    found: dict[str, dict[str, nn.Parameter]] = {}
+    for name, module in trained.items():
+        if plan.method == "lora":
+            add_lora(
+                module, layers=record.parts[name].lora, rank=settings.rank, alpha=plan.alpha, seed=seed_of(settings.seed, "lora", name)
+            )
+        else:
+            module.requires_grad_(True)
+        if plan.gradient_checkpointing:
+            checkpoint_gradients(module)
+        found[name] = {f"{name}.{key}": value for key, value in module.named_parameters() if value.requires_grad}
+    text = {key: value for name, group in found.items() if name != record.denoiser for key, value in group.items()}
+    return found[record.denoiser], text
+
+
+def make_copies(family: LatentDiffusion, plan: Plan, settings: TrainSettings) -> WorkingCopies | None:
+    """Working copies of the trained weights, where the plan has them."""
+    if not works_on_copies(plan, settings.gradient_accumulation):
+        return None
+    encoders = text_encoders_of(family.pipe) if plan.train_text_encoder else {}
+    return WorkingCopies([denoiser_of(family), *encoders.values()], DTYPES[plan.precision])
+
+
+def make_update(
+    groups: tuple[dict[str, Any], dict[str, Any]],
+    plan: Plan,
+    settings: TrainSettings,
+    device: torch.device,
+    copies: WorkingCopies | None,
+    one_size: bool = True,
+) -> Update:
+    """The optimizer of what `make_trainable` returned; `one_size`: whether all pictures have one.
+    Raises UsageError without bitsandbytes."""
+    return Update(
+        [*groups],
+        kind=plan.optimizer,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        scaled=plan.precision == "fp16",
+        device=device,
+        inside_backward=plan.inside_backward,
+        off_card=plan.off_card,
+        seed=settings.seed,
+        copies=copies,
+        adds_up=plan.rows_in_turn or settings.gradient_accumulation > 1 or not one_size,
+    )
+
+
+def checkpoint_gradients(module: Any) -> None:
+    """Have a network compute its activations again in backward. Text encoders look at their mode: train, they have no dropout."""
+    is_diffusers = isinstance(module, ModelMixin)
+    if is_diffusers:
+        module.enable_gradient_checkpointing()
+    else:
+        module.activation_checkpointing_enable()
+    module.train()
+
+
+def held_memory(device: torch.device) -> int:
+    """Bytes that this process holds: on a GPU the most that its allocator has had, and the driver's context as the plan counts
+    it; without one what is resident, the program and its libraries with it."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) + CONTEXT
+    return resident_memory()
+
+
+def peak_memory_gb(device: torch.device) -> float | None:
+    """The most GPU memory that this process has held so far, in GB of 1e9 bytes; None on a CPU."""
+    return torch.cuda.max_memory_reserved(device) / 1e9 if device.type == "cuda" else None

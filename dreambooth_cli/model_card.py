@@ -1,0 +1,89 @@
+"""`dreambooth.json`, the card beside a finished model: what it knows, where it comes from, how it was made."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from .bases.base import REPOSITORY, read_json
+from .bases.catalog import find_entry
+from .disk import write_json
+from .errors import ModelUnavailable, ProjectError
+from .project import CARD
+from .record import BaseRecord
+from .schemas import check_schema, check_values, with_schema
+from .settings import LARGEST_SIDE, SECTIONS, annotation
+
+MOST_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What `generate` needs to know of a fine-tuned model, and the record of how it was made.
+
+    `run` is the run's own id.
+    A card leaves the machine, so a base on disk is named by its folder's last name, and its path is None; 0.1 wrote the path.
+    """
+
+    identifier: str
+    class_prompt: str
+    instance_prompt: str
+    method: str
+    resolution: int
+    steps: int
+    base: BaseRecord
+    run: str
+    settings: dict[str, Any]
+    plan: dict[str, Any]
+    versions: dict[str, str]
+
+
+def public_base(base: BaseRecord) -> BaseRecord:
+    """A base as a card may name it: one on disk by its last name, without the place."""
+    if base.repository is not None or base.path is None or find_entry(base.name):
+        return base
+    return replace(base, name=Path(base.path).name or "base", path=None)
+
+
+def public_settings(asked: Mapping[str, Mapping[str, Any]], base: str) -> dict[str, dict[str, Any]]:
+    """The settings of a run as a card may name them: without paths, and with the base's public name."""
+    told = {stage: dict(values) for stage, values in asked.items()}
+    for stage, owner in SECTIONS.items():
+        for item in fields(owner):
+            hint = annotation(owner, item.name)
+            if stage in told and item.name in told[stage] and Path in (hint, *get_args(hint)):
+                told[stage][item.name] = None
+    told["subject"]["model"] = base
+    return told
+
+
+def write_card(card: Card, folder: Path) -> None:
+    """Write the card into a model's folder."""
+    write_json(folder / CARD, with_schema(CARD, asdict(card)))
+
+
+def read_card(folder: Path) -> Card | None:
+    """The card of a model's folder, or None where it has none. Raises ProjectError where it is damaged."""
+    path = folder / CARD
+    if not path.is_file():
+        return None
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"it has {path.stat().st_size:,} bytes, more than any true one")
+        values = read_json(path)
+        check_schema(path, values)
+        check_values(Card, values)
+        base = BaseRecord(**{item.name: values["base"][item.name] for item in fields(BaseRecord)})
+        card = Card(**{item.name: values[item.name] for item in fields(Card)} | {"base": base})
+        if not 32 <= card.resolution <= LARGEST_SIDE or card.resolution % 8:
+            raise ValueError(f"resolution can't be {card.resolution}")
+        train = card.settings.get("train")
+        if not isinstance(train, dict) or not isinstance(train.get("save_dtype"), str):
+            raise ValueError("its settings are not those of a run")
+        if base.repository and not REPOSITORY.fullmatch(base.repository):
+            raise ValueError("its base's repository is no owner/name")
+        if "/" in base.identity or not (base.path or base.repository or base.identity):
+            raise ValueError("its base can't be found by it")
+    except (ModelUnavailable, ValueError) as error:
+        raise ProjectError(f"the card {path} can't be read: {error}", "train again, or restore that file") from error
+    return card
