@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 from .errors import ModelUnavailable
-from .settings import shortened
+from .text import shortened
 
 HOSTS = ("huggingface.co", "hf.co")
 PAGES = re.compile(r"hf://|git@hf\.co:|(?:https?://(?:[^/@]*@)?)?(?:www\.)?(?P<host>[\w.-]+(?::\d+)?)/", re.IGNORECASE)

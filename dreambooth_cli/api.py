@@ -29,6 +29,7 @@ from .keywords import DrawingSettings, RunSettings
 from .libraries import warned
 from .memory.plan import Plan
 from .order import Order, Source, check_output, check_prompt, find_source, understand
+from .paths import expanded
 from .project import choose_project
 from .settings import (
     GenerateSettings,
@@ -38,7 +39,6 @@ from .settings import (
     TrainSettings,
     annotation,
     check_name,
-    expanded,
     scalar_of,
 )
 

@@ -13,6 +13,7 @@ import tomlkit
 from .bases.catalog import advice_of
 from .disk import disk_errors, write_whole
 from .errors import ProjectError, UsageError
+from .paths import expanded
 from .schemas import SCHEMA, SCHEMAS, check_schema
 from .settings import (
     SECTIONS,
@@ -22,7 +23,6 @@ from .settings import (
     TrainSettings,
     annotation,
     check_name,
-    expanded,
     flag_of,
     scalar_of,
 )

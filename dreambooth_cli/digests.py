@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .disk import make_folder, write_whole
-from .project import cache_folder
+from .paths import cache_folder
 
 SETTLED = 2 * 10**9  # ns; the coarsest clock of a file system, FAT's
 

@@ -14,7 +14,7 @@ from .bases.base import MOST_VOCABULARY
 from .disk import read_text
 from .errors import ModelUnavailable
 from .libraries import refusal_of
-from .settings import shortened
+from .text import shortened
 
 AnyTokenizer = Any  # a tokenizers.Tokenizer; that package is loaded only when a base on disk is read
 FALLBACK = "sks"

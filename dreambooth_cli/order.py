@@ -10,9 +10,10 @@ from .config import Asked, Told, ask
 from .disk import clear_leftovers, holds_something
 from .errors import UsageError
 from .model_card import read_card
+from .paths import expanded, real_path
 from .project import ANOTHER_PLACE, Project, check_model_place, choose_project, find_project, unreadable_projects
 from .prompts import check_class_prompt, class_noun
-from .settings import SubjectSettings, expanded, real_path
+from .settings import SubjectSettings
 
 DIRECT_OUTPUT = Path("output")  # where the model goes if there is no project to leave it in
 DRAWN = Path("generated")  # where pictures go if there is none

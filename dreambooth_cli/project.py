@@ -12,7 +12,7 @@ import shutil
 import time
 import unicodedata
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import platformdirs
 
 from . import stopping
 from .config import read_config
@@ -42,9 +41,11 @@ from .disk import (
     write_json,
 )
 from .errors import DiskError, ProjectError, UsageError
+from .paths import cache_folder, home_folder, projects_folder, real_path
 from .record import Record
 from .schemas import check_schema, with_schema
-from .settings import AUTO, expanded, in_home, no_home, real_path, shortened
+from .settings import AUTO
+from .text import shortened
 
 NAME = re.compile(r"[^\W_][\w.-]{0,63}", re.UNICODE)
 ANOTHER_PLACE = "name another folder: --output-dir ./my-model"
@@ -56,20 +57,6 @@ A_DAY = 24 * 60 * 60  # seconds; a project was made in minutes
 RUN_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 LONGEST_NAME = 200  # bytes; a file system takes 255, and something may be added
 RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))}
-
-
-def home_folder() -> Path:
-    """The per-user data directory; `DREAMBOOTH_HOME` moves it. Raises UsageError where this user has no home."""
-    moved = os.environ.get("DREAMBOOTH_HOME")
-    return expanded(moved) if moved else _of_user(platformdirs.user_data_dir)
-
-
-def _of_user(find: Callable[..., str]) -> Path:
-    """One of the per-user directories. Raises UsageError where this user has no home."""
-    try:
-        return in_home(find("dreambooth", appauthor=False))
-    except RuntimeError as error:
-        raise no_home() from error
 
 
 def clear_up() -> None:
@@ -87,19 +74,6 @@ def clear_up() -> None:
         with suppress(OSError):
             if MAKING_OF_0_1.fullmatch(left.name) and time.time() - left.stat().st_mtime > A_DAY:
                 shutil.rmtree(left)
-
-
-def cache_folder() -> Path:
-    """What can be made again: class images, digests. Beside the projects where `DREAMBOOTH_HOME` is set. Raises UsageError where
-    this user has no home."""
-    if os.environ.get("DREAMBOOTH_HOME"):
-        return home_folder() / "cache"
-    return _of_user(platformdirs.user_cache_dir)
-
-
-def projects_folder() -> Path:
-    """Where the projects lie."""
-    return home_folder() / "projects"
 
 
 @dataclass(frozen=True)

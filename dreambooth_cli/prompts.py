@@ -5,7 +5,8 @@ import re
 from .errors import UsageError
 from .identifier import FALLBACK, rare_tokens
 from .phrase import is_like, read_phrase
-from .settings import AUTO, shortened
+from .settings import AUTO
+from .text import shortened
 
 PLACEHOLDER = "[identifier]"
 EXAMPLE = f'"a photo of a {PLACEHOLDER} dog"'

@@ -12,7 +12,8 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import ProjectError
-from .settings import LARGEST_SEED, is_text, shortened
+from .settings import LARGEST_SEED
+from .text import is_text, shortened
 
 SCHEMA = "schema"  # the key, at the top of each file
 SCHEMAS = {"project.toml": 1, "plan.json": 1, "model.json": 1, "dreambooth.json": 1, "report.json": 1, "bases.json": 1}

@@ -4,7 +4,6 @@ A new setting is one line: its type, its default and its help. `shapes=True` mar
 they name the run (see `project.py`), so changing one begins another run.
 """
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -15,6 +14,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import UsageError
+from .text import is_text, shortened
 
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
@@ -257,32 +257,6 @@ SECTIONS: dict[str, type[Settings]] = {
 }
 
 
-def expanded(path: Path | str) -> Path:
-    """A path with `~` as the user's home; the home of somebody who is not known stays as it is written."""
-    return Path(os.path.expanduser(path))
-
-
-def in_home(path: Path | str) -> Path:
-    """A path of the program's own, which may begin with `~`. Raises UsageError where this user has no home."""
-    found = expanded(path)
-    if str(found).startswith("~"):
-        raise no_home()
-    return found
-
-
-def no_home() -> UsageError:
-    """The error for a user without a home, as containers have them."""
-    return UsageError(
-        "there is no home directory: HOME is not set, and this user is not known to the system",
-        "set HOME, or DREAMBOOTH_HOME for the projects and HF_HOME for the models",
-    )
-
-
-def real_path(path: Path | str) -> Path:
-    """The same path from the root, links followed; where they lead round in a circle, as far as they lead."""
-    return Path(os.path.realpath(expanded(path)))
-
-
 def annotation(owner: type[Settings], name: str) -> Any:
     """The resolved type of a setting."""
     return _annotations(owner)[name]  # type: ignore[arg-type] # mypy takes the class's hash for its instances'
@@ -393,16 +367,6 @@ def check_text(what: str, text: str) -> None:
     """Refuse text that can't be written as UTF-8. Raises UsageError."""
     if not is_text(text):
         raise UsageError(f"{what} is not UTF-8: {shortened(repr(text))}", "type it anew")
-
-
-def is_text(text: str) -> bool:
-    """Whether text can be written as UTF-8: bytes of a command line that are none, and halves of a pair in JSON, can't."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
-def shortened(text: str, most: int = 200) -> str:
-    """Text for a message: its beginning, where it is very long."""
-    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 
 def _is_a(value: Any, scalar: type) -> bool:

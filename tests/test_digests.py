@@ -9,7 +9,7 @@ import pytest
 
 from dreambooth_cli import digests
 from dreambooth_cli.digests import remembered_digest
-from dreambooth_cli.project import cache_folder
+from dreambooth_cli.paths import cache_folder
 
 
 @pytest.fixture

@@ -7,16 +7,15 @@ import os
 import pytest
 
 from dreambooth_cli.errors import ProjectError
+from dreambooth_cli.paths import home_folder, projects_folder
 from dreambooth_cli.project import (
     Project,
     check_name,
     clear_up,
     find_project,
     free_name,
-    home_folder,
     list_projects,
     open_project,
-    projects_folder,
     remove_project,
     suggest_name,
 )

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from dreambooth_cli.errors import UsageError
+from dreambooth_cli.paths import expanded, real_path
 from dreambooth_cli.settings import (
     AUTO,
     SECTIONS,
@@ -18,14 +19,12 @@ from dreambooth_cli.settings import (
     choices_of,
     default_of,
     describe_type,
-    expanded,
     flag_of,
     parse_value,
-    real_path,
     scalar_of,
     shaping,
-    shortened,
 )
+from dreambooth_cli.text import shortened
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,9 @@ from ..errors import DiskError, ModelUnavailable
 from ..families.family import VAE, Family, Noise, SingleFile, tokenizer_of
 from ..families.known import denoiser_names, families_of, family_of_file, family_told, text_encoder_names
 from ..families.part_config import checked_config
-from ..settings import LARGEST_SEED, LARGEST_SIDE, expanded, in_home, real_path, shortened
+from ..paths import expanded, in_home, real_path
+from ..settings import LARGEST_SEED, LARGEST_SIDE
+from ..text import shortened
 from .catalog import BaseFacts, CatalogEntry, find_entry, nearest_name
 from .kind import (
     PREDICTIONS,

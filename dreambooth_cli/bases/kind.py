@@ -12,7 +12,7 @@ from ..families.family import VAE, Family, Noise
 from ..families.known import families_of
 from ..families.part_config import FLOW_SCHEDULER, SCHEDULER, checked_config
 from ..libraries import installed
-from ..settings import shortened
+from ..text import shortened
 
 USE = "use a Stable Diffusion 1, 2 or XL base, for example sd15 or sdxl; inpainting and refiner models can't be trained"
 # Those that add noise as DDPM does: alpha and sigma of whole timesteps, from betas.

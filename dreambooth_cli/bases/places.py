@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..disk import make_folder, read_text, write_json
 from ..errors import ProjectError
-from ..project import home_folder
+from ..paths import home_folder
 from ..schemas import check_schema, with_schema
 
 MOST = 100

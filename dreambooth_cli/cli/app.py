@@ -263,7 +263,7 @@ def system_error(error: OSError) -> DreamboothError:
     """What the system refused where nobody nearer has said more: a project's file, a model's, or any other."""
     from ..bases.base import hub_cache
     from ..disk import ADVICE, ANYWHERE, file_of, reason_of
-    from ..project import projects_folder
+    from ..paths import projects_folder
 
     file = file_of(error)
     if file is None and error.errno == errno.ENOENT and not _has_current_folder():

@@ -10,8 +10,9 @@ from ..errors import UsageError
 from ..events import GridSaved, ImageSaved
 from ..libraries import warned
 from ..order import Source, find_source
+from ..paths import expanded
 from ..project import Project, choose_project
-from ..settings import GenerateSettings, expanded
+from ..settings import GenerateSettings
 from .options import Flags, Json, ProjectName, with_flags
 from .start import loading_torch
 from .views import follow, open_view

@@ -9,8 +9,9 @@ from ..bases.base import ask_for_base
 from ..errors import UsageError
 from ..events import ProjectSaved
 from ..gpu import find_gpu
+from ..paths import real_path
 from ..project import check_new_name
-from ..settings import PrepSettings, SubjectSettings, TrainSettings, real_path
+from ..settings import PrepSettings, SubjectSettings, TrainSettings
 from .console import can_ask, messages, say
 from .options import Flags, Json, Yes, with_flags
 from .start import loading

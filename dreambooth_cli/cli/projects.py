@@ -8,8 +8,9 @@ import typer
 
 from ..disk import file_of, reason_of
 from ..errors import ProjectError, UsageError
-from ..project import Project, list_projects, open_project, projects_folder, remove_project, unreadable_projects
-from ..settings import shortened
+from ..paths import projects_folder
+from ..project import Project, list_projects, open_project, remove_project, unreadable_projects
+from ..text import shortened
 from .app import CONTEXT, Command, Group
 from .console import can_ask, messages, results, say, visible
 from .options import Json, Yes, complete_project, with_flags

@@ -42,7 +42,7 @@ from ..events import (
     as_json,
 )
 from ..memory.survey import Row, ledger_lines
-from ..settings import shortened
+from ..text import shortened
 from .console import is_live, messages, say, visible
 from .lines import print_line
 

@@ -17,9 +17,10 @@ from ..errors import DreamboothError, Interrupted, ModelUnavailable, PhotoError,
 from ..gpu import Gpu, describe
 from ..identifier import choose_identifier, identifier_remarks, load_tokenizer
 from ..memory.survey import recommended, survey
+from ..paths import expanded
 from ..project import check_new_name, free_name, suggest_name
 from ..prompts import PLACEHOLDER, check_class_prompt, class_noun, instance_prompt, plain_class_prompt, proposal
-from ..settings import AUTO, PrepSettings, Settings, SubjectSettings, TrainSettings, default_of, expanded, parse_value
+from ..settings import AUTO, PrepSettings, Settings, SubjectSettings, TrainSettings, default_of, parse_value
 from .console import messages, say
 from .options import Flags
 from .views import format_models, format_plan

@@ -10,7 +10,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from ..disk import ADVICE
 from ..errors import DiskError, DoesNotFit, DreamboothError, ModelUnavailable
 from ..libraries import refusal_of
-from ..settings import shortened
+from ..text import shortened
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DAMAGED = "fetch the base model again: its files are not those of a whole base"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelUnavailable
-from ..settings import shortened
+from ..text import shortened
 
 Bound = Callable[[Any], bool]
 MOST_WIDTH = 65_536

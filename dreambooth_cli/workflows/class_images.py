@@ -19,7 +19,8 @@ from ..engine.images.sampling import Drawing
 from ..events import ClassImageMade, PhaseStarted, Yielding
 from ..identity import content_of
 from ..memory.plan import Plan, weights_of
-from ..project import cache_folder, hold, is_held
+from ..paths import cache_folder
+from ..project import hold, is_held
 from .recipe import Recipe
 
 CLASS_IMAGES = "class images"  # the phase

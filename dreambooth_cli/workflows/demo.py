@@ -13,9 +13,10 @@ from ..engine.hub.bases import obtain
 from ..engine.images.sampling import draw
 from ..events import CommandShown, Events, ImageSaved, Noted, PhaseStarted, StoryTold, Yielding
 from ..order import Source
+from ..paths import projects_folder
 from ..photos.picture import read_picture, save_new
 from ..photos.story import Column, story_page
-from ..project import Project, projects_folder
+from ..project import Project
 from ..prompts import fill
 from ..settings import GenerateSettings, SubjectSettings
 from .example import CLASS_PROMPT, draw_example

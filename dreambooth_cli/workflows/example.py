@@ -4,8 +4,8 @@ from pathlib import Path
 from random import Random
 
 from ..disk import clear_leftovers, disk_errors, make_folder, settle, temporary
+from ..paths import home_folder
 from ..pocket import world
-from ..project import home_folder
 
 SUBJECT = world.draw_subject(19, "dog")  # a light one, well seen at night as well
 CLASS_PROMPT = "a photo of a dog"  # as its prompts begin: what the class images keep is what is asked later

@@ -21,7 +21,8 @@ from ..memory.plan import Plan, at_rates_of, check_fits
 from ..memory.survey import slow_step_note
 from ..project import Project, Run
 from ..record import BaseRecord, Record
-from ..settings import TrainSettings, as_before, shaping, shortened
+from ..settings import TrainSettings, as_before, shaping
+from ..text import shortened
 from .recipe import Ingredients, Recipe, choose_prompts, plan_for, with_plan
 
 REPLANNED, MEMORY, NOT_FINITE = "replanned", "out of memory", "not finite"  # why a run goes on under another plan

@@ -12,10 +12,11 @@ from ..config import write_config
 from ..disk import clear_leftovers, disk_errors, make_folder, settle, sync, sync_all, temporary, write_whole
 from ..errors import ProjectError, UsageError
 from ..events import Event, Events, Noted, PhaseStarted, PhotoLooked, ProjectSaved, Warned
+from ..paths import expanded, projects_folder, real_path
 from ..photos.files import Look, decoded_look, find_photos, printable
-from ..project import Project, check_name, clear_up, free_name, projects_folder, suggest_name
+from ..project import Project, check_name, clear_up, free_name, suggest_name
 from ..prompts import check_class_prompt, class_noun
-from ..settings import PrepSettings, SubjectSettings, TrainSettings, default_of, expanded, real_path
+from ..settings import PrepSettings, SubjectSettings, TrainSettings, default_of
 from .prepare import LEFT_OUT, left_out, no_usable_photo, prepare
 
 LONGEST_NAME = 255  # bytes, on nearly every file system

@@ -23,13 +23,14 @@ from ..disk import (
 )
 from ..errors import PhotoError, ProjectError, UsageError
 from ..events import Event, Events, PhaseStarted, PhotoLooked, PhotosPrepared, Warned
+from ..paths import cache_folder, expanded
 from ..photos.crop import square_box
 from ..photos.files import Look, find_photos, printable, read_photo, save_png, training_picture
 from ..photos.inspect import judge_count, judge_size
 from ..photos.sheet import Tile, contact_sheet, save_sheet, small_picture
-from ..project import Project, cache_folder, hold
+from ..project import Project, hold
 from ..schemas import check_schema, with_schema
-from ..settings import PrepSettings, expanded
+from ..settings import PrepSettings
 
 RECIPE = 1  # counts up when the same photo would become other pixels
 REPORT, SHEET, LEFT_OUT = "report.json", "contact-sheet.jpg", ".left-out"

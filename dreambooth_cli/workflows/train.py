@@ -28,8 +28,9 @@ from ..events import (
     Warned,
     as_json,
 )
+from ..paths import expanded
 from ..project import Project, Run, clear_up
-from ..settings import TrainSettings, expanded
+from ..settings import TrainSettings
 from .assemble import make_training
 from .class_images import class_image_folder, class_images_of
 from .deliver import check_output, check_place, deliver, save_model

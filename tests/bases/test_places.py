@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dreambooth_cli.bases.places import MOST, known_places, remember_place
-from dreambooth_cli.project import home_folder
+from dreambooth_cli.paths import home_folder
 
 
 @pytest.fixture(autouse=True)

@@ -26,10 +26,11 @@ from dreambooth_cli.engine.training.effect import loss_at_fixed_noises
 from dreambooth_cli.engine.training.examples import encode_pictures, examples_of
 from dreambooth_cli.events import Event, ModelSaved
 from dreambooth_cli.families.stable_diffusion import STABLE_DIFFUSION
+from dreambooth_cli.paths import projects_folder
 from dreambooth_cli.pocket import world
 from dreambooth_cli.pocket.build import JUDGE, MODEL
 from dreambooth_cli.pocket.card import sheet_of
-from dreambooth_cli.project import Project, Run, projects_folder
+from dreambooth_cli.project import Project, Run
 from dreambooth_cli.prompts import instance_prompt
 from dreambooth_cli.settings import SubjectSettings, TrainSettings
 from dreambooth_cli.workflows.initialise import initialise

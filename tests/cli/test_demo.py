@@ -8,8 +8,9 @@ from PIL import Image
 from dreambooth_cli.cli.app import run
 from dreambooth_cli.cli.demo import half_blocks
 from dreambooth_cli.model_card import read_card
+from dreambooth_cli.paths import projects_folder
 from dreambooth_cli.photos.story import SIDE, Column, story_page, story_strip
-from dreambooth_cli.project import open_project, projects_folder
+from dreambooth_cli.project import open_project
 from dreambooth_cli.workflows import demo as workflow
 
 FEW = {"steps": 3, "class_images": 2, "class_image_steps": 2, "learning_rate": 1e-4}

@@ -11,7 +11,8 @@ from dreambooth_cli.cli.app import CONTEXT, Command
 from dreambooth_cli.cli.options import Flags, complete_project, with_flags
 from dreambooth_cli.config import write_config
 from dreambooth_cli.errors import DreamboothError, ProjectError, UsageError
-from dreambooth_cli.project import choose_project, projects_folder
+from dreambooth_cli.paths import projects_folder
+from dreambooth_cli.project import choose_project
 from dreambooth_cli.settings import GenerateSettings, PrepSettings, Settings, SubjectSettings, TrainSettings
 
 from .conftest import in_process

@@ -7,7 +7,8 @@ import pytest
 
 from dreambooth_cli.cli import projects as projects_module
 from dreambooth_cli.config import write_config
-from dreambooth_cli.project import Project, projects_folder
+from dreambooth_cli.paths import projects_folder
+from dreambooth_cli.project import Project
 
 from .conftest import Dreambooth
 

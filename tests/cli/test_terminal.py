@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from dreambooth_cli.project import Project, list_projects, projects_folder
+from dreambooth_cli.paths import projects_folder
+from dreambooth_cli.project import Project, list_projects
 
 from .conftest import environment
 

@@ -12,7 +12,8 @@ import pytest
 from dreambooth_cli import gpu
 from dreambooth_cli.cli.generate import understand as understand_generate
 from dreambooth_cli.errors import ProjectError, UsageError
-from dreambooth_cli.project import Project, list_projects, projects_folder
+from dreambooth_cli.paths import projects_folder
+from dreambooth_cli.project import Project, list_projects
 from tests.records import a_record
 
 from .conftest import Dreambooth, environment

@@ -14,7 +14,8 @@ from dreambooth_cli.cli import train as train_module
 from dreambooth_cli.cli import wizard
 from dreambooth_cli.errors import ModelUnavailable, PhotoError, UsageError
 from dreambooth_cli.identifier import rare_tokens
-from dreambooth_cli.project import Project, list_projects, projects_folder
+from dreambooth_cli.paths import projects_folder
+from dreambooth_cli.project import Project, list_projects
 from dreambooth_cli.settings import SubjectSettings
 
 from .conftest import Dreambooth

@@ -36,8 +36,9 @@ from dreambooth_cli.errors import DreamboothError, ProjectError
 from dreambooth_cli.events import Event
 from dreambooth_cli.identifier import length_remarks, load_tokenizer, unread_part
 from dreambooth_cli.model_card import Card, write_card
+from dreambooth_cli.paths import projects_folder
 from dreambooth_cli.photos.picture import save_new, stem_of
-from dreambooth_cli.project import Project, check_name, free_name, open_project, projects_folder, suggest_name
+from dreambooth_cli.project import Project, check_name, free_name, open_project, suggest_name
 from dreambooth_cli.prompts import class_noun, instance_prompt, plain_class_prompt
 from dreambooth_cli.record import BaseRecord, Prompts
 from dreambooth_cli.settings import SECTIONS, SubjectSettings, TrainSettings

@@ -19,18 +19,11 @@ from dreambooth_cli.disk import temporary
 from dreambooth_cli.errors import DoesNotFit, ModelUnavailable, ProjectError, UsageError
 from dreambooth_cli.events import GridSaved, ImageSaved, Noted, PhaseStarted, Warned
 from dreambooth_cli.identifier import load_tokenizer, unread_part
+from dreambooth_cli.paths import projects_folder
 from dreambooth_cli.photos.picture import MOST_GRID, Grid
-from dreambooth_cli.project import (
-    KEPT,
-    clear_up,
-    keep,
-    list_projects,
-    open_project,
-    project_of,
-    projects_folder,
-    remove_project,
-)
-from dreambooth_cli.settings import GenerateSettings, shortened
+from dreambooth_cli.project import KEPT, clear_up, keep, list_projects, open_project, project_of, remove_project
+from dreambooth_cli.settings import GenerateSettings
+from dreambooth_cli.text import shortened
 from dreambooth_cli.workflows.generate import Source, generate
 from tests.workflows.projects import make_project, of_kind, run
 

@@ -8,7 +8,8 @@ from PIL import Image
 
 from dreambooth_cli.errors import DiskError, ModelUnavailable, PhotoError, ProjectError, UsageError
 from dreambooth_cli.events import Noted, PhotoLooked, ProjectSaved
-from dreambooth_cli.project import Project, find_project, home_folder, list_projects, open_project, projects_folder
+from dreambooth_cli.paths import home_folder, projects_folder
+from dreambooth_cli.project import Project, find_project, list_projects, open_project
 from dreambooth_cli.settings import SubjectSettings
 from dreambooth_cli.workflows.initialise import add_photos, initialise
 from dreambooth_cli.workflows.prepare import left_out

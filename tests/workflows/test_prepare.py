@@ -11,7 +11,8 @@ from PIL import Image, ImageOps
 
 from dreambooth_cli.errors import DiskError, PhotoError, ProjectError, UsageError
 from dreambooth_cli.events import PhaseStarted, PhotoLooked, PhotosPrepared, Warned, as_json
-from dreambooth_cli.project import Project, projects_folder
+from dreambooth_cli.paths import projects_folder
+from dreambooth_cli.project import Project
 from dreambooth_cli.settings import PrepSettings
 from dreambooth_cli.workflows.prepare import prepare, prepare_class_photos, prepared_photos
 from tests.conftest import draw_photo

@@ -51,7 +51,7 @@ from dreambooth_cli.gpu import Gpu
 from dreambooth_cli.memory.plan import PROGRAM
 from dreambooth_cli.model_card import read_card
 from dreambooth_cli.order import check_output
-from dreambooth_cli.project import cache_folder
+from dreambooth_cli.paths import cache_folder
 from dreambooth_cli.settings import GenerateSettings
 from dreambooth_cli.workflows import deliver
 from dreambooth_cli.workflows.generate import Source, generate

@@ -27,7 +27,7 @@ from ...bases.weights import check_is_safetensors
 from ...errors import ModelUnavailable
 from ...families.family import VAE
 from ...families.known import denoiser_names
-from ...settings import shortened
+from ...text import shortened
 from ..refusal import refused
 from .loading import parts_of
 

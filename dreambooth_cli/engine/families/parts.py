@@ -47,7 +47,7 @@ from ...bases.kind import scheduler_that_draws
 from ...disk import read_text
 from ...errors import ModelUnavailable
 from ...families.family import VAE, tokenizer_of
-from ...settings import shortened
+from ...text import shortened
 from ..refusal import DAMAGED, refused
 
 DTYPES = ("F64", "F32", "F16", "BF16")
