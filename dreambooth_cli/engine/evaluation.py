@@ -7,7 +7,7 @@ Pictures and texts become unit vectors by an `Eye`; the scores are means of thei
 - PRES: pictures of the class prompt against real ones of the subject: high where the class has become the subject;
 - DIV: how far pictures of the class prompt lie from each other: low where they have become one.
 
-CLIP and DINO come from a folder on disk; the pocket base has a judge of its own.
+CLIP and DINO come from a folder on disk; the pocket base has eyes of its own (`pocket/eyes.py`).
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
-from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection, ViTModel
+from transformers import CLIPModel, CLIPTokenizer, ViTModel
 
-from ..pocket.judge import Judge, load_judge
-
-POCKET = Path(__file__).parents[1] / "pocket"
 # Mean and deviation that each network was trained with, and the side of its pictures in px.
 CLIP_LOOK = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), 224)
 DINO_LOOK = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224)
@@ -121,46 +117,6 @@ def bootstrap(values: Sequence[float], *, seed: int = 0, resamplings: int = 10_0
 
 
 # Eyes
-
-
-class PocketIndividuals:
-    """The pocket judge's recogniser: which individual it is, whatever stands behind it."""
-
-    def __init__(self, judge: Judge) -> None:
-        self.judge = judge
-
-    def see(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """Unit vectors of the individuals, cut out of their places."""
-        return self.judge.recognise(to_pixels(pictures, 64))
-
-
-class PocketClip:
-    """Both halves of the pocket base's own CLIP."""
-
-    def __init__(self, folder: Path = POCKET) -> None:
-        self.image: Any = CLIPVisionModelWithProjection.from_pretrained(
-            folder / "judge" / "image_encoder", use_safetensors=True
-        )
-        self.text: Any = CLIPTextModel.from_pretrained(folder / "model" / "text_encoder", use_safetensors=True)
-        self.projection = load_file(folder / "judge" / "text_projection.safetensors")["weight"].float()
-        part: Any
-        for part in (self.image, self.text):
-            part.to(torch.float32).eval().requires_grad_(False)
-        self.tokenizer = CLIPTokenizer.from_pretrained(folder / "model" / "tokenizer")
-
-    def see(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """Unit vectors of whole pictures."""
-        return F.normalize(self.image(to_pixels(pictures, 64)).image_embeds, dim=1)
-
-    def read(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors of texts."""
-        tokens = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").input_ids
-        return F.normalize(self.text(tokens).pooler_output @ self.projection.T, dim=1)
-
-
-def pocket_judge() -> Judge:
-    """The pocket base's judge."""
-    return load_judge(POCKET / "judge")
 
 
 class Clip:

@@ -19,10 +19,11 @@ from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusio
 from PIL import Image, ImageDraw
 
 from ..bases.catalog import guidance_of
-from ..engine.evaluation import pocket_judge, to_pixels
+from ..engine.evaluation import to_pixels
 from ..families.stable_diffusion import STABLE_DIFFUSION
 from . import world
 from .build import JUDGE, MODEL, RECIPE, measure_judge, measure_vae
+from .eyes import pocket_judge
 from .judge import Judge
 
 CARD = Path(__file__).with_name("README.md")

@@ -27,7 +27,7 @@ from dreambooth_cli.engine.training.examples import encode_pictures, examples_of
 from dreambooth_cli.events import Event, ModelSaved
 from dreambooth_cli.families.stable_diffusion import STABLE_DIFFUSION
 from dreambooth_cli.paths import projects_folder
-from dreambooth_cli.pocket import world
+from dreambooth_cli.pocket import eyes, world
 from dreambooth_cli.pocket.build import JUDGE, MODEL
 from dreambooth_cli.pocket.card import sheet_of
 from dreambooth_cli.project import Project, Run
@@ -112,9 +112,9 @@ class Bench:
         self.seeds, self.class_seeds = list(seeds), list(class_seeds)
         os.environ["DREAMBOOTH_HOME"] = str(work)
         self.work = work
-        self.judge = evaluation.pocket_judge()
-        self.individuals = evaluation.PocketIndividuals(self.judge)
-        self.clip = evaluation.PocketClip()
+        self.judge = eyes.pocket_judge()
+        self.individuals = eyes.PocketIndividuals(self.judge)
+        self.clip = eyes.PocketClip()
         self.base = last_of(obtain(ask_for_base(BASE)))
         self.family = load_family(self.base, dtype=torch.float32, device=torch.device("cpu"))
         use_scheduler(self.family.pipe, "dpm++")

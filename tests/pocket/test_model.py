@@ -10,11 +10,12 @@ from safetensors import safe_open
 
 from dreambooth_cli.bases.base import ask_for_base, read_facts
 from dreambooth_cli.bases.catalog import find_entry
-from dreambooth_cli.engine.evaluation import PocketClip, PocketIndividuals, closest, pocket_judge, to_pixels
+from dreambooth_cli.engine.evaluation import closest, to_pixels
 from dreambooth_cli.identifier import choose_identifier, load_tokenizer, single_token
 from dreambooth_cli.pocket import world
 from dreambooth_cli.pocket.build import JUDGE, MODEL, measure_judge, measure_vae
 from dreambooth_cli.pocket.card import asked_scenes
+from dreambooth_cli.pocket.eyes import PocketClip, PocketIndividuals, pocket_judge
 
 WEIGHTS = sorted([*MODEL.rglob("*.safetensors"), *JUDGE.rglob("*.safetensors")])
 
