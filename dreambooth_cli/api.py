@@ -113,7 +113,7 @@ def plan(project: str | None = None, **settings: Unpack[RunSettings]) -> Plan:
 
     `needed` are bytes of the GPU's memory at the highest peak, `free` those that are free there (None: no GPU), `ram` and `disk` bytes
     of the machine's memory and disk; `fits` says whether it fits, and if not `remedy` what would. The figures' sources stand in
-    `memory/plan.py`. Raises UsageError, ProjectError, ModelUnavailable where nothing is known of the base before it is fetched.
+    `memory/ledger.py`. Raises UsageError, ProjectError, ModelUnavailable where nothing is known of the base before it is fetched.
     """
     from .workflows.plan import plan_run
 

@@ -72,8 +72,8 @@ def own_homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 @pytest.fixture(autouse=True)
 def roomy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans do not depend on the memory of the machine that tests them."""
-    monkeypatch.setattr("dreambooth_cli.memory.plan.free_memory", lambda: 64 * 10**9)
-    monkeypatch.setattr("dreambooth_cli.memory.plan.machine_memory", lambda: 10**12)
+    monkeypatch.setattr("dreambooth_cli.memory.search.free_memory", lambda: 64 * 10**9)
+    monkeypatch.setattr("dreambooth_cli.memory.search.machine_memory", lambda: 10**12)
 
 
 @pytest.fixture(autouse=True)

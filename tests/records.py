@@ -3,7 +3,8 @@
 from dreambooth_cli.bases.catalog import BaseFacts
 from dreambooth_cli.config import ask
 from dreambooth_cli.families.stable_diffusion import STABLE_DIFFUSION
-from dreambooth_cli.memory.plan import Job, make_plan
+from dreambooth_cli.memory.plan import Job
+from dreambooth_cli.memory.search import make_plan
 from dreambooth_cli.record import BaseRecord, Prompts, Record
 
 TINY = BaseFacts(

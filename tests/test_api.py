@@ -200,7 +200,7 @@ def test_what_goes_wrong_on_the_way_is_an_error_of_its_kind(
     with pytest.raises(PhotoError) as caught:
         list(train(photos=tmp_path / "empty", class_prompt="a dog", model=str(sd1)))
     assert caught.value.hint
-    monkeypatch.setattr("dreambooth_cli.memory.plan.machine_memory", lambda: 10**8)
+    monkeypatch.setattr("dreambooth_cli.memory.search.machine_memory", lambda: 10**8)
     with pytest.raises(DoesNotFit):
         list(train(photos=photos, class_prompt="a dog", model=str(sd1)))
 

@@ -15,7 +15,8 @@ from dreambooth_cli.bases.catalog import CATALOG
 from dreambooth_cli.errors import DreamboothError
 from dreambooth_cli.events import Event
 from dreambooth_cli.gpu import sold_as
-from dreambooth_cli.memory.plan import job_of, make_plan
+from dreambooth_cli.memory.plan import job_of
+from dreambooth_cli.memory.search import make_plan
 from dreambooth_cli.settings import SECTIONS, Settings, annotation, describe_type, flag_of, scalar_of
 
 CHECKOUT = Path(__file__).parent.parent

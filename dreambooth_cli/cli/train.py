@@ -10,7 +10,7 @@ from ..errors import Interrupted, UsageError
 from ..events import ModelSaved, PlanMade, RunOpened
 from ..gpu import find_gpu
 from ..libraries import warned
-from ..memory.plan import check_fits
+from ..memory.search import check_fits
 from ..order import Order, check_output, check_prompt, understand
 from ..project import Run
 from ..settings import PrepSettings, SubjectSettings, TrainSettings

@@ -11,7 +11,8 @@ import torch
 from ..errors import UsageError
 from ..gpu import Gpu, Kind, held_back
 from ..machine import free_memory, machine_memory
-from ..memory.plan import CONTEXT, Plan
+from ..memory.ledger import CONTEXT
+from ..memory.plan import Plan
 
 REINSTALL = "pipx runpip dreambooth-cli install --force-reinstall"
 FULL = 0.03  # part of a memory that is free where it is called full

@@ -13,7 +13,8 @@ from ..bases.catalog import CATALOG, BaseFacts, CatalogEntry, find_entry
 from ..errors import DreamboothError, ModelUnavailable
 from ..gpu import Gpu
 from ..machine import machine_memory
-from .plan import NEED_8BIT, Plan, job_of, make_plan
+from .plan import NEED_8BIT, Plan, job_of
+from .search import make_plan
 
 CPU_TFLOPS = 0.03  # of one core in float32; measured on a server core at 0.025, laptops differ by a factor of two
 SLOW = 3.0  # seconds; a step under this needs no warning

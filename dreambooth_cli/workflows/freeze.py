@@ -17,7 +17,8 @@ from ..events import Events, Noted, PlanMade, Warned, Yielding
 from ..gpu import Gpu, find_gpu
 from ..identity import content_of, former_identities, former_run_digest, run_digest
 from ..machine import free_memory, machine_memory, resident_memory
-from ..memory.plan import Plan, at_rates_of, check_fits
+from ..memory.plan import Plan
+from ..memory.search import at_rates_of, check_fits
 from ..memory.survey import slow_step_note
 from ..project import Project, Run
 from ..record import BaseRecord, Record

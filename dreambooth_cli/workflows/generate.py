@@ -23,7 +23,7 @@ from ..errors import ModelUnavailable, UsageError
 from ..events import Events, GridSaved, ImageSaved, Noted, PhaseStarted, Warned, Yielding
 from ..gpu import find_gpu
 from ..identifier import length_remarks, load_tokenizer
-from ..memory.plan import inference_precision
+from ..memory.search import inference_precision
 from ..model_card import Card, read_card
 from ..order import Source
 from ..photos.picture import Grid, save_new, stem_of

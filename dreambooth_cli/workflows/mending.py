@@ -20,7 +20,8 @@ from ..engine.training.loop import NotFinite, Training
 from ..errors import DoesNotFit, TrainingFailed
 from ..events import Events, PhaseStarted, Warned
 from ..gpu import find_gpu
-from ..memory.plan import Plan, calm_down, step_down
+from ..memory.plan import Plan
+from ..memory.search import calm_down, step_down
 from ..project import Run
 from .class_images import CLASS_IMAGES
 from .freeze import MEMORY, NOT_FINITE, keep_change

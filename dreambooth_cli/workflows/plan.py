@@ -8,7 +8,8 @@ from ..config import merge
 from ..disk import system_errors
 from ..errors import ModelUnavailable
 from ..gpu import Gpu
-from ..memory.plan import Job, Plan, make_plan
+from ..memory.plan import Job, Plan
+from ..memory.search import make_plan
 from ..project import Project
 from ..settings import PrepSettings, SubjectSettings, TrainSettings
 

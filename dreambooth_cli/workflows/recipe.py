@@ -11,7 +11,8 @@ from ..engine.hub.bases import obtain
 from ..events import Noted, Warned, Yielding
 from ..gpu import Gpu, find_gpu
 from ..identifier import choose_identifier, identifier_remarks, length_remarks, load_tokenizer
-from ..memory.plan import Plan, inference_precision
+from ..memory.plan import Plan
+from ..memory.search import inference_precision
 from ..project import Project
 from ..prompts import check_class_prompt, check_placeholder, fill, instance_prompt, plain_class_prompt, understood
 from ..record import Prompts

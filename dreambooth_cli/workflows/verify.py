@@ -14,7 +14,7 @@ from ..engine.training.repeat import NoFixedForm, copied, deterministic, largest
 from ..errors import TrainingFailed
 from ..events import Events, Noted, PhaseStarted, StepDone, Warned, Yielding
 from ..gpu import find_gpu
-from ..memory.plan import check_fits
+from ..memory.search import check_fits
 from ..project import Project
 from .assemble import make_training
 from .recipe import Recipe, choose_prompts, gather, plan_for, with_plan

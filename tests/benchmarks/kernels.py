@@ -33,7 +33,9 @@ from dreambooth_cli.engine.families.lora import quantize
 from dreambooth_cli.engine.training.examples import examples_of
 from dreambooth_cli.engine.training.loop import Training
 from dreambooth_cli.gpu import sold_as
-from dreambooth_cli.memory.plan import Choice, Plan, count_bytes, job_of, make_plan
+from dreambooth_cli.memory.ledger import count_bytes
+from dreambooth_cli.memory.plan import Choice, Plan, job_of
+from dreambooth_cli.memory.search import make_plan
 from dreambooth_cli.settings import TrainSettings
 from tests import small_models
 from tests.fake_card.card import fake_card

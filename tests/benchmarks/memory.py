@@ -28,7 +28,8 @@ from dreambooth_cli.bases.catalog import BaseFacts, find_entry
 from dreambooth_cli.engine.training.working_copies import WorkingCopies
 from dreambooth_cli.families.stable_diffusion import STABLE_DIFFUSION
 from dreambooth_cli.gpu import sold_as
-from dreambooth_cli.memory.plan import ADAMW_8BIT_STATE, ADAMW_STATE, Choice, Job, count_bytes, works_on_copies
+from dreambooth_cli.memory.ledger import ADAMW_8BIT_STATE, ADAMW_STATE, count_bytes, works_on_copies
+from dreambooth_cli.memory.plan import Choice, Job
 from dreambooth_cli.settings import TrainSettings
 
 from .bases import CONFIGS, text_config

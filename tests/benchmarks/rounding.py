@@ -25,7 +25,8 @@ from dreambooth_cli.engine.hub.bases import obtain
 from dreambooth_cli.engine.training.effect import loss_at_fixed_noises
 from dreambooth_cli.engine.training.examples import encode_pictures, examples_of
 from dreambooth_cli.engine.training.loop import Training
-from dreambooth_cli.memory.plan import Job, Plan, Weights, make_plan
+from dreambooth_cli.memory.plan import Job, Plan, Weights
+from dreambooth_cli.memory.search import make_plan
 from dreambooth_cli.pocket import world
 from dreambooth_cli.settings import TrainSettings
 

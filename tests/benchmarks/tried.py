@@ -24,7 +24,8 @@ from dreambooth_cli.engine.families.latent_diffusion import encode_frozen
 from dreambooth_cli.engine.families.loading import load_family
 from dreambooth_cli.engine.training.examples import encode_pictures, examples_of
 from dreambooth_cli.engine.training.loop import Training
-from dreambooth_cli.memory.plan import Job, Plan, make_plan
+from dreambooth_cli.memory.plan import Job, Plan
+from dreambooth_cli.memory.search import make_plan
 from dreambooth_cli.settings import TrainSettings
 from tests.machine import machine
 

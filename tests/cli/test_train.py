@@ -72,7 +72,7 @@ def test_a_foreign_output_is_refused_before_any_work(
 def test_a_dry_run_on_a_machine_that_is_too_small(
     photos: Path, sd1: Path, dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dreambooth_cli.memory.plan.machine_memory", lambda: 5 * 10**8)
+    monkeypatch.setattr("dreambooth_cli.memory.search.machine_memory", lambda: 5 * 10**8)
     words = ["train", "--photos", photos, "--class-prompt", "a dog", "--model", sd1, "--dry-run"]
     done = dreambooth(*words)
     assert done.code == 4

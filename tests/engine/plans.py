@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from dreambooth_cli.bases.base import Base, identify, read_facts
-from dreambooth_cli.memory.plan import Job, Plan, make_plan
+from dreambooth_cli.memory.plan import Job, Plan
+from dreambooth_cli.memory.search import make_plan
 from dreambooth_cli.settings import TrainSettings
 
 

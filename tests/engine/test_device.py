@@ -18,7 +18,7 @@ from dreambooth_cli.engine.device import (
 )
 from dreambooth_cli.errors import UsageError
 from dreambooth_cli.gpu import Gpu
-from dreambooth_cli.memory.plan import CONTEXT
+from dreambooth_cli.memory.ledger import CONTEXT
 from tests.engine.plans import plan_for
 
 GB = 10**9

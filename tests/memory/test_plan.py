@@ -8,17 +8,9 @@ from dreambooth_cli.bases.catalog import BaseFacts, find_entry
 from dreambooth_cli.errors import DoesNotFit, UsageError
 from dreambooth_cli.families.stable_diffusion import STABLE_DIFFUSION
 from dreambooth_cli.gpu import Gpu, sold_as
-from dreambooth_cli.memory.plan import (
-    Job,
-    Plan,
-    check_fits,
-    inference_precision,
-    is_counted,
-    lora_parameters,
-    make_plan,
-    step_down,
-    works_on_copies,
-)
+from dreambooth_cli.memory.ledger import is_counted, lora_parameters, works_on_copies
+from dreambooth_cli.memory.plan import Job, Plan
+from dreambooth_cli.memory.search import check_fits, inference_precision, make_plan, step_down
 from dreambooth_cli.settings import TrainSettings
 
 UNET, TEXT, VAE = 859_520_964, 123_060_480, 83_653_863
@@ -312,7 +304,7 @@ def test_a_cpu_that_multiplies_bf16_uses_it_for_large_pictures(
 def test_state_goes_off_the_card_only_where_the_machine_has_room_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     roomy = plan_for(12, name="sdxl")
     assert (roomy.method, roomy.off_card) == ("full", True)
-    monkeypatch.setattr("dreambooth_cli.memory.plan.free_memory", lambda: 4 * 10**9)
+    monkeypatch.setattr("dreambooth_cli.memory.search.free_memory", lambda: 4 * 10**9)
     plan = plan_for(12, name="sdxl")
     assert (plan.method, plan.off_card, plan.fits) == ("lora", False, True)
     held = replace(roomy, off_card=False, ledger=roomy.ledger | {"optimizer state": 7 * 10**9})
@@ -350,10 +342,10 @@ def test_class_images_that_do_not_fit_are_drawn_in_parts_and_stay_so() -> None:
 
 
 def test_without_a_gpu_the_machines_memory_chooses_and_it_always_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dreambooth_cli.memory.plan.free_memory", lambda: 8 * 10**9)
+    monkeypatch.setattr("dreambooth_cli.memory.search.free_memory", lambda: 8 * 10**9)
     plan = plan_for(None)
     assert (plan.method, plan.train_text_encoder, plan.fits) == ("lora", True, True)
-    monkeypatch.setattr("dreambooth_cli.memory.plan.free_memory", lambda: 10**9)
+    monkeypatch.setattr("dreambooth_cli.memory.search.free_memory", lambda: 10**9)
     assert plan_for(None).fits
     check_fits(plan_for(None), TrainSettings())
 
@@ -479,14 +471,14 @@ def test_a_kept_plan_that_no_longer_fits_points_to_replan() -> None:
 
 def machine_of(monkeypatch: pytest.MonkeyPatch, gb: float, *, free: float | None = None) -> None:
     """A machine with so many GB of memory, in all and free."""
-    monkeypatch.setattr("dreambooth_cli.memory.plan.machine_memory", lambda: round(gb * 1e9))
-    monkeypatch.setattr("dreambooth_cli.memory.plan.free_memory", lambda: round((gb if free is None else free) * 1e9))
+    monkeypatch.setattr("dreambooth_cli.memory.search.machine_memory", lambda: round(gb * 1e9))
+    monkeypatch.setattr("dreambooth_cli.memory.search.free_memory", lambda: round((gb if free is None else free) * 1e9))
 
 
 def test_no_plan_is_made_for_more_than_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """What this process holds was counted as free as well, and could be the more than all that there is."""
     machine_of(monkeypatch, 23)
-    monkeypatch.setattr("dreambooth_cli.memory.plan.resident_memory", lambda: 2 * 10**9)
+    monkeypatch.setattr("dreambooth_cli.memory.search.resident_memory", lambda: 2 * 10**9)
     assert plan_for(None, "sdxl").fits
 
 

@@ -7,7 +7,8 @@ from dreambooth_cli.bases.catalog import CATALOG, BaseFacts, find_entry
 from dreambooth_cli.errors import ModelUnavailable
 from dreambooth_cli.families.stable_diffusion import STABLE_DIFFUSION
 from dreambooth_cli.gpu import Gpu, sold_as
-from dreambooth_cli.memory.plan import Job, make_plan
+from dreambooth_cli.memory.plan import Job
+from dreambooth_cli.memory.search import make_plan
 from dreambooth_cli.memory.survey import details, ledger_lines, recommended, row_of, slow_step_note, survey, to_json
 from dreambooth_cli.settings import TrainSettings
 
@@ -73,7 +74,7 @@ def test_the_json_document() -> None:
 
 
 def test_without_a_gpu_and_on_an_apple_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dreambooth_cli.memory.plan.free_memory", lambda: 10**12)
+    monkeypatch.setattr("dreambooth_cli.memory.search.free_memory", lambda: 10**12)
     rows = survey(None, has_8bit=False)
     assert to_json(rows, None)["gpu"] is None
     assert [row.verdict for row in rows] == ["no GPU: slow"] * 4 + ["runs anywhere"]
@@ -84,8 +85,8 @@ def test_without_a_gpu_and_on_an_apple_gpu(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("gpu", [None, Gpu(name="card", kind="cuda", total=24 * 10**9, free=24 * 10**9, capability=(8, 9))])
 def test_a_machine_that_is_too_small_for_a_base(gpu: Gpu | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dreambooth_cli.memory.plan.machine_memory", lambda: 5 * 10**9)
-    monkeypatch.setattr("dreambooth_cli.memory.plan.free_memory", lambda: 5 * 10**9)
+    monkeypatch.setattr("dreambooth_cli.memory.search.machine_memory", lambda: 5 * 10**9)
+    monkeypatch.setattr("dreambooth_cli.memory.search.free_memory", lambda: 5 * 10**9)
     sdxl, pocket = (row_of(name, gpu, has_8bit=True) for name in ("sdxl", "pocket"))
     assert (sdxl.verdict, sdxl.to_json()["plan"]["fits"]) == ("does not fit", False)
     assert sdxl.to_json()["plan"]["ram_gb"] > 5

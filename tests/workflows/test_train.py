@@ -48,7 +48,7 @@ from dreambooth_cli.events import (
     Warned,
 )
 from dreambooth_cli.gpu import Gpu
-from dreambooth_cli.memory.plan import PROGRAM
+from dreambooth_cli.memory.ledger import PROGRAM
 from dreambooth_cli.model_card import read_card
 from dreambooth_cli.order import check_output
 from dreambooth_cli.paths import cache_folder
@@ -1062,7 +1062,7 @@ def test_steps_that_slow_down_are_an_event_and_said_once(sd1, photos, monkeypatc
 
 
 def test_a_machine_that_is_too_small_leaves_no_run_behind(sd1, photos, monkeypatch):
-    monkeypatch.setattr("dreambooth_cli.memory.plan.machine_memory", lambda: 5 * 10**8)
+    monkeypatch.setattr("dreambooth_cli.memory.search.machine_memory", lambda: 5 * 10**8)
     project = make_project(photos, sd1, method="full")
     with pytest.raises(DoesNotFit, match="does not fit in this machine's memory") as caught:
         run(project)
@@ -1073,7 +1073,7 @@ def test_a_machine_that_is_too_small_leaves_no_run_behind(sd1, photos, monkeypat
 
 def test_a_run_that_was_begun_on_a_larger_machine_says_so(sd1, photos, monkeypatch):
     project = checkpointed(photos, sd1)
-    for place in ("dreambooth_cli.workflows.freeze", "dreambooth_cli.memory.plan"):
+    for place in ("dreambooth_cli.workflows.freeze", "dreambooth_cli.memory.search"):
         monkeypatch.setattr(f"{place}.machine_memory", lambda: 5 * 10**8)
     with pytest.raises(DoesNotFit, match=r"and there are 0\.5 GB in all") as caught:
         run(project)

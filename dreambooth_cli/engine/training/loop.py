@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from ...errors import TrainingFailed
 from ...machine import give_back, resident_memory
-from ...memory.plan import CONTEXT, Plan, works_on_copies
+from ...memory.ledger import CONTEXT, works_on_copies
+from ...memory.plan import Plan
 from ...settings import TrainSettings
 from ..families.latent_diffusion import Conditioning, LatentDiffusion, autocast, denoiser_of, encode_frozen
 from ..families.loading import DTYPES, text_encoders_of

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from ...memory.plan import GRADIENT_PIECE
+from ...memory.ledger import GRADIENT_PIECE
 
 IN_HALF = (nn.Linear, _ConvNd)  # the layers that autocast computes in half precision
 IN_FLOAT32 = (nn.GroupNorm, nn.LayerNorm)  # and those of these networks that a GPU's computes in float32

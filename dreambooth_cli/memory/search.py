@@ -1,0 +1,331 @@
+"""The search for a plan: the best that fits, the next one down where memory ran out, or what would make one fit."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields, replace
+from math import inf
+from typing import Any
+
+from ..bases.catalog import CATALOG, BaseFacts
+from ..errors import DoesNotFit, UsageError
+from ..families.family import Family, Rates
+from ..gpu import TAKEN, Gpu, multiplies_bf16
+from ..machine import free_memory, machine_memory, resident_memory
+from ..settings import AUTO, TrainSettings, default_of, flag_of
+from .ledger import PEAK, PINNED, STEP, count_bytes, count_disk, count_ram
+from .plan import INSTALL_8BIT, Choice, Device, Job, Method, Plan, Precision, job_of
+from .words import gb, means_of, needs_of, why_of, words_of
+
+BF16_CAPABILITY = (8, 0)  # NVIDIA's Ampere and newer compute in bf16
+NAN_IN_FP16 = "GTX 16"  # these cards' fp16 convolutions give NaN with Stable Diffusion, as many of their owners report
+# On a CPU that multiplies bf16 it pays where pictures are large: 0.5 to 0.8 times the steps a second at 64 and 128 px, 1.0 to 1.8 at 256.
+CPU_BF16_RESOLUTION = 256
+ROOM = 0.95  # of a card's free memory that a plan reckons with: what else runs there takes a little more or less as time goes by
+
+
+def make_plan(job: Job) -> Plan:
+    """The best plan that fits the GPU's free memory and the machine, or the nearest miss (`fits` False). What was stated is never
+    changed.
+
+    Without a GPU the plan is for the CPU: the best that fits the machine's free memory, else the smallest. What the machine has in
+    all decides whether it fits: what is free there comes and goes. Raises UsageError where 8-bit AdamW is asked for and can't be had.
+    """
+    _check_optimizer(job)
+    _check_family(job.facts.family, job.asked)
+    plan = _best_plan(job)
+    return plan if plan.fits else replace(plan, remedy=_find_remedy(job))
+
+
+def check_fits(plan: Plan, asked: TrainSettings) -> None:
+    """Stop before any work where a plan does not fit. Raises DoesNotFit naming what would, or the flag to drop."""
+    if plan.fits:
+        return
+    flags = " ".join(_stated_flags(asked).values())
+    what = f"{words_of(plan)}{f' (asked: {flags})' if flags else ''}"
+    again = "go on under a new plan: the same command with --replan"
+    if plan.free is not None and plan.needed > plan.free:
+        raise DoesNotFit(
+            f"{plan.name} does not fit in the GPU's memory: {what} needs {gb(plan.needed)} GB, {gb(plan.free)} GB are free",
+            plan.remedy or f"close other programs that use the GPU, or {again}",
+        )
+    raise DoesNotFit(
+        f"{plan.name} does not fit in this machine's memory: {what} needs {gb(plan.ram_needed)} GB of it, and there are "
+        f"{gb(machine_memory())} GB in all",
+        plan.remedy or again,
+    )
+
+
+def step_down(
+    plan: Plan, facts: BaseFacts, asked: TrainSettings, *, gpu: Gpu | None, drawing_class_images: bool = False
+) -> Plan | None:
+    """The plan with one means more after memory ran out, of those that leave the state of a run its form and, by the ledger,
+    need less in a step, at its peak or else of activations (which then took more than was counted); None where there is none.
+    Class images are drawn one by one, in parts, and nothing else helps them."""
+    job = _job_again(plan, facts, asked, gpu)
+    on_card, full = plan.device == "cuda" and not (gpu is not None and gpu.shared), plan.method == "full"
+    may_check, may_turn = asked.gradient_checkpointing == AUTO, asked.with_prior and not plan.inside_backward
+    possible: tuple[tuple[bool, dict[str, Any]], ...] = (
+        (may_check and not plan.gradient_checkpointing, {"gradient_checkpointing": True}),
+        (may_turn and not plan.rows_in_turn, {"rows_in_turn": True}),
+        (full and on_card and not plan.off_card and _machine_holds_state(plan, gpu), {"off_card": True}),
+    )
+    if drawing_class_images:
+        possible = ((on_card and not plan.class_images_in_parts, {"class_images_in_parts": True}),)
+    for is_open, means in possible:
+        if is_open:
+            lower = _plan_of(replace(plan.choice, **means), job)
+            if drawing_class_images or _in_a_step(lower) < _in_a_step(plan):
+                return at_rates_of(plan, lower)
+    return None
+
+
+def _in_a_step(plan: Plan) -> tuple[int, int]:
+    """Bytes at the peak of a step, and those of its activations."""
+    return plan.ledger[STEP], plan.ledger["activations"]
+
+
+def calm_down(plan: Plan, facts: BaseFacts, asked: TrainSettings, *, gpu: Gpu | None) -> Plan:
+    """The plan to go on with after numbers that were not finite: fp16 has too small a range, so bf16 or fp32 in its place;
+    otherwise half the learning rate."""
+    if plan.precision != "fp16":
+        text_rate = plan.text_encoder_learning_rate / 2
+        return replace(plan, learning_rate=plan.learning_rate / 2, text_encoder_learning_rate=text_rate)
+    wider: Precision = "bf16" if _auto_precision(gpu) == "bf16" else "fp32"
+    further = replace(plan.choice, precision=wider)
+    return at_rates_of(plan, _plan_of(further, _job_again(plan, facts, asked, gpu)))
+
+
+def _job_again(plan: Plan, facts: BaseFacts, asked: TrainSettings, gpu: Gpu | None) -> Job:
+    """What a later plan of the same run is made for; its means are named, none is looked for."""
+    return Job(facts, asked, resolution=plan.resolution, gpu=gpu, has_8bit=False, name=plan.name)
+
+
+def at_rates_of(plan: Plan, further: Plan) -> Plan:
+    """A later plan of the same run, with the learning rates that it has by now, and the same end of the text encoder's."""
+    return replace(
+        further,
+        learning_rate=plan.learning_rate,
+        text_encoder_learning_rate=plan.text_encoder_learning_rate,
+        text_encoder_stop=plan.text_encoder_stop,
+    )
+
+
+def inference_precision(gpu: Gpu | None) -> tuple[Device, Precision]:
+    """The device and the number format to draw pictures with."""
+    return _device(gpu), _auto_precision(gpu)
+
+
+def _check_optimizer(job: Job) -> None:
+    if job.asked.optimizer != "adamw8bit":
+        return
+    if not job.has_8bit:
+        raise UsageError("--optimizer adamw8bit needs bitsandbytes", f"install it: {INSTALL_8BIT}")
+    if job.gpu is not None and job.gpu.kind == "mps":
+        raise UsageError("--optimizer adamw8bit does not run on an Apple GPU", "drop it, or use --optimizer adamw")
+
+
+def _check_family(family: Family, asked: TrainSettings) -> None:
+    """Raises UsageError where a family is asked for what is not done with it."""
+    if asked.method not in (AUTO, *family.methods):
+        raise UsageError(f"--method {asked.method} is not for {family.title}", f"use --method {family.methods[0]}, or leave it out")
+    if asked.train_text_encoder is True and not family.may_train_text:
+        raise UsageError(f"the text encoder of {family.title} is never trained", "leave out --train-text-encoder")
+    if asked.snr_gamma and family.noise == "flow":
+        raise UsageError(f"--snr-gamma weighs the timesteps of diffusion, and {family.title} is trained by flow matching", "leave it out")
+
+
+def _best_plan(job: Job) -> Plan:
+    """The first that fits with a little to spare, or the one that lacks least. A means that would not help is passed over."""
+    room, machine = _room(job.gpu)
+    plans = []
+
+    def lacking(plan: Plan) -> float:
+        return max(0, plan.needed - room) + max(0, plan.ram_needed - machine)
+
+    for choice in _choices(job):
+        plan = _plan_of(choice, job)
+        for means in _ladder(choice, job):
+            if not lacking(plan):
+                return plan
+            if "off_card" in means and not _machine_holds_state(plan, job.gpu):
+                continue
+            further = replace(choice, **means)
+            lower = _plan_of(further, job)
+            if lacking(lower) < lacking(plan):
+                choice, plan = further, lower
+        if not lacking(plan):
+            return plan
+        plans.append(plan)
+    return min(plans, key=lacking)
+
+
+def _room(gpu: Gpu | None) -> tuple[float, float]:
+    """Bytes of the card and of the machine's memory that a plan is chosen for. Without a GPU, those of the machine that are free."""
+    if gpu is None:
+        return inf, min(machine_memory(), free_memory() + resident_memory())
+    return ROOM * gpu.free, _machine(gpu)
+
+
+def _machine(gpu: Gpu | None) -> float:
+    """Bytes of the machine's memory in all; no bound where a card alone is asked about."""
+    return inf if gpu is not None and gpu.alone else machine_memory()
+
+
+def _machine_holds_state(plan: Plan, gpu: Gpu | None) -> bool:
+    """Whether the optimizer state, on the card until now, would fit in what is free of the machine's memory."""
+    if gpu is not None and gpu.alone:
+        return True
+    return PINNED * plan.ledger["optimizer state"] <= free_memory()
+
+
+def _choices(job: Job) -> Iterator[Choice]:
+    """What is trained, the best first, without any means that was not asked for."""
+    asked, family = job.asked, job.facts.family
+    methods: Sequence[Method] = family.methods if asked.method == AUTO else [asked.method]
+    text_encoder = [bool(asked.train_text_encoder)]
+    if asked.train_text_encoder == AUTO:
+        text_encoder = [True, False] if family.may_train_text and family.rates.trains_text else [False]
+    for method in methods:
+        for with_text in text_encoder:
+            yield Choice(
+                method=method,
+                train_text_encoder=with_text,
+                gradient_checkpointing=asked.gradient_checkpointing is True,
+                optimizer="adamw" if asked.optimizer == AUTO else asked.optimizer,
+                precision=_training_precision(job.gpu, job.resolution) if asked.precision == AUTO else asked.precision,
+            )
+
+
+def _ladder(choice: Choice, job: Job) -> Iterator[dict[str, Any]]:
+    """The means that may be taken, in their order: first what costs time, then what costs exactness.
+
+    A step inside backward clips nothing, adds nothing up and scales nothing, so it is not for runs that were asked to.
+    """
+    asked, gpu, full = job.asked, job.gpu, choice.method == "full"
+    card = gpu is not None and gpu.kind != "mps"
+    half = full and card and choice.precision == "bf16"
+    alone = asked.gradient_accumulation == 1 and asked.max_grad_norm == default_of(TrainSettings, "max_grad_norm")
+    if asked.gradient_checkpointing == AUTO:
+        yield {"gradient_checkpointing": True}
+    if gpu is not None and asked.with_prior:
+        yield {"rows_in_turn": True}
+    # a LoRA's own weights and state are too small for these to gain anything
+    if full and card and job.has_8bit and asked.optimizer == AUTO:
+        yield {"optimizer": "adamw8bit"}
+    if half:
+        yield {"weights": "bf16"}
+    if half and alone:
+        yield {"inside_backward": True, "rows_in_turn": False}
+    if full and card and not (gpu is not None and gpu.shared):
+        yield {"off_card": True}
+    if not full and card and job.has_8bit:
+        yield {"quantized": True}
+
+
+def _plan_of(choice: Choice, job: Job) -> Plan:
+    asked, rates = job.asked, job.facts.family.rates
+    ledger, class_images = count_bytes(choice, job)
+    ram = count_ram(choice, job, ledger, in_parts=class_images.in_parts)
+    needed = max(value for group, value in ledger.items() if group.startswith(PEAK))
+    needed += ledger.get("context", 0) + ledger.get("allocator slack", 0)
+    rate = _rate(choice, rates) if asked.learning_rate == AUTO else asked.learning_rate
+    text_rate, stop = asked.text_encoder_learning_rate, asked.text_encoder_stop
+    free = None if job.gpu is None else job.gpu.free
+    plan = Plan(
+        **asdict(replace(choice, class_images_in_parts=class_images.in_parts)),
+        resolution=job.resolution,
+        batch_size=asked.batch_size,
+        learning_rate=rate,
+        text_encoder_learning_rate=rate * rates.text_share if text_rate == AUTO else text_rate,
+        text_encoder_stop=_text_stop(choice, rates, asked.steps) if stop == AUTO else stop,
+        alpha=float(asked.rank if asked.alpha == AUTO else asked.alpha),
+        class_image_batch=class_images.batch,
+        device=_device(job.gpu),
+        means=means_of(choice),
+        ledger=ledger,
+        needed=needed,
+        free=free,
+        fits=(free is None or needed <= free) and max(ram.values()) <= _machine(job.gpu),
+        why="",
+        name=job.name,
+        disk=count_disk(choice, job),
+        ram=ram,
+    )
+    return replace(plan, why=why_of(plan, job.facts))
+
+
+def _rate(choice: Choice, rates: Rates) -> float:
+    if choice.method == "lora":
+        return rates.lora
+    return rates.full_with_text if choice.train_text_encoder else rates.full
+
+
+def _text_stop(choice: Choice, rates: Rates, steps: int) -> int:
+    """The step after which the text encoder stays as it is; 0: never."""
+    return round(rates.text_stop * steps) if choice.method == "full" and choice.train_text_encoder else 0
+
+
+def _device(gpu: Gpu | None) -> Device:
+    if gpu is None:
+        return "cpu"
+    return "mps" if gpu.kind == "mps" else "cuda"  # ROCm's torch says cuda too
+
+
+def _training_precision(gpu: Gpu | None, resolution: int) -> Precision:
+    if gpu is None and resolution >= CPU_BF16_RESOLUTION and multiplies_bf16():
+        return "bf16"
+    return _auto_precision(gpu)
+
+
+def _auto_precision(gpu: Gpu | None) -> Precision:
+    if gpu is None or gpu.kind == "mps" or NAN_IN_FP16 in gpu.name:
+        return "fp32"
+    return "fp16" if gpu.capability is not None and gpu.capability < BF16_CAPABILITY else "bf16"
+
+
+def _find_remedy(job: Job) -> str:
+    """The nearest thing that would fit: the 8-bit extra, a flag to drop, more of the card, a smaller size, another base."""
+    facts, asked, gpu = job.facts, job.asked, job.gpu
+    flags = _stated_flags(asked)
+    if not job.has_8bit and gpu is not None and gpu.kind != "mps" and (plan := _best_plan(replace(job, has_8bit=True))).fits:
+        # all that was asked for stays as it is
+        return f"install the 8bit extra ({INSTALL_8BIT}): it then {needs_of(plan, facts)}"
+    for dropped in [[setting] for setting in flags] + ([list(flags)] if len(flags) > 1 else []):
+        if (plan := _best_plan(replace(job, asked=_without(asked, dropped)))).fits:
+            return f"drop {' and '.join(flags[setting] for setting in dropped)}: it then {needs_of(plan, facts)}"
+    most = round(gpu.total * (1 - TAKEN)) if gpu is not None else 0
+    if gpu is not None and gpu.free < most and (plan := _best_plan(replace(job, gpu=replace(gpu, free=most)))).fits:
+        return (
+            f"close other programs that use the GPU, {gb(gpu.total - gpu.free)} GB of it are taken: it then {plan.why}"
+        )
+    relaxed = _without(asked, list(flags))
+    for side in range(job.resolution - 64, facts.resolution // 2 - 1, -64):
+        if (plan := _best_plan(replace(job, asked=relaxed, resolution=side))).fits:
+            also = f"drop {' and '.join(flags.values())} and " if flags else ""
+            return f"{also}use --resolution {side}: it then {needs_of(plan, facts)}"
+    return _smaller_base(job)
+
+
+def _smaller_base(job: Job) -> str:
+    for entry in CATALOG:
+        if entry.facts.denoiser < job.facts.denoiser and entry.repository:
+            plan = _best_plan(job_of(entry, job.gpu, has_8bit=job.has_8bit))
+            if plan.fits:
+                return f"use --model {entry.name}: it {needs_of(plan, entry.facts)}"
+    where = "machine" if job.gpu is None else "GPU"
+    return f"no base model of the catalogue fits this {where}; see `dreambooth models`"
+
+
+def _stated_flags(asked: TrainSettings) -> dict[str, str]:
+    """The settings that size a run and were not left at their default: name -> as it is spelled on the command line."""
+    stated = {item.name: getattr(asked, item.name) for item in fields(asked) if item.metadata["sizes"]}
+    return {name: _spelled(name, value) for name, value in stated.items() if value != default_of(TrainSettings, name)}
+
+
+def _spelled(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return flag_of(name) if value else flag_of(name).replace("--", "--no-", 1)
+    return f"{flag_of(name)} {value}"
+
+
+def _without(asked: TrainSettings, names: list[str]) -> TrainSettings:
+    return replace(asked, **{name: default_of(TrainSettings, name) for name in names})
