@@ -1,11 +1,11 @@
 """`dreambooth models pull`: a base model onto disk before it is needed."""
 
 from ..bases.base import ask_for_base
-from ..engine.hub import bases as hub
+from ..engine.hub.bases import obtain
 from ..events import BaseReady, Events
 
 
 def pull(model: str) -> Events:
     """Fetch the files of a base that training needs; an interrupted download is gone on with. The last event says where it lies."""
-    base = yield from hub.obtain(ask_for_base(model))
+    base = yield from obtain(ask_for_base(model))
     yield BaseReady(name=base.name, path=base.path, revision=base.identity)

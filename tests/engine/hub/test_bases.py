@@ -23,6 +23,7 @@ from dreambooth_cli.bases.base import Base, ask_for_base, find_cached, hub_cache
 from dreambooth_cli.bases.catalog import CATALOG, KNOWN_WEIGHTS, find_entry
 from dreambooth_cli.engine.hub import bases as hub
 from dreambooth_cli.engine.hub import download as transfer
+from dreambooth_cli.engine.hub.files import choose_config_files, choose_files, choose_vae_files
 from dreambooth_cli.errors import DiskError, DreamboothError, Interrupted, ModelUnavailable, UsageError
 from dreambooth_cli.events import BytesFetched, Event, Noted, PhaseStarted, Warned
 from dreambooth_cli.hub_variables import NUMBERS, check_variables, split_endpoint
@@ -43,7 +44,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     with serve_hub() as served:
         use_hub(served, monkeypatch)
         monkeypatch.setattr(transfer, "PAUSES", (0.0, 0.0))
-        monkeypatch.setattr(hub, "KNOWN_WEIGHTS", {})
+        monkeypatch.setattr("dreambooth_cli.engine.hub.snapshot.KNOWN_WEIGHTS", {})
         monkeypatch.setattr(transfer, "EVENT_EVERY", -1.0)
         yield served
 
@@ -116,23 +117,23 @@ def test_only_the_files_that_training_needs_are_chosen() -> None:
         "vae_decoder/config.json",
         "vae_decoder/model.onnx",
     ]
-    assert hub.choose_files([*others, *needed]) == needed
-    assert hub.choose_config_files([*others, *needed]) == needed[:8]
+    assert choose_files([*others, *needed]) == needed
+    assert choose_config_files([*others, *needed]) == needed[:8]
 
 
 def test_fp16_weights_are_chosen_where_there_are_no_others() -> None:
     names = ["unet/config.json", "unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.bin"]
-    assert hub.choose_files(names) == names[:2]
+    assert choose_files(names) == names[:2]
 
 
 def test_weights_are_chosen_in_one_number_format() -> None:
     names = ["unet/config.json", "unet/diffusion_pytorch_model.bf16.safetensors"]
     half, full = "unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.fp32.safetensors"
     others = ["unet/diffusion_pytorch_model.ema.safetensors", "unet/diffusion_pytorch_model.non_ema.safetensors"]
-    assert hub.choose_files([*names, *others]) == names
-    assert hub.choose_files([*names, *others, half]) == [names[0], half]
-    assert hub.choose_files([*names, *others, half, full]) == [names[0], full]
-    assert hub.choose_files([names[0], *others]) == names[:1]  # other weights, not the same ones
+    assert choose_files([*names, *others]) == names
+    assert choose_files([*names, *others, half]) == [names[0], half]
+    assert choose_files([*names, *others, half, full]) == [names[0], full]
+    assert choose_files([names[0], *others]) == names[:1]  # other weights, not the same ones
 
 
 def test_all_shards_of_split_weights_are_chosen_with_their_index() -> None:
@@ -144,7 +145,7 @@ def test_all_shards_of_split_weights_are_chosen_with_their_index() -> None:
         "unet/diffusion_pytorch_model.fp16-00001-of-00001.safetensors",
         "unet/diffusion_pytorch_model.safetensors.index.fp16.json",
     ]
-    assert hub.choose_files(names) == names[:4]
+    assert choose_files(names) == names[:4]
 
 
 # Bases on disk
@@ -384,7 +385,7 @@ def test_other_weights_under_a_pinned_revision_are_not_fetched(
     name: str, kind: str, server: HubServer, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """The hub's own listing agrees with what it serves; the catalogue does not."""
-    monkeypatch.setattr(hub, "KNOWN_WEIGHTS", KNOWN_WEIGHTS)
+    monkeypatch.setattr("dreambooth_cli.engine.hub.snapshot.KNOWN_WEIGHTS", KNOWN_WEIGHTS)
     entry = find_entry(name)
     assert entry is not None
     assert entry.repository is not None
@@ -400,7 +401,7 @@ def test_known_weights_are_of_pinned_revisions_and_are_files_that_training_needs
     assert set(KNOWN_WEIGHTS) <= pinned
     for files in KNOWN_WEIGHTS.values():
         assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in files.values())
-        assert set(files) in (set(hub.choose_files(files)), set(hub.choose_vae_files(files)))
+        assert set(files) in (set(choose_files(files)), set(choose_vae_files(files)))
 
 
 def test_a_signal_stops_a_download_between_two_chunks(sd1: Path, server: HubServer) -> None:
@@ -728,7 +729,7 @@ def test_a_hash_that_is_none_means_that_none_is_known(etag: Any, sd1: Path, serv
 def test_where_the_hub_lists_no_hash_the_catalogues_is_held_against(
     sd1: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "KNOWN_WEIGHTS", {(SD15, PINNED): {UNET: "0" * 64}})
+    monkeypatch.setattr("dreambooth_cli.engine.hub.snapshot.KNOWN_WEIGHTS", {(SD15, PINNED): {UNET: "0" * 64}})
     server.add(SD15, sd1, PINNED)
 
     def without_hashes(listing: dict[str, Any]) -> dict[str, Any]:

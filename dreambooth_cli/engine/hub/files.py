@@ -1,0 +1,83 @@
+"""Which files of a repository training needs."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ...bases.base import VARIANTS, BaseRequest, variant_of
+from ...bases.kind import refuse
+from ...errors import ModelUnavailable
+from ...families.family import VAE, tokenizer_of
+from ...families.known import denoiser_names, text_encoder_names
+
+PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+
+
+def choose_files(names: Iterable[str]) -> list[str]:
+    """The files of a diffusers repository that training needs, configs first: safetensors alone, in one number format."""
+    names = sorted(names)
+    chosen = [name for name in names if name == "model_index.json"]
+    weights: list[str] = []
+    for part in ("scheduler", *map(tokenizer_of, text_encoder_names()), *text_encoder_names(), *denoiser_names(), VAE):
+        mine = [name for name in names if name.startswith(f"{part}/") and name.count("/") == 1]
+        chosen += [name for name in mine if _is_config(part, name)]
+        for variant in VARIANTS:
+            ours = [name for name in mine if variant_of(name.rpartition("/")[2]) == variant]
+            if any(name.endswith(".safetensors") for name in ours):
+                weights += ours
+                break
+    return chosen + weights
+
+
+def choose_config_files(names: Iterable[str]) -> list[str]:
+    """The files of a diffusers repository that say what it is: a few MB of JSON and text."""
+    return [name for name in choose_files(names) if not is_weight(name)]
+
+
+def choose_vae_files(names: Iterable[str]) -> list[str]:
+    """The files of a repository that is one VAE."""
+    there = set(names)
+    return [name for name in ("config.json", "diffusion_pytorch_model.safetensors") if name in there]
+
+
+def _is_config(part: str, name: str) -> bool:
+    if part.startswith("tokenizer"):
+        return name.endswith((".json", ".txt"))
+    return name.removeprefix(f"{part}/") in ("config.json", "scheduler_config.json")
+
+
+def is_weight(name: str) -> bool:
+    """Whether a file of a repository holds weights, or is their index."""
+    return variant_of(name.rpartition("/")[2]) is not None
+
+
+def checked_choice(request: BaseRequest, names: list[str]) -> list[str]:
+    """The files to fetch. Raises ModelUnavailable where they would be no whole base."""
+    repository = request.repository
+    if "model_index.json" not in names:
+        single = [name for name in names if "/" not in name and name.endswith(".safetensors")]
+        hint = f"download {single[0]} and give its path" if single else "see `dreambooth models` for bases that serve"
+        raise ModelUnavailable(f"{repository} is no base model in diffusers' form: it has no model_index.json", hint)
+    chosen = choose_files(names)
+    denoiser, *_ = _parts_there(denoiser_names(), names)
+    lacking = [
+        part
+        for part in (denoiser, VAE, *_parts_there(text_encoder_names(), names))
+        if not any(name.startswith(f"{part}/") and name.endswith(".safetensors") for name in chosen)
+    ]
+    if not lacking:
+        return chosen
+    if any(name.startswith(f"{part}/") and name.endswith(PICKLES) for part in lacking for name in names):
+        raise ModelUnavailable(
+            f"{repository} has weights as pickles only ({', '.join(lacking)}), which are never loaded: they could run any program",
+            "on a machine you can spare, open it with diffusers, save_pretrained() it as safetensors, and give that folder's path",
+        )
+    if denoiser in lacking and any(name.startswith("transformer/") for name in names):
+        raise refuse(Path(str(repository)), "it has a transformer in the place of a UNet, as Flux and Stable Diffusion 3 do")
+    raise ModelUnavailable(
+        f"{repository} is not a whole base model: it has no weights for {', '.join(lacking)}", "see `dreambooth models`"
+    )
+
+
+def _parts_there(parts: Sequence[str], names: list[str]) -> list[str]:
+    """Those of these parts that a repository has a folder of; the first where it has none."""
+    return [part for part in parts if any(name.startswith(f"{part}/") for name in names)] or [parts[0]]
