@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .bases.base import MOST_VOCABULARY
+from .bases.fingerprint import MOST_VOCABULARY
 from .disk import read_text
 from .errors import ModelUnavailable
 from .libraries import refusal_of

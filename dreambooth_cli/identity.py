@@ -26,7 +26,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .bases.base import Base, check_lengths, config_files, identify, identify_files
+from .bases.base import Base
+from .bases.fingerprint import check_lengths, identify, identify_files
+from .bases.folder import config_files
 
 MOST_FORMER = 10_000  # files and folders of a base's folder that 0.1 is taken to have gone through
 

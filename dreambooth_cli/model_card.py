@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from .bases.base import REPOSITORY, read_json
+from .bases.cache import REPOSITORY
 from .bases.catalog import find_entry
+from .bases.metadata import read_json
 from .disk import write_json
 from .errors import ModelUnavailable, ProjectError
 from .project import CARD

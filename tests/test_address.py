@@ -3,7 +3,8 @@
 import pytest
 
 from dreambooth_cli.address import read_address
-from dreambooth_cli.bases.base import ask_for_base, read_facts
+from dreambooth_cli.bases.base import ask_for_base
+from dreambooth_cli.bases.facts import read_facts
 from dreambooth_cli.errors import ModelUnavailable
 from dreambooth_cli.settings import PrepSettings, TrainSettings
 from dreambooth_cli.workflows.plan import plan_run

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from dreambooth_cli.bases.base import identify, read_facts
+from dreambooth_cli.bases.facts import read_facts
+from dreambooth_cli.bases.fingerprint import identify
 from dreambooth_cli.identity import content_of, former_identities, former_run_digest, is_same_base, run_digest
 from tests.engine.plans import base_of
 

@@ -261,7 +261,7 @@ OF_THE_DISK = {errno.EIO, errno.EROFS, errno.EFBIG, errno.ESTALE, errno.EMFILE, 
 
 def system_error(error: OSError) -> DreamboothError:
     """What the system refused where nobody nearer has said more: a project's file, a model's, or any other."""
-    from ..bases.base import hub_cache
+    from ..bases.cache import hub_cache
     from ..disk import ADVICE, ANYWHERE, file_of, reason_of
     from ..paths import projects_folder
 

@@ -11,7 +11,8 @@ from urllib.parse import unquote, urlsplit
 import questionary  # noqa: TID253 - the wizard itself is imported only to ask
 from questionary import Choice  # noqa: TID253
 
-from ..bases.base import ask_for_base, find_cached
+from ..bases.base import ask_for_base
+from ..bases.cache import find_cached
 from ..bases.catalog import advice_of
 from ..errors import DreamboothError, Interrupted, ModelUnavailable, PhotoError, UsageError
 from ..gpu import Gpu, describe

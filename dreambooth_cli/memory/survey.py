@@ -8,7 +8,8 @@ from typing import Any
 
 import psutil
 
-from ..bases.base import ask_for_base, find_cached
+from ..bases.base import ask_for_base
+from ..bases.cache import find_cached
 from ..bases.catalog import CATALOG, BaseFacts, CatalogEntry, find_entry
 from ..errors import DreamboothError, ModelUnavailable
 from ..gpu import Gpu

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from ..bases.base import Base, read_facts
+from ..bases.base import Base
 from ..bases.catalog import find_entry, guidance_of
+from ..bases.facts import read_facts
 from ..disk import check_folder, clear_leftovers, disk_errors, system_errors
 from ..engine.device import as_torch_has_it
 from ..engine.families.latent_diffusion import LatentDiffusion

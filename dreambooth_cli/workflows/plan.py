@@ -2,8 +2,10 @@
 
 from importlib.util import find_spec
 
-from ..bases.base import BaseRequest, ask_for_base, find_cached, hub_cache, read_facts
+from ..bases.base import BaseRequest, ask_for_base
+from ..bases.cache import find_cached, hub_cache
 from ..bases.catalog import BaseFacts
+from ..bases.facts import read_facts
 from ..config import merge
 from ..disk import system_errors
 from ..errors import ModelUnavailable

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bases.base import Base, ask_for_base, find_cached
+from ..bases.base import Base, ask_for_base
+from ..bases.cache import find_cached
 from ..config import Asked
 from ..engine.device import as_torch_has_it
 from ..engine.families.loading import find_device

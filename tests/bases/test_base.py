@@ -5,8 +5,12 @@ import shutil
 
 import pytest
 
-from dreambooth_cli.bases.base import ask_for_base, find_cached, hub_cache, identify, missing_parts, read_facts
+from dreambooth_cli.bases.base import ask_for_base
+from dreambooth_cli.bases.cache import find_cached, hub_cache
 from dreambooth_cli.bases.catalog import CATALOG, find_entry, moved_note
+from dreambooth_cli.bases.facts import read_facts
+from dreambooth_cli.bases.fingerprint import identify
+from dreambooth_cli.bases.folder import missing_parts
 from dreambooth_cli.errors import ModelUnavailable
 from tests import small_models
 

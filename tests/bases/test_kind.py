@@ -10,15 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from dreambooth_cli.bases.base import (
-    ask_for_base,
-    files_read,
-    identify,
-    read_facts,
-    read_header,
-    schedule_of,
-    weight_files,
-)
+from dreambooth_cli.bases.base import ask_for_base
+from dreambooth_cli.bases.facts import read_facts, schedule_of
+from dreambooth_cli.bases.fingerprint import identify
+from dreambooth_cli.bases.folder import files_read, weight_files
+from dreambooth_cli.bases.metadata import read_header
 from dreambooth_cli.errors import ModelUnavailable
 from dreambooth_cli.identifier import load_tokenizer, single_token
 from tests import small_models

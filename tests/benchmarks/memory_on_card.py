@@ -22,7 +22,9 @@ from unittest import mock
 import torch
 from PIL import Image
 
-from dreambooth_cli.bases.base import Base, identify, read_facts
+from dreambooth_cli.bases.base import Base
+from dreambooth_cli.bases.facts import read_facts
+from dreambooth_cli.bases.fingerprint import identify
 from dreambooth_cli.config import ask
 from dreambooth_cli.events import PlanMade, ProjectSaved, Warned
 from dreambooth_cli.gpu import Gpu

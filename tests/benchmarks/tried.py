@@ -19,7 +19,9 @@ from unittest import mock
 
 import torch
 
-from dreambooth_cli.bases.base import Base, identify, read_facts
+from dreambooth_cli.bases.base import Base
+from dreambooth_cli.bases.facts import read_facts
+from dreambooth_cli.bases.fingerprint import identify
 from dreambooth_cli.engine.families.latent_diffusion import encode_frozen
 from dreambooth_cli.engine.families.loading import load_family
 from dreambooth_cli.engine.training.examples import encode_pictures, examples_of

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dreambooth_cli.bases.base import ask_for_base, hub_cache
+from dreambooth_cli.bases.base import ask_for_base
+from dreambooth_cli.bases.cache import hub_cache
 from dreambooth_cli.project import list_projects
 from tests import small_models
 from tests.conftest import draw_photo

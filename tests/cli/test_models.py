@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dreambooth_cli import gpu
-from dreambooth_cli.bases.base import hub_cache
+from dreambooth_cli.bases.cache import hub_cache
 from dreambooth_cli.bases.catalog import CATALOG
 from dreambooth_cli.cli.models import complete_model
 from dreambooth_cli.gpu import Gpu

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from dreambooth_cli import stopping
-from dreambooth_cli.bases.base import hub_cache
+from dreambooth_cli.bases.cache import hub_cache
 from dreambooth_cli.cli.app import in_words, run
 from dreambooth_cli.cli.options import complete_project
 from dreambooth_cli.config import read_config, write_config

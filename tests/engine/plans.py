@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from dreambooth_cli.bases.base import Base, identify, read_facts
+from dreambooth_cli.bases.base import Base
+from dreambooth_cli.bases.facts import read_facts
+from dreambooth_cli.bases.fingerprint import identify
 from dreambooth_cli.memory.plan import Job, Plan
 from dreambooth_cli.memory.search import make_plan
 from dreambooth_cli.settings import TrainSettings

@@ -27,7 +27,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import save_file
 
-from dreambooth_cli.bases.base import ask_for_base, read_facts
+from dreambooth_cli.bases.base import ask_for_base
+from dreambooth_cli.bases.facts import read_facts
 from dreambooth_cli.cli.app import in_words, run
 from dreambooth_cli.cli.console import visible
 from dreambooth_cli.cli.views import format_event

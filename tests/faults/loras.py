@@ -317,7 +317,7 @@ def true_card() -> Card:
 @cache
 def identity() -> str:
     """What the small base holds; this machine remembers where it lies."""
-    from dreambooth_cli.bases.base import identify
+    from dreambooth_cli.bases.fingerprint import identify
     from dreambooth_cli.bases.places import remember_place
 
     base = Path(os.environ["FAULTS_BASE"])

@@ -14,7 +14,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch.testing import assert_close
 from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3Model
 
-from dreambooth_cli.bases.base import read_facts
+from dreambooth_cli.bases.facts import read_facts
 from dreambooth_cli.engine.families.loading import load_family
 from dreambooth_cli.engine.families.noising import RectifiedFlow, shifted
 from dreambooth_cli.engine.images.sampling import Drawing, draw

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from dreambooth_cli.bases.base import ask_for_base, read_facts
+from dreambooth_cli.bases.base import ask_for_base
 from dreambooth_cli.bases.catalog import find_entry
+from dreambooth_cli.bases.facts import read_facts
 from dreambooth_cli.engine.evaluation import closest, to_pixels
 from dreambooth_cli.identifier import choose_identifier, load_tokenizer, single_token
 from dreambooth_cli.pocket import world

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dreambooth_cli.bases.base import ask_for_base, find_cached
+from dreambooth_cli.bases.base import ask_for_base
+from dreambooth_cli.bases.cache import find_cached
 from dreambooth_cli.errors import ModelUnavailable
 from dreambooth_cli.events import BaseReady, Noted
 from dreambooth_cli.workflows.pull import pull

@@ -22,7 +22,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from ...bases.base import read_header, read_json
+from ...bases.metadata import read_header, read_json
 from ...bases.weights import check_is_safetensors
 from ...errors import ModelUnavailable
 from ...families.family import VAE

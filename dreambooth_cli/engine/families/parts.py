@@ -30,20 +30,12 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import CLIPPreTrainedModel, CLIPTokenizer, PreTrainedModel
 
-from ...bases.base import (
-    MOST_VOCABULARY,
-    TEXT_LAYER,
-    TOKENIZER_FILES,
-    Base,
-    architecture_of,
-    layout_of,
-    read_header,
-    read_json,
-    schedule_of,
-    unread_layers,
-    weight_files,
-)
+from ...bases.base import Base
+from ...bases.facts import TEXT_LAYER, architecture_of, layout_of, schedule_of, unread_layers
+from ...bases.fingerprint import MOST_VOCABULARY
+from ...bases.folder import TOKENIZER_FILES, weight_files
 from ...bases.kind import scheduler_that_draws
+from ...bases.metadata import read_header, read_json
 from ...disk import read_text
 from ...errors import ModelUnavailable
 from ...families.family import VAE, tokenizer_of

@@ -3,21 +3,13 @@
 from collections.abc import Generator
 from pathlib import Path
 
-from ...bases.base import (
-    Base,
-    BaseRequest,
-    ask_for_base,
-    find_cached,
-    find_snapshot,
-    hub_cache,
-    identify,
-    layout_of,
-    missing_parts,
-    read_facts,
-    read_header,
-    stated_prediction,
-)
+from ...bases.base import Base, BaseRequest, ask_for_base
+from ...bases.cache import find_cached, find_snapshot, hub_cache
 from ...bases.catalog import CATALOG, CatalogEntry, moved_note
+from ...bases.facts import layout_of, read_facts, stated_prediction
+from ...bases.fingerprint import identify
+from ...bases.folder import missing_parts
+from ...bases.metadata import read_header
 from ...disk import system_errors
 from ...errors import ModelUnavailable
 from ...events import Event, Noted, PhaseStarted, Warned

@@ -27,7 +27,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError:
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
 from ... import stopping
-from ...bases.base import check_inside
+from ...bases.cache import check_inside
 from ...disk import make_folder, settle, sync
 from ...errors import ModelUnavailable, UsageError
 from ...hub_variables import split_endpoint

@@ -14,7 +14,8 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError:
     RevisionNotFoundError,
 )
 
-from ...bases.base import BaseRequest, hub_cache
+from ...bases.base import BaseRequest
+from ...bases.cache import hub_cache
 from ...errors import DiskError, DreamboothError, ModelUnavailable
 from .download import endpoint
 

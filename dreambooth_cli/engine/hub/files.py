@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ...bases.base import VARIANTS, BaseRequest, variant_of
+from ...bases.base import BaseRequest
+from ...bases.folder import VARIANTS, variant_of
 from ...bases.kind import refuse
 from ...errors import ModelUnavailable
 from ...families.family import VAE, tokenizer_of

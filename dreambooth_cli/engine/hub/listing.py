@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any
 
-from ...bases.base import COMMIT
+from ...bases.cache import COMMIT
 from .download import RemoteFile
 
 LIMIT = 8_000_000  # bytes of a listing: some 30,000 files

@@ -12,7 +12,8 @@ from huggingface_hub import is_offline_mode
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from ... import stopping
-from ...bases.base import COMMIT, BaseRequest, check_inside, hub_cache, is_revision, repository_folder, take_download
+from ...bases.base import BaseRequest
+from ...bases.cache import COMMIT, check_inside, hub_cache, is_revision, repository_folder, take_download
 from ...bases.catalog import KNOWN_WEIGHTS
 from ...disk import clear_leftovers, make_folder, write_whole
 from ...errors import DiskError, ModelUnavailable

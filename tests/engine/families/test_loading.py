@@ -11,7 +11,9 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from dreambooth_cli.bases.base import Base, identify, read_facts
+from dreambooth_cli.bases.base import Base
+from dreambooth_cli.bases.facts import read_facts
+from dreambooth_cli.bases.fingerprint import identify
 from dreambooth_cli.engine.families.loading import (
     bring_back,
     find_device,

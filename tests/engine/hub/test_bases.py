@@ -19,7 +19,8 @@ import pytest
 from huggingface_hub import constants
 
 from dreambooth_cli import stopping
-from dreambooth_cli.bases.base import Base, ask_for_base, find_cached, hub_cache, take_download
+from dreambooth_cli.bases.base import Base, ask_for_base
+from dreambooth_cli.bases.cache import find_cached, hub_cache, take_download
 from dreambooth_cli.bases.catalog import CATALOG, KNOWN_WEIGHTS, find_entry
 from dreambooth_cli.engine.hub import bases as hub
 from dreambooth_cli.engine.hub import download as transfer
