@@ -10,8 +10,8 @@ from .bases.catalog import find_entry
 from .bases.metadata import read_json
 from .disk import write_json
 from .errors import ModelUnavailable, ProjectError
-from .project import CARD
 from .record import BaseRecord
+from .run import CARD
 from .schemas import check_schema, check_values, with_schema
 from .settings import LARGEST_SIDE, SECTIONS, annotation
 

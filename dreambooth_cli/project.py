@@ -1,11 +1,9 @@
-"""Projects and runs: every path, their names, how they are made, found and locked.
+"""Projects: what lies where in them, their names, how they are made, found and locked.
 
 projects/my-dog/
   project.toml  photos/  prepared/  runs/1/  images/
 """
 
-import errno
-import json
 import os
 import re
 import shutil
@@ -21,36 +19,28 @@ from typing import Any
 
 import filelock
 
-from . import stopping
 from .config import read_config
 from .disk import (
-    begins_as,
     check_folder,
     clear_leftovers,
-    digests_of,
     disk_errors,
     file_of,
-    is_intact,
-    is_of_the_system,
     make_folder,
     read_text,
     reason_of,
     remove,
     system_errors,
     temporary,
-    write_json,
 )
 from .errors import DiskError, ProjectError, UsageError
+from .locks import acquire, release
 from .paths import cache_folder, home_folder, projects_folder, real_path
-from .record import Record
-from .schemas import check_schema, with_schema
+from .run import Run
 from .settings import AUTO
 from .text import shortened
 
 NAME = re.compile(r"[^\W_][\w.-]{0,63}", re.UNICODE)
 ANOTHER_PLACE = "name another folder: --output-dir ./my-model"
-PART_OF_0_1 = ".part"  # in an output folder: where 0.1 copied a model before it took its place
-CARD = "dreambooth.json"  # beside a model: what it knows; it comes last, so a folder that has it is whole
 KEPT = ".drawing-"  # a process that draws: its number, and a lock
 MAKING_OF_0_1 = re.compile(r"\.making-[0-9a-f]{32}\.[0-9]+")  # a process number, which says nothing in another container
 A_DAY = 24 * 60 * 60  # seconds; a project was made in minutes
@@ -111,7 +101,7 @@ class Project:
         """What project.toml says: section -> name -> value."""
         return read_config(self.config)
 
-    def runs(self) -> list["Run"]:
+    def runs(self) -> list[Run]:
         """Its runs, oldest first."""
         folder = self.path / "runs"
         numbers = (
@@ -121,7 +111,7 @@ class Project:
         )
         return [Run(folder / str(number)) for number in numbers]
 
-    def find_run(self, digest: str) -> "Run | None":
+    def find_run(self, digest: str) -> Run | None:
         """The newest run of this digest, finished or not; one that was superseded by `--restart` does not count."""
         return next((run for run in reversed(self.runs()) if run.has_begun and run.record().digest == digest), None)
 
@@ -133,7 +123,7 @@ class Project:
                     return True
         return False
 
-    def new_run(self) -> "Run":
+    def new_run(self) -> Run:
         """The folder of the next run; one that was killed before it had a plan leaves its number."""
         for run in self.runs():
             if not run.plan.exists():
@@ -146,7 +136,7 @@ class Project:
             make_folder(run.path)
         return run
 
-    def finished_run(self, number: int | None) -> "Run":
+    def finished_run(self, number: int | None) -> Run:
         """Run `number`, or the latest finished one. Raises ProjectError where there is none."""
         finished = [run for run in self.runs() if run.is_finished]
         if number is None:
@@ -188,210 +178,6 @@ def _told_by(holder: Path) -> str:
         return read_text(holder)
     except (OSError, ValueError):
         return "another process"
-
-
-# What flock says where the file system knows no locks. filelock's own way round, a marker file, outlives a killed process.
-NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK}
-
-
-def acquire(lock: filelock.BaseFileLock) -> str:
-    """Take a lock; "", or what speaks against it where the file system knows none. Raises filelock.Timeout, OSError."""
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise
-    except OSError as error:
-        if error.errno in NO_LOCKS and error.filename is None:
-            return f"the disk of {lock.lock_file} knows no locks ({error.strerror}): see to it that no two runs work there at once"
-        raise OSError(error.errno, error.strerror, error.filename or lock.lock_file) from error
-    return ""
-
-
-def release(lock: filelock.BaseFileLock) -> None:
-    """Let a lock go; what the system refuses now is over when the process ends."""
-    with suppress(OSError):
-        lock.release()
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training run of a project."""
-
-    path: Path
-
-    @property
-    def number(self) -> int:
-        """Its number within the project."""
-        return int(self.path.name)
-
-    @property
-    def id(self) -> str:
-        """Its id, which its checkpoints and its model's card name; "" where it never began. Raises ProjectError."""
-        return self.record().id if self.has_begun else ""
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether it has a plan."""
-        return self.plan.is_file()
-
-    @property
-    def plan(self) -> Path:
-        """What was asked and what was planned, frozen at the run's first start, and what changed on its way."""
-        return self.path / "plan.json"
-
-    @property
-    def events(self) -> Path:
-        """What happened, a JSON line each."""
-        return self.path / "events.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        """From where the run can go on."""
-        return self.path / "checkpoints"
-
-    @property
-    def samples(self) -> Path:
-        """Pictures drawn while it trained."""
-        return self.path / "samples"
-
-    @property
-    def model(self) -> Path:
-        """The finished model; it is there only when it is whole."""
-        return self.path / "model"
-
-    @property
-    def manifest(self) -> Path:
-        """The files of the finished model, each with its bytes and sha256; written before the model takes its name."""
-        return self.path / "model.json"
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the finished model is there."""
-        return (self.model / CARD).is_file()
-
-    def model_files(self) -> dict[str, dict[str, Any]]:
-        """The files of the finished model, by their names in its folder, each with its bytes and sha256 as it was saved.
-
-        A run of 0.1 has no list of them: there, as they are now. Raises ProjectError where the list is damaged.
-        """
-        if not self.manifest.exists():
-            return digests_of(self.model)
-        try:
-            kept = json.loads(read_text(self.manifest))
-            check_schema(self.manifest, kept)
-            files = kept["files"]
-            whole = CARD in files and all(
-                (type(entry["bytes"]), type(entry["sha256"])) == (int, str)
-                and not Path(name).is_absolute()
-                and ".." not in Path(name).parts
-                for name, entry in files.items()
-            )
-            if not whole:
-                raise ValueError("it does not list a model's files")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ProjectError(f"{self.manifest} can't be read: {error}", self._how_to_make_anew()) from error
-        return dict(files)
-
-    def write_manifest(self, model: Path) -> None:
-        """Write down what the finished model is made of, while it lies in a folder beside. Raises OSError."""
-        write_json(self.manifest, with_schema(self.manifest.name, {"files": digests_of(model)}))
-
-    def check_model(self) -> dict[str, dict[str, Any]]:
-        """Hold the finished model against what was saved, and return its files. Raises DiskError that names the first that differs."""
-        try:
-            files = self.model_files()
-            other = next((name for name, entry in files.items() if not is_intact(self.model / name, entry)), None)
-        except OSError as error:
-            raise DiskError(f"the model {self.model} can't be read: {error}", "check who may read it") from error
-        if other is not None:
-            raise DiskError(
-                f"{self.model / other} is missing or is not what was saved",
-                f"put it back, or {self._how_to_make_anew()}",
-            )
-        return files
-
-    def _how_to_make_anew(self) -> str:
-        return f"remove {self.model} and train again: the model is made anew from the last checkpoint"
-
-    def has_part_at(self, folder: Path) -> bool:
-        """Whether a folder holds files of the finished model and nothing else, byte for byte: a delivery that was cut short."""
-        names, former = [], folder / PART_OF_0_1 if self.has_part_of_0_1_at(folder) else None
-        for path in folder.rglob("*"):
-            own = self.model / path.relative_to(folder)
-            if is_of_the_system(path.name) or former in (path, *path.parents):
-                continue
-            if path.is_symlink() or not own.exists() or own.is_dir() != path.is_dir():
-                return False  # at once: somebody's folder may be large
-            if not path.is_dir():
-                names.append(path.relative_to(folder).as_posix())
-        files = self.model_files() if self.is_finished else {}
-        return bool(files) and all(name in files and is_intact(folder / name, files[name]) for name in names)
-
-    def has_part_of_0_1_at(self, folder: Path) -> bool:
-        """Whether a folder holds what 0.1 had copied of this very model when it was cut short: files that begin as its own."""
-        part, files = folder / PART_OF_0_1, 0
-        for path in () if part.is_symlink() else part.rglob("*"):
-            own = self.model / path.relative_to(part)
-            if path.is_symlink() or path.is_dir() != own.is_dir() or not (own.is_dir() or begins_as(path, own)):
-                return False
-            files += own.is_file()
-        return files > 0
-
-    def record(self) -> Record:
-        """What plan.json holds. Raises ProjectError where it is not there or is damaged."""
-        try:
-            values = json.loads(self.plan.read_text(encoding="utf-8-sig"))
-            if not isinstance(values, dict):
-                raise ValueError("it is not a JSON object")
-            json.dumps(values, ensure_ascii=False).encode()  # what can't be written again is damaged
-            check_schema(self.plan, values)
-            return Record.read(values)
-        except (OSError, ValueError, RecursionError) as error:
-            raise ProjectError(f"{self.plan} can't be read: {error}", "begin another run with --restart") from error
-
-    def clear_up(self) -> None:
-        """Remove what killed processes left half written here. The caller holds the project's lock."""
-        clear_leftovers(self.path, old=r"plan\.json\.part|\.model\.part")
-        clear_leftovers(self.checkpoints, old=r"\.step-[0-9]{6,}\.part")
-        clear_leftovers(self.samples, old=r"\.step-[0-9]{6,}-[0-9]+\.[0-9]+\.part")
-
-    def write_record(self, record: Record) -> None:
-        """Write plan.json beside and rename it. Raises DiskError."""
-        with disk_errors(self.plan):
-            write_json(self.plan, with_schema(self.plan.name, record.written()))
-
-
-@contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Wait for, then hold, a folder of the cache that projects share; where its file system knows no locks, go on without: what
-    is made there is written whole. Raises Interrupted where a signal comes meanwhile, DiskError."""
-    lock = filelock.FileLock(folder / ".lock", timeout=0.5, fallback_to_soft=False)
-    with disk_errors(folder):
-        make_folder(folder)
-        while True:
-            stopping.check()
-            try:
-                acquire(lock)
-                break
-            except filelock.Timeout:
-                continue
-    try:
-        yield
-    finally:
-        release(lock)
-
-
-def is_held(folder: Path) -> bool:
-    """Whether another run holds a folder of the cache just now."""
-    try:
-        if not (folder / ".lock").exists():
-            return False
-        with filelock.FileLock(folder / ".lock", blocking=False, fallback_to_soft=False):
-            return False
-    except filelock.Timeout:
-        return True
-    except OSError:
-        return False  # `hold` says it
 
 
 def check_name(name: str) -> str:

@@ -12,7 +12,7 @@ from ..gpu import find_gpu
 from ..libraries import warned
 from ..memory.search import check_fits
 from ..order import Order, check_output, check_prompt, understand
-from ..project import Run
+from ..run import Run
 from ..settings import PrepSettings, SubjectSettings, TrainSettings
 from .console import can_ask, results, say
 from .options import Flags, Json, ProjectName, with_flags

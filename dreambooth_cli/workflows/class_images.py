@@ -18,9 +18,9 @@ from ..engine.images.class_images import (
 from ..engine.images.sampling import Drawing
 from ..events import ClassImageMade, PhaseStarted, Yielding
 from ..identity import content_of
+from ..locks import hold, is_held
 from ..memory.plan import Plan, weights_of
 from ..paths import cache_folder
-from ..project import hold, is_held
 from .recipe import Recipe
 
 CLASS_IMAGES = "class images"  # the phase

@@ -26,7 +26,8 @@ from ..engine.training.loop import Training
 from ..errors import DiskError, UsageError
 from ..events import Events, ModelSaved, Noted, Warned
 from ..model_card import Card, public_base, public_settings, read_card, write_card
-from ..project import ANOTHER_PLACE, CARD, PART_OF_0_1, Run, check_model_place
+from ..project import ANOTHER_PLACE, check_model_place
+from ..run import CARD, PART_OF_0_1, Run
 from ..settings import TrainSettings
 from .recipe import Recipe
 

@@ -20,8 +20,9 @@ from ..machine import free_memory, machine_memory, resident_memory
 from ..memory.plan import Plan
 from ..memory.search import at_rates_of, check_fits
 from ..memory.survey import slow_step_note
-from ..project import Project, Run
+from ..project import Project
 from ..record import BaseRecord, Record
+from ..run import Run
 from ..settings import TrainSettings, as_before, shaping
 from ..text import shortened
 from .recipe import Ingredients, Recipe, choose_prompts, plan_for, with_plan

@@ -28,8 +28,9 @@ from ..memory.search import inference_precision
 from ..model_card import Card, read_card
 from ..order import Source
 from ..photos.picture import Grid, save_new, stem_of
-from ..project import CARD, Project, Run, keep, project_of
+from ..project import Project, keep, project_of
 from ..prompts import PLACEHOLDER, check_identifier, check_placeholder, fill, prompt_remarks, understood
+from ..run import CARD, Run
 from ..settings import GenerateSettings, check_text
 from .lora_base import obtain_base
 

@@ -14,8 +14,8 @@ from ..errors import DreamboothError, ModelUnavailable, ProjectError, UsageError
 from ..events import Warned, Yielding
 from ..identity import is_same_base
 from ..model_card import Card
-from ..project import Run
 from ..record import BaseRecord
+from ..run import Run
 
 
 def obtain_base(lora: Path, card: Card | None, named: str | None) -> Yielding[Base]:

@@ -22,7 +22,7 @@ from ..events import Events, PhaseStarted, Warned
 from ..gpu import find_gpu
 from ..memory.plan import Plan
 from ..memory.search import calm_down, step_down
-from ..project import Run
+from ..run import Run
 from .class_images import CLASS_IMAGES
 from .freeze import MEMORY, NOT_FINITE, keep_change
 from .recipe import Recipe

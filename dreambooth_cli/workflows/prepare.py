@@ -23,12 +23,13 @@ from ..disk import (
 )
 from ..errors import PhotoError, ProjectError, UsageError
 from ..events import Event, Events, PhaseStarted, PhotoLooked, PhotosPrepared, Warned
+from ..locks import hold
 from ..paths import cache_folder, expanded
 from ..photos.crop import square_box
 from ..photos.files import Look, find_photos, printable, read_photo, save_png, training_picture
 from ..photos.inspect import judge_count, judge_size
 from ..photos.sheet import Tile, contact_sheet, save_sheet, small_picture
-from ..project import Project, hold
+from ..project import Project
 from ..schemas import check_schema, with_schema
 from ..settings import PrepSettings
 

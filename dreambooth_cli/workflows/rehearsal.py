@@ -16,7 +16,7 @@ from ..engine.images.class_images import missing_batches
 from ..engine.training.checkpoint import load_checkpoint, save_checkpoint
 from ..engine.training.loop import Training, held_memory
 from ..events import Events, PhaseStarted, Rehearsed, Yielding
-from ..project import Run
+from ..run import Run
 from ..settings import TrainSettings
 from .assemble import make_training
 from .class_images import class_image_folder, class_images_of

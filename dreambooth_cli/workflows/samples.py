@@ -11,8 +11,8 @@ from ..engine.images.sampling import Drawing
 from ..engine.training.loop import Training
 from ..events import Events, SampleSaved
 from ..photos.picture import save_new
-from ..project import Run
 from ..prompts import fill, understood
+from ..run import Run
 from .recipe import Recipe
 
 

@@ -29,7 +29,8 @@ from ..events import (
     as_json,
 )
 from ..paths import expanded
-from ..project import Project, Run, clear_up
+from ..project import Project, clear_up
+from ..run import Run
 from ..settings import TrainSettings
 from .assemble import make_training
 from .class_images import class_image_folder, class_images_of

@@ -30,8 +30,9 @@ from dreambooth_cli.paths import projects_folder
 from dreambooth_cli.pocket import eyes, world
 from dreambooth_cli.pocket.build import JUDGE, MODEL
 from dreambooth_cli.pocket.card import sheet_of
-from dreambooth_cli.project import Project, Run
+from dreambooth_cli.project import Project
 from dreambooth_cli.prompts import instance_prompt
+from dreambooth_cli.run import Run
 from dreambooth_cli.settings import SubjectSettings, TrainSettings
 from dreambooth_cli.workflows.initialise import initialise
 from dreambooth_cli.workflows.prepare import prepared_photos

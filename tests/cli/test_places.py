@@ -24,8 +24,9 @@ from dreambooth_cli.cli.options import complete_project
 from dreambooth_cli.config import read_config, write_config
 from dreambooth_cli.disk import disk_errors, remove, sync, system_errors, write_whole
 from dreambooth_cli.errors import DiskError, HangUp, ModelUnavailable, ProjectError, Terminated, UsageError
+from dreambooth_cli.locks import hold
 from dreambooth_cli.paths import cache_folder, home_folder, projects_folder
-from dreambooth_cli.project import Project, find_project, free_name, hold, list_projects, unreadable_projects
+from dreambooth_cli.project import Project, find_project, free_name, list_projects, unreadable_projects
 
 from ..faults.powerless import can_give_up, run_powerless
 from .conftest import Dreambooth, environment, in_process

@@ -286,7 +286,7 @@ def read_a_card(data: bytes) -> None:
     run_folder = Path(os.environ["DREAMBOOTH_HOME"]) / "delivered" / "runs" / "1"
     (run_folder / "model").mkdir(parents=True, exist_ok=True)
     (run_folder / "model" / "dreambooth.json").write_bytes(data)
-    from dreambooth_cli.project import Run
+    from dreambooth_cli.run import Run
 
     answered(lambda: tell(deliver(Run(run_folder), None, TrainSettings())))
 

@@ -14,7 +14,8 @@ from torch.testing import assert_close
 
 from dreambooth_cli.events import CheckpointSaved, ClassImageMade, Noted, RunOpened, StepDone, Warned
 from dreambooth_cli.paths import cache_folder
-from dreambooth_cli.project import Project, Run
+from dreambooth_cli.project import Project
+from dreambooth_cli.run import Run
 from tests.workflows.projects import make_project, model_of, of_kind, run, start
 
 SHORT = {"steps": 3, "checkpoint_every": 2, "sample_every": 0}

@@ -1,0 +1,171 @@
+"""One training run of a project: what lies where in it, its record, and whether its model is whole."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .disk import (
+    begins_as,
+    clear_leftovers,
+    digests_of,
+    disk_errors,
+    is_intact,
+    is_of_the_system,
+    read_text,
+    write_json,
+)
+from .errors import DiskError, ProjectError
+from .record import Record
+from .schemas import check_schema, with_schema
+
+PART_OF_0_1 = ".part"  # in an output folder: where 0.1 copied a model before it took its place
+CARD = "dreambooth.json"  # beside a model: what it knows; it comes last, so a folder that has it is whole
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of a project."""
+
+    path: Path
+
+    @property
+    def number(self) -> int:
+        """Its number within the project."""
+        return int(self.path.name)
+
+    @property
+    def id(self) -> str:
+        """Its id, which its checkpoints and its model's card name; "" where it never began. Raises ProjectError."""
+        return self.record().id if self.has_begun else ""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has a plan."""
+        return self.plan.is_file()
+
+    @property
+    def plan(self) -> Path:
+        """What was asked and what was planned, frozen at the run's first start, and what changed on its way."""
+        return self.path / "plan.json"
+
+    @property
+    def events(self) -> Path:
+        """What happened, a JSON line each."""
+        return self.path / "events.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """From where the run can go on."""
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """Pictures drawn while it trained."""
+        return self.path / "samples"
+
+    @property
+    def model(self) -> Path:
+        """The finished model; it is there only when it is whole."""
+        return self.path / "model"
+
+    @property
+    def manifest(self) -> Path:
+        """The files of the finished model, each with its bytes and sha256; written before the model takes its name."""
+        return self.path / "model.json"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the finished model is there."""
+        return (self.model / CARD).is_file()
+
+    def model_files(self) -> dict[str, dict[str, Any]]:
+        """The files of the finished model, by their names in its folder, each with its bytes and sha256 as it was saved.
+
+        A run of 0.1 has no list of them: there, as they are now. Raises ProjectError where the list is damaged.
+        """
+        if not self.manifest.exists():
+            return digests_of(self.model)
+        try:
+            kept = json.loads(read_text(self.manifest))
+            check_schema(self.manifest, kept)
+            files = kept["files"]
+            whole = CARD in files and all(
+                (type(entry["bytes"]), type(entry["sha256"])) == (int, str)
+                and not Path(name).is_absolute()
+                and ".." not in Path(name).parts
+                for name, entry in files.items()
+            )
+            if not whole:
+                raise ValueError("it does not list a model's files")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ProjectError(f"{self.manifest} can't be read: {error}", self._how_to_make_anew()) from error
+        return dict(files)
+
+    def write_manifest(self, model: Path) -> None:
+        """Write down what the finished model is made of, while it lies in a folder beside. Raises OSError."""
+        write_json(self.manifest, with_schema(self.manifest.name, {"files": digests_of(model)}))
+
+    def check_model(self) -> dict[str, dict[str, Any]]:
+        """Hold the finished model against what was saved, and return its files. Raises DiskError that names the first that differs."""
+        try:
+            files = self.model_files()
+            other = next((name for name, entry in files.items() if not is_intact(self.model / name, entry)), None)
+        except OSError as error:
+            raise DiskError(f"the model {self.model} can't be read: {error}", "check who may read it") from error
+        if other is not None:
+            raise DiskError(
+                f"{self.model / other} is missing or is not what was saved",
+                f"put it back, or {self._how_to_make_anew()}",
+            )
+        return files
+
+    def _how_to_make_anew(self) -> str:
+        return f"remove {self.model} and train again: the model is made anew from the last checkpoint"
+
+    def has_part_at(self, folder: Path) -> bool:
+        """Whether a folder holds files of the finished model and nothing else, byte for byte: a delivery that was cut short."""
+        names, former = [], folder / PART_OF_0_1 if self.has_part_of_0_1_at(folder) else None
+        for path in folder.rglob("*"):
+            own = self.model / path.relative_to(folder)
+            if is_of_the_system(path.name) or former in (path, *path.parents):
+                continue
+            if path.is_symlink() or not own.exists() or own.is_dir() != path.is_dir():
+                return False  # at once: somebody's folder may be large
+            if not path.is_dir():
+                names.append(path.relative_to(folder).as_posix())
+        files = self.model_files() if self.is_finished else {}
+        return bool(files) and all(name in files and is_intact(folder / name, files[name]) for name in names)
+
+    def has_part_of_0_1_at(self, folder: Path) -> bool:
+        """Whether a folder holds what 0.1 had copied of this very model when it was cut short: files that begin as its own."""
+        part, files = folder / PART_OF_0_1, 0
+        for path in () if part.is_symlink() else part.rglob("*"):
+            own = self.model / path.relative_to(part)
+            if path.is_symlink() or path.is_dir() != own.is_dir() or not (own.is_dir() or begins_as(path, own)):
+                return False
+            files += own.is_file()
+        return files > 0
+
+    def record(self) -> Record:
+        """What plan.json holds. Raises ProjectError where it is not there or is damaged."""
+        try:
+            values = json.loads(self.plan.read_text(encoding="utf-8-sig"))
+            if not isinstance(values, dict):
+                raise ValueError("it is not a JSON object")
+            json.dumps(values, ensure_ascii=False).encode()  # what can't be written again is damaged
+            check_schema(self.plan, values)
+            return Record.read(values)
+        except (OSError, ValueError, RecursionError) as error:
+            raise ProjectError(f"{self.plan} can't be read: {error}", "begin another run with --restart") from error
+
+    def clear_up(self) -> None:
+        """Remove what killed processes left half written here. The caller holds the project's lock."""
+        clear_leftovers(self.path, old=r"plan\.json\.part|\.model\.part")
+        clear_leftovers(self.checkpoints, old=r"\.step-[0-9]{6,}\.part")
+        clear_leftovers(self.samples, old=r"\.step-[0-9]{6,}-[0-9]+\.[0-9]+\.part")
+
+    def write_record(self, record: Record) -> None:
+        """Write plan.json beside and rename it. Raises DiskError."""
+        with disk_errors(self.plan):
+            write_json(self.plan, with_schema(self.plan.name, record.written()))
