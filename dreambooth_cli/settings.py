@@ -1,7 +1,7 @@
 """Every setting, declared once. Flags, `project.toml`, the interview, `--help` and the README's tables are read from here.
 
 A new setting is one line: its type, its default and its help. `shapes=True` marks those that shape the trained weights;
-they name the run (see `project.py`), so changing one begins another run.
+they name the run (see `identity.py`), so changing one begins another run.
 """
 
 import re

@@ -1,6 +1,6 @@
 """One part of a base -> a live network, tokenizer or scheduler: built from its checked config, held against its weights, then filled.
 
-The only place that a base's weights come through: safetensors alone, files that `base` has chosen, no code but the libraries' own.
+The only place that a base's weights come through: safetensors alone, files that `bases.folder` has chosen, no code but the libraries' own.
 Weights that are missing are never made up: the network is built without any, and each one is there or it is named.
 """
 
