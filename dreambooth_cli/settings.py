@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import UsageError
+from .families.schedulers import SchedulerName
 from .text import is_text, shortened
 
 Auto = Literal["auto"]
@@ -22,7 +23,7 @@ LARGEST_SEED = 2**63 - 1  # torch takes 64 bits, and picture i adds i
 LARGEST_SIDE = 16_384  # pixels of a picture
 
 Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
-Scheduler = Literal["auto", "ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "dpm++", "unipc"]
+Scheduler = Literal[Auto, SchedulerName]
 
 # places in the help of `train`, beside its own
 PRIOR, MEMORY, LORA, DETAILS = "Class images (prior preservation)", "Memory", "LoRA", "Details"

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelUnavailable
-from ..families.family import VAE, Family, Noise, SingleFile
+from ..families.family import VAE, Family, SingleFile
 from ..families.known import denoiser_names, families_of, family_of_file, family_told, text_encoder_names
 from ..families.part_config import checked_config
+from ..families.schedulers import Noise
 from ..settings import LARGEST_SIDE
 from ..text import shortened
 from .catalog import BaseFacts

@@ -8,56 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelUnavailable
-from ..families.family import VAE, Family, Noise
+from ..families.family import VAE, Family
 from ..families.known import families_of
 from ..families.part_config import FLOW_SCHEDULER, SCHEDULER, checked_config
+from ..families.schedulers import BETA_SIGMAS_NEED, KEEP_ZERO_SNR, NEEDS, NOT_TRAINED, TRAINED, Noise
 from ..libraries import installed
 from ..text import shortened
 
 USE = "use a Stable Diffusion 1, 2 or XL base, for example sd15 or sdxl; inpainting and refiner models can't be trained"
-# Those that add noise as DDPM does: alpha and sigma of whole timesteps, from betas.
-SCHEDULERS = (
-    "DDPMScheduler",
-    "DDIMScheduler",
-    "PNDMScheduler",
-    "LMSDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "DPMSolverMultistepScheduler",
-    "DPMSolverSinglestepScheduler",
-    "DPMSolverSDEScheduler",
-    "KDPM2DiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "UniPCMultistepScheduler",
-    "DEISMultistepScheduler",
-    "SASolverScheduler",
-    "DDIMParallelScheduler",
-    "DDPMParallelScheduler",
-)
-# Those that need a package which this program does not ask for, and what draws in their place where it is not here.
-NEEDS = {
-    "LMSDiscreteScheduler": ("scipy", "EulerDiscreteScheduler"),
-    "DPMSolverSDEScheduler": ("torchsde", "DPMSolverMultistepScheduler"),
-}
-KEEP_ZERO_SNR = (
-    "DDIMScheduler",
-    "DDPMScheduler",
-    "EulerDiscreteScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "DPMSolverMultistepScheduler",
-    "UniPCMultistepScheduler",
-)
-OTHER_SCHEDULERS = {
-    "EDM": "it is trained on EDM's continuous noise (Playground 2.5, CosXL and the like)",
-    "FlowMatch": "it is trained by flow matching",
-    "LCM": "it is distilled to draw in a few steps (a latent consistency model)",
-    "TCD": "it is distilled to draw in a few steps (trajectory consistency)",
-    "CMStochastic": "it is a consistency model",
-}
-# Those that draw by rectified flow, whatever shifts their sigmas.
-FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler",)
-BETA_SIGMAS_NEED = "scipy"
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 PREDICTIONS = ("epsilon", "v_prediction")
 ACTS_ON = {5: "a depth model", 7: "an upscaler", 8: "an InstructPix2Pix model, which edits pictures", 9: "an inpainting model"}
@@ -162,8 +120,8 @@ def scheduler_named(index: Mapping[str, Any], config: Mapping[str, Any], file: P
     named = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
     names = [name for name in (named, config.get("_class_name")) if isinstance(name, str)]
     for name in names:
-        if name not in (SCHEDULERS if noise == "diffusion" else FLOW_SCHEDULERS):
-            why = next((words for start, words in OTHER_SCHEDULERS.items() if start in name), "its noise is another")
+        if name not in TRAINED[noise]:
+            why = next((words for start, words in NOT_TRAINED.items() if start in name), "its noise is another")
             raise refuse(file, f"{why}; its scheduler is {shortened(name, 80)}")
     if not names:
         raise refuse(file, "neither it nor model_index.json names its scheduler", "fetch the base model again")

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .part_config import Bound
+from .schedulers import Noise, SchedulerName
 
-Noise = Literal["diffusion", "flow"]
 VAE = "vae"  # every family's, in a diffusers folder
 
 
@@ -115,8 +115,7 @@ class Family:
     size_numbers: int = 0  # so many tell the denoiser a picture's size
 
     prompt_length: int  # tokens that are read of a prompt at most, with its ends
-    samplers: tuple[str, ...]  # the scheduler names that draw with it, beside `auto`
-    class_sampler: str  # the one of class images
+    class_sampler: SchedulerName | Literal["auto"]  # the one of class images
     guidance: float  # the scale where nothing is said
     guidance_offset: float = 0.0  # what the pipeline's own scale is more than that
     methods: tuple[Literal["full", "lora"], ...] = ("full", "lora")

@@ -6,7 +6,6 @@ from .stable_diffusion import (
     CLIP_PART,
     LEFT_OUT,
     PIPELINES,
-    SAMPLERS,
     TEXT_ENCODER,
     TOKENIZER_PART,
     UNET,
@@ -52,7 +51,6 @@ SDXL = Family(
     pipeline_flags={"force_zeros_for_empty_prompt": True},
     left_out=LEFT_OUT,
     prompt_length=77,
-    samplers=SAMPLERS,
     class_sampler="dpm++",
     guidance=5.0,  # what diffusers' own pipeline takes where nothing is said
     # As Stable Diffusion's; nobody trains XL's two encoders in full by default.

@@ -14,7 +14,6 @@ PIPELINES = (
 CLIP_L, OPENCLIP_H, OPENCLIP_BIGG = 123_060_480, 340_387_840, 694_659_840  # parameters, counted from the models' configs
 CLIP_LORA = {CLIP_L: 1_179_648, OPENCLIP_H: 3_014_656, OPENCLIP_BIGG: 5_242_880}
 SD1_UNET, SD2_UNET = 859_520_964, 865_910_724
-SAMPLERS = ("ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "dpm++", "unipc")
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")  # parts that training and drawing do without
 UNET_PART = Part(
     classes=("UNet2DConditionModel",),
@@ -58,7 +57,6 @@ STABLE_DIFFUSION = Family(
     pipeline_options={"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
     left_out=LEFT_OUT,
     prompt_length=77,
-    samplers=SAMPLERS,
     class_sampler="dpm++",
     guidance=7.5,  # what diffusers' own pipeline takes where nothing is said
     # Full fine-tuning with the text encoder: 2e-6 for 400 steps was right for objects, 1e-6 to 2e-6 for 800 to 1,200 for faces

@@ -31,7 +31,7 @@ from ..photos.picture import Grid, save_new, stem_of
 from ..project import Project, keep, project_of
 from ..prompts import PLACEHOLDER, check_identifier, check_placeholder, fill, prompt_remarks, understood
 from ..run import CARD, Run
-from ..settings import GenerateSettings, check_text
+from ..settings import GenerateSettings, Scheduler, check_text
 from .lora_base import obtain_base
 
 BLACK_WORDS = (
@@ -210,7 +210,7 @@ def find_model(folder: Path, card: Card | None, base: str | None) -> Yielding[Ba
     return (yield from obtain_base(folder, card, base))
 
 
-def load_model(base: Base, lora: Path | None, scheduler: str) -> Yielding[LatentDiffusion]:
+def load_model(base: Base, lora: Path | None, scheduler: Scheduler) -> Yielding[LatentDiffusion]:
     """A model on the best device here, ready to draw, in half precision where the GPU has it. Returns it."""
     device, precision = inference_precision(as_torch_has_it(find_gpu()))
     family = load_family(base, dtype=DTYPES[precision], device=find_device(device))

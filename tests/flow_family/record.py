@@ -55,7 +55,6 @@ TINY_FLOW = Family(
     noise="flow",
     latent_side=16,
     prompt_length=128,
-    samplers=(),
     class_sampler="auto",
     guidance=4.0,
     guidance_offset=-1.0,  # its pipeline computes pos + s (pos - neg)

@@ -14,24 +14,15 @@ from PIL import Image
 from torch import Tensor
 
 from ... import stopping
-from ...bases.kind import KEEP_ZERO_SNR
 from ...errors import DoesNotFit, UsageError
 from ...families.family import Family
+from ...families.schedulers import KEEP_ZERO_SNR, SCHEDULERS, names_for
 from ...libraries import refusal_of
 from ...machine import free_memory
+from ...settings import Scheduler
 from ..families.latent_diffusion import LatentDiffusion
 from ..families.parts import shift_for
 
-SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "ddim": ("DDIMScheduler", {}),
-    "ddpm": ("DDPMScheduler", {}),
-    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
-    "euler": ("EulerDiscreteScheduler", {}),
-    "euler-a": ("EulerAncestralDiscreteScheduler", {}),
-    "heun": ("HeunDiscreteScheduler", {}),
-    "dpm++": ("DPMSolverMultistepScheduler", {}),
-    "unipc": ("UniPCMultistepScheduler", {}),
-}
 SOLVERS_OWN = ("algorithm_type", "solver_type")
 BLACK = 8  # of 255: a picture with no channel of any pixel above this counts as black
 
@@ -46,28 +37,29 @@ class Drawing:
     height: int
 
 
-def check_sampler(record: Family, name: str) -> None:
+def check_sampler(record: Family, name: Scheduler) -> None:
     """Refuse a scheduler that does not draw with a family. Raises UsageError."""
-    if name not in ("auto", *record.samplers):
-        known = f"use one of {', '.join(record.samplers)}, or leave --scheduler out" if record.samplers else "leave --scheduler out"
+    names = names_for(record.noise)
+    if name not in ("auto", *names):
+        known = f"use one of {', '.join(names)}, or leave --scheduler out" if names else "leave --scheduler out"
         raise UsageError(f"the scheduler {name} does not draw with {record.title}", known)
 
 
-def use_scheduler(pipe: Any, name: str) -> None:
+def use_scheduler(pipe: Any, name: Scheduler) -> None:
     """Give a pipeline another noise scheduler by name, with its own betas and prediction type; `auto` leaves it."""
     if name == "auto":
         return
-    kind, options = SCHEDULERS[name]
-    if pipe.scheduler.config.get("rescale_betas_zero_snr") and kind not in KEEP_ZERO_SNR:
+    scheduler = SCHEDULERS[name]
+    if pipe.scheduler.config.get("rescale_betas_zero_snr") and scheduler.kind not in KEEP_ZERO_SNR:
         raise UsageError(
             f"the scheduler {name} can't draw with this model, whose last timestep is noise alone (zero terminal SNR)",
             "try --scheduler ddim, euler, dpm++ or unipc",
         )
     config = dict(pipe.scheduler.config)
-    if type(pipe.scheduler).__name__ != kind:  # how another solver solves is its own: one may not know the other's words
+    if type(pipe.scheduler).__name__ != scheduler.kind:  # how another solver solves is its own: one may not know the other's words
         config = {key: value for key, value in config.items() if key not in SOLVERS_OWN}
     try:
-        pipe.scheduler = getattr(diffusers, kind).from_config(config, **options)
+        pipe.scheduler = getattr(diffusers, scheduler.kind).from_config(config, **scheduler.options)
     except Exception as error:
         if (versions := refusal_of(error)) is not None:
             raise versions from error

@@ -10,8 +10,9 @@ from diffusers import StableDiffusionPipeline
 
 from dreambooth_cli import stopping
 from dreambooth_cli.engine.families.loading import load_family
-from dreambooth_cli.engine.images.sampling import SCHEDULERS, Drawing, check_steps, draw, use_scheduler
+from dreambooth_cli.engine.images.sampling import Drawing, check_steps, draw, use_scheduler
 from dreambooth_cli.errors import Interrupted, LibraryRefused, UsageError
+from dreambooth_cli.families.schedulers import SCHEDULERS
 from tests import small_models
 from tests.engine.plans import base_of
 
