@@ -274,7 +274,7 @@ def reserve(path: Path, size: int) -> None:
 def check_space(wanted: Iterable[tuple[Path, int]]) -> None:
     """Hold the bytes that will be written to each folder against what is free; folders on one disk are added up.
 
-    Raises DiskError that says how many bytes are missing.
+    Raises DiskError that says how much more room is needed.
     """
     needed: dict[int, int] = {}
     places: dict[int, Path] = {}
@@ -288,7 +288,7 @@ def check_space(wanted: Iterable[tuple[Path, int]]) -> None:
         if needed[disk] > free:
             raise DiskError(
                 f"the run will write up to {needed[disk] / 1e9:.2f} GB to the disk of {place}, and {free / 1e9:.2f} GB are free: "
-                f"{needed[disk] - free:,} bytes are missing",
+                f"{needed[disk] - free:,} bytes more are needed",
                 "make room on that disk, or write less: --keep-checkpoints 1, --save-dtype fp16, --method lora",
             )
 

@@ -24,7 +24,7 @@ UNKNOWN = "<|endoftext|>"
 READ = 77  # tokens of a prompt, with its two ends, that CLIP's text encoders read
 RAREST = 0.9  # tokens before the rarest tenth of a vocabulary are common: `zebra` is number 22,549 of CLIP's 49,408
 # What CLIP takes apart before it merges: words, single digits, runs of signs.
-PARTS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+CLIP_WORD = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def rare_tokens() -> tuple[str, ...]:
@@ -139,7 +139,7 @@ def _read_tokenizer(folder: Path) -> AnyTokenizer:
     merges = [(left, right) for left, right in pairs]
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix=WORD_END, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    split = pre_tokenizers.Split(Regex(PARTS), "removed", invert=True)
+    split = pre_tokenizers.Split(Regex(CLIP_WORD), "removed", invert=True)
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     return tokenizer

@@ -74,7 +74,7 @@ class RunSettings(TypedDict, total=False):
     mirror: bool
     """Also train on the photos mirrored; not for text or asymmetric things."""
     seed: int
-    """Every draw of the run follows from it."""
+    """Every random number of the run follows from it."""
     checkpoint_every: int
     """Steps between checkpoints; 0: only at the end."""
     checkpoint_minutes: float

@@ -28,7 +28,7 @@ OF = _words("of showing depicting featuring")
 COUNTS = _words("some any each all both many few several one two three four five six seven eight nine ten")
 DETERMINERS = COUNTS | _words("a an the my your his her its our their whose this that these those every another no")
 UNITS = _words("year month week day inch foot euro dollar pound cent")  # a number before one of these is no count: `a 2 year old girl`
-PARTS = _words(
+MEASURES = _words(
     "pair pairs piece pieces kind type sort breed bit lot lots bunch couple group face head front back side top bottom half "
     "inside outside interior exterior rear example instance specimen"
 )
@@ -203,7 +203,7 @@ def _begins_anew(words: Sequence[str], plain: Sequence[str], start: int, place: 
     """Whether the noun phrase begins only after a word: a determiner, `Anna's`, or the "of" of `a pair of`."""
     word, inside = plain[place], place > start
     if word == "of" and place:
-        return plain[place - 1] in (PARTS if inside else COUNTS)
+        return plain[place - 1] in (MEASURES if inside else COUNTS)
     if not any(letter.isalnum() for letter in words[place]) and not inside:
         return True
     is_determiner = word in DETERMINERS or word.isdigit()

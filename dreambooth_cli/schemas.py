@@ -38,12 +38,12 @@ def check_schema(path: Path, values: Mapping[str, Any]) -> None:
         )
 
 
-def check_values(kind: type[Any], values: Any) -> None:
+def check_values(expected: type[Any], values: Any) -> None:
     """Hold what a JSON file holds against the fields of a dataclass. Raises ValueError that names the first that does not fit."""
     if not isinstance(values, dict):
-        raise ValueError(f"it holds no {kind.__name__.lower()}")
-    hints = get_type_hints(kind)
-    for item in fields(kind):
+        raise ValueError(f"it holds no {expected.__name__.lower()}")
+    hints = get_type_hints(expected)
+    for item in fields(expected):
         if item.name not in values and item.default is MISSING and item.default_factory is MISSING:
             raise ValueError(f"{item.name} is missing")
         if item.name in values and is_dataclass(hints[item.name]):
@@ -52,12 +52,12 @@ def check_values(kind: type[Any], values: Any) -> None:
             raise ValueError(f"{item.name} can't be {shortened(repr(values[item.name]))}")
 
 
-def _fits(value: Any, kind: Any) -> bool:
+def _fits(value: Any, expected: Any) -> bool:
     """Whether a JSON value is of a type: a list for a tuple, any number for a float."""
-    of, inner = get_origin(kind), get_args(kind)
-    if isinstance(kind, type) and is_dataclass(kind):
+    of, inner = get_origin(expected), get_args(expected)
+    if isinstance(expected, type) and is_dataclass(expected):
         try:
-            check_values(kind, value)
+            check_values(expected, value)
         except ValueError:
             return False
         return True
@@ -69,10 +69,10 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, list) and all(_fits(each, inner[0]) for each in value)
     if of is dict:
         return isinstance(value, dict) and all(_fits(each, inner[1]) for each in value.values())
-    if kind in (int, float):
-        if not isinstance(value, int | kind) or isinstance(value, bool):
+    if expected in (int, float):
+        if not isinstance(value, int | expected) or isinstance(value, bool):
             return False
         return math.isfinite(value) if isinstance(value, float) else abs(value) <= LARGEST_SEED
-    if kind is str:
+    if expected is str:
         return isinstance(value, str) and is_text(value)
-    return kind is Any or isinstance(value, kind)
+    return expected is Any or isinstance(value, expected)

@@ -198,7 +198,7 @@ class TrainSettings(Settings):
         7.5, "Guidance scale of the class images.", at_least=1, shapes=True, group=PRIOR
     )
     mirror: bool = setting(False, "Also train on the photos mirrored; not for text or asymmetric things.", shapes=True)
-    seed: int = setting(0, "Every draw of the run follows from it.", at_least=0, at_most=LARGEST_SEED, shapes=True)
+    seed: int = setting(0, "Every random number of the run follows from it.", at_least=0, at_most=LARGEST_SEED, shapes=True)
     checkpoint_every: int = setting(250, "Steps between checkpoints; 0: only at the end.", at_least=0, group=SAVED)
     checkpoint_minutes: float = setting(
         10.0, "Save one after so many minutes too, where steps are slow; 0: by their number alone.", at_least=0, group=SAVED
@@ -273,28 +273,28 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def choices_of(kind: Any) -> tuple[str, ...]:
+def choices_of(expected: Any) -> tuple[str, ...]:
     """The words a setting may take where it is a choice; of `int | Auto` that is `auto` alone."""
-    if get_origin(kind) is Literal:
-        return get_args(kind)
-    if get_origin(kind) in (Union, UnionType):
-        return tuple(word for part in get_args(kind) for word in choices_of(part))
+    if get_origin(expected) is Literal:
+        return get_args(expected)
+    if get_origin(expected) in (Union, UnionType):
+        return tuple(word for part in get_args(expected) for word in choices_of(part))
     return ()
 
 
-def scalar_of(kind: Any) -> type | None:
+def scalar_of(expected: Any) -> type | None:
     """The plain type of a setting beside its choices and None: `int | Auto` -> int; of a choice None."""
-    if get_origin(kind) in (Union, UnionType):
-        return next((found for part in get_args(kind) if (found := scalar_of(part))), None)
-    return kind if isinstance(kind, type) and kind is not type(None) else None
+    if get_origin(expected) in (Union, UnionType):
+        return next((found for part in get_args(expected) if (found := scalar_of(part))), None)
+    return expected if isinstance(expected, type) and expected is not type(None) else None
 
 
 def parse_value(owner: type[Settings], name: str, text: str) -> Any:
     """A word from the command line or the interview as the setting's own type. Raises UsageError."""
-    kind = annotation(owner, name)
-    if text in choices_of(kind):
+    expected = annotation(owner, name)
+    if text in choices_of(expected):
         return text
-    scalar = scalar_of(kind)
+    scalar = scalar_of(expected)
     try:
         if scalar is bool:
             return {"true": True, "yes": True, "false": False, "no": False}[text.lower()]
@@ -302,47 +302,47 @@ def parse_value(owner: type[Settings], name: str, text: str) -> Any:
             return scalar(text)
     except (ValueError, KeyError):
         pass
-    takes, near = f"it takes {describe_type(kind)}", _meant(kind, text)
+    takes, near = f"it takes {describe_type(expected)}", _meant(expected, text)
     raise UsageError(
         f"{flag_of(name)} can't be {shortened(repr(text))}", f"{takes}: did you mean {flag_of(name)} {near}?" if near else takes
     )
 
 
-def _meant(kind: Any, text: str) -> str:
+def _meant(expected: Any, text: str) -> str:
     """The value that was probably meant: `5e-6,` -> 5e-6, `1e3` steps -> 1000, `1,000` -> 1000, `2k` -> 2000, `512x512` -> 512."""
     plain = text[:40].strip(" \t,;'\"`").replace("\u2212", "-").replace("\u2013", "-").lower()
-    if plain in choices_of(kind):
+    if plain in choices_of(expected):
         return plain
     plain = re.sub(r"(?<=\d)[,_' ](?=\d{3}(?!\d))", "", plain)
     plain = re.sub(r"^(-?\d*),(?=\d+(?:e|$))", r"\1.", plain)
     number_form, unit = r"(?P<number>-?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d{1,3})?)(?P<k>k)?", r" ?(?:px|pixels|steps|images)"
     found = re.fullmatch(rf"{number_form}(?:x(?P=number))?(?:{unit})?", plain)
-    if found is None or scalar_of(kind) not in (int, float):
+    if found is None or scalar_of(expected) not in (int, float):
         return ""
     number = float(found["number"]) * (1000 if found["k"] else 1)
-    if scalar_of(kind) is float:
+    if scalar_of(expected) is float:
         return found["number"] if not found["k"] else f"{number:g}"
     return str(int(number)) if number.is_integer() and abs(number) <= LARGEST_SEED else ""
 
 
-def describe_type(kind: Any) -> str:
+def describe_type(expected: Any) -> str:
     """What a setting takes, in words: `a whole number or auto`."""
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", Path: "a path"}
-    scalar = scalar_of(kind)
-    parts = ([words[scalar]] if scalar in words else []) + list(choices_of(kind))
+    scalar = scalar_of(expected)
+    parts = ([words[scalar]] if scalar in words else []) + list(choices_of(expected))
     return " or ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 
 
-def check_value(item: Field[Any], kind: Any, value: Any) -> None:
+def check_value(item: Field[Any], expected: Any, value: Any) -> None:
     """Hold one value against its type, choices and bounds. Raises UsageError that names the flag."""
     flag, bound = flag_of(item.name), item.metadata
-    if value is None and type(None) in get_args(kind):
+    if value is None and type(None) in get_args(expected):
         return
-    if isinstance(value, str) and value in choices_of(kind):
+    if isinstance(value, str) and value in choices_of(expected):
         return
-    scalar = scalar_of(kind)
+    scalar = scalar_of(expected)
     if scalar is None or not _is_a(value, scalar):
-        raise UsageError(f"{flag} can't be {shortened(repr(value))}", f"it takes {describe_type(kind)}")
+        raise UsageError(f"{flag} can't be {shortened(repr(value))}", f"it takes {describe_type(expected)}")
     if isinstance(value, str):
         check_text(flag, value)
     if isinstance(value, Path) and "\0" in str(value):

@@ -118,7 +118,7 @@ def surroundings() -> dict[str, Any]:
 
 
 def test_two_runs_one_after_the_other_leave_nothing_behind(photos: Path, sd1: Path, tmp_path: Path) -> None:
-    """The first is left half way and gone on with; the second is another subject. Both end as runs of the command do."""
+    """The first is left half way and continued; the second is another subject. Both end as runs of the command do."""
     load_the_libraries(photos, sd1)
     before = surroundings()
     asked: dict[str, Any] = {"photos": str(photos), "class_prompt": "a dog", "model": str(sd1), **QUICK}

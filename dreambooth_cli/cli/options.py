@@ -97,19 +97,19 @@ def with_flags(
 
 def flag_parameter(owner: type[Settings], item: Field[Any]) -> inspect.Parameter:
     """One setting as a parameter that Typer reads: None where it was not typed."""
-    kind = annotation(owner, item.name)
+    expected = annotation(owner, item.name)
     names = [flag_of(item.name), *(f"--{name}" for name in item.metadata["names"])]
     type_: Any = str
-    metavar: str | None = metavar_of(kind)
-    if scalar_of(kind) is bool:
+    metavar: str | None = metavar_of(expected)
+    if scalar_of(expected) is bool:
         names, type_, metavar = [f"{names[0]}/{flag_of('no_' + item.name)}"], bool, ""
-    elif get_origin(kind) is Literal:
-        type_ = kind
-    elif scalar_of(kind) is Path:
+    elif get_origin(expected) is Literal:
+        type_ = expected
+    elif scalar_of(expected) is Path:
         type_ = Path
     option = typer.Option(
         *names,
-        help=help_of(item, kind),
+        help=help_of(item, expected),
         metavar=metavar,
         show_default=False,
         rich_help_panel=item.metadata["group"] or STAGES[owner],
@@ -119,18 +119,18 @@ def flag_parameter(owner: type[Settings], item: Field[Any]) -> inspect.Parameter
     )
 
 
-def metavar_of(kind: Any) -> str:
+def metavar_of(expected: Any) -> str:
     """What a flag takes, for its help: `float | auto` -> `<num|auto>`."""
     words: dict[type | None, str] = {int: "int", float: "num", str: "text", Path: "path"}
-    taken = "|".join(filter(None, [words.get(scalar_of(kind)), *choices_of(kind)]))
+    taken = "|".join(filter(None, [words.get(scalar_of(expected)), *choices_of(expected)]))
     return f"<{taken}>" if len(taken) <= METAVAR_WIDTH else "<name>"
 
 
-def help_of(item: Field[Any], kind: Any) -> str:
+def help_of(item: Field[Any], expected: Any) -> str:
     """A setting's help with its default, escaped for rich: `[identifier]` must come through."""
     words = escape(item.metadata["help"])
-    if metavar_of(kind) == "<name>":
-        words += f" One of {', '.join(choices_of(kind))}."
+    if metavar_of(expected) == "<name>":
+        words += f" One of {', '.join(choices_of(expected))}."
     match item.default:
         case None | "":
             return words

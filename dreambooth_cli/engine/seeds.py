@@ -1,7 +1,7 @@
-"""Every random draw of a step, from (seed, step, row) alone: so there is no random state to save, a resume is exact, and
-accumulation, batch split and number of processes change no draw.
+"""Every random number of a step, from (seed, step, row) alone: so there is no random state to save, a resume is exact, and
+accumulation, batch split and number of processes change none.
 
-Generators live on the CPU, so that a GPU draws what a CPU draws. Seeds are hashes, never `seed + step`, which would make
+Generators live on the CPU, so that a GPU gets the same numbers. Seeds are hashes, never `seed + step`, which would make
 step 1 of seed 0 and step 0 of seed 1 the same.
 """
 
@@ -24,8 +24,9 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Draw:
-    """What a row of a step uses: which example, mirrored or not, its time (a timestep or a sigma), the noises of its latents and eps."""
+class Randomness:
+    """What chance decides for a row of a step: which example, mirrored or not, its time (a timestep or a sigma), the noise of its latents
+    and eps."""
 
     example: int
     mirrored: bool

@@ -75,7 +75,7 @@ def find_run(project: Project, made_of: Ingredients, shape: Mapping[str, Any]) -
 
 
 def told_apart(project: Project, shape: Mapping[str, Any]) -> Events:
-    """Say why the newest run that was left on its way is not gone on with, where there is one."""
+    """Say why the newest run that was left on its way is not continued, where there is one."""
     for run in reversed(project.runs()):
         if not run.is_finished and (left := checkpoints(run.checkpoints)):
             yield Noted(

@@ -6,6 +6,6 @@ from ..events import BaseReady, Events
 
 
 def pull(model: str) -> Events:
-    """Fetch the files of a base that training needs; an interrupted download is gone on with. The last event says where it lies."""
+    """Fetch the files of a base that training needs; an interrupted download is continued. The last event says where it lies."""
     base = yield from obtain(ask_for_base(model))
     yield BaseReady(name=base.name, path=base.path, revision=base.identity)

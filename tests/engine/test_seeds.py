@@ -1,4 +1,4 @@
-"""Draws follow from (seed, step, row) alone."""
+"""Random numbers follow from (seed, step, row) alone."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from diffusers import DDPMScheduler
 from dreambooth_cli.engine.families.latent_diffusion import LatentDistribution
 from dreambooth_cli.engine.families.noising import Diffusion
 from dreambooth_cli.engine.seeds import Place, example_at, generator_of, part_of, seed_of
-from dreambooth_cli.engine.training.examples import draw_row, examples_of
+from dreambooth_cli.engine.training.examples import examples_of, randomness_of
 
 
 @pytest.fixture
@@ -37,12 +37,12 @@ def examples(count, *, mirrored):
     return examples_of(encoded, prompt=0, mirrored=encoded if mirrored else None)
 
 
-def test_accumulation_changes_no_draw(noising):
-    """Two batches of one row draw what one batch of two rows draws."""
+def test_accumulation_changes_nothing_random(noising):
+    """Two batches of one row get what one batch of two rows gets."""
     pictures = examples(7, mirrored=True)
 
     def row(number):
-        return draw_row(noising, pictures, Place(seed=0, step=4, kind="class", row=number, rows=2))
+        return randomness_of(noising, pictures, Place(seed=0, step=4, kind="class", row=number, rows=2))
 
     first, again, second = row(0), row(0), row(1)
     assert (first.example, first.time, first.mirrored) == (again.example, again.time, again.mirrored)
@@ -55,7 +55,7 @@ def test_the_steps_go_through_all_examples(noising):
     """Three steps of two rows each see every one of six examples once."""
     pictures = examples(6, mirrored=False)
     seen = [
-        draw_row(noising, pictures, Place(seed=0, step=step, kind="instance", row=row, rows=2)).example
+        randomness_of(noising, pictures, Place(seed=0, step=step, kind="instance", row=row, rows=2)).example
         for step in range(3)
         for row in range(2)
     ]

@@ -243,7 +243,7 @@ def test_the_straight_way_is_the_same_by_hand():
 def sigmas(shift):
     """Many draws, float64."""
     noising, shape = RectifiedFlow(lambda shape: shift), torch.Size([4, 8, 8])
-    drawn = [noising.draw_time(torch.Generator().manual_seed(seed), shape) for seed in range(2000)]
+    drawn = [noising.random_time(torch.Generator().manual_seed(seed), shape) for seed in range(2000)]
     return torch.tensor(drawn, dtype=torch.float64)
 
 

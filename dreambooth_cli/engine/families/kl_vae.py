@@ -16,7 +16,7 @@ def encode(vae: Any, pixels: Tensor) -> LatentDistribution:
 
 
 def sample(config: Any, distribution: LatentDistribution, noise: Tensor) -> Tensor:
-    """One draw of scaled latents (Kingma and Welling 2013, eq. 10; scaling of Rombach et al. 2022, appendix G). `config` is the
+    """One sample of scaled latents (Kingma and Welling 2013, eq. 10; scaling of Rombach et al. 2022, appendix G). `config` is the
     VAE's, which may be gone by then."""
     scaled: Tensor = (distribution.mean + distribution.std * noise - (config.shift_factor or 0.0)) * config.scaling_factor
     return scaled

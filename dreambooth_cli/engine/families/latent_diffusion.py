@@ -56,7 +56,7 @@ class LatentDiffusion(Protocol):
         """Pixels [B, 3, H, W] in -1..1 -> the distribution of their latents."""
 
     def sample_latents(self, distribution: LatentDistribution, noise: Tensor) -> Tensor:
-        """One draw of scaled latents: (mean + std * noise), shifted and scaled as the network expects them."""
+        """One sample of scaled latents: (mean + std * noise), shifted and scaled as the network expects them."""
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents [B, c, h, w] -> pixels [B, 3, H, W] in -1..1, in the VAE's number format."""

@@ -18,14 +18,14 @@ from .parts import nested
 
 
 def add_lora(module: Any, *, layers: Sequence[str], rank: int, alpha: float, seed: int) -> None:
-    """Add LoRA layers to a network, beside the layers whose names end so: float32, trainable, drawn from the seed."""
+    """Add LoRA layers to a network, beside the layers whose names end so: float32, trainable, random by the seed."""
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # peft divides by the rank, a fraction is fine
         init_lora_weights="gaussian",
         target_modules=list(layers),
     )
-    # peft draws from the global generator: seed it for this moment only
+    # peft takes its numbers from the global generator: seed it for this moment only
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # not the module's own `add_adapter`: transformers' refuses every peft that is older than the one it was written for

@@ -17,7 +17,7 @@ Predict = Callable[[Tensor, Tensor], Tensor]  # noisy latents [1, c, h, w] and t
 class Noising(Protocol):
     """What the loop asks of a family's noise."""
 
-    def draw_time(self, generator: torch.Generator, shape: torch.Size) -> int | float:
+    def random_time(self, generator: torch.Generator, shape: torch.Size) -> int | float:
         """One time, as the family trains on them; `shape` is that of one row's latents, c, h, w."""
 
     def spread(self, count: int) -> Tensor:
@@ -33,7 +33,7 @@ class Noising(Protocol):
         """The weight of each row by its own time [B]; ones where `snr_gamma` is 0."""
 
     def sketch(self, noise: Tensor, predict: Predict, *, steps: int) -> Tensor:
-        """From noise alone [1, c, h, w] to latents, in a few steps that draw nothing at random."""
+        """From noise alone [1, c, h, w] to latents, in a few steps without any randomness."""
 
 
 class Diffusion:
@@ -49,7 +49,7 @@ class Diffusion:
         """Whether the network predicts eps, not v."""
         return bool(self.scheduler.config.prediction_type == "epsilon")
 
-    def draw_time(self, generator: torch.Generator, shape: torch.Size) -> int:
+    def random_time(self, generator: torch.Generator, shape: torch.Size) -> int:
         """Uniform over the scheduler's timesteps."""
         count = int(self.scheduler.config.num_train_timesteps)
         return int(torch.randint(0, count, (), generator=generator))
@@ -111,7 +111,7 @@ class RectifiedFlow:
         """`shift`: from the shape of a row's latents, c, h, w, how far its times lie towards noise; 1: not at all."""
         self.shift = shift
 
-    def draw_time(self, generator: torch.Generator, shape: torch.Size) -> float:
+    def random_time(self, generator: torch.Generator, shape: torch.Size) -> float:
         """u = logistic(n), n ~ N(0, 1) (Esser et al. 2024, arXiv 2403.03206, section 3.1), then shifted. Never one of a scheduler's
         thousand sigmas, whose own shift may be that of drawing."""
         spread = torch.randn((), generator=generator, dtype=torch.float64).sigmoid()
@@ -131,7 +131,7 @@ class RectifiedFlow:
         return noise - latents
 
     def loss_weights(self, times: Tensor, snr_gamma: float) -> Tensor:
-        """Ones: the draw of sigma is the weighting. The plan refuses a gamma."""
+        """Ones: how sigmas are chosen is the weighting. The plan refuses a gamma."""
         return torch.ones(len(times), device=times.device)
 
     def sketch(self, noise: Tensor, predict: Predict, *, steps: int) -> Tensor:

@@ -44,7 +44,7 @@ class StableDiffusion:
         return kl_vae.encode(self.pipe.vae, pixels)
 
     def sample_latents(self, distribution: LatentDistribution, noise: Tensor) -> Tensor:
-        """One draw of scaled latents."""
+        """One sample of scaled latents."""
         return kl_vae.sample(self.vae_config, distribution, noise)
 
     def decode(self, latents: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ def _same_kind(path: Path) -> list[CatalogEntry]:
 
 
 def _safe_vae(entry: CatalogEntry) -> Generator[Event, None, Path | None]:
-    """The snapshot of the VAE that does not overflow in fp16, of a model that needs one; None where it is not to be had."""
+    """The snapshot of the VAE that does not overflow in fp16, of a model that needs one; None where it can't be fetched."""
     if entry.vae_repository is None:
         return None
     revision = entry.vae_revision or "main"
@@ -112,6 +112,6 @@ def _safe_vae(entry: CatalogEntry) -> Generator[Event, None, Path | None]:
             return (yield from fetch_snapshot(request, choose_vae_files))
     except ModelUnavailable as error:
         yield Warned(
-            message=f"{entry.title}'s VAE for fp16 is not to be had; its own is used, in float32 ({error.message})"
+            message=f"{entry.title}'s VAE for fp16 can't be fetched; its own is used, in float32 ({error.message})"
         )
         return None

@@ -1,4 +1,4 @@
-"""One file of the hub to its place in huggingface_hub's cache, gone on with after a break, a crash or a kill.
+"""One file of the hub to its place in huggingface_hub's cache, continued after a break, a crash or a kill.
 
 huggingface_hub's own download begins every file anew in every process, holds no file against its hash and takes the name of a
 blob from a header. So of it serve the client (proxies, certificates, tokens), the words for a refusal, and the cache's layout.

@@ -42,7 +42,7 @@ class LeanAdamW(torch.optim.Optimizer):
         off_card: bool,
         seed: int,
     ) -> None:
-        """`names` and `seed` decide how each tensor's rounding is drawn. Raises UsageError without bitsandbytes."""
+        """`names` and `seed` decide which way each tensor's values are rounded. Raises UsageError without bitsandbytes."""
         super().__init__([{"params": group} for group in groups], {"lr": 0.0, "weight_decay": weight_decay})
         self.names, self.seed = names, seed
         self.eight_bit, self.off_card = eight_bit, off_card
@@ -70,7 +70,7 @@ class LeanAdamW(torch.optim.Optimizer):
         assert parameter.grad is not None
         if not self.is_chosen:
             self.choose_form(parameter)
-        # one for all pieces of the plain form; the kernel draws by the seed alone
+        # one for all pieces of the plain form; the kernel needs the seed alone
         generator = None if self.kernel else torch.Generator(parameter.device).manual_seed(seed)
         weights, gradient = parameter.view(-1), parameter.grad.view(-1)
         size = len(weights) if self.kernel else PIECE
@@ -109,16 +109,16 @@ class LeanAdamW(torch.optim.Optimizer):
         gradient: Tensor,
         slots: dict[str, Tensor],
         parameter: Tensor,
-        draws: torch.Generator | int,
+        random: torch.Generator | int,
     ) -> None:
         step, group = self.state[parameter]["step"], self.rates[parameter]
         moments = {name: value.to(kept.device, non_blocking=True) for name, value in slots.items()}
         maps = self._maps_on(kept.device) if "state1" in moments else None
-        if isinstance(draws, torch.Generator):
-            _step_plainly(kept, gradient, moments, maps, step, group, draws)
+        if isinstance(random, torch.Generator):
+            _step_plainly(kept, gradient, moments, maps, step, group, random)
         else:
             assert self.kernel is not None
-            step_by_kernel(self.kernel, kept, gradient, moments, maps, step, group, draws)
+            step_by_kernel(self.kernel, kept, gradient, moments, maps, step, group, random)
         if self.off_card:
             for name, value in moments.items():
                 slots[name].copy_(value, non_blocking=True)
@@ -228,7 +228,7 @@ def step_by_kernel(
 
 
 def difference_of_forms(kernel: Callable[..., None], device: torch.device, maps: Maps | None) -> str:
-    """Take two steps of drawn weights by the kernel and in the plain form, the second of either from the plain form's state. Returns
+    """Take two steps of random weights by the kernel and in the plain form, the second of either from the plain form's state. Returns
     in what they differ, "" where they agree."""
     generator = torch.Generator().manual_seed(0)
     count, group = 2 * SMALL + 100, {"lr": 1e-3, "weight_decay": 0.01}

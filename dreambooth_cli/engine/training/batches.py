@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 from ..families.latent_diffusion import LatentDiffusion
-from ..seeds import Draw
+from ..seeds import Randomness
 from .examples import Example, stack
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a step: a photo or a class image, and what was drawn for it."""
+    """One row of a step: a photo or a class image, and what chance decides for it."""
 
     is_photo: bool
     example: Example
-    draw: Draw
+    random: Randomness
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ def batches_of(family: LatentDiffusion, rows: Sequence[Row], *, of: int) -> Iter
 
 
 def _batch(family: LatentDiffusion, rows: list[Row], of: int) -> Batch:
-    sources = [row.example.mirrored if row.draw.mirrored and row.example.mirrored else row.example.latents for row in rows]
-    latent_noise = torch.stack([row.draw.latent_noise for row in rows])
+    sources = [row.example.mirrored if row.random.mirrored and row.example.mirrored else row.example.latents for row in rows]
+    latent_noise = torch.stack([row.random.latent_noise for row in rows])
     return Batch(
         latents=family.sample_latents(stack(sources), latent_noise),
-        noise=torch.stack([row.draw.noise for row in rows]),
-        times=torch.tensor([row.draw.time for row in rows]),
+        noise=torch.stack([row.random.noise for row in rows]),
+        times=torch.tensor([row.random.time for row in rows]),
         prompts=tuple(row.example.prompt for row in rows),
         mask=_mask(rows),
         photos=sum(row.is_photo for row in rows),
@@ -62,4 +62,4 @@ def _mask(rows: list[Row]) -> Tensor | None:
         return None
     everywhere = torch.ones(1, 1, *rows[0].example.shape[1:])
     masks = [everywhere if row.example.mask is None else row.example.mask for row in rows]
-    return torch.cat([mask.flip(-1) if row.draw.mirrored else mask for row, mask in zip(rows, masks, strict=True)])
+    return torch.cat([mask.flip(-1) if row.random.mirrored else mask for row, mask in zip(rows, masks, strict=True)])

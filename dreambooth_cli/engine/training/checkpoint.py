@@ -4,7 +4,7 @@ Ours is a folder called `step-` and digits alone, nothing else beside it is load
 names that very step, the run, and every file as it is.
 
 Written beside, hashed on the way, synced and renamed, so that a folder with its final name is whole; the older ones are pruned only
-after the new one has been read back. No random state is kept: every draw follows from (seed, step).
+after the new one has been read back. No random state is kept: every random number follows from (seed, step).
 """
 
 import json

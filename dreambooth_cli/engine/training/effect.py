@@ -52,23 +52,23 @@ def loss_at_fixed_noises(
     examples: Sequence[Example],
     conditioning: Conditioning,
     *,
-    draws: int = 64,
+    rows: int = 64,
     batch: int = 32,
 ) -> float:
-    """The denoising loss of examples, those of the first one's size, under a prompt (one row of conditioning), at `draws` times and
+    """The denoising loss of examples, those of the first one's size, under a prompt (one row of conditioning), at `rows` times and
     noises that are the same in every call.
 
-    Before and after training, and between prompts, the draws are the same, so that a difference is the prompt's or the weights'.
+    Before and after training, and between prompts, the noises are the same, so that a difference is the prompt's or the weights'.
     """
     alike = stack(each.latents for each in examples if each.shape == examples[0].shape)
     mean, device = alike.mean, conditioning.embeddings.device
     generator = generator_of(0, 0, "fixed noises", 0)
-    rows = torch.arange(draws) % len(mean)
-    times = family.noising.spread(draws)
-    noise = torch.randn(draws, *mean.shape[1:], generator=generator).to(device)
-    clean = family.sample_latents(alike, torch.zeros_like(mean))[rows].to(device)
+    pictures = torch.arange(rows) % len(mean)
+    times = family.noising.spread(rows)
+    noise = torch.randn(rows, *mean.shape[1:], generator=generator).to(device)
+    clean = family.sample_latents(alike, torch.zeros_like(mean))[pictures].to(device)
     losses = []
-    for start in range(0, draws, batch):
+    for start in range(0, rows, batch):
         part = slice(start, start + batch)
         at = times[part].to(device)
         noisy = family.noising.add_noise(clean[part], noise[part], at)

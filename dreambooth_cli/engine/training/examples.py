@@ -1,4 +1,4 @@
-"""Prepared photos and class images -> latents, once. What is kept is their distribution: each step draws a fresh sample."""
+"""Prepared photos and class images -> latents, once. What is kept is their distribution: each step takes a fresh sample of it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch import Tensor
 from ...errors import DreamboothError
 from ..families.latent_diffusion import LatentDiffusion, LatentDistribution
 from ..families.noising import Noising
-from ..seeds import Draw, Place, example_at, generator_of
+from ..seeds import Place, Randomness, example_at, generator_of
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,15 @@ def stack(encoded: Iterable[LatentDistribution]) -> LatentDistribution:
     return LatentDistribution(torch.cat([one.mean for one in several]), torch.cat([one.std for one in several]))
 
 
-def draw_row(noising: Noising, examples: Sequence[Example], place: Place) -> Draw:
-    """The draws of a row, which is one of these examples, all of its kind."""
+def randomness_of(noising: Noising, examples: Sequence[Example], place: Place) -> Randomness:
+    """What chance decides for a row, which is one of these examples, all of its kind."""
     number = example_at(place.seed, place.kind, place.step * place.rows + place.row, len(examples))
     example, generator = examples[number], generator_of(place.seed, place.step, place.kind, place.row)
     mirrored = example.mirrored is not None and bool(torch.rand((), generator=generator) < 0.5)
-    return Draw(
+    return Randomness(
         example=number,
         mirrored=mirrored,
-        time=noising.draw_time(generator, example.shape),
+        time=noising.random_time(generator, example.shape),
         latent_noise=torch.randn(example.shape, generator=generator),
         noise=torch.randn(example.shape, generator=generator),
     )

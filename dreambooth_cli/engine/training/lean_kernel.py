@@ -100,7 +100,7 @@ def lean_adamw(
     eps: float,
 ) -> None:
     """AdamW's step `step` (from 1) of flat `weights` [n], bfloat16 or float32, in place. `state1` and `state2` [n] are the moments:
-    float32, or uint8 codes with `scales` [n / 256] and the 256 values that the codes stand for. `seed` draws the rounding."""
+    float32, or uint8 codes with `scales` [n / 256] and the 256 values that the codes stand for. `seed` decides the rounding."""
     count = weights.numel()
     _step[(triton.cdiv(count, BLOCK * ROWS),)](
         weights, gradients, state1, state2, scales1, scales2, codes1, codes2,

@@ -32,7 +32,7 @@ from .batches import Batch, Row, batches_of
 from .checkpoint import ForeignCheckpoint, State
 from .effect import Answer, loss_at_fixed_noises, sketch
 from .ema import Average
-from .examples import Example, draw_row
+from .examples import Example, randomness_of
 from .objective import dreambooth_loss, row_losses
 from .optimizers import Update, rates_of
 from .working_copies import WorkingCopies, widen_norms
@@ -184,8 +184,8 @@ class Training:
         settings, examples = self.settings, self.examples[kind]
         rows = settings.batch_size * settings.gradient_accumulation
         for row in part_of(rows, settings.gradient_accumulation, number):
-            draw = draw_row(self.family.noising, examples, Place(settings.seed, step, kind, row, rows))
-            yield Row(kind == "instance", examples[draw.example], draw)
+            random = randomness_of(self.family.noising, examples, Place(settings.seed, step, kind, row, rows))
+            yield Row(kind == "instance", examples[random.example], random)
 
     def batch_loss(self, batch: Batch) -> Tensor:
         """The DreamBooth loss of a batch; one forward pass."""
@@ -203,9 +203,9 @@ class Training:
             of=batch.of,
         )
 
-    def bring(self, drawn: Tensor) -> Tensor:
-        """What was drawn on the CPU, on the training device; the way to a GPU does not wait for the work before it."""
-        return drawn.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else drawn
+    def bring(self, made: Tensor) -> Tensor:
+        """What was made on the CPU, on the training device; the way to a GPU does not wait for the work before it."""
+        return made.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else made
 
     def encode(self, prompts: Sequence[int]) -> Conditioning:
         """The embeddings of these rows of the run's prompts: kept ones, or the trained text encoder's of this very step."""
@@ -257,7 +257,7 @@ class Training:
         examples = self.examples["instance"]
         with torch.no_grad(), autocast(self.plan.precision, self.device):
             prompt = self.encode((examples[0].prompt,))
-            loss = loss_at_fixed_noises(self.family, examples, prompt, draws=16, batch=self.settings.batch_size)
+            loss = loss_at_fixed_noises(self.family, examples, prompt, rows=16, batch=self.settings.batch_size)
             return Answer(loss, sketch(self.family, prompt, examples[0].shape))
 
     def check_learned(self) -> None:

@@ -18,7 +18,7 @@ def take_a_step(record: Family, plan: Plan, settings: TrainSettings, dtype: torc
     """Make networks of a family's real classes with weights of `dtype` trainable as the plan says, and take one step: all but the size
     is as in the run. Raises what a library raises."""
     device, live = find_device(plan.device), live_class(record)
-    with torch.random.fork_rng(devices=[]):  # the weights are drawn from the global generator
+    with torch.random.fork_rng(devices=[]):  # the weights come from the global generator
         networks = live.small_networks()
     for network in networks.values():
         network.requires_grad_(False).eval()

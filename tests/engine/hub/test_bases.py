@@ -444,12 +444,12 @@ def test_sdxl_without_that_vae_keeps_its_own(sdxl: Path, server: HubServer) -> N
     base, events = obtain("sdxl")
     assert base.vae_path is None
     assert events[-1] == Warned(
-        message="Stable Diffusion XL's VAE for fp16 is not to be had; its own is used, in float32 "
+        message="Stable Diffusion XL's VAE for fp16 can't be fetched; its own is used, in float32 "
         "(the repository madebyollin/sdxl-vae-fp16-fix is gone or private)"
     )
 
 
-# What is not to be had
+# What can't be fetched
 
 
 def test_a_repository_that_is_gone(server: HubServer) -> None:

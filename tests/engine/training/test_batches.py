@@ -10,7 +10,7 @@ from dreambooth_cli.engine.families.latent_diffusion import LatentDistribution, 
 from dreambooth_cli.engine.families.loading import load_family
 from dreambooth_cli.engine.seeds import Place
 from dreambooth_cli.engine.training.batches import Row, batches_of
-from dreambooth_cli.engine.training.examples import Example, draw_row
+from dreambooth_cli.engine.training.examples import Example, randomness_of
 from dreambooth_cli.engine.training.loop import Training
 from dreambooth_cli.engine.training.objective import dreambooth_loss, row_losses
 from dreambooth_cli.settings import TrainSettings
@@ -48,12 +48,12 @@ def by_hand(training):
     for kind, weight in (("instance", 1.0), ("class", 0.7)):
         for number in range(2):
             examples = training.examples[kind]
-            draw = draw_row(family.noising, examples, Place(0, 0, kind, number, 2))
-            example = examples[draw.example]
-            latents, time = family.sample_latents(example.latents, draw.latent_noise[None]), torch.tensor([draw.time])
-            noisy = family.noising.add_noise(latents, draw.noise[None], time)
+            one = randomness_of(family.noising, examples, Place(0, 0, kind, number, 2))
+            example = examples[one.example]
+            latents, time = family.sample_latents(example.latents, one.latent_noise[None]), torch.tensor([one.time])
+            noisy = family.noising.add_noise(latents, one.noise[None], time)
             said = family.predict(noisy, time, family.encode_prompts([PROMPTS[example.prompt]]))
-            loss = row_losses(said, draw.noise[None], example.mask) * family.noising.loss_weights(time, 5.0)
+            loss = row_losses(said, one.noise[None], example.mask) * family.noising.loss_weights(time, 5.0)
             total = total + weight * loss.sum() / 2
     total.backward()
     return total.detach(), gradients(training)
@@ -122,11 +122,11 @@ def test_a_mirrored_row_has_its_mask_mirrored(sd1):
     twin = LatentDistribution(plain.latents.mean.flip(-1), plain.latents.std.flip(-1))
     examples = [replace(plain, mirrored=twin)]
     for row in range(8):
-        draw = draw_row(family.noising, examples, Place(0, 0, "instance", row, 8))
-        (batch,) = batches_of(family, [Row(True, examples[0], draw)], of=1)
-        source = twin if draw.mirrored else plain.latents
-        assert_close(batch.latents, family.sample_latents(source, draw.latent_noise[None]), rtol=0, atol=0)
-        assert_close(batch.mask, plain.mask.flip(-1) if draw.mirrored else plain.mask, rtol=0, atol=0)
+        one = randomness_of(family.noising, examples, Place(0, 0, "instance", row, 8))
+        (batch,) = batches_of(family, [Row(True, examples[0], one)], of=1)
+        source = twin if one.mirrored else plain.latents
+        assert_close(batch.latents, family.sample_latents(source, one.latent_noise[None]), rtol=0, atol=0)
+        assert_close(batch.mask, plain.mask.flip(-1) if one.mirrored else plain.mask, rtol=0, atol=0)
 
 
 def test_a_part_of_a_batch_has_its_share_of_the_loss():

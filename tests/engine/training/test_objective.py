@@ -136,16 +136,16 @@ def test_gradient_of_one_whole_step(kind, request):
         prompts=["a photo of a sks dog", "a photo of a dog"],
         conditioning=None,
     )
-    draws = [row.draw for kind in ("instance", "class") for row in training.rows(0, 0, kind)]
+    randoms = [row.random for kind in ("instance", "class") for row in training.rows(0, 0, kind)]
     (batch,) = training.batches(0, 0)
     training.batch_loss(batch).backward()
     expected = plain_step_gradients(
         folder,
         kind,
         LatentDistribution(mean, std),
-        torch.stack([draw.latent_noise for draw in draws]),
-        torch.stack([draw.noise for draw in draws]),
-        torch.tensor([draw.time for draw in draws]),
+        torch.stack([one.latent_noise for one in randoms]),
+        torch.stack([one.noise for one in randoms]),
+        torch.tensor([one.time for one in randoms]),
     )
     compared = 0
     for name, parameter in training.trained.items():
