@@ -222,6 +222,36 @@ def test_the_command_line_has_no_workflow_of_its_own(file: Path) -> None:
     assert [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith("load_")] == []
 
 
+FUNCTIONS = [
+    node for file in FILES for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef)
+]
+
+
+def values_of(function: ast.FunctionDef) -> list[str]:
+    """The names of what a function is given, beside the object that it belongs to."""
+    given = function.args
+    named = [*given.posonlyargs, *given.args, *given.kwonlyargs, *filter(None, (given.vararg, given.kwarg))]
+    return [each.arg for each in named if each.arg not in ("self", "cls")]
+
+
+def test_functions_are_short_and_are_given_few_values() -> None:
+    """A value that is handed on through function after function wants a noun of its own (a Recipe, a Base, a Batch)."""
+    lines = sorted((node.end_lineno or 0) - node.lineno + 1 for node in FUNCTIONS)
+    assert lines[-1] <= 80
+    assert lines[len(lines) * 9 // 10] <= 22
+    assert len([node.name for node in FUNCTIONS if len(values_of(node)) >= 6]) <= 18
+
+
+def test_the_names_of_networks_come_from_the_record_of_the_family() -> None:
+    """What a family's networks are called stands in its record; whoever writes it elsewhere forgets the next family."""
+    naming = [
+        file.relative_to(PACKAGE).as_posix()
+        for file in FILES
+        if "pocket" not in file.parts and "exports" not in file.parts and '"unet"' in file.read_text(encoding="utf-8")
+    ]
+    assert naming == ["families/stable_diffusion.py"]
+
+
 # What transformers' models have beside peft's own functions: each asks for a peft that may not be out yet.
 ASK_FOR_A_PEFT = {
     "add_adapter",
