@@ -7,7 +7,7 @@ from pathlib import Path
 from ..disk import clear_leftovers
 from ..engine.families.latent_diffusion import LatentDiffusion, autocast
 from ..engine.families.loading import alone, find_device, place
-from ..engine.images.class_images import (
+from ..engine.images.class_cache import (
     AtWork,
     adopt_images,
     cache_key,

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from ..disk import disk_errors, temporary
 from ..engine.families.loading import forget_failed_attempt
-from ..engine.images.class_images import missing_batches
+from ..engine.images.class_cache import missing_batches
 from ..engine.training.checkpoint import load_checkpoint, save_checkpoint
 from ..engine.training.loop import Training, held_memory
 from ..events import Events, PhaseStarted, Rehearsed, Yielding

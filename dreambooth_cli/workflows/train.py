@@ -11,7 +11,7 @@ from ..bases.base import ask_for_base
 from ..config import Asked
 from ..disk import bytes_in, check_space, disk_errors
 from ..engine.device import bound_memory, why_slow
-from ..engine.images.class_images import hold_images
+from ..engine.images.class_cache import hold_images
 from ..engine.training.checkpoint import latest_checkpoint, save_checkpoint
 from ..engine.training.effect import Effect, compare
 from ..engine.training.loop import Training, held_memory, peak_memory_gb

@@ -57,7 +57,7 @@ def test_a_run_is_the_same_to_the_bit_with_it_and_without(method, sd1, photos):
 
 
 FAULTS = {
-    "class images": "dreambooth_cli.engine.images.class_images.draw_latents",
+    "class images": "dreambooth_cli.engine.images.class_cache.draw_latents",
     "encoding": "dreambooth_cli.workflows.assemble.encode_pictures",
     "training": "dreambooth_cli.engine.training.loop.dreambooth_loss",
     "checkpoint": "dreambooth_cli.workflows.rehearsal.save_checkpoint",

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from dreambooth_cli.engine.families.loading import alone, load_family, parts_of
-from dreambooth_cli.engine.images.class_images import (
+from dreambooth_cli.engine.images.class_cache import (
     adopt_images,
     cache_key,
     class_image_paths,
