@@ -1,5 +1,8 @@
 """What memory this machine has: a container's limit counts, whichever version of control groups sets it, however deep."""
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -69,3 +72,32 @@ def test_a_system_without_control_groups(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "self").unlink()
     assert machine.machine_memory() == 16 * GB
     assert 0 < machine.resident_memory() < machine.machine_memory()
+
+
+FAULTS = """
+import resource
+import numpy as np
+from dreambooth_cli.machine import kept_when_freed, resident_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        np.empty(50_000_000, dtype=np.uint8).fill(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+before, held = faults(), resident_memory()
+with kept_when_freed():
+    faults()
+    within = faults()
+print(before, within, faults(), resident_memory() - held)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+def test_freed_memory_stays_within_and_only_within() -> None:
+    """Ten arrays of 50 MB, one after the other: outside, the pages of each are mapped anew. What was kept leaves at the end."""
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    before, within, after, held = map(int, done.stdout.split())
+    assert within < before / 20
+    assert after > before / 2
+    assert held < 20_000_000

@@ -3,7 +3,7 @@
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from ..errors import ModelUnavailable, UsageError
 from ..events import Events, GridSaved, ImageSaved, Noted, PhaseStarted, Warned, Yielding
 from ..gpu import find_gpu
 from ..identifier import length_remarks, load_tokenizer
+from ..machine import kept_when_freed
 from ..memory.search import inference_precision
 from ..model_card import Card, read_card
 from ..order import Source
@@ -88,7 +89,7 @@ def _generate(source: Source, prompt: str, settings: GenerateSettings, *, output
     check_steps(family.pipe, drawing.steps, "--steps")
     check_memory(family.pipe, drawing, min(settings.batch_size, settings.num_images))
     record = describe(source.path, text, settings, drawing, family.pipe)
-    with disk_errors(output_dir):
+    with disk_errors(output_dir), kept_when_freed() if family.pipe.device.type == "cpu" else nullcontext():
         clear_leftovers(output_dir)
         yield PhaseStarted(name="drawing", total=settings.num_images, unit="images")
         for picture in draw_all(family, text, seed, settings, drawing):

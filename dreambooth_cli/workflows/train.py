@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import time
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 
 from ..bases.base import ask_for_base
@@ -28,6 +28,7 @@ from ..events import (
     Warned,
     as_json,
 )
+from ..machine import kept_when_freed
 from ..paths import expanded
 from ..project import Project, clear_up
 from ..run import Run
@@ -78,7 +79,8 @@ def train(
         run, recipe = yield from freeze_plan(project, run, made_of, shape, replan=replan)
         bound_memory(recipe.plan)
         check_disk(run, recipe, output_dir)
-        yield from logged(mended(fine_tune, run, recipe), run)
+        with kept_when_freed() if recipe.plan.device == "cpu" else nullcontext():
+            yield from logged(mended(fine_tune, run, recipe), run)
         yield from deliver(run, output_dir, asked.train)
 
 
