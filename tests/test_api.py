@@ -117,6 +117,7 @@ def surroundings() -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_two_runs_one_after_the_other_leave_nothing_behind(photos: Path, sd1: Path, tmp_path: Path) -> None:
     """The first is left half way and continued; the second is another subject. Both end as runs of the command do."""
     load_the_libraries(photos, sd1)
@@ -221,6 +222,7 @@ def test_what_can_not_be_drawn_is_told_by_the_call(asked: dict[str, Any], words:
         generate(**asked)
 
 
+@pytest.mark.slow
 def test_the_readme_s_program_runs(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if not README.is_file():
         pytest.skip("needs the checkout")

@@ -5,6 +5,8 @@ import pytest
 
 from .benchmarks.fidelity import quick
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.slow
 def test_three_subjects_are_learned_the_class_stays_the_prompt_is_obeyed(tmp_path):

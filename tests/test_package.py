@@ -15,7 +15,7 @@ import pytest
 import dreambooth_cli
 
 CHECKOUT = Path(__file__).parent.parent
-pytestmark = pytest.mark.skipif(not (CHECKOUT / "pyproject.toml").is_file(), reason="needs the checkout")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not (CHECKOUT / "pyproject.toml").is_file(), reason="needs the checkout")]
 
 
 def build(source: Path, out: Path, *what: str) -> None:

@@ -13,6 +13,8 @@ from dreambooth_cli.photos.story import SIDE, Column, story_page, story_strip
 from dreambooth_cli.project import open_project
 from dreambooth_cli.workflows import demo as workflow
 
+pytestmark = pytest.mark.slow
+
 FEW = {"steps": 3, "class_images": 2, "class_image_steps": 2, "learning_rate": 1e-4}
 
 

@@ -19,6 +19,8 @@ from dreambooth_cli.project import list_projects
 from tests import small_models
 from tests.conftest import draw_photo
 
+pytestmark = pytest.mark.slow
+
 TRAIN = [
     "train",
     "--model_name",

@@ -10,6 +10,8 @@ import pytest
 
 from .conftest import environment
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 dreambooth init my-dog --photos "$PHOTOS" --class-prompt "a dog" --model "$BASE" --yes
 dreambooth prep my-dog

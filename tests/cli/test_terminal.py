@@ -14,7 +14,7 @@ from dreambooth_cli.project import Project, list_projects
 from .conftest import environment
 
 pexpect = pytest.importorskip("pexpect")
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")]
 
 
 def spawn(*words: str | Path, **variables: str) -> Any:

@@ -248,6 +248,7 @@ def test_generate_without_a_project(dreambooth: Dreambooth) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.slow
 def test_a_stopped_run_saves_says_so_and_goes_on(
     number: signal.Signals, code: int, photos: Path, sd1: Path, dreambooth: Dreambooth
 ) -> None:
@@ -294,6 +295,7 @@ def first_step_again(words: list[str]) -> int:
     raise AssertionError("it did not go on")
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_a_run(photos: Path, sd1: Path, dreambooth: Dreambooth) -> None:
     init(dreambooth, photos, sd1)
     script = f"{sys.executable} -m dreambooth_cli train dog --steps 50 --class-images 0 --json | head -3"

@@ -21,6 +21,8 @@ from tests.engine.plans import base_of, plan_for
 from .card import fake_card
 from .counting import count_second_step, launches_of
 
+pytestmark = pytest.mark.slow
+
 MARGIN = 1.02
 ON_CARD = {"device": "cuda", "precision": "bf16"}
 LORA = ON_CARD | {"method": "lora"}

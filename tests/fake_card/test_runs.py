@@ -8,6 +8,8 @@ from tests.workflows.projects import make_project, of_kind
 
 from .runs import a_card_is_here, odd_waits, run_on_card
 
+pytestmark = pytest.mark.slow
+
 LEAN = {"weights": "bf16", "inside_backward": True, "gradient_checkpointing": True}
 NO_TEXT, TEXT = {"train_text_encoder": False}, {"train_text_encoder": True}
 LORA = {"method": "lora"} | NO_TEXT

@@ -11,7 +11,7 @@ from dreambooth_cli.engine.families import parts
 
 from . import bases
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="fifos, links and devices of POSIX")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="fifos, links and devices of POSIX")]
 
 
 @pytest.fixture(scope="module")

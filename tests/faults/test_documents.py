@@ -1,6 +1,10 @@
 """A few damaged documents of every kind; all of them: `python -m tests.faults.documents`."""
 
+import pytest
+
 from . import documents
+
+pytestmark = pytest.mark.slow
 
 
 def test_every_damaged_document_gets_an_answer() -> None:

@@ -1,6 +1,10 @@
 """A few tries of each harm that a hub can do; all of them: `python -m tests.faults.hostile_hub`."""
 
+import pytest
+
 from . import hostile_hub
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_hostile_hub_gets_an_answer_in_words() -> None:

@@ -12,7 +12,7 @@ from dreambooth_cli.engine.families import lora_file
 
 from . import loras
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="fifos, links and devices of POSIX")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="fifos, links and devices of POSIX")]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from . import photos
 from .mutants import KINDS, make
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="fifos, links and limits of POSIX")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="fifos, links and limits of POSIX")]
 SHORT = 12 * len(KINDS)
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from .watched import can_watch
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -3,11 +3,14 @@
 import shutil
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from dreambooth_cli.cli.app import run
 from tests.cli.conftest import in_process
+
+pytestmark = pytest.mark.slow
 
 # the command that was stopped, but for where things lie
 HALF = ["--class-prompt", "a photo of a dog", "--class-images", "2", "--class-image-steps", "2", "--learning-rate", "1e-3"]

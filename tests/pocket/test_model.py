@@ -18,6 +18,8 @@ from dreambooth_cli.pocket.build import JUDGE, MODEL, measure_judge, measure_vae
 from dreambooth_cli.pocket.card import asked_scenes
 from dreambooth_cli.pocket.eyes import PocketClip, PocketIndividuals, pocket_judge
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = sorted([*MODEL.rglob("*.safetensors"), *JUDGE.rglob("*.safetensors")])
 
 

@@ -184,6 +184,7 @@ def test_a_picture_that_no_memory_holds_is_refused_before_it_is_drawn(trained, t
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_is_said(trained, tmp_path):
     """A process whose address space is limited before it draws a picture of 4096 pixels a side."""
     script = f"""
@@ -413,6 +414,7 @@ def test_a_place_without_rights_is_told_before_the_model_is_loaded():
     ]
 
 
+@pytest.mark.slow
 def test_pictures_are_not_kept_in_memory(trained, tmp_path):
     """Each is on the disk, and gone from memory, before the next is drawn; the sheet has them all."""
     settings = GenerateSettings(seed=1, steps=1, num_images=6, width=256, height=256)

@@ -16,6 +16,8 @@ from dreambooth_cli.settings import TrainSettings
 from dreambooth_cli.workflows import rehearsal
 from tests.workflows.projects import make_project, model_of, of_kind, run, start
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"steps": 3, "class_images": 2, "class_image_steps": 2, "sample_every": 3, "sample_steps": 2}
 PHASES = ["loading the base model", "class images", "encoding", "training", "checkpoint", "sample", "saving the model"]
 

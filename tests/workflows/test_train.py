@@ -103,6 +103,7 @@ def test_every_real_subject_has_its_pair():
 
 
 @pytest.mark.parametrize(("kind", "method", "name"), DEALT)
+@pytest.mark.slow
 def test_plain_diffusers_draws_what_generate_draws(kind, method, name, request, photos, tmp_path):
     base = request.getfixturevalue(kind)
     project = make_project(SUBJECTS / name if name else photos, base, **METHODS[method])
@@ -156,6 +157,7 @@ def test_the_average_is_what_is_saved(sd1, photos):
 # ---- class images
 
 
+@pytest.mark.slow
 def test_class_images_are_shared_and_never_mistaken(sd1, photos):
     first = run(make_project(photos, sd1, name="first"))
     again = run(make_project(photos, sd1, name="second"))
@@ -220,6 +222,7 @@ def test_left_early_it_saves_and_the_same_command_goes_on_to_the_bit(sd1, photos
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.slow
 def test_killed_it_goes_on_to_the_bit(method, sd1, photos):
     """Six steps equal three, a process killed in the fifth, and three more: the last checkpoint's files are equal bytes."""
     settings = {"method": method, "train_text_encoder": True, "steps": 6, "checkpoint_every": 3}
@@ -623,6 +626,7 @@ def test_a_single_file_is_a_base_too(kind, request, photos, tmp_path):
 
 
 @pytest.mark.parametrize("room", [200_000_000, 5_000_000])
+@pytest.mark.slow
 def test_memory_that_runs_out_is_said_with_what_to_try(sd1, photos, room):
     """A process whose address space is limited once everything is loaded: the allocator's own error becomes exit code 4, also
     where it then finds no room to load the base again."""
@@ -726,6 +730,7 @@ def test_an_output_whose_parent_is_a_file_is_refused_before_any_work(sd1, photos
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.slow
 def test_a_disk_that_fills_up_while_the_model_is_saved_is_exit_6(method, sd1, photos):
     """A file size limit plays the full disk: the checkpoint before it is small enough, the model is not."""
     project = make_project(photos, sd1, method=method, class_images=0, train_text_encoder=False)
@@ -861,6 +866,7 @@ def test_a_loss_that_is_no_number_twice_is_an_error(sd1, photos, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_gradients_that_overflow_20_steps_in_a_row_are_told_apart_from_the_scalers_work(sd1, photos, monkeypatch):
     """fp16's scaler halves its scale at each; a loss that is finite all the while says nothing."""
     project = make_project(photos, sd1, method="full", steps=30, precision="fp16", checkpoint_every=0)
@@ -883,6 +889,7 @@ def test_gradients_that_overflow_20_steps_in_a_row_are_told_apart_from_the_scale
 
 
 @pytest.mark.parametrize(("rate", "is_warned"), [(1e-7, True), (2e-3, False)])
+@pytest.mark.slow
 def test_a_model_that_shows_nothing_of_its_training_is_warned_of(rate, is_warned, sd1, photos):
     project = make_project(photos, sd1, method="full", steps=50, class_images=0, learning_rate=rate, weight_decay=0.0)
     events = run(project)
@@ -1097,6 +1104,7 @@ def test_memory_that_others_use_is_warned_of_and_the_run_goes_on(sd1, photos, mo
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="a process's peak is read from /proc")
+@pytest.mark.slow
 def test_what_a_run_holds_is_what_was_planned(tmp_path):
     """A base of 50 M weights, all of it trained, in a process of its own: from photos to the finished model."""
     from tests.benchmarks.ram import CASES, result_of

@@ -12,6 +12,8 @@ from dreambooth_cli.events import Noted, StepDone, Warned
 from dreambooth_cli.workflows.verify import verify_resume
 from tests.workflows.projects import asked_of, make_project, of_kind
 
+pytestmark = pytest.mark.slow
+
 
 def verify(project):
     return list(verify_resume(project, asked_of(project.settings())))

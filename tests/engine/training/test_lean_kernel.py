@@ -15,6 +15,7 @@ from dreambooth_cli.engine.training.adamw import LeanAdamW
 CASES = Path(__file__).with_name("lean_kernel_cases.py")
 
 
+@pytest.mark.slow
 def test_the_kernel_in_tritons_interpreter():
     """Which is chosen when Triton is imported: in a process of its own."""
     pytest.importorskip("triton", reason="this build of PyTorch comes without Triton")

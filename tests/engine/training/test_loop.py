@@ -87,6 +87,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
+@pytest.mark.slow
 def test_three_and_three_are_six(variant, sd1, squares):
     """Weights, optimizer state and average after a resume in a fresh object: equal to the bit."""
     if "8" in variant or "4 bits" in variant:
@@ -303,6 +304,7 @@ def fixed_loss(training):
         return sum(float(training.batch_loss(batch)) for step in range(10_000, 10_016) for batch in training.batches(step, 0)) / 16
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_it_learns(tmp_path, squares):
     """A base of about 10 M random weights, 200 steps on five photos at 5e-4, a rate for training from nothing: the loss at
