@@ -52,7 +52,7 @@ def kept_when_freed() -> Iterator[None]:
     finally:
         _tell_glibc("mallopt", M_MMAP_MAX, 65_536)  # glibc's own
         _tell_glibc("mallopt", M_TRIM_THRESHOLD, 64 << 20)  # what it comes to by itself at the most
-        give_back()
+        _tell_glibc("malloc_trim", 0)
 
 
 def _tell_glibc(function: str, *values: int) -> None:
