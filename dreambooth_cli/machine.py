@@ -42,7 +42,7 @@ def give_back() -> None:
 def kept_when_freed() -> Iterator[None]:
     """Have memory that is freed stay with this process until `give_back`: for the time of networks at work on the CPU.
 
-    glibc would map every large tensor anew, whose pages the system fills with zeros at their first touch: 6.9 s of the 33 s of
+    glibc would map every large tensor anew, whose pages the system fills with zeros at their first touch: 6.9 s of the 30 s of
     processor time that a step of SD 1.5 takes, whose other work it slows down too (16.7 s a step, 10.1 s without; two cores).
     """
     _tell_glibc("mallopt", M_MMAP_MAX, 0)
