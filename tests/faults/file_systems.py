@@ -36,18 +36,18 @@ def must_go_on(change: Change, number: int) -> bool:
     return change.operation in ("lock", "fsync") and number in UNKNOWN
 
 
-def refuse(scenario: Scenario, home: Path, output: Path, number: int, refusal: int) -> int:
-    """Run; change `number` alone fails. Returns the exit status."""
+def refuse(scenario: Scenario, home: Path, output: Path, number: int, refusal: int) -> tuple[int, Change | None]:
+    """Run; change `number` alone fails. Returns the exit status, and the change: a run may make one more or less before it than the run
+    that was counted."""
     output.unlink(missing_ok=True)
-    seen = 0
+    seen: list[Change] = []
 
     def answer(change: Change) -> int:
-        nonlocal seen
-        seen += 1
-        return refusal if seen == number + 1 else GO
+        seen.append(change)
+        return refusal if len(seen) == number + 1 else GO
 
     code, _ = run_watched(lambda: scenario.train(home), home, output, answer)
-    return code
+    return code, seen[number] if len(seen) > number else None
 
 
 def faults_of(code: int, output: Path) -> list[str]:
@@ -74,15 +74,16 @@ def try_changes(scenario: Scenario, *, every: int) -> Row:
         turn = turns[change.operation] = turns.get(change.operation, -1) + 1
         refusal = refusals_of(change)[turn % len(refusals_of(change))]
         began = time.monotonic()
-        code = refuse(scenario, home, output, number, refusal)
+        code, refused = refuse(scenario, home, output, number, refusal)
         slowest = max(slowest, time.monotonic() - began)
         missing = faults_of(code, output)
-        if must_go_on(change, refusal) and code != 0:
+        if refused is not None and must_go_on(refused, refusal) and code != 0:
             missing.append(f"exit status {code}: {output.read_text()[-300:]}")
         more, other = faults_after(scenario, home, output, wanted)
         missing += more
         lost, unequal = lost + bool(missing), unequal + bool(other)
-        where = f"{errno.errorcode[refusal]} at change {number} ({change.operation} {change.path.name})"
+        what = "none was left" if refused is None else f"{refused.operation} {refused.path.name}"
+        where = f"{errno.errorcode[refusal]} at change {number} ({what})"
         remarks += [f"{where}: {'; '.join([*missing, *other])}"] if missing or other else []
     which = "each" if every == 1 else f"change 1, {1 + every}, ..."
     return Row(f"file systems: one refusal at {which} of {len(changes)} changes", len(numbers), lost, unequal, slowest, remarks)
