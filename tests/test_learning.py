@@ -8,6 +8,5 @@ from .benchmarks.fidelity import quick
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.slow
 def test_three_subjects_are_learned_the_class_stays_the_prompt_is_obeyed(tmp_path):
     assert [words for words, is_so in quick(tmp_path) if not is_so] == []
