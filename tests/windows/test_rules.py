@@ -37,7 +37,7 @@ under_rules = pytest.mark.skipif(not played, reason="the rules are played in a p
 @pytest.mark.slow
 @pytest.mark.skipif(played or sys.platform != "linux", reason="plays another system on Linux")
 def test_the_tests_of_files_pass_under_windows_rules() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.windows.rules", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.windows.rules", "-p", "no:cacheprovider", "-n", "0"]
     without = [f"--deselect={file}::{name}" for name in NOT_THERE for file in FILES]
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
