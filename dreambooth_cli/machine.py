@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import psutil
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt(3)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of mallopt(3)
 CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 # A group's files for its limit, for what it holds, and the line of memory.stat with what it would give back at once.
 V2 = ("memory.max", "memory.current", "inactive_file")
@@ -50,8 +50,9 @@ def kept_when_freed() -> Iterator[None]:
     try:
         yield
     finally:
-        _tell_glibc("mallopt", M_MMAP_MAX, 65_536)  # glibc's own
-        _tell_glibc("mallopt", M_TRIM_THRESHOLD, 64 << 20)  # what it comes to by itself at the most
+        _tell_glibc("mallopt", M_MMAP_MAX, 65_536)  # glibc's own; the others are what it comes to by itself at the most
+        _tell_glibc("mallopt", M_MMAP_THRESHOLD, 32 << 20)
+        _tell_glibc("mallopt", M_TRIM_THRESHOLD, 64 << 20)
         _tell_glibc("malloc_trim", 0)
 
 

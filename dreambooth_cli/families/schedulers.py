@@ -30,7 +30,7 @@ SCHEDULERS: dict[SchedulerName, Scheduler] = {
 # What a base's own scheduler may be. Diffusion: those that add noise as DDPM does, alpha and sigma of whole timesteps, from betas.
 TRAINED: Mapping[Noise, tuple[str, ...]] = {
     "diffusion": (
-        *(scheduler.kind for scheduler in SCHEDULERS.values()),
+        *(scheduler.kind for scheduler in SCHEDULERS.values() if scheduler.noise == "diffusion"),
         "LMSDiscreteScheduler",
         "DPMSolverSinglestepScheduler",
         "DPMSolverSDEScheduler",
