@@ -290,14 +290,18 @@ STAGES: tuple[dict[str, Part], ...] = (
     },
     {"speed-sd15": speed("SD 1.5, 512 px, 1+1", of="sd15")},
     {"memory-8": memory("SD 1.5 full + text encoder, 512", "SDXL LoRA, UNet only, 1024", of=["sd15", "sdxl"])},
-    {"profile-sd15": Part(profile("sd15", method="full", train_text_encoder=False), 60)},
     {"speed-1000": speed("SD 1.5, 512 px, 1+1, 1,000 steps", of="sd15")},
-    {"speed-sdxl": speed("SDXL LoRA, 1024 px, 1+1", of="sdxl")},
+    {"speed-sdxl-lora": speed("SDXL LoRA, 1024 px, 1+1", of="sdxl")},
     {
         "memory-12-16": memory(
             "SD 2.1 full + text encoder, 768", "SDXL full + both text encoders, 1024", of=["sd21", "sdxl"]
         )
     },
+    {"speed-sdxl": speed("SDXL, 1024 px, 1+1", of="sdxl")},
+    {"profile-sd15": Part(profile("sd15", method="full", train_text_encoder=False), 60)},
+    {"speed-sd15-16": speed("SD 1.5, 512 px, 16+16", of="sd15")},
+    {"speed-sdxl-lora-alone": speed("SDXL LoRA, 1024 px, 1", of="sdxl")},
+    {"speed-sdxl-alone": speed("SDXL, 1024 px, 1", of="sdxl")},
     {"profile-sdxl": Part(profile("sdxl", method="lora"), 120)},
     {"speed-sd15-again": speed("SD 1.5, 512 px, 1+1", of="sd15")},
     {"fidelity-cpu": Part(fidelity(on_card=False), 900)},
