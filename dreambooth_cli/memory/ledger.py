@@ -23,9 +23,10 @@ ADAMW_8BIT_STATE = 2.03  # two 8-bit moments and a float32 scale for each block 
 # CUDA 13) was measured: 552 MB as it wakes, 810 to 817 MB once every kernel of a run is loaded.
 CONTEXT = 500_000_000
 WORKSPACE = 100_000_000  # convolution and matrix workspaces; a prediction
-# Part of the peak that the allocator holds and can't use: 0.02 to 0.06 on an H100; a base in 4 bits had 0.36 in the one run there, which
-# is not explained yet and not planned for: what is held there is given back where memory is short. `expandable_segments` would lower
-# it, and are left to PYTORCH_ALLOC_CONF: torch's own tests leave them out on Windows, Jetson and ROCm.
+# Part of the peak that the allocator holds and can't use. On an H100 it had 0.02 to 0.07 of the planned peak more than that, workspaces
+# among it, and 0.39 in the one run whose base was in 4 bits: that is not explained, not planned for, and whether it would be given back
+# where memory is short was not tried. `expandable_segments` would lower it, and are left to PYTORCH_ALLOC_CONF: torch's own tests leave
+# them out on Windows, Jetson and ROCm.
 SLACK = 0.04
 LARGEST_TENSOR = 160_000_000  # saving copies one tensor at a time: CLIP's embedding in float32
 # The lean AdamW's plain form: one piece of a tensor in float32, rounding's draws, what is rounded. Its kernel takes none of it.

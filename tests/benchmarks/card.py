@@ -335,7 +335,7 @@ def do(name: str, sitting: Sitting) -> None:
     """One part, in this process."""
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     kept = {
-        "on": f"{datetime.now(UTC):%Y-%m-%d}: {where}; {machine()}",
+        "on": f"{datetime.now(UTC):%Y-%m-%d}: {where}, {os.cpu_count()} processor cores; {machine()}",
         "result": PARTS[name].do(replace(sitting, part=name)),
     }
     (sitting.work / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
