@@ -16,6 +16,7 @@ from .errors import ProjectError, UsageError
 from .paths import expanded
 from .schemas import SCHEMA, SCHEMAS, check_schema
 from .settings import (
+    AUTO,
     SECTIONS,
     PrepSettings,
     Settings,
@@ -79,8 +80,9 @@ def ask(stored: Mapping[str, Mapping[str, Any]], told: Told = MappingProxyType({
     UsageError."""
     subject = merge(SubjectSettings, stored.get("subject", {}), told.get(SubjectSettings, {}))
     prep = merge(PrepSettings, stored.get("prep", {}), told.get(PrepSettings, {}))
-    advised = advice_of(subject.values.model, "train")
-    train = merge(TrainSettings, stored.get("train", {}), told.get(TrainSettings, {}), advised=advised)
+    kept, said_now = stored.get("train", {}), told.get(TrainSettings, {})
+    method = said_now.get("method") or kept.get("method", AUTO)
+    train = merge(TrainSettings, kept, said_now, advised=advice_of(subject.values.model, "train", str(method)))
     sources = {"subject": subject.sources, "prep": prep.sources, "train": train.sources}
     said = {stage: {name: where for name, where in found.items() if where != "default"} for stage, found in sources.items()}
     return Asked(subject=subject.values, prep=prep.values, train=train.values, sources=said)

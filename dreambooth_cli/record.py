@@ -23,11 +23,28 @@ class BaseRecord:
 
 @dataclass(frozen=True)
 class Prompts:
-    """The identifier and the two prompts that a run trains on: that of the photos, that of the class images."""
+    """The identifier and the prompts that a run trains on: that of the photos, that of the class images, and the same in other frames."""
 
     identifier: str
     instance: str
     class_: str
+    instance_frames: tuple[str, ...] = ()
+    class_frames: tuple[str, ...] = ()
+
+    @property
+    def of_photos(self) -> tuple[str, ...]:
+        """All prompts of the photos."""
+        return (self.instance, *self.instance_frames)
+
+    @property
+    def of_class(self) -> tuple[str, ...]:
+        """All prompts of the class images."""
+        return (self.class_, *self.class_frames)
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> "Prompts":
+        """From JSON that was checked."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in _known(cls, values).items()})
 
 
 @dataclass(frozen=True)
@@ -99,7 +116,7 @@ class Record:
         return cls(
             **{key: values[key] for key in ("id", "digest", "shape", "asked", "sources", "began") if key in values},
             base=BaseRecord(**_known(BaseRecord, values["base"])),
-            prompts=Prompts(**_known(Prompts, values["prompts"])),
+            prompts=Prompts.read(values["prompts"]),
             plan=Plan.from_json(stop | values["plan"]),
             changes=tuple(map(Change.read, changes)),
             measured=None if measured is None else Measured(**_known(Measured, measured)),
@@ -115,7 +132,7 @@ class Record:
             "asked": self.asked,
             "sources": self.sources,
             "base": asdict(self.base),
-            "prompts": asdict(self.prompts),
+            "prompts": {key: value for key, value in asdict(self.prompts).items() if value != ()},
             "plan": self.plan.to_json(),
             "changes": [change.written() for change in self.changes],
             "began": self.began,

@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import UsageError
+from .families.family import LoraLayers
 from .families.schedulers import SchedulerName
 from .text import is_text, shortened
 
@@ -21,6 +22,7 @@ Auto = Literal["auto"]
 AUTO: Auto = "auto"
 LARGEST_SEED = 2**63 - 1  # torch takes 64 bits, and picture i adds i
 LARGEST_SIDE = 16_384  # pixels of a picture
+NEW = object()  # of a setting that 0.1 did not have
 
 Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 Scheduler = Literal[Auto, SchedulerName]
@@ -49,7 +51,7 @@ def setting(
 
     `names` are further spellings of the flag, the original guide's; `group` is its place in the help where its stage has many;
     `shapes` says that it shapes the trained weights, `sizes` that a run's memory follows from it; `was` is the default that it had
-    before, by which runs that were begun then are found.
+    before, by which runs that were begun then are found (NEW: there was no such setting).
     """
     metadata = {
         "help": help,
@@ -178,6 +180,14 @@ class TrainSettings(Settings):
         AUTO, "Compute activations again in backward: less memory, a slower step.", shapes=True, sizes=True, group=MEMORY
     )
     rank: int = setting(16, "LoRA rank.", at_least=1, shapes=True, sizes=True, group=LORA)
+    lora_layers: LoraLayers = setting(
+        "attention",
+        "Layers that LoRA is put beside: those of attention, or all, the feed-forward layers and the convolutions too.",
+        shapes=True,
+        sizes=True,
+        was=NEW,
+        group=LORA,
+    )
     alpha: float | Auto = setting(AUTO, "LoRA alpha; auto: the rank.", above=0, shapes=True, group=LORA)
     ema: bool = setting(
         False, "Keep an exponential moving average of the weights and save that.", shapes=True, sizes=True, group=DETAILS
@@ -196,6 +206,13 @@ class TrainSettings(Settings):
     class_image_steps: int = setting(25, "Denoising steps of a class image.", at_least=1, shapes=True, group=PRIOR)
     class_guidance_scale: float = setting(
         7.5, "Guidance scale of the class images.", at_least=1, shapes=True, group=PRIOR
+    )
+    frames: Literal["own", "varied"] = setting(
+        "own",
+        "Sentences that the subject is trained in: your own alone, or a new one for each photo of a step (a photo of, a picture of, ...).",
+        shapes=True,
+        was=NEW,
+        group=DETAILS,
     )
     mirror: bool = setting(False, "Also train on the photos mirrored; not for text or asymmetric things.", shapes=True)
     seed: int = setting(0, "Every random number of the run follows from it.", at_least=0, at_most=LARGEST_SEED, shapes=True)
@@ -404,9 +421,8 @@ def as_before(values: Settings) -> Mapping[str, Any]:
     """The same as a version said it whose defaults were others."""
     was = {item.name: item.metadata["was"] for item in fields(values) if item.metadata["was"] is not None}
     defaults = {item.name: item.default for item in fields(values)}
-    return {
-        name: was[name] if name in was and value == defaults[name] else value for name, value in shaping(values).items()
-    }
+    before = {name: was[name] if name in was and value == defaults[name] else value for name, value in shaping(values).items()}
+    return {name: value for name, value in before.items() if value is not NEW}
 
 
 def _as_asked(values: Settings, name: str) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from ..families.family import Family
 from ..families.sdxl import SDXL, XL_UNET
 from ..families.stable_diffusion import CLIP_L, OPENCLIP_BIGG, OPENCLIP_H, SD1_UNET, SD2_UNET, STABLE_DIFFUSION
+from ..settings import AUTO
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class CatalogEntry:
     """One base model. `recommended_gb` is the guide's figure; sizes are in GB of 1e9 bytes.
 
     One that comes with this package has a `folder` and no repository. `advised` holds, by stage, the settings that a base takes
-    where nothing is said, in place of the defaults.
+    where nothing is said, in place of the defaults; under `train lora` those that it takes beside them where a LoRA is asked for.
     """
 
     name: str
@@ -200,10 +201,11 @@ def find_entry(model: str) -> CatalogEntry | None:
     return None
 
 
-def advice_of(model: str, stage: str) -> Mapping[str, Any]:
-    """What a base of the catalogue takes in a stage (`train`, `generate`) where nothing is said; nothing for any other."""
+def advice_of(model: str, stage: str, method: str = AUTO) -> Mapping[str, Any]:
+    """What a base of the catalogue takes in a stage (`train`, `generate`) where nothing is said, by the method that was asked for;
+    nothing for any other."""
     entry = find_entry(model)
-    return entry.advised.get(stage, {}) if entry else {}
+    return {**entry.advised.get(stage, {}), **entry.advised.get(f"{stage} {method}", {})} if entry else {}
 
 
 def guidance_of(model: str, family: Family) -> float:

@@ -68,7 +68,7 @@ def _interview(name: str | None, flags: Flags, gpu: Gpu | None) -> Answers:
     if "method" not in train:
         train["method"] = ask_method()
     if "steps" not in train:
-        train["steps"] = ask_setting(TrainSettings, "steps", advice_of(subject["model"], "train"))
+        train["steps"] = ask_setting(TrainSettings, "steps", advice_of(subject["model"], "train", train["method"]))
     chosen = name or ask_name(subject["class_prompt"], subject["identifier"])
     show_plan(subject["model"], prep, train, gpu)
     if not questionary.confirm(f"Save the project {chosen}?", default=True).unsafe_ask():
@@ -253,7 +253,7 @@ def show_plan(model: str, prep: dict[str, Any], train: dict[str, Any], gpu: Gpu 
 
     console = messages()
     try:
-        settings = TrainSettings(**{**advice_of(model, "train"), **train})
+        settings = TrainSettings(**{**advice_of(model, "train", train.get("method", AUTO)), **train})
         plan = plan_run(model, PrepSettings(**prep), settings, gpu=gpu)
     except ModelUnavailable as error:
         say(console, f"\n{error.message}; the plan is made when it is there\n")

@@ -25,10 +25,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Randomness:
-    """What chance decides for a row of a step: which example, mirrored or not, its time (a timestep or a sigma), the noise of its latents
-    and eps."""
+    """What chance decides for a row of a step: which example, under which of its prompts, mirrored or not, its time (a timestep or a
+    sigma), the noise of its latents and eps."""
 
     example: int
+    prompt: int
     mirrored: bool
     time: int | float
     latent_noise: Tensor

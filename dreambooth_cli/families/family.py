@@ -8,6 +8,7 @@ from typing import Any, Literal
 from .part_config import Bound
 from .schedulers import Noise, SchedulerName
 
+LoraLayers = Literal["attention", "all"]
 VAE = "vae"  # every family's, in a diffusers folder
 
 
@@ -16,13 +17,20 @@ class Part:
     """A network or a tokenizer of a base. `classes`: what model_index.json may call it; the first is built where it says none.
 
     `config`: the keys of its config that reach the libraries, each within its bounds. `refused`: the keys that only a network of another
-    kind has, and what they say of it. `lora`: the layers that a LoRA is put beside, by the ends of their names; none: it is never trained.
+    kind has, and what they say of it. `lora`: the layers that a LoRA is put beside, by the ends of their names: of attention, and the
+    others; none: it is never trained. The `unread` last blocks of a text encoder are never read by its family.
     """
 
     classes: tuple[str, ...]
     config: Mapping[str, Bound] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     lora: tuple[str, ...] = ()
+    lora_others: tuple[str, ...] = ()
+    unread: int = 0
+
+    def layers_for(self, which: LoraLayers) -> tuple[str, ...]:
+        """The ends of the names of the layers that a LoRA is put beside."""
+        return self.lora if which == "attention" else (*self.lora, *self.lora_others)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +79,8 @@ class Figures:
     `activations`: (method, checkpointed) -> in half precision, in float32; `beside_lora`: what another network of the family keeps of
     them beside a LoRA, by its parameters and checkpointing. `drawing`: GB of one row without gradients. `quantized`: bytes of a value
     where the linear layers have 4 bits, with a float32 scale for every 64 values, and the rest 16. `lora`, `lora_text`: values of the
-    LoRA at rank 16: exact, linear in the rank. These three by a network's parameters. `largest`: values of the largest tensor of the
+    LoRA at rank 16, by its layers: exact, linear in the rank. These three by a network's parameters. `largest`: values of the largest
+    tensor of the
     denoiser, `largest_with_text`: of the text encoders too. `tflop`: of forward and backward of one row,
     as a x + b x^2 of the pixels against 512 x 512 (the square is attention).
     """
@@ -81,8 +90,8 @@ class Figures:
     activations: Mapping[tuple[str, bool], tuple[Activations, Activations]]
     drawing: float
     quantized: Mapping[int, float]
-    lora: Mapping[int, int]
-    lora_text: Mapping[int, int]
+    lora: Mapping[LoraLayers, Mapping[int, int]]
+    lora_text: Mapping[LoraLayers, Mapping[int, int]]
     tflop: tuple[float, float]
     largest: int
     largest_with_text: int

@@ -1,10 +1,13 @@
 """Stable Diffusion XL: two CLIP text encoders, and a UNet that is told the picture's size."""
 
-from .family import VAE, Activations, Family, Figures, Part, Rates, SingleFile
+from dataclasses import replace
+
+from .family import VAE, Activations, Family, Figures, Rates, SingleFile
 from .stable_diffusion import (
-    CLIP_LORA,
+    CLIP_L,
     CLIP_PART,
     LEFT_OUT,
+    OPENCLIP_BIGG,
     PIPELINES,
     TEXT_ENCODER,
     TOKENIZER_PART,
@@ -28,8 +31,8 @@ SDXL = Family(
     parts={
         UNET: UNET_PART,
         VAE: VAE_PART,
-        TEXT_ENCODER: CLIP_PART,
-        TEXT_ENCODER_2: Part(classes=("CLIPTextModelWithProjection",), config=CLIP_PART.config, lora=CLIP_PART.lora),
+        TEXT_ENCODER: replace(CLIP_PART, unread=1),  # (Podell et al. 2023, arXiv 2307.01952, section 2.1)
+        TEXT_ENCODER_2: replace(CLIP_PART, classes=("CLIPTextModelWithProjection",)),  # its last is read for the pooled embedding
         "tokenizer": TOKENIZER_PART,
         "tokenizer_2": TOKENIZER_PART,
     },
@@ -67,8 +70,11 @@ SDXL = Family(
         },
         drawing=0.20,
         quantized={XL_UNET: 0.750},
-        lora={XL_UNET: 23_224_320},
-        lora_text=CLIP_LORA,
+        lora={"attention": {XL_UNET: 23_224_320}, "all": {XL_UNET: 48_727_040}},
+        lora_text={
+            "attention": {CLIP_L: 1_081_344, OPENCLIP_BIGG: 5_242_880},  # eleven of twelve blocks of the first, all of the second
+            "all": {CLIP_L: 2_433_024, OPENCLIP_BIGG: 11_796_480},
+        },
         tflop=(4.599, 0.1146),
         largest=29_491_200,
         largest_with_text=63_242_240,  # the embedding of CLIP bigG

@@ -1,6 +1,6 @@
 """Stable Diffusion 1 and 2: one CLIP text encoder, a UNet, noise as DDPM adds it; they differ in what their configs say."""
 
-from .family import VAE, Activations, Family, Figures, Part, Rates, SingleFile
+from .family import VAE, Activations, Family, Figures, LoraLayers, Part, Rates, SingleFile
 from .part_config import CLIP_TEXT_MODEL, KL_VAE, UNET_2D_CONDITION
 
 UNET, TEXT_ENCODER = "unet", "text_encoder"
@@ -12,7 +12,10 @@ PIPELINES = (
     "StableDiffusionXLImg2ImgPipeline",
 )
 CLIP_L, OPENCLIP_H, OPENCLIP_BIGG = 123_060_480, 340_387_840, 694_659_840  # parameters, counted from the models' configs
-CLIP_LORA = {CLIP_L: 1_179_648, OPENCLIP_H: 3_014_656, OPENCLIP_BIGG: 5_242_880}
+CLIP_LORA: dict[LoraLayers, dict[int, int]] = {
+    "attention": {CLIP_L: 1_179_648, OPENCLIP_H: 3_014_656},
+    "all": {CLIP_L: 2_654_208, OPENCLIP_H: 6_782_976},
+}
 SD1_UNET, SD2_UNET = 859_520_964, 865_910_724
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")  # parts that training and drawing do without
 UNET_PART = Part(
@@ -26,12 +29,14 @@ UNET_PART = Part(
         "encoder_hid_dim_type": "reads other embeddings than CLIP's (as Kolors and DeepFloyd do)",
     },
     lora=("to_q", "to_k", "to_v", "to_out.0"),
+    lora_others=("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "conv1", "conv2", "conv_shortcut", "time_emb_proj"),
 )
 VAE_PART = Part(classes=("AutoencoderKL",), config=KL_VAE)
 CLIP_PART = Part(
     classes=("CLIPTextModel", "CLIPTextModelWithProjection"),
     config=CLIP_TEXT_MODEL,
     lora=("q_proj", "k_proj", "v_proj", "out_proj"),
+    lora_others=("fc1", "fc2"),
 )
 TOKENIZER_PART = Part(classes=("CLIPTokenizer", "CLIPTokenizerFast"))
 
@@ -77,7 +82,7 @@ STABLE_DIFFUSION = Family(
         },
         drawing=0.10,
         quantized={SD1_UNET: 1.548, SD2_UNET: 1.500},
-        lora={SD1_UNET: 3_188_736, SD2_UNET: 3_319_808},
+        lora={"attention": {SD1_UNET: 3_188_736, SD2_UNET: 3_319_808}, "all": {SD1_UNET: 15_942_656, SD2_UNET: 16_073_728}},
         lora_text=CLIP_LORA,
         tflop=(2.042, 0.365),
         largest=29_491_200,  # a convolution

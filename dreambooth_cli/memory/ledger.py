@@ -12,6 +12,7 @@ from math import sqrt
 
 from ..bases.catalog import VAE_PARAMETERS, BaseFacts
 from ..families.family import Activations
+from ..frames import FRAMES
 from ..settings import TrainSettings
 from .plan import Choice, Job, Precision
 
@@ -65,15 +66,16 @@ def _gradients_at_once(choice: Choice, gradient_accumulation: int) -> bool:
     return choice.rows_in_turn or gradient_accumulation > 1 or choice.precision == "fp16"
 
 
-def lora_parameters(facts: BaseFacts, rank: int) -> tuple[int, int]:
-    """The values that a LoRA of this rank adds to the denoiser and to the text encoders together.
+def lora_parameters(facts: BaseFacts, asked: TrainSettings) -> tuple[int, int]:
+    """The values that a LoRA adds to the denoiser and to the text encoders together.
 
     Exact for the catalogue's bases; for any other an estimate: a network's attention grows like the root of its size.
     """
     figures = facts.family.figures
-    added = figures.lora.get(facts.denoiser) or figures.lora[figures.denoiser] * sqrt(facts.denoiser / figures.denoiser)
-    text = sum(figures.lora_text.get(count) or _text_lora(figures.lora_text, count) for count in facts.text_encoders)
-    return round(added * rank / 16), round(text * rank / 16)
+    counted, of_text = figures.lora[asked.lora_layers], figures.lora_text.get(asked.lora_layers, {})
+    added = counted.get(facts.denoiser) or counted[figures.denoiser] * sqrt(facts.denoiser / figures.denoiser)
+    text = sum(of_text.get(count) or _text_lora(of_text, count) for count in facts.text_encoders)
+    return round(added * asked.rank / 16), round(text * asked.rank / 16)
 
 
 def _text_lora(counted: Mapping[int, int], parameters: int) -> float:
@@ -85,7 +87,8 @@ def _text_lora(counted: Mapping[int, int], parameters: int) -> float:
 def is_counted(facts: BaseFacts) -> bool:
     """Whether a base's networks are the catalogue's, whose activations were counted; for others they are estimates."""
     figures = facts.family.figures
-    return facts.denoiser in figures.lora and (not figures.lora_text or all(count in figures.lora_text for count in facts.text_encoders))
+    texts = figures.lora_text.get("attention")
+    return facts.denoiser in figures.quantized and (not texts or all(count in texts for count in facts.text_encoders))
 
 
 def count_bytes(choice: Choice, job: Job) -> tuple[dict[str, int], "ClassImages"]:
@@ -160,7 +163,7 @@ def count_disk(choice: Choice, job: Job) -> dict[str, int]:
         trained = facts.denoiser + (sum(facts.text_encoders) if text else 0)
         model = facts.denoiser + sum(facts.text_encoders) + facts.vae
     else:
-        added, text_lora = lora_parameters(facts, asked.rank)
+        added, text_lora = lora_parameters(facts, asked)
         trained = model = added + (text_lora if text else 0)
     state = ADAMW_STATE if choice.optimizer == "adamw" else ADAMW_8BIT_STATE
     a_value = (HALF if choice.weights == "bf16" else FP32) + state + (FP32 if asked.ema else 0)
@@ -177,10 +180,11 @@ def _step_groups(choice: Choice, job: Job) -> dict[str, int]:
     facts, asked = job.facts, job.asked
     text = sum(facts.text_encoders) if choice.train_text_encoder else 0
     kinds = 2 if asked.with_prior and not choice.rows_in_turn else 1
+    prompts = kinds * (min(asked.batch_size, len(FRAMES)) if asked.frames == "varied" else 1)
     if choice.method == "full":
         trained, of_text, frozen = facts.denoiser + text, text, 0
     else:
-        added, text_lora = lora_parameters(facts, asked.rank)
+        added, text_lora = lora_parameters(facts, asked)
         of_text, frozen = text_lora if text else 0, facts.denoiser + text
         trained = added + of_text
     size = HALF if choice.weights == "bf16" else FP32
@@ -190,8 +194,8 @@ def _step_groups(choice: Choice, job: Job) -> dict[str, int]:
     gradient = HALF if in_pieces else size
     largest = min(trained, facts.family.figures.largest_with_text if text else facts.family.figures.largest)
     activations = _activations(choice, facts, job.resolution)
-    # The text encoders read a prompt for each kind of rows, not every row.
-    text_activations = (TEXT_CHECKPOINTED if choice.gradient_checkpointing else TEXT_ACTIVATIONS) * text * kinds
+    # The text encoders read each prompt of a pass once: one for each kind of rows, or one for each frame.
+    text_activations = (TEXT_CHECKPOINTED if choice.gradient_checkpointing else TEXT_ACTIVATIONS) * text * prompts
     return {
         "weights": trained * size + (_base_bytes(choice, facts, with_text=bool(text)) if frozen else 0),
         "gradients": (largest if choice.inside_backward else trained) * gradient,
@@ -240,7 +244,7 @@ def _activations(choice: Choice, facts: BaseFacts, resolution: int) -> Activatio
 
 def _width(facts: BaseFacts) -> float:
     figures = facts.family.figures
-    return 1.0 if facts.denoiser in figures.lora else sqrt(facts.denoiser / figures.denoiser)
+    return 1.0 if facts.denoiser in figures.quantized else sqrt(facts.denoiser / figures.denoiser)
 
 
 def _other_peaks(choice: Choice, job: Job, *, kept: int) -> dict[str, int]:

@@ -10,6 +10,7 @@ from ..engine.device import as_torch_has_it
 from ..engine.families.loading import find_device
 from ..engine.hub.bases import obtain
 from ..events import Noted, Warned, Yielding
+from ..frames import other_frames
 from ..gpu import Gpu, find_gpu
 from ..identifier import choose_identifier, identifier_remarks, length_remarks, load_tokenizer
 from ..memory.plan import Plan
@@ -107,8 +108,16 @@ def choose_prompts(made_of: Ingredients) -> Yielding[Prompts]:
     else:
         for remark in identifier_remarks(identifier, tokenizer):
             yield Warned(message=remark)
-    prompts = Prompts(identifier, instance_prompt(wanted, identifier), plain_class_prompt(wanted, identifier))
+    instance = instance_prompt(wanted, identifier)
+    others = other_frames(instance, identifier) if asked.train.frames == "varied" else ()
+    prompts = Prompts(
+        identifier,
+        instance,
+        plain_class_prompt(wanted, identifier),
+        instance_frames=others,
+        class_frames=tuple(plain_class_prompt(other, identifier) for other in others) if asked.train.with_prior else (),
+    )
     most = made_of.base.facts.family.prompt_length
-    for remark in length_remarks([prompts.instance, prompts.class_, fill(understood(sample), identifier)], tokenizer, most=most):
+    for remark in length_remarks([*prompts.of_photos, *prompts.of_class, fill(understood(sample), identifier)], tokenizer, most=most):
         yield Warned(message=remark)
     return prompts

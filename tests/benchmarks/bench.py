@@ -33,7 +33,7 @@ from dreambooth_cli.pocket.card import sheet_of
 from dreambooth_cli.project import Project
 from dreambooth_cli.prompts import instance_prompt
 from dreambooth_cli.run import Run
-from dreambooth_cli.settings import SubjectSettings, TrainSettings
+from dreambooth_cli.settings import AUTO, SubjectSettings, TrainSettings
 from dreambooth_cli.workflows.initialise import initialise
 from dreambooth_cli.workflows.prepare import prepared_photos
 from dreambooth_cli.workflows.train import train
@@ -86,11 +86,26 @@ class Measured:
     identifier_loss: tuple[float, ...]
     unrelated_loss: tuple[float, ...]
     seconds: float
+    any_frame: float
+    any_frame_retrieved: float
+    any_frame_place: float
+    base_any_frame_place: float
+    passes: int
 
     @property
     def scaled(self) -> float:
         """S between floor and ceiling."""
         return (self.fidelity - self.floor) / (self.ceiling - self.floor)
+
+    @property
+    def any_frame_scaled(self) -> float:
+        """S in frames that no training uses, between the same floor and ceiling."""
+        return (self.any_frame - self.floor) / (self.ceiling - self.floor)
+
+    @property
+    def any_frame_share(self) -> float:
+        """S in frames that no training uses, as a share of that in the trained one."""
+        return self.any_frame_scaled / self.scaled
 
 
 @dataclass(frozen=True)
@@ -102,6 +117,8 @@ class Made:
     of_class: list[Image.Image]
     identifier_loss: tuple[float, ...]
     unrelated_loss: tuple[float, ...]
+    in_any_frame: list[Image.Image]
+    passes: int = 0
 
 
 class Bench:
@@ -155,7 +172,7 @@ class Bench:
         shutil.rmtree(run.path)
         named = study.named_prompts(noun)
         photos = [path for path, _ in prepared_photos(project)]
-        examples = examples_of(encode_pictures(self.family, photos), prompt=0)
+        examples = examples_of(encode_pictures(self.family, photos), prompts=[0])
 
         def losses(prompt: str) -> tuple[float, ...]:
             return tuple(
@@ -167,12 +184,14 @@ class Bench:
             of_class=draw_in_batches(family, study.plain_prompts, study.class_seeds),
             identifier_loss=losses(instance_prompt(f"a photo of a {noun}".strip(), IDENTIFIER)),
             unrelated_loss=losses(f"a photo of a {WRONG.get(study.noun, 'teapot')}"),
+            in_any_frame=draw_in_batches(family, study.framed_prompts(f"{IDENTIFIER} {noun}".strip()), study.seeds),
+            passes=passes_of(settings_of(variant, {}).values),
         )
 
     def paste(self, study: Study) -> Made:
         """The control that copies: a training photo in answer to every prompt, the class left as it was."""
         drawn = [study.photos[place % len(study.photos)] for place in range(len(study.places))]
-        return Made(drawn, self.base_pictures(study.plain_prompts, study.class_seeds), (1.0, 1.0), (1.0, 1.0))
+        return Made(drawn, self.base_pictures(study.plain_prompts, study.class_seeds), (1.0, 1.0), (1.0, 1.0), drawn)
 
     def score(self, study: Study, made: Made, seconds: float) -> Measured:
         """The measurements of what was made, beside the base's own from the same prompts and seeds."""
@@ -180,7 +199,9 @@ class Bench:
         base_drawn = self.base_pictures(asked, study.seeds)
         base_class = self.base_pictures(study.plain_prompts, study.class_seeds)
         base_named = self.base_pictures(study.named_prompts(study.noun), study.seeds)
-        reading, base_reading = (self.judge.read(evaluation.to_pixels(one, 64)) for one in (made.drawn, base_drawn))
+        base_framed = self.base_pictures(study.framed_prompts(study.noun), study.seeds)
+        pictures = (made.drawn, base_drawn, made.in_any_frame, base_framed)
+        reading, base_reading, framed, framed_base = (self.judge.read(evaluation.to_pixels(one, 64)) for one in pictures)
         return Measured(
             fidelity=evaluation.subject_fidelity(eye, made.drawn, photos),
             floor=evaluation.subject_fidelity(eye, base_drawn, photos),
@@ -203,6 +224,11 @@ class Bench:
             identifier_loss=made.identifier_loss,
             unrelated_loss=made.unrelated_loss,
             seconds=seconds,
+            any_frame=evaluation.subject_fidelity(eye, made.in_any_frame, photos),
+            any_frame_retrieved=share(evaluation.closest(eye, made.in_any_frame, [photos, *study.others]), 0),
+            any_frame_place=agreement(framed.answers("place"), study.places),
+            base_any_frame_place=agreement(framed_base.answers("place"), study.places),
+            passes=made.passes,
         )
 
     def project(self, study: Study) -> Project:
@@ -239,7 +265,13 @@ class Bench:
 
 def settings_of(variant: Variant, stored: dict[str, Any]) -> Resolved[TrainSettings]:
     """A variant's settings: its own, then the project's, then what the pocket is advised."""
-    return merge(TrainSettings, stored, variant.train, advised=advice_of(BASE, "train"))
+    return merge(TrainSettings, stored, variant.train, advised=advice_of(BASE, "train", variant.train.get("method", AUTO)))
+
+
+def passes_of(settings: TrainSettings) -> int:
+    """What a run costs in passes of one row through the denoiser, backward as two: its class images, guided, and its steps."""
+    rows = settings.batch_size * settings.gradient_accumulation * (2 if settings.with_prior else 1)
+    return settings.steps * rows * 3 + (settings.class_images * settings.class_image_steps * 2 if settings.with_prior else 0)
 
 
 def digest_of_weights() -> str:

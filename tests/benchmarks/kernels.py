@@ -234,7 +234,7 @@ def start(base: str, plan: Plan, folder: Path) -> Training:
         plan,
         TrainSettings(),
         device=device,
-        examples={"instance": examples_of(encoded, prompt=0), "class": examples_of(encoded, prompt=1)},
+        examples={"instance": examples_of(encoded, prompts=[0]), "class": examples_of(encoded, prompts=[1])},
         prompts=PROMPTS,
         conditioning=conditioning,
     )

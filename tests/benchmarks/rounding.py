@@ -101,7 +101,7 @@ def start(weights: Weights, settings: TrainSettings, photos: list[Path]) -> Trai
     base = last_of(obtain(ask_for_base("pocket")))
     family = load_family(base, dtype=DTYPES[weights], device=torch.device("cpu"))
     family.pipe.vae.float()
-    examples = examples_of(encode_pictures(family, photos), prompt=0)
+    examples = examples_of(encode_pictures(family, photos), prompts=[0])
     noun = world.draw_subject(SUBJECT).class_name
     prompts = [f"a photo of a {IDENTIFIER} {noun}"]
     plan = plan_of(settings, weights)

@@ -14,6 +14,8 @@ from dreambooth_cli.pocket import world
 IDENTIFIER = "sks"
 PLACES = tuple(world.PLACES)
 LOOK_ALIKES = 20
+# Whether the word holds in any sentence is asked in these, of which none may be trained in (`dreambooth_cli.frames`).
+UNSEEN_FRAMES = ("an image of a", "a drawing of a", "my", "the", "one")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,12 @@ class Study:
         """The same as `class_prompts`, of the identifier with this noun."""
         named = f"{IDENTIFIER} {noun}".strip()
         return [f"a photo of a {named} {place}" for place in self.places]
+
+    def framed_prompts(self, subject: str) -> list[str]:
+        """The same places, each in a frame that no training uses; both seeds of a place in the same."""
+        several = len(self.places) // len(set(self.places))
+        frames = [UNSEEN_FRAMES[number // several % len(UNSEEN_FRAMES)] for number in range(len(self.places))]
+        return [f"{frame} {subject} {place}" for frame, place in zip(frames, self.places, strict=True)]
 
 
 def drawn_study(number: int, eye: evaluation.Eye, seeds: list[int], class_seeds: list[int]) -> Study:

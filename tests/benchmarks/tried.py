@@ -177,7 +177,8 @@ def start(means: Means, folder: Path, resolution: int) -> Training:
     plan = make_plan(Job(facts, settings, resolution=resolution, gpu=None, has_8bit=False, name="small"))
     folders = {"instance": folder / "photos", "class": folder / "class"}
     examples = {
-        kind: examples_of(encode_pictures(family, sorted(place.iterdir())), prompt=row) for row, (kind, place) in enumerate(folders.items())
+        kind: examples_of(encode_pictures(family, sorted(place.iterdir())), prompts=[row])
+        for row, (kind, place) in enumerate(folders.items())
     }
     training = Training(
         family,

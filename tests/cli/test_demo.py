@@ -20,7 +20,7 @@ FEW = {"steps": 3, "class_images": 2, "class_image_steps": 2, "learning_rate": 1
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr("dreambooth_cli.config.advice_of", lambda model, stage: FEW)
+    monkeypatch.setattr("dreambooth_cli.config.advice_of", lambda model, stage, method: FEW)
     monkeypatch.setattr(workflow, "PROMPTS", workflow.PROMPTS[-2:])
 
 

@@ -31,10 +31,10 @@ def test_every_epoch_holds_every_example_once_and_orders_differ():
     assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
-def examples(count, *, mirrored):
+def examples(count, *, mirrored, prompts=(0,)):
     """So many pictures of noise."""
     encoded = [LatentDistribution(*torch.randn(2, 1, 4, 3, 3, generator=generator_of("picture", number))) for number in range(count)]
-    return examples_of(encoded, prompt=0, mirrored=encoded if mirrored else None)
+    return examples_of(encoded, prompts=prompts, mirrored=encoded if mirrored else None)
 
 
 def test_accumulation_changes_nothing_random(noising):
@@ -60,6 +60,20 @@ def test_the_steps_go_through_all_examples(noising):
         for row in range(2)
     ]
     assert sorted(seen) == [0, 1, 2, 3, 4, 5]
+
+
+def test_each_row_has_one_of_its_example_s_prompts_and_all_else_as_with_one(noising):
+    few, many = examples(3, mirrored=True), examples(3, mirrored=True, prompts=(4, 5, 6))
+    counts = dict.fromkeys((4, 5, 6), 0)
+    for step in range(300):
+        place = Place(seed=0, step=step, kind="instance", row=1, rows=4)
+        one, other = randomness_of(noising, few, place), randomness_of(noising, many, place)
+        counts[other.prompt] += 1
+        assert one.prompt == 0
+        assert (one.example, one.mirrored, one.time) == (other.example, other.mirrored, other.time)
+        assert torch.equal(one.noise, other.noise)
+        assert torch.equal(one.latent_noise, other.latent_noise)
+    assert all(70 < count < 130 for count in counts.values())
 
 
 def test_the_parts_of_a_global_batch_are_its_rows_in_order():

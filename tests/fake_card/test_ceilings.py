@@ -58,7 +58,7 @@ def start(folder, plan):
         plan,
         TrainSettings(rank=4),
         device=device,
-        examples={"instance": examples_of(encoded, prompt=0), "class": examples_of(encoded, prompt=1)},
+        examples={"instance": examples_of(encoded, prompts=[0]), "class": examples_of(encoded, prompts=[1])},
         prompts=prompts,
         conditioning=conditioning,
     )

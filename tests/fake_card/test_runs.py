@@ -13,6 +13,7 @@ pytestmark = pytest.mark.slow
 LEAN = {"weights": "bf16", "inside_backward": True, "gradient_checkpointing": True}
 NO_TEXT, TEXT = {"train_text_encoder": False}, {"train_text_encoder": True}
 LORA = {"method": "lora"} | NO_TEXT
+ALL_LAYERS = {"lora_layers": "all"}
 SAMPLED = {"sample_every": 2}
 # base, means of the plan, settings
 RUNS = {
@@ -37,6 +38,8 @@ RUNS = {
     "class images in parts": ("sd1", {"class_images_in_parts": True}, NO_TEXT),
     "lora": ("sd1", {}, LORA | SAMPLED),
     "lora, text encoder": ("sd1", {}, LORA | TEXT),
+    "lora of all layers, text encoder, varied frames": ("sd1", {}, LORA | TEXT | ALL_LAYERS | {"frames": "varied", "batch_size": 2}),
+    "lora of all layers, base in 4 bits": ("sd1", {"quantized": True}, LORA | ALL_LAYERS),
     "lora, base in 4 bits": ("sd1", {"quantized": True}, LORA | SAMPLED),
     "lora, base in 4 bits, fp16": ("sd1", {"quantized": True}, LORA | {"precision": "fp16"}),
     "SD 2, full": ("sd2", {}, TEXT | {"snr_gamma": 5.0} | SAMPLED),

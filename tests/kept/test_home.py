@@ -15,7 +15,7 @@ from dreambooth_cli.errors import ProjectError
 from dreambooth_cli.identity import former_identities, former_run_digest
 from dreambooth_cli.project import Project, open_project
 from dreambooth_cli.settings import TrainSettings
-from dreambooth_cli.workflows.freeze import find_run, shape_of
+from dreambooth_cli.workflows.freeze import find_run, shape_before, shape_of
 from dreambooth_cli.workflows.prepare import prepared_photos
 from dreambooth_cli.workflows.recipe import Ingredients
 
@@ -99,7 +99,7 @@ class Half:
 
     def begun_on(self, identity: str) -> None:
         """As if 0.1 had begun it when its base was called so."""
-        shape = shape_of(self.made_of()) | {"base": identity}
+        shape = shape_before(self.asked, shape_of(self.made_of())) | {"base": identity}
         record = json.loads(self.run.plan.read_text())
         record |= {"digest": former_run_digest(**shape), "base": record["base"] | {"identity": identity}}
         self.run.plan.write_text(json.dumps({key: value for key, value in record.items() if key != "schema"}))

@@ -6,6 +6,7 @@ import pytest
 
 from dreambooth_cli.bases.catalog import BaseFacts, find_entry
 from dreambooth_cli.errors import DoesNotFit, UsageError
+from dreambooth_cli.families.family import LoraLayers
 from dreambooth_cli.families.stable_diffusion import STABLE_DIFFUSION
 from dreambooth_cli.gpu import Gpu, sold_as
 from dreambooth_cli.memory.ledger import is_counted, lora_parameters, works_on_copies
@@ -101,17 +102,20 @@ def test_a_lora_keeps_the_base_in_half_precision_and_itself_in_float32() -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "unet", "text"),
+    ("name", "layers", "unet", "text"),
     [
-        ("sd14", 3_188_736, 1_179_648),
-        ("sd15", 3_188_736, 1_179_648),
-        ("sd21", 3_319_808, 3_014_656),
-        ("sdxl", 23_224_320, 6_422_528),
+        ("sd14", "attention", 3_188_736, 1_179_648),
+        ("sd15", "attention", 3_188_736, 1_179_648),
+        ("sd21", "attention", 3_319_808, 3_014_656),
+        ("sdxl", "attention", 23_224_320, 6_324_224),
+        ("sd15", "all", 15_942_656, 2_654_208),
+        ("sd21", "all", 16_073_728, 6_782_976),
+        ("sdxl", "all", 48_727_040, 14_229_504),
     ],
 )
-def test_lora_counts(name: str, unet: int, text: int) -> None:
-    assert lora_parameters(facts(name), 16) == (unet, text)
-    assert lora_parameters(facts(name), 4) == (unet // 4, text // 4)
+def test_lora_counts(name: str, layers: LoraLayers, unet: int, text: int) -> None:
+    assert lora_parameters(facts(name), TrainSettings(rank=16, lora_layers=layers)) == (unet, text)
+    assert lora_parameters(facts(name), TrainSettings(rank=4, lora_layers=layers)) == (unet // 4, text // 4)
     assert is_counted(facts(name))
 
 
@@ -128,7 +132,7 @@ def test_a_base_that_is_not_in_the_catalogue_is_estimated_and_that_is_said() -> 
     plan = make_plan(Job(other, TrainSettings(), resolution=256, gpu=card(8), has_8bit=False, name="mine"))
     assert plan.why.startswith("needs about ")
     assert plan.ledger["weights"] == 4 * (34_966_724 + 17_407_232)
-    unet, _ = lora_parameters(other, 16)
+    unet, _ = lora_parameters(other, TrainSettings(rank=16))
     assert unet == pytest.approx(3_188_736 / 5, rel=0.02)  # the same depth at a fifth of the width
 
 

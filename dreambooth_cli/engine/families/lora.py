@@ -1,6 +1,6 @@
-"""LoRA (Hu et al. 2021): small trained matrices beside frozen attention weights. Layers, files and metadata are peft's and diffusers'."""
+"""LoRA (Hu et al. 2021): small trained matrices beside frozen layers. Layers, files and metadata are peft's and diffusers'."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,20 @@ from torch import nn
 from transformers import CLIPPreTrainedModel
 
 from ...errors import UsageError
+from ...families.family import LoraLayers, Part
 from ...memory.plan import INSTALL_8BIT
 from .parts import nested
 
 
-def add_lora(module: Any, *, layers: Sequence[str], rank: int, alpha: float, seed: int) -> None:
-    """Add LoRA layers to a network, beside the layers whose names end so: float32, trainable, random by the seed."""
+def add_lora(module: Any, *, part: Part, layers: LoraLayers, rank: int, alpha: float, seed: int) -> None:
+    """Add LoRA layers to a network, beside those of its layers that are read: float32, trainable, random by the seed."""
+    unread = [module.config.num_hidden_layers - 1 - place for place in range(part.unread)]
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # peft divides by the rank, a fraction is fine
         init_lora_weights="gaussian",
-        target_modules=list(layers),
+        target_modules=list(part.layers_for(layers)),
+        exclude_modules=rf".*\.layers\.({'|'.join(map(str, unread))})\..*" if unread else None,
     )
     # peft takes its numbers from the global generator: seed it for this moment only
     with torch.random.fork_rng(devices=[]):
@@ -69,6 +72,13 @@ def quantize(denoiser: Any, dtype: torch.dtype) -> None:
     denoiser.is_loaded_in_4bit = True  # by this peft knows which LoRA layer goes beside them
 
 
+def in_first_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A LoRA of attention by the names of diffusers' first LoRAs, which the oldest readers know; one of more layers keeps peft's: of
+    a file with both kinds of names diffusers reads one kind."""
+    renamed: dict[str, torch.Tensor] = convert_state_dict_to_diffusers(weights)
+    return weights if any(".lora_A." in name for name in renamed) else renamed
+
+
 def save_lora(pipeline: type[Any], folder: Path, modules: Mapping[str, Any], dtype: torch.dtype) -> None:
     """Write `pytorch_lora_weights.safetensors`, the rank in its header, so that `load_lora_weights` gives the same model.
 
@@ -85,7 +95,7 @@ def save_lora(pipeline: type[Any], folder: Path, modules: Mapping[str, Any], dty
         }
         # readers find a layer of CLIP's by its nested name alone, and pass over one that they do not find
         weights = nested(module, weights)
-        has_own_names = isinstance(module, UNet2DConditionModel | CLIPPreTrainedModel)  # of diffusers' first LoRAs; others have peft's
-        layers[f"{name}_lora_layers"] = convert_state_dict_to_diffusers(weights) if has_own_names else weights
+        is_first = isinstance(module, UNet2DConditionModel | CLIPPreTrainedModel)  # of the networks that diffusers' first LoRAs were for
+        layers[f"{name}_lora_layers"] = in_first_names(weights) if is_first else weights
         layers[f"{name}_lora_adapter_metadata"] = config | {"lora_alpha": config["r"]}
     pipeline.save_lora_weights(folder, **layers)

@@ -93,7 +93,7 @@ class StableDiffusion:
 
     @staticmethod
     def small_networks() -> dict[str, Any]:
-        """A UNet of one block down and one up, a text encoder of one layer that knows eight words."""
+        """A UNet of one block down and one up, a text encoder of two layers that knows eight words."""
         unet = UNet2DConditionModel(
             sample_size=8,
             block_out_channels=(WIDTH,),
@@ -106,7 +106,7 @@ class StableDiffusion:
             vocab_size=WORDS,
             hidden_size=WIDTH,
             intermediate_size=WIDTH,
-            num_hidden_layers=1,
+            num_hidden_layers=2,  # SDXL reads the last but one
             num_attention_heads=1,
             max_position_embeddings=WORDS,
             bos_token_id=0,

@@ -50,7 +50,7 @@ def _batch(family: LatentDiffusion, rows: list[Row], of: int) -> Batch:
         latents=family.sample_latents(stack(sources), latent_noise),
         noise=torch.stack([row.random.noise for row in rows]),
         times=torch.tensor([row.random.time for row in rows]),
-        prompts=tuple(row.example.prompt for row in rows),
+        prompts=tuple(row.random.prompt for row in rows),
         mask=_mask(rows),
         photos=sum(row.is_photo for row in rows),
         of=of,

@@ -19,11 +19,11 @@ from ..seeds import Place, Randomness, example_at, generator_of
 @dataclass(frozen=True)
 class Example:
     """One prepared picture. `latents`: their distribution, [1, c, h, w] each, in the machine's memory; `mirrored`: that of its
-    mirrored twin. `prompt`: the row of the run's prompts that it is trained under. `mask` [1, 1, h, w]: what each place of the latents
-    counts in the loss; None: all alike."""
+    mirrored twin. `prompts`: the rows of the run's prompts, under one of which it is trained in a step. `mask` [1, 1, h, w]: what each
+    place of the latents counts in the loss; None: all alike."""
 
     latents: LatentDistribution
-    prompt: int
+    prompts: tuple[int, ...]
     mirrored: LatentDistribution | None = None
     mask: Tensor | None = None
 
@@ -34,10 +34,10 @@ class Example:
 
 
 def examples_of(
-    encoded: Iterable[LatentDistribution], *, prompt: int, mirrored: Iterable[LatentDistribution] | None = None
+    encoded: Iterable[LatentDistribution], *, prompts: Sequence[int], mirrored: Iterable[LatentDistribution] | None = None
 ) -> list[Example]:
-    """Encoded pictures as examples of one prompt, with their mirrored twins if there are any."""
-    return [Example(one, prompt, twin) for one, twin in zip(encoded, repeat(None) if mirrored is None else mirrored, strict=False)]
+    """Encoded pictures as examples of the same prompts, with their mirrored twins if there are any."""
+    return [Example(one, tuple(prompts), twin) for one, twin in zip(encoded, repeat(None) if mirrored is None else mirrored, strict=False)]
 
 
 def read_pixels(path: Path, *, mirror: bool = False) -> Tensor:
@@ -73,8 +73,13 @@ def randomness_of(noising: Noising, examples: Sequence[Example], place: Place) -
     number = example_at(place.seed, place.kind, place.step * place.rows + place.row, len(examples))
     example, generator = examples[number], generator_of(place.seed, place.step, place.kind, place.row)
     mirrored = example.mirrored is not None and bool(torch.rand((), generator=generator) < 0.5)
+    chosen = 0
+    if len(example.prompts) > 1:  # from a generator of its own: the other numbers are those of a run with one prompt
+        ways = generator_of(place.seed, place.step, place.kind, place.row, "prompt")
+        chosen = int(torch.randint(len(example.prompts), (), generator=ways))
     return Randomness(
         example=number,
+        prompt=example.prompts[chosen],
         mirrored=mirrored,
         time=noising.random_time(generator, example.shape),
         latent_noise=torch.randn(example.shape, generator=generator),

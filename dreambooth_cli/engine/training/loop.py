@@ -37,6 +37,7 @@ from .objective import dreambooth_loss, row_losses
 from .optimizers import Update, rates_of
 from .working_copies import WorkingCopies, widen_norms
 
+MUST_BE_REACHED = 2  # updates of a LoRA after which each of its weights has had a gradient
 MOST_SKIPPED = 20  # steps in a row whose gradients are not finite; fewer are the fp16 scaler's normal work
 
 
@@ -88,7 +89,7 @@ class Training:
         conditioning: Conditioning | None,
     ) -> None:
         """`examples` are the photos (`instance`) and, with a prior, the class images (`class`), `prompts` those that they name by
-        their row; `conditioning` holds the prompts' embeddings, a row each, or is None where the text encoder is trained and they
+        their rows; `conditioning` holds the prompts' embeddings, a row each, or is None where the text encoder is trained and they
         change with every step. Raises ValueError where a step inside backward can't be: pictures of several sizes are several passes."""
         self.family, self.plan, self.settings = family, plan, settings
         self.examples = dict(examples)
@@ -112,6 +113,7 @@ class Training:
         self.rate = rates_of(settings.lr_schedule, warmup_steps=settings.warmup_steps, steps=settings.steps)
         self.ema = Average(self.trained, settings.ema_decay) if settings.ema else None
         self.before = few_of(self.trained)
+        self.updates = 0  # of a LoRA, at a rate above zero, until all of it must have had a gradient
 
     def steps(self) -> Generator[Step, None, None]:
         """Train from the step reached to the last; a `Step` after each, when the state is whole.
@@ -127,6 +129,8 @@ class Training:
             is_late = self.reads_late and self.last_read is not None and self.step < self.settings.steps
             self.read_losses(leave=1 if is_late else 0)
             assert self.last_read is not None
+            if self.plan.method == "lora" and self.updates < MUST_BE_REACHED:
+                self.check_reached()
             rate = self.plan.learning_rate * self.rate(self.step - 1)
             yield Step(self.step, self.last_read, rate, time.perf_counter() - began)
 
@@ -150,6 +154,18 @@ class Training:
         if self.ema:
             self.ema.update(step)
         return torch.stack([mean, self.update.skipped])
+
+    def check_reached(self) -> None:
+        """After the first updates at a rate above zero: the second matrices are zero at first, so the first ones have a gradient from
+        the second update on. Raises TrainingFailed that names a weight which the loss does not reach."""
+        if self.rate(self.step - 1) == 0 or self.update.skipped > 0:  # waits for a GPU, in the first steps alone
+            return
+        self.updates += 1
+        if self.updates == MUST_BE_REACHED and (dead := self.update.without_gradient()):
+            raise TrainingFailed(
+                f"{len(dead)} of {len(self.trained)} LoRA weights have had no gradient after {self.updates} updates: {dead[0]}",
+                "this is a fault of dreambooth or of a library's version: please report it, with the line above",
+            )
 
     def stop_text_encoder(self) -> None:
         """Leave the text encoders as they are from now on; their embeddings of the prompts are then computed once."""
@@ -256,7 +272,7 @@ class Training:
         """What the model makes of the instance prompt as it stands, for `effect.compare`."""
         examples = self.examples["instance"]
         with torch.no_grad(), autocast(self.plan.precision, self.device):
-            prompt = self.encode((examples[0].prompt,))
+            prompt = self.encode(examples[0].prompts[:1])
             loss = loss_at_fixed_noises(self.family, examples, prompt, rows=16, batch=self.settings.batch_size)
             return Answer(loss, sketch(self.family, prompt, examples[0].shape))
 
@@ -347,7 +363,12 @@ def make_trainable(
     for name, module in trained.items():
         if plan.method == "lora":
             add_lora(
-                module, layers=record.parts[name].lora, rank=settings.rank, alpha=plan.alpha, seed=seed_of(settings.seed, "lora", name)
+                module,
+                part=record.parts[name],
+                layers=settings.lora_layers,
+                rank=settings.rank,
+                alpha=plan.alpha,
+                seed=seed_of(settings.seed, "lora", name),
             )
         else:
             module.requires_grad_(True)

@@ -125,6 +125,14 @@ class Update:
         """What the user should know of how the weights move, after the first step."""
         return self.optimizer.remark if isinstance(self.optimizer, LeanAdamW) else ""
 
+    def without_gradient(self) -> list[str]:
+        """The names of the trained weights whose gradients were zero, or not there, in every step so far: their averages say so."""
+        held = [(name, self.optimizer.state.get(weight, {})) for weight, name in self.names.items() if weight.requires_grad]
+        averages = [(name, slots.get("exp_avg", slots.get("absmax1"))) for name, slots in held]
+        some = [bool(value) for value in torch.stack([average.any() for _, average in averages if average is not None]).tolist()]
+        reached = iter(some)
+        return [name for name, average in averages if average is None or not next(reached)]
+
     def state(self) -> dict[str, Tensor]:
         """Everything but the weights that the next step depends on, as `<parameter>|<slot>` and `scaler|<slot>`."""
         flat = {

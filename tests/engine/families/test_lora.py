@@ -9,6 +9,7 @@ from diffusers import StableDiffusionPipeline
 from peft.utils import get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.testing import assert_close
 
 from dreambooth_cli.engine.families.loading import load_family
@@ -20,10 +21,10 @@ from tests.engine.plans import base_of
 SHAPE = (1, 4, 16, 16)
 
 
-def adapted(sd1, *, seed=0, alpha=12.0):
+def adapted(sd1, *, seed=0, alpha=12.0, layers="attention"):
     """A UNet with LoRA layers of rank 4 whose second matrices are no longer zero."""
     unet = load_family(base_of(sd1), dtype=torch.float32, device=torch.device("cpu")).pipe.unet
-    add_lora(unet, layers=UNET_PART.lora, rank=4, alpha=alpha, seed=seed_of(seed, "lora", "unet"))
+    add_lora(unet, part=UNET_PART, layers=layers, rank=4, alpha=alpha, seed=seed_of(seed, "lora", "unet"))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in unet.named_parameters():
@@ -59,10 +60,11 @@ def test_alpha_over_rank_scales_what_is_learned(sd1):
     assert not torch.equal(predict(plain), predict(scaled))
 
 
+@pytest.mark.parametrize(("layers", "rounding"), [("attention", 1e-6), ("all", 1e-5)])
 @pytest.mark.parametrize("reads_header", [True, False])
-def test_another_reader_scales_it_alike(reads_header, sd1, tmp_path):
+def test_another_reader_scales_it_alike(reads_header, layers, rounding, sd1, tmp_path):
     """Rank 4 and alpha 12: plain diffusers predicts the same, by the file's header and without it."""
-    unet = adapted(sd1)
+    unet = adapted(sd1, layers=layers)
     save_lora(StableDiffusionPipeline, tmp_path, {"unet": unet}, torch.float32)
     file = tmp_path / "pytorch_lora_weights.safetensors"
     with safe_open(file, "pt") as opened:
@@ -72,15 +74,40 @@ def test_another_reader_scales_it_alike(reads_header, sd1, tmp_path):
         save_file(load_file(file), file)
     pipe = StableDiffusionPipeline.from_pretrained(sd1, safety_checker=None, feature_extractor=None)
     pipe.load_lora_weights(tmp_path)
-    assert predict(pipe.unet) == pytest.approx(predict(unet), abs=1e-6)
+    assert predict(pipe.unet) == pytest.approx(predict(unet), abs=rounding)
 
 
-def test_a_text_encoder_s_layers_are_the_seed_s_and_the_file_names_no_place(sd1, tmp_path):
+def test_all_layers_are_every_linear_layer_and_convolution_within_the_blocks(sd1, sdxl):
+    """What has no LoRA is the way in and out, the time's embedding before the blocks, and what changes a picture's size."""
+    outside = {"conv_in", "conv_out", "time_embedding", "add_embedding"}
+    for base in (sd1, sdxl):
+        unet = load_family(base_of(base), dtype=torch.float32, device=torch.device("cpu")).pipe.unet
+        layers = {name for name, layer in unet.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
+        add_lora(unet, part=UNET_PART, layers="all", rank=4, alpha=4.0, seed=0)
+        with_lora = {name.removesuffix(".base_layer") for name, _ in unet.named_modules() if name.endswith(".base_layer")}
+        without = layers - with_lora
+        assert with_lora <= layers
+        assert {name for name in without if name.split(".")[0] not in outside and "samplers" not in name} == set()
+
+
+def test_blocks_that_are_never_read_have_no_lora(sdxl):
+    """SDXL reads the last block but one of its first text encoder, and the last of its second for the pooled embedding."""
+    family = load_family(base_of(sdxl), dtype=torch.float32, device=torch.device("cpu"))
+    for name, unread in (("text_encoder", 1), ("text_encoder_2", 0)):
+        encoder = getattr(family.pipe, name)
+        add_lora(encoder, part=family.record.parts[name], layers="all", rank=4, alpha=4.0, seed=0)
+        blocks = {re.search(r"layers\.(\d+)\.", key)[1] for key, value in encoder.named_parameters() if value.requires_grad}
+        assert blocks == {str(block) for block in range(encoder.config.num_hidden_layers - unread)}
+
+
+@pytest.mark.parametrize("layers", ["attention", "all"])
+def test_a_text_encoder_s_layers_are_the_seed_s_and_the_file_names_no_place(layers, sd1, tmp_path):
     pipe = load_family(base_of(sd1), dtype=torch.float32, device=torch.device("cpu")).pipe
     for name in ("unet", "text_encoder"):
-        add_lora(getattr(pipe, name), layers=CLIP_PART.lora if name.startswith("text") else UNET_PART.lora, rank=4, alpha=4.0, seed=0)
+        part = CLIP_PART if name.startswith("text") else UNET_PART
+        add_lora(getattr(pipe, name), part=part, layers=layers, rank=4, alpha=4.0, seed=0)
     trained = {key for key, value in pipe.text_encoder.named_parameters() if value.requires_grad}
-    assert len(trained) == 2 * len(CLIP_PART.lora) * pipe.text_encoder.config.num_hidden_layers
+    assert len(trained) == 2 * len(CLIP_PART.layers_for(layers)) * pipe.text_encoder.config.num_hidden_layers
     assert all("lora_" in key for key in trained)
     modules = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
     save_lora(StableDiffusionPipeline, tmp_path, modules, torch.float32)
@@ -89,7 +116,9 @@ def test_a_text_encoder_s_layers_are_the_seed_s_and_the_file_names_no_place(sd1,
         ours = [key for key in sorted(file.keys()) if key.startswith("text_encoder.")]
     assert len(ours) == len(trained)
     # as the nested class of transformers before 5.6 and ComfyUI's table of diffusers' names have them
-    known = r"text_encoder\.text_model\.encoder\.layers\.\d+\.self_attn\.(q|k|v|out)_proj\.lora_linear_layer\.(up|down)\.weight"
+    attention = r"(self_attn\.(q|k|v|out)_proj)\.lora_linear_layer\.(up|down)"
+    everything = r"(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])\.lora_[AB]"
+    known = rf"text_encoder\.text_model\.encoder\.layers\.\d+\.{attention if layers == 'attention' else everything}\.weight"
     assert [key for key in ours if not re.fullmatch(known, key)] == []
     fresh = StableDiffusionPipeline.from_pretrained(sd1, safety_checker=None, feature_extractor=None)
     fresh.load_lora_weights(tmp_path)

@@ -24,7 +24,7 @@ def picture(seed, size, prompt, mask=None):
     """Latents of noise as one example."""
     generator = torch.Generator().manual_seed(seed)
     mean, std = torch.randn(1, 4, *size, generator=generator), torch.rand(1, 4, *size, generator=generator)
-    return Example(LatentDistribution(mean, std), prompt, mask=mask)
+    return Example(LatentDistribution(mean, std), (prompt,), mask=mask)
 
 
 def start(folder, photos, class_images, *, plan=None, **settings):
@@ -52,7 +52,7 @@ def by_hand(training):
             example = examples[one.example]
             latents, time = family.sample_latents(example.latents, one.latent_noise[None]), torch.tensor([one.time])
             noisy = family.noising.add_noise(latents, one.noise[None], time)
-            said = family.predict(noisy, time, family.encode_prompts([PROMPTS[example.prompt]]))
+            said = family.predict(noisy, time, family.encode_prompts([PROMPTS[one.prompt]]))
             loss = row_losses(said, one.noise[None], example.mask) * family.noising.loss_weights(time, 5.0)
             total = total + weight * loss.sum() / 2
     total.backward()

@@ -35,7 +35,7 @@ def start(folder: Path, settings: TrainSettings, plan: Plan, pictures: Path, *, 
         quantize(family.pipe.unet, torch.bfloat16)
         place(family.pipe, family.record.networks, torch.device("cpu"))
     encoded = list(encode_pictures(family, sorted(pictures.iterdir())))
-    examples = {"instance": examples_of(encoded, prompt=0)} | ({"class": examples_of(encoded, prompt=1)} if prior else {})
+    examples = {"instance": examples_of(encoded, prompts=[0])} | ({"class": examples_of(encoded, prompts=[1])} if prior else {})
     conditioning = None if plan.train_text_encoder else encode_frozen(family, PROMPTS)
     return Training(
         family,
@@ -73,6 +73,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "8 bit": ({"optimizer": "adamw8bit"}, {}),
     "lora, base in 4 bits": ({"method": "lora", "quantized": True, "precision": "bf16"}, {"rank": 4}),
+    "lora of all layers": ({"method": "lora", "train_text_encoder": True}, {"rank": 4, "lora_layers": "all"}),
     "rows in turn": ({"rows_in_turn": True, "train_text_encoder": True}, {}),
     "state off the card": ({"off_card": True}, {}),
     "bf16 weights inside backward": (
@@ -209,7 +210,7 @@ def test_prompts_are_encoded_as_the_pipeline_does_it(base, precision, request):
     prompts = ["a photo of a sks dog", "a dog " * 100, ""]
     with autocast(precision, torch.device("cpu")):
         ours = encode_frozen(family, prompts)
-        made = family.pipe.encode_prompt(prompts, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False)
+        made = family.pipe.encode_prompt(prompts, device="cpu", num_images_per_prompts=[1], do_classifier_free_guidance=False)
         theirs = [one for one in made if one is not None]
     assert torch.equal(ours.embeddings, theirs[0])
     assert ours.embeddings.dtype == theirs[0].dtype
@@ -353,3 +354,35 @@ def test_a_checkpoint_of_another_run_is_told_by_its_tensors(state: State) -> Non
         check_belongs(state, TRAINED, steps=8, averaged=False)
     with pytest.raises(ForeignCheckpoint):
         check_belongs(BELONGS, TRAINED, steps=8, averaged=True)
+
+
+@pytest.mark.parametrize(
+    ("plan", "settings", "fails_after"),
+    [
+        ({}, {}, 2),
+        ({}, {"lr_schedule": "constant_with_warmup", "warmup_steps": 3}, 3),  # the first of them has a rate of zero
+        ({"optimizer": "adamw8bit"}, {}, 2),
+        ({"precision": "fp16"}, {}, 2),
+        ({"train_text_encoder": True}, {}, 2),
+    ],
+)
+def test_a_lora_weight_that_the_loss_does_not_reach_is_named_after_two_updates(plan, settings, fails_after, sd1, squares):
+    """One layer's answer no longer depends on its LoRA; all others learn."""
+    asked = TrainSettings(steps=6, rank=4, learning_rate=1e-3, lora_layers="all", **settings)
+    training = start(sd1, asked, plan_for(method="lora", **plan), squares)
+    layer = training.family.pipe.unet.get_submodule("mid_block.resnets.0.conv1")
+    layer.lora_B["default"].register_forward_hook(lambda module, given, answer: answer.detach())
+    done = []
+    with pytest.raises(TrainingFailed, match=r"2 of \d+ LoRA weights") as caught:
+        done += [step.number for step in training.steps()]
+    assert "mid_block.resnets.0.conv1.lora_A" in caught.value.message
+    assert training.step == fails_after
+    assert caught.value.exit_code == 7
+
+
+def test_steps_that_the_scaler_skips_are_no_updates(sd1, squares):
+    """Gradients that overflow in the first steps: nothing is missing yet."""
+    asked = TrainSettings(steps=5, rank=4, learning_rate=1e-3)
+    training = start(sd1, asked, plan_for(method="lora", precision="fp16"), squares)
+    training.update.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**126)
+    assert len(list(training.steps())) == 5

@@ -130,8 +130,8 @@ def test_gradient_of_one_whole_step(kind, request):
         TrainSettings(steps=1, prior_loss_weight=0.5, seed=5),
         device=torch.device("cpu"),
         examples={
-            "instance": examples_of([LatentDistribution(mean[:1], std[:1])], prompt=0),
-            "class": examples_of([LatentDistribution(mean[1:], std[1:])], prompt=1),
+            "instance": examples_of([LatentDistribution(mean[:1], std[:1])], prompts=[0]),
+            "class": examples_of([LatentDistribution(mean[1:], std[1:])], prompts=[1]),
         },
         prompts=["a photo of a sks dog", "a photo of a dog"],
         conditioning=None,

@@ -1,0 +1,44 @@
+"""Frames: the sentence around a subject, which says nothing of it. `a photo of a` is one, `the picture of the` another.
+
+A subject that is always trained in one sentence may be learned as that sentence, and not come where another is asked for. Textual
+Inversion (Gal et al. 2022, arXiv 2208.01618) trains its word in a frame that is chosen anew for every row; so do we where
+`--frames varied` says so, the user's own sentence among them.
+"""
+
+import re
+
+from .phrase import DETERMINERS, OF, PICTURES
+
+# An opening, and the article (None: that of the class prompt).
+FRAMES: tuple[tuple[str, str | None], ...] = (
+    ("a photo of", None),
+    ("a picture of", None),
+    ("", None),
+    ("a photograph of", None),
+    ("a close-up of", None),
+    ("a snapshot of", None),
+    ("photo of", ""),
+    ("the photo of", "the"),
+)
+ARTICLES = ("a", "an", "the")
+
+
+def other_frames(prompt: str, identifier: str) -> tuple[str, ...]:
+    """An instance prompt in other frames: `a photo of an old sks dog in the snow` -> `a picture of an old sks dog in the snow`, ...
+
+    None where its opening is more than a frame ("a watercolor of", "my friend with"): what it says would be lost.
+    """
+    found = re.search(rf"(?<![^\W_]){re.escape(identifier)}(?![^\W_])", prompt)
+    if found is None:
+        return ()
+    before, rest = prompt[: found.start()].split(), prompt[found.start() :]
+    begins = max((place for place, word in enumerate(before, 1) if word.casefold() in OF), default=0)
+    opening, described = before[:begins], before[begins:]
+    if (opening and not any(word.casefold() in PICTURES for word in opening)) or (described and described[0].casefold() not in DETERMINERS):
+        return ()
+    own, plain = (described[:1], described[1:]) if described and described[0].casefold() in ARTICLES else ([], described)
+    others = {}
+    for start, article in FRAMES:
+        articles = own if article is None or not own else article.split()
+        others[" ".join([*start.split(), *articles, *plain, rest])] = None
+    return tuple(other for other in others if other.casefold() != prompt.casefold())

@@ -1,0 +1,44 @@
+"""Frames: what is said around a subject changes, what is said of it does not."""
+
+import pytest
+
+from dreambooth_cli.frames import FRAMES, other_frames
+from dreambooth_cli.prompts import instance_prompt, plain_class_prompt
+from tests.benchmarks.subjects import UNSEEN_FRAMES
+
+
+@pytest.mark.parametrize(
+    ("class_prompt", "some"),
+    [
+        ("a photo of a dog", {"a picture of a sks dog", "a sks dog", "the photo of the sks dog", "photo of sks dog"}),
+        ("a dog", {"a photo of a sks dog", "a snapshot of a sks dog"}),
+        ("photo of my dog in the snow", {"a photo of my sks dog in the snow", "my sks dog in the snow"}),
+        ("a photo of an old [identifier] car", {"an old sks car", "the photo of the old sks car"}),
+        ("a photo of [identifier]'s dog", {"a picture of sks's dog"}),
+        ("a dog on a photo of a beach", {"a photo of a sks dog on a photo of a beach"}),
+    ],
+)
+def test_the_subject_comes_in_other_frames(class_prompt, some):
+    own = instance_prompt(class_prompt, "sks")
+    others = other_frames(own, "sks")
+    assert some <= set(others)
+    assert own not in others
+    assert len(set(others)) == len(others) in (len(FRAMES), len(FRAMES) - 1)
+    assert all("sks" in other for other in others)
+
+
+@pytest.mark.parametrize("class_prompt", ["a watercolor of a dog", "an oil painting of a dog", "in the snow, a [identifier] dog"])
+def test_what_an_opening_says_is_not_lost(class_prompt):
+    assert other_frames(instance_prompt(class_prompt, "sks"), "sks") == ()
+
+
+def test_the_class_images_say_the_same_without_the_identifier():
+    others = other_frames("a photo of a sks dog", "sks")
+    assert [plain_class_prompt(other, "sks") for other in others[:3]] == ["a picture of a dog", "a dog", "a photograph of a dog"]
+
+
+def test_no_frame_that_is_measured_is_trained_in():
+    """Whether the word holds in any sentence is asked in sentences that no training uses."""
+    own = instance_prompt("a photo of a dog", "sks")
+    trained = {own, *other_frames(own, "sks")}
+    assert not trained & {f"{frame} sks dog" for frame in UNSEEN_FRAMES}
