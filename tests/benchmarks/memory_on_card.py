@@ -57,6 +57,14 @@ ROWS = (
     Row("SDXL full + both text encoders, 1024", "sdxl", 14.9, 12.0, FULL),
     Row("SDXL LoRA, UNet only, 1024", "sdxl", 7.4, 7.0, {"method": "lora", "train_text_encoder": False}),
     Row("SD 1.5 LoRA, 512", "sd15", 3.0, 3.0, {"method": "lora"}),
+    Row("SD 1.5 LoRA on all layers, 512", "sd15", 8.0, 8.0, {"method": "lora", "lora_layers": "all"}),
+    Row(
+        "SDXL LoRA on all layers, UNet only, 1024",
+        "sdxl",
+        30.0,
+        30.0,
+        {"method": "lora", "lora_layers": "all", "train_text_encoder": False},
+    ),
     *(
         Row(f"SD 1.5 full, {side} px, {size}+{size}, {words}", "sd15", 60.0, 60.0, settings, side)
         for side in (512, 768)
