@@ -65,8 +65,10 @@ SDXL = Family(
         activations={
             ("full", False): (Activations(8.73, 0.88), Activations(13.83, 0.98)),
             ("full", True): (Activations(0.89, 0.33), Activations(1.24, 0.54)),
-            ("lora", False): (Activations(7.30, 0.0), Activations(11.33, 0.0)),
-            ("lora", True): (Activations(0.73, 0.0), Activations(1.10, 0.0)),
+            ("attention", False): (Activations(7.30, 0.0), Activations(11.33, 0.0)),
+            ("attention", True): (Activations(0.73, 0.0), Activations(1.10, 0.0)),
+            ("all", False): (Activations(8.93, 0.0), Activations(13.88, 0.0)),
+            ("all", True): (Activations(0.955, 0.0), Activations(1.48, 0.0)),
         },
         drawing=0.20,
         quantized={XL_UNET: 0.750},

@@ -77,8 +77,10 @@ STABLE_DIFFUSION = Family(
         activations={
             ("full", False): (Activations(1.26, 0.31), Activations(1.88, 0.48)),
             ("full", True): (Activations(0.28, 0.13), Activations(0.40, 0.24)),
-            ("lora", False): (Activations(1.12, 0.0), Activations(1.66, 0.0)),
-            ("lora", True): (Activations(0.275, 0.0), Activations(0.465, 0.0)),
+            ("attention", False): (Activations(1.12, 0.0), Activations(1.66, 0.0)),
+            ("attention", True): (Activations(0.275, 0.0), Activations(0.465, 0.0)),
+            ("all", False): (Activations(1.36, 0.0), Activations(1.925, 0.0)),
+            ("all", True): (Activations(0.32, 0.0), Activations(0.50, 0.0)),
         },
         drawing=0.10,
         quantized={SD1_UNET: 1.548, SD2_UNET: 1.500},
@@ -88,6 +90,11 @@ STABLE_DIFFUSION = Family(
         largest=29_491_200,  # a convolution
         largest_with_text=50_593_792,  # the embedding of CLIP ViT-H
         # its attention is entered by linear layers, not convolutions
-        beside_lora={(SD2_UNET, False): 0.958, (SD2_UNET, True): 0.83},
+        beside_lora={
+            (SD2_UNET, "attention", False): 0.958,
+            (SD2_UNET, "attention", True): 0.83,
+            (SD2_UNET, "all", False): 0.99,
+            (SD2_UNET, "all", True): 0.96,
+        },
     ),
 )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from math import sqrt
 
 from ..bases.catalog import VAE_PARAMETERS, BaseFacts
-from ..families.family import Activations
+from ..families.family import Activations, LoraLayers
 from ..frames import FRAMES
 from ..settings import TrainSettings
 from .plan import Choice, Job, Precision
@@ -193,7 +193,7 @@ def _step_groups(choice: Choice, job: Job) -> dict[str, int]:
     state = ADAMW_STATE if choice.optimizer == "adamw" else ADAMW_8BIT_STATE
     gradient = HALF if in_pieces else size
     largest = min(trained, facts.family.figures.largest_with_text if text else facts.family.figures.largest)
-    activations = _activations(choice, facts, job.resolution)
+    activations = _activations(choice, asked.lora_layers, facts, job.resolution)
     # The text encoders read each prompt of a pass once: one for each kind of rows, or one for each frame.
     text_activations = (TEXT_CHECKPOINTED if choice.gradient_checkpointing else TEXT_ACTIVATIONS) * text * prompts
     return {
@@ -232,13 +232,14 @@ def _passing_copies(groups: Mapping[str, int], choice: Choice, asked: TrainSetti
     return 0 if works_on_copies(choice, asked.gradient_accumulation) else groups["half-precision copies"]
 
 
-def _activations(choice: Choice, facts: BaseFacts, resolution: int) -> Activations:
+def _activations(choice: Choice, layers: LoraLayers, facts: BaseFacts, resolution: int) -> Activations:
     """Of one row. A denoiser that is not the catalogue's: its width, hence its activations, go like the root of its size."""
-    half, single = facts.family.figures.activations[choice.method, choice.gradient_checkpointing]
+    figures = facts.family.figures
+    half, single = figures.activations["full" if choice.method == "full" else layers, choice.gradient_checkpointing]
     figure = single if choice.precision == "fp32" else half
-    scale = (resolution / facts.family.figures.side) ** 2 * _width(facts)
+    scale = (resolution / figures.side) ** 2 * _width(facts)
     if choice.method == "lora":
-        scale *= facts.family.figures.beside_lora.get((facts.denoiser, choice.gradient_checkpointing), 1.0)
+        scale *= figures.beside_lora.get((facts.denoiser, layers, choice.gradient_checkpointing), 1.0)
     return Activations(figure.forward * scale, figure.late * scale)
 
 
