@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from ..disk import clear_leftovers, disk_errors, make_folder, settle, temporary
 from ..paths import home_folder
@@ -18,9 +19,14 @@ def draw_example() -> Path:
     with disk_errors(folder):
         make_folder(folder)
         clear_leftovers(folder, old=r"\.photo-[0-9]\.part")
-        for number, place in enumerate(PLACES, start=1):
-            scene = world.draw_scene(Random(f"example {number}"), SUBJECT, place)
+        for number, photo in enumerate(photos_of_example(), start=1):
             with temporary(folder) as part:
-                world.render(scene).save(part, format="PNG")
+                photo.save(part, format="PNG")
                 settle(part, folder / f"photo-{number}.png")
     return folder
+
+
+def photos_of_example() -> list[Any]:
+    """The example's photos, as they are drawn."""
+    scenes = [world.draw_scene(Random(f"example {number}"), SUBJECT, place) for number, place in enumerate(PLACES, start=1)]
+    return [world.render(scene) for scene in scenes]

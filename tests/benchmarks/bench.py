@@ -38,7 +38,7 @@ from dreambooth_cli.workflows.initialise import initialise
 from dreambooth_cli.workflows.prepare import prepared_photos
 from dreambooth_cli.workflows.train import train
 
-from .subjects import IDENTIFIER, Study, ceiling_of
+from .subjects import Study, ceiling_of
 
 BASE = "pocket"
 DRAWING = Drawing(steps=25, guidance_scale=guidance_of(BASE, STABLE_DIFFUSION), width=64, height=64)
@@ -182,9 +182,9 @@ class Bench:
         return Made(
             drawn=draw_in_batches(family, named, study.seeds),
             of_class=draw_in_batches(family, study.plain_prompts, study.class_seeds),
-            identifier_loss=losses(instance_prompt(f"a photo of a {noun}".strip(), IDENTIFIER)),
+            identifier_loss=losses(instance_prompt(f"a photo of a {noun}".strip(), study.identifier)),
             unrelated_loss=losses(f"a photo of a {WRONG.get(study.noun, 'teapot')}"),
-            in_any_frame=draw_in_batches(family, study.framed_prompts(f"{IDENTIFIER} {noun}".strip()), study.seeds),
+            in_any_frame=draw_in_batches(family, study.framed_prompts(f"{study.identifier} {noun}".strip()), study.seeds),
             passes=passes_of(settings_of(variant, {}).values),
         )
 
@@ -240,7 +240,7 @@ class Bench:
             for place, photo in enumerate(study.photos):
                 photo.save(folder / f"{place}.png")
             prompt = f"a photo of a {study.noun}"
-            subject = SubjectSettings(photos=folder, class_prompt=prompt, identifier=IDENTIFIER, model=BASE)
+            subject = SubjectSettings(photos=folder, class_prompt=prompt, identifier=study.identifier, model=BASE)
             list(initialise(project.name, subject=subject, prep={}, train={"checkpoint_every": 0}))
         return project
 

@@ -10,10 +10,12 @@ from dreambooth_cli.engine import evaluation
 from dreambooth_cli.photos.crop import square_box
 from dreambooth_cli.photos.files import find_photos, read_photo, training_picture
 from dreambooth_cli.pocket import world
+from dreambooth_cli.workflows import example
 
 IDENTIFIER = "sks"
 PLACES = tuple(world.PLACES)
 LOOK_ALIKES = 20
+EXAMPLE = 19  # the number that the built-in example was drawn by
 # Whether the word holds in any sentence is asked in these, of which none may be trained in (`dreambooth_cli.frames`).
 UNSEEN_FRAMES = ("an image of a", "a drawing of a", "my", "the", "one")
 
@@ -33,6 +35,7 @@ class Study:
     eye: evaluation.Eye
     seeds: list[int]
     class_seeds: list[int]
+    identifier: str = IDENTIFIER
 
     @property
     def class_prompts(self) -> list[str]:
@@ -46,7 +49,7 @@ class Study:
 
     def named_prompts(self, noun: str) -> list[str]:
         """The same as `class_prompts`, of the identifier with this noun."""
-        named = f"{IDENTIFIER} {noun}".strip()
+        named = f"{self.identifier} {noun}".strip()
         return [f"a photo of a {named} {place}" for place in self.places]
 
     def framed_prompts(self, subject: str) -> list[str]:
@@ -57,7 +60,9 @@ class Study:
 
 
 def drawn_study(number: int, eye: evaluation.Eye, seeds: list[int], class_seeds: list[int]) -> Study:
-    """Drawn subject `number`, each place asked for once with each seed."""
+    """Drawn subject `number`, each place asked for once with each seed; EXAMPLE is the built-in example, as `demo` trains it."""
+    if number == EXAMPLE:
+        return example_study(eye, seeds, class_seeds)
     subject, places = world.draw_subject(number), places_of(number)
     asked = [place for place in places[2:] for _ in seeds]
     return Study(
@@ -73,6 +78,26 @@ def drawn_study(number: int, eye: evaluation.Eye, seeds: list[int], class_seeds:
         eye=eye,
         seeds=seeds * len(places[2:]),
         class_seeds=class_seeds,
+    )
+
+
+def example_study(eye: evaluation.Eye, seeds: list[int], class_seeds: list[int]) -> Study:
+    """The built-in example under the identifier that is chosen for it, in the places that none of its photos shows."""
+    asked = [place for place in PLACES if place not in example.PLACES for _ in seeds]
+    return Study(
+        name="example",
+        noun=example.SUBJECT.class_name,
+        photos=example.photos_of_example(),
+        places=asked,
+        best=[draw_one(example.SUBJECT, place, f"best {EXAMPLE} {k}") for k, place in enumerate(asked)],
+        others=[
+            [draw_one(other, place, f"other {EXAMPLE} {n} {k}") for k, place in enumerate(example.PLACES)]
+            for n, other in enumerate(world.draw_look_alikes(example.SUBJECT, LOOK_ALIKES, seed=EXAMPLE))
+        ],
+        eye=eye,
+        seeds=seeds * (len(asked) // len(seeds)),
+        class_seeds=class_seeds,
+        identifier="tms",
     )
 
 
