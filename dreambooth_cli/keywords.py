@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from .settings import Auto, Schedule, Scheduler
+from .settings import Auto, LoraLayers, Schedule, Scheduler
 
 
 class RunSettings(TypedDict, total=False):
@@ -53,6 +53,8 @@ class RunSettings(TypedDict, total=False):
     """Compute activations again in backward: less memory, a slower step."""
     rank: int
     """LoRA rank."""
+    lora_layers: LoraLayers
+    """Layers that LoRA is put beside: those of attention, or all, the feed-forward layers and the convolutions too."""
     alpha: float | Auto
     """LoRA alpha; auto: the rank."""
     ema: bool
@@ -71,6 +73,8 @@ class RunSettings(TypedDict, total=False):
     """Denoising steps of a class image."""
     class_guidance_scale: float
     """Guidance scale of the class images."""
+    frames: Literal["own", "varied"]
+    """Sentences that the subject is trained in: your own alone, or another one (a picture of, ...) now and then."""
     mirror: bool
     """Also train on the photos mirrored; not for text or asymmetric things."""
     seed: int

@@ -23,28 +23,23 @@ class BaseRecord:
 
 @dataclass(frozen=True)
 class Prompts:
-    """The identifier and the prompts that a run trains on: that of the photos, that of the class images, and the same in other frames."""
+    """The identifier and the prompts that a run trains on: that of the photos, in other frames too, and that of the class images."""
 
     identifier: str
     instance: str
     class_: str
     instance_frames: tuple[str, ...] = ()
-    class_frames: tuple[str, ...] = ()
 
     @property
     def of_photos(self) -> tuple[str, ...]:
         """All prompts of the photos."""
         return (self.instance, *self.instance_frames)
 
-    @property
-    def of_class(self) -> tuple[str, ...]:
-        """All prompts of the class images."""
-        return (self.class_, *self.class_frames)
-
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> "Prompts":
         """From JSON that was checked."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in _known(cls, values).items()})
+        known: dict[str, Any] = _known(cls, values)
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in known.items()})
 
 
 @dataclass(frozen=True)

@@ -209,10 +209,9 @@ class TrainSettings(Settings):
     )
     frames: Literal["own", "varied"] = setting(
         "own",
-        "Sentences that the subject is trained in: your own alone, or a new one for each photo of a step (a photo of, a picture of, ...).",
+        "Sentences that the subject is trained in: your own alone, or another one (a picture of, ...) now and then.",
         shapes=True,
         was=NEW,
-        group=DETAILS,
     )
     mirror: bool = setting(False, "Also train on the photos mirrored; not for text or asymmetric things.", shapes=True)
     seed: int = setting(0, "Every random number of the run follows from it.", at_least=0, at_most=LARGEST_SEED, shapes=True)

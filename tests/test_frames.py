@@ -3,7 +3,7 @@
 import pytest
 
 from dreambooth_cli.frames import FRAMES, other_frames
-from dreambooth_cli.prompts import instance_prompt, plain_class_prompt
+from dreambooth_cli.prompts import instance_prompt
 from tests.benchmarks.subjects import UNSEEN_FRAMES
 
 
@@ -30,11 +30,6 @@ def test_the_subject_comes_in_other_frames(class_prompt, some):
 @pytest.mark.parametrize("class_prompt", ["a watercolor of a dog", "an oil painting of a dog", "in the snow, a [identifier] dog"])
 def test_what_an_opening_says_is_not_lost(class_prompt):
     assert other_frames(instance_prompt(class_prompt, "sks"), "sks") == ()
-
-
-def test_the_class_images_say_the_same_without_the_identifier():
-    others = other_frames("a photo of a sks dog", "sks")
-    assert [plain_class_prompt(other, "sks") for other in others[:3]] == ["a picture of a dog", "a dog", "a photograph of a dog"]
 
 
 def test_no_frame_that_is_measured_is_trained_in():

@@ -168,6 +168,16 @@ CATALOG: tuple[CatalogEntry, ...] = (
                 "prior_loss_weight": 0.3,
                 "class_guidance_scale": 5.0,
             },
+            # measured: tests/benchmarks/recipe.md
+            "train lora": {
+                "lora_layers": "all",
+                "rank": 32,
+                "frames": "varied",
+                "learning_rate": 2.5e-3,
+                "text_encoder_learning_rate": 1e-3,
+                "steps": 228,
+                "class_image_steps": 12,
+            },
             "generate": {"guidance_scale": 5.0},
         },
     ),

@@ -77,11 +77,11 @@ class Figures:
     """What the memory plan reckons with, counted or measured on the network of so many parameters (`denoiser`) at a `side` in pixels.
 
     `activations`: (full or a LoRA's layers, checkpointed) -> in half precision, in float32; `beside_lora`: what another network of the
-    family keeps of them beside a LoRA, by its parameters, the LoRA's layers and checkpointing. `drawing`: GB of one row without gradients. `quantized`: bytes of a value
-    where the linear layers have 4 bits, with a float32 scale for every 64 values, and the rest 16. `lora`, `lora_text`: values of the
-    LoRA at rank 16, by its layers: exact, linear in the rank. These three by a network's parameters. `largest`: values of the largest
-    tensor of the denoiser, `largest_with_text`: of the text encoders too. `tflop`: of forward and backward of one row, as a x + b x^2
-    of the pixels against 512 x 512 (the square is attention).
+    family keeps of them beside a LoRA, by its parameters, the LoRA's layers and checkpointing. `drawing`: GB of one row without
+    gradients. `quantized`: bytes of a value where the linear layers have 4 bits, with a float32 scale for every 64 values, and the rest
+    16. `lora`, `lora_text`: values of the LoRA at rank 16, by its layers: exact, linear in the rank. These three by a network's
+    parameters. `largest`: values of the largest tensor of the denoiser, `largest_with_text`: of the text encoders too. `tflop`: of
+    forward and backward of one row, as a x + b x^2 of the pixels against 512 x 512 (the square is attention).
     """
 
     side: int

@@ -180,7 +180,7 @@ def _step_groups(choice: Choice, job: Job) -> dict[str, int]:
     facts, asked = job.facts, job.asked
     text = sum(facts.text_encoders) if choice.train_text_encoder else 0
     kinds = 2 if asked.with_prior and not choice.rows_in_turn else 1
-    prompts = kinds * (min(asked.batch_size, len(FRAMES)) if asked.frames == "varied" else 1)
+    prompts = kinds - 1 + (min(asked.batch_size, len(FRAMES)) if asked.frames == "varied" else 1)
     if choice.method == "full":
         trained, of_text, frozen = facts.denoiser + text, text, 0
     else:

@@ -12,6 +12,7 @@ from ..engine.training.loop import Training
 from ..engine.training.smallest_step import take_a_step
 from ..events import PhaseStarted, PictureEncoded, Yielding
 from ..families.family import VAE
+from ..frames import OWN_SHARE
 from ..memory.plan import Plan, weights_of
 from .class_images import gather_class_images
 from .recipe import Recipe
@@ -34,7 +35,7 @@ def make_training(recipe: Recipe, *, cache: Path | None = None) -> Yielding[Trai
     if settings.with_prior:
         class_paths = yield from gather_class_images(family, recipe, cache)
     examples = yield from encode(family, recipe, class_paths)
-    texts = [*prompts.of_photos, *(prompts.of_class if "class" in examples else ())]
+    texts = [*prompts.of_photos, prompts.class_] if "class" in examples else list(prompts.of_photos)
     device, encoders = find_device(plan.device), list(text_encoders_of(family.pipe))
     let_go(family.pipe, [VAE])
     conditioning = None
@@ -72,8 +73,8 @@ def load_base(base: Base, plan: Plan) -> LatentDiffusion:
 def encode(
     family: LatentDiffusion, recipe: Recipe, class_paths: list[Path]
 ) -> Yielding[dict[str, list[Example]]]:
-    """Photos and class images -> latents. Returns the examples by kind: the photos with the rows of their prompts, which come first, a
-    class image with the row of the prompt that it was drawn under, or of all where it is the user's own."""
+    """Photos and class images -> latents. Returns the examples by kind: the photos with the rows of their prompts, the user's own
+    OWN_SHARE times as often as all other frames together, the class images with the last row."""
     photos, settings = list(recipe.photos), recipe.settings
     place(family.pipe, [VAE], find_device(recipe.plan.device))
     total = len(photos) * (2 if settings.mirror else 1) + len(class_paths)
@@ -87,11 +88,7 @@ def encode(
             yield PictureEncoded(number=done, total=total)
         found.append(encoded)
     instance, mirrored, prior = found
-    of_photos, of_class = len(recipe.prompts.of_photos), len(recipe.prompts.of_class)
-    examples = {"instance": examples_of(instance, prompts=range(of_photos), mirrored=mirrored or None)}
-    if not prior:
-        return examples
-    rows = range(of_photos, of_photos + of_class)
-    own = len(recipe.own_class_images)
-    drawn = [Example(one, (rows[number % of_class],)) for number, one in enumerate(prior[own:])]
-    return examples | {"class": [*examples_of(prior[:own], prompts=rows), *drawn]}
+    frames = len(recipe.prompts.instance_frames)
+    rows = [0] * max(1, OWN_SHARE * frames) + list(range(1, frames + 1))
+    examples = {"instance": examples_of(instance, prompts=rows, mirrored=mirrored or None)}
+    return examples | {"class": examples_of(prior, prompts=[frames + 1])} if prior else examples

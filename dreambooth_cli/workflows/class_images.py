@@ -49,7 +49,7 @@ def gather_class_images(family: LatentDiffusion, recipe: Recipe, cache: Path | N
                 family,
                 folder,
                 missing,
-                prompts=recipe.prompts.of_class,
+                prompt=recipe.prompts.class_,
                 drawing=drawing,
                 seed=settings.seed,
                 at_work=networks_of(family, plan),
@@ -97,7 +97,7 @@ def class_image_folder(recipe: Recipe) -> tuple[Path, Drawing]:
         / "class-images"
         / cache_key(
             base=known,
-            prompts=recipe.prompts.of_class,
+            prompt=recipe.prompts.class_,
             sampler=recipe.base.facts.family.class_sampler,
             drawing=drawing,
             seed=settings.seed,

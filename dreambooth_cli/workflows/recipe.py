@@ -110,14 +110,8 @@ def choose_prompts(made_of: Ingredients) -> Yielding[Prompts]:
             yield Warned(message=remark)
     instance = instance_prompt(wanted, identifier)
     others = other_frames(instance, identifier) if asked.train.frames == "varied" else ()
-    prompts = Prompts(
-        identifier,
-        instance,
-        plain_class_prompt(wanted, identifier),
-        instance_frames=others,
-        class_frames=tuple(plain_class_prompt(other, identifier) for other in others) if asked.train.with_prior else (),
-    )
+    prompts = Prompts(identifier, instance, plain_class_prompt(wanted, identifier), instance_frames=others)
     most = made_of.base.facts.family.prompt_length
-    for remark in length_remarks([*prompts.of_photos, *prompts.of_class, fill(understood(sample), identifier)], tokenizer, most=most):
+    for remark in length_remarks([*prompts.of_photos, prompts.class_, fill(understood(sample), identifier)], tokenizer, most=most):
         yield Warned(message=remark)
     return prompts

@@ -141,11 +141,10 @@ class Bench:
 
     def measure(self, study: Study, variant: Variant) -> Measured:
         """A subject under a variant, from the kept file or by training and drawing now."""
-        path = self.path_of(study, variant)
-        if path.exists():
-            found = json.loads(path.read_text())
-            found |= {name: tuple(found[name]) for name in ("identifier_loss", "unrelated_loss")}
-            return Measured(**found)
+        path = self.path_of(study.name, variant)
+        found = self.kept(path)
+        if found is not None:
+            return found
         began = time.monotonic()
         made = self.paste(study) if variant is PASTED else self.train_and_draw(study, variant)
         measured = self.score(study, made, time.monotonic() - began)
@@ -155,10 +154,17 @@ class Bench:
         path.write_text(json.dumps(asdict(measured)))
         return measured
 
-    def path_of(self, study: Study, variant: Variant) -> Path:
-        """Where its measurements are kept: for these weights and these settings alone, whatever the variant is called."""
+    def kept(self, path: Path) -> Measured | None:
+        """What was measured before."""
+        if not path.exists():
+            return None
+        found = json.loads(path.read_text())
+        return Measured(**found | {name: tuple(found[name]) for name in ("identifier_loss", "unrelated_loss")})
+
+    def path_of(self, subject: str, variant: Variant) -> Path:
+        """Where a subject's measurements are kept: for these weights and these settings alone, whatever the variant is called."""
         how = f"{settings_of(variant, {}).values} {variant.noun} {variant is PASTED} {self.seeds} {self.class_seeds} {DRAWING}"
-        name = f"{study.name} {hashlib.sha256(how.encode()).hexdigest()[:12]}.json"
+        name = f"{subject} {hashlib.sha256(how.encode()).hexdigest()[:12]}.json"
         return self.work / f"results-{self.weights}" / name
 
     def train_and_draw(self, study: Study, variant: Variant) -> Made:

@@ -4,7 +4,8 @@
 
 Each subject is trained once under an arm and measured as in `fidelity`; what was measured is kept in FOLDER, so that a stopped table
 goes on where it was. Every difference is paired: the same subjects, prompts and seeds. Any frame: the same places asked for in
-sentences that no training uses.
+sentences that no training uses. Subject 19 is the built-in example. `--write` puts what is kept, of any subject up to 199, into
+`recipe.md`.
 """
 
 import argparse
@@ -13,12 +14,13 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dreambooth_cli.engine import evaluation
 from tests.machine import machine
 
 from .bench import Bench, Measured, Variant
-from .subjects import drawn_study
+from .subjects import EXAMPLE, drawn_study, name_of
 
 
 @dataclass(frozen=True)
@@ -36,20 +38,54 @@ class Arm:
         return self.variant.name
 
 
-FULL, LORA = "full, one sentence", "LoRA, attention"
-OWN = {"frames": "own"}
-LORA_BEFORE = {**OWN, "method": "lora", "lora_layers": "attention", "learning_rate": 2e-3, "text_encoder_learning_rate": 5e-4}
+FULL, BEFORE, NOW = "full", "LoRA of attention", "LoRA of all layers"
+ATTENTION: dict[str, Any] = {"method": "lora", "lora_layers": "attention", "steps": 300, "class_image_steps": 25}
+ALL: dict[str, Any] = {"method": "lora", "lora_layers": "all", "steps": 228, "class_image_steps": 12}
+LONG: dict[str, Any] = {**ALL, "steps": 300, "class_image_steps": 25}
+
+
+def rates(unet: float, text: float) -> dict[str, float]:
+    """Two rates as settings."""
+    return {"learning_rate": unet, "text_encoder_learning_rate": text}
+
+
 ARMS = (
-    Arm(Variant(FULL, {**OWN, "method": "full"}), FULL, "as 0.2 stood"),
-    Arm(Variant("full, text encoder frozen", {**OWN, "train_text_encoder": False}), FULL, "any frame mended, S lower"),
-    Arm(Variant("full, text encoder at a fifth", {**OWN, "text_encoder_learning_rate": 2e-5}), FULL, "any frame mended in part"),
-    Arm(Variant("full, UNet at 2e-4", {**OWN, "learning_rate": 2e-4}), FULL, "any frame as before, S lower"),
-    Arm(Variant("full, varied frames", {"frames": "varied", "method": "full"}), FULL, "any frame 0.95 of the trained one, S as before"),
-    Arm(Variant(LORA, LORA_BEFORE), FULL, "as 0.2 stood"),
-    Arm(Variant("LoRA, attention, varied frames", {**LORA_BEFORE, "frames": "varied"}), LORA, "any frame mended"),
-    Arm(Variant("LoRA, all layers", {**LORA_BEFORE, "lora_layers": "all"}), LORA, "S + .2 (pilot: .67 to .90)"),
-    Arm(Variant("LoRA, all layers, varied frames", {**LORA_BEFORE, "lora_layers": "all", "frames": "varied"}), LORA, "both gains"),
+    Arm(Variant(FULL, {"method": "full"}), FULL, "as 0.2 stood", "stays"),
+    Arm(Variant("full, text encoder frozen", {"train_text_encoder": False}), FULL, "any frame mended, S lower", "dropped"),
+    Arm(Variant("full, text encoder at 2e-5", {"text_encoder_learning_rate": 2e-5}), FULL, "any frame mended in part", "dropped"),
+    Arm(Variant("full, text encoder until step 120", {"text_encoder_stop": 120}), FULL, "any frame mended in part", "dropped"),
+    Arm(Variant("full at 3e-4, text encoder at 5e-4", rates(3e-4, 5e-4)), FULL, "the word learned by the text encoder", "dropped"),
+    Arm(Variant("full, lambda 1", {"prior_loss_weight": 1.0}), FULL, "place + .05, S - .05", "dropped"),
+    Arm(Variant("full, varied frames", {"frames": "varied"}), FULL, "any frame .95 of the trained one, the rest as before", "an option"),
+    Arm(
+        Variant("full, varied frames, text encoder at 2e-5", {"frames": "varied", "text_encoder_learning_rate": 2e-5}),
+        FULL,
+        "the place kept, any frame mended",
+        "dropped",
+    ),
+    Arm(Variant("LoRA as 0.2 stood", {**ATTENTION, **rates(5e-4, 1e-4)}), FULL, "S .57", "as 0.2 stood"),
+    Arm(Variant("LoRA of attention, 2.5e-3, 1e-3", {**ATTENTION, **rates(2.5e-3, 1e-3)}), FULL, "S .6", "dropped"),
+    Arm(Variant(BEFORE, {**ATTENTION, **rates(5e-3, 1e-3)}), FULL, "S .65", "attention's own best"),
+    Arm(Variant("LoRA of attention, 5e-3, 2e-3", {**ATTENTION, **rates(5e-3, 2e-3)}), BEFORE, "S + .05", "dropped"),
+    Arm(Variant("all layers, 300 steps, 2e-3, 5e-4", {**LONG, **rates(2e-3, 5e-4)}), BEFORE, "S + .2 (pilot: .67 to .90)", "kept, shorter"),
+    Arm(
+        Variant("all layers, 450 steps of 2 + 2, 2e-3, 5e-4", {**ALL, **rates(2e-3, 5e-4), "batch_size": 2, "steps": 450}),
+        NOW,
+        "as four at a time",
+        "dropped: longer on a clock",
+    ),
+    Arm(Variant("all layers, 2.5e-3, 5e-4", {**ALL, **rates(2.5e-3, 5e-4)}), NOW, "as the longer one", "dropped"),
+    Arm(Variant(NOW, {**ALL, **rates(2.5e-3, 1e-3)}), FULL, "S within .05 of full", "**the default**"),
+    Arm(Variant("all layers, 5e-3, 1e-3", {**ALL, **rates(5e-3, 1e-3)}), NOW, "S + .03", "dropped"),
+    Arm(Variant("all layers, rank 32, 2.5e-3, 5e-4", {**ALL, **rates(2.5e-3, 5e-4), "rank": 32}), NOW, "S + .03", "dropped"),
+    *(
+        Arm(Variant(f"all layers, frames, {words}", {**LONG, **both, "frames": "varied", "steps": 185}), NOW, "any frame 1.0", "dropped")
+        for words, both in (("2e-3, 5e-4", rates(2e-3, 5e-4)), ("4e-3, 1e-3", rates(4e-3, 1e-3)))
+    ),
 )
+MAIN = (FULL, BEFORE, NOW)
+LOOKED_AT = 200  # subjects from here on are kept to check with
+TABLE, MARK = Path(__file__).with_name("recipe.md"), "<!-- arms -->"
 NUMBERS: dict[str, Callable[[Measured], float]] = {
     "S": lambda one: one.scaled,
     "retrieved": lambda one: one.retrieved,
@@ -66,22 +102,65 @@ def main() -> None:
     """Measure arms and tell them, as a table or as JSON."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.recipe")
     parser.add_argument("--work", type=Path, required=True, help="folder that keeps the measurements")
-    parser.add_argument("--arm", action="append", choices=[arm.name for arm in ARMS])
-    parser.add_argument("--subjects", type=numbers, default=numbers("0-11"), help="such as 200-203 or 0,4,19")
+    parser.add_argument("--arm", action="append", choices=[arm.name for arm in ARMS], help=f"by default {', '.join(MAIN)}")
+    parser.add_argument("--subjects", type=numbers, default=numbers("0-11,19"), help="such as 200-203 or 0,4,19")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--write", action="store_true", help=f"write {TABLE.name} of what is kept, and measure nothing")
     asked = parser.parse_args()
     bench = Bench(asked.work.resolve())
-    found: dict[str, list[Measured]] = {}
-    for arm in (arm for arm in ARMS if asked.arm is None or arm.name in asked.arm):
-        found[arm.name] = []
+    if asked.write:
+        write(bench)
+        return
+    found: dict[str, dict[int, Measured]] = {}
+    for arm in (arm for arm in ARMS if arm.name in (asked.arm or MAIN)):
+        found[arm.name] = {}
         for number in asked.subjects:
-            found[arm.name].append(bench.measure(drawn_study(number, bench.individuals, bench.seeds, bench.class_seeds), arm.variant))
+            study = drawn_study(number, bench.individuals, bench.seeds, bench.class_seeds)
+            found[arm.name][number] = bench.measure(study, arm.variant)
         if asked.json:
-            print(json.dumps({"arm": arm.name, "subjects": asked.subjects, **told(found[arm.name])}), flush=True)
+            print(json.dumps({"arm": arm.name, "subjects": asked.subjects, **told(list(found[arm.name].values()))}), flush=True)
         else:
             print(row_of(arm, found), flush=True)
     if not asked.json:
-        print("\n".join([f"\n{machine()}", *HEAD, *(row_of(arm, found) for arm in ARMS if arm.name in found)]))
+        print("\n".join([f"\n{machine()}\n", *HEAD, *(row_of(arm, found) for arm in ARMS if arm.name in found)]))
+
+
+def kept(bench: Bench) -> dict[str, dict[int, Measured]]:
+    """What was measured of each arm, by the subject's number."""
+    found: dict[str, dict[int, Measured]] = {arm.name: {} for arm in ARMS}
+    for arm in ARMS:
+        for number in range(LOOKED_AT):
+            measured = bench.kept(bench.path_of(name_of(number), arm.variant))
+            if measured is not None:
+                found[arm.name][number] = measured
+    return {name: measured for name, measured in found.items() if measured}
+
+
+def chosen(found: dict[str, dict[int, Measured]], subjects: Sequence[int]) -> dict[str, dict[int, Measured]]:
+    """Of what was measured these subjects."""
+    some = {name: {number: one for number, one in measured.items() if number in subjects} for name, measured in found.items()}
+    return {name: measured for name, measured in some.items() if measured}
+
+
+def write(bench: Bench) -> None:
+    """Put what is kept into the page, between its marks."""
+    found = kept(bench)
+    twelve = chosen(found, range(12))
+    example = chosen(found, [EXAMPLE])
+    told_of = [
+        "The subjects 0 to 11:\n",
+        *HEAD,
+        *(row_of(arm, twelve) for arm in ARMS if arm.name in twelve and arm.name in MAIN),
+        "\nThe built-in example:\n",
+        *HEAD,
+        *(row_of(arm, example) for arm in ARMS if arm.name in example),
+        "\nAll arms, each on the subjects that it was tried on, the example among them:\n",
+        *HEAD,
+        *(row_of(arm, found) for arm in ARMS if arm.name in found),
+    ]
+    page = TABLE.read_text(encoding="utf-8")
+    begin, end = page.index(MARK) + len(MARK), page.index(MARK.replace("<!-- ", "<!-- /"))
+    TABLE.write_text(f"{page[:begin]}\n" + "\n".join(told_of) + f"\n{page[end:]}", encoding="utf-8")
 
 
 def numbers(text: str) -> list[int]:
@@ -100,36 +179,38 @@ def told(measured: Sequence[Measured]) -> dict[str, object]:
 
 
 HEAD = (
-    "",
-    "| arm | n | S | dS | retrieved (d) | place (d) | copied (d) | S in any frame, of the trained one | least | thousand passes | s |",
-    "|---" * 11 + "|",
+    "| arm | subjects | S | dS | retrieved (d) | place (d) | copied (d) | S in any frame, of the trained one's | the least | "
+    "thousand passes | predicted | what became of it |",
+    "|---" * 12 + "|",
 )
 
 
-def row_of(arm: Arm, found: dict[str, list[Measured]]) -> str:
-    """An arm's line: means, and paired differences with what it is held against where that was measured too."""
-    measured, other = found[arm.name], found.get(arm.beside)
+def row_of(arm: Arm, found: dict[str, dict[int, Measured]]) -> str:
+    """An arm's line: means, and paired differences with what it is held against on the subjects that both have."""
+    mine, others = found[arm.name], found.get(arm.beside, {}) if arm.beside != arm.name else {}
+    measured = list(mine.values())
+    pairs = [(mine[number], others[number]) for number in mine if number in others]
 
     def mean(name: str) -> float:
         return statistics.mean(NUMBERS[name](one) for one in measured)
 
     def change(name: str) -> str:
-        if other is None or arm.beside == arm.name or len(other) != len(measured):
+        if not pairs:
             return "–"
-        pairs = zip(measured, other, strict=True)
         interval = evaluation.bootstrap([NUMBERS[name](one) - NUMBERS[name](before) for one, before in pairs])
-        return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+        return f"{interval.mean:+.3f}" + (f" [{interval.low:+.3f}, {interval.high:+.3f}]" if len(pairs) > 2 else "")
 
     cells = [
         arm.name,
-        str(len(measured)),
+        f"{len(measured)}" + (f" (d: {len(pairs)})" if pairs and len(pairs) != len(measured) else ""),
         f"{mean('S'):.3f}",
         change("S"),
         *(f"{mean(name):.3f} ({change(name)})" for name in ("retrieved", "place", "copied")),
         f"{mean('any_frame_share'):.3f}",
         f"{min(NUMBERS['any_frame_share'](one) for one in measured):.3f}",
         f"{statistics.mean(one.passes for one in measured) / 1000:.1f}",
-        f"{statistics.median(one.seconds for one in measured):.0f}",
+        arm.predicted,
+        arm.verdict,
     ]
     return f"| {' | '.join(cells)} |"
 

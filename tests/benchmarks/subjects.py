@@ -66,7 +66,7 @@ def drawn_study(number: int, eye: evaluation.Eye, seeds: list[int], class_seeds:
     subject, places = world.draw_subject(number), places_of(number)
     asked = [place for place in places[2:] for _ in seeds]
     return Study(
-        name=f"subject-{number:02d}",
+        name=name_of(number),
         noun=subject.class_name,
         photos=[draw_one(subject, places[k % 2], f"photo {number} {k}") for k in range(5)],
         places=asked,
@@ -81,11 +81,16 @@ def drawn_study(number: int, eye: evaluation.Eye, seeds: list[int], class_seeds:
     )
 
 
+def name_of(number: int) -> str:
+    """What a drawn subject is called."""
+    return "example" if number == EXAMPLE else f"subject-{number:02d}"
+
+
 def example_study(eye: evaluation.Eye, seeds: list[int], class_seeds: list[int]) -> Study:
     """The built-in example under the identifier that is chosen for it, in the places that none of its photos shows."""
     asked = [place for place in PLACES if place not in example.PLACES for _ in seeds]
     return Study(
-        name="example",
+        name=name_of(EXAMPLE),
         noun=example.SUBJECT.class_name,
         photos=example.photos_of_example(),
         places=asked,

@@ -1,6 +1,6 @@
 """LoRA (Hu et al. 2021): small trained matrices beside frozen layers. Layers, files and metadata are peft's and diffusers'."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,24 @@ from ...memory.plan import INSTALL_8BIT
 from .parts import nested
 
 
-def add_lora(module: Any, *, part: Part, layers: LoraLayers, rank: int, alpha: float, seed: int) -> None:
-    """Add LoRA layers to a network, beside those of its layers that are read: float32, trainable, random by the seed."""
-    unread = [module.config.num_hidden_layers - 1 - place for place in range(part.unread)]
+def lora_layers_of(module: Any, part: Part, which: LoraLayers) -> list[str]:
+    """The layers of a network that a LoRA is put beside, by the ends of their names, or each by its whole name where blocks are left
+    out since nothing reads them."""
+    ends = part.layers_for(which)
+    if not part.unread:
+        return list(ends)
+    unread = tuple(f"layers.{module.config.num_hidden_layers - 1 - place}" for place in range(part.unread))
+    names = [name for name, _ in module.named_modules() if name.endswith(tuple(f".{end}" for end in ends))]
+    return [name for name in names if not any(f".{block}." in name for block in unread)]
+
+
+def add_lora(module: Any, *, layers: Sequence[str], rank: int, alpha: float, seed: int) -> None:
+    """Add LoRA layers to a network, beside the layers whose names end so: float32, trainable, random by the seed."""
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # peft divides by the rank, a fraction is fine
         init_lora_weights="gaussian",
-        target_modules=list(part.layers_for(layers)),
-        exclude_modules=rf".*\.layers\.({'|'.join(map(str, unread))})\..*" if unread else None,
+        target_modules=list(layers),
     )
     # peft takes its numbers from the global generator: seed it for this moment only
     with torch.random.fork_rng(devices=[]):

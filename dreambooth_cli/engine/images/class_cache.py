@@ -1,15 +1,15 @@
 """Class images: the frozen base model's own pictures of the class, made once and kept in a cache that projects share.
 
 The cache is keyed by content, so a changed prompt, base or size never reuses old images. How many are wanted is not in the
-key: 100 are the first 100 of 200. Image i has a seed of its own, and of several prompts the (i mod n)-th; images are made in batches
-of a fixed place (0-3, 4-7, ...), each kept whole or made again. `images.json` beside them holds the sha256 of each as it was made:
-one that is another now is made again. Where that file is missing (0.1 wrote none) the images there are taken as they are, once.
+key: 100 are the first 100 of 200. Image i has a seed of its own; images are made in batches of a fixed place (0-3, 4-7, ...),
+each kept whole or made again. `images.json` beside them holds the sha256 of each as it was made: one that is another now is made
+again. Where that file is missing (0.1 wrote none) the images there are taken as they are, once.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
@@ -29,11 +29,11 @@ ATTEMPTS = 5  # a seed that gives a black picture is replaced by another, this o
 AtWork = Callable[[Collection[str]], AbstractContextManager[None]]  # has the networks of these names ready, and no other
 
 
-def cache_key(*, base: str, prompts: Sequence[str], sampler: str, drawing: Drawing, seed: int, dtype: str) -> str:
+def cache_key(*, base: str, prompt: str, sampler: str, drawing: Drawing, seed: int, dtype: str) -> str:
     """The name of the folder that holds these class images: a hash of all that shapes them."""
     parts = {
         "base": base,
-        "prompt": prompts[0] if len(prompts) == 1 else list(prompts),
+        "prompt": prompt,
         "sampler": sampler,
         "steps": drawing.steps,
         "guidance_scale": drawing.guidance_scale,
@@ -105,7 +105,7 @@ def make_images(
     folder: Path,
     batches: list[list[int]],
     *,
-    prompts: Sequence[str],
+    prompt: str,
     drawing: Drawing,
     seed: int,
     at_work: AtWork,
@@ -113,19 +113,18 @@ def make_images(
 ) -> Generator[Path, None, None]:
     """Draw the class images of these batches, each that is lacking written beside and renamed, and yield the paths of all.
 
-    `at_work` has the networks that are named ready for the time of its context. The prompts are read once, at least `turn` pictures are
+    `at_work` has the networks that are named ready for the time of its context. The prompt is read once, at least `turn` pictures are
     drawn before they are decoded. A black one is drawn again from another seed, never used. Raises TrainingFailed where every seed
     gives black, DiskError.
     """
     record, pipe = family.record, family.pipe
     with at_work(record.text_encoders):
-        embedded = [embed(family, prompt, guidance_scale=drawing.guidance_scale) for prompt in prompts]
+        embedded = embed(family, prompt, guidance_scale=drawing.guidance_scale)
 
     def paint(group: list[list[int]], attempt: int) -> list[list[Image.Image]]:
         seeds = [[seed_of(seed, "class image", number, attempt) for number in numbers] for numbers in group]
-        read = [[embedded[number % len(prompts)] for number in numbers] for numbers in group]
         with at_work((record.denoiser,)):
-            latents = [draw_latents(family, *each, drawing) for each in zip(read, seeds, strict=True)]
+            latents = [draw_latents(family, embedded, each, drawing) for each in seeds]
         with at_work((VAE,)):
             return [decode(family, each) for each in latents]
 
@@ -134,8 +133,7 @@ def make_images(
     try:
         for group in _groups(batches, turn):
             for numbers, pictures in zip(group, paint(group, 0), strict=True):
-                pairs = zip(pictures, numbers, strict=True)
-                good = [_not_black(one, number, paint, prompts[number % len(prompts)]) for one, number in pairs]
+                good = [_not_black(one, number, paint, prompt) for one, number in zip(pictures, numbers, strict=True)]
                 yield from _keep(folder, numbers, good)
     finally:
         pipe.scheduler = own

@@ -4,7 +4,7 @@ Picture i uses its own seed, so any one can be made again alone: the same noise 
 rounding of the kernels, which differ by batch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,12 +101,15 @@ class Embedded:
 
     arguments: Mapping[str, Any]
 
+    def rows(self, count: int) -> dict[str, Any]:
+        """The same for a batch."""
+        return {name: _repeated(value, count) for name, value in self.arguments.items()}
 
-def _joined(rows: Sequence[Any]) -> Any:
-    """One argument of a batch, from that of each of its rows."""
-    if isinstance(rows[0], Tensor):
-        return torch.cat(list(rows))
-    return [one for row in rows for one in row] if isinstance(rows[0], list) else rows[0]
+
+def _repeated(value: Any, count: int) -> Any:
+    if isinstance(value, Tensor):
+        return value.expand(count, *value.shape[1:])
+    return value * count if isinstance(value, list) else value
 
 
 @torch.no_grad()
@@ -115,13 +118,12 @@ def embed(family: LatentDiffusion, prompt: str, *, guidance_scale: float) -> Emb
     return Embedded(family.embed(prompt, guided=guidance_scale > 1))
 
 
-def draw_latents(family: LatentDiffusion, embedded: Sequence[Embedded], seeds: list[int], drawing: Drawing) -> Tensor:
-    """The latents [B, c, h, w] of a picture for each prompt, which was read before, and its seed, drawn as one batch.
+def draw_latents(family: LatentDiffusion, embedded: Embedded, seeds: list[int], drawing: Drawing) -> Tensor:
+    """The latents [B, c, h, w] of a picture for each seed, drawn as one batch from a prompt that was read before.
 
     Raises Interrupted between denoising steps where a signal has come.
     """
-    arguments = {name: _joined([one.arguments[name] for one in embedded]) for name in embedded[0].arguments}
-    latents: Tensor = _denoise(family, seeds, drawing, **arguments)
+    latents: Tensor = _denoise(family, seeds, drawing, **embedded.rows(len(seeds)))
     return latents
 
 

@@ -23,7 +23,7 @@ from ...memory.plan import Plan
 from ...settings import TrainSettings
 from ..families.latent_diffusion import Conditioning, LatentDiffusion, autocast, denoiser_of, encode_frozen
 from ..families.loading import DTYPES, text_encoders_of
-from ..families.lora import add_lora
+from ..families.lora import add_lora, lora_layers_of
 from ..images.sampling import Drawing, draw
 from ..seeds import Place, part_of, seed_of
 from ..tensor_file import shapes_of
@@ -364,8 +364,7 @@ def make_trainable(
         if plan.method == "lora":
             add_lora(
                 module,
-                part=record.parts[name],
-                layers=settings.lora_layers,
+                layers=lora_layers_of(module, record.parts[name], settings.lora_layers),
                 rank=settings.rank,
                 alpha=plan.alpha,
                 seed=seed_of(settings.seed, "lora", name),

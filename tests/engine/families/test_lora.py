@@ -13,7 +13,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from dreambooth_cli.engine.families.loading import load_family
-from dreambooth_cli.engine.families.lora import add_lora, save_lora
+from dreambooth_cli.engine.families.lora import add_lora, lora_layers_of, save_lora
 from dreambooth_cli.engine.seeds import seed_of
 from dreambooth_cli.families.stable_diffusion import CLIP_PART, UNET_PART
 from tests.engine.plans import base_of
@@ -24,7 +24,7 @@ SHAPE = (1, 4, 16, 16)
 def adapted(sd1, *, seed=0, alpha=12.0, layers="attention"):
     """A UNet with LoRA layers of rank 4 whose second matrices are no longer zero."""
     unet = load_family(base_of(sd1), dtype=torch.float32, device=torch.device("cpu")).pipe.unet
-    add_lora(unet, part=UNET_PART, layers=layers, rank=4, alpha=alpha, seed=seed_of(seed, "lora", "unet"))
+    add_lora(unet, layers=UNET_PART.layers_for(layers), rank=4, alpha=alpha, seed=seed_of(seed, "lora", "unet"))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in unet.named_parameters():
@@ -83,7 +83,7 @@ def test_all_layers_are_every_linear_layer_and_convolution_within_the_blocks(sd1
     for base in (sd1, sdxl):
         unet = load_family(base_of(base), dtype=torch.float32, device=torch.device("cpu")).pipe.unet
         layers = {name for name, layer in unet.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
-        add_lora(unet, part=UNET_PART, layers="all", rank=4, alpha=4.0, seed=0)
+        add_lora(unet, layers=UNET_PART.layers_for("all"), rank=4, alpha=4.0, seed=0)
         with_lora = {name.removesuffix(".base_layer") for name, _ in unet.named_modules() if name.endswith(".base_layer")}
         without = layers - with_lora
         assert with_lora <= layers
@@ -95,7 +95,7 @@ def test_blocks_that_are_never_read_have_no_lora(sdxl):
     family = load_family(base_of(sdxl), dtype=torch.float32, device=torch.device("cpu"))
     for name, unread in (("text_encoder", 1), ("text_encoder_2", 0)):
         encoder = getattr(family.pipe, name)
-        add_lora(encoder, part=family.record.parts[name], layers="all", rank=4, alpha=4.0, seed=0)
+        add_lora(encoder, layers=lora_layers_of(encoder, family.record.parts[name], "all"), rank=4, alpha=4.0, seed=0)
         blocks = {re.search(r"layers\.(\d+)\.", key)[1] for key, value in encoder.named_parameters() if value.requires_grad}
         assert blocks == {str(block) for block in range(encoder.config.num_hidden_layers - unread)}
 
@@ -105,7 +105,7 @@ def test_a_text_encoder_s_layers_are_the_seed_s_and_the_file_names_no_place(laye
     pipe = load_family(base_of(sd1), dtype=torch.float32, device=torch.device("cpu")).pipe
     for name in ("unet", "text_encoder"):
         part = CLIP_PART if name.startswith("text") else UNET_PART
-        add_lora(getattr(pipe, name), part=part, layers=layers, rank=4, alpha=4.0, seed=0)
+        add_lora(getattr(pipe, name), layers=part.layers_for(layers), rank=4, alpha=4.0, seed=0)
     trained = {key for key, value in pipe.text_encoder.named_parameters() if value.requires_grad}
     assert len(trained) == 2 * len(CLIP_PART.layers_for(layers)) * pipe.text_encoder.config.num_hidden_layers
     assert all("lora_" in key for key in trained)

@@ -23,7 +23,7 @@ from dreambooth_cli.errors import TrainingFailed
 from tests.engine.plans import base_of
 
 DRAWING = Drawing(steps=2, guidance_scale=7.5, width=64, height=64)
-ASKED = {"base": "abc", "prompts": ["a dog"], "sampler": "dpm++", "drawing": DRAWING, "seed": 0, "dtype": "fp32"}
+ASKED = {"base": "abc", "prompt": "a dog", "sampler": "dpm++", "drawing": DRAWING, "seed": 0, "dtype": "fp32"}
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def family(sd1):
     "change",
     [
         {"base": "abd"},
-        {"prompts": ["a cat"]},
+        {"prompt": "a cat"},
         {"seed": 1},
         {"sampler": "ddim"},
         {"dtype": "bf16"},
@@ -51,7 +51,7 @@ def test_whatever_shapes_an_image_is_in_its_key(change):
 
 def make(family, folder, numbers, **options):
     together = {"at_work": lambda names: nullcontext()} | options
-    return list(make_images(family, folder, [numbers], prompts=["a dog"], drawing=DRAWING, seed=0, **together))
+    return list(make_images(family, folder, [numbers], prompt="a dog", drawing=DRAWING, seed=0, **together))
 
 
 @pytest.mark.parametrize("base", ["sd1", "sdxl"])
@@ -69,7 +69,7 @@ def test_in_turn_they_are_the_same_and_each_network_is_brought_once(base, reques
 
     batches = [[number] for number in range(5)]
     in_turn = make_images(
-        family, tmp_path / "in turn", batches, prompts=["a dog"], drawing=DRAWING, seed=0, at_work=at_work, turn=4
+        family, tmp_path / "in turn", batches, prompt="a dog", drawing=DRAWING, seed=0, at_work=at_work, turn=4
     )
     paths = list(in_turn)
     together = [path for numbers in batches for path in make(family, tmp_path / "together", numbers)]
@@ -83,19 +83,6 @@ def test_class_images_are_drawn_as_the_pipeline_draws_the_prompt(family, tmp_pat
     paths = make(family, tmp_path, [0, 1])
     use_scheduler(family.pipe, family.record.class_sampler)
     expected = draw(family, ["a dog"] * 2, [seed_of(0, "class image", number, 0) for number in (0, 1)], DRAWING)
-    for path, picture in zip(paths, expected, strict=True):
-        with Image.open(path) as made:
-            assert np.abs(np.asarray(made, dtype=int) - np.asarray(picture, dtype=int)).max() <= 1
-
-
-def test_of_several_prompts_image_i_has_its_own(family, tmp_path):
-    """Whatever its batch: the prompt of image i is the (i mod 3)-th."""
-    prompts = ["a dog", "a photo of a dog", "a cat"]
-    at_work = {"drawing": DRAWING, "seed": 0, "at_work": lambda names: nullcontext()}
-    paths = list(make_images(family, tmp_path, [[0, 1], [2, 3]], prompts=prompts, **at_work))
-    use_scheduler(family.pipe, family.record.class_sampler)
-    asked = [prompts[number % 3] for number in range(4)]
-    expected = draw(family, asked, [seed_of(0, "class image", number, 0) for number in range(4)], DRAWING)
     for path, picture in zip(paths, expected, strict=True):
         with Image.open(path) as made:
             assert np.abs(np.asarray(made, dtype=int) - np.asarray(picture, dtype=int)).max() <= 1
