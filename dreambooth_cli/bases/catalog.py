@@ -171,8 +171,6 @@ CATALOG: tuple[CatalogEntry, ...] = (
             # measured: tests/benchmarks/recipe.md
             "train lora": {
                 "lora_layers": "all",
-                "rank": 32,
-                "frames": "varied",
                 "learning_rate": 2.5e-3,
                 "text_encoder_learning_rate": 1e-3,
                 "steps": 228,
