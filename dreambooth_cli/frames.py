@@ -7,6 +7,7 @@ and no longer hears where the subject shall be (tests/benchmarks/recipe.md). Cla
 """
 
 import re
+from collections.abc import Sequence
 
 from .phrase import DETERMINERS, OF, PICTURES
 
@@ -23,6 +24,7 @@ FRAMES: tuple[tuple[str, str | None], ...] = (
 )
 ARTICLES = ("a", "an", "the")
 OWN_SHARE = 3  # rows in the user's own sentence for each that is in another
+PARTS = 4  # times that each other frame stands in a photo's prompts, so that shares come out to a hundredth
 
 
 def other_frames(prompt: str, identifier: str) -> tuple[str, ...]:
@@ -44,3 +46,15 @@ def other_frames(prompt: str, identifier: str) -> tuple[str, ...]:
         articles = own if article is None or not own else article.split()
         others[" ".join([*start.split(), *articles, *plain, rest])] = None
     return tuple(other for other in others if other.casefold() != prompt.casefold())
+
+
+def prompts_in(own: str, others: Sequence[str], place: str, *, dropout: float) -> tuple[str, ...]:
+    """The prompts of a photo, each as often as it is to come: the user's `own` OWN_SHARE times as often as all `others` together.
+
+    The photo's `place` ("": not known) is said after the sentence; always after another than the user's, for where the words around the
+    identifier change, what a photo shows around the subject would be learned with it; after the user's own but for the share `dropout`.
+    """
+    once = OWN_SHARE * len(others) * PARTS or PARTS
+    bare = once if not place else round(once * dropout)
+    said = [f"{prompt} {place}".strip() for prompt in (own, *others)]
+    return (*[own] * bare, *said[:1] * (once - bare), *said[1:] * PARTS)

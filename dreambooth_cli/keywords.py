@@ -28,7 +28,9 @@ class RunSettings(TypedDict, total=False):
     steps: int
     """Optimizer steps."""
     batch_size: int
-    """Photos in a batch; with a class image beside each."""
+    """Photos in a batch."""
+    class_batch_size: int | Auto
+    """Class images in a batch; auto: as many as photos."""
     gradient_accumulation: int
     """Batches that make one optimizer step."""
     learning_rate: float | Auto
@@ -74,7 +76,9 @@ class RunSettings(TypedDict, total=False):
     class_guidance_scale: float
     """Guidance scale of the class images."""
     frames: Literal["own", "varied"]
-    """Sentences that the subject is trained in: your own alone, or another one (a picture of, ...) now and then."""
+    """Sentences that the subject is trained in: your own, or now and then another, with the place that a photo shows."""
+    caption_dropout: float
+    """Share of the times that your own sentence comes without the place that the photo shows."""
     mirror: bool
     """Also train on the photos mirrored; not for text or asymmetric things."""
     seed: int

@@ -30,11 +30,6 @@ class Prompts:
     class_: str
     instance_frames: tuple[str, ...] = ()
 
-    @property
-    def of_photos(self) -> tuple[str, ...]:
-        """All prompts of the photos."""
-        return (self.instance, *self.instance_frames)
-
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> "Prompts":
         """From JSON that was checked."""

@@ -143,7 +143,10 @@ class TrainSettings(Settings):
     )
     steps: int = setting(1000, "Optimizer steps.", ask="How many steps?", at_least=1, shapes=True)
     batch_size: int = setting(
-        1, "Photos in a batch; with a class image beside each.", at_least=1, shapes=True, sizes=True
+        1, "Photos in a batch.", at_least=1, shapes=True, sizes=True
+    )
+    class_batch_size: int | Auto = setting(
+        AUTO, "Class images in a batch; auto: as many as photos.", at_least=1, shapes=True, sizes=True, was=NEW, group=PRIOR
     )
     gradient_accumulation: int = setting(
         1, "Batches that make one optimizer step.", at_least=1, shapes=True, sizes=True
@@ -209,7 +212,15 @@ class TrainSettings(Settings):
     )
     frames: Literal["own", "varied"] = setting(
         "own",
-        "Sentences that the subject is trained in: your own alone, or another one (a picture of, ...) now and then.",
+        "Sentences that the subject is trained in: your own, or now and then another, with the place that a photo shows.",
+        shapes=True,
+        was=NEW,
+    )
+    caption_dropout: float = setting(
+        0.1,
+        "Share of the times that your own sentence comes without the place that the photo shows.",
+        at_least=0,
+        at_most=1,
         shapes=True,
         was=NEW,
     )
@@ -245,6 +256,12 @@ class TrainSettings(Settings):
     def with_prior(self) -> bool:
         """Whether prior preservation is on."""
         return self.class_images > 0 and self.prior_loss_weight > 0
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Photos and class images that go through the network in a batch."""
+        beside = self.batch_size if isinstance(self.class_batch_size, str) else self.class_batch_size
+        return self.batch_size, beside if self.with_prior else 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,11 @@
 """Frames: what is said around a subject changes, what is said of it does not."""
 
+from collections import Counter
+
 import pytest
 
-from dreambooth_cli.frames import FRAMES, other_frames
+from dreambooth_cli.frames import FRAMES, other_frames, prompts_in
+from dreambooth_cli.places import PLACES, names_a_place
 from dreambooth_cli.prompts import instance_prompt
 from tests.benchmarks.subjects import UNSEEN_FRAMES
 
@@ -37,3 +40,21 @@ def test_no_frame_that_is_measured_is_trained_in():
     own = instance_prompt("a photo of a dog", "sks")
     trained = {own, *other_frames(own, "sks")}
     assert not trained & {f"{frame} sks dog" for frame in UNSEEN_FRAMES}
+
+
+def test_a_place_is_said_in_every_other_sentence_and_in_a_share_of_the_user_s():
+    found = Counter(prompts_in("a sks dog", ("the sks dog", "my sks dog"), "in the snow", dropout=0.25))
+    assert found == {"a sks dog": 6, "a sks dog in the snow": 18, "the sks dog in the snow": 4, "my sks dog in the snow": 4}
+    assert set(prompts_in("own", (), "in the snow", dropout=0)) == {"own in the snow"}
+
+
+def test_without_a_place_the_user_s_own_sentence_comes_three_times_of_four():
+    assert Counter(prompts_in("own", ("one", "two"), "", dropout=0.5)) == {"own": 24, "one": 4, "two": 4}
+    assert set(prompts_in("own", (), "", dropout=0)) == {"own"}
+
+
+def test_no_place_is_added_where_the_class_prompt_may_name_one():
+    assert names_a_place("a photo of a dog in the snow")
+    assert not names_a_place("a photo of a dog")
+    assert len(set(PLACES)) == len(PLACES)
+    assert all(names_a_place(place) for place in PLACES)

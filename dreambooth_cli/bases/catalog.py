@@ -167,8 +167,10 @@ CATALOG: tuple[CatalogEntry, ...] = (
                 "class_images": 40,
                 "prior_loss_weight": 0.3,
                 "class_guidance_scale": 5.0,
+                # measured: tests/benchmarks/recipe.md
+                "frames": "varied",
+                "caption_dropout": 0.5,
             },
-            # measured: tests/benchmarks/recipe.md
             "train lora": {
                 "lora_layers": "all",
                 "learning_rate": 2.5e-3,

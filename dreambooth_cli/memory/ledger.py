@@ -12,7 +12,6 @@ from math import sqrt
 
 from ..bases.catalog import VAE_PARAMETERS, BaseFacts
 from ..families.family import Activations, LoraLayers
-from ..frames import FRAMES
 from ..settings import TrainSettings
 from .plan import Choice, Job, Precision
 
@@ -179,8 +178,9 @@ def count_disk(choice: Choice, job: Job) -> dict[str, int]:
 def _step_groups(choice: Choice, job: Job) -> dict[str, int]:
     facts, asked = job.facts, job.asked
     text = sum(facts.text_encoders) if choice.train_text_encoder else 0
-    kinds = 2 if asked.with_prior and not choice.rows_in_turn else 1
-    prompts = kinds - 1 + (min(asked.batch_size, len(FRAMES)) if asked.frames == "varied" else 1)
+    photos, beside = asked.rows
+    rows = max(photos, beside) if choice.rows_in_turn else photos + beside
+    prompts = (photos if asked.frames == "varied" else 1) + (1 if beside and not choice.rows_in_turn else 0)
     if choice.method == "full":
         trained, of_text, frozen = facts.denoiser + text, text, 0
     else:
@@ -194,7 +194,7 @@ def _step_groups(choice: Choice, job: Job) -> dict[str, int]:
     gradient = HALF if in_pieces else size
     largest = min(trained, facts.family.figures.largest_with_text if text else facts.family.figures.largest)
     activations = _activations(choice, asked.lora_layers, facts, job.resolution)
-    # The text encoders read each prompt of a pass once: one for each kind of rows, or one for each frame.
+    # The text encoders read each prompt of a pass once: one for each kind of rows, or one for each photo.
     text_activations = (TEXT_CHECKPOINTED if choice.gradient_checkpointing else TEXT_ACTIVATIONS) * text * prompts
     return {
         "weights": trained * size + (_base_bytes(choice, facts, with_text=bool(text)) if frozen else 0),
@@ -202,8 +202,8 @@ def _step_groups(choice: Choice, job: Job) -> dict[str, int]:
         "optimizer state": 0 if choice.off_card else round(trained * state),
         "EMA": trained * FP32 if asked.ema else 0,
         "half-precision copies": trained * HALF if choice.precision != "fp32" and size == FP32 else 0,
-        "activations": round(activations.forward * asked.batch_size * kinds * 1e9 + text_activations),
-        "late": round((trained - of_text) * gradient + activations.late * asked.batch_size * kinds * 1e9 + text_activations),
+        "activations": round(activations.forward * rows * 1e9 + text_activations),
+        "late": round((trained - of_text) * gradient + activations.late * rows * 1e9 + text_activations),
         "update": _lean_update(choice, largest, state) + (min(trained, GRADIENT_PIECE) * FP32 if in_pieces else 0),
     }
 

@@ -1,19 +1,26 @@
 """All that comes before a run's first step: the base loaded, class images, pictures and prompts encoded, the networks placed."""
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 
 from ..bases.base import Base
-from ..engine.families.latent_diffusion import LatentDiffusion, denoiser_of, encode_frozen
+from ..engine.families.latent_diffusion import LatentDiffusion, LatentDistribution, autocast, denoiser_of, encode_frozen
 from ..engine.families.loading import DTYPES, bring_back, find_device, let_go, load_family, place, text_encoders_of
 from ..engine.families.lora import quantize
 from ..engine.images.sampling import check_steps
 from ..engine.training.examples import Example, encode_pictures, examples_of
 from ..engine.training.loop import Training
+from ..engine.training.places import find_places
 from ..engine.training.smallest_step import take_a_step
-from ..events import PhaseStarted, PictureEncoded, Yielding
+from ..events import Noted, PhaseStarted, PictureEncoded, Yielding
 from ..families.family import VAE
-from ..frames import OWN_SHARE
+from ..frames import prompts_in
+from ..identifier import load_tokenizer
 from ..memory.plan import Plan, weights_of
+from ..places import names_a_place, places_known
 from .class_images import gather_class_images
 from .recipe import Recipe
 
@@ -23,7 +30,7 @@ def make_training(recipe: Recipe, *, cache: Path | None = None) -> Yielding[Trai
 
     `cache` holds the class images that are drawn, if not all projects' own does.
     """
-    plan, settings, prompts = recipe.plan, recipe.settings, recipe.prompts
+    plan, settings = recipe.plan, recipe.settings
     yield PhaseStarted(name="loading the base model")
     take_a_step(recipe.base.facts.family, plan, settings, DTYPES[weights_of(plan)])
     family = load_base(recipe.base, plan)
@@ -34,13 +41,14 @@ def make_training(recipe: Recipe, *, cache: Path | None = None) -> Yielding[Trai
     class_paths: list[Path] = []
     if settings.with_prior:
         class_paths = yield from gather_class_images(family, recipe, cache)
-    examples = yield from encode(family, recipe, class_paths)
-    texts = [*prompts.of_photos, prompts.class_] if "class" in examples else list(prompts.of_photos)
+    pictures = yield from encode(family, recipe, class_paths)
     device, encoders = find_device(plan.device), list(text_encoders_of(family.pipe))
     let_go(family.pipe, [VAE])
+    place(family.pipe, encoders, device)
+    places = yield from tell_places(family, recipe, pictures.instance) if settings.frames == "varied" else ()
+    examples, texts = make_examples(recipe, pictures, places)
     conditioning = None
     if not plan.train_text_encoder:
-        place(family.pipe, encoders, device)
         conditioning = encode_frozen(family, texts)
         let_go(family.pipe, encoders)
     place(family.pipe, [family.record.denoiser, *encoders], device)
@@ -70,11 +78,17 @@ def load_base(base: Base, plan: Plan) -> LatentDiffusion:
     return family
 
 
-def encode(
-    family: LatentDiffusion, recipe: Recipe, class_paths: list[Path]
-) -> Yielding[dict[str, list[Example]]]:
-    """Photos and class images -> latents. Returns the examples by kind: the photos with the rows of their prompts, the user's own
-    OWN_SHARE times as often as all other frames together, the class images with the last row."""
+@dataclass(frozen=True)
+class Pictures:
+    """The latents of photos, of their mirrored twins (none: not wanted) and of class images."""
+
+    instance: list[LatentDistribution]
+    mirrored: list[LatentDistribution]
+    prior: list[LatentDistribution]
+
+
+def encode(family: LatentDiffusion, recipe: Recipe, class_paths: list[Path]) -> Yielding[Pictures]:
+    """Photos and class images -> latents."""
     photos, settings = list(recipe.photos), recipe.settings
     place(family.pipe, [VAE], find_device(recipe.plan.device))
     total = len(photos) * (2 if settings.mirror else 1) + len(class_paths)
@@ -87,8 +101,35 @@ def encode(
             done += 1
             yield PictureEncoded(number=done, total=total)
         found.append(encoded)
-    instance, mirrored, prior = found
-    frames = len(recipe.prompts.instance_frames)
-    rows = [0] * max(1, OWN_SHARE * frames) + list(range(1, frames + 1))
-    examples = {"instance": examples_of(instance, prompts=rows, mirrored=mirrored or None)}
-    return examples | {"class": examples_of(prior, prompts=[frames + 1])} if prior else examples
+    return Pictures(*found)
+
+
+def tell_places(family: LatentDiffusion, recipe: Recipe, photos: list[LatentDistribution]) -> Yielding[Sequence[str]]:
+    """The place that each photo shows, as the base sees it, "" where none fits better than no word of it; the networks that tell it are
+    on the device afterwards."""
+    plan, class_prompt = recipe.plan, recipe.prompts.class_
+    known = (*places_known(load_tokenizer(recipe.base.vocabulary)), "")
+    if len(known) == 1 or names_a_place(class_prompt):
+        return ()
+    device = find_device(plan.device)
+    place(family.pipe, [family.record.denoiser], device)
+    with autocast(plan.precision, device):
+        prompts = encode_frozen(family, [f"{class_prompt} {one}".strip() for one in known])
+        found = [known[row] for row in find_places(family, photos, prompts, batch=recipe.settings.batch_size)]
+    told = ", ".join(f"{one} ({count})" for one, count in Counter(filter(None, found)).items())
+    if told:
+        yield Noted(message=f"what the photos show around the subject, as the base sees it, is said in their prompts: {told}")
+    return found
+
+
+def make_examples(recipe: Recipe, pictures: Pictures, places: Sequence[str]) -> tuple[dict[str, list[Example]], list[str]]:
+    """The examples by kind, each with the rows of its prompts, and these prompts: the instance prompt first, the class prompt last."""
+    prompts, dropout = recipe.prompts, recipe.settings.caption_dropout
+    said = places or [""] * len(pictures.instance)
+    of_photos = [prompts_in(prompts.instance, prompts.instance_frames, one, dropout=dropout) for one in said]
+    texts = [*dict.fromkeys([prompts.instance, *chain(*of_photos)]), prompts.class_]
+    rows = [tuple(map(texts.index, several)) for several in of_photos]
+    examples = {"instance": list(map(Example, pictures.instance, rows, pictures.mirrored or repeat(None)))}
+    if pictures.prior:
+        examples["class"] = examples_of(pictures.prior, prompts=[len(texts) - 1])
+    return examples, texts

@@ -130,7 +130,7 @@ def freeze_plan(
 def told_slow(recipe: Recipe) -> Events:
     """A warning where steps will take long, and where the machine's free memory is less than the run needs."""
     plan, settings = recipe.plan, recipe.settings
-    rows = settings.batch_size * settings.gradient_accumulation * (2 if settings.with_prior else 1)
+    rows = sum(settings.rows) * settings.gradient_accumulation
     if plan.device == "cpu" and (note := slow_step_note(recipe.base.facts, plan.resolution, rows)):
         yield Warned(message=note)
     if plan.ram_needed > (free := free_memory() + resident_memory()):

@@ -112,6 +112,7 @@ def choose_prompts(made_of: Ingredients) -> Yielding[Prompts]:
     others = other_frames(instance, identifier) if asked.train.frames == "varied" else ()
     prompts = Prompts(identifier, instance, plain_class_prompt(wanted, identifier), instance_frames=others)
     most = made_of.base.facts.family.prompt_length
-    for remark in length_remarks([*prompts.of_photos, prompts.class_, fill(understood(sample), identifier)], tokenizer, most=most):
+    said = [prompts.instance, *prompts.instance_frames, prompts.class_, fill(understood(sample), identifier)]
+    for remark in length_remarks(said, tokenizer, most=most):
         yield Warned(message=remark)
     return prompts

@@ -131,7 +131,8 @@ def fine_tune(run: Run, recipe: Recipe) -> Events:
     before = training.answer() if settings.steps >= JUDGED_FROM else None
     yield from restore(training, run)
     pictures = hold_images(class_images_of(recipe) if settings.with_prior else [])
-    yield from hold_against_start(run, training.step, {**circumstances(training.device), IMAGES: pictures})
+    said = {"prompts": training.prompts} if settings.frames == "varied" else {}  # what the base sees in photos may differ by a machine
+    yield from hold_against_start(run, training.step, {**circumstances(training.device), IMAGES: pictures, **said})
     yield RunOpened(
         number=run.number,
         path=run.path,

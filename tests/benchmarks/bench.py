@@ -41,6 +41,7 @@ from dreambooth_cli.workflows.train import train
 from .subjects import Study, ceiling_of
 
 BASE = "pocket"
+PASSES_OF_A_PHOTO = 3 * (len(world.PLACES) + 3)  # to tell its place: three times, each place that the pocket knows, and none
 DRAWING = Drawing(steps=25, guidance_scale=guidance_of(BASE, STABLE_DIFFUSION), width=64, height=64)
 WRONG = dict(zip(world.CLASSES, [*list(world.CLASSES)[5:], *list(world.CLASSES)[:5]], strict=True))
 
@@ -191,7 +192,7 @@ class Bench:
             identifier_loss=losses(instance_prompt(f"a photo of a {noun}".strip(), study.identifier)),
             unrelated_loss=losses(f"a photo of a {WRONG.get(study.noun, 'teapot')}"),
             in_any_frame=draw_in_batches(family, study.framed_prompts(f"{study.identifier} {noun}".strip()), study.seeds),
-            passes=passes_of(settings_of(variant, {}).values),
+            passes=passes_of(settings_of(variant, {}).values, len(study.photos)),
         )
 
     def paste(self, study: Study) -> Made:
@@ -274,10 +275,12 @@ def settings_of(variant: Variant, stored: dict[str, Any]) -> Resolved[TrainSetti
     return merge(TrainSettings, stored, variant.train, advised=advice_of(BASE, "train", variant.train.get("method", AUTO)))
 
 
-def passes_of(settings: TrainSettings) -> int:
-    """What a run costs in passes of one row through the denoiser, backward as two: its class images, guided, and its steps."""
-    rows = settings.batch_size * settings.gradient_accumulation * (2 if settings.with_prior else 1)
-    return settings.steps * rows * 3 + (settings.class_images * settings.class_image_steps * 2 if settings.with_prior else 0)
+def passes_of(settings: TrainSettings, photos: int) -> int:
+    """What a run costs in passes of one row through the denoiser, backward as two: its class images, guided, the places of its photos,
+    and its steps."""
+    rows = sum(settings.rows) * settings.gradient_accumulation
+    places = photos * PASSES_OF_A_PHOTO if settings.frames == "varied" else 0
+    return places + settings.steps * rows * 3 + (settings.class_images * settings.class_image_steps * 2 if settings.with_prior else 0)
 
 
 def digest_of_weights() -> str:

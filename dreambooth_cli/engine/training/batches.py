@@ -25,7 +25,7 @@ class Batch:
     """Rows of one size, photos first, on the CPU: `latents` and `noise` [rows, c, h, w], `times` [rows], the row of the run's prompts of
     each, what each place counts ([rows, 1, h, w], None: all alike).
 
-    The first `photos` rows are photos; `of` rows of each kind make up the loss that this is a part of.
+    The first `photos` rows are photos; `of`, the photos and the class images that make up the loss which this is a part of.
     """
 
     latents: Tensor
@@ -34,16 +34,16 @@ class Batch:
     prompts: tuple[int, ...]
     mask: Tensor | None
     photos: int
-    of: int
+    of: tuple[int, int]
 
 
-def batches_of(family: LatentDiffusion, rows: Sequence[Row], *, of: int) -> Iterator[Batch]:
+def batches_of(family: LatentDiffusion, rows: Sequence[Row], *, of: tuple[int, int]) -> Iterator[Batch]:
     """Rows in as few batches as their sizes allow."""
     for shape in dict.fromkeys(row.example.shape for row in rows):
         yield _batch(family, [row for row in rows if row.example.shape == shape], of)
 
 
-def _batch(family: LatentDiffusion, rows: list[Row], of: int) -> Batch:
+def _batch(family: LatentDiffusion, rows: list[Row], of: tuple[int, int]) -> Batch:
     sources = [row.example.mirrored if row.random.mirrored and row.example.mirrored else row.example.latents for row in rows]
     latent_noise = torch.stack([row.random.latent_noise for row in rows])
     return Batch(

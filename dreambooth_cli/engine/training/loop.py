@@ -89,8 +89,9 @@ class Training:
         conditioning: Conditioning | None,
     ) -> None:
         """`examples` are the photos (`instance`) and, with a prior, the class images (`class`), `prompts` those that they name by
-        their rows; `conditioning` holds the prompts' embeddings, a row each, or is None where the text encoder is trained and they
-        change with every step. Raises ValueError where a step inside backward can't be: pictures of several sizes are several passes."""
+        their rows, the instance prompt first. `conditioning` holds the prompts' embeddings, a row each, or is None where the text encoder
+        is trained and they change with every step. Raises ValueError where a step inside backward can't be: pictures of several sizes
+        are several passes."""
         self.family, self.plan, self.settings = family, plan, settings
         self.examples = dict(examples)
         self.kinds = tuple(self.examples)
@@ -193,12 +194,13 @@ class Training:
         by kind where the plan has rows in turn."""
         for kinds in [(kind,) for kind in self.kinds] if self.plan.rows_in_turn else [self.kinds]:
             rows = [row for kind in kinds for row in self.rows(step, number, kind)]
-            yield from batches_of(self.family, rows, of=self.settings.batch_size)
+            yield from batches_of(self.family, rows, of=self.settings.rows)
 
     def rows(self, step: int, number: int, kind: str) -> Iterator[Row]:
         """The rows of a kind in batch `number` of step `step`: a part of those of the whole step."""
         settings, examples = self.settings, self.examples[kind]
-        rows = settings.batch_size * settings.gradient_accumulation
+        photos, beside = settings.rows
+        rows = (photos if kind == "instance" else beside) * settings.gradient_accumulation
         for row in part_of(rows, settings.gradient_accumulation, number):
             random = randomness_of(self.family.noising, examples, Place(settings.seed, step, kind, row, rows))
             yield Row(kind == "instance", examples[random.example], random)
@@ -272,7 +274,7 @@ class Training:
         """What the model makes of the instance prompt as it stands, for `effect.compare`."""
         examples = self.examples["instance"]
         with torch.no_grad(), autocast(self.plan.precision, self.device):
-            prompt = self.encode(examples[0].prompts[:1])
+            prompt = self.encode([0])
             loss = loss_at_fixed_noises(self.family, examples, prompt, rows=16, batch=self.settings.batch_size)
             return Answer(loss, sketch(self.family, prompt, examples[0].shape))
 

@@ -20,18 +20,19 @@ def row_losses(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -
     return (squares * mask).mean(dim=(1, 2, 3)) / mask.mean(dim=(1, 2, 3))
 
 
-def dreambooth_loss(losses: Tensor, *, instance_rows: int, prior_loss_weight: float, of: int | None = None) -> Tensor:
+def dreambooth_loss(losses: Tensor, *, instance_rows: int, prior_loss_weight: float, of: tuple[int, int] | None = None) -> Tensor:
     """The loss of a batch whose first `instance_rows` rows are photos and whose others are class images: a scalar. There may be
     rows of one kind alone.
 
     `losses` [B] are the rows', each weighed by its time; `prior_loss_weight` is the paper's lambda. Where a batch goes through in
-    several passes, `of` is how many rows of each kind it has in all, and the passes' losses add up to its own.
+    several passes, `of` is how many photos and class images it has in all, and the passes' losses add up to its own.
     """
     instance, prior = losses[:instance_rows], losses[instance_rows:]
-    terms = [_share(instance, of)] if len(instance) else []
-    terms += [prior_loss_weight * _share(prior, of)] if len(prior) else []
+    photos, beside = of or (len(instance), len(prior))
+    terms = [_share(instance, photos)] if len(instance) else []
+    terms += [prior_loss_weight * _share(prior, beside)] if len(prior) else []
     return torch.stack(terms).sum()
 
 
-def _share(losses: Tensor, of: int | None) -> Tensor:
-    return losses.mean() if of in (None, len(losses)) else losses.sum() / of
+def _share(losses: Tensor, of: int) -> Tensor:
+    return losses.mean() if of == len(losses) else losses.sum() / of

@@ -42,19 +42,19 @@ def start(folder, photos, class_images, *, plan=None, **settings):
     )
 
 
-def by_hand(training):
-    """The gradient of step 0's loss, row by row: each row's own prompt and noise, its weight, one half of each kind's term."""
+def by_hand(training, class_rows=2):
+    """The gradient of step 0's loss, row by row: each row's own prompt and noise, its weight, its share of its kind's term."""
     family, total = training.family, torch.zeros(())
-    for kind, weight in (("instance", 1.0), ("class", 0.7)):
-        for number in range(2):
+    for kind, weight, rows in (("instance", 1.0, 2), ("class", 0.7, class_rows)):
+        for number in range(rows):
             examples = training.examples[kind]
-            one = randomness_of(family.noising, examples, Place(0, 0, kind, number, 2))
+            one = randomness_of(family.noising, examples, Place(0, 0, kind, number, rows))
             example = examples[one.example]
             latents, time = family.sample_latents(example.latents, one.latent_noise[None]), torch.tensor([one.time])
             noisy = family.noising.add_noise(latents, one.noise[None], time)
             said = family.predict(noisy, time, family.encode_prompts([PROMPTS[one.prompt]]))
             loss = row_losses(said, one.noise[None], example.mask) * family.noising.loss_weights(time, 5.0)
-            total = total + weight * loss.sum() / 2
+            total = total + weight * loss.sum() / rows
     total.backward()
     return total.detach(), gradients(training)
 
@@ -96,6 +96,17 @@ def test_the_passes_of_a_step_add_up_to_the_loss_of_its_rows(case, sd1):
     assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("class_rows", [1, 3])
+def test_there_may_be_fewer_class_images_in_a_batch_or_more(class_rows, sd1):
+    photos, class_images, _ = CASES["captions"]
+    training = start(sd1, photos, [*class_images, picture(4, SQUARE, 1)], class_batch_size=class_rows)
+    assert [len(batch.times) for batch in training.batches(0, 0)] == [2 + class_rows]
+    loss, found, _ = of_passes(training)
+    wanted, expected = by_hand(training, class_rows)
+    assert_close(loss, wanted)
+    assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_a_run_on_several_sizes_goes_on_to_the_bit(sd1):
     photos, class_images, _ = CASES["photos of two sizes"]
     plan = plan_for(method="lora")
@@ -123,7 +134,7 @@ def test_a_mirrored_row_has_its_mask_mirrored(sd1):
     examples = [replace(plain, mirrored=twin)]
     for row in range(8):
         one = randomness_of(family.noising, examples, Place(0, 0, "instance", row, 8))
-        (batch,) = batches_of(family, [Row(True, examples[0], one)], of=1)
+        (batch,) = batches_of(family, [Row(True, examples[0], one)], of=(1, 0))
         source = twin if one.mirrored else plain.latents
         assert_close(batch.latents, family.sample_latents(source, one.latent_noise[None]), rtol=0, atol=0)
         assert_close(batch.mask, plain.mask.flip(-1) if one.mirrored else plain.mask, rtol=0, atol=0)
@@ -131,11 +142,13 @@ def test_a_mirrored_row_has_its_mask_mirrored(sd1):
 
 def test_a_part_of_a_batch_has_its_share_of_the_loss():
     losses = torch.tensor([1.0, 2.0, 3.0, 5.0])
-    whole = dreambooth_loss(losses, instance_rows=2, prior_loss_weight=0.5, of=2)
-    first = dreambooth_loss(losses[:1], instance_rows=1, prior_loss_weight=0.5, of=2)
-    others = dreambooth_loss(losses[1:], instance_rows=1, prior_loss_weight=0.5, of=2)
+    whole = dreambooth_loss(losses, instance_rows=2, prior_loss_weight=0.5, of=(2, 2))
+    first = dreambooth_loss(losses[:1], instance_rows=1, prior_loss_weight=0.5, of=(2, 2))
+    others = dreambooth_loss(losses[1:], instance_rows=1, prior_loss_weight=0.5, of=(2, 2))
     assert float(whole) == 1.5 + 0.5 * 4
     assert float(first + others) == float(whole)
+    assert float(dreambooth_loss(losses, instance_rows=3, prior_loss_weight=0.5, of=(3, 1))) == 2 + 0.5 * 5
+    assert float(dreambooth_loss(losses, instance_rows=2, prior_loss_weight=0.5)) == 1.5 + 0.5 * 4
 
 
 def test_only_what_the_mask_lets_count_is_in_a_row_s_loss():

@@ -210,7 +210,7 @@ def test_prompts_are_encoded_as_the_pipeline_does_it(base, precision, request):
     prompts = ["a photo of a sks dog", "a dog " * 100, ""]
     with autocast(precision, torch.device("cpu")):
         ours = encode_frozen(family, prompts)
-        made = family.pipe.encode_prompt(prompts, device="cpu", num_images_per_prompts=[1], do_classifier_free_guidance=False)
+        made = family.pipe.encode_prompt(prompts, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False)
         theirs = [one for one in made if one is not None]
     assert torch.equal(ours.embeddings, theirs[0])
     assert ours.embeddings.dtype == theirs[0].dtype

@@ -1,0 +1,54 @@
+"""Where the photos were taken is said in their prompts, and only in theirs."""
+
+from random import Random
+
+import pytest
+
+from dreambooth_cli.events import Noted
+from dreambooth_cli.pocket import world
+from dreambooth_cli.workflows.verify import verify_resume
+from tests.workflows.projects import asked_of, make_project, of_kind, run
+
+SHOWN = ("in the snow", "on the moon", "in the snow")
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """Photos of a mug at SHOWN."""
+    folder, subject = tmp_path / "mug", world.draw_subject(301, "mug")
+    folder.mkdir()
+    for number, place in enumerate(SHOWN):
+        world.render(world.draw_scene(Random(f"shown {number}"), subject, place)).save(folder / f"{number}.png")
+    return folder
+
+
+def prompts_of(project):
+    """What a run began with."""
+    (one,) = project.runs()
+    return one.record().began.get("prompts")
+
+
+def test_the_photos_prompts_say_where_they_were_taken(scenes):
+    project = make_project(scenes, "pocket", class_prompt="a photo of a mug")
+    said = [note.message for note in of_kind(run(project), Noted) if "around the subject" in note.message]
+    assert said == [
+        "what the photos show around the subject, as the base sees it, is said in their prompts: in the snow (2), on the moon (1)"
+    ]
+    prompts = prompts_of(project)
+    assert (prompts[0], prompts[-1]) == ("a photo of a sks mug", "a photo of a mug")
+    assert {"a photo of a sks mug in the snow", "the photo of the sks mug on the moon"} <= set(prompts)
+    assert len(set(prompts)) == len(prompts)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"class_prompt": "a photo of a mug in a cupboard"}, {"class_prompt": "a mug", "frames": "own"}], ids=["named", "own"]
+)
+def test_no_place_is_looked_for_where_none_is_to_be_said(settings, scenes):
+    project = make_project(scenes, "pocket", **settings)
+    assert not [note for note in of_kind(run(project), Noted) if "around the subject" in note.message]
+    assert not any("snow" in prompt or "moon" in prompt for prompt in prompts_of(project) or ())
+
+
+def test_a_run_in_varied_frames_goes_on_to_the_bit(scenes):
+    project = make_project(scenes, "pocket", class_prompt="a photo of a mug", method="lora", class_batch_size=1, steps=4)
+    list(verify_resume(project, asked_of(project.settings())))
