@@ -33,8 +33,10 @@ class Prompts:
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> "Prompts":
         """From JSON that was checked."""
-        known: dict[str, Any] = _known(cls, values)
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in known.items()})
+        known: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in _known(cls, values).items()
+        }
+        return cls(**known)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import UsageError
-from .families.family import LoraLayers
+from .families.family import LoraLayers as LoraLayers
 from .families.schedulers import SchedulerName
 from .text import is_text, shortened
 

@@ -45,7 +45,9 @@ def make_training(recipe: Recipe, *, cache: Path | None = None) -> Yielding[Trai
     device, encoders = find_device(plan.device), list(text_encoders_of(family.pipe))
     let_go(family.pipe, [VAE])
     place(family.pipe, encoders, device)
-    places = yield from tell_places(family, recipe, pictures.instance) if settings.frames == "varied" else ()
+    places: Sequence[str] = ()
+    if settings.frames == "varied":
+        places = yield from tell_places(family, recipe, pictures.instance)
     examples, texts = make_examples(recipe, pictures, places)
     conditioning = None
     if not plan.train_text_encoder:
