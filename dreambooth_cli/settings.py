@@ -22,7 +22,8 @@ Auto = Literal["auto"]
 AUTO: Auto = "auto"
 LARGEST_SEED = 2**63 - 1  # torch takes 64 bits, and picture i adds i
 LARGEST_SIDE = 16_384  # pixels of a picture
-NEW = object()  # of a setting that 0.1 did not have
+NEW = object()  # of a setting that there was not
+FORMER = ("0.2", "0.1")  # versions whose runs are gone on with, the newest first
 
 Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 Scheduler = Literal[Auto, SchedulerName]
@@ -44,6 +45,7 @@ def setting(
     shapes: bool = False,
     sizes: bool = False,
     was: Any = None,
+    until: str = FORMER[0],
     group: str = "",
     names: tuple[str, ...] = (),
 ) -> Any:
@@ -51,7 +53,7 @@ def setting(
 
     `names` are further spellings of the flag, the original guide's; `group` is its place in the help where its stage has many;
     `shapes` says that it shapes the trained weights, `sizes` that a run's memory follows from it; `was` is the default that it had
-    before, by which runs that were begun then are found (NEW: there was no such setting).
+    up to the version `until`, by which runs that were begun then are found (NEW: there was no such setting).
     """
     metadata = {
         "help": help,
@@ -63,6 +65,7 @@ def setting(
         "shapes": shapes,
         "sizes": sizes,
         "was": was,
+        "until": until,
         "group": group,
         "names": names,
     }
@@ -163,6 +166,7 @@ class TrainSettings(Settings):
         at_least=0,
         shapes=True,
         was=0,
+        until="0.1",
         group=DETAILS,
     )
     lr_schedule: Schedule = setting(
@@ -433,9 +437,10 @@ def shaping(values: Settings) -> Mapping[str, Any]:
     return {item.name: _as_asked(values, item.name) for item in fields(values) if item.metadata["shapes"]}
 
 
-def as_before(values: Settings) -> Mapping[str, Any]:
-    """The same as a version said it whose defaults were others."""
-    was = {item.name: item.metadata["was"] for item in fields(values) if item.metadata["was"] is not None}
+def as_before(values: Settings, version: str) -> Mapping[str, Any]:
+    """The same as a former version said it, whose defaults were others."""
+    other = [item for item in fields(values) if FORMER.index(item.metadata["until"]) <= FORMER.index(version)]
+    was = {item.name: item.metadata["was"] for item in other if item.metadata["was"] is not None}
     defaults = {item.name: item.default for item in fields(values)}
     before = {name: was[name] if name in was and value == defaults[name] else value for name, value in shaping(values).items()}
     return {name: value for name, value in before.items() if value is not NEW}

@@ -23,7 +23,7 @@ from ..memory.survey import slow_step_note
 from ..project import Project
 from ..record import BaseRecord, Record
 from ..run import Run
-from ..settings import TrainSettings, as_before, shaping
+from ..settings import FORMER, SubjectSettings, TrainSettings, as_before, shaping
 from ..text import shortened
 from .recipe import Ingredients, Recipe, choose_prompts, plan_for, with_plan
 
@@ -42,9 +42,9 @@ def shape_of(made_of: Ingredients) -> dict[str, Any]:
     }
 
 
-def shape_before(asked: Asked, shape: Mapping[str, Any]) -> dict[str, Any]:
-    """The same shape as a version recorded it whose defaults were others."""
-    return {**shape, "asked": {**as_before(asked.subject), **as_before(asked.train)}}
+def shape_before(asked: Asked, shape: Mapping[str, Any], version: str = FORMER[-1]) -> dict[str, Any]:
+    """The same shape as a former version recorded it, whose defaults were others."""
+    return {**shape, "asked": {**as_before(asked.subject, version), **as_before(asked.train, version)}}
 
 
 def find_run(project: Project, made_of: Ingredients, shape: Mapping[str, Any]) -> Run | None:
@@ -52,14 +52,15 @@ def find_run(project: Project, made_of: Ingredients, shape: Mapping[str, Any]) -
 
     Raises ProjectError where 0.1 began it, and its base is not what it was.
     """
-    base, before = made_of.base, shape_before(made_of.asked, shape)
-    for known in (shape, before):
+    base, former_shapes = made_of.base, [shape_before(made_of.asked, shape, version) for version in FORMER]
+    for known in (shape, *former_shapes):
         if found := project.find_run(run_digest(**known)):
             return found
     begun = [(run, run.record()) for run in reversed(project.runs()) if run.has_begun]
     former = [(run, record) for run, record in begun if record.shape is None]
     if not former:
         return None
+    before = former_shapes[-1]
     names = [former_run_digest(**{**before, "base": each}) for each in (*former_identities(base), shape["base"])]
     for run, record in former:
         if record.digest in names:
@@ -88,7 +89,9 @@ def _what_differs(run: Run, shape: Mapping[str, Any]) -> str:
     began = run.record().shape if run.has_begun else None
     if began is None or not isinstance(began.get("asked"), dict):
         return "other settings, other photos or another base"
-    names = [name.replace("_", " ") for name, value in shape["asked"].items() if began["asked"].get(name) != value]
+    defaults = {**shaping(SubjectSettings()), **shaping(TrainSettings())}  # of settings that there were not when it began
+    asked = {**defaults, **began["asked"]}
+    names = [name.replace("_", " ") for name, value in shape["asked"].items() if asked.get(name) != value]
     told = [f"other settings ({', '.join(names)})"] if names else []
     told += [what for key, what in DIFFER.items() if began.get(key) != shape[key]]
     return " and ".join(told) or "the same, before --restart"

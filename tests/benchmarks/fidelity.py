@@ -332,7 +332,7 @@ def write_report(bench: Bench, photos: Path) -> None:
     lines += ["", *LEGEND]
     for name, variants in ROWS.items():
         studies = studies_of(bench, name, None, photos)
-        if all(bench.path_of(study, variant).exists() for study in studies for variant in variants):
+        if all(bench.path_of(study.name, variant).exists() for study in studies for variant in variants):
             rows = {variant.name: [bench.measure(study, variant) for study in studies] for variant in variants}
             seconds = statistics.median(one.seconds for measured in rows.values() for one in measured)
             said = [
