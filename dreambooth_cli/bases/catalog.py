@@ -177,7 +177,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
                 "learning_rate": 2.5e-3,
                 "text_encoder_learning_rate": 1e-3,
                 "class_batch_size": 1,
-                "steps": 350,
+                "steps": 344,
                 "class_image_steps": 12,
                 "caption_dropout": 0.25,
             },
