@@ -54,7 +54,7 @@ def prompts_in(own: str, others: Sequence[str], place: str, *, dropout: float) -
     The photo's `place` ("": not known) is said after the sentence; always after another than the user's, for where the words around the
     identifier change, what a photo shows around the subject would be learned with it; after the user's own but for the share `dropout`.
     """
-    once = OWN_SHARE * len(others) * PARTS or PARTS
+    once = OWN_SHARE * len(others) * PARTS or 100
     bare = once if not place else round(once * dropout)
     said = [f"{prompt} {place}".strip() for prompt in (own, *others)]
     return (*[own] * bare, *said[:1] * (once - bare), *said[1:] * PARTS)
