@@ -7,13 +7,20 @@ from itertools import chain, repeat
 from pathlib import Path
 
 from ..bases.base import Base
-from ..engine.families.latent_diffusion import LatentDiffusion, LatentDistribution, autocast, denoiser_of, encode_frozen
+from ..engine.families.latent_diffusion import (
+    Conditioning,
+    LatentDiffusion,
+    LatentDistribution,
+    autocast,
+    denoiser_of,
+    encode_frozen,
+)
 from ..engine.families.loading import DTYPES, bring_back, find_device, let_go, load_family, place, text_encoders_of
 from ..engine.families.lora import quantize
 from ..engine.images.sampling import check_steps
 from ..engine.training.examples import Example, encode_pictures, examples_of
 from ..engine.training.loop import Training
-from ..engine.training.places import find_places
+from ..engine.training.places import find_place
 from ..engine.training.smallest_step import take_a_step
 from ..events import Noted, PhaseStarted, PictureEncoded, Yielding
 from ..families.family import VAE
@@ -45,15 +52,17 @@ def make_training(recipe: Recipe, *, cache: Path | None = None) -> Yielding[Trai
     device, encoders = find_device(plan.device), list(text_encoders_of(family.pipe))
     let_go(family.pipe, [VAE])
     place(family.pipe, encoders, device)
-    places: Sequence[str] = ()
-    if settings.frames == "varied":
-        places = yield from tell_places(family, recipe, pictures.instance)
-    examples, texts = make_examples(recipe, pictures, places)
-    conditioning = None
-    if not plan.train_text_encoder:
-        conditioning = encode_frozen(family, texts)
+    places = places_to_try(recipe)
+    asked = encode_frozen(family, [f"{recipe.prompts.class_} {one}".strip() for one in places]) if len(places) > 1 else None
+    possible, kept = prompts_of(recipe, [prompts_with(recipe, one) for one in places]), None
+    if not plan.train_text_encoder:  # before the denoiser comes: both at once may be too much for a small card
+        kept = encode_frozen(family, possible)
         let_go(family.pipe, encoders)
     place(family.pipe, [family.record.denoiser, *encoders], device)
+    found = [*places] * len(pictures.instance)
+    if asked is not None:
+        found = yield from tell_places(family, recipe, pictures.instance, places, asked)
+    examples, texts = make_examples(recipe, pictures, found)
     return Training(
         family,
         plan,
@@ -61,7 +70,7 @@ def make_training(recipe: Recipe, *, cache: Path | None = None) -> Yielding[Trai
         device=device,
         examples=examples,
         prompts=texts,
-        conditioning=conditioning,
+        conditioning=None if kept is None else kept.rows(list(map(possible.index, texts))),
     )
 
 
@@ -106,18 +115,23 @@ def encode(family: LatentDiffusion, recipe: Recipe, class_paths: list[Path]) -> 
     return Pictures(*found)
 
 
-def tell_places(family: LatentDiffusion, recipe: Recipe, photos: list[LatentDistribution]) -> Yielding[Sequence[str]]:
-    """The place that each photo shows, as the base sees it, "" where none fits better than no word of it; the networks that tell it are
-    on the device afterwards."""
-    plan, class_prompt = recipe.plan, recipe.prompts.class_
-    known = (*places_known(load_tokenizer(recipe.base.vocabulary)), "")
-    if len(known) == 1 or names_a_place(class_prompt):
-        return ()
-    device = find_device(plan.device)
-    place(family.pipe, [family.record.denoiser], device)
-    with autocast(plan.precision, device):
-        prompts = encode_frozen(family, [f"{class_prompt} {one}".strip() for one in known])
-        found = [known[row] for row in find_places(family, photos, prompts, batch=recipe.settings.batch_size)]
+def places_to_try(recipe: Recipe) -> tuple[str, ...]:
+    """The places that a photo may turn out to show, "" (no word of any) the last; that alone where none is to be said."""
+    if recipe.settings.frames == "own" or names_a_place(recipe.prompts.class_):
+        return ("",)
+    return (*places_known(load_tokenizer(recipe.base.vocabulary)), "")
+
+
+def tell_places(
+    family: LatentDiffusion, recipe: Recipe, photos: list[LatentDistribution], places: Sequence[str], asked: Conditioning
+) -> Yielding[list[str]]:
+    """The place that each photo shows, as the base sees it; `asked` is the class prompt with each of the places."""
+    yield PhaseStarted(name="the photos' places", total=len(photos), unit="photos")
+    found = []
+    for number, photo in enumerate(photos, 1):
+        with autocast(recipe.plan.precision, find_device(recipe.plan.device)):
+            found.append(places[find_place(family, photo, asked, batch=recipe.settings.batch_size)])
+        yield PictureEncoded(number=number, total=len(photos))
     told = ", ".join(f"{one} ({count})" for one, count in Counter(filter(None, found)).items())
     if told:
         yield Noted(message=f"what the photos show around the subject, as the base sees it, is said in their prompts: {told}")
@@ -125,13 +139,23 @@ def tell_places(family: LatentDiffusion, recipe: Recipe, photos: list[LatentDist
 
 
 def make_examples(recipe: Recipe, pictures: Pictures, places: Sequence[str]) -> tuple[dict[str, list[Example]], list[str]]:
-    """The examples by kind, each with the rows of its prompts, and these prompts: the instance prompt first, the class prompt last."""
-    prompts, dropout = recipe.prompts, recipe.settings.caption_dropout
-    said = places or [""] * len(pictures.instance)
-    of_photos = [prompts_in(prompts.instance, prompts.instance_frames, one, dropout=dropout) for one in said]
-    texts = [*dict.fromkeys([prompts.instance, *chain(*of_photos)]), prompts.class_]
-    rows = [tuple(map(texts.index, several)) for several in of_photos]
+    """The examples by kind, each with the rows of its prompts, and these prompts."""
+    of_photos = [prompts_with(recipe, one) for one in places]
+    texts = prompts_of(recipe, of_photos)
+    row = {text: number for number, text in enumerate(texts)}
+    rows = [tuple(row[text] for text in several) for several in of_photos]
     examples = {"instance": list(map(Example, pictures.instance, rows, pictures.mirrored or repeat(None)))}
     if pictures.prior:
-        examples["class"] = examples_of(pictures.prior, prompts=[len(texts) - 1])
+        examples["class"] = examples_of(pictures.prior, prompts=[row[recipe.prompts.class_]])
     return examples, texts
+
+
+def prompts_with(recipe: Recipe, place: str) -> tuple[str, ...]:
+    """The prompts of a photo at a place, each as often as it is to come."""
+    prompts = recipe.prompts
+    return prompts_in(prompts.instance, prompts.instance_frames, place, dropout=recipe.settings.caption_dropout)
+
+
+def prompts_of(recipe: Recipe, of_photos: Sequence[Sequence[str]]) -> list[str]:
+    """All prompts of a run once: the instance prompt first, then those of its photos, the class prompt."""
+    return list(dict.fromkeys([recipe.prompts.instance, *chain(*of_photos), recipe.prompts.class_]))

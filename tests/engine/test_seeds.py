@@ -7,7 +7,7 @@ from diffusers import DDPMScheduler
 from dreambooth_cli.engine.families.latent_diffusion import LatentDistribution
 from dreambooth_cli.engine.families.noising import Diffusion
 from dreambooth_cli.engine.seeds import Place, example_at, generator_of, part_of, seed_of
-from dreambooth_cli.engine.training.examples import examples_of, randomness_of
+from dreambooth_cli.engine.training.examples import Example, randomness_of
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_every_epoch_holds_every_example_once_and_orders_differ():
 def examples(count, *, mirrored, prompts=(0,)):
     """So many pictures of noise."""
     encoded = [LatentDistribution(*torch.randn(2, 1, 4, 3, 3, generator=generator_of("picture", number))) for number in range(count)]
-    return examples_of(encoded, prompts=prompts, mirrored=encoded if mirrored else None)
+    return [Example(one, prompts, one if mirrored else None) for one in encoded]
 
 
 def test_accumulation_changes_nothing_random(noising):

@@ -8,7 +8,6 @@ FIRST_STEP = {
     "engine/families/noising.py:add_noise": "the noise schedule goes to the card once",
     "engine/families/noising.py:loss_weights": "so does the weight of each timestep",
     "engine/training/adamw.py:place": "the optimizer's state is made",
-    "engine/families/stable_diffusion.py:tokens_of": "so do the tokens of the prompts",
     "engine/training/adamw.py:_maps_on": "the values that 8 bits stand for go to the card once",
 }
 FIRST_TWO_STEPS = {

@@ -46,6 +46,8 @@ RUNS = {
     "SD 2, lora": ("sd2", {}, LORA),
     "SDXL, full": ("sdxl", LEAN | {"optimizer": "adamw8bit", "off_card": True}, TEXT | SAMPLED),
     "SDXL, lora": ("sdxl", {"rows_in_turn": True, "class_images_in_parts": True}, LORA | SAMPLED),
+    "pocket, the photos' places told": ("pocket", {}, TEXT),
+    "pocket, lora, the photos' places told": ("pocket", {}, LORA),
     "SDXL, lora, text encoders, base in 4 bits": ("sdxl", {"quantized": True}, LORA | TEXT),
 }
 EIGHT_BIT = ("8-bit", "8 GB", "all means", "4 bits", "SDXL, full")
@@ -56,7 +58,7 @@ def test_it_goes_whole(name, request, two_photos):
     if any(word in name for word in EIGHT_BIT):
         pytest.importorskip("bitsandbytes", reason="the 8bit extra is not installed")
     kind, means, settings = RUNS[name]
-    project = make_project(two_photos, request.getfixturevalue(kind))
+    project = make_project(two_photos, kind if kind == "pocket" else request.getfixturevalue(kind))
     with a_card_is_here(**means) as card:
         events, waits = run_on_card(card, project, **settings)
     assert [event.step for event in of_kind(events, StepDone)] == [1, 2]

@@ -51,4 +51,5 @@ def test_no_place_is_looked_for_where_none_is_to_be_said(settings, scenes):
 
 def test_a_run_in_varied_frames_goes_on_to_the_bit(scenes):
     project = make_project(scenes, "pocket", class_prompt="a photo of a mug", method="lora", class_batch_size=1, steps=4)
-    list(verify_resume(project, asked_of(project.settings())))
+    events = list(verify_resume(project, asked_of(project.settings())))
+    assert any("to the bit" in note.message for note in of_kind(events, Noted))

@@ -65,7 +65,9 @@ class StableDiffusion:
             if key not in self.tokens or self.tokens[key].device != device:
                 most = tokenizer.model_max_length
                 made = tokenizer(prompt, padding="max_length", max_length=most, truncation=True, return_tensors="pt")
-                self.tokens[key] = made.input_ids.to(device)
+                # a prompt may come for the first time in any step, which is not to wait for it
+                ids = made.input_ids.pin_memory() if device.type == "cuda" else made.input_ids
+                self.tokens[key] = ids.to(device, non_blocking=True)
         return torch.cat([self.tokens[part, prompt] for prompt in prompts])
 
     def predict(self, noisy_latents: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:

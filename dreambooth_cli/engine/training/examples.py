@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +32,9 @@ class Example:
         return self.latents.mean.shape[1:]
 
 
-def examples_of(
-    encoded: Iterable[LatentDistribution], *, prompts: Sequence[int], mirrored: Iterable[LatentDistribution] | None = None
-) -> list[Example]:
-    """Encoded pictures as examples of the same prompts, with their mirrored twins if there are any."""
-    return [Example(one, tuple(prompts), twin) for one, twin in zip(encoded, repeat(None) if mirrored is None else mirrored, strict=False)]
+def examples_of(encoded: Iterable[LatentDistribution], *, prompts: Sequence[int]) -> list[Example]:
+    """Encoded pictures as examples of the same prompts."""
+    return [Example(one, tuple(prompts)) for one in encoded]
 
 
 def read_pixels(path: Path, *, mirror: bool = False) -> Tensor:

@@ -1,9 +1,6 @@
 """Which place a photo shows, by what the base itself sees in it: a diffusion classifier (Li et al. 2023, arXiv 2303.16203)."""
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
 
 from ..families.latent_diffusion import Conditioning, LatentDiffusion, LatentDistribution
 from ..seeds import generator_of
@@ -16,16 +13,9 @@ STEPS = 39
 
 
 @torch.no_grad()
-def find_places(
-    family: LatentDiffusion, photos: Sequence[LatentDistribution], prompts: Conditioning, *, batch: int
-) -> list[int]:
-    """For each photo the row of `prompts` that fits it best: argmin over prompts c of the mean of ||target - prediction(z_t, t, c)||^2 at
-    the same times and noises for all. `batch` prompts go through the network at once."""
-    return [int(_losses(family, photo, prompts, batch).argmin()) for photo in photos]
-
-
-def _losses(family: LatentDiffusion, photo: LatentDistribution, prompts: Conditioning, batch: int) -> Tensor:
-    """The loss of a photo under each prompt [prompts]."""
+def find_place(family: LatentDiffusion, photo: LatentDistribution, prompts: Conditioning, *, batch: int) -> int:
+    """The row of `prompts` that fits a photo best: argmin over prompts c of the mean of ||target - prediction(z_t, t, c)||^2 at the same
+    times and noises for all. `batch` prompts go through the network at once."""
     device, losses = prompts.embeddings.device, torch.zeros(len(prompts.embeddings))
     clean = family.sample_latents(photo, torch.zeros_like(photo.mean)).to(device)
     for number, time in enumerate(family.noising.spread(STEPS)[TIMES].to(device)):
@@ -35,4 +25,4 @@ def _losses(family: LatentDiffusion, photo: LatentDistribution, prompts: Conditi
             count = len(rows)
             predicted = family.predict(noisy.expand(count, -1, -1, -1), time.expand(count), prompts.rows(rows.tolist()))
             losses[rows] += row_losses(predicted, target.expand(count, -1, -1, -1)).float().cpu()
-    return losses
+    return int(losses.argmin())

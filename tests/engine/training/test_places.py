@@ -9,7 +9,7 @@ from dreambooth_cli.engine.families.latent_diffusion import encode_frozen
 from dreambooth_cli.engine.families.loading import load_family
 from dreambooth_cli.engine.hub.bases import obtain
 from dreambooth_cli.engine.training.examples import encode_pictures
-from dreambooth_cli.engine.training.places import find_places
+from dreambooth_cli.engine.training.places import find_place
 from dreambooth_cli.identifier import load_tokenizer
 from dreambooth_cli.places import places_known
 from dreambooth_cli.pocket import world
@@ -28,6 +28,6 @@ def test_the_pocket_sees_where_its_photos_were_taken(tmp_path):
         world.render(world.draw_scene(Random(f"place {number}"), subject, place)).save(paths[-1])
     photos = list(encode_pictures(family, paths))
     prompts = encode_frozen(family, [f"a photo of a {subject.class_name} {place}" for place in known])
-    found = find_places(family, photos, prompts, batch=4)
+    found = [find_place(family, photo, prompts, batch=4) for photo in photos]
     assert [known[row] for row in found] == list(world.PLACES)
-    assert find_places(family, photos, prompts, batch=5) == found
+    assert [find_place(family, photo, prompts, batch=5) for photo in photos] == found
