@@ -20,7 +20,6 @@ PLACES = (
     "in the clouds",
     "in a city",
     "in a city at night",
-    "in a car",
     "on the beach",
     "on the grass",
     "on a street",

@@ -24,9 +24,12 @@ from dreambooth_cli.engine.hub.bases import obtain
 from dreambooth_cli.engine.images.sampling import Drawing, draw, use_scheduler
 from dreambooth_cli.engine.training.effect import loss_at_fixed_noises
 from dreambooth_cli.engine.training.examples import encode_pictures, examples_of
+from dreambooth_cli.engine.training.places import STEPS, TIMES
 from dreambooth_cli.events import Event, ModelSaved
 from dreambooth_cli.families.stable_diffusion import STABLE_DIFFUSION
+from dreambooth_cli.identifier import load_tokenizer
 from dreambooth_cli.paths import projects_folder
+from dreambooth_cli.places import places_known
 from dreambooth_cli.pocket import eyes, world
 from dreambooth_cli.pocket.build import JUDGE, MODEL
 from dreambooth_cli.pocket.card import sheet_of
@@ -41,7 +44,6 @@ from dreambooth_cli.workflows.train import train
 from .subjects import Study, ceiling_of
 
 BASE = "pocket"
-PASSES_OF_A_PHOTO = 3 * (len(world.PLACES) + 3)  # to tell its place: three times, each place that the pocket knows, and none
 DRAWING = Drawing(steps=25, guidance_scale=guidance_of(BASE, STABLE_DIFFUSION), width=64, height=64)
 WRONG = dict(zip(world.CLASSES, [*list(world.CLASSES)[5:], *list(world.CLASSES)[:5]], strict=True))
 
@@ -139,6 +141,8 @@ class Bench:
         use_scheduler(self.family.pipe, "dpm++")
         self._base_pictures: dict[str, list[Image.Image]] = {}
         self.weights = digest_of_weights()
+        asked = len(places_known(load_tokenizer(self.base.vocabulary))) + 1  # each place that the base knows, and none
+        self.passes_of_a_photo = len(self.family.noising.spread(STEPS)[TIMES]) * asked
 
     def measure(self, study: Study, variant: Variant) -> Measured:
         """A subject under a variant, from the kept file or by training and drawing now."""
@@ -192,7 +196,7 @@ class Bench:
             identifier_loss=losses(instance_prompt(f"a photo of a {noun}".strip(), study.identifier)),
             unrelated_loss=losses(f"a photo of a {WRONG.get(study.noun, 'teapot')}"),
             in_any_frame=draw_in_batches(family, study.framed_prompts(f"{study.identifier} {noun}".strip()), study.seeds),
-            passes=passes_of(settings_of(variant, {}).values, len(study.photos)),
+            passes=passes_of(settings_of(variant, {}).values, len(study.photos) * self.passes_of_a_photo),
         )
 
     def paste(self, study: Study) -> Made:
@@ -275,12 +279,12 @@ def settings_of(variant: Variant, stored: dict[str, Any]) -> Resolved[TrainSetti
     return merge(TrainSettings, stored, variant.train, advised=advice_of(BASE, "train", variant.train.get("method", AUTO)))
 
 
-def passes_of(settings: TrainSettings, photos: int) -> int:
-    """What a run costs in passes of one row through the denoiser, backward as two: its class images, guided, the places of its photos,
-    and its steps."""
+def passes_of(settings: TrainSettings, places: int) -> int:
+    """What a run costs in passes of one row through the denoiser, backward as two: its class images, guided, those that tell the `places`
+    of its photos, where they are told, and its steps."""
     rows = sum(settings.rows) * settings.gradient_accumulation
-    places = photos * PASSES_OF_A_PHOTO if settings.frames == "varied" else 0
-    return places + settings.steps * rows * 3 + (settings.class_images * settings.class_image_steps * 2 if settings.with_prior else 0)
+    told = places if settings.frames == "varied" else 0
+    return told + settings.steps * rows * 3 + (settings.class_images * settings.class_image_steps * 2 if settings.with_prior else 0)
 
 
 def digest_of_weights() -> str:
