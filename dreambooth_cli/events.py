@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,19 +55,47 @@ class Noted(Event):
     message: str
 
 
+FindingKind = Literal[
+    "duplicate", "near_duplicate", "blur", "dark", "burnt_out", "screenshot", "border", "tiny_subject", "cut_subject", "odd_one_out",
+    "same_place", "few_views",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a photographer would say of a photo or of a set: its kind, the figure that it rests on (each kind has its own unit), and a
+    sentence with what to do."""
+
+    kind: FindingKind
+    value: float
+    words: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoRead(Event):
+    """One more file of the photo folder is read; what is found is told when all of them are."""
+
+    event: ClassVar[str] = "read"
+    number: int
+    total: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class PhotoLooked(Event):
-    """A file of the photo folder was looked at. `status`: kept, warned, skipped or refused; `path` as the user gave it."""
+    """A file of the photo folder was looked at. `status`: kept, warned, skipped or refused; `path` as the user gave it. `findings`
+    (`kind`, `value`, `words`) inform, and `word` sums them up: good, soft, dark, ..."""
 
     event: ClassVar[str] = "photo"
     path: str
     status: str
     reasons: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    word: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhotosPrepared(Event):
-    """The photos are turned, cropped and written."""
+    """The photos are turned, cropped and written. `findings` are of the set: `same_place`, `few_views`; `verdict` is a line about it."""
 
     event: ClassVar[str] = "prepared"
     count: int
@@ -75,6 +103,8 @@ class PhotosPrepared(Event):
     path: Path
     contact_sheet: Path
     report: Path
+    findings: tuple[Finding, ...] = ()
+    verdict: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

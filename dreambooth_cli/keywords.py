@@ -21,6 +21,8 @@ class RunSettings(TypedDict, total=False):
     """Side of the square training pictures in pixels; auto: the base model's own."""
     crop: Literal["center", "top"]
     """Which square of a photo is kept: its middle, or its top (people standing)."""
+    strict: bool
+    """Refuse photos of which there is something to say (exit code 3)."""
     method: Literal["auto", "full", "lora"]
     """Train all layers (full) or small added ones (lora); auto: full wherever it fits."""
     train_text_encoder: bool | Auto

@@ -128,6 +128,7 @@ class PrepSettings(Settings):
     crop: Literal["center", "top"] = setting(
         "center", "Which square of a photo is kept: its middle, or its top (people standing)."
     )
+    strict: bool = setting(False, "Refuse photos of which there is something to say (exit code 3).", was=NEW)
 
 
 @dataclass(frozen=True, kw_only=True)

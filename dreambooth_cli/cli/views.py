@@ -28,6 +28,7 @@ from ..events import (
     Noted,
     PhaseStarted,
     PhotoLooked,
+    PhotoRead,
     PhotosPrepared,
     PictureEncoded,
     PlanMade,
@@ -62,12 +63,11 @@ def format_event(event: Event) -> str | None:
         case Noted():
             return event.message
         case PhotoLooked():
-            if event.status == "kept":
-                return None
-            return visible(f"{event.path}: {'; '.join([event.status, *event.reasons])}")
+            return format_photo(event)
         case PhotosPrepared():
             photos = "1 photo" if event.count == 1 else f"{event.count} photos"
-            return f"{photos} ready at {event.resolution} px; look them over: {event.contact_sheet}"
+            told = [finding.words for finding in event.findings] + ([f"the set: {event.verdict}"] if event.verdict else [])
+            return "\n".join([*told, f"{photos} ready at {event.resolution} px; look them over: {event.contact_sheet}"])
         case ProjectSaved():
             return f"project {event.name} {'made' if event.created else 'saved'}: {event.path}"
         case PlanMade():
@@ -104,6 +104,17 @@ def result_of(event: Event) -> Path | None:
         case ProjectSaved() | PhotosPrepared() | BaseReady() | ModelSaved() | ImageSaved() | GridSaved() | StoryTold():
             return event.path
     return None
+
+
+def format_photo(photo: PhotoLooked) -> str | None:
+    """A photo that is not simply good: its name and a word or why it is not used, and what is found below it, a line each."""
+    # a twin's reason and its finding say the same
+    findings = [finding.words for finding in photo.findings if finding.kind != "duplicate"]
+    if photo.status == "kept" and not findings:
+        return None
+    said = [photo.word] if photo.status == "kept" else [photo.status, *photo.reasons]
+    lines = [f"{photo.path}: {'; '.join(said)}", *(f"  {words}" for words in findings)]
+    return "\n".join(visible(line) for line in lines)
 
 
 def format_run(run: RunOpened) -> str:
@@ -220,9 +231,11 @@ class Meter:
                 self.seconds.append(event.seconds)
             case BytesFetched():
                 self.done, self.total = event.done, event.total
-            case ClassImageMade() | PictureEncoded():
+            case ClassImageMade() | PictureEncoded() | PhotoRead():
                 self.done = event.number
-            case PhotoLooked() | ImageSaved():
+            case PhotoLooked() if self.total is not None:
+                self.done = min(self.done + 1, self.total)  # where all were read before, each is told once more
+            case ImageSaved():
                 self.done += 1
             case _:
                 return False

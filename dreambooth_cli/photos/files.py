@@ -74,7 +74,8 @@ TURNS = {
 class Look:
     """One file of a photo folder: a picture (`ok`), passed over (`skipped`) or a picture that can't be used (`refused`).
 
-    `reason` says why it is not used; `sha256` is of the file, where it is a picture; `size` its upright size, where known.
+    `reason` says why it is not used; `sha256` is of the file, where it is a picture; `size` its upright size, where known; `twin` the
+    name of a file before it with the same content.
     """
 
     path: Path
@@ -82,6 +83,7 @@ class Look:
     reason: str = ""
     sha256: str = ""
     size: Size | None = None
+    twin: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,8 @@ def find_photos(folder: Path, left_out: Collection[str] = ()) -> Iterator[Look]:
         if look.status == "ok" and path.name in left_out:
             look = replace(look, status="skipped", reason="left out: it is gone from the photo folder")
         elif look.sha256 in seen:
-            look = replace(look, status="skipped", reason=f"the same picture as {printable(seen[look.sha256].name)}")
+            twin = printable(seen[look.sha256].name)
+            look = replace(look, status="skipped", reason=f"the same picture as {twin}", twin=twin)
         elif look.status == "ok":
             seen[look.sha256] = path
         yield look

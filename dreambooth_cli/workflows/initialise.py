@@ -14,6 +14,7 @@ from ..errors import ProjectError, UsageError
 from ..events import Event, Events, Noted, PhaseStarted, PhotoLooked, ProjectSaved, Warned
 from ..paths import expanded, projects_folder, real_path
 from ..photos.files import Look, decoded_look, find_photos, printable
+from ..photos.findings import TWICE, same_file
 from ..project import Project, check_name, clear_up, free_name, suggest_name
 from ..prompts import check_class_prompt, class_noun
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, default_of
@@ -166,6 +167,8 @@ def _look_at(folder: Path, *, show_kept: bool) -> Generator[Event, None, list[Lo
             path=printable(folder / look.path.name),
             status="kept" if look.status == "ok" else look.status,
             reasons=(look.reason,) if look.reason else (),
+            findings=(same_file(look.twin),) if look.twin else (),
+            word=TWICE if look.twin else "",
         )
     if not any(look.status == "ok" for look in looks):
         raise no_usable_photo(folder, [(printable(look.path.name), look.reason) for look in looks], HINT)

@@ -5,8 +5,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,21 @@ from ..disk import (
     write_json,
 )
 from ..errors import PhotoError, ProjectError, UsageError
-from ..events import Event, Events, PhaseStarted, PhotoLooked, PhotosPrepared, Warned
+from ..events import Event, Events, Finding, PhaseStarted, PhotoLooked, PhotoRead, PhotosPrepared, Warned
 from ..locks import hold
 from ..paths import cache_folder, expanded
 from ..photos.crop import square_box
 from ..photos.files import Look, find_photos, printable, read_photo, save_png, training_picture
+from ..photos.findings import TWICE, judge_photos, judge_set, same_file, verdict_on, word_for
 from ..photos.inspect import judge_count, judge_size
+from ..photos.measures import Measures, measure
 from ..photos.sheet import Tile, contact_sheet, save_sheet, small_picture
 from ..project import Project
 from ..schemas import check_schema, with_schema
 from ..settings import PrepSettings
 
 RECIPE = 1  # counts up when the same photo would become other pixels
+JUDGES = 1  # counts up when the same photos would be judged otherwise
 REPORT, SHEET, LEFT_OUT = "report.json", "contact-sheet.jpg", ".left-out"
 
 
@@ -45,12 +48,13 @@ class Preparing:
     looks: list[Look]
     resolution: int
     settings: PrepSettings
+    judged: bool = True  # whether each photo matters, as a subject's few do
 
     @property
     def key(self) -> str:
         """A digest of all of it: the same key, the same pictures."""
         files = [[printable(look.path.name), look.status, look.reason, look.sha256] for look in self.looks]
-        parts = [RECIPE, self.resolution, self.settings.crop, files]
+        parts = [RECIPE, JUDGES, self.resolution, self.settings.crop, files]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -73,7 +77,9 @@ def prepare(project: Project, settings: PrepSettings, *, resolution: int, source
         report = yield from _make(preparing, project.prepared, source)
     else:
         for row in report["photos"]:
-            yield _looked(project.photos / row["file"], row["status"], row["reasons"], source)
+            yield _looked(project.photos / row["file"], row, source)
+    if settings.strict:
+        _check_strictly(report)
     for warning in report["warnings"]:
         yield Warned(message=warning)
     yield PhotosPrepared(
@@ -82,6 +88,8 @@ def prepare(project: Project, settings: PrepSettings, *, resolution: int, source
         path=project.prepared,
         contact_sheet=project.prepared / SHEET,
         report=project.prepared / REPORT,
+        findings=_findings_of(report),
+        verdict=report["verdict"],
     )
 
 
@@ -111,16 +119,16 @@ def prepare_class_photos(
         looks = list(find_photos(expanded(folder)))
     except PhotoError as error:
         raise UsageError(f"--class-data-dir: {error.message}", "name a folder with pictures of the class") from error
-    preparing = Preparing(expanded(folder), looks, resolution, settings)
+    preparing = Preparing(expanded(folder), looks, resolution, settings, judged=False)
     target = cache_folder() / "class-photos" / preparing.key[:32] / "prepared"
     with disk_errors(target), hold(target.parent):
         report = _kept_report(target, preparing.key)
         if report is None:
-            report = yield from _make(preparing, target, folder, own_class_images=True)
+            report = yield from _make(preparing, target, folder)
         else:
             for row in report["photos"]:
                 if row["prepared"] is None:
-                    yield _looked(folder / row["file"], row["status"], row["reasons"], folder)
+                    yield _looked(folder / row["file"], row, folder)
     if not report["usable"]:
         yield Warned(message=f"{printable(folder)} holds no class image that can be used; all of them are made")
     return [path for path, _ in _pictures(target, report)]
@@ -143,11 +151,9 @@ def no_usable_photo(folder: Path, looks: list[tuple[str, str]], hint: str) -> Ph
     return PhotoError(f"no photo in {printable(folder)} can be used ({told}{more})", hint)
 
 
-def _make(
-    preparing: Preparing, target: Path, source: Path | None, *, own_class_images: bool = False
-) -> Generator[Event, None, dict[str, Any]]:
+def _make(preparing: Preparing, target: Path, source: Path | None) -> Generator[Event, None, dict[str, Any]]:
     """Prepare every photo in a folder beside `target`, then rename it; returns the report. Left early, nothing is changed."""
-    name = "your class images" if own_class_images else "photos"
+    name = "photos" if preparing.judged else "your class images"
     yield PhaseStarted(name=name, total=len(preparing.looks), unit="photos")
     with disk_errors(target):
         make_folder(target.parent)
@@ -155,17 +161,25 @@ def _make(
         part.mkdir()
         rows: list[dict[str, Any]] = []
         tiles: list[Tile] = []
-        for look in preparing.looks:
-            row, tile = _prepare_photo(look, preparing, part, len(tiles))
+        measured: list[Measures] = []
+        for number, look in enumerate(preparing.looks, start=1):
+            row, tile, measures = _prepare_photo(look, preparing, part, len(tiles))
             rows.append(row)
             if tile is not None:
                 tiles.append(tile)
-            if tile is None or not own_class_images:
-                yield _looked(look.path, row["status"], row["reasons"], source)
-        if not tiles and not own_class_images:
+            if measures is not None:
+                measured.append(measures)
+            yield PhotoRead(number=number, total=len(preparing.looks))
+        of_set = _judge(rows, measured)
+        for look, row in zip(preparing.looks, rows, strict=True):
+            if row["prepared"] is None or preparing.judged:
+                yield _looked(look.path, row, source)
+        if not tiles and preparing.judged:
             told = [(row["file"], row["reasons"][0]) for row in rows]
             raise no_usable_photo(source or preparing.folder, told, _hint(rows))
-        report = _write_report(preparing, part, rows, tiles, count_matters=not own_class_images)
+        report = _write_report(preparing, part, rows, tiles, of_set)
+        if preparing.settings.strict:
+            _check_strictly(report)
         _exchange(part, target)
         return report
 
@@ -178,45 +192,73 @@ def _hint(rows: list[dict[str, Any]]) -> str:
     return "give 3 to 5 photos of the subject (jpg, png, webp, heic, ...): --photos DIR"
 
 
-def _prepare_photo(look: Look, preparing: Preparing, part: Path, number: int) -> tuple[dict[str, Any], Tile | None]:
-    """One file's row of the report and, where it is used, its picture, written, and its tile of the contact sheet."""
+def _judge(rows: list[dict[str, Any]], measured: list[Measures]) -> list[Finding]:
+    """Write what is found into the rows of the photos that were measured; returns what is to be said of the set."""
+    used = [row for row in rows if row["prepared"] is not None]
+    if not measured:
+        return []
+    for row, findings in zip(used, judge_photos(measured, [row["file"] for row in used]), strict=True):
+        row |= {"findings": [asdict(finding) for finding in findings], "word": word_for(findings)}
+    return judge_set(measured)
+
+
+def _check_strictly(report: dict[str, Any]) -> None:
+    """Raises PhotoError where there is something to say of a photo or of the set."""
+    told = [f"{row['file']}: {row['word']}" for row in report["photos"] if row.get("findings")]
+    told += [finding["words"] for finding in report["findings"]]
+    if told:
+        more = f"; and {len(told) - 5} more" if len(told) > 5 else ""
+        raise PhotoError(
+            f"refused, as --strict asks: {'; '.join(told[:5])}{more}", "replace these photos, or go on with them: --no-strict"
+        )
+
+
+def _prepare_photo(
+    look: Look, preparing: Preparing, part: Path, number: int
+) -> tuple[dict[str, Any], Tile | None, Measures | None]:
+    """One file's row of the report and, where it is used, its picture, written, its tile of the contact sheet, and what was measured."""
     row: dict[str, Any] = {
         "file": printable(look.path.name),
         "status": look.status,
         "reasons": [look.reason] if look.reason else [],
+        "findings": [asdict(same_file(look.twin))] if look.twin else [],
+        "word": TWICE if look.twin else "",
         "size": None,
         "crop": None,
         "prepared": None,
         "sha256": None,
     }
     if look.status != "ok":
-        return row, None
+        return row, None, None
     try:
         photo = read_photo(look.path, preparing.resolution)
     except PhotoError as error:
-        return row | {"status": "refused", "reasons": [error.message]}, None
+        return row | {"status": "refused", "reasons": [error.message]}, None, None
     status, reason = judge_size(photo.size, preparing.resolution)
     row |= {"status": status, "reasons": [reason] if reason else [], "size": list(photo.size)}
     if status == "refused":
-        return row, None
+        return row, None, None
     box = square_box(photo.size, preparing.settings.crop)
     picture = training_picture(photo, box, preparing.resolution)
     name = f"{number:03d}.png"
     row |= {"crop": list(box), "prepared": name, "sha256": save_png(picture, part / name)}
     detail = f"{Path(name).stem}   {photo.size[0]} x {photo.size[1]}" + ("   enlarged" if status == "warned" else "")
-    return row, Tile(small_picture(picture), row["file"], detail, status == "warned")
+    tile = Tile(small_picture(picture), row["file"], detail, status == "warned")
+    return row, tile, measure(photo.image) if preparing.judged else None
 
 
 def _write_report(
-    preparing: Preparing, part: Path, rows: list[dict[str, Any]], tiles: list[Tile], *, count_matters: bool
+    preparing: Preparing, part: Path, rows: list[dict[str, Any]], tiles: list[Tile], of_set: list[Finding]
 ) -> dict[str, Any]:
-    remark = judge_count(len(tiles)) if count_matters else None
+    remark = judge_count(len(tiles)) if preparing.judged else None
     report = {
         "key": preparing.key,
         "resolution": preparing.resolution,
         "crop": preparing.settings.crop,
         "usable": len(tiles),
         "warnings": [remark] if remark else [],
+        "findings": [asdict(finding) for finding in of_set],
+        "verdict": verdict_on([row["findings"] for row in rows if row["prepared"] or row["findings"]], of_set),
         "photos": rows,
     }
     if tiles:
@@ -302,8 +344,15 @@ def _is_whole(path: Path, digest: str) -> bool:
     return path.is_file() and sha256_of(path) == digest
 
 
-def _looked(path: Path, status: str, reasons: list[str], source: Path | None) -> PhotoLooked:
+def _findings_of(part: Mapping[str, Any]) -> tuple[Finding, ...]:
+    """The findings that a report, or a row of it, holds."""
+    return tuple(Finding(**finding) for finding in part["findings"])
+
+
+def _looked(path: Path, row: Mapping[str, Any], source: Path | None) -> PhotoLooked:
     # or it can't be asked any more, in a folder that is another user's now
     is_there = source is not None and os.path.exists(source / path.name)
     given = source / path.name if source is not None and is_there else path
-    return PhotoLooked(path=printable(given), status=status, reasons=tuple(reasons))
+    return PhotoLooked(
+        path=printable(given), status=row["status"], reasons=tuple(row["reasons"]), findings=_findings_of(row), word=row["word"]
+    )

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from dreambooth_cli.errors import DiskError, PhotoError, ProjectError, UsageError
-from dreambooth_cli.events import PhaseStarted, PhotoLooked, PhotosPrepared, Warned, as_json
+from dreambooth_cli.events import PhaseStarted, PhotoLooked, PhotoRead, PhotosPrepared, Warned, as_json
 from dreambooth_cli.paths import projects_folder
 from dreambooth_cli.project import Project
 from dreambooth_cli.settings import PrepSettings
@@ -67,6 +67,7 @@ def test_what_it_writes(project):
         path=project.prepared,
         contact_sheet=project.prepared / "contact-sheet.jpg",
         report=project.prepared / "report.json",
+        verdict="a good set",
     )
     assert [path.name for path in project.path.iterdir() if "." in path.name] == []
 
@@ -83,6 +84,8 @@ def test_the_report(project):
         "file": "one.jpg",
         "status": "kept",
         "reasons": [],
+        "findings": [],
+        "word": "good",
         "size": [160, 120],
         "crop": [20, 0, 140, 120],
         "prepared": "002.png",
@@ -92,6 +95,8 @@ def test_the_report(project):
         "file": "notes.txt",
         "status": "skipped",
         "reasons": ["not a picture"],
+        "findings": [],
+        "word": "",
         "size": None,
         "crop": None,
         "prepared": None,
@@ -245,7 +250,7 @@ def test_the_same_again_writes_nothing_and_says_the_same(project):
     before = contents(project.path)
     again = run(project)
     assert contents(project.path) == before
-    assert again == [event for event in first if not isinstance(event, PhaseStarted)]
+    assert again == [event for event in first if not isinstance(event, PhaseStarted | PhotoRead)]
 
 
 @pytest.mark.parametrize("change", ["resolution", "crop", "photo", "picture", "sheet", "report"])
