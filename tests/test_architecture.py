@@ -32,7 +32,7 @@ OWNERS: dict[str, set[str]] = {
     "triton": {"engine"},
     "safetensors": {"engine", "pocket"},
     "huggingface_hub": {"engine"},
-    "numpy": {"engine", "pocket"},
+    "numpy": {"photos", "engine", "pocket"},
     "PIL": {"photos", "engine", "pocket"},
     "pi_heif": {"photos"},
     "platformdirs": {"root"},
