@@ -14,6 +14,8 @@ from .bases.catalog import advice_of
 from .disk import disk_errors, write_whole
 from .errors import ProjectError, UsageError
 from .paths import expanded
+from .photo_table import SECTION as PHOTOS
+from .photo_table import read_photo_table
 from .schemas import SCHEMA, SCHEMAS, check_schema
 from .settings import (
     AUTO,
@@ -29,6 +31,7 @@ from .settings import (
 )
 
 S = TypeVar("S", bound=Settings)
+OF_A_PHOTO = f'a table [{PHOTOS}."IMG_3.jpg"] at the end of this file, with box = [left, top, right, bottom] or caption = "in the snow"'
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,10 @@ def merge(
 
 
 def read_config(path: Path) -> dict[str, dict[str, Any]]:
-    """The sections of a `project.toml`: section -> key -> value, paths as `Path`. Raises ProjectError where it can't be read."""
+    """The sections of a `project.toml`: section -> key -> value, paths as `Path`; and `photos`: name -> OwnWords.
+
+    Raises ProjectError where it can't be read.
+    """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows write a mark before the text
     except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, a number of thousands of digits
@@ -129,13 +135,14 @@ def read_config(path: Path) -> dict[str, dict[str, Any]]:
     except ValueError as error:
         raise ProjectError(f"{path}: {error}", f"mend that line: {SCHEMA} = {SCHEMAS[path.name]}") from error
     for name, section in document.items():
-        if name == SCHEMA:
+        if name in (SCHEMA, PHOTOS):
             continue
         if name not in SECTIONS:
             raise ProjectError(f"{path}: there is no section [{name}]", f"the sections are: {', '.join(SECTIONS)}")
         if not isinstance(section, dict):
             raise ProjectError(f"{path}: {name} must be a section", f"write it as [{name}]")
-    return {name: _checked(path, name, document.get(name, {})) for name in SECTIONS}
+    photos = read_photo_table(path, document.get(PHOTOS, {}))
+    return {name: _checked(path, name, document.get(name, {})) for name in SECTIONS} | {PHOTOS: photos}
 
 
 def _checked(path: Path, section: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,4 +227,5 @@ def _template() -> str:
                 else tomlkit.item(str(default) if isinstance(default, Path) else default).as_string()
             )
             lines += [f"# {item.metadata['help']}", f"# {item.name} = {shown}"]
+    lines += ["", f"# Of a single photo: {OF_A_PHOTO}."]
     return "\n".join(lines) + "\n"

@@ -81,7 +81,7 @@ def test_a_new_file_explains_every_setting(tmp_path: Path) -> None:
     path = tmp_path / "project.toml"
     write_config(path, {})
     text = path.read_text()
-    assert read_config(path) == {name: {} for name in SECTIONS}
+    assert read_config(path) == {name: {} for name in (*SECTIONS, "photos")}
     for name, owner in SECTIONS.items():
         assert f"\n[{name}]\n" in text
         for item in fields(owner):
