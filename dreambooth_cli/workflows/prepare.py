@@ -31,6 +31,7 @@ from ..photos.findings import TWICE, judge_photos, judge_set, same_file, verdict
 from ..photos.inspect import judge_count, judge_size
 from ..photos.measures import Measures, measure
 from ..photos.sheet import Tile, contact_sheet, save_sheet, small_picture
+from ..photos.subject import find_subject
 from ..project import Project
 from ..schemas import check_schema, with_schema
 from ..settings import PrepSettings
@@ -244,7 +245,7 @@ def _prepare_photo(
     row |= {"crop": list(box), "prepared": name, "sha256": save_png(picture, part / name)}
     detail = f"{Path(name).stem}   {photo.size[0]} x {photo.size[1]}" + ("   enlarged" if status == "warned" else "")
     tile = Tile(small_picture(picture), row["file"], detail, status == "warned")
-    return row, tile, measure(photo.image) if preparing.judged else None
+    return row, tile, measure(photo.image, photo.size, find_subject(photo)) if preparing.judged else None
 
 
 def _write_report(

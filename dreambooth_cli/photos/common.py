@@ -1,0 +1,108 @@
+"""What the photos of a set have in common: the colours of their subject, and those of the places behind it.
+
+A subject's colours are those that all the photos show where something stands out, a background's those that each shows elsewhere. So
+the other photos tell where the subject lies in one, whatever else stands out there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .measures import Floats, Measures
+
+BINS = (6, 14, 14)  # of light and of the two colours
+REACH = 56  # of the two colours, beyond which is the last bin
+RIM = 0.5  # of the way from the middle to the edge, from which on a place is background
+LIKELY = 0.45
+
+
+@dataclass(frozen=True, eq=False)
+class Common:
+    """Of each photo [photos]: how like the others its subject is (`likeness`, 0 to 1), how long a part of its edge the subject touches,
+    by the subject's own length (`touching`), at which edge (`edge`), and the share of the photo that is likely subject (`area`);
+    of each two [photos, photos] how alike their backgrounds are (`places`, 0 to 1); how varied a background is (`variety`, LAB)."""
+
+    likeness: Floats
+    touching: Floats
+    edge: list[str]
+    area: Floats
+    places: Floats
+    variety: Floats
+
+
+def in_common(measured: Sequence[Measures]) -> Common:
+    """Hold the photos of a set against each other."""
+    bins = [_bins(one.colours) for one in measured]
+    subject = np.stack([_histogram(where, one.weight) for where, one in zip(bins, measured, strict=True)])
+    aside = [np.clip(1 - one.weight / max(float(np.percentile(one.weight, 90)), 1e-12), 0, 1) for one in measured]
+    behind = np.stack([_histogram(where, weight) for where, weight in zip(bins, aside, strict=True)])
+    count = len(measured)
+    roots = np.sqrt(subject)
+    # what the others share, without the photo itself
+    shared = ((roots.sum(axis=0) - roots) / (count - 1)) ** 2 if count > 1 else subject
+    elsewhere = (behind + (behind.sum(axis=0) - behind) / (count - 1)) / 2 if count > 1 else behind
+    odds = shared / (shared + elsewhere + 1e-4)
+    likely = [_smooth(odds[each][where]) for each, where in enumerate(bins)]
+    touches = [_touching(one) for one in likely]
+    alike = roots @ roots.T
+    others = ~np.eye(count, dtype=bool)
+    mass = np.array([float((one.weight * odds[each][bins[each]]).sum()) for each, one in enumerate(measured)])
+    likeness = np.array([np.median(row[keep]) if count > 1 else 1.0 for row, keep in zip(alike, others, strict=True)]) * np.sqrt(mass)
+    rims = [_rim(one) * weight for one, weight in zip(likely, aside, strict=True)]
+    grounds = np.sqrt(np.stack([_histogram(where, rim) for where, rim in zip(bins, rims, strict=True)]))
+    return Common(
+        likeness=likeness,
+        touching=np.array([value for value, _ in touches]),
+        edge=[edge for _, edge in touches],
+        area=np.array([float((one >= LIKELY).mean()) for one in likely]),
+        places=grounds @ grounds.T,
+        variety=np.array([_variety(one.colours, rim) for one, rim in zip(measured, rims, strict=True)]),
+    )
+
+
+def _bins(colours: Floats) -> Floats:
+    """The bin of each place's colour."""
+    scaled = np.stack([colours[..., 0] / 100, (colours[..., 1] + REACH) / (2 * REACH), (colours[..., 2] + REACH) / (2 * REACH)])
+    light, first, second = (np.clip(part * count, 0, count - 1).astype(int) for part, count in zip(scaled, BINS, strict=True))
+    return (light * BINS[1] + first) * BINS[2] + second
+
+
+def _histogram(bins: Floats, weight: Floats) -> Floats:
+    """The share of the weight in each bin, spread a little over its neighbours."""
+    shares = np.bincount(bins.ravel(), weights=weight.ravel(), minlength=int(np.prod(BINS))).reshape(BINS)
+    for axis in range(3):
+        padded = np.pad(shares, [(1, 1) if each == axis else (0, 0) for each in range(3)], mode="edge")
+        low, middle, high = (np.take(padded, range(start, start + BINS[axis]), axis) for start in range(3))
+        shares = low / 4 + middle / 2 + high / 4
+    return shares.ravel() / max(float(shares.sum()), 1e-12)
+
+
+def _smooth(values: Floats) -> Floats:
+    """The mean of each place and its eight neighbours."""
+    rows, columns = values.shape
+    padded = np.pad(values, 1, mode="edge")
+    return sum(padded[down : down + rows, across : across + columns] for down in range(3) for across in range(3)) / 9
+
+
+def _touching(likely: Floats) -> tuple[float, str]:
+    """How much subject lies along one edge, by the subject's own length, and which edge that is."""
+    sure = likely**4
+    sure = np.minimum(sure / max(float(np.percentile(sure, 97)), 0.05), 1)
+    edges = {"left": sure[:, :2], "right": sure[:, -2:], "top": sure[:2].T, "bottom": sure[-2:].T}
+    runs = {edge: float(part.mean(axis=1).sum()) for edge, part in edges.items()}
+    edge = max(runs, key=lambda each: runs[each])
+    return runs[edge] / max(float(np.sqrt(sure.sum())), 1.0), edge
+
+
+def _rim(likely: Floats) -> Floats:
+    """Where the background lies: away from the middle, and unlike the subject."""
+    rows, columns = (np.abs(np.linspace(-1, 1, length)) for length in likely.shape)
+    return np.clip(1 - 2 * likely, 0, 1) * (np.maximum(rows[:, None], columns[None]) > RIM)
+
+
+def _variety(colours: Floats, weight: Floats) -> float:
+    """How far the colours of a weighted part lie from their mean, in LAB."""
+    shares = weight / max(float(weight.sum()), 1e-12)
+    mean = (colours * shares[..., None]).sum(axis=(0, 1))
+    return float(np.sqrt((((colours - mean) ** 2).sum(axis=2) * shares).sum()))
