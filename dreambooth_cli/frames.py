@@ -9,6 +9,7 @@ and no longer hears where the subject shall be (tests/benchmarks/recipe.md). Cla
 import re
 from collections.abc import Sequence
 
+from .captions import prompt_with
 from .phrase import DETERMINERS, OF, PICTURES
 
 # An opening, and the article (None: that of the class prompt).
@@ -51,10 +52,11 @@ def other_frames(prompt: str, identifier: str) -> tuple[str, ...]:
 def prompts_in(own: str, others: Sequence[str], place: str, *, dropout: float) -> tuple[str, ...]:
     """The prompts of a photo, each as often as it is to come: the user's `own` OWN_SHARE times as often as all `others` together.
 
-    The photo's `place` ("": not known) is said after the sentence; always after another than the user's, for where the words around the
-    identifier change, what a photo shows around the subject would be learned with it; after the user's own but for the share `dropout`.
+    The photo's `place` ("": not known), or its caption, is said after the sentence; always after another than the user's, for where the
+    words around the identifier change, what a photo shows around the subject would be learned with it; after the user's own but for the
+    share `dropout`.
     """
     once = OWN_SHARE * len(others) * PARTS or 100
     bare = once if not place else round(once * dropout)
-    said = [f"{prompt} {place}".strip() for prompt in (own, *others)]
+    said = [prompt_with(prompt, place) for prompt in (own, *others)]
     return (*[own] * bare, *said[:1] * (once - bare), *said[1:] * PARTS)

@@ -223,7 +223,7 @@ class TrainSettings(Settings):
     )
     caption_dropout: float = setting(
         0.1,
-        "Share of the times that your own sentence comes without the place that the photo shows.",
+        "Share of the times that your own sentence comes without the photo's caption, or the place that it shows.",
         at_least=0,
         at_most=1,
         shapes=True,

@@ -28,7 +28,7 @@ from ..text import shortened
 from .recipe import Ingredients, Recipe, choose_prompts, plan_for, with_plan
 
 REPLANNED, MEMORY, NOT_FINITE = "replanned", "out of memory", "not finite"  # why a run goes on under another plan
-DIFFER = {"photos": "other photos or in another order", "class_photos": "other class images", "base": "another base"}
+DIFFER = {"photos": "other photos, captions or masks, or in another order", "class_photos": "other class images", "base": "another base"}
 IMAGES = "class images"  # of what a run began with
 
 
@@ -36,7 +36,7 @@ def shape_of(made_of: Ingredients) -> dict[str, Any]:
     """What shapes the weights of the run that these settings, photos and base mean (see `identity`). Raises OSError."""
     return {
         "asked": {**shaping(made_of.asked.subject), **shaping(made_of.asked.train)},
-        "photos": [sha256_of(path) for path in made_of.photos],
+        "photos": [photo.content for photo in made_of.photos],
         "class_photos": [sha256_of(path) for path in made_of.own_class_images],
         "base": content_of(made_of.base),
     }
@@ -154,6 +154,7 @@ def new_record(recipe: Recipe, shape: Mapping[str, Any]) -> Record:
         base=record_of(recipe.base),
         prompts=recipe.prompts,
         plan=recipe.plan,
+        photos=tuple(photo.told() for photo in recipe.photos),
     )
 
 

@@ -6,11 +6,12 @@ import os
 import re
 import shutil
 from collections.abc import Generator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from ..captions import caption_remarks, plain_caption
 from ..disk import (
     clear_leftovers,
     disk_errors,
@@ -25,16 +26,20 @@ from ..errors import PhotoError, ProjectError, UsageError
 from ..events import Event, Events, Finding, PhaseStarted, PhotoLooked, PhotoRead, PhotosPrepared, Warned
 from ..locks import hold
 from ..paths import cache_folder, expanded
+from ..photos.beside import MASK
 from ..photos.crop import square_box
-from ..photos.files import Look, find_photos, printable, read_photo, save_png, training_picture
+from ..photos.files import Look, check_beside, find_photos, printable, read_photo, save_png, training_picture
 from ..photos.findings import TWICE, judge_photos, judge_set, same_file, verdict_on, word_for
 from ..photos.inspect import judge_count, judge_size
+from ..photos.mask import masked, read_mask, training_mask
 from ..photos.measures import Measures, measure
 from ..photos.sheet import Tile, contact_sheet, save_sheet, small_picture
 from ..photos.subject import find_subject
 from ..project import Project
 from ..schemas import check_schema, with_schema
-from ..settings import PrepSettings
+from ..settings import AUTO, PrepSettings
+from ..text import shortened
+from .prepared import PreparedPhoto
 
 RECIPE = 1  # counts up when the same photo would become other pixels
 JUDGES = 1  # counts up when the same photos would be judged otherwise
@@ -54,7 +59,7 @@ class Preparing:
     @property
     def key(self) -> str:
         """A digest of all of it: the same key, the same pictures."""
-        files = [[printable(look.path.name), look.status, look.reason, look.sha256] for look in self.looks]
+        files = [[printable(look.path.name), look.status, look.reason, look.sha256, *_beside(look)] for look in self.looks]
         parts = [RECIPE, JUDGES, self.resolution, self.settings.crop, files]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -72,6 +77,8 @@ def prepare(project: Project, settings: PrepSettings, *, resolution: int, source
         )
     clear_leftovers(project.photos)
     looks = [look for look in find_photos(project.photos, left_out(project)) if look.path.name != LEFT_OUT]
+    check_beside(looks)
+    looks = with_own_captions(project, looks)
     preparing = Preparing(project.photos, looks, resolution, settings)
     report = _kept_report(project.prepared, preparing.key)
     if report is None:
@@ -81,7 +88,7 @@ def prepare(project: Project, settings: PrepSettings, *, resolution: int, source
             yield _looked(project.photos / row["file"], row, source)
     if settings.strict:
         _check_strictly(report)
-    for warning in report["warnings"]:
+    for warning in [*report["warnings"], *caption_warnings(project, looks)]:
         yield Warned(message=warning)
     yield PhotosPrepared(
         count=report["usable"],
@@ -94,8 +101,8 @@ def prepare(project: Project, settings: PrepSettings, *, resolution: int, source
     )
 
 
-def prepared_photos(project: Project) -> list[tuple[Path, str]]:
-    """The prepared pictures of a project and the sha256 of each, in the order of the photos' names.
+def prepared_photos(project: Project) -> list[PreparedPhoto]:
+    """The prepared photos of a project, in the order of their names.
 
     Raises ProjectError where the report or a picture is missing or was changed.
     """
@@ -105,10 +112,10 @@ def prepared_photos(project: Project) -> list[tuple[Path, str]]:
         raise ProjectError(
             f"the prepared photos in {project.prepared} are missing or damaged: {REPORT} can't be read", hint
         )
-    for path, digest in _pictures(project.prepared, report):
+    for path, digest in _files(project.prepared, report):
         if not _is_whole(path, digest):
             raise ProjectError(f"the prepared photo {path} is missing or was changed", hint)
-    return _pictures(project.prepared, report)
+    return [PreparedPhoto.of_row(project.prepared, row) for row in report["photos"] if row["prepared"] is not None]
 
 
 def prepare_class_photos(
@@ -133,6 +140,37 @@ def prepare_class_photos(
     if not report["usable"]:
         yield Warned(message=f"{printable(folder)} holds no class image that can be used; all of them are made")
     return [path for path, _ in _pictures(target, report)]
+
+
+def with_own_captions(project: Project, looks: list[Look]) -> list[Look]:
+    """The photos with the captions that project.toml gives them in the place of those beside them. Raises PhotoError."""
+    table, found = project.settings()["photos"] if project.config.is_file() else {}, []
+    for look in looks:
+        own = table.get(printable(look.path.name))
+        if own is not None and own.caption is not None:
+            try:
+                look = replace(look, beside=replace(look.beside, caption=plain_caption(own.caption)))
+            except ValueError as error:
+                raise PhotoError(f'{project.config}: [photos."{printable(look.path.name)}"]: {error}', "mend that line") from error
+        found.append(look)
+    return found
+
+
+def caption_warnings(project: Project, looks: list[Look]) -> list[str]:
+    """What speaks against the photos' captions, a line each."""
+    subject = project.settings()["subject"] if project.config.is_file() else {}
+    about = subject.get("class_prompt") or "", subject.get("identifier") or AUTO
+    told = []
+    for look in looks:
+        if look.status == "ok" and (caption := look.beside.caption):
+            remarks = caption_remarks(caption, *about)
+            told += [f'the caption of {printable(look.path.name)}, "{shortened(caption, 60)}": {remark}' for remark in remarks]
+    return told
+
+
+def _beside(look: Look) -> list[str]:
+    """What lies beside a photo, by content."""
+    return [look.beside.caption, "" if look.beside.mask is None else sha256_of(look.beside.mask)]
 
 
 def left_out(project: Project) -> set[str]:
@@ -228,6 +266,9 @@ def _prepare_photo(
         "crop": None,
         "prepared": None,
         "sha256": None,
+        "caption": look.beside.caption,
+        "mask": None,
+        "mask_sha256": None,
     }
     if look.status != "ok":
         return row, None, None
@@ -243,6 +284,10 @@ def _prepare_photo(
     picture = training_picture(photo, box, preparing.resolution)
     name = f"{number:03d}.png"
     row |= {"crop": list(box), "prepared": name, "sha256": save_png(picture, part / name)}
+    if look.beside.mask is not None and preparing.judged:
+        mask, mask_name = training_mask(read_mask(look.beside.mask, photo.size), box, preparing.resolution), f"{number:03d}{MASK}"
+        row |= {"mask": mask_name, "mask_sha256": save_png(mask, part / mask_name)}
+        picture = masked(picture, mask)
     detail = f"{Path(name).stem}   {photo.size[0]} x {photo.size[1]}" + ("   enlarged" if status == "warned" else "")
     tile = Tile(small_picture(picture), row["file"], detail, status == "warned")
     return row, tile, measure(photo.image, photo.size, find_subject(photo)) if preparing.judged else None
@@ -275,8 +320,8 @@ def _is_ours(path: Path, report: dict[str, Any] | None = None) -> bool:
     if path.name in (REPORT, SHEET):
         return True
     if report is None:
-        return re.fullmatch(r"[0-9]{3,}\.png", path.name) is not None
-    return path.name in {row["prepared"] for row in report["photos"]}
+        return re.fullmatch(r"[0-9]{3,}(\.mask)?\.png", path.name) is not None
+    return path.name in {row.get(key) for row in report["photos"] for key in ("prepared", "mask")}
 
 
 def _free_place(path: Path) -> Path:
@@ -319,7 +364,7 @@ def _kept_report(prepared: Path, key: str) -> dict[str, Any] | None:
     report = _read_report(prepared)
     if report is None or report["key"] != key or (report["usable"] and not (prepared / SHEET).is_file()):
         return None
-    return report if all(_is_whole(path, digest) for path, digest in _pictures(prepared, report)) else None
+    return report if all(_is_whole(path, digest) for path, digest in _files(prepared, report)) else None
 
 
 def _read_report(prepared: Path) -> dict[str, Any] | None:
@@ -332,13 +377,20 @@ def _read_report(prepared: Path) -> dict[str, Any] | None:
                 return None
         whole = all({"file", "status", "reasons", "prepared", "sha256"} <= row.keys() for row in report["photos"])
         names = [row["prepared"] for row in report["photos"] if row["prepared"] is not None]
-        return report if whole and names == [f"{number:03d}.png" for number in range(report["usable"])] else None
+        masks = {row.get("mask") for row in report["photos"]} - {None, *(Path(name).stem + MASK for name in names)}
+        return report if whole and not masks and names == [f"{number:03d}.png" for number in range(report["usable"])] else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
 def _pictures(prepared: Path, report: dict[str, Any]) -> list[tuple[Path, str]]:
     return [(prepared / row["prepared"], row["sha256"]) for row in report["photos"] if row["prepared"] is not None]
+
+
+def _files(prepared: Path, report: dict[str, Any]) -> list[tuple[Path, str]]:
+    """The pictures and the masks, each with its sha256."""
+    masks = [(prepared / row["mask"], row["mask_sha256"]) for row in report["photos"] if row.get("mask")]
+    return [*_pictures(prepared, report), *masks]
 
 
 def _is_whole(path: Path, digest: str) -> bool:

@@ -182,7 +182,7 @@ class Bench:
         load_trained(family.pipe, run)
         shutil.rmtree(run.path)
         named = study.named_prompts(noun)
-        photos = [path for path, _ in prepared_photos(project)]
+        photos = [photo.path for photo in prepared_photos(project)]
         examples = examples_of(encode_pictures(self.family, photos), prompts=[0])
 
         def losses(prompt: str) -> tuple[float, ...]:

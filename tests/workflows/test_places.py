@@ -15,6 +15,11 @@ SHOWN = ("in the snow", "on the moon", "in the snow")
 @pytest.fixture
 def scenes(tmp_path):
     """Photos of a mug at SHOWN."""
+    return draw_scenes(tmp_path)
+
+
+def draw_scenes(tmp_path):
+    """A folder with them."""
     folder, subject = tmp_path / "mug", world.draw_subject(301, "mug")
     folder.mkdir()
     for number, place in enumerate(SHOWN):
