@@ -95,7 +95,8 @@ class PhotoLooked(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PhotosPrepared(Event):
-    """The photos are turned, cropped and written. `findings` are of the set: `same_place`, `few_views`; `verdict` is a line about it."""
+    """The photos are turned, cropped and written, in pictures of `sizes` (width, height). `findings` are of the set: `same_place`,
+    `few_views`; `verdict` is a line about it."""
 
     event: ClassVar[str] = "prepared"
     count: int
@@ -103,6 +104,7 @@ class PhotosPrepared(Event):
     path: Path
     contact_sheet: Path
     report: Path
+    sizes: tuple[tuple[int, int], ...] = ()
     findings: tuple[Finding, ...] = ()
     verdict: str = ""
 

@@ -125,8 +125,8 @@ class PrepSettings(Settings):
         at_most=LARGEST_SIDE,
         multiple_of=8,
     )
-    crop: Literal["center", "top"] = setting(
-        "center", "Which square of a photo is kept: its middle, or its top (people standing)."
+    crop: Literal["center", "top", "none"] = setting(
+        "center", "Which square of a photo is kept: its middle, or its top (people standing); none: each photo keeps its shape."
     )
     strict: bool = setting(False, "Refuse photos of which there is something to say (exit code 3).", was=NEW)
 

@@ -446,9 +446,9 @@ def _differ_by(one: Image.Image, other: Image.Image) -> int:
     return max(high for _, high in cast(list[tuple[int, int]], ImageChops.difference(one, other).getextrema()))
 
 
-def training_picture(photo: Photo, box: Box, side: int) -> Image.Image:
-    """A box of a photo, given in the photo's own pixels, as a square of `side` pixels."""
-    return photo.image.resize((side, side), Image.Resampling.LANCZOS, box=scaled_box(box, photo.size, photo.image.size))
+def training_picture(photo: Photo, box: Box, into: Size, *, by: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
+    """A box of a photo, given in the photo's own pixels, as a picture of the size `into`."""
+    return photo.image.resize(into, by, box=scaled_box(box, photo.size, photo.image.size))
 
 
 def save_png(image: Image.Image, path: Path) -> str:

@@ -38,9 +38,9 @@ def read_mask(path: Path, size: Size) -> Mask:
     return Mask(grey, mask.size, name)
 
 
-def training_mask(mask: Mask, box: Box, side: int) -> Image.Image:
+def training_mask(mask: Mask, box: Box, into: Size) -> Image.Image:
     """A mask as its photo is cut and resized. Raises PhotoError where nothing is left of what it shows."""
-    picture = training_picture(mask, box, side)
+    picture = training_picture(mask, box, into, by=Image.Resampling.BOX)  # means alone: Lanczos would draw seams along edges
     if not _has_white(picture):
         raise PhotoError(
             f"{mask.name}: the crop leaves nothing of what this mask shows",

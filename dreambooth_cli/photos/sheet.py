@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 TILE, GAP, MARGIN, CAPTION = 240, 28, 40, 48  # pixels
 MOST = 120
@@ -30,7 +30,7 @@ class Tile:
 
 def small_picture(picture: Image.Image) -> Image.Image:
     """A picture at the size that it has on the sheet, so that the large one can go."""
-    return picture.resize((TILE, TILE), Image.Resampling.LANCZOS)
+    return ImageOps.pad(picture, (TILE, TILE), Image.Resampling.LANCZOS, color=PAPER)
 
 
 def contact_sheet(title: str, tiles: list[Tile]) -> Image.Image:

@@ -19,7 +19,7 @@ from ..engine.families.latent_diffusion import (
 from ..engine.families.loading import DTYPES, bring_back, find_device, let_go, load_family, place, text_encoders_of
 from ..engine.families.lora import quantize
 from ..engine.images.sampling import check_steps
-from ..engine.training.examples import Example, encode_pictures, examples_of
+from ..engine.training.examples import Example, encode_pictures, examples_of, latent_mask
 from ..engine.training.loop import Training
 from ..engine.training.places import find_place
 from ..engine.training.smallest_step import take_a_step
@@ -30,6 +30,7 @@ from ..identifier import length_remarks, load_tokenizer
 from ..memory.plan import Plan, weights_of
 from ..places import names_a_place, places_known
 from .class_images import gather_class_images
+from .prepared import PreparedPhoto
 from .recipe import Recipe
 
 
@@ -159,10 +160,34 @@ def make_examples(recipe: Recipe, pictures: Pictures, said: Sequence[str]) -> tu
     texts = prompts_of(recipe, of_photos)
     row = {text: number for number, text in enumerate(texts)}
     rows = [tuple(row[text] for text in several) for several in of_photos]
-    examples = {"instance": list(map(Example, pictures.instance, rows, pictures.mirrored or repeat(None)))}
+    twins, side = pictures.mirrored or repeat(None), recipe.plan.resolution
+    photos = zip(pictures.instance, rows, twins, recipe.photos, strict=bool(pictures.mirrored))
+    examples = {"instance": [example_of(recipe, *photo) for photo in photos]}
     if pictures.prior:
-        examples["class"] = examples_of(pictures.prior, prompts=[row[recipe.prompts.class_]])
+        whole = (side, side, 0, 0, side, side) if is_told_sizes(recipe) else ()
+        examples["class"] = examples_of(pictures.prior, prompts=[row[recipe.prompts.class_]], sizes=whole)
     return examples, texts
+
+
+def example_of(
+    recipe: Recipe, latents: LatentDistribution, prompts: tuple[int, ...], twin: LatentDistribution | None, photo: PreparedPhoto
+) -> Example:
+    """A photo as an example, with its mask, and with its sizes where its family is told them."""
+    mask = None if photo.mask is None else latent_mask(photo.mask, latents.mean.shape[1:])
+    told = is_told_sizes(recipe)
+    return Example(
+        latents,
+        prompts,
+        twin,
+        mask,
+        sizes=photo.sizes() if told else (),
+        mirrored_sizes=photo.sizes(mirrored=True) if told else (),
+    )
+
+
+def is_told_sizes(recipe: Recipe) -> bool:
+    """Whether the network is told each picture's sizes: SDXL's is; a run that 0.2 began, of which nothing is known, goes on as it was."""
+    return recipe.base.facts.family.size_numbers > 0 and all(photo.sizes() for photo in recipe.photos)
 
 
 def prompts_with(recipe: Recipe, said: str) -> tuple[str, ...]:

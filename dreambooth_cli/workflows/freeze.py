@@ -123,11 +123,18 @@ def freeze_plan(
         if replan:
             record = replanned(run, record, made_of, gpu)
             run.write_record(record)
-    recipe = with_plan(made_of, record.plan, record.prompts)
+    recipe = with_plan(as_begun(made_of, record), record.plan, record.prompts)
     check_still_fits(recipe.plan, gpu, made_of.settings)
     yield PlanMade(plan=recipe.plan.to_json())
     yield from told_slow(recipe)
     return run, recipe
+
+
+def as_begun(made_of: Ingredients, record: Record) -> Ingredients:
+    """The ingredients of a run, as it took them when it began: 0.2 and before told no network where a photo was cut from."""
+    if record.photos is not None:
+        return made_of
+    return replace(made_of, photos=tuple(replace(photo, size=None) for photo in made_of.photos))
 
 
 def told_slow(recipe: Recipe) -> Events:

@@ -82,7 +82,7 @@ def add_photos(project: Project, folder: Path) -> Events:
     yield from _changes(project, len(new), sorted(gone - before), sorted(before - gone))
 
 
-def renew(project: Project, settings: PrepSettings, *, resolution: int, photos: Path | None) -> Events:
+def renew(project: Project, settings: PrepSettings, *, resolution: int, step: int, photos: Path | None) -> Events:
     """Prepare a project's photos, with a folder's brought in first where one is named. Raises PhotoError, ProjectError, DiskError."""
     with project.lock() as unlocked:
         if unlocked:
@@ -90,7 +90,7 @@ def renew(project: Project, settings: PrepSettings, *, resolution: int, photos: 
         if photos is not None:
             yield from add_photos(project, expanded(photos))
         source = photos or project.settings()["subject"].get("photos")
-        yield from prepare(project, settings, resolution=resolution, source=source)
+        yield from prepare(project, settings, resolution=resolution, step=step, source=source)
 
 
 def _sections(subject: SubjectSettings, prep: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

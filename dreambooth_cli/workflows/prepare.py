@@ -27,10 +27,11 @@ from ..events import Event, Events, Finding, PhaseStarted, PhotoLooked, PhotoRea
 from ..locks import hold
 from ..paths import cache_folder, expanded
 from ..photos.beside import MASK
-from ..photos.crop import square_box
+from ..photos.buckets import STEP, bucket_for, bucket_sizes, cover_box
+from ..photos.crop import Size, square_box
 from ..photos.files import Look, check_beside, find_photos, printable, read_photo, save_png, training_picture
 from ..photos.findings import TWICE, judge_photos, judge_set, same_file, verdict_on, word_for
-from ..photos.inspect import judge_count, judge_size
+from ..photos.inspect import judge_count, judge_cover, judge_size
 from ..photos.mask import masked, read_mask, training_mask
 from ..photos.measures import Measures, measure
 from ..photos.sheet import Tile, contact_sheet, save_sheet, small_picture
@@ -48,24 +49,29 @@ REPORT, SHEET, LEFT_OUT = "report.json", "contact-sheet.jpg", ".left-out"
 
 @dataclass(frozen=True)
 class Preparing:
-    """What shapes the prepared pictures: the files of a folder, as they were found, the side in pixels, which square is kept."""
+    """What shapes the prepared pictures: the files of a folder, as they were found, the side in pixels, which part of each is kept; the
+    sizes that there are where each keeps its shape."""
 
     folder: Path
     looks: list[Look]
     resolution: int
     settings: PrepSettings
+    buckets: tuple[Size, ...] = ()
     judged: bool = True  # whether each photo matters, as a subject's few do
 
     @property
     def key(self) -> str:
         """A digest of all of it: the same key, the same pictures."""
         files = [[printable(look.path.name), look.status, look.reason, look.sha256, *_beside(look)] for look in self.looks]
-        parts = [RECIPE, JUDGES, self.resolution, self.settings.crop, files]
+        parts = [RECIPE, JUDGES, self.resolution, self.settings.crop, self.buckets, files]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def prepare(project: Project, settings: PrepSettings, *, resolution: int, source: Path | None = None) -> Events:
-    """Turn, crop and resize a project's photos to squares of `resolution` pixels; nothing is written where nothing changed.
+def prepare(
+    project: Project, settings: PrepSettings, *, resolution: int, step: int = STEP, source: Path | None = None
+) -> Events:
+    """Turn, crop and resize a project's photos to squares of `resolution` pixels, or to as many pixels in their own shapes, whose sides
+    are multiples of `step`; nothing is written where nothing changed.
 
     `source` is the folder that the photos came from: events name a photo there, as the user gave it.
     The caller holds the project's lock. Raises PhotoError where no photo can be used, ProjectError, DiskError.
@@ -79,7 +85,8 @@ def prepare(project: Project, settings: PrepSettings, *, resolution: int, source
     looks = [look for look in find_photos(project.photos, left_out(project)) if look.path.name != LEFT_OUT]
     check_beside(looks)
     looks = with_own_captions(project, looks)
-    preparing = Preparing(project.photos, looks, resolution, settings)
+    buckets = bucket_sizes(resolution, step) if settings.crop == "none" else ()
+    preparing = Preparing(project.photos, looks, resolution, settings, buckets)
     report = _kept_report(project.prepared, preparing.key)
     if report is None:
         report = yield from _make(preparing, project.prepared, source)
@@ -96,6 +103,7 @@ def prepare(project: Project, settings: PrepSettings, *, resolution: int, source
         path=project.prepared,
         contact_sheet=project.prepared / SHEET,
         report=project.prepared / REPORT,
+        sizes=_sizes(report),
         findings=_findings_of(report),
         verdict=report["verdict"],
     )
@@ -127,6 +135,8 @@ def prepare_class_photos(
         looks = list(find_photos(expanded(folder)))
     except PhotoError as error:
         raise UsageError(f"--class-data-dir: {error.message}", "name a folder with pictures of the class") from error
+    if settings.crop == "none":  # they are drawn beside squares
+        settings = replace(settings, crop="center")
     preparing = Preparing(expanded(folder), looks, resolution, settings, judged=False)
     target = cache_folder() / "class-photos" / preparing.key[:32] / "prepared"
     with disk_errors(target), hold(target.parent):
@@ -269,6 +279,7 @@ def _prepare_photo(
         "caption": look.beside.caption,
         "mask": None,
         "mask_sha256": None,
+        "into": None,
     }
     if look.status != "ok":
         return row, None, None
@@ -276,16 +287,17 @@ def _prepare_photo(
         photo = read_photo(look.path, preparing.resolution)
     except PhotoError as error:
         return row | {"status": "refused", "reasons": [error.message]}, None, None
-    status, reason = judge_size(photo.size, preparing.resolution)
+    into = bucket_for(photo.size, preparing.buckets) if preparing.buckets else (preparing.resolution, preparing.resolution)
+    status, reason = judge_cover(photo.size, into) if preparing.buckets else judge_size(photo.size, preparing.resolution)
     row |= {"status": status, "reasons": [reason] if reason else [], "size": list(photo.size)}
     if status == "refused":
         return row, None, None
-    box = square_box(photo.size, preparing.settings.crop)
-    picture = training_picture(photo, box, preparing.resolution)
+    box = cover_box(photo.size, into) if preparing.settings.crop == "none" else square_box(photo.size, preparing.settings.crop)
+    picture = training_picture(photo, box, into)
     name = f"{number:03d}.png"
-    row |= {"crop": list(box), "prepared": name, "sha256": save_png(picture, part / name)}
+    row |= {"crop": list(box), "into": list(into), "prepared": name, "sha256": save_png(picture, part / name)}
     if look.beside.mask is not None and preparing.judged:
-        mask, mask_name = training_mask(read_mask(look.beside.mask, photo.size), box, preparing.resolution), f"{number:03d}{MASK}"
+        mask, mask_name = training_mask(read_mask(look.beside.mask, photo.size), box, into), f"{number:03d}{MASK}"
         row |= {"mask": mask_name, "mask_sha256": save_png(mask, part / mask_name)}
         picture = masked(picture, mask)
     detail = f"{Path(name).stem}   {photo.size[0]} x {photo.size[1]}" + ("   enlarged" if status == "warned" else "")
@@ -308,11 +320,16 @@ def _write_report(
         "photos": rows,
     }
     if tiles:
-        side = preparing.resolution
         photos = "1 photo" if len(tiles) == 1 else f"{len(tiles)} photos"
-        save_sheet(contact_sheet(f"{photos} at {side} x {side} pixels", tiles), part / SHEET)
+        sizes = " and ".join(f"{width} x {height}" for width, height in _sizes(report))
+        save_sheet(contact_sheet(f"{photos} at {sizes} pixels", tiles), part / SHEET)
     write_json(part / REPORT, with_schema(REPORT, report))
     return report
+
+
+def _sizes(report: dict[str, Any]) -> tuple[Size, ...]:
+    """The sizes that the prepared pictures have, each once."""
+    return tuple(dict.fromkeys((row["into"][0], row["into"][1]) for row in report["photos"] if row["prepared"] is not None))
 
 
 def _is_ours(path: Path, report: dict[str, Any] | None = None) -> bool:

@@ -59,13 +59,15 @@ def gather(project: Project, asked: Asked) -> Yielding[Ingredients]:
     facts = known_facts(request)
     if facts is not None:
         resolution = choose_resolution(asked.prep, facts)
-        yield from prepare(project, asked.prep, resolution=resolution, source=asked.subject.photos)
+        step = facts.family.size_step
+        yield from prepare(project, asked.prep, resolution=resolution, step=step, source=asked.subject.photos)
     if request.path is None and find_cached(request) is None:
         check_card()
     base = yield from obtain(request)
     resolution = choose_resolution(asked.prep, base.facts)
     if facts is None or choose_resolution(asked.prep, facts) != resolution:
-        yield from prepare(project, asked.prep, resolution=resolution, source=asked.subject.photos)
+        step = base.facts.family.size_step
+        yield from prepare(project, asked.prep, resolution=resolution, step=step, source=asked.subject.photos)
     own: list[Path] = []
     if asked.train.class_data_dir is not None and asked.train.with_prior:
         own = yield from prepare_class_photos(asked.train.class_data_dir, asked.prep, resolution=resolution)

@@ -19,6 +19,7 @@ from dreambooth_cli.prompts import instance_prompt
 from dreambooth_cli.workflows import train as train_workflow
 from dreambooth_cli.workflows.initialise import add_photos
 from dreambooth_cli.workflows.prepare import prepared_photos
+from tests.workflows.kept_training import assert_same, trained
 from tests.workflows.projects import make_project, model_of, of_kind, run, start
 from tests.workflows.test_places import draw_scenes
 
@@ -31,20 +32,6 @@ def captioned(photos):
     for name, caption in CAPTIONS.items():
         (photos / name).with_suffix(".txt").write_text(caption)
     return photos
-
-
-def trained(project, monkeypatch, **options):
-    """The events of a run and the training that it was."""
-    kept = []
-
-    def keep(recipe, **others):
-        kept.append((yield from make(recipe, **others)))
-        return kept[-1]
-
-    make = train_workflow.make_training
-    monkeypatch.setattr(train_workflow, "make_training", keep)
-    events = run(project, **options)
-    return events, kept[-1]
 
 
 def prompts_by_photo(training: Training) -> list[dict[str, int]]:
@@ -143,14 +130,6 @@ def test_a_run_with_captions_goes_on_to_the_bit(captioned, sd1):
     again = run(parts)
     assert len(parts.runs()) == 1
     assert_same(model_of(again), whole.runs()[0].model)
-
-
-def assert_same(model: Path, other: Path) -> None:
-    """Two models have the same weights to the bit."""
-    names = sorted(path.relative_to(model) for path in model.rglob("*.safetensors"))
-    assert names
-    for name in names:
-        assert_close(load_file(model / name), load_file(other / name), rtol=0, atol=0)
 
 
 # ---- what can't be

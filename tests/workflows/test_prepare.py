@@ -67,6 +67,7 @@ def test_what_it_writes(project):
         path=project.prepared,
         contact_sheet=project.prepared / "contact-sheet.jpg",
         report=project.prepared / "report.json",
+        sizes=((64, 64),),
         verdict="a good set",
     )
     assert [path.name for path in project.path.iterdir() if "." in path.name] == []
@@ -93,6 +94,7 @@ def test_the_report(project):
         "caption": "",
         "mask": None,
         "mask_sha256": None,
+        "into": [64, 64],
     }
     assert rows["notes.txt"] == {
         "file": "notes.txt",
@@ -107,6 +109,7 @@ def test_the_report(project):
         "caption": "",
         "mask": None,
         "mask_sha256": None,
+        "into": None,
     }
 
 
