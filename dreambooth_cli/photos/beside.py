@@ -45,10 +45,13 @@ def match(photos: Sequence[Path], files: Sequence[Path]) -> tuple[Mapping[Path, 
         ending = ending_of(path)
         what, stem = "caption" if ending == CAPTION else "mask", path.name[: -len(ending)]
         found = of_stem.get(stem.casefold(), [])
+        has = beside.get(found[0], NOTHING) if found else NOTHING
         try:
-            if len(found) == 1:
+            if len(found) == 1 and (has.mask if ending == MASK else has.caption_file):
+                refused[path] = f"{found[0].name} has a {what} already: take one of the two out"
+            elif len(found) == 1:
                 more = {"mask": path} if ending == MASK else {"caption": read_caption(path), "caption_file": path}
-                beside[found[0]] = replace(beside.get(found[0], NOTHING), **more)
+                beside[found[0]] = replace(has, **more)
             elif found:
                 refused[path] = f"a {what} of which photo? {' and '.join(photo.name for photo in found[:2])} are called alike: rename one"
             elif ending == MASK or stem.casefold() not in NO_CAPTIONS:

@@ -67,7 +67,7 @@ def add_photos(project: Project, folder: Path) -> Events:
     new = [look for digest, look in wanted.items() if digest not in has]
     before, gone = left_out(project), {look.path.name for look in own if look.sha256 not in wanted}
     with disk_errors(project.photos):
-        places = {look.sha256: look.path for look in own}
+        places = {look.sha256: look.path for look in reversed(own)}
         for look in new:
             places[look.sha256] = _free_path(project.photos, look.path.name)
             _copy(look.path, places[look.sha256])
@@ -157,8 +157,8 @@ def _copy_pictures(source: Path, photos: Path) -> Events:
     for look in (yield from _look_at(source, show_kept=True)):
         if look.status == "ok":
             with disk_errors(photos):
-                for path in (look.path, *look.beside.files):
-                    _copy(path, photos / path.name)
+                _copy(look.path, photos / look.path.name)
+                _copy_beside([look], {look.sha256: photos / look.path.name})
 
 
 def _look_at(folder: Path, *, show_kept: bool) -> Generator[Event, None, list[Look]]:

@@ -5,8 +5,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
-from torch.testing import assert_close
 
 from dreambooth_cli.bases.base import ask_for_base
 from dreambooth_cli.cli.app import run as run_command
@@ -16,7 +14,6 @@ from dreambooth_cli.events import CheckpointSaved, Noted, PhotoLooked, Warned
 from dreambooth_cli.frames import other_frames
 from dreambooth_cli.identifier import load_tokenizer, unread_part
 from dreambooth_cli.prompts import instance_prompt
-from dreambooth_cli.workflows import train as train_workflow
 from dreambooth_cli.workflows.initialise import add_photos
 from dreambooth_cli.workflows.prepare import prepared_photos
 from tests.workflows.kept_training import assert_same, trained

@@ -153,7 +153,7 @@ def test_an_sdxl_run_that_was_begun_before_goes_on_as_it_was(photos, sdxl, monke
 
 def test_the_plan_counts_the_largest_bucket():
     facts, largest = find_entry("sd15").facts, largest_of(bucket_sizes(512))
-    card = Gpu(kind="nvidia", name="a card", total=24 * 2**30, free=22 * 2**30, capability=(8, 6))
+    card = Gpu(kind="cuda", name="a card", total=24 * 2**30, free=22 * 2**30, capability=(8, 6))
 
     def plan(size):
         asked = TrainSettings(method="full", gradient_checkpointing=True)
@@ -165,7 +165,7 @@ def test_the_plan_counts_the_largest_bucket():
     assert not shapes.inside_backward
     assert shapes.ledger["peak: encoding"] > square.ledger["peak: encoding"]
     assert shapes.ledger["activations"] > plan(512 * 512).ledger["activations"]
-    small = Gpu(kind="nvidia", name="a card", total=8 * 2**30, free=7 * 2**30, capability=(8, 6))
+    small = Gpu(kind="cuda", name="a card", total=8 * 2**30, free=7 * 2**30, capability=(8, 6))
     tight = make_plan(Job(facts, TrainSettings(), resolution=512, gpu=small, has_8bit=True, name="sd15", largest=largest))
     assert not tight.inside_backward
     lower = step_down(shapes, facts, TrainSettings(), gpu=card)
