@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from .measures import Floats, Measures
 
 BINS = (6, 14, 14)  # of light and of the two colours
 REACH = 56  # of the two colours, beyond which is the last bin
 RIM = 0.5  # of the way from the middle to the edge, from which on a place is background
+VIEW = 16  # places a side of a subject's picture
 SURE = 0.4  # of what is surest
 
 
@@ -21,13 +23,15 @@ SURE = 0.4  # of what is surest
 class Common:
     """Of each photo [photos]: how like the others its subject is (`likeness`, 0 to 1), how long a part of its edge the subject touches,
     by the subject's own length (`touching`), at which edge (`edge`), and the share of the photo that is likely subject (`area`);
-    of each two [photos, photos] how alike their backgrounds are (`places`, 0 to 1); how varied a background is (`variety`, LAB)."""
+    of each two [photos, photos] how alike their backgrounds are (`places`, 0 to 1) and, by correlation, the pictures of their subjects
+    (`views`); how varied a background is (`variety`, LAB)."""
 
     likeness: Floats
     touching: Floats
     edge: list[str]
     area: Floats
     places: Floats
+    views: Floats
     variety: Floats
 
 
@@ -53,12 +57,14 @@ def in_common(measured: Sequence[Measures], sound: Sequence[bool]) -> Common:
     alike = roots @ roots.T
     rims = [_rim(one) * weight for one, weight in zip(likely, aside, strict=True)]
     grounds = np.sqrt(np.stack([_histogram(where, rim) for where, rim in zip(bins, rims, strict=True)]))
+    views = np.stack([_view(one.colours[..., 0], shape) for one, shape in zip(measured, shapes, strict=True)])
     return Common(
         likeness=np.array([np.median(row[keep]) for row, keep in zip(alike, others, strict=True)]),
         touching=np.array([value for value, _ in touches]),
         edge=[edge for _, edge in touches],
         area=np.array([float(shape.mean()) for shape in shapes]),
         places=grounds @ grounds.T,
+        views=views @ views.T,
         variety=np.array([_variety(one.colours, rim) for one, rim in zip(measured, rims, strict=True)]),
     )
 
@@ -98,16 +104,19 @@ def _shape(likely: Floats) -> Floats:
 
 def _largest_part(there: Floats, weight: Floats) -> Floats:
     """Of the places that hang together, gaps of one place aside, those with the most weight."""
-    left = _grown(there)
+    left = set(map(tuple, np.argwhere(_grown(there)).tolist()))
+    values = (weight * there).tolist()
     best, most = np.zeros_like(there), 0.0
-    while left.any():
-        part = np.zeros_like(there)
-        part.flat[left.argmax()] = True
-        while (more := _grown(part) & left).sum() > part.sum():
-            part = more
-        left &= ~part
-        if (found := float((weight * part * there).sum())) > most:
-            best, most = part, found
+    while left:
+        part, found = [left.pop()], 0.0
+        for row, column in part:  # which grows meanwhile
+            found += values[row][column]
+            near = left & {(row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)}
+            left -= near
+            part += near
+        if found > most:
+            best, most = np.zeros_like(there), found
+            best[tuple(np.array(part).T)] = True
     return best
 
 
@@ -128,6 +137,15 @@ def _touching(shape: Floats) -> tuple[float, str]:
     runs = {edge: float(part.mean(axis=1).sum()) for edge, part in edges.items()}
     edge = max(runs, key=lambda each: runs[each])
     return runs[edge] / max(float(np.sqrt(shape.sum())), 1.0), edge
+
+
+def _view(light: Floats, shape: Floats) -> Floats:
+    """The light of the box round a shape, without its mean and its contrast."""
+    down, across = (np.flatnonzero(shape.any(axis=axis)) for axis in (1, 0))
+    box = (across[0], down[0], across[-1] + 1, down[-1] + 1) if len(down) else None
+    values = np.asarray(Image.fromarray(np.float32(light)).resize((VIEW, VIEW), Image.Resampling.BILINEAR, box=box)).ravel()
+    values = values - values.mean()
+    return values / max(float(np.linalg.norm(values)), 1e-3)
 
 
 def _rim(likely: Floats) -> Floats:

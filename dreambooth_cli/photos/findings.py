@@ -26,15 +26,16 @@ WORDS: dict[FindingKind, str] = {
     "cut_subject": "cut off",
 }  # the word for a photo is that of its first finding in this order
 
-BLUR, TIMES_BLUR = 1.45, 1.5  # pixels at 512, and beside the others
+BLUR, TIMES_BLUR = 1.2, 1.4  # pixels at 512, and beside the others
 DARK, TIMES_DARK = 0.45, 0.7  # light
 CLIPPED, COLOURED, TIMES_CLIPPED = 0.06, 0.1, 3.0  # shares of the photo, and beside three quarters of the others
 CLIPPED_SUBJECT = 0.08
 DETAIL, AREA = 0.019, 0.028  # shares of the photo
 TOUCHING = 0.75  # of the subject's own length
 LIKENESS = 0.74  # of the others'
-PLACE, FLAT = 0.84, 4.0  # likeness of two backgrounds; LAB
-FEWEST_SIDES = 3  # photos of which one place or one side can be said
+PLACE, FLAT = 0.84, 2.0  # likeness of two backgrounds; LAB
+VIEW = 0.75  # correlation of two subjects' pictures
+PLACES, VIEWS, FEWEST_SIDES = 0.6, 0.8, 3  # shares of the photos, and how many at least, that are from one place or side
 UNSOUND: set[FindingKind] = {"near_duplicate", "screenshot", "dark", "burnt_out"}  # whose colours say nothing of the set's
 USUAL = {"blur": 0.8, "bright": 0.9, "clipped": 0.0, "coloured": 0.0}  # where there are no others
 
@@ -42,13 +43,15 @@ USUAL = {"blur": 0.8, "bright": 0.9, "clipped": 0.0, "coloured": 0.0}  # where t
 def judge_photos(measured: Sequence[Measures], names: Sequence[str]) -> list[tuple[Finding, ...]]:
     """The findings of each photo, by itself and beside the others of its set."""
     alone = _alone(measured, names)
-    common = in_common(measured, [not UNSOUND & {finding.kind for finding in findings} for findings in alone])
-    return [(*findings, *_subject(one, common, each)) for each, (one, findings) in enumerate(zip(measured, alone, strict=True))]
+    sound = [not UNSOUND & {finding.kind for finding in findings} for findings in alone]
+    common = in_common(measured, sound)
+    return [(*alone[each], *_subject(one, common, each, sound[each])) for each, one in enumerate(measured)]
 
 
 def judge_set(measured: Sequence[Measures]) -> list[Finding]:
     """What is to be said of the set as a whole."""
-    return [*_place(in_common(measured, [True] * len(measured)))]
+    common = in_common(measured, [True] * len(measured))
+    return [*_place(common), *_view(common)]
 
 
 def same_file(other: str) -> Finding:
@@ -113,8 +116,13 @@ def _blur(one: Measures, others: Sequence[Measures]) -> Iterator[Finding]:
         yield Finding("blur", round(one.blur, 1), "Blurred beside the others: leave it out, or take it again with a steady hand.")
 
 
-def _subject(one: Measures, common: Common, each: int) -> Iterator[Finding]:
+def _subject(one: Measures, common: Common, each: int, is_sound: bool) -> Iterator[Finding]:
     """What is to be said of the subject in a photo, as far as it can be told where that lies."""
+    others = np.delete(common.likeness, each)
+    if is_sound and len(others) > 1 and common.likeness[each] < LIKENESS * np.median(others):
+        value = round(float(common.likeness[each] / np.median(others)), 2)
+        yield Finding("odd_one_out", value, "It seems to show something else than the others: leave it out if it does.")
+        return
     touching = float(common.touching[each])
     if one.detail < DETAIL or (common.area[each] < AREA and touching < TOUCHING):
         share = min(one.detail, float(common.area[each]))
@@ -122,18 +130,22 @@ def _subject(one: Measures, common: Common, each: int) -> Iterator[Finding]:
     elif touching > TOUCHING:
         words = f"The subject seems to be cut off at the {common.edge[each]}: use a photo that shows all of it."
         yield Finding("cut_subject", round(touching, 2), words)
-    others = np.delete(common.likeness, each)
-    if len(others) > 1 and common.likeness[each] < LIKENESS * np.median(others):
-        value = round(float(common.likeness[each] / np.median(others)), 2)
-        yield Finding("odd_one_out", value, "It seems to show something else than the others: leave it out if it does.")
 
 
 def _place(common: Common) -> Iterator[Finding]:
     alike = (common.places >= PLACE).sum(axis=1)
     place, count = int(alike.argmax()), len(alike)
-    if alike[place] >= max(FEWEST_SIDES, -(-3 * count // 5)) and common.variety[place] > FLAT:
+    if alike[place] >= max(FEWEST_SIDES, round(PLACES * count)) and common.variety[place] > FLAT:
         words = f"{alike[place]} of {count} have the same background, and the model will learn it too: take some elsewhere."
         yield Finding("same_place", round(float(alike[place] / count), 2), words)
+
+
+def _view(common: Common) -> Iterator[Finding]:
+    count = len(common.views)
+    alike = int((common.views >= VIEW).sum(axis=1).max())
+    if alike >= max(FEWEST_SIDES, round(VIEWS * count)):
+        words = f"{alike} of {count} show the subject from one side and in one pose: add other views."
+        yield Finding("few_views", round(alike / count, 2), words)
 
 
 def _usual(figure: str, others: Sequence[float], percent: float = 50) -> float:
