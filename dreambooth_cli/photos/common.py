@@ -8,55 +8,63 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from .measures import Floats, Measures
 
 BINS = (6, 14, 14)  # of light and of the two colours
 REACH = 56  # of the two colours, beyond which is the last bin
 RIM = 0.5  # of the way from the middle to the edge, from which on a place is background
-LIKELY = 0.45
+VIEW = 16  # places a side of a subject's picture
+SURE = 0.4  # of what is surest
 
 
 @dataclass(frozen=True, eq=False)
 class Common:
     """Of each photo [photos]: how like the others its subject is (`likeness`, 0 to 1), how long a part of its edge the subject touches,
     by the subject's own length (`touching`), at which edge (`edge`), and the share of the photo that is likely subject (`area`);
-    of each two [photos, photos] how alike their backgrounds are (`places`, 0 to 1); how varied a background is (`variety`, LAB)."""
+    of each two [photos, photos] how alike their backgrounds are (`places`, 0 to 1) and, by correlation, the pictures of their subjects
+    (`views`); how varied a background is (`variety`, LAB)."""
 
     likeness: Floats
     touching: Floats
     edge: list[str]
     area: Floats
     places: Floats
+    views: Floats
     variety: Floats
 
 
-def in_common(measured: Sequence[Measures]) -> Common:
-    """Hold the photos of a set against each other."""
+def in_common(measured: Sequence[Measures], sound: Sequence[bool]) -> Common:
+    """Hold the photos of a set against each other; only those that are `sound` say what is common."""
     bins = [_bins(one.colours) for one in measured]
-    subject = np.stack([_histogram(where, one.weight) for where, one in zip(bins, measured, strict=True)])
+    # squared, so that the surest places count and the many faint ones do not
+    subject = np.stack([_histogram(where, one.weight**2) for where, one in zip(bins, measured, strict=True)])
     aside = [np.clip(1 - one.weight / max(float(np.percentile(one.weight, 90)), 1e-12), 0, 1) for one in measured]
     behind = np.stack([_histogram(where, weight) for where, weight in zip(bins, aside, strict=True)])
     count = len(measured)
     roots = np.sqrt(subject)
-    # what the others share, without the photo itself
-    shared = ((roots.sum(axis=0) - roots) / (count - 1)) ** 2 if count > 1 else subject
-    elsewhere = (behind + (behind.sum(axis=0) - behind) / (count - 1)) / 2 if count > 1 else behind
+    others = ~np.eye(count, dtype=bool) & np.array(sound)
+    # where no other photo is sound, each stands for itself
+    others[~others.any(axis=1)] = np.eye(count, dtype=bool)[~others.any(axis=1)]
+    parts = others / others.sum(axis=1, keepdims=True)
+    shared = (parts @ roots) ** 2
+    elsewhere = (behind + parts @ behind) / 2
     odds = shared / (shared + elsewhere + 1e-4)
     likely = [_smooth(odds[each][where]) for each, where in enumerate(bins)]
-    touches = [_touching(one) for one in likely]
+    shapes = [_shape(one) for one in likely]
+    touches = [_touching(shape) for shape in shapes]
     alike = roots @ roots.T
-    others = ~np.eye(count, dtype=bool)
-    mass = np.array([float((one.weight * odds[each][bins[each]]).sum()) for each, one in enumerate(measured)])
-    likeness = np.array([np.median(row[keep]) if count > 1 else 1.0 for row, keep in zip(alike, others, strict=True)]) * np.sqrt(mass)
     rims = [_rim(one) * weight for one, weight in zip(likely, aside, strict=True)]
     grounds = np.sqrt(np.stack([_histogram(where, rim) for where, rim in zip(bins, rims, strict=True)]))
+    views = np.stack([_view(one.colours[..., 0], shape) for one, shape in zip(measured, shapes, strict=True)])
     return Common(
-        likeness=likeness,
+        likeness=np.array([np.median(row[keep]) for row, keep in zip(alike, others, strict=True)]),
         touching=np.array([value for value, _ in touches]),
         edge=[edge for _, edge in touches],
-        area=np.array([float((one >= LIKELY).mean()) for one in likely]),
+        area=np.array([float(shape.mean()) for shape in shapes]),
         places=grounds @ grounds.T,
+        views=views @ views.T,
         variety=np.array([_variety(one.colours, rim) for one, rim in zip(measured, rims, strict=True)]),
     )
 
@@ -85,14 +93,59 @@ def _smooth(values: Floats) -> Floats:
     return sum(padded[down : down + rows, across : across + columns] for down in range(3) for across in range(3)) / 9
 
 
-def _touching(likely: Floats) -> tuple[float, str]:
-    """How much subject lies along one edge, by the subject's own length, and which edge that is."""
+def _shape(likely: Floats) -> Floats:
+    """The places of the subject, bool: its largest part that hangs together, and what lies between two places of that."""
     sure = likely**4
-    sure = np.minimum(sure / max(float(np.percentile(sure, 97)), 0.05), 1)
-    edges = {"left": sure[:, :2], "right": sure[:, -2:], "top": sure[:2].T, "bottom": sure[-2:].T}
+    sure = sure / max(float(np.percentile(sure, 97)), 0.05)
+    there = sure >= SURE
+    part = _largest_part(there, np.minimum(sure, 1)) & there
+    return _between(part) | _between(part.T).T
+
+
+def _largest_part(there: Floats, weight: Floats) -> Floats:
+    """Of the places that hang together, gaps of one place aside, those with the most weight."""
+    left = set(map(tuple, np.argwhere(_grown(there)).tolist()))
+    values = (weight * there).tolist()
+    best, most = np.zeros_like(there), 0.0
+    while left:
+        part, found = [left.pop()], 0.0
+        for row, column in part:  # which grows meanwhile
+            found += values[row][column]
+            near = left & {(row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)}
+            left -= near
+            part += near
+        if found > most:
+            best, most = np.zeros_like(there), found
+            best[tuple(np.array(part).T)] = True
+    return best
+
+
+def _grown(part: Floats) -> Floats:
+    """The same places and their neighbours."""
+    padded = np.pad(part, 1)
+    return padded[1:-1, 1:-1] | padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
+
+
+def _between(part: Floats) -> Floats:
+    """In each row all places from the first to the last."""
+    return np.logical_or.accumulate(part, axis=1) & np.logical_or.accumulate(part[:, ::-1], axis=1)[:, ::-1]
+
+
+def _touching(shape: Floats) -> tuple[float, str]:
+    """How much subject lies along one edge, by the subject's own length, and which edge that is."""
+    edges = {"left side": shape[:, :2], "right side": shape[:, -2:], "top": shape[:2].T, "bottom": shape[-2:].T}
     runs = {edge: float(part.mean(axis=1).sum()) for edge, part in edges.items()}
     edge = max(runs, key=lambda each: runs[each])
-    return runs[edge] / max(float(np.sqrt(sure.sum())), 1.0), edge
+    return runs[edge] / max(float(np.sqrt(shape.sum())), 1.0), edge
+
+
+def _view(light: Floats, shape: Floats) -> Floats:
+    """The light of the box round a shape, without its mean and its contrast."""
+    down, across = (np.flatnonzero(shape.any(axis=axis)) for axis in (1, 0))
+    box = (across[0], down[0], across[-1] + 1, down[-1] + 1) if len(down) else None
+    values = np.asarray(Image.fromarray(np.float32(light)).resize((VIEW, VIEW), Image.Resampling.BILINEAR, box=box)).ravel()
+    values = values - values.mean()
+    return values / max(float(np.linalg.norm(values)), 1e-3)
 
 
 def _rim(likely: Floats) -> Floats:

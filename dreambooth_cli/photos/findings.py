@@ -26,32 +26,32 @@ WORDS: dict[FindingKind, str] = {
     "cut_subject": "cut off",
 }  # the word for a photo is that of its first finding in this order
 
-BLUR, TIMES_BLUR = 1.45, 1.5  # pixels at 512, and beside the others
+BLUR, TIMES_BLUR = 1.2, 1.4  # pixels at 512, and beside the others
 DARK, TIMES_DARK = 0.45, 0.7  # light
-CLIPPED, TIMES_CLIPPED = 0.045, 2.5  # share of the photo
+CLIPPED, COLOURED, TIMES_CLIPPED = 0.06, 0.1, 3.0  # shares of the photo, and beside three quarters of the others
 CLIPPED_SUBJECT = 0.08
-DETAIL, AREA = 0.02, 0.012  # shares of the photo
-TOUCHING = 0.66  # of the subject's own length
-LIKENESS = 0.78  # of the others'
-PLACE, FLAT = 0.84, 4.0  # likeness of two backgrounds; LAB
-FEWEST_SIDES = 3  # photos of which one place or one side can be said
+DETAIL, AREA = 0.019, 0.028  # shares of the photo
+TOUCHING = 0.75  # of the subject's own length
+LIKENESS = 0.74  # of the others'
+PLACE, FLAT = 0.84, 2.0  # likeness of two backgrounds; LAB
+VIEW = 0.75  # correlation of two subjects' pictures
+PLACES, VIEWS, FEWEST_SIDES = 0.6, 0.8, 3  # shares of the photos, and how many at least, that are from one place or side
+UNSOUND: set[FindingKind] = {"near_duplicate", "screenshot", "dark", "burnt_out"}  # whose colours say nothing of the set's
 USUAL = {"blur": 0.8, "bright": 0.9, "clipped": 0.0, "coloured": 0.0}  # where there are no others
 
 
 def judge_photos(measured: Sequence[Measures], names: Sequence[str]) -> list[tuple[Finding, ...]]:
     """The findings of each photo, by itself and beside the others of its set."""
-    common, twins = in_common(measured), _twins(measured, names)
-    found = []
-    for each, one in enumerate(measured):
-        others = [other for other in measured if other is not one]
-        about = [*twins.get(each, []), *_round(one), *_light(one, others), *_blur(one, others), *_subject(one, common, each)]
-        found.append(tuple(about))
-    return found
+    alone = _alone(measured, names)
+    sound = [not UNSOUND & {finding.kind for finding in findings} for findings in alone]
+    common = in_common(measured, sound)
+    return [(*alone[each], *_subject(one, common, each, sound[each])) for each, one in enumerate(measured)]
 
 
 def judge_set(measured: Sequence[Measures]) -> list[Finding]:
     """What is to be said of the set as a whole."""
-    return [*_place(in_common(measured))]
+    common = in_common(measured, [True] * len(measured))
+    return [*_place(common), *_view(common)]
 
 
 def same_file(other: str) -> Finding:
@@ -75,6 +75,15 @@ def verdict_on(photos: Sequence[Sequence[object]], of_set: Sequence[Finding]) ->
     return ", ".join(told) or ("a good set" if count > 2 else "nothing to find fault with, but few")
 
 
+def _alone(measured: Sequence[Measures], names: Sequence[str]) -> list[tuple[Finding, ...]]:
+    """What can be said of each photo without knowing its subject."""
+    found, twins = [], _twins(measured, names)
+    for each, one in enumerate(measured):
+        others = [other for other in measured if other is not one]
+        found.append((*twins.get(each, []), *_round(one), *_light(one, others), *_blur(one, others)))
+    return found
+
+
 def _twins(measured: Sequence[Measures], names: Sequence[str]) -> dict[int, list[Finding]]:
     """Of each two photos that are nearly the same the one with fewer pixels, or the later one, has the finding."""
     found: dict[int, list[Finding]] = {}
@@ -96,9 +105,9 @@ def _round(one: Measures) -> Iterator[Finding]:
 def _light(one: Measures, others: Sequence[Measures]) -> Iterator[Finding]:
     if one.bright < DARK and one.bright < TIMES_DARK * _usual("bright", [other.bright for other in others]):
         yield Finding("dark", round(one.bright, 2), "Too dark: brighten it, or take it again in more light.")
-    all_ends = one.clipped > CLIPPED + TIMES_CLIPPED * _usual("clipped", [other.clipped for other in others])
-    coloured = [each.clipped - each.white for each in (one, *others)]
-    if (all_ends and one.clipped_subject > CLIPPED_SUBJECT) or coloured[0] > CLIPPED + TIMES_CLIPPED * _usual("coloured", coloured[1:]):
+    clipped, coloured = [each.clipped for each in (one, *others)], [each.clipped - each.white for each in (one, *others)]
+    is_clipped = clipped[0] > CLIPPED + TIMES_CLIPPED * _usual("clipped", clipped[1:], 75) and one.clipped_subject > CLIPPED_SUBJECT
+    if is_clipped or coloured[0] > COLOURED + TIMES_CLIPPED * _usual("coloured", coloured[1:], 75):
         yield Finding("burnt_out", round(one.clipped, 2), "Burnt out, and what is white has no detail: take it again with less light.")
 
 
@@ -107,28 +116,38 @@ def _blur(one: Measures, others: Sequence[Measures]) -> Iterator[Finding]:
         yield Finding("blur", round(one.blur, 1), "Blurred beside the others: leave it out, or take it again with a steady hand.")
 
 
-def _subject(one: Measures, common: Common, each: int) -> Iterator[Finding]:
+def _subject(one: Measures, common: Common, each: int, is_sound: bool) -> Iterator[Finding]:
     """What is to be said of the subject in a photo, as far as it can be told where that lies."""
-    if one.detail < DETAIL or common.area[each] < AREA:
-        share = min(one.detail, float(common.area[each]))
-        yield Finding("tiny_subject", round(share, 3), "The subject is very small in it: go nearer, or crop it closer.")
-    elif common.touching[each] > TOUCHING:
-        words = f"The subject seems to be cut off at the {common.edge[each]}: use a photo that shows all of it."
-        yield Finding("cut_subject", round(float(common.touching[each]), 2), words)
     others = np.delete(common.likeness, each)
-    if len(others) > 1 and common.likeness[each] < LIKENESS * np.median(others):
+    if is_sound and len(others) > 1 and common.likeness[each] < LIKENESS * np.median(others):
         value = round(float(common.likeness[each] / np.median(others)), 2)
         yield Finding("odd_one_out", value, "It seems to show something else than the others: leave it out if it does.")
+        return
+    touching = float(common.touching[each])
+    if one.detail < DETAIL or (common.area[each] < AREA and touching < TOUCHING):
+        share = min(one.detail, float(common.area[each]))
+        yield Finding("tiny_subject", round(share, 3), "The subject is very small in it: go nearer, or crop it closer.")
+    elif touching > TOUCHING:
+        words = f"The subject seems to be cut off at the {common.edge[each]}: use a photo that shows all of it."
+        yield Finding("cut_subject", round(touching, 2), words)
 
 
 def _place(common: Common) -> Iterator[Finding]:
     alike = (common.places >= PLACE).sum(axis=1)
     place, count = int(alike.argmax()), len(alike)
-    if alike[place] >= max(FEWEST_SIDES, -(-3 * count // 5)) and common.variety[place] > FLAT:
+    if alike[place] >= max(FEWEST_SIDES, round(PLACES * count)) and common.variety[place] > FLAT:
         words = f"{alike[place]} of {count} have the same background, and the model will learn it too: take some elsewhere."
         yield Finding("same_place", round(float(alike[place] / count), 2), words)
 
 
-def _usual(figure: str, others: Sequence[float]) -> float:
-    """The median of the others, or what is usual where there are none."""
-    return float(np.median(others)) if others else USUAL[figure]
+def _view(common: Common) -> Iterator[Finding]:
+    count = len(common.views)
+    alike = int((common.views >= VIEW).sum(axis=1).max())
+    if alike >= max(FEWEST_SIDES, round(VIEWS * count)):
+        words = f"{alike} of {count} show the subject from one side and in one pose: add other views."
+        yield Finding("few_views", round(alike / count, 2), words)
+
+
+def _usual(figure: str, others: Sequence[float], percent: float = 50) -> float:
+    """What so many percent of the others do not surpass, or what is usual where there are none."""
+    return float(np.percentile(others, percent)) if others else USUAL[figure]

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 SAME = 5  # of 255, by which pixels of one paper differ at most
 DEEPEST = 0.6  # of the picture
 DROP = 0.4  # by how much of a row the paper's share falls where it ends
-FEWEST_MARKS = 0.002  # of a bar, that its signs take
+MARKS = (0.002, 0.25)  # the least and the most of a phone's bar that its signs take
+NARROWEST = 0.025  # of a phone's screen, that a bar takes
+PLAIN, WIDEST = 0.02, 0.35  # marks on a border, and its depth, at most
 
 Pixels = NDArray[Any]
 
@@ -35,13 +37,17 @@ class Frame:
     @property
     def is_screen(self) -> bool:
         """Whether it has a phone's bars: above and below of one colour, with signs on them."""
-        return _alike(self.top, self.bottom) and max(bar.marks for bar in (self.top, self.bottom) if bar) >= FEWEST_MARKS
+        if not _alike(self.top, self.bottom):
+            return False
+        bars = [bar for bar in (self.top, self.bottom) if bar]
+        return min(bar.depth for bar in bars) >= NARROWEST and MARKS[0] <= max(bar.marks for bar in bars) <= MARKS[1]
 
     @property
     def width(self) -> float:
         """The share of the picture that its border takes on its widest side; 0 where it has none."""
         pairs = [(one, other) for one, other in ((self.left, self.right), (self.top, self.bottom)) if _alike(one, other)]
-        return max((bar.depth for pair in pairs for bar in pair if bar), default=0.0)
+        plain = [pair for pair in pairs if all(bar and bar.marks < PLAIN and bar.depth < WIDEST for bar in pair)]
+        return max((bar.depth for pair in plain for bar in pair if bar), default=0.0)
 
 
 def frame_of(pixels: Pixels) -> Frame:

@@ -1,11 +1,12 @@
 """What is measured of a photo, once, on a small copy of it: enough to judge it by itself and beside the others, and little to keep."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 
 from .crop import Size
 from .frame import Frame, frame_of
@@ -18,6 +19,7 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 REBLUR = 1.0  # pixels, the sigma of the second blur by which the first is told
 WAYS = 6  # directions of edges
 FEWEST_EDGES = 40  # pixels of one direction
+CLEAR = 0.25  # of the slope of the strongest direction
 FAINT = 0.012  # of the light from black to white in a pixel: fainter edges are noise
 Floats = NDArray[Any]
 
@@ -79,11 +81,11 @@ def smaller(image: Image.Image, side: int = SIDE) -> Image.Image:
 
 
 def blur_of(light: Floats) -> float:
-    """How wide the sharpest edges of each direction are, the widest of them: sigma in pixels; 0 where there are no edges.
+    """How wide the sharpest edges of each direction are, of the direction with the widest but one: sigma in pixels; 0 without edges.
 
     An edge of sigma s has 1/s of the slope that a step has; blurred once more by r, 1/sqrt(s^2 + r^2). So s follows from the ratio of
     the slopes (Zhuo and Sim, Defocus map estimation from a single image, 2011). Taken by direction it also tells a photo that was
-    moved, whose edges along the movement stay sharp.
+    moved, whose edges along the movement stay sharp. One direction alone is no witness, nor is one with faint edges only.
     """
     if min(light.shape) < 16:
         return 0.0
@@ -92,14 +94,17 @@ def blur_of(light: Floats) -> float:
     again = np.hypot(*np.gradient(_blurred(light)))
     ratio = slope / np.maximum(again, 1e-6)
     way = (np.arctan2(down, across) % np.pi * WAYS / np.pi).astype(int) % WAYS
-    widths = []
+    widths: list[tuple[float, float]] = []  # how strong the edges of a direction are, and how wide
     for each in range(WAYS):
         there = way == each
-        strong = there & (again >= max(FAINT, np.percentile(again[there], 97) if there.any() else 1))
+        strength = float(np.percentile(again[there], 97)) if there.any() else 0.0
+        strong = there & (again >= max(FAINT, strength))
         if strong.sum() >= FEWEST_EDGES:
             sharp = float(np.percentile(ratio[strong], 80))
-            widths.append(REBLUR / np.sqrt(max(sharp**2 - 1, 1e-3)))
-    return max(widths, default=0.0)
+            widths.append((strength, REBLUR / np.sqrt(max(sharp**2 - 1, 1e-3))))
+    strongest = max(widths, default=(0.0, 0.0))[0]
+    clear = sorted((float(width) for strength, width in widths if strength >= CLEAR * strongest), reverse=True)
+    return clear[min(1, len(clear) - 1)] if clear else 0.0
 
 
 def _blurred(light: Floats) -> Floats:
@@ -127,10 +132,15 @@ def _at(weight: Floats, size: Size) -> Floats:
     return large / max(float(large.sum()), 1e-12)
 
 
+@cache
+def _to_lab() -> ImageCms.ImageCmsTransform:
+    return ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+
+
 def _lab(small: Image.Image) -> Floats:
     """The mean colour of each place, CELLS on the longer side, in LAB: light to 100, colours about 0."""
     scale = CELLS / max(small.size)
     size = max(1, round(small.width * scale)), max(1, round(small.height * scale))
-    cells = np.asarray(small.resize(size, Image.Resampling.BOX).convert("LAB"))
+    cells = np.asarray(ImageCms.applyTransform(small.resize(size, Image.Resampling.BOX), _to_lab()))
     light, colours = cells[..., :1].astype(np.float32) / 2.55, cells[..., 1:].astype(np.int8).astype(np.float32)
     return np.concatenate([light, colours], axis=2)
