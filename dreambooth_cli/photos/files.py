@@ -94,6 +94,14 @@ class Photo:
     size: Size
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A photo that is used: its training picture, and a small copy of it, so that the large one can go."""
+
+    picture: Image.Image
+    photo: Photo
+
+
 def look_over(folder: Path, left_out: Collection[str] = ()) -> Iterator[Look]:
     """Every file of a folder in natural order, each decoded once, small; nothing is written.
 

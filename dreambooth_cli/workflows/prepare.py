@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Generator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -26,10 +27,10 @@ from ..events import Event, Events, Finding, PhaseStarted, PhotoLooked, PhotoRea
 from ..locks import hold
 from ..paths import cache_folder, expanded
 from ..photos.crop import square_box
-from ..photos.files import Look, find_photos, printable, read_photo, save_png, training_picture
+from ..photos.files import Look, Opened, Photo, find_photos, printable, read_photo, save_png, training_picture
 from ..photos.findings import TWICE, judge_photos, judge_set, same_file, verdict_on, word_for
 from ..photos.inspect import judge_count, judge_size
-from ..photos.measures import Measures, measure
+from ..photos.measures import Measures, measure, smaller
 from ..photos.sheet import Tile, contact_sheet, save_sheet, small_picture
 from ..photos.subject import find_subject
 from ..project import Project
@@ -37,6 +38,7 @@ from ..schemas import check_schema, with_schema
 from ..settings import PrepSettings
 
 RECIPE = 1  # counts up when the same photo would become other pixels
+AHEAD = 3  # photos that are decoded before they are written, at most
 JUDGES = 1  # counts up when the same photos would be judged otherwise
 REPORT, SHEET, LEFT_OUT = "report.json", "contact-sheet.jpg", ".left-out"
 
@@ -161,16 +163,19 @@ def _make(preparing: Preparing, target: Path, source: Path | None) -> Generator[
     with disk_errors(target), temporary(target.parent) as part:
         part.mkdir()
         rows: list[dict[str, Any]] = []
-        tiles: list[Tile] = []
-        measured: list[Measures] = []
-        for number, look in enumerate(preparing.looks, start=1):
-            row, tile, measures = _prepare_photo(look, preparing, part, len(tiles))
-            rows.append(row)
-            if tile is not None:
-                tiles.append(tile)
-            if measures is not None:
-                measured.append(measures)
-            yield PhotoRead(number=number, total=len(preparing.looks))
+        made: list[Future[tuple[Tile, Measures | None]]] = []
+        # one photo is decoded here while the one before is written beside: large pictures one at a time, as memory asks
+        with ThreadPoolExecutor(1) as beside:
+            for number, look in enumerate(preparing.looks, start=1):
+                row, opened = _open_photo(look, preparing, len(made))
+                rows.append(row)
+                if opened is not None:
+                    made.append(beside.submit(_write_photo, row, opened, part, preparing))
+                if len(made) > AHEAD:
+                    made[-AHEAD].result()
+                yield PhotoRead(number=number, total=len(preparing.looks))
+            tiles = [future.result()[0] for future in made]
+            measured = [measures for future in made if (measures := future.result()[1]) is not None]
         of_set = _judge(rows, measured)
         for look, row in zip(preparing.looks, rows, strict=True):
             if row["prepared"] is None or preparing.judged:
@@ -214,10 +219,8 @@ def _check_strictly(report: dict[str, Any]) -> None:
         )
 
 
-def _prepare_photo(
-    look: Look, preparing: Preparing, part: Path, number: int
-) -> tuple[dict[str, Any], Tile | None, Measures | None]:
-    """One file's row of the report and, where it is used, its picture, written, its tile of the contact sheet, and what was measured."""
+def _open_photo(look: Look, preparing: Preparing, number: int) -> tuple[dict[str, Any], Opened | None]:
+    """One file's row of the report and, where it is used, its picture under that number."""
     row: dict[str, Any] = {
         "file": printable(look.path.name),
         "status": look.status,
@@ -230,22 +233,27 @@ def _prepare_photo(
         "sha256": None,
     }
     if look.status != "ok":
-        return row, None, None
+        return row, None
     try:
         photo = read_photo(look.path, preparing.resolution)
     except PhotoError as error:
-        return row | {"status": "refused", "reasons": [error.message]}, None, None
+        return row | {"status": "refused", "reasons": [error.message]}, None
     status, reason = judge_size(photo.size, preparing.resolution)
     row |= {"status": status, "reasons": [reason] if reason else [], "size": list(photo.size)}
     if status == "refused":
-        return row, None, None
+        return row, None
     box = square_box(photo.size, preparing.settings.crop)
-    picture = training_picture(photo, box, preparing.resolution)
-    name = f"{number:03d}.png"
-    row |= {"crop": list(box), "prepared": name, "sha256": save_png(picture, part / name)}
+    row |= {"crop": list(box), "prepared": f"{number:03d}.png"}
+    return row, Opened(training_picture(photo, box, preparing.resolution), Photo(smaller(photo.image), photo.size))
+
+
+def _write_photo(row: dict[str, Any], opened: Opened, part: Path, preparing: Preparing) -> tuple[Tile, Measures | None]:
+    """Write a picture and note its sha256; its tile of the contact sheet, and what is measured of the photo."""
+    picture, photo, name, status = opened.picture, opened.photo, row["prepared"], row["status"]
+    row["sha256"] = save_png(picture, part / name)
     detail = f"{Path(name).stem}   {photo.size[0]} x {photo.size[1]}" + ("   enlarged" if status == "warned" else "")
     tile = Tile(small_picture(picture), row["file"], detail, status == "warned")
-    return row, tile, measure(photo.image, photo.size, find_subject(photo)) if preparing.judged else None
+    return tile, measure(photo.image, photo.size, find_subject(photo)) if preparing.judged else None
 
 
 def _write_report(
