@@ -100,6 +100,15 @@ class Photo:
     size: Size
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A photo that is used: its training picture, a small copy of it, so that the large one can go, and its mask, as the picture is."""
+
+    picture: Image.Image
+    photo: Photo
+    mask: Image.Image | None = None
+
+
 def look_over(folder: Path, left_out: Collection[str] = ()) -> Iterator[Look]:
     """Every file of a folder in natural order, each decoded once, small; nothing is written.
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Generator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -29,11 +30,21 @@ from ..paths import cache_folder, expanded
 from ..photos.beside import MASK
 from ..photos.buckets import STEP, bucket_for, bucket_sizes, cover_box
 from ..photos.crop import Size, square_box
-from ..photos.files import Look, check_beside, find_photos, printable, read_photo, save_png, training_picture
+from ..photos.files import (
+    Look,
+    Opened,
+    Photo,
+    check_beside,
+    find_photos,
+    printable,
+    read_photo,
+    save_png,
+    training_picture,
+)
 from ..photos.findings import TWICE, judge_photos, judge_set, same_file, verdict_on, word_for
 from ..photos.inspect import judge_count, judge_cover, judge_size
 from ..photos.mask import masked, read_mask, training_mask
-from ..photos.measures import Measures, measure
+from ..photos.measures import Measures, measure, smaller
 from ..photos.sheet import Tile, contact_sheet, save_sheet, small_picture
 from ..photos.subject import find_subject
 from ..project import Project
@@ -43,6 +54,7 @@ from ..text import shortened
 from .prepared import PreparedPhoto
 
 RECIPE = 1  # counts up when the same photo would become other pixels
+AHEAD = 3  # photos that are decoded before they are written, at most
 JUDGES = 1  # counts up when the same photos would be judged otherwise
 REPORT, SHEET, LEFT_OUT = "report.json", "contact-sheet.jpg", ".left-out"
 
@@ -209,16 +221,19 @@ def _make(preparing: Preparing, target: Path, source: Path | None) -> Generator[
     with disk_errors(target), temporary(target.parent) as part:
         part.mkdir()
         rows: list[dict[str, Any]] = []
-        tiles: list[Tile] = []
-        measured: list[Measures] = []
-        for number, look in enumerate(preparing.looks, start=1):
-            row, tile, measures = _prepare_photo(look, preparing, part, len(tiles))
-            rows.append(row)
-            if tile is not None:
-                tiles.append(tile)
-            if measures is not None:
-                measured.append(measures)
-            yield PhotoRead(number=number, total=len(preparing.looks))
+        made: list[Future[tuple[Tile, Measures | None]]] = []
+        # one photo is decoded here while the one before is written beside: large pictures one at a time, as memory asks
+        with ThreadPoolExecutor(1) as beside:
+            for number, look in enumerate(preparing.looks, start=1):
+                row, opened = _open_photo(look, preparing, len(made))
+                rows.append(row)
+                if opened is not None:
+                    made.append(beside.submit(_write_photo, row, opened, part, preparing))
+                if len(made) > AHEAD:
+                    made[-AHEAD].result()
+                yield PhotoRead(number=number, total=len(preparing.looks))
+            tiles = [future.result()[0] for future in made]
+            measured = [measures for future in made if (measures := future.result()[1]) is not None]
         of_set = _judge(rows, measured)
         for look, row in zip(preparing.looks, rows, strict=True):
             if row["prepared"] is None or preparing.judged:
@@ -262,10 +277,8 @@ def _check_strictly(report: dict[str, Any]) -> None:
         )
 
 
-def _prepare_photo(
-    look: Look, preparing: Preparing, part: Path, number: int
-) -> tuple[dict[str, Any], Tile | None, Measures | None]:
-    """One file's row of the report and, where it is used, its picture, written, its tile of the contact sheet, and what was measured."""
+def _open_photo(look: Look, preparing: Preparing, number: int) -> tuple[dict[str, Any], Opened | None]:
+    """One file's row of the report and, where it is used, its picture under that number."""
     row: dict[str, Any] = {
         "file": printable(look.path.name),
         "status": look.status,
@@ -282,27 +295,34 @@ def _prepare_photo(
         "into": None,
     }
     if look.status != "ok":
-        return row, None, None
+        return row, None
     try:
         photo = read_photo(look.path, preparing.resolution)
     except PhotoError as error:
-        return row | {"status": "refused", "reasons": [error.message]}, None, None
+        return row | {"status": "refused", "reasons": [error.message]}, None
     into = bucket_for(photo.size, preparing.buckets) if preparing.buckets else (preparing.resolution, preparing.resolution)
     status, reason = judge_cover(photo.size, into) if preparing.buckets else judge_size(photo.size, preparing.resolution)
     row |= {"status": status, "reasons": [reason] if reason else [], "size": list(photo.size)}
     if status == "refused":
-        return row, None, None
-    box = cover_box(photo.size, into) if preparing.settings.crop == "none" else square_box(photo.size, preparing.settings.crop)
-    picture = training_picture(photo, box, into)
-    name = f"{number:03d}.png"
-    row |= {"crop": list(box), "into": list(into), "prepared": name, "sha256": save_png(picture, part / name)}
-    if look.beside.mask is not None and preparing.judged:
-        mask, mask_name = training_mask(read_mask(look.beside.mask, photo.size), box, into), f"{number:03d}{MASK}"
-        row |= {"mask": mask_name, "mask_sha256": save_png(mask, part / mask_name)}
-        picture = masked(picture, mask)
+        return row, None
+    crop, beside = preparing.settings.crop, look.beside.mask if preparing.judged else None
+    box = cover_box(photo.size, into) if crop == "none" else square_box(photo.size, crop)
+    row |= {"crop": list(box), "into": list(into), "prepared": f"{number:03d}.png"}
+    mask = None if beside is None else training_mask(read_mask(beside, photo.size), box, into)
+    return row, Opened(training_picture(photo, box, into), Photo(smaller(photo.image), photo.size), mask)
+
+
+def _write_photo(row: dict[str, Any], opened: Opened, part: Path, preparing: Preparing) -> tuple[Tile, Measures | None]:
+    """Write a picture and its mask and note the sha256 of each; its tile of the contact sheet, and what is measured of the photo."""
+    picture, photo, name, status = opened.picture, opened.photo, row["prepared"], row["status"]
+    row["sha256"] = save_png(picture, part / name)
+    if opened.mask is not None:
+        row["mask"] = Path(name).stem + MASK
+        row["mask_sha256"] = save_png(opened.mask, part / row["mask"])
+        picture = masked(picture, opened.mask)
     detail = f"{Path(name).stem}   {photo.size[0]} x {photo.size[1]}" + ("   enlarged" if status == "warned" else "")
     tile = Tile(small_picture(picture), row["file"], detail, status == "warned")
-    return row, tile, measure(photo.image, photo.size, find_subject(photo)) if preparing.judged else None
+    return tile, measure(photo.image, photo.size, find_subject(photo)) if preparing.judged else None
 
 
 def _write_report(
