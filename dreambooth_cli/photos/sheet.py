@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-TILE, GAP, MARGIN, CAPTION = 240, 28, 40, 48  # pixels
+TILE, GAP, MARGIN, CAPTION, LINE = 240, 28, 40, 48, 19  # pixels
 MOST = 120
 PAPER, INK, FAINT, AMBER, EDGE = "#faf9f6", "#26241f", "#8b877d", "#b3690b", "#dcd8ce"
 ELLIPSIS = "…"
@@ -20,12 +20,14 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of the sheet: the picture, its file's name, a line of detail, and whether something is to be said of it."""
+    """One picture of the sheet: the picture, its file's name, a line of detail, whether something is to be said of it, and further lines
+    below: its caption."""
 
     picture: Image.Image
     name: str
     detail: str
     warned: bool = False
+    lines: tuple[str, ...] = ()
 
 
 def small_picture(picture: Image.Image) -> Image.Image:
@@ -39,9 +41,10 @@ def contact_sheet(title: str, tiles: list[Tile]) -> Image.Image:
     columns = max(3, math.ceil(math.sqrt(len(shown))))
     rows = math.ceil(len(shown) / columns)
     header = MARGIN + 44
+    caption = CAPTION + LINE * max((len(tile.lines) for tile in shown), default=0)
     sheet = Image.new(
         "RGB",
-        (2 * MARGIN + columns * (TILE + GAP) - GAP, header + rows * (TILE + CAPTION + GAP) - GAP + MARGIN),
+        (2 * MARGIN + columns * (TILE + GAP) - GAP, header + rows * (TILE + caption + GAP) - GAP + MARGIN),
         PAPER,
     )
     draw = ImageDraw.Draw(sheet)
@@ -49,7 +52,7 @@ def contact_sheet(title: str, tiles: list[Tile]) -> Image.Image:
     draw.text((MARGIN, MARGIN - 8), title + rest, fill=INK, font=font_for(title, 22))
     for place, tile in enumerate(shown):
         row, column = divmod(place, columns)
-        _draw_tile(sheet, draw, tile, MARGIN + column * (TILE + GAP), header + row * (TILE + CAPTION + GAP))
+        _draw_tile(sheet, draw, tile, MARGIN + column * (TILE + GAP), header + row * (TILE + caption + GAP))
     return sheet
 
 
@@ -61,6 +64,8 @@ def _draw_tile(sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, left: 
     draw.text((left, top + TILE + 8), shorten(written, TILE, name), fill=INK, font=name)
     colour = AMBER if tile.warned else FAINT
     draw.text((left, top + TILE + 29), shorten(tile.detail, TILE, detail), fill=colour, font=detail)
+    for place, line in enumerate(map(drawable, tile.lines), 1):
+        draw.text((left, top + TILE + 29 + LINE * place), shorten(line, TILE, font_for(line, 13)), fill=INK, font=font_for(line, 13))
 
 
 def drawable(text: str) -> str:

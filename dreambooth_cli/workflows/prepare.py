@@ -321,7 +321,7 @@ def _write_photo(row: dict[str, Any], opened: Opened, part: Path, preparing: Pre
         row["mask_sha256"] = save_png(opened.mask, part / row["mask"])
         picture = masked(picture, opened.mask)
     detail = f"{Path(name).stem}   {photo.size[0]} x {photo.size[1]}" + ("   enlarged" if status == "warned" else "")
-    tile = Tile(small_picture(picture), row["file"], detail, status == "warned")
+    tile = Tile(small_picture(picture), row["file"], detail, status == "warned", (row["caption"],) if row["caption"] else ())
     return tile, measure(photo.image, photo.size, find_subject(photo)) if preparing.judged else None
 
 
