@@ -18,17 +18,15 @@ from ..engine.families.latent_diffusion import (
 from ..engine.families.loading import DTYPES, bring_back, find_device, let_go, load_family, place, text_encoders_of
 from ..engine.families.lora import quantize
 from ..engine.images.sampling import check_steps
-from ..engine.training.examples import Example, encode_pictures, examples_of
+from ..engine.training.examples import Example, encode_pictures
 from ..engine.training.loop import Training
 from ..engine.training.places import find_place
 from ..engine.training.smallest_step import take_a_step
 from ..events import Noted, PhaseStarted, PictureEncoded, Yielding
 from ..families.family import VAE
 from ..frames import prompts_in
-from ..identifier import load_tokenizer
 from ..memory.plan import Plan, weights_of
-from ..places import names_a_place, places_known
-from .class_images import gather_class_images
+from .class_images import class_image_prompts, gather_class_images
 from .recipe import Recipe
 
 
@@ -52,7 +50,7 @@ def make_training(recipe: Recipe, *, cache: Path | None = None) -> Yielding[Trai
     device, encoders = find_device(plan.device), list(text_encoders_of(family.pipe))
     let_go(family.pipe, [VAE])
     place(family.pipe, encoders, device)
-    places = places_to_try(recipe)
+    places = (*recipe.prompts.places, "")
     asked = encode_frozen(family, [f"{recipe.prompts.class_} {one}".strip() for one in places]) if len(places) > 1 else None
     possible, kept = prompts_of(recipe, [prompts_with(recipe, one) for one in places]), None
     if not plan.train_text_encoder:  # before the denoiser comes: both at once may be too much for a small card
@@ -115,13 +113,6 @@ def encode(family: LatentDiffusion, recipe: Recipe, class_paths: list[Path]) -> 
     return Pictures(*found)
 
 
-def places_to_try(recipe: Recipe) -> tuple[str, ...]:
-    """The places that a photo may turn out to show, "" (no word of any) the last; that alone where none is to be said."""
-    if recipe.settings.frames == "own" or names_a_place(recipe.prompts.class_):
-        return ("",)
-    return (*places_known(load_tokenizer(recipe.base.vocabulary)), "")
-
-
 def tell_places(
     family: LatentDiffusion, recipe: Recipe, photos: list[LatentDistribution], places: Sequence[str], asked: Conditioning
 ) -> Yielding[list[str]]:
@@ -146,7 +137,7 @@ def make_examples(recipe: Recipe, pictures: Pictures, places: Sequence[str]) -> 
     rows = [tuple(row[text] for text in several) for several in of_photos]
     examples = {"instance": list(map(Example, pictures.instance, rows, pictures.mirrored or repeat(None)))}
     if pictures.prior:
-        examples["class"] = examples_of(pictures.prior, prompts=[row[recipe.prompts.class_]])
+        examples["class"] = [Example(one, (row[prompt],)) for one, prompt in zip(pictures.prior, class_image_prompts(recipe), strict=True)]
     return examples, texts
 
 
@@ -157,5 +148,6 @@ def prompts_with(recipe: Recipe, place: str) -> tuple[str, ...]:
 
 
 def prompts_of(recipe: Recipe, of_photos: Sequence[Sequence[str]]) -> list[str]:
-    """All prompts of a run once: the instance prompt first, then those of its photos, the class prompt."""
-    return list(dict.fromkeys([recipe.prompts.instance, *chain(*of_photos), recipe.prompts.class_]))
+    """All prompts of a run once: the instance prompt first, then those of its photos, the class prompt, those of its class images."""
+    of_class = class_image_prompts(recipe) if recipe.settings.with_prior else []
+    return list(dict.fromkeys([recipe.prompts.instance, *chain(*of_photos), recipe.prompts.class_, *of_class]))

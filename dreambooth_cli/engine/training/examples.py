@@ -32,11 +32,6 @@ class Example:
         return self.latents.mean.shape[1:]
 
 
-def examples_of(encoded: Iterable[LatentDistribution], *, prompts: Sequence[int]) -> list[Example]:
-    """Encoded pictures as examples of the same prompts."""
-    return [Example(one, tuple(prompts)) for one in encoded]
-
-
 def read_pixels(path: Path, *, mirror: bool = False) -> Tensor:
     """A picture as [1, 3, H, W] in -1..1."""
     with Image.open(path) as image:

@@ -23,7 +23,7 @@ from dreambooth_cli.errors import TrainingFailed
 from tests.engine.plans import base_of
 
 DRAWING = Drawing(steps=2, guidance_scale=7.5, width=64, height=64)
-ASKED = {"base": "abc", "prompt": "a dog", "sampler": "dpm++", "drawing": DRAWING, "seed": 0, "dtype": "fp32"}
+ASKED = {"base": "abc", "prompts": ["a dog"], "sampler": "dpm++", "drawing": DRAWING, "seed": 0, "dtype": "fp32"}
 
 
 @pytest.fixture
@@ -35,7 +35,8 @@ def family(sd1):
     "change",
     [
         {"base": "abd"},
-        {"prompt": "a cat"},
+        {"prompts": ["a cat"]},
+        {"prompts": ["a dog", "a dog on the beach"]},
         {"seed": 1},
         {"sampler": "ddim"},
         {"dtype": "bf16"},
@@ -51,7 +52,7 @@ def test_whatever_shapes_an_image_is_in_its_key(change):
 
 def make(family, folder, numbers, **options):
     together = {"at_work": lambda names: nullcontext()} | options
-    return list(make_images(family, folder, [numbers], prompt="a dog", drawing=DRAWING, seed=0, **together))
+    return list(make_images(family, folder, [numbers], prompts=["a dog"], drawing=DRAWING, seed=0, **together))
 
 
 @pytest.mark.parametrize("base", ["sd1", "sdxl"])
@@ -69,7 +70,7 @@ def test_in_turn_they_are_the_same_and_each_network_is_brought_once(base, reques
 
     batches = [[number] for number in range(5)]
     in_turn = make_images(
-        family, tmp_path / "in turn", batches, prompt="a dog", drawing=DRAWING, seed=0, at_work=at_work, turn=4
+        family, tmp_path / "in turn", batches, prompts=["a dog"], drawing=DRAWING, seed=0, at_work=at_work, turn=4
     )
     paths = list(in_turn)
     together = [path for numbers in batches for path in make(family, tmp_path / "together", numbers)]
