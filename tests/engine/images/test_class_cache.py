@@ -89,6 +89,15 @@ def test_class_images_are_drawn_as_the_pipeline_draws_the_prompt(family, tmp_pat
             assert np.abs(np.asarray(made, dtype=int) - np.asarray(picture, dtype=int)).max() <= 1
 
 
+def test_each_class_image_is_of_its_prompt(family, tmp_path):
+    """Prompts in turn, side by side in a batch: each picture is that of its own prompt alone."""
+    together = {"drawing": DRAWING, "seed": 0, "at_work": lambda names: nullcontext()}
+    mixed = list(make_images(family, tmp_path / "mixed", [[0, 1], [2, 3]], prompts=["a dog", "a dog", "a dog on the beach"], **together))
+    for prompt, numbers in (("a dog", (0, 1, 3)), ("a dog on the beach", (2,))):
+        alone = list(make_images(family, tmp_path / prompt, [[0, 1], [2, 3]], prompts=[prompt], **together))
+        assert [mixed[number].read_bytes() for number in numbers] == [alone[number].read_bytes() for number in numbers]
+
+
 def test_the_first_of_many_are_the_few(family, tmp_path):
     """Image i is the same however many are wanted, because batches have a fixed place."""
     for numbers in missing_batches(tmp_path / "few", 2, 2):
