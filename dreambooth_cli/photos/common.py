@@ -78,7 +78,7 @@ def _bins(colours: Floats) -> Floats:
 
 def _histogram(bins: Floats, weight: Floats) -> Floats:
     """The share of the weight in each bin, spread a little over its neighbours."""
-    shares = np.bincount(bins.ravel(), weights=weight.ravel(), minlength=int(np.prod(BINS))).reshape(BINS)
+    shares: Floats = np.bincount(bins.ravel(), weights=weight.ravel(), minlength=int(np.prod(BINS))).reshape(BINS)
     for axis in range(3):
         padded = np.pad(shares, [(1, 1) if each == axis else (0, 0) for each in range(3)], mode="edge")
         low, middle, high = (np.take(padded, range(start, start + BINS[axis]), axis) for start in range(3))

@@ -21,3 +21,13 @@ def scaled_box(box: Box, size: Size, scaled: Size) -> tuple[float, float, float,
     across, down = scaled[0] / size[0], scaled[1] / size[1]
     left, top, right, bottom = box
     return left * across, top * down, min(right * across, scaled[0]), min(bottom * down, scaled[1])
+
+
+def size_of(box: Box) -> Size:
+    """The width and the height of a box."""
+    return box[2] - box[0], box[3] - box[1]
+
+
+def moved(box: Box, by: tuple[int, int]) -> Box:
+    """The same box elsewhere: so many pixels to the right, and down."""
+    return box[0] + by[0], box[1] + by[1], box[2] + by[0], box[3] + by[1]

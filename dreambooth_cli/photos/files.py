@@ -100,6 +100,18 @@ class Photo:
     size: Size
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A photo that was read: its training picture (None: it is refused) and the mask of that, and a small copy of the photo, so that the
+    large one can go, with where its subject seems to be; `shown` is the smallest, for the contact sheet."""
+
+    picture: Image.Image | None
+    photo: Photo
+    subject: Any
+    shown: Image.Image
+    mask: Image.Image | None
+
+
 def look_over(folder: Path, left_out: Collection[str] = ()) -> Iterator[Look]:
     """Every file of a folder in natural order, each decoded once, small; nothing is written.
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 SAME = 5  # of 255, by which pixels of one paper differ at most
 DEEPEST = 0.6  # of the picture
+MOSTLY = 0.6  # of a bar, that is paper
 DROP = 0.4  # by how much of a row the paper's share falls where it ends
 MARKS = (0.002, 0.25)  # the least and the most of a phone's bar that its signs take
 NARROWEST = 0.025  # of a phone's screen, that a bar takes
@@ -52,7 +53,8 @@ class Frame:
 
 def frame_of(pixels: Pixels) -> Frame:
     """The bars round a picture [rows, columns, 3], uint8."""
-    sideways = pixels.transpose(1, 0, 2)
+    # every other place along a row tells as much
+    sideways, pixels = np.ascontiguousarray(pixels[::2].transpose(1, 0, 2)), pixels[:, ::2]
     return Frame(_bar(sideways), _bar(pixels), _bar(sideways[::-1]), _bar(pixels[::-1]))
 
 
@@ -60,18 +62,15 @@ def _bar(rows: Pixels) -> Bar | None:
     """The bar at the start of these rows: paper of one colour that ends all along a straight line."""
     if len(rows) < 32:
         return None
-    head = rows[: int(len(rows) * DEEPEST) + 4]
+    head = rows[: int(len(rows) * DEEPEST) + 4].astype(np.int16)
     paper = np.median(head[:2].reshape(-1, 3), axis=0)
-    same = (np.abs(head - paper) <= SAME).all(axis=2)
+    same = (np.abs(head - paper.astype(np.int16)) <= SAME).all(axis=2)
     share = same.mean(axis=1)
-    before = np.cumsum(share)
-    ends = [
-        (share[max(0, row - 2) : row].mean() - share[row + 1 : row + 3].mean(), row)
-        for row in range(2, len(share) - 3)
-        if before[row - 1] / row >= 0.6
-    ]
-    drop, end = max(ends, default=(0.0, 0))
-    if drop < DROP:
+    ends = np.arange(2, len(share) - 3)
+    drops = (share[ends - 2] + share[ends - 1] - share[ends + 1] - share[ends + 2]) / 2
+    drops[np.cumsum(share)[ends - 1] / ends < MOSTLY] = 0
+    end = int(ends[drops.argmax()])
+    if drops.max() < DROP:
         return None
     marks = float(1 - same[: max(1, end - 2)].mean())
     return Bar(end / len(rows), tuple(float(part) for part in paper), marks)

@@ -5,7 +5,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from .crop import Size
@@ -16,12 +15,13 @@ SIDE = 512  # pixels of the longer side of the small copy
 THUMB = 64  # pixels of both sides of the copy that photos are held against each other by
 CELLS = 48  # on the longer side of the colours' grid
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+END = 254  # of 255, from which a colour is at its end
 REBLUR = 1.0  # pixels, the sigma of the second blur by which the first is told
 WAYS = 6  # directions of edges
-FEWEST_EDGES = 40  # pixels of one direction
+EDGES, FEWEST_EDGES = 0.005, 40  # the strongest of one direction that are looked at: share of the photo's pixels, and at least
 CLEAR = 0.25  # of the slope of the strongest direction
 FAINT = 0.012  # of the light from black to white in a pixel: fainter edges are noise
-Floats = NDArray[Any]
+Floats = Any  # an array of numbers, or of bools: what numpy returns is rarely typed any closer
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,21 +50,21 @@ class Measures:
 def measure(image: Image.Image, size: Size, subject: Subject) -> Measures:
     """The figures of a photo in RGB whose own upright size is `size`."""
     small = smaller(image)
-    pixels = np.asarray(small, np.float32) / 255
-    light = pixels @ LUMA
+    pixels = np.asarray(small)
+    light = pixels @ (LUMA / 255)
     colours = _lab(small)
     weight = _at(subject.weight, colours.shape[1::-1])
-    at_end = pixels >= 254 / 255
+    at_end = pixels.max(axis=2) >= END
     slope = np.hypot(*np.gradient(light)) if min(light.shape) > 1 else np.zeros_like(light)
     return Measures(
         size=size,
         blur=blur_of(light),
         bright=float(np.percentile(light, 98)),
-        clipped=float(at_end.any(axis=2).mean()),
-        white=float(at_end.all(axis=2).mean()),
-        clipped_subject=float((at_end.any(axis=2) * _at(subject.weight, small.size)).sum()),
+        clipped=float(at_end.mean()),
+        white=float((pixels.min(axis=2) >= END).mean()),
+        clipped_subject=float(_at(subject.weight, small.size)[at_end].sum()),
         detail=_detail(slope),
-        frame=frame_of(np.asarray(small)),
+        frame=frame_of(pixels),
         thumb=np.asarray(small.resize((THUMB, THUMB), Image.Resampling.BOX)),
         colours=colours,
         weight=weight,
@@ -77,7 +77,7 @@ def smaller(image: Image.Image, side: int = SIDE) -> Image.Image:
     if scale >= 1:
         return image
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=1.5)
 
 
 def blur_of(light: Floats) -> float:
@@ -90,31 +90,26 @@ def blur_of(light: Floats) -> float:
     if min(light.shape) < 16:
         return 0.0
     down, across = np.gradient(light)
-    slope = np.hypot(down, across)
-    again = np.hypot(*np.gradient(_blurred(light)))
-    ratio = slope / np.maximum(again, 1e-6)
-    way = (np.arctan2(down, across) % np.pi * WAYS / np.pi).astype(int) % WAYS
+    slope, again = np.hypot(down, across), np.hypot(*np.gradient(_blurred(light)))
+    clear = again >= FAINT
+    slope, again, way = slope[clear], again[clear], np.arctan2(down[clear], across[clear]) % np.pi * WAYS / np.pi
     widths: list[tuple[float, float]] = []  # how strong the edges of a direction are, and how wide
     for each in range(WAYS):
-        there = way == each
-        strength = float(np.percentile(again[there], 97)) if there.any() else 0.0
-        strong = there & (again >= max(FAINT, strength))
-        if strong.sum() >= FEWEST_EDGES:
-            sharp = float(np.percentile(ratio[strong], 80))
-            widths.append((strength, REBLUR / np.sqrt(max(sharp**2 - 1, 1e-3))))
-    strongest = max(widths, default=(0.0, 0.0))[0]
-    clear = sorted((float(width) for strength, width in widths if strength >= CLEAR * strongest), reverse=True)
-    return clear[min(1, len(clear) - 1)] if clear else 0.0
+        there = way.astype(int) % WAYS == each
+        strongest = np.argsort(again[there])[-max(FEWEST_EDGES, int(EDGES * light.size)) :]
+        if len(strongest) >= FEWEST_EDGES:
+            sharp = float(np.percentile(slope[there][strongest] / again[there][strongest], 80))
+            widths.append((float(again[there][strongest[0]]), REBLUR / float(np.sqrt(max(sharp**2 - 1, 1e-3)))))
+    least = CLEAR * max(widths, default=(0.0, 0.0))[0]
+    told = sorted((width for strength, width in widths if strength >= least), reverse=True)
+    return told[min(1, len(told) - 1)] if told else 0.0
 
 
 def _blurred(light: Floats) -> Floats:
-    offsets = np.arange(-3, 4)
-    kernel = np.exp(-0.5 * (offsets / REBLUR) ** 2).astype(np.float32)
-    kernel /= kernel.sum()
-    for axis in (0, 1):
-        padded = np.pad(light, [(3, 3) if each == axis else (0, 0) for each in (0, 1)], mode="edge")
-        length = light.shape[axis]
-        light = sum(part * np.take(padded, range(start, start + length), axis) for start, part in enumerate(kernel))
+    kernel = np.exp(-0.5 * (np.arange(-3, 4) / REBLUR) ** 2).astype(np.float32)
+    for _ in range(2):  # down, then across
+        padded = np.pad(light, ((3, 3), (0, 0)), mode="edge")
+        light = sum(weight * padded[start : start + len(light)] for start, weight in enumerate(kernel / kernel.sum())).T
     return light
 
 

@@ -6,10 +6,13 @@ import os
 import re
 import shutil
 from collections.abc import Generator, Mapping
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from ..captions import caption_remarks, plain_caption
 from ..disk import (
@@ -26,16 +29,17 @@ from ..errors import PhotoError, ProjectError, UsageError
 from ..events import Event, Events, Finding, PhaseStarted, PhotoLooked, PhotoRead, PhotosPrepared, Warned
 from ..locks import hold
 from ..paths import cache_folder, expanded
+from ..photo_table import check_box, check_photo_names
 from ..photos.beside import MASK
 from ..photos.buckets import STEP, bucket_for, bucket_sizes, cover_box
-from ..photos.crop import Size, square_box
-from ..photos.files import Look, check_beside, find_photos, printable, read_photo, save_png, training_picture
-from ..photos.findings import TWICE, judge_photos, judge_set, same_file, verdict_on, word_for
+from ..photos.crop import Box, Size, moved, scaled_box, size_of, square_box, square_round, within
+from ..photos.files import Look, Opened, Photo, check_beside, find_photos, printable, read_photo, save_png, training_picture
+from ..photos.findings import MOST_CUT, TWICE, cut_by_crop, judge_photos, judge_set, same_file, verdict_on, word_for
 from ..photos.inspect import judge_count, judge_cover, judge_size
 from ..photos.mask import masked, read_mask, training_mask
-from ..photos.measures import Measures, measure
+from ..photos.measures import Measures, measure, smaller
 from ..photos.sheet import Tile, contact_sheet, save_sheet, small_picture
-from ..photos.subject import find_subject
+from ..photos.subject import STANDS_OUT, Subject, cut_share, find_subject, square_of
 from ..project import Project
 from ..schemas import check_schema, with_schema
 from ..settings import AUTO, PrepSettings
@@ -43,6 +47,7 @@ from ..text import shortened
 from .prepared import PreparedPhoto
 
 RECIPE = 1  # counts up when the same photo would become other pixels
+AHEAD = 3  # photos that are decoded before they are written, at most
 JUDGES = 1  # counts up when the same photos would be judged otherwise
 REPORT, SHEET, LEFT_OUT = "report.json", "contact-sheet.jpg", ".left-out"
 
@@ -57,13 +62,15 @@ class Preparing:
     resolution: int
     settings: PrepSettings
     buckets: tuple[Size, ...] = ()
+    boxes: Mapping[str, Box] = field(default_factory=dict)  # of photos that have one of their own, in `config`
+    config: Path = Path()
     judged: bool = True  # whether each photo matters, as a subject's few do
 
     @property
     def key(self) -> str:
         """A digest of all of it: the same key, the same pictures."""
         files = [[printable(look.path.name), look.status, look.reason, look.sha256, *_beside(look)] for look in self.looks]
-        parts = [RECIPE, JUDGES, self.resolution, self.settings.crop, self.buckets, files]
+        parts = [RECIPE, JUDGES, self.resolution, self.settings.crop, self.buckets, self.boxes, files]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -84,9 +91,11 @@ def prepare(
     clear_leftovers(project.photos)
     looks = [look for look in find_photos(project.photos, left_out(project)) if look.path.name != LEFT_OUT]
     check_beside(looks)
-    looks = with_own_captions(project, looks)
+    looks, boxes = with_own_words(project, looks)
     buckets = bucket_sizes(resolution, step) if settings.crop == "none" else ()
-    preparing = Preparing(project.photos, looks, resolution, settings, buckets)
+    if settings.crop == AUTO and is_kept_central(project):
+        settings = replace(settings, crop="center")
+    preparing = Preparing(project.photos, looks, resolution, settings, buckets, boxes, project.config)
     report = _kept_report(project.prepared, preparing.key)
     if report is None:
         report = yield from _make(preparing, project.prepared, source)
@@ -152,18 +161,31 @@ def prepare_class_photos(
     return [path for path, _ in _pictures(target, report)]
 
 
-def with_own_captions(project: Project, looks: list[Look]) -> list[Look]:
-    """The photos with the captions that project.toml gives them in the place of those beside them. Raises PhotoError."""
-    table, found = project.settings()["photos"] if project.config.is_file() else {}, []
+def is_kept_central(project: Project) -> bool:
+    """Whether the photos were cropped in the middle, as 0.2 did, and a run that began with them is not at its end: it goes on with
+    them."""
+    report = _read_report(project.prepared)
+    return report is not None and report.get("crop") == "center" and any(run.has_begun and not run.is_finished for run in project.runs())
+
+
+def with_own_words(project: Project, looks: list[Look]) -> tuple[list[Look], dict[str, Box]]:
+    """The photos with the captions that project.toml gives them in the place of those beside them, and the boxes that it gives them, by
+    their names. Raises PhotoError, ProjectError."""
+    table = project.settings()["photos"] if project.config.is_file() else {}
+    check_photo_names(project.config, table, [printable(look.path.name) for look in looks])
+    found, boxes = [], {}
     for look in looks:
-        own = table.get(printable(look.path.name))
+        name = printable(look.path.name)
+        own = table.get(name)
+        if own is not None and own.box is not None:
+            boxes[name] = own.box
         if own is not None and own.caption is not None:
             try:
                 look = replace(look, beside=replace(look.beside, caption=plain_caption(own.caption)))
             except ValueError as error:
-                raise PhotoError(f'{project.config}: [photos."{printable(look.path.name)}"]: {error}', "mend that line") from error
+                raise PhotoError(f'{project.config}: [photos."{name}"]: {error}', "mend that line") from error
         found.append(look)
-    return found
+    return found, boxes
 
 
 def caption_warnings(project: Project, looks: list[Look]) -> list[str]:
@@ -209,24 +231,28 @@ def _make(preparing: Preparing, target: Path, source: Path | None) -> Generator[
     with disk_errors(target), temporary(target.parent) as part:
         part.mkdir()
         rows: list[dict[str, Any]] = []
-        tiles: list[Tile] = []
-        measured: list[Measures] = []
-        for number, look in enumerate(preparing.looks, start=1):
-            row, tile, measures = _prepare_photo(look, preparing, part, len(tiles))
-            rows.append(row)
-            if tile is not None:
-                tiles.append(tile)
-            if measures is not None:
-                measured.append(measures)
-            yield PhotoRead(number=number, total=len(preparing.looks))
+        shown: list[Image.Image | None] = []
+        made: list[Future[Measures | None]] = []
+        # one photo is decoded here while the one before is written beside: large pictures one at a time, as memory asks
+        with ThreadPoolExecutor(1) as beside:
+            for number, look in enumerate(preparing.looks, start=1):
+                row, opened = _open_photo(look, preparing, len(made))
+                rows.append(row)
+                shown.append(None if opened is None else opened.shown)
+                if opened is not None and opened.picture is not None:
+                    made.append(beside.submit(_write_photo, row, opened, part, preparing))
+                if len(made) > AHEAD:
+                    made[-AHEAD].result()
+                yield PhotoRead(number=number, total=len(preparing.looks))
+            measured = [measures for future in made if (measures := future.result()) is not None]
         of_set = _judge(rows, measured)
         for look, row in zip(preparing.looks, rows, strict=True):
             if row["prepared"] is None or preparing.judged:
                 yield _looked(look.path, row, source)
-        if not tiles and preparing.judged:
+        if not made and preparing.judged:
             told = [(row["file"], row["reasons"][0]) for row in rows]
             raise no_usable_photo(source or preparing.folder, told, _hint(rows))
-        report = _write_report(preparing, part, rows, tiles, of_set)
+        report = _write_report(preparing, part, rows, shown, of_set)
         if preparing.settings.strict:
             _check_strictly(report)
         _exchange(part, target)
@@ -246,7 +272,9 @@ def _judge(rows: list[dict[str, Any]], measured: list[Measures]) -> list[Finding
     used = [row for row in rows if row["prepared"] is not None]
     if not measured:
         return []
-    for row, findings in zip(used, judge_photos(measured, [row["file"] for row in used]), strict=True):
+    for row, judged in zip(used, judge_photos(measured, [row["file"] for row in used]), strict=True):
+        known = _findings_of(row)
+        findings = [*known, *(finding for finding in judged if finding.kind not in [each.kind for each in known])]
         row |= {"findings": [asdict(finding) for finding in findings], "word": word_for(findings)}
     return judge_set(measured)
 
@@ -262,10 +290,8 @@ def _check_strictly(report: dict[str, Any]) -> None:
         )
 
 
-def _prepare_photo(
-    look: Look, preparing: Preparing, part: Path, number: int
-) -> tuple[dict[str, Any], Tile | None, Measures | None]:
-    """One file's row of the report and, where it is used, its picture, written, its tile of the contact sheet, and what was measured."""
+def _open_photo(look: Look, preparing: Preparing, number: int) -> tuple[dict[str, Any], Opened | None]:
+    """One file's row of the report and, where it is used, its picture under that number."""
     row: dict[str, Any] = {
         "file": printable(look.path.name),
         "status": look.status,
@@ -282,47 +308,87 @@ def _prepare_photo(
         "into": None,
     }
     if look.status != "ok":
-        return row, None, None
+        return row, None
     try:
         photo = read_photo(look.path, preparing.resolution)
     except PhotoError as error:
-        return row | {"status": "refused", "reasons": [error.message]}, None, None
-    into = bucket_for(photo.size, preparing.buckets) if preparing.buckets else (preparing.resolution, preparing.resolution)
-    status, reason = judge_cover(photo.size, into) if preparing.buckets else judge_size(photo.size, preparing.resolution)
+        return row | {"status": "refused", "reasons": [error.message]}, None
+    small = Photo(smaller(photo.image), photo.size)
+    subject, crop = find_subject(small), preparing.settings.crop
+    into, box = _kept_part(photo.size, preparing, preparing.boxes.get(row["file"]), subject)
+    seen = size_of(within(box, photo.size))
+    status, reason = judge_cover(seen, into) if preparing.buckets else judge_size(seen, preparing.resolution)
     row |= {"status": status, "reasons": [reason] if reason else [], "size": list(photo.size)}
     if status == "refused":
-        return row, None, None
-    box = cover_box(photo.size, into) if preparing.settings.crop == "none" else square_box(photo.size, preparing.settings.crop)
-    picture = training_picture(photo, box, into)
-    name = f"{number:03d}.png"
-    row |= {"crop": list(box), "into": list(into), "prepared": name, "sha256": save_png(picture, part / name)}
+        return row, Opened(None, small, subject, small_picture(small.image), None)
+    row |= {"crop": list(box), "into": list(into), "prepared": f"{number:03d}.png"}
+    shown, mask = small_picture(small.image), None
     if look.beside.mask is not None and preparing.judged:
-        mask, mask_name = training_mask(read_mask(look.beside.mask, photo.size), box, into), f"{number:03d}{MASK}"
-        row |= {"mask": mask_name, "mask_sha256": save_png(mask, part / mask_name)}
-        picture = masked(picture, mask)
-    detail = f"{Path(name).stem}   {photo.size[0]} x {photo.size[1]}" + ("   enlarged" if status == "warned" else "")
-    tile = Tile(small_picture(picture), row["file"], detail, status == "warned")
-    return row, tile, measure(photo.image, photo.size, find_subject(photo)) if preparing.judged else None
+        whole = read_mask(look.beside.mask, photo.size)
+        shown, mask = masked(shown, whole.image), training_mask(whole, box, into)
+    cut = cut_share(subject, box, photo.size)
+    if preparing.judged and crop != "none" and row["file"] not in preparing.boxes and cut > MOST_CUT and subject.confidence > STANDS_OUT:
+        row["findings"] = [*row["findings"], asdict(cut_by_crop(row["file"], cut))]
+    return row, Opened(training_picture(photo, box, into), small, subject, shown, mask)
+
+
+def _kept_part(size: Size, preparing: Preparing, own: Box | None, subject: Subject) -> tuple[Size, Box]:
+    """The size that a photo of this upright size is brought to, and the part of it that is kept, in its pixels. Raises ProjectError where
+    its own box reaches beyond it."""
+    crop, square = preparing.settings.crop, (preparing.resolution, preparing.resolution)
+    if own is not None and preparing.buckets:
+        into = bucket_for(size_of(own), preparing.buckets)
+        return into, moved(cover_box(size_of(own), into), own[:2])
+    if own is not None:
+        return square, square_round(own, size)
+    if crop == "none":
+        into = bucket_for(size, preparing.buckets)
+        return into, cover_box(size, into)
+    return square, square_of(subject, size) if crop == "auto" else square_box(size, crop)
+
+
+def _write_photo(row: dict[str, Any], opened: Opened, part: Path, preparing: Preparing) -> Measures | None:
+    """Write a picture and its mask, and note their sha256; what is measured of the photo."""
+    assert opened.picture is not None
+    row["sha256"] = save_png(opened.picture, part / row["prepared"])
+    if opened.mask is not None:
+        row["mask"] = Path(row["prepared"]).stem + MASK
+        row["mask_sha256"] = save_png(opened.mask, part / row["mask"])
+    return measure(opened.photo.image, opened.photo.size, opened.subject) if preparing.judged else None
+
+
+def _tile_of(row: Mapping[str, Any], picture: Image.Image | None) -> Tile:
+    """A photo on the contact sheet: the whole of it, what is kept, and what is to be said of it."""
+    size, status = row["size"], row["status"]
+    about = [f"{size[0]} x {size[1]}"] if size else []
+    about += ["enlarged"] if status == "warned" else row["reasons"] if status == "refused" else []
+    lines = [finding["words"] for finding in row["findings"]]
+    lines += [f'"{row["caption"]}"'] if row["caption"] else []
+    number = [Path(row["prepared"]).stem] if row["prepared"] else []
+    box = scaled_box(row["crop"], size, picture.size) if picture is not None and row["crop"] else None
+    return Tile(picture, row["file"], "   ".join([*number, *about]), tuple(lines), box, status)
 
 
 def _write_report(
-    preparing: Preparing, part: Path, rows: list[dict[str, Any]], tiles: list[Tile], of_set: list[Finding]
+    preparing: Preparing, part: Path, rows: list[dict[str, Any]], shown: list[Image.Image | None], of_set: list[Finding]
 ) -> dict[str, Any]:
-    remark = judge_count(len(tiles)) if preparing.judged else None
+    usable = sum(row["prepared"] is not None for row in rows)
+    remark = judge_count(usable) if preparing.judged else None
     report = {
         "key": preparing.key,
         "resolution": preparing.resolution,
         "crop": preparing.settings.crop,
-        "usable": len(tiles),
+        "usable": usable,
         "warnings": [remark] if remark else [],
         "findings": [asdict(finding) for finding in of_set],
         "verdict": verdict_on([row["findings"] for row in rows if row["prepared"] or row["findings"]], of_set),
         "photos": rows,
     }
-    if tiles:
-        photos = "1 photo" if len(tiles) == 1 else f"{len(tiles)} photos"
+    if usable:
+        photos = "1 photo" if usable == 1 else f"{usable} photos"
         sizes = " and ".join(f"{width} x {height}" for width, height in _sizes(report))
-        save_sheet(contact_sheet(f"{photos} at {sizes} pixels", tiles), part / SHEET)
+        looked = [(row, picture) for row, picture in zip(rows, shown, strict=True) if row["status"] != "skipped"]
+        save_sheet(contact_sheet(f"{photos} at {sizes} pixels", [_tile_of(*one) for one in looked]), part / SHEET)
     write_json(part / REPORT, with_schema(REPORT, report))
     return report
 

@@ -14,10 +14,11 @@ from dreambooth_cli.photos.subject import find_subject
 
 SIDE = 320
 PLACES = ["#4a6b3a", "#8a8f98", "#b79a6e", "#38506e", "#6d4a5e"]
+RED, BLUE = ("#c42a1e", "#d2b21c"), ("#1e6ad4", "#e8f0ff")
 NAMES = [f"{number}.jpg" for number in range(len(PLACES))]
 
 
-def draw(number: int, *, place: str = "", view: int | None = None, colours: tuple[str, ...] = ("#c42a1e", "#d2b21c"), size: int = 120) -> Image.Image:
+def draw(number: int, *, place: str = "", view: int | None = None, colours: tuple[str, str] = RED, size: int = 120) -> Image.Image:
     """A striped thing with a mark on it, in a place out of focus: every number another place, another view of it."""
     random = Random(number)
     ground = Image.new("RGB", (SIDE, SIDE), place or PLACES[number % len(PLACES)])
@@ -121,7 +122,7 @@ def test_a_subject_that_is_far_away() -> None:
 
 
 def test_a_photo_of_something_else() -> None:
-    images = [*good_set(), draw(5, colours=("#1e6ad4", "#e8f0ff"), place="#4a6b3a")]
+    images = [*good_set(), draw(5, colours=BLUE, place="#4a6b3a")]
     of_photos, _ = found(images)
     assert of_photos == [set()] * 5 + [{"odd_one_out"}]
 
