@@ -83,7 +83,8 @@ class PhotoRead(Event):
 @dataclass(frozen=True, kw_only=True)
 class PhotoLooked(Event):
     """A file of the photo folder was looked at. `status`: kept, warned, skipped or refused; `path` as the user gave it. `findings`
-    (`kind`, `value`, `words`) inform, and `word` sums them up: good, soft, dark, ..."""
+    (`kind`, `value`, `words`) inform, and `word` sums them up: good, soft, dark, ... `size` is its width and height, upright, and `box`
+    (left, top, right, bottom) the part of it that is kept."""
 
     event: ClassVar[str] = "photo"
     path: str
@@ -91,6 +92,8 @@ class PhotoLooked(Event):
     reasons: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     word: str = ""
+    box: tuple[int, ...] | None = None
+    size: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ..captions import caption_remarks, plain_caption
 from ..disk import (
     clear_leftovers,
@@ -31,15 +29,14 @@ from ..locks import hold
 from ..paths import cache_folder, expanded
 from ..photo_table import check_box, check_photo_names
 from ..photos.beside import MASK
-from ..photos.buckets import STEP, bucket_for, bucket_sizes, cover_box
-from ..photos.crop import Box, Size, moved, scaled_box, size_of, square_box, square_round, within
-from ..photos.files import Look, Opened, Photo, check_beside, find_photos, printable, read_photo, save_png, training_picture
-from ..photos.findings import MOST_CUT, TWICE, cut_by_crop, judge_photos, judge_set, same_file, verdict_on, word_for
-from ..photos.inspect import judge_count, judge_cover, judge_size
-from ..photos.mask import masked, read_mask, training_mask
-from ..photos.measures import Measures, measure, smaller
-from ..photos.sheet import Tile, contact_sheet, save_sheet, small_picture
-from ..photos.subject import STANDS_OUT, Subject, cut_share, find_subject, square_of
+from ..photos.buckets import STEP, bucket_sizes
+from ..photos.crop import Box, Size, scaled_box
+from ..photos.files import Look, check_beside, find_photos, printable, save_png
+from ..photos.findings import MOST_LOST, TWICE, cut_by_crop, judge_photos, judge_set, same_file, verdict_on, word_for
+from ..photos.inspect import judge_count
+from ..photos.measures import Measures, measure
+from ..photos.opened import Cut, Opened, open_photo
+from ..photos.sheet import Tile, contact_sheet, save_sheet
 from ..project import Project
 from ..schemas import check_schema, with_schema
 from ..settings import AUTO, PrepSettings
@@ -65,6 +62,11 @@ class Preparing:
     boxes: Mapping[str, Box] = field(default_factory=dict)  # of photos that have one of their own, in `config`
     config: Path = Path()
     judged: bool = True  # whether each photo matters, as a subject's few do
+
+    @property
+    def cut(self) -> Cut:
+        """How they are cut."""
+        return Cut(self.settings.crop, self.resolution, self.buckets)
 
     @property
     def key(self) -> str:
@@ -231,7 +233,7 @@ def _make(preparing: Preparing, target: Path, source: Path | None) -> Generator[
     with disk_errors(target), temporary(target.parent) as part:
         part.mkdir()
         rows: list[dict[str, Any]] = []
-        shown: list[Image.Image | None] = []
+        shown: list[Any] = []
         made: list[Future[Measures | None]] = []
         # one photo is decoded here while the one before is written beside: large pictures one at a time, as memory asks
         with ThreadPoolExecutor(1) as beside:
@@ -239,7 +241,7 @@ def _make(preparing: Preparing, target: Path, source: Path | None) -> Generator[
                 row, opened = _open_photo(look, preparing, len(made))
                 rows.append(row)
                 shown.append(None if opened is None else opened.shown)
-                if opened is not None and opened.picture is not None:
+                if opened is not None and row["prepared"]:
                     made.append(beside.submit(_write_photo, row, opened, part, preparing))
                 if len(made) > AHEAD:
                     made[-AHEAD].result()
@@ -309,68 +311,47 @@ def _open_photo(look: Look, preparing: Preparing, number: int) -> tuple[dict[str
     }
     if look.status != "ok":
         return row, None
+    own, mask = preparing.boxes.get(row["file"]), look.beside.mask if preparing.judged else None
     try:
-        photo = read_photo(look.path, preparing.resolution)
+        opened = open_photo(look.path, mask, preparing.cut, own)
     except PhotoError as error:
+        if error.hint:  # it is the mask's
+            raise
         return row | {"status": "refused", "reasons": [error.message]}, None
-    small = Photo(smaller(photo.image), photo.size)
-    subject, crop = find_subject(small), preparing.settings.crop
-    into, box = _kept_part(photo.size, preparing, preparing.boxes.get(row["file"]), subject)
-    seen = size_of(within(box, photo.size))
-    status, reason = judge_cover(seen, into) if preparing.buckets else judge_size(seen, preparing.resolution)
-    row |= {"status": status, "reasons": [reason] if reason else [], "size": list(photo.size)}
-    if status == "refused":
-        return row, Opened(None, small, subject, small_picture(small.image), None)
-    row |= {"crop": list(box), "into": list(into), "prepared": f"{number:03d}.png"}
-    shown, mask = small_picture(small.image), None
-    if look.beside.mask is not None and preparing.judged:
-        whole = read_mask(look.beside.mask, photo.size)
-        shown, mask = masked(shown, whole.image), training_mask(whole, box, into)
-    cut = cut_share(subject, box, photo.size)
-    if preparing.judged and crop != "none" and row["file"] not in preparing.boxes and cut > MOST_CUT and subject.confidence > STANDS_OUT:
-        row["findings"] = [*row["findings"], asdict(cut_by_crop(row["file"], cut))]
-    return row, Opened(training_picture(photo, box, into), small, subject, shown, mask)
-
-
-def _kept_part(size: Size, preparing: Preparing, own: Box | None, subject: Subject) -> tuple[Size, Box]:
-    """The size that a photo of this upright size is brought to, and the part of it that is kept, in its pixels. Raises ProjectError where
-    its own box reaches beyond it."""
-    crop, square = preparing.settings.crop, (preparing.resolution, preparing.resolution)
-    if own is not None and preparing.buckets:
-        into = bucket_for(size_of(own), preparing.buckets)
-        return into, moved(cover_box(size_of(own), into), own[:2])
+    size = opened.small.size
     if own is not None:
-        return square, square_round(own, size)
-    if crop == "none":
-        into = bucket_for(size, preparing.buckets)
-        return into, cover_box(size, into)
-    return square, square_of(subject, size) if crop == "auto" else square_box(size, crop)
+        check_box(preparing.config, row["file"], own, size)
+    row |= {"status": opened.status, "reasons": [opened.reason] if opened.reason else [], "size": list(size)}
+    if opened.status == "refused":
+        return row, opened
+    if preparing.judged and opened.lost > MOST_LOST:
+        row["findings"] = [asdict(cut_by_crop(row["file"], opened.lost))]
+    return row | {"crop": list(opened.box), "into": list(opened.into), "prepared": f"{number:03d}.png"}, opened
 
 
 def _write_photo(row: dict[str, Any], opened: Opened, part: Path, preparing: Preparing) -> Measures | None:
     """Write a picture and its mask, and note their sha256; what is measured of the photo."""
-    assert opened.picture is not None
     row["sha256"] = save_png(opened.picture, part / row["prepared"])
     if opened.mask is not None:
         row["mask"] = Path(row["prepared"]).stem + MASK
         row["mask_sha256"] = save_png(opened.mask, part / row["mask"])
-    return measure(opened.photo.image, opened.photo.size, opened.subject) if preparing.judged else None
+    return measure(opened.small.image, opened.small.size, opened.subject) if preparing.judged else None
 
 
-def _tile_of(row: Mapping[str, Any], picture: Image.Image | None) -> Tile:
+def _tile_of(row: Mapping[str, Any], picture: Any) -> Tile:
     """A photo on the contact sheet: the whole of it, what is kept, and what is to be said of it."""
     size, status = row["size"], row["status"]
-    about = [f"{size[0]} x {size[1]}"] if size else []
-    about += ["enlarged"] if status == "warned" else row["reasons"] if status == "refused" else []
-    lines = [finding["words"] for finding in row["findings"]]
-    lines += [f'"{row["caption"]}"'] if row["caption"] else []
-    number = [Path(row["prepared"]).stem] if row["prepared"] else []
+    detail = [Path(row["prepared"]).stem] if row["prepared"] else []
+    detail += [f"{size[0]} x {size[1]}"] if size else []
+    detail += ["enlarged"] if status == "warned" else []
+    said = row["reasons"] if status == "refused" else [finding["words"] for finding in row["findings"]]
     box = scaled_box(row["crop"], size, picture.size) if picture is not None and row["crop"] else None
-    return Tile(picture, row["file"], "   ".join([*number, *about]), tuple(lines), box, status)
+    caption = f'"{row["caption"]}"' if row["caption"] else ""
+    return Tile(picture, row["file"], "   ".join(detail), tuple(said), caption, box, status)
 
 
 def _write_report(
-    preparing: Preparing, part: Path, rows: list[dict[str, Any]], shown: list[Image.Image | None], of_set: list[Finding]
+    preparing: Preparing, part: Path, rows: list[dict[str, Any]], shown: list[Any], of_set: list[Finding]
 ) -> dict[str, Any]:
     usable = sum(row["prepared"] is not None for row in rows)
     remark = judge_count(usable) if preparing.judged else None
@@ -386,6 +367,7 @@ def _write_report(
     }
     if usable:
         photos = "1 photo" if usable == 1 else f"{usable} photos"
+        photos = f"{usable} of {count_of} photos" if (count_of := sum(row["status"] != "skipped" for row in rows)) > usable else photos
         sizes = " and ".join(f"{width} x {height}" for width, height in _sizes(report))
         looked = [(row, picture) for row, picture in zip(rows, shown, strict=True) if row["status"] != "skipped"]
         save_sheet(contact_sheet(f"{photos} at {sizes} pixels", [_tile_of(*one) for one in looked]), part / SHEET)
@@ -490,5 +472,11 @@ def _looked(path: Path, row: Mapping[str, Any], source: Path | None) -> PhotoLoo
     is_there = source is not None and os.path.exists(source / path.name)
     given = source / path.name if source is not None and is_there else path
     return PhotoLooked(
-        path=printable(given), status=row["status"], reasons=tuple(row["reasons"]), findings=_findings_of(row), word=row["word"]
+        path=printable(given),
+        status=row["status"],
+        reasons=tuple(row["reasons"]),
+        findings=_findings_of(row),
+        word=row["word"],
+        box=tuple(row["crop"]) if row["crop"] else None,
+        size=tuple(row["size"]) if row["size"] else None,
     )
