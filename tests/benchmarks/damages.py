@@ -10,6 +10,7 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
+FEATHER = 0.12  # of a subject that is set into another place
 SIDE = 1024  # pixels of a photo's longer side before it is damaged
 Shares = tuple[float, float, float, float]  # a box: left, top, right, bottom as shares of the sides
 Damage = Callable[[Image.Image, Shares, int, Random], Image.Image]
@@ -180,9 +181,13 @@ def cut_subject(image: Image.Image, box: Shares, strength: int, random: Random) 
         "bottom": (0.0, 0.0, 1.0, bottom - part * high),
     }
     # what is left must still look like a photo
-    able = [cut for cut in cuts.values() if cut[2] - cut[0] >= 0.35 and cut[3] - cut[1] >= 0.35]
-    one = random.choice(able)
-    return image.crop((round(one[0] * image.width), round(one[1] * image.height), round(one[2] * image.width), round(one[3] * image.height)))
+    return _cut(image, random.choice([cut for cut in cuts.values() if cut[2] - cut[0] >= 0.35 and cut[3] - cut[1] >= 0.35]))
+
+
+def _cut(image: Image.Image, box: Shares) -> Image.Image:
+    width, height = image.size
+    left, top, right, bottom = (min(1.0, max(0.0, value)) for value in box)
+    return image.crop((round(left * width), round(top * height), round(right * width), round(bottom * height)))
 
 
 def other_subject(image: Image.Image, own: Image.Image, strength: int) -> Image.Image:
@@ -198,17 +203,16 @@ def in_place(image: Image.Image, box: Shares, place: Image.Image, hidden: Shares
     """The photo's subject in another photo's place, over that one's own subject, the camera moved a little between two shots."""
     size = place.size
     shift = [random.uniform(0, 0.06) for _ in range(4)]
-    seen = place.crop((round(shift[0] * size[0]), round(shift[1] * size[1]), round((1 - shift[2]) * size[0]), round((1 - shift[3]) * size[1])))
+    seen = _cut(place, (shift[0], shift[1], 1 - shift[2], 1 - shift[3]))
     gain = random.uniform(0.93, 1.07)
     ground = seen.resize(size, Image.Resampling.LANCZOS).point([min(255, round(value * gain)) for value in range(256)] * 3)
-    left, top, right, bottom = (round(value * side) for value, side in zip(box, image.size * 2, strict=True))
-    wide, high = (right - left) * 0.12, (bottom - top) * 0.12
-    subject = image.crop((max(0, round(left - wide)), max(0, round(top - high)), min(image.width, round(right + wide)), min(image.height, round(bottom + high))))
+    wide, high = (box[2] - box[0]) * FEATHER, (box[3] - box[1]) * FEATHER
+    subject = _cut(image, (box[0] - wide, box[1] - high, box[2] + wide, box[3] + high))
     scale = 1.25 * max((hidden[2] - hidden[0]) * size[0] / subject.width, (hidden[3] - hidden[1]) * size[1] / subject.height)
     scale = max(scale, 0.4 * min(size) / max(subject.size))
     subject = subject.resize((round(subject.width * scale), round(subject.height * scale)), Image.Resampling.LANCZOS)
     middle = (hidden[0] + hidden[2]) / 2 * size[0], (hidden[1] + hidden[3]) / 2 * size[1]
-    ground.paste(subject, (round(middle[0] - subject.width / 2), round(middle[1] - subject.height / 2)), _feather(subject.size, 0.12))
+    ground.paste(subject, (round(middle[0] - subject.width / 2), round(middle[1] - subject.height / 2)), _feather(subject.size, FEATHER))
     return ground
 
 

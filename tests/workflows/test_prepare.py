@@ -67,6 +67,7 @@ def test_what_it_writes(project):
         path=project.prepared,
         contact_sheet=project.prepared / "contact-sheet.jpg",
         report=project.prepared / "report.json",
+        sizes=((64, 64),),
         verdict="a good set",
     )
     assert [path.name for path in project.path.iterdir() if "." in path.name] == []
@@ -90,6 +91,10 @@ def test_the_report(project):
         "crop": [20, 0, 140, 120],
         "prepared": "002.png",
         "sha256": digest,
+        "caption": "",
+        "mask": None,
+        "mask_sha256": None,
+        "into": [64, 64],
     }
     assert rows["notes.txt"] == {
         "file": "notes.txt",
@@ -101,6 +106,10 @@ def test_the_report(project):
         "crop": None,
         "prepared": None,
         "sha256": None,
+        "caption": "",
+        "mask": None,
+        "mask_sha256": None,
+        "into": None,
     }
 
 
@@ -189,7 +198,7 @@ def test_few_and_many_photos_are_warned_about(count, project):
     }
     assert warnings == expected.get(count, [])
     assert [event.message for event in of_kind(run(project), Warned)] == warnings
-    assert [path.name for path, _ in prepared_photos(project)] == [f"{number:03d}.png" for number in range(count)]
+    assert [photo.path.name for photo in prepared_photos(project)] == [f"{number:03d}.png" for number in range(count)]
 
 
 # ---- no usable photo
@@ -201,12 +210,12 @@ def test_no_usable_photo(project):
     for path in project.photos.iterdir():
         path.unlink()
     (project.photos / "a.jpg").write_bytes(b"x")
-    (project.photos / "b.txt").write_text("x")
+    (project.photos / "notes.txt").write_text("x")
     events = []
     with pytest.raises(PhotoError) as caught:
         events.extend(prepare(project, PrepSettings(), resolution=64))
     assert caught.value.message == (
-        f"no photo in {project.photos} can be used (a.jpg: damaged: no picture can be found in it; b.txt: not a picture)"
+        f"no photo in {project.photos} can be used (a.jpg: damaged: no picture can be found in it; notes.txt: not a picture)"
     )
     assert caught.value.hint == "give 3 to 5 photos of the subject (jpg, png, webp, heic, ...): --photos DIR"
     assert caught.value.exit_code == 3
@@ -372,8 +381,8 @@ def test_left_out_photos_are_passed_over(project):
 def test_the_reader_gives_pictures_and_digests(project):
     run(project)
     pictures = prepared_photos(project)
-    assert [path for path, _ in pictures] == [project.prepared / f"00{number}.png" for number in range(5)]
-    assert all(hashlib.sha256(path.read_bytes()).hexdigest() == digest for path, digest in pictures)
+    assert [photo.path for photo in pictures] == [project.prepared / f"00{number}.png" for number in range(5)]
+    assert all(hashlib.sha256(photo.path.read_bytes()).hexdigest() == photo.sha256 for photo in pictures)
 
 
 @pytest.mark.parametrize(
@@ -491,3 +500,63 @@ def test_links_in_a_circle_beside_the_pictures_stay_links(project):
     assert (project.prepared / "loop").readlink() == Path(".")
     assert (project.prepared / "gone").is_symlink()
     assert (project.prepared / "notes" / "up").is_symlink()
+
+
+# ---- findings
+
+
+@pytest.fixture
+def with_a_dark_one(project):
+    """The photos, of which two.jpg is underexposed and copy.jpg the same file as one.jpg."""
+    with Image.open(project.photos / "two.jpg") as image:
+        image.point([value // 6 for value in range(256)] * 3).save(project.photos / "two.jpg")
+    shutil.copy(project.photos / "one.jpg", project.photos / "copy.jpg")
+    return project
+
+
+def strict(project):
+    return list(prepare(project, PrepSettings(crop="center", strict=True), resolution=64))
+
+
+def test_findings_inform_and_refuse_nothing(with_a_dark_one):
+    events = run(with_a_dark_one)
+    photos = {Path(event.path).name: event for event in of_kind(events, PhotoLooked)}
+    assert (photos["two.jpg"].status, photos["two.jpg"].word) == ("kept", "dark")
+    line = as_json(photos["two.jpg"])
+    dark = next(finding for finding in line["findings"] if finding["kind"] == "dark")
+    assert set(dark) == {"kind", "value", "words"}
+    assert 0 < dark["value"] < 0.45
+    assert dark["words"].startswith("Too dark")
+    twins = [photos[name] for name in ("copy.jpg", "one.jpg") if photos[name].status == "skipped"]
+    assert [(event.word, [finding.kind for finding in event.findings]) for event in twins] == [("twice", ["duplicate"])]
+    assert as_json(events[-1])["findings"] == []
+    assert json.dumps([as_json(event) for event in events])
+    report = report_of(with_a_dark_one)
+    assert {row["file"]: row["word"] for row in report["photos"]}["two.jpg"] == "dark"
+    assert report["verdict"] == events[-1].verdict
+
+
+def test_strict_refuses_and_says_which(with_a_dark_one):
+    with pytest.raises(PhotoError) as caught:
+        strict(with_a_dark_one)
+    assert caught.value.exit_code == 3
+    assert "two.jpg: dark" in caught.value.message
+    assert caught.value.hint == "replace these photos, or go on with them: --no-strict"
+    assert not with_a_dark_one.prepared.exists()
+    assert sorted(path.name for path in with_a_dark_one.path.iterdir()) == ["photos"]
+
+
+def test_strict_refuses_what_was_prepared_before_too(with_a_dark_one):
+    run(with_a_dark_one)
+    before = contents(with_a_dark_one.path)
+    with pytest.raises(PhotoError, match=r"two\.jpg: dark"):
+        strict(with_a_dark_one)
+    assert contents(with_a_dark_one.path) == before
+
+
+def test_each_photo_is_read_once_and_only_where_something_changed(with_a_dark_one):
+    count = len(list(with_a_dark_one.photos.iterdir()))
+    assert [event.number for event in of_kind(run(with_a_dark_one), PhotoRead)] == list(range(1, count + 1))
+    assert of_kind(run(with_a_dark_one), PhotoRead) == []
+    (with_a_dark_one.photos / "two.jpg").unlink()
+    assert len(of_kind(run(with_a_dark_one), PhotoRead)) == count - 1
