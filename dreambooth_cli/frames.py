@@ -3,7 +3,8 @@
 A subject that is always trained in one sentence may be learned as that sentence, and not come where another is asked for. Textual
 Inversion (Gal et al. 2022, arXiv 2208.01618) trains its word in a frame that is chosen anew for every row; so do we where
 `--frames varied` says so, in one row of four. In more of them a whole network learns that what stands around the word means nothing,
-and no longer hears where the subject shall be (tests/benchmarks/recipe.md). Class images keep the user's one sentence.
+and no longer hears where the subject shall be (tests/benchmarks/recipe.md). Class images keep the user's one sentence; one of three
+says a place after it, so that prior preservation holds the base to what it knows of places, too.
 """
 
 import re
@@ -60,3 +61,8 @@ def prompts_in(own: str, others: Sequence[str], place: str, *, dropout: float) -
     bare = once if not place else round(once * dropout)
     said = [prompt_with(prompt, place) for prompt in (own, *others)]
     return (*[own] * bare, *said[:1] * (once - bare), *said[1:] * PARTS)
+
+
+def class_prompts_in(own: str, places: Sequence[str]) -> tuple[str, ...]:
+    """The prompts that class images take in turn: the user's `own` twice, then once with a place, one place after the other."""
+    return tuple(prompt for place in places for prompt in (own, own, f"{own} {place}")) or (own,)

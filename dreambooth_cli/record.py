@@ -29,6 +29,7 @@ class Prompts:
     instance: str
     class_: str
     instance_frames: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> "Prompts":

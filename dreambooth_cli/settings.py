@@ -125,8 +125,9 @@ class PrepSettings(Settings):
         at_most=LARGEST_SIDE,
         multiple_of=8,
     )
-    crop: Literal["center", "top", "none"] = setting(
-        "center", "Which square of a photo is kept: its middle, or its top (people standing); none: each photo keeps its shape."
+    crop: Literal["auto", "center", "top", "bottom", "left", "right", "pad", "none"] = setting(
+        "auto",
+        "Which square of a photo is kept; auto: where its subject seems to be; pad: all of it, with a border; none: each keeps its shape.",
     )
     strict: bool = setting(False, "Refuse photos of which there is something to say (exit code 3).", was=NEW)
 

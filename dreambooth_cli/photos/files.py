@@ -16,12 +16,21 @@ from pathlib import Path
 from typing import BinaryIO, Literal, cast
 from urllib.parse import unquote
 
-from PIL import ExifTags, Image, ImageChops, ImageCms, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import (
+    ExifTags,
+    Image,
+    ImageChops,
+    ImageCms,
+    ImageStat,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+)
 
 from ..disk import sha256_of
 from ..errors import PhotoError
 from .beside import CAPTION, LONE, MASK, NOTHING, Beside, ending_of, match
-from .crop import Box, Size, scaled_box
+from .crop import Box, Size, scaled_box, size_of, within
 from .headers import (
     MOST_BYTES,
     MOST_BYTES_HELD,
@@ -98,15 +107,6 @@ class Photo:
 
     image: Image.Image
     size: Size
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A photo that is used: its training picture, a small copy of it, so that the large one can go, and its mask, as the picture is."""
-
-    picture: Image.Image
-    photo: Photo
-    mask: Image.Image | None = None
 
 
 def look_over(folder: Path, left_out: Collection[str] = ()) -> Iterator[Look]:
@@ -456,8 +456,26 @@ def _differ_by(one: Image.Image, other: Image.Image) -> int:
 
 
 def training_picture(photo: Photo, box: Box, into: Size, *, by: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
-    """A box of a photo, given in the photo's own pixels, as a picture of the size `into`."""
-    return photo.image.resize(into, by, box=scaled_box(box, photo.size, photo.image.size))
+    """A box of a photo, given in the photo's own pixels, as a picture of the size `into`. Where it reaches beyond the photo, there is the
+    mean colour of the photo's rim, the quietest there is: a sharp or striped border would be learned; beyond a mask nothing counts."""
+    inside = within(box, photo.size)
+    scaled = scaled_box(inside, photo.size, photo.image.size)
+    if inside == box:
+        return photo.image.resize(into, by, box=scaled)
+    size = size_of(box)
+    left, top, right, bottom = (round((edge - box[axis % 2]) * into[axis % 2] / size[axis % 2]) for axis, edge in enumerate(inside))
+    padded = Image.new(photo.image.mode, into, 0 if photo.image.mode == "L" else _rim_colour(photo.image))
+    padded.paste(photo.image.resize((max(1, right - left), max(1, bottom - top)), by, box=scaled), (left, top))
+    return padded
+
+
+def _rim_colour(image: Image.Image) -> tuple[int, ...]:
+    """The mean colour of a picture's outermost pixels, as they are in a copy of at most 64 pixels."""
+    small = image.copy()
+    small.thumbnail((64, 64), reducing_gap=2)
+    inner = Image.new("L", small.size, 255)
+    inner.paste(0, (1, 1, max(1, small.width - 1), max(1, small.height - 1)))
+    return tuple(round(value) for value in ImageStat.Stat(small, inner).mean)
 
 
 def save_png(image: Image.Image, path: Path) -> str:

@@ -26,15 +26,16 @@ WORDS: dict[FindingKind, str] = {
     "cut_subject": "cut off",
 }  # the word for a photo is that of its first finding in this order
 
-BLUR, TIMES_BLUR = 1.2, 1.4  # pixels at 512, and beside the others
+BLUR, TIMES_BLUR = 1.05, 1.3  # pixels at 512, and beside the others
 DARK, TIMES_DARK = 0.45, 0.7  # light
 CLIPPED, COLOURED, TIMES_CLIPPED = 0.06, 0.1, 3.0  # shares of the photo, and beside three quarters of the others
 CLIPPED_SUBJECT = 0.08
 DETAIL, AREA = 0.019, 0.028  # shares of the photo
+MOST_LOST = 0.2  # of what looks like the subject, by the crop
 TOUCHING = 0.75  # of the subject's own length
 LIKENESS = 0.74  # of the others'
 PLACE, FLAT = 0.84, 2.0  # likeness of two backgrounds; LAB
-VIEW = 0.75  # correlation of two subjects' pictures
+VIEW = 0.65  # correlation of two subjects' pictures
 PLACES, VIEWS, FEWEST_SIDES = 0.6, 0.8, 3  # shares of the photos, and how many at least, that are from one place or side
 UNSOUND: set[FindingKind] = {"near_duplicate", "screenshot", "dark", "burnt_out"}  # whose colours say nothing of the set's
 USUAL = {"blur": 0.8, "bright": 0.9, "clipped": 0.0, "coloured": 0.0}  # where there are no others
@@ -43,15 +44,21 @@ USUAL = {"blur": 0.8, "bright": 0.9, "clipped": 0.0, "coloured": 0.0}  # where t
 def judge_photos(measured: Sequence[Measures], names: Sequence[str]) -> list[tuple[Finding, ...]]:
     """The findings of each photo, by itself and beside the others of its set."""
     alone = _alone(measured, names)
-    sound = [not UNSOUND & {finding.kind for finding in findings} for findings in alone]
-    common = in_common(measured, sound)
-    return [(*alone[each], *_subject(one, common, each, sound[each])) for each, one in enumerate(measured)]
+    kinds = [{finding.kind for finding in findings} for findings in alone]
+    common = in_common(measured, [not UNSOUND & each for each in kinds])
+    return [(*alone[each], *_subject(one, common, each, "dark" not in kinds[each])) for each, one in enumerate(measured)]
 
 
 def judge_set(measured: Sequence[Measures]) -> list[Finding]:
     """What is to be said of the set as a whole."""
     common = in_common(measured, [True] * len(measured))
     return [*_place(common), *_view(common)]
+
+
+def cut_by_crop(name: str, share: float) -> Finding:
+    """The finding of a photo of whose subject the crop leaves out this share."""
+    words = f"The crop removes {share:.0%} of what looks like the subject of {name}: try --crop pad or none, or give it a box of its own."
+    return Finding("cut_subject", round(share, 2), words)
 
 
 def same_file(other: str) -> Finding:
@@ -116,15 +123,14 @@ def _blur(one: Measures, others: Sequence[Measures]) -> Iterator[Finding]:
         yield Finding("blur", round(one.blur, 1), "Blurred beside the others: leave it out, or take it again with a steady hand.")
 
 
-def _subject(one: Measures, common: Common, each: int, is_sound: bool) -> Iterator[Finding]:
+def _subject(one: Measures, common: Common, each: int, is_lit: bool) -> Iterator[Finding]:
     """What is to be said of the subject in a photo, as far as it can be told where that lies."""
     others = np.delete(common.likeness, each)
-    if is_sound and len(others) > 1 and common.likeness[each] < LIKENESS * np.median(others):
-        value = round(float(common.likeness[each] / np.median(others)), 2)
-        yield Finding("odd_one_out", value, "It seems to show something else than the others: leave it out if it does.")
-        return
+    likeness = float(common.likeness[each] / np.median(others)) if len(others) > 1 and is_lit else 1.0
+    if likeness < LIKENESS:
+        yield Finding("odd_one_out", round(likeness, 2), "It seems to show something else than the others: leave it out if it does.")
     touching = float(common.touching[each])
-    if one.detail < DETAIL or (common.area[each] < AREA and touching < TOUCHING):
+    if one.detail < DETAIL or (common.area[each] < AREA and touching < TOUCHING and likeness >= LIKENESS):
         share = min(one.detail, float(common.area[each]))
         yield Finding("tiny_subject", round(share, 3), "The subject is very small in it: go nearer, or crop it closer.")
     elif touching > TOUCHING:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SAME = 5  # of 255, by which pixels of one paper differ at most
+SAME = 4  # of 255, by which pixels of one paper differ at most
 DEEPEST = 0.6  # of the picture
 MOSTLY = 0.6  # of a bar, that is paper
 DROP = 0.4  # by how much of a row the paper's share falls where it ends

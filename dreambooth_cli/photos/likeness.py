@@ -7,8 +7,9 @@ from PIL import Image
 
 from .measures import LUMA, THUMB, Floats
 
-COARSE, FINE = 32, 48  # pixels a side, at which pictures are held against each other: all, and the likeliest
+COARSE, FINE = 20, 48  # pixels a side, at which pictures are held against each other: all, and the likeliest
 CANDIDATE = 0.75  # correlation, over which two are looked at closely
+CERTAIN = 0.995  # correlation of the coarse ones that leaves no doubt
 SAME = 0.965  # correlation, from which two are nearly the same picture
 SMALLEST = 0.75 * THUMB  # of a picture's side, that another may show
 Window = tuple[float, float, float, float]  # in pixels of a thumb
@@ -28,8 +29,13 @@ def near_twins(thumbs: Sequence[Floats]) -> list[tuple[int, int, float]]:
     np.fill_diagonal(alike, -1)
     alike = np.maximum(alike, alike.T)
     pairs = {(min(one, mate), max(one, mate)) for one, mate in enumerate(alike.argmax(axis=1)) if alike[one, mate] >= CANDIDATE}
-    close = [(one, other, max(_closest(greys[one], greys[other]), _closest(greys[other], greys[one]))) for one, other in sorted(pairs)]
+    close = [(one, other, _closely(greys[one], greys[other], float(alike[one, other]))) for one, other in sorted(pairs)]
     return [pair for pair in close if pair[2] >= SAME]
+
+
+def _closely(one: Image.Image, other: Image.Image, alike: float) -> float:
+    """The correlation of two pictures where they fit best; where they are the same already, no closer look is needed."""
+    return alike if alike >= CERTAIN else max(_closest(one, other), _closest(other, one))
 
 
 def _windows() -> Iterator[Window]:

@@ -19,7 +19,7 @@ from ..engine.families.latent_diffusion import (
 from ..engine.families.loading import DTYPES, bring_back, find_device, let_go, load_family, place, text_encoders_of
 from ..engine.families.lora import quantize
 from ..engine.images.sampling import check_steps
-from ..engine.training.examples import Example, encode_pictures, examples_of, latent_mask
+from ..engine.training.examples import Example, encode_pictures, latent_mask
 from ..engine.training.loop import Training
 from ..engine.training.places import find_place
 from ..engine.training.smallest_step import take_a_step
@@ -28,8 +28,7 @@ from ..families.family import VAE
 from ..frames import prompts_in
 from ..identifier import length_remarks, load_tokenizer
 from ..memory.plan import Plan, weights_of
-from ..places import names_a_place, places_known
-from .class_images import gather_class_images
+from .class_images import class_image_prompts, gather_class_images
 from .prepared import PreparedPhoto
 from .recipe import Recipe
 
@@ -54,9 +53,10 @@ def make_training(recipe: Recipe, *, cache: Path | None = None) -> Yielding[Trai
     device, encoders = find_device(plan.device), list(text_encoders_of(family.pipe))
     let_go(family.pipe, [VAE])
     place(family.pipe, encoders, device)
-    places = places_to_try(recipe)
-    asked = encode_frozen(family, [f"{recipe.prompts.class_} {one}".strip() for one in places]) if len(places) > 1 else None
+    places = (*recipe.prompts.places, "")
     captions = [filled(photo.caption, recipe.prompts.identifier) for photo in recipe.photos]
+    in_places = [f"{recipe.prompts.class_} {one}".strip() for one in places]
+    asked = encode_frozen(family, in_places) if len(places) > 1 and not all(captions) else None
     possible, kept = prompts_of(recipe, [prompts_with(recipe, one) for one in dict.fromkeys([*places, *captions])]), None
     if not plan.train_text_encoder:  # before the denoiser comes: both at once may be too much for a small card
         kept = encode_frozen(family, possible)
@@ -122,14 +122,6 @@ def encode(family: LatentDiffusion, recipe: Recipe, class_paths: list[Path]) -> 
     return Pictures(*found)
 
 
-def places_to_try(recipe: Recipe) -> tuple[str, ...]:
-    """The places that a photo may turn out to show, "" (no word of any) the last; that alone where none is to be said."""
-    captioned = all(photo.caption for photo in recipe.photos)
-    if captioned or recipe.settings.frames == "own" or names_a_place(recipe.prompts.class_):
-        return ("",)
-    return (*places_known(load_tokenizer(recipe.base.vocabulary)), "")
-
-
 def tell_places(
     family: LatentDiffusion, recipe: Recipe, photos: list[LatentDistribution], places: Sequence[str], asked: Conditioning
 ) -> Yielding[list[str]]:
@@ -165,7 +157,8 @@ def make_examples(recipe: Recipe, pictures: Pictures, said: Sequence[str]) -> tu
     examples = {"instance": [example_of(recipe, *photo) for photo in photos]}
     if pictures.prior:
         whole = (side, side, 0, 0, side, side) if is_told_sizes(recipe) else ()
-        examples["class"] = examples_of(pictures.prior, prompts=[row[recipe.prompts.class_]], sizes=whole)
+        of_class = zip(pictures.prior, class_image_prompts(recipe), strict=True)
+        examples["class"] = [Example(one, (row[prompt],), sizes=whole) for one, prompt in of_class]
     return examples, texts
 
 
@@ -197,5 +190,6 @@ def prompts_with(recipe: Recipe, said: str) -> tuple[str, ...]:
 
 
 def prompts_of(recipe: Recipe, of_photos: Sequence[Sequence[str]]) -> list[str]:
-    """All prompts of a run once: the instance prompt first, then those of its photos, the class prompt."""
-    return list(dict.fromkeys([recipe.prompts.instance, *chain(*of_photos), recipe.prompts.class_]))
+    """All prompts of a run once: the instance prompt first, then those of its photos, the class prompt, those of its class images."""
+    of_class = class_image_prompts(recipe) if recipe.settings.with_prior else []
+    return list(dict.fromkeys([recipe.prompts.instance, *chain(*of_photos), recipe.prompts.class_, *of_class]))

@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -27,26 +27,16 @@ from ..errors import PhotoError, ProjectError, UsageError
 from ..events import Event, Events, Finding, PhaseStarted, PhotoLooked, PhotoRead, PhotosPrepared, Warned
 from ..locks import hold
 from ..paths import cache_folder, expanded
+from ..photo_table import check_box, check_photo_names
 from ..photos.beside import MASK
-from ..photos.buckets import STEP, bucket_for, bucket_sizes, cover_box
-from ..photos.crop import Size, square_box
-from ..photos.files import (
-    Look,
-    Opened,
-    Photo,
-    check_beside,
-    find_photos,
-    printable,
-    read_photo,
-    save_png,
-    training_picture,
-)
-from ..photos.findings import TWICE, judge_photos, judge_set, same_file, verdict_on, word_for
-from ..photos.inspect import judge_count, judge_cover, judge_size
-from ..photos.mask import masked, read_mask, training_mask
-from ..photos.measures import Measures, measure, smaller
-from ..photos.sheet import Tile, contact_sheet, save_sheet, small_picture
-from ..photos.subject import find_subject
+from ..photos.buckets import STEP, bucket_sizes
+from ..photos.crop import Box, Size, scaled_box
+from ..photos.files import Look, check_beside, find_photos, printable, save_png
+from ..photos.findings import MOST_LOST, TWICE, cut_by_crop, judge_photos, judge_set, same_file, verdict_on, word_for
+from ..photos.inspect import judge_count
+from ..photos.measures import Measures, measure
+from ..photos.opened import Cut, Opened, open_photo
+from ..photos.sheet import Tile, contact_sheet, save_sheet
 from ..project import Project
 from ..schemas import check_schema, with_schema
 from ..settings import AUTO, PrepSettings
@@ -69,13 +59,20 @@ class Preparing:
     resolution: int
     settings: PrepSettings
     buckets: tuple[Size, ...] = ()
+    boxes: Mapping[str, Box] = field(default_factory=dict)  # of photos that have one of their own, in `config`
+    config: Path = Path()
     judged: bool = True  # whether each photo matters, as a subject's few do
+
+    @property
+    def cut(self) -> Cut:
+        """How they are cut."""
+        return Cut(self.settings.crop, self.resolution, self.buckets)
 
     @property
     def key(self) -> str:
         """A digest of all of it: the same key, the same pictures."""
         files = [[printable(look.path.name), look.status, look.reason, look.sha256, *_beside(look)] for look in self.looks]
-        parts = [RECIPE, JUDGES, self.resolution, self.settings.crop, self.buckets, files]
+        parts = [RECIPE, JUDGES, self.resolution, self.settings.crop, self.buckets, self.boxes, files]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -96,9 +93,11 @@ def prepare(
     clear_leftovers(project.photos)
     looks = [look for look in find_photos(project.photos, left_out(project)) if look.path.name != LEFT_OUT]
     check_beside(looks)
-    looks = with_own_captions(project, looks)
+    looks, boxes = with_own_words(project, looks)
     buckets = bucket_sizes(resolution, step) if settings.crop == "none" else ()
-    preparing = Preparing(project.photos, looks, resolution, settings, buckets)
+    if settings.crop == AUTO and is_kept_central(project):
+        settings = replace(settings, crop="center")
+    preparing = Preparing(project.photos, looks, resolution, settings, buckets, boxes, project.config)
     report = _kept_report(project.prepared, preparing.key)
     if report is None:
         report = yield from _make(preparing, project.prepared, source)
@@ -164,18 +163,31 @@ def prepare_class_photos(
     return [path for path, _ in _pictures(target, report)]
 
 
-def with_own_captions(project: Project, looks: list[Look]) -> list[Look]:
-    """The photos with the captions that project.toml gives them in the place of those beside them. Raises PhotoError."""
-    table, found = project.settings()["photos"] if project.config.is_file() else {}, []
+def is_kept_central(project: Project) -> bool:
+    """Whether the photos were cropped in the middle, as 0.2 did, and a run that began with them is not at its end: it goes on with
+    them."""
+    report = _read_report(project.prepared)
+    return report is not None and report.get("crop") == "center" and any(run.has_begun and not run.is_finished for run in project.runs())
+
+
+def with_own_words(project: Project, looks: list[Look]) -> tuple[list[Look], dict[str, Box]]:
+    """The photos with the captions that project.toml gives them in the place of those beside them, and the boxes that it gives them, by
+    their names. Raises PhotoError, ProjectError."""
+    table = project.settings()["photos"] if project.config.is_file() else {}
+    check_photo_names(project.config, table, [printable(look.path.name) for look in looks])
+    found, boxes = [], {}
     for look in looks:
-        own = table.get(printable(look.path.name))
+        name = printable(look.path.name)
+        own = table.get(name)
+        if own is not None and own.box is not None:
+            boxes[name] = own.box
         if own is not None and own.caption is not None:
             try:
                 look = replace(look, beside=replace(look.beside, caption=plain_caption(own.caption)))
             except ValueError as error:
-                raise PhotoError(f'{project.config}: [photos."{printable(look.path.name)}"]: {error}', "mend that line") from error
+                raise PhotoError(f'{project.config}: [photos."{name}"]: {error}', "mend that line") from error
         found.append(look)
-    return found
+    return found, boxes
 
 
 def caption_warnings(project: Project, looks: list[Look]) -> list[str]:
@@ -221,27 +233,28 @@ def _make(preparing: Preparing, target: Path, source: Path | None) -> Generator[
     with disk_errors(target), temporary(target.parent) as part:
         part.mkdir()
         rows: list[dict[str, Any]] = []
-        made: list[Future[tuple[Tile, Measures | None]]] = []
+        shown: list[Any] = []
+        made: list[Future[Measures | None]] = []
         # one photo is decoded here while the one before is written beside: large pictures one at a time, as memory asks
         with ThreadPoolExecutor(1) as beside:
             for number, look in enumerate(preparing.looks, start=1):
                 row, opened = _open_photo(look, preparing, len(made))
                 rows.append(row)
-                if opened is not None:
+                shown.append(None if opened is None else opened.shown)
+                if opened is not None and row["prepared"]:
                     made.append(beside.submit(_write_photo, row, opened, part, preparing))
                 if len(made) > AHEAD:
                     made[-AHEAD].result()
                 yield PhotoRead(number=number, total=len(preparing.looks))
-            tiles = [future.result()[0] for future in made]
-            measured = [measures for future in made if (measures := future.result()[1]) is not None]
+            measured = [measures for future in made if (measures := future.result()) is not None]
         of_set = _judge(rows, measured)
         for look, row in zip(preparing.looks, rows, strict=True):
             if row["prepared"] is None or preparing.judged:
                 yield _looked(look.path, row, source)
-        if not tiles and preparing.judged:
+        if not made and preparing.judged:
             told = [(row["file"], row["reasons"][0]) for row in rows]
             raise no_usable_photo(source or preparing.folder, told, _hint(rows))
-        report = _write_report(preparing, part, rows, tiles, of_set)
+        report = _write_report(preparing, part, rows, shown, of_set)
         if preparing.settings.strict:
             _check_strictly(report)
         _exchange(part, target)
@@ -261,7 +274,9 @@ def _judge(rows: list[dict[str, Any]], measured: list[Measures]) -> list[Finding
     used = [row for row in rows if row["prepared"] is not None]
     if not measured:
         return []
-    for row, findings in zip(used, judge_photos(measured, [row["file"] for row in used]), strict=True):
+    for row, judged in zip(used, judge_photos(measured, [row["file"] for row in used]), strict=True):
+        known = _findings_of(row)
+        findings = [*known, *(finding for finding in judged if finding.kind not in [each.kind for each in known])]
         row |= {"findings": [asdict(finding) for finding in findings], "word": word_for(findings)}
     return judge_set(measured)
 
@@ -296,53 +311,66 @@ def _open_photo(look: Look, preparing: Preparing, number: int) -> tuple[dict[str
     }
     if look.status != "ok":
         return row, None
+    own, mask = preparing.boxes.get(row["file"]), look.beside.mask if preparing.judged else None
     try:
-        photo = read_photo(look.path, preparing.resolution)
+        opened = open_photo(look.path, mask, preparing.cut, own)
     except PhotoError as error:
+        if error.hint:  # it is the mask's
+            raise
         return row | {"status": "refused", "reasons": [error.message]}, None
-    into = bucket_for(photo.size, preparing.buckets) if preparing.buckets else (preparing.resolution, preparing.resolution)
-    status, reason = judge_cover(photo.size, into) if preparing.buckets else judge_size(photo.size, preparing.resolution)
-    row |= {"status": status, "reasons": [reason] if reason else [], "size": list(photo.size)}
-    if status == "refused":
-        return row, None
-    crop, beside = preparing.settings.crop, look.beside.mask if preparing.judged else None
-    box = cover_box(photo.size, into) if crop == "none" else square_box(photo.size, crop)
-    row |= {"crop": list(box), "into": list(into), "prepared": f"{number:03d}.png"}
-    mask = None if beside is None else training_mask(read_mask(beside, photo.size), box, into)
-    return row, Opened(training_picture(photo, box, into), Photo(smaller(photo.image), photo.size), mask)
+    size = opened.small.size
+    if own is not None:
+        check_box(preparing.config, row["file"], own, size)
+    row |= {"status": opened.status, "reasons": [opened.reason] if opened.reason else [], "size": list(size)}
+    if opened.status == "refused":
+        return row, opened
+    if preparing.judged and opened.lost > MOST_LOST:
+        row["findings"] = [asdict(cut_by_crop(row["file"], opened.lost))]
+    return row | {"crop": list(opened.box), "into": list(opened.into), "prepared": f"{number:03d}.png"}, opened
 
 
-def _write_photo(row: dict[str, Any], opened: Opened, part: Path, preparing: Preparing) -> tuple[Tile, Measures | None]:
-    """Write a picture and its mask and note the sha256 of each; its tile of the contact sheet, and what is measured of the photo."""
-    picture, photo, name, status = opened.picture, opened.photo, row["prepared"], row["status"]
-    row["sha256"] = save_png(picture, part / name)
+def _write_photo(row: dict[str, Any], opened: Opened, part: Path, preparing: Preparing) -> Measures | None:
+    """Write a picture and its mask, and note their sha256; what is measured of the photo."""
+    row["sha256"] = save_png(opened.picture, part / row["prepared"])
     if opened.mask is not None:
-        row["mask"] = Path(name).stem + MASK
+        row["mask"] = Path(row["prepared"]).stem + MASK
         row["mask_sha256"] = save_png(opened.mask, part / row["mask"])
-        picture = masked(picture, opened.mask)
-    detail = f"{Path(name).stem}   {photo.size[0]} x {photo.size[1]}" + ("   enlarged" if status == "warned" else "")
-    tile = Tile(small_picture(picture), row["file"], detail, status == "warned", (row["caption"],) if row["caption"] else ())
-    return tile, measure(photo.image, photo.size, find_subject(photo)) if preparing.judged else None
+    return measure(opened.small.image, opened.small.size, opened.subject) if preparing.judged else None
+
+
+def _tile_of(row: Mapping[str, Any], picture: Any) -> Tile:
+    """A photo on the contact sheet: the whole of it, what is kept, and what is to be said of it."""
+    size, status = row["size"], row["status"]
+    detail = [Path(row["prepared"]).stem] if row["prepared"] else []
+    detail += [f"{size[0]} x {size[1]}"] if size else []
+    detail += ["enlarged"] if status == "warned" else []
+    said = row["reasons"] if status == "refused" else [finding["words"] for finding in row["findings"]]
+    box = scaled_box(row["crop"], size, picture.size) if picture is not None and row["crop"] else None
+    caption = f'"{row["caption"]}"' if row["caption"] else ""
+    return Tile(picture, row["file"], "   ".join(detail), tuple(said), caption, box, status)
 
 
 def _write_report(
-    preparing: Preparing, part: Path, rows: list[dict[str, Any]], tiles: list[Tile], of_set: list[Finding]
+    preparing: Preparing, part: Path, rows: list[dict[str, Any]], shown: list[Any], of_set: list[Finding]
 ) -> dict[str, Any]:
-    remark = judge_count(len(tiles)) if preparing.judged else None
+    usable = sum(row["prepared"] is not None for row in rows)
+    remark = judge_count(usable) if preparing.judged else None
     report = {
         "key": preparing.key,
         "resolution": preparing.resolution,
         "crop": preparing.settings.crop,
-        "usable": len(tiles),
+        "usable": usable,
         "warnings": [remark] if remark else [],
         "findings": [asdict(finding) for finding in of_set],
         "verdict": verdict_on([row["findings"] for row in rows if row["prepared"] or row["findings"]], of_set),
         "photos": rows,
     }
-    if tiles:
-        photos = "1 photo" if len(tiles) == 1 else f"{len(tiles)} photos"
+    if usable:
+        photos = "1 photo" if usable == 1 else f"{usable} photos"
+        photos = f"{usable} of {count_of} photos" if (count_of := sum(row["status"] != "skipped" for row in rows)) > usable else photos
         sizes = " and ".join(f"{width} x {height}" for width, height in _sizes(report))
-        save_sheet(contact_sheet(f"{photos} at {sizes} pixels", tiles), part / SHEET)
+        looked = [(row, picture) for row, picture in zip(rows, shown, strict=True) if row["status"] != "skipped"]
+        save_sheet(contact_sheet(f"{photos} at {sizes} pixels", [_tile_of(*one) for one in looked]), part / SHEET)
     write_json(part / REPORT, with_schema(REPORT, report))
     return report
 
@@ -444,5 +472,11 @@ def _looked(path: Path, row: Mapping[str, Any], source: Path | None) -> PhotoLoo
     is_there = source is not None and os.path.exists(source / path.name)
     given = source / path.name if source is not None and is_there else path
     return PhotoLooked(
-        path=printable(given), status=row["status"], reasons=tuple(row["reasons"]), findings=_findings_of(row), word=row["word"]
+        path=printable(given),
+        status=row["status"],
+        reasons=tuple(row["reasons"]),
+        findings=_findings_of(row),
+        word=row["word"],
+        box=tuple(row["crop"]) if row["crop"] else None,
+        size=tuple(row["size"]) if row["size"] else None,
     )

@@ -18,6 +18,7 @@ from ..gpu import Gpu, find_gpu
 from ..identifier import choose_identifier, identifier_remarks, length_remarks, load_tokenizer, unread_part
 from ..memory.plan import Plan
 from ..memory.search import inference_precision
+from ..places import names_a_place, places_known
 from ..project import Project
 from ..prompts import check_class_prompt, check_placeholder, fill, instance_prompt, plain_class_prompt, understood
 from ..record import Prompts
@@ -116,7 +117,9 @@ def choose_prompts(made_of: Ingredients) -> Yielding[Prompts]:
             yield Warned(message=remark)
     instance = instance_prompt(wanted, identifier)
     others = other_frames(instance, identifier) if asked.train.frames == "varied" else ()
-    prompts = Prompts(identifier, instance, plain_class_prompt(wanted, identifier), instance_frames=others)
+    class_ = plain_class_prompt(wanted, identifier)
+    places = places_known(tokenizer) if asked.train.frames == "varied" and not names_a_place(class_) else ()
+    prompts = Prompts(identifier, instance, class_, instance_frames=others, places=places)
     most = made_of.base.facts.family.prompt_length
     said = [prompts.instance, *prompts.instance_frames, prompts.class_, fill(understood(sample), identifier)]
     for remark in length_remarks(said, tokenizer, most=most):

@@ -16,6 +16,8 @@ from dreambooth_cli.cli.views import JsonLines, LiveBars, Meter, PlainLines, fol
 from dreambooth_cli.errors import HangUp, Interrupted, Terminated
 from dreambooth_cli.events import Event, PhaseStarted, PhotoLooked, RunOpened, StepDone, Warned
 
+DARK = happened.Finding("dark", 0.2, "Too dark: brighten it.")
+TWIN = happened.Finding("duplicate", 1.0, "The same file as b.jpg: it is used once.")
 SHEET = Path("/p/contact-sheet.jpg")
 
 
@@ -29,6 +31,15 @@ def step(number: int, *, loss: float = 0.5, seconds: float = 2.0, memory_gb: flo
         (happened.Warned(message="a [red] flag"), "warning: a [red] flag"),
         (happened.Noted(message="so be it"), "so be it"),
         (happened.PhotoLooked(path="a.jpg", status="kept"), None),
+        (happened.PhotoLooked(path="a.jpg", status="kept", word="dark", findings=(DARK,)), "a.jpg: dark\n  Too dark: brighten it."),
+        (
+            happened.PhotoLooked(path="a.jpg", status="warned", reasons=("small",), findings=(DARK,)),
+            "a.jpg: warned; small\n  Too dark: brighten it.",
+        ),
+        (
+            happened.PhotoLooked(path="a.jpg", status="skipped", reasons=("the same as b.jpg",), word="twice", findings=(TWIN,)),
+            "a.jpg: skipped; the same as b.jpg",
+        ),
         (
             happened.PhotoLooked(path="a.jpg", status="refused", reasons=("cut off", "small")),
             "a.jpg: refused; cut off; small",

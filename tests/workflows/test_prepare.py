@@ -500,3 +500,63 @@ def test_links_in_a_circle_beside_the_pictures_stay_links(project):
     assert (project.prepared / "loop").readlink() == Path(".")
     assert (project.prepared / "gone").is_symlink()
     assert (project.prepared / "notes" / "up").is_symlink()
+
+
+# ---- findings
+
+
+@pytest.fixture
+def with_a_dark_one(project):
+    """The photos, of which two.jpg is underexposed and copy.jpg the same file as one.jpg."""
+    with Image.open(project.photos / "two.jpg") as image:
+        image.point([value // 6 for value in range(256)] * 3).save(project.photos / "two.jpg")
+    shutil.copy(project.photos / "one.jpg", project.photos / "copy.jpg")
+    return project
+
+
+def strict(project):
+    return list(prepare(project, PrepSettings(crop="center", strict=True), resolution=64))
+
+
+def test_findings_inform_and_refuse_nothing(with_a_dark_one):
+    events = run(with_a_dark_one)
+    photos = {Path(event.path).name: event for event in of_kind(events, PhotoLooked)}
+    assert (photos["two.jpg"].status, photos["two.jpg"].word) == ("kept", "dark")
+    line = as_json(photos["two.jpg"])
+    dark = next(finding for finding in line["findings"] if finding["kind"] == "dark")
+    assert set(dark) == {"kind", "value", "words"}
+    assert 0 < dark["value"] < 0.45
+    assert dark["words"].startswith("Too dark")
+    twins = [photos[name] for name in ("copy.jpg", "one.jpg") if photos[name].status == "skipped"]
+    assert [(event.word, [finding.kind for finding in event.findings]) for event in twins] == [("twice", ["duplicate"])]
+    assert as_json(events[-1])["findings"] == []
+    assert json.dumps([as_json(event) for event in events])
+    report = report_of(with_a_dark_one)
+    assert {row["file"]: row["word"] for row in report["photos"]}["two.jpg"] == "dark"
+    assert report["verdict"] == events[-1].verdict
+
+
+def test_strict_refuses_and_says_which(with_a_dark_one):
+    with pytest.raises(PhotoError) as caught:
+        strict(with_a_dark_one)
+    assert caught.value.exit_code == 3
+    assert "two.jpg: dark" in caught.value.message
+    assert caught.value.hint == "replace these photos, or go on with them: --no-strict"
+    assert not with_a_dark_one.prepared.exists()
+    assert sorted(path.name for path in with_a_dark_one.path.iterdir()) == ["photos"]
+
+
+def test_strict_refuses_what_was_prepared_before_too(with_a_dark_one):
+    run(with_a_dark_one)
+    before = contents(with_a_dark_one.path)
+    with pytest.raises(PhotoError, match=r"two\.jpg: dark"):
+        strict(with_a_dark_one)
+    assert contents(with_a_dark_one.path) == before
+
+
+def test_each_photo_is_read_once_and_only_where_something_changed(with_a_dark_one):
+    count = len(list(with_a_dark_one.photos.iterdir()))
+    assert [event.number for event in of_kind(run(with_a_dark_one), PhotoRead)] == list(range(1, count + 1))
+    assert of_kind(run(with_a_dark_one), PhotoRead) == []
+    (with_a_dark_one.photos / "two.jpg").unlink()
+    assert len(of_kind(run(with_a_dark_one), PhotoRead)) == count - 1

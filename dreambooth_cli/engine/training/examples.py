@@ -38,11 +38,6 @@ class Example:
         return self.latents.mean.shape[1:]
 
 
-def examples_of(encoded: Iterable[LatentDistribution], *, prompts: Sequence[int], sizes: tuple[int, ...] = ()) -> list[Example]:
-    """Encoded pictures as examples of the same prompts."""
-    return [Example(one, tuple(prompts), sizes=sizes) for one in encoded]
-
-
 def latent_mask(path: Path, shape: torch.Size) -> Tensor:
     """A mask as the loss weighs latents of this shape [c, h, w]: [1, 1, h, w], the mean of the mask over what each place of the latents
     stands for, 1 where that is white, never under LEAST_WEIGHT."""
