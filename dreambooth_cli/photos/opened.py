@@ -54,6 +54,9 @@ def open_photo(path: Path, mask: Path | None, cut: Cut, own: Box | None = None) 
     Raises PhotoError: without a hint it is the photo's, and its message the reason alone; with one it is the mask's.
     """
     photo = read_photo(path, cut.resolution)
+    if own is not None:  # a large JPEG is decoded to what the whole photo needs, and its part may need more
+        part = max(1, *size_of(within(own, photo.size)))
+        photo = read_photo(path, max(cut.resolution, -(-cut.resolution * min(photo.size) // part)))
     small = Photo(smaller(photo.image), photo.size)
     whole = None if mask is None else read_mask(mask, photo.size)
     subject = find_subject(small) if whole is None else subject_of(whole)
