@@ -108,7 +108,7 @@ def test_the_mask_of_a_turned_photo_is_upright(tmp_path, sd1):
 
 def test_a_mask_is_no_photo_and_goes_where_its_photo_goes(with_mask, sd1):
     project = make_project(with_mask, sd1, method="lora")
-    events = run(project)
+    events = run(project, prep={"crop": "center"})
     assert not [event for event in of_kind(events, PhotoLooked) if "mask" in Path(event.path).name]
     assert len(prepared_photos(project)) == 5
     assert [photo.mask and photo.mask.name for photo in prepared_photos(project)] == [None, None, "002.mask.png", None, None]
@@ -117,7 +117,7 @@ def test_a_mask_is_no_photo_and_goes_where_its_photo_goes(with_mask, sd1):
     assert [photo["mask"] for photo in read_card(model_of(events)).photos] == [False, False, True, False, False]
     sheet = (project.prepared / "contact-sheet.jpg").read_bytes()
     draw_mask(project.photos / "one.jpg", (80, 0, 140, 120))
-    run(project)
+    run(project, prep={"crop": "center"})
     assert (project.prepared / "contact-sheet.jpg").read_bytes() != sheet
     assert len(project.runs()) == 2
 
