@@ -28,7 +28,7 @@ from ..text import shortened
 from .recipe import Ingredients, Recipe, choose_prompts, plan_for, with_plan
 
 REPLANNED, MEMORY, NOT_FINITE = "replanned", "out of memory", "not finite"  # why a run goes on under another plan
-DIFFER = {"photos": "other photos, captions or masks, or in another order", "class_photos": "other class images", "base": "another base"}
+DIFFER = {"photos": "other photos or in another order", "class_photos": "other class images", "base": "another base"}
 IMAGES = "class images"  # of what a run began with
 
 
@@ -93,8 +93,15 @@ def _what_differs(run: Run, shape: Mapping[str, Any]) -> str:
     asked = {**defaults, **began["asked"]}
     names = [name.replace("_", " ") for name, value in shape["asked"].items() if asked.get(name) != value]
     told = [f"other settings ({', '.join(names)})"] if names else []
-    told += [what for key, what in DIFFER.items() if began.get(key) != shape[key]]
+    differ = [key for key in DIFFER if began.get(key) != shape[key]]
+    same_pictures = _pictures_in(began) == _pictures_in(shape)
+    told += ["other captions or masks" if key == "photos" and same_pictures else DIFFER[key] for key in differ]
     return " and ".join(told) or "the same, before --restart"
+
+
+def _pictures_in(shape: Mapping[str, Any]) -> list[str]:
+    """The sha256 of the photos' pixels alone."""
+    return [str(content).partition(" ")[0] for content in shape.get("photos") or []]
 
 
 def freeze_plan(

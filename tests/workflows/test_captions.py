@@ -129,6 +129,15 @@ def test_a_run_with_captions_goes_on_to_the_bit(captioned, sd1):
     assert_same(model_of(again), whole.runs()[0].model)
 
 
+def test_a_run_that_was_left_says_that_the_captions_are_others(captioned, sd1):
+    project = make_project(captioned, sd1, method="lora", checkpoint_every=1)
+    with closing(start(project)) as events:
+        next(event for event in events if isinstance(event, CheckpointSaved))
+    (project.photos / "one.txt").write_text("in the rain")
+    told = [note.message for note in of_kind(run(project), Noted)]
+    assert "run 1, left at step 1, was begun with other captions or masks; this is a new run" in told
+
+
 # ---- what can't be
 
 
