@@ -25,6 +25,7 @@ RIM = 0.04  # of the longer side
 DETAIL, RARITY = 0.5, 1.0  # least range, in natural logarithms, that is taken for more than noise
 HEIGHT, LENGTH = 0.7, 2.0  # deviation of the prior across the photo and along it, in halves of its sides
 FLOOR = 0.002  # what everywhere may be subject, beside a highest value of about 0.5
+LEAST = 0.2  # by which the highest value is over the mean, of 1, where anything stands out
 NEARLY = 0.01  # of the weight: squares that hold so little less are as good
 STANDS_OUT = 0.15  # the confidence under which the middle is kept
 
@@ -99,6 +100,8 @@ def _weigh(image: Image.Image) -> Floats:
     colours = small.resize((cells[1], cells[0]), Image.Resampling.BOX)
     rare = _blurred(_rarity_at_rim(_lab(np.asarray(colours))), 1.5)
     looks = (_stretched(detail, DETAIL) + _stretched(rare, RARITY)) / 2 * _prior(cells)
+    if looks.max() - looks.mean() < LEAST:
+        looks = np.zeros_like(looks)
     weight = np.maximum(looks - looks.mean(), 0) + FLOOR
     return np.asarray(weight / weight.sum(), np.float32)
 

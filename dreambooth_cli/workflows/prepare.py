@@ -30,7 +30,7 @@ from ..paths import cache_folder, expanded
 from ..photo_table import check_box, check_photo_names
 from ..photos.beside import MASK
 from ..photos.buckets import STEP, bucket_sizes
-from ..photos.crop import Box, Size, scaled_box
+from ..photos.crop import Box, Size, scaled_box, within
 from ..photos.files import Look, check_beside, find_photos, printable, save_png
 from ..photos.findings import MOST_LOST, TWICE, cut_by_crop, judge_photos, judge_set, same_file, verdict_on, word_for
 from ..photos.inspect import judge_count
@@ -164,10 +164,12 @@ def prepare_class_photos(
 
 
 def is_kept_central(project: Project) -> bool:
-    """Whether the photos were cropped in the middle, as 0.2 did, and a run that began with them is not at its end: it goes on with
-    them."""
+    """Whether the photos were cropped in the middle, as 0.2 did, a run has begun with them, and nobody has asked for another crop since:
+    so that the same command finds its run."""
     report = _read_report(project.prepared)
-    return report is not None and report.get("crop") == "center" and any(run.has_begun and not run.is_finished for run in project.runs())
+    if report is None or report.get("crop") != "center" or not any(run.has_begun for run in project.runs()):
+        return False
+    return not project.config.is_file() or "crop" not in project.settings()["prep"]
 
 
 def with_own_words(project: Project, looks: list[Look]) -> tuple[list[Look], dict[str, Box]]:
@@ -477,6 +479,6 @@ def _looked(path: Path, row: Mapping[str, Any], source: Path | None) -> PhotoLoo
         reasons=tuple(row["reasons"]),
         findings=_findings_of(row),
         word=row["word"],
-        box=tuple(row["crop"]) if row["crop"] else None,
+        box=within(row["crop"], row["size"]) if row["crop"] else None,
         size=tuple(row["size"]) if row["size"] else None,
     )
