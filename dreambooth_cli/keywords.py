@@ -19,8 +19,8 @@ class RunSettings(TypedDict, total=False):
     """Base model: a name of `dreambooth models`, a hub repository, a diffusers folder or a .safetensors file."""
     resolution: int | Auto
     """Side of the square training pictures in pixels; auto: the base model's own."""
-    crop: Literal["center", "top", "none"]
-    """Which square of a photo is kept: its middle, or its top (people standing); none: each photo keeps its shape."""
+    crop: Literal["auto", "center", "top", "bottom", "left", "right", "pad", "none"]
+    """Which square of a photo is kept; auto: where its subject seems to be; pad: all of it, with a border; none: each keeps its shape."""
     strict: bool
     """Refuse photos of which there is something to say (exit code 3)."""
     method: Literal["auto", "full", "lora"]

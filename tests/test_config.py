@@ -38,7 +38,7 @@ def test_an_unknown_key_names_the_nearest() -> None:
     assert caught.value.hint == "did you mean 'steps'?"
     with pytest.raises(UsageError) as caught:
         merge(PrepSettings, {"qqq": 3}, {})
-    assert caught.value.hint == "the settings there are: resolution, crop"
+    assert caught.value.hint == "the settings there are: resolution, crop, strict"
 
 
 @pytest.mark.parametrize(

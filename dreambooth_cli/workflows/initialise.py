@@ -197,9 +197,9 @@ def _copy_beside(looks: Iterable[Look], places: Mapping[str, Path]) -> tuple[lis
     for look in looks:
         for ending, path in ((CAPTION, look.beside.caption_file), (MASK, look.beside.mask)):
             to = places[look.sha256].with_name(places[look.sha256].stem + ending)
-            if path is None and to.exists():
+            if path is None and os.path.exists(to):
                 without.add(to.name)
-            elif path is not None and not (to.exists() and sha256_of(to) == sha256_of(path)):
+            elif path is not None and not (os.path.exists(to) and sha256_of(to) == sha256_of(path)):
                 _copy(path, to)
                 renewed.append(to.name)
     return renewed, without

@@ -1,11 +1,16 @@
 """The contact sheet."""
 
+from dataclasses import replace
+
 import pytest
 from PIL import Image, ImageChops, ImageFont
 
 from dreambooth_cli.photos.sheet import (
+    GAP,
+    LINE,
     MARGIN,
     MOST,
+    MOST_LINES,
     TILE,
     Tile,
     contact_sheet,
@@ -46,8 +51,31 @@ def difference(one, other):
 
 
 def test_a_picture_that_is_warned_about_stands_out():
-    plain, warned = (contact_sheet("photos", [Tile(tiles(1)[0].picture, "a", "b", warned)]) for warned in (False, True))
+    plain, warned = (contact_sheet("photos", [replace(tiles(1)[0], status=status)]) for status in ("kept", "warned"))
     assert difference(plain, warned) is not None
+
+
+def test_the_whole_photo_is_shown_and_what_is_not_kept_is_pale():
+    red = Image.new("RGB", (TILE, TILE // 2), "red")
+    whole, part = (contact_sheet("photos", [Tile(red, "a", "b", box=box)]) for box in (None, (0, 0, TILE // 2, TILE // 2)))
+    middle = MARGIN + 44 + TILE // 2
+    assert part.getpixel((MARGIN + TILE // 4, middle)) == whole.getpixel((MARGIN + TILE // 4, middle)) == (255, 0, 0)
+    pale = part.getpixel((MARGIN + 3 * TILE // 4, middle))
+    assert 128 < min(pale) < max(pale)
+
+
+def test_a_refused_photo_is_grey_and_one_that_cannot_be_read_has_a_place():
+    red = Image.new("RGB", (TILE, TILE), "red")
+    sheet = contact_sheet("photos", [Tile(red, "a", "b", status="refused"), Tile(None, "c", "", ("cut off",), status="refused")])
+    pixels = [sheet.getpixel((MARGIN + place * (TILE + GAP) + TILE // 2, MARGIN + 44 + TILE // 2)) for place in (0, 1)]
+    assert all(max(pixel) - min(pixel) < 20 for pixel in pixels)
+
+
+def test_what_is_said_of_a_photo_is_written_in_lines_below_it():
+    said = "The crop removes 40% of what looks like the subject of IMG_3.jpg: try --crop pad or none, or give it a box of its own."
+    plain, told = (contact_sheet("photos", [Tile(tiles(1)[0].picture, "a", "b", lines)]) for lines in ((), (said,)))
+    assert told.height >= plain.height + 2 * LINE
+    assert contact_sheet("photos", [Tile(None, "a", "b", (said,) * 20)]).height == plain.height + MOST_LINES * LINE
 
 
 def test_long_names_keep_both_ends():
@@ -68,6 +96,7 @@ def test_any_name_can_be_drawn(name):
 
 def test_the_small_picture_has_the_tiles_size():
     assert small_picture(Image.new("RGB", (640, 640))).size == (TILE, TILE)
+    assert small_picture(Image.new("RGB", (640, 320))).size == (TILE, TILE // 2)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ def test_a_project_is_made(photos):
         "prep": {"crop": "top"},
         "train": {"steps": 300},
         "generate": {},
+        "photos": {},
     }
     assert contents(photos) == before
     assert [child.name for child in home_folder().iterdir()] == ["projects"]

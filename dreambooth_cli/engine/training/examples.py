@@ -43,7 +43,7 @@ def latent_mask(path: Path, shape: torch.Size) -> Tensor:
     stands for, 1 where that is white, never under LEAST_WEIGHT."""
     with Image.open(path) as image:
         grey = torch.from_numpy(np.array(image.convert("L"), dtype=np.float32) / 255)
-    return functional.adaptive_avg_pool2d(grey[None, None], tuple(shape[1:])).clamp(min=LEAST_WEIGHT)
+    return functional.adaptive_avg_pool2d(grey[None, None], (shape[1], shape[2])).clamp(min=LEAST_WEIGHT)
 
 
 def read_pixels(path: Path, *, mirror: bool = False) -> Tensor:
