@@ -84,7 +84,8 @@ class PhotoRead(Event):
 class PhotoLooked(Event):
     """A file of the photo folder. `status`: kept, warned, skipped or refused. `findings` (`kind`, `value`, `words`) inform.
 
-    `path` is as the user gave it; `word` sums the findings up: good, soft, dark, ...
+    `path` is as the user gave it; `word` sums the findings up: good, soft, dark, ...; `size` is its width and height, upright, and
+    `box` (left, top, right, bottom) the part of it that is kept.
     """
 
     event: ClassVar[str] = "photo"
@@ -93,11 +94,16 @@ class PhotoLooked(Event):
     reasons: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     word: str = ""
+    box: tuple[int, ...] | None = None
+    size: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhotosPrepared(Event):
-    """The photos are turned, cropped and written. `findings` are the set's (`same_place`, `few_views`), `verdict` a line about it."""
+    """The photos are turned, cropped and written. `findings` are the set's (`same_place`, `few_views`), `verdict` a line about it.
+
+    `sizes` are those that the pictures have: width and height.
+    """
 
     event: ClassVar[str] = "prepared"
     count: int
@@ -105,6 +111,7 @@ class PhotosPrepared(Event):
     path: Path
     contact_sheet: Path
     report: Path
+    sizes: tuple[tuple[int, int], ...] = ()
     findings: tuple[Finding, ...] = ()
     verdict: str = ""
 

@@ -3,12 +3,14 @@
 A subject that is always trained in one sentence may be learned as that sentence, and not come where another is asked for. Textual
 Inversion (Gal et al. 2022, arXiv 2208.01618) trains its word in a frame that is chosen anew for every row; so do we where
 `--frames varied` says so, in one row of four. In more of them a whole network learns that what stands around the word means nothing,
-and no longer hears where the subject shall be (tests/benchmarks/recipe.md). Class images keep the user's one sentence.
+and no longer hears where the subject shall be (tests/benchmarks/recipe.md). Class images keep the user's one sentence; one of three
+says a place after it, so that prior preservation holds the base to what it knows of places, too.
 """
 
 import re
 from collections.abc import Sequence
 
+from .captions import prompt_with
 from .phrase import DETERMINERS, OF, PICTURES
 
 # An opening, and the article (None: that of the class prompt).
@@ -51,10 +53,16 @@ def other_frames(prompt: str, identifier: str) -> tuple[str, ...]:
 def prompts_in(own: str, others: Sequence[str], place: str, *, dropout: float) -> tuple[str, ...]:
     """The prompts of a photo, each as often as it is to come: the user's `own` OWN_SHARE times as often as all `others` together.
 
-    The photo's `place` ("": not known) is said after the sentence; always after another than the user's, for where the words around the
-    identifier change, what a photo shows around the subject would be learned with it; after the user's own but for the share `dropout`.
+    The photo's `place` ("": not known), or its caption, is said after the sentence; always after another than the user's, for where the
+    words around the identifier change, what a photo shows around the subject would be learned with it; after the user's own but for the
+    share `dropout`.
     """
     once = OWN_SHARE * len(others) * PARTS or 100
     bare = once if not place else round(once * dropout)
-    said = [f"{prompt} {place}".strip() for prompt in (own, *others)]
+    said = [prompt_with(prompt, place) for prompt in (own, *others)]
     return (*[own] * bare, *said[:1] * (once - bare), *said[1:] * PARTS)
+
+
+def class_prompts_in(own: str, places: Sequence[str]) -> tuple[str, ...]:
+    """The prompts that class images take in turn: the user's `own` twice, then once with a place, one place after the other."""
+    return tuple(prompt for place in places for prompt in (own, own, f"{own} {place}")) or (own,)

@@ -3,7 +3,8 @@
 The run's digest names it; all of it is held by content:
 - the settings that `settings.py` marks with `shapes`, as they were asked for;
 - the prepared photos, in their order: it decides which example stands at which step. How they were prepared (resolution, crop)
-  counts by the pixels that came of it; what a photo is called counts by its place in the order;
+  counts by the pixels that came of it; what a photo is called counts by its place in the order; their captions and masks, where they
+  have any;
 - the user's own class images, likewise;
 - of the base every file that is read: the weights that are loaded (of several variants the one), its configs, its tokenizers' files,
   the scheduler's config; of a single file also the configs that it is loaded with. Not what else lies in its folder, not where it lies,

@@ -19,8 +19,8 @@ class RunSettings(TypedDict, total=False):
     """Base model: a name of `dreambooth models`, a hub repository, a diffusers folder or a .safetensors file."""
     resolution: int | Auto
     """Side of the square training pictures in pixels; auto: the base model's own."""
-    crop: Literal["center", "top"]
-    """Which square of a photo is kept: its middle, or its top (people standing)."""
+    crop: Literal["center", "top", "none"]
+    """Which square of a photo is kept: its middle, or its top (people standing); none: each photo keeps its shape."""
     strict: bool
     """Refuse photos of which there is something to say (exit code 3)."""
     method: Literal["auto", "full", "lora"]
@@ -80,7 +80,7 @@ class RunSettings(TypedDict, total=False):
     frames: Literal["own", "varied"]
     """Sentences that the subject is trained in: your own, or now and then another, with the place that a photo shows."""
     caption_dropout: float
-    """Share of the times that your own sentence comes without the place that the photo shows."""
+    """Share of the times that your own sentence comes without the photo's caption, or the place that it shows."""
     mirror: bool
     """Also train on the photos mirrored; not for text or asymmetric things."""
     seed: int

@@ -22,7 +22,7 @@ MOST_BYTES = 1_000_000
 class Card:
     """What `generate` needs to know of a fine-tuned model, and the record of how it was made.
 
-    `run` is the run's own id.
+    `run` is the run's own id. `photos`: of each its caption, whether it has a mask, its size in training, and not its name.
     A card leaves the machine, so a base on disk is named by its folder's last name, and its path is None; 0.1 wrote the path.
     """
 
@@ -37,6 +37,7 @@ class Card:
     settings: dict[str, Any]
     plan: dict[str, Any]
     versions: dict[str, str]
+    photos: tuple[dict[str, Any], ...] = ()
 
 
 def public_base(base: BaseRecord) -> BaseRecord:
@@ -75,7 +76,8 @@ def read_card(folder: Path) -> Card | None:
         check_schema(path, values)
         check_values(Card, values)
         base = BaseRecord(**{item.name: values["base"][item.name] for item in fields(BaseRecord)})
-        card = Card(**{item.name: values[item.name] for item in fields(Card)} | {"base": base})
+        told = {item.name: values[item.name] for item in fields(Card) if item.name in values}
+        card = Card(**told | {"base": base, "photos": tuple(values.get("photos", ()))})
         if not 32 <= card.resolution <= LARGEST_SIDE or card.resolution % 8:
             raise ValueError(f"resolution can't be {card.resolution}")
         train = card.settings.get("train")

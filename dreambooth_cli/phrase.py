@@ -63,6 +63,12 @@ DESCRIPTIONS = _words(  # that "and" or a comma may join before one noun
     "large little tiny old young new cute fluffy furry soft round tall short long thin fat warm cold bright dark light shiny "
     "striped spotted happy sad clean dirty nice good beautiful pretty fresh hot wet dry wooden plastic metal"
 )
+STATES = _words("cold warm happy sad clean dirty wet dry fresh hot")  # of these what varies from photo to photo
+LIGHT = _words("light lighting lit hour sky day night weather background backdrop shadow shadows")
+BODY = _words(
+    "fur coat hair hairs eye eyes ear ears tail tails nose snout paw paws leg legs skin face beard feather feathers wing wings "
+    "handle lid spout strap straps wheel wheels"
+)
 STYLES = _words(
     "masterpiece quality 4k 8k hd uhd photorealistic realistic detailed cinematic bokeh outdoors indoors outside inside "
     "closeup close-up portrait daylight night day sunset minimal minimalist monochrome solo photo photograph photography "

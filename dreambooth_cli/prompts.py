@@ -169,6 +169,14 @@ def prompt_remarks(prompt: str, identifier: str, class_prompt: str) -> list[str]
     return remarks
 
 
+def known_identifier(text: str, identifier: str) -> str | None:
+    """What in a text stands for the subject: the placeholder, the identifier, or a word that may be one; None for nothing."""
+    text = understood(text)
+    if PLACEHOLDER in text:
+        return PLACEHOLDER
+    return identifier if _word(identifier).search(text) else _known_identifier(text) or None
+
+
 def _known_identifier(class_prompt: str) -> str:
     """A word of a class prompt that other guides take for the identifier, or that we would; empty where it has none."""
     words: list[str] = re.findall(r"[^\W_]+", class_prompt)

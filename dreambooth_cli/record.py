@@ -29,6 +29,7 @@ class Prompts:
     instance: str
     class_: str
     instance_frames: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> "Prompts":
@@ -75,7 +76,8 @@ class Record:
 
     `id` is the run's own, which its checkpoints and its model's card name; `digest` names what shapes its weights, and `shape` has
     that in full (None: 0.1 began it). `asked` has the settings by stage, as asked, `sources` where those came from that are no
-    defaults. `began` says on what it began: versions, processor, class images. `further` is what a later version put there.
+    defaults. `photos`: each by its name, with its caption, its mask and what of it is kept (None: begun by 0.2 or before). `began` says
+    on what it began: versions, processor, class images. `further` is what a later version put there.
     """
 
     id: str
@@ -86,6 +88,7 @@ class Record:
     base: BaseRecord
     prompts: Prompts
     plan: Plan
+    photos: tuple[dict[str, Any], ...] | None = None
     changes: tuple[Change, ...] = ()
     began: dict[str, Any] | None = None
     measured: Measured | None = None
@@ -110,6 +113,7 @@ class Record:
             base=BaseRecord(**_known(BaseRecord, values["base"])),
             prompts=Prompts.read(values["prompts"]),
             plan=Plan.from_json(stop | values["plan"]),
+            photos=None if values.get("photos") is None else tuple(values["photos"]),
             changes=tuple(map(Change.read, changes)),
             measured=None if measured is None else Measured(**_known(Measured, measured)),
             further={key: value for key, value in values.items() if key not in known},
@@ -126,6 +130,7 @@ class Record:
             "base": asdict(self.base),
             "prompts": {key: value for key, value in asdict(self.prompts).items() if value != ()},
             "plan": self.plan.to_json(),
+            "photos": None if self.photos is None else list(self.photos),
             "changes": [change.written() for change in self.changes],
             "began": self.began,
             "measured": None if self.measured is None else asdict(self.measured),

@@ -125,8 +125,9 @@ class PrepSettings(Settings):
         at_most=LARGEST_SIDE,
         multiple_of=8,
     )
-    crop: Literal["center", "top"] = setting(
-        "center", "Which square of a photo is kept: its middle, or its top (people standing)."
+    crop: Literal["auto", "center", "top", "bottom", "left", "right", "pad", "none"] = setting(
+        "auto",
+        "Which square of a photo is kept; auto: where its subject seems to be; pad: all of it, with a border; none: each keeps its shape.",
     )
     strict: bool = setting(False, "Refuse photos of which there is something to say (exit code 3).", was=NEW)
 
@@ -223,7 +224,7 @@ class TrainSettings(Settings):
     )
     caption_dropout: float = setting(
         0.1,
-        "Share of the times that your own sentence comes without the place that the photo shows.",
+        "Share of the times that your own sentence comes without the photo's caption, or the place that it shows.",
         at_least=0,
         at_most=1,
         shapes=True,

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from dreambooth_cli.frames import FRAMES, other_frames, prompts_in
+from dreambooth_cli.frames import FRAMES, class_prompts_in, other_frames, prompts_in
 from dreambooth_cli.places import PLACES, names_a_place
 from dreambooth_cli.prompts import instance_prompt
 from tests.benchmarks.subjects import UNSEEN_FRAMES
@@ -51,6 +51,13 @@ def test_a_place_is_said_in_every_other_sentence_and_in_a_share_of_the_user_s():
 def test_without_a_place_the_user_s_own_sentence_comes_three_times_of_four():
     assert Counter(prompts_in("own", ("one", "two"), "", dropout=0.5)) == {"own": 24, "one": 4, "two": 4}
     assert set(prompts_in("own", (), "", dropout=0)) == {"own"}
+
+
+def test_class_images_take_the_places_in_turn():
+    plain = "a photo of a dog"
+    beach, snow = f"{plain} on the beach", f"{plain} in the snow"
+    assert class_prompts_in(plain, ("on the beach", "in the snow")) == (plain, plain, beach, plain, plain, snow)
+    assert class_prompts_in(plain, ()) == (plain,)
 
 
 def test_no_place_is_added_where_the_class_prompt_may_name_one():

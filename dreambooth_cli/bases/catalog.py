@@ -170,7 +170,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
                 "class_guidance_scale": 5.0,
                 # measured: tests/benchmarks/recipe.md
                 "frames": "varied",
-                "caption_dropout": 0.5,
+                "caption_dropout": 0.75,
             },
             "train lora": {
                 "lora_layers": "all",

@@ -39,8 +39,8 @@ def prep(
     settings = merge(PrepSettings, found.settings()["prep"], flags[PrepSettings]).values
     with loading("Pillow"):
         from ..workflows.initialise import renew
-        from ..workflows.plan import resolution_of
-    resolution = resolution_of(found, settings)
+        from ..workflows.plan import sides_of
+    resolution, step = sides_of(found, settings)
     write_config(found.config, {"prep": flags[PrepSettings]})
-    events = renew(found, settings, resolution=resolution, photos=photos)
+    events = renew(found, settings, resolution=resolution, step=step, photos=photos)
     follow(events, open_view(PhotosPrepared, json=json), kept="what was prepared before stays")

@@ -67,7 +67,7 @@ def format_event(event: Event) -> str | None:
         case PhotosPrepared():
             photos = "1 photo" if event.count == 1 else f"{event.count} photos"
             told = [finding.words for finding in event.findings] + ([f"the set: {event.verdict}"] if event.verdict else [])
-            return "\n".join([*told, f"{photos} ready at {event.resolution} px; look them over: {event.contact_sheet}"])
+            return "\n".join([*told, f"{photos} ready at {format_sizes(event)}; look them over: {event.contact_sheet}"])
         case ProjectSaved():
             return f"project {event.name} {'made' if event.created else 'saved'}: {event.path}"
         case PlanMade():
@@ -117,6 +117,14 @@ def format_photo(photo: PhotoLooked) -> str | None:
     return "\n".join(visible(line) for line in lines)
 
 
+def format_sizes(photos: PhotosPrepared) -> str:
+    """The sizes of prepared photos: `512 px`, `640 x 448 and 448 x 640 px`."""
+    sizes = photos.sizes or ((photos.resolution, photos.resolution),)
+    if sizes == ((photos.resolution, photos.resolution),):
+        return f"{photos.resolution} px"
+    return f"{' and '.join(f'{width} x {height}' for width, height in sizes)} px"
+
+
 def format_run(run: RunOpened) -> str:
     """`run 1: 1000 steps, "a sks dog" for the photos, "a dog" for the class images`."""
     start = f"goes on from step {run.step} of {run.steps}" if run.step else f"{run.steps} steps"
@@ -142,6 +150,7 @@ def format_plan(plan: Mapping[str, Any]) -> str:
         ("method", "all layers (full)" if plan["method"] == "full" else "LoRA"),
         ("text encoder", "trained too" if plan["train_text_encoder"] else "stays as it is"),
         ("resolution", f"{plan['resolution']} px"),
+        ("largest photo", f"{plan['largest'] / 1e6:.2f} megapixels: each keeps its shape" if plan.get("largest") else ""),
         ("precision", plan["precision"]),
         ("optimizer", plan["optimizer"]),
         ("learning rate", f"{plan['learning_rate']:g}"),

@@ -121,6 +121,7 @@ class Family:
     channels: int = 1  # of the denoiser for each channel of the VAE's latents
     latent_side: int  # of the latents where the denoiser's config says none
     size_numbers: int = 0  # so many tell the denoiser a picture's size
+    size_step: int = 64  # pixels: what its VAE and its denoiser divide evenly, in which pictures that are not square are as wide and high
 
     prompt_length: int  # tokens that are read of a prompt at most, with its ends
     class_sampler: SchedulerName | Literal["auto"]  # the one of class images

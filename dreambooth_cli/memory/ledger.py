@@ -180,7 +180,7 @@ def _step_groups(choice: Choice, job: Job) -> dict[str, int]:
     text = sum(facts.text_encoders) if choice.train_text_encoder else 0
     photos, beside = asked.rows
     rows = max(photos, beside) if choice.rows_in_turn else photos + beside
-    prompts = (photos if asked.frames == "varied" else 1) + (1 if beside and not choice.rows_in_turn else 0)
+    prompts = photos + (1 if beside and not choice.rows_in_turn else 0)
     if choice.method == "full":
         trained, of_text, frozen = facts.denoiser + text, text, 0
     else:
@@ -193,8 +193,8 @@ def _step_groups(choice: Choice, job: Job) -> dict[str, int]:
     state = ADAMW_STATE if choice.optimizer == "adamw" else ADAMW_8BIT_STATE
     gradient = HALF if in_pieces else size
     largest = min(trained, facts.family.figures.largest_with_text if text else facts.family.figures.largest)
-    activations = _activations(choice, asked.lora_layers, facts, job.resolution)
-    # The text encoders read each prompt of a pass once: one for each kind of rows, or one for each photo.
+    activations = _activations(choice, asked.lora_layers, facts, job.pixels)
+    # The text encoders read each prompt of a pass once: one for the class images, and at most one for each photo.
     text_activations = (TEXT_CHECKPOINTED if choice.gradient_checkpointing else TEXT_ACTIVATIONS) * text * prompts
     return {
         "weights": trained * size + (_base_bytes(choice, facts, with_text=bool(text)) if frozen else 0),
@@ -232,12 +232,12 @@ def _passing_copies(groups: Mapping[str, int], choice: Choice, asked: TrainSetti
     return 0 if works_on_copies(choice, asked.gradient_accumulation) else groups["half-precision copies"]
 
 
-def _activations(choice: Choice, layers: LoraLayers, facts: BaseFacts, resolution: int) -> Activations:
+def _activations(choice: Choice, layers: LoraLayers, facts: BaseFacts, pixels: int) -> Activations:
     """Of one row. A denoiser that is not the catalogue's: its width, hence its activations, go like the root of its size."""
     figures = facts.family.figures
     half, single = figures.activations["full" if choice.method == "full" else layers, choice.gradient_checkpointing]
     figure = single if choice.precision == "fp32" else half
-    scale = (resolution / figures.side) ** 2 * _width(facts)
+    scale = pixels / figures.side**2 * _width(facts)
     if choice.method == "lora":
         scale *= figures.beside_lora.get((facts.denoiser, layers, choice.gradient_checkpointing), 1.0)
     return Activations(figure.forward * scale, figure.late * scale)
@@ -254,7 +254,7 @@ def _other_peaks(choice: Choice, job: Job, *, kept: int) -> dict[str, int]:
     facts, resolution = job.facts, job.resolution
     base = facts.vae * FP32 + (0 if job.gpu else _base_bytes(choice, facts, with_text=True))
     peaks = {
-        "peak: encoding": base + round(_picture(VAE_ENCODE, facts, resolution)),
+        "peak: encoding": base + round(_picture(VAE_ENCODE, facts, job.pixels)),
         "peak: saving": kept + LARGEST_TENSOR if _width(facts) == 1 else kept,
     }
     if job.asked.sample_every:
@@ -281,7 +281,7 @@ def _class_images(choice: Choice, job: Job, *, below: int) -> ClassImages:
     denoiser = _base_bytes(choice, facts, with_text=False)
     others = (
         _base_bytes(choice, facts, with_text=True) - denoiser,
-        facts.vae * FP32 + _picture(VAE_DECODE, facts, resolution),
+        facts.vae * FP32 + _picture(VAE_DECODE, facts, resolution**2),
     )
     batches = CLASS_IMAGE_BATCHES if on_gpu else (1,)
     for batch in () if choice.class_images_in_parts else batches:
@@ -308,7 +308,7 @@ def _base_bytes(choice: Choice, facts: BaseFacts, *, with_text: bool) -> int:
 
 def _drawing(facts: BaseFacts, resolution: int, *, pictures: int) -> int:
     """Drawing pictures as one batch: the denoiser's rows with and without the prompt, then decoding one after the other."""
-    return round(max(2 * pictures * _row(facts, resolution), _picture(VAE_DECODE, facts, resolution)))
+    return round(max(2 * pictures * _row(facts, resolution), _picture(VAE_DECODE, facts, resolution**2)))
 
 
 def _row(facts: BaseFacts, resolution: int) -> float:
@@ -317,8 +317,8 @@ def _row(facts: BaseFacts, resolution: int) -> float:
     return facts.family.figures.drawing * pixels * _width(facts) * 1e9
 
 
-def _picture(figure: float, facts: BaseFacts, resolution: int) -> float:
-    return figure * 1e9 * (resolution / 512) ** 2 * min(1.0, sqrt(facts.vae / VAE_PARAMETERS))
+def _picture(figure: float, facts: BaseFacts, pixels: int) -> float:
+    return figure * 1e9 * pixels / 512**2 * min(1.0, sqrt(facts.vae / VAE_PARAMETERS))
 
 
 def _value_bytes(precision: Precision) -> int:

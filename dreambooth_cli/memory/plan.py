@@ -22,7 +22,8 @@ INSTALL_8BIT = 'pipx inject dreambooth-cli "bitsandbytes"'
 @dataclass(frozen=True)
 class Job:
     """What a plan is made for: a base, what is asked of the run, the pictures' side in pixels, the card (None: the CPU), whether
-    bitsandbytes is there, and what the base is called in messages."""
+    bitsandbytes is there, and what the base is called in messages. `largest`: where photos keep their shapes, the pixels of the
+    largest (0: all pictures are squares)."""
 
     facts: BaseFacts
     asked: TrainSettings
@@ -30,6 +31,12 @@ class Job:
     gpu: Gpu | None
     has_8bit: bool
     name: str
+    largest: int = 0
+
+    @property
+    def pixels(self) -> int:
+        """Those of the largest picture that is trained on."""
+        return max(self.largest, self.resolution**2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +65,14 @@ class Choice:
 class Plan(Choice):
     """How a run will be done: a choice with every `auto` resolved, what it takes, and why it was taken.
 
+    `largest` has the pixels of the largest photo where they keep their shapes (0: all are squares of the `resolution`).
     `means` has them in words. `ledger` has bytes by tensor group, then the peaks (`peak: ...`); `needed` is the highest peak with
     context and slack. `remedy` says, where it does not fit, what would. `disk` has the bytes that the run writes, at their most;
     `ram` those of the machine's own memory by the moments of a run, the program's with them.
     """
 
     resolution: int
+    largest: int = 0
     batch_size: int
     learning_rate: float
     text_encoder_learning_rate: float

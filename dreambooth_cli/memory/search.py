@@ -96,7 +96,7 @@ def calm_down(plan: Plan, facts: BaseFacts, asked: TrainSettings, *, gpu: Gpu | 
 
 def _job_again(plan: Plan, facts: BaseFacts, asked: TrainSettings, gpu: Gpu | None) -> Job:
     """What a later plan of the same run is made for; its means are named, none is looked for."""
-    return Job(facts, asked, resolution=plan.resolution, gpu=gpu, has_8bit=False, name=plan.name)
+    return Job(facts, asked, resolution=plan.resolution, gpu=gpu, has_8bit=False, name=plan.name, largest=plan.largest)
 
 
 def at_rates_of(plan: Plan, further: Plan) -> Plan:
@@ -190,6 +190,7 @@ def _choices(job: Job) -> Iterator[Choice]:
                 method=method,
                 train_text_encoder=with_text,
                 gradient_checkpointing=asked.gradient_checkpointing is True,
+                rows_in_turn=job.largest > 0,  # pictures of several sizes are several passes, whose gradients add up
                 optimizer="adamw" if asked.optimizer == AUTO else asked.optimizer,
                 precision=_training_precision(job.gpu, job.resolution) if asked.precision == AUTO else asked.precision,
             )
@@ -206,14 +207,14 @@ def _ladder(choice: Choice, job: Job) -> Iterator[dict[str, Any]]:
     alone = asked.gradient_accumulation == 1 and asked.max_grad_norm == default_of(TrainSettings, "max_grad_norm")
     if asked.gradient_checkpointing == AUTO:
         yield {"gradient_checkpointing": True}
-    if gpu is not None and asked.with_prior:
+    if gpu is not None and asked.with_prior and not job.largest:
         yield {"rows_in_turn": True}
     # a LoRA's own weights and state are too small for these to gain anything
     if full and card and job.has_8bit and asked.optimizer == AUTO:
         yield {"optimizer": "adamw8bit"}
     if half:
         yield {"weights": "bf16"}
-    if half and alone:
+    if half and alone and not job.largest:
         yield {"inside_backward": True, "rows_in_turn": False}
     if full and card and not (gpu is not None and gpu.shared):
         yield {"off_card": True}
@@ -233,6 +234,7 @@ def _plan_of(choice: Choice, job: Job) -> Plan:
     plan = Plan(
         **asdict(replace(choice, class_images_in_parts=class_images.in_parts)),
         resolution=job.resolution,
+        largest=job.largest,
         batch_size=asked.batch_size,
         learning_rate=rate,
         text_encoder_learning_rate=rate * rates.text_share if text_rate == AUTO else text_rate,
@@ -299,7 +301,8 @@ def _find_remedy(job: Job) -> str:
         )
     relaxed = _without(asked, list(flags))
     for side in range(job.resolution - 64, facts.resolution // 2 - 1, -64):
-        if (plan := _best_plan(replace(job, asked=relaxed, resolution=side))).fits:
+        smaller = replace(job, asked=relaxed, resolution=side, largest=round(job.largest * (side / job.resolution) ** 2))
+        if (plan := _best_plan(smaller)).fits:
             also = f"drop {' and '.join(flags.values())} and " if flags else ""
             return f"{also}use --resolution {side}: it then {needs_of(plan, facts)}"
     return _smaller_base(job)

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -16,11 +16,21 @@ from pathlib import Path
 from typing import BinaryIO, Literal, cast
 from urllib.parse import unquote
 
-from PIL import ExifTags, Image, ImageChops, ImageCms, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import (
+    ExifTags,
+    Image,
+    ImageChops,
+    ImageCms,
+    ImageStat,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+)
 
 from ..disk import sha256_of
 from ..errors import PhotoError
-from .crop import Box, Size, scaled_box
+from .beside import CAPTION, LONE, MASK, NOTHING, Beside, ending_of, match
+from .crop import Box, Size, scaled_box, size_of, within
 from .headers import (
     MOST_BYTES,
     MOST_BYTES_HELD,
@@ -58,7 +68,9 @@ CUT_OFF = ("truncated", "not enough", "end of file", "unexpected end", "prematur
 PLANAR, BITS = 284, 258  # tags of a TIFF
 OF_PICTURES = ("scnr", "mntr", "prtr", "spac")  # the classes of profiles that say what a picture's numbers mean
 ROUNDING = 3  # of 255, by which profiles of sRGB itself differ
-WHITE = (255, 255, 255, 255)
+HIDDEN = "hidden"
+WHITE, BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
+Colour = tuple[int, int, int, int]
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -75,7 +87,8 @@ class Look:
     """One file of a photo folder: a picture (`ok`), passed over (`skipped`) or a picture that can't be used (`refused`).
 
     `reason` says why it is not used; `sha256` is of the file, where it is a picture; `size` its upright size, where known; `twin` the
-    name of a file before it with the same content.
+    name of a file before it with the same content. `beside` has its caption and its mask; `stops`: this is such a file, and nothing goes
+    on before it is seen to.
     """
 
     path: Path
@@ -84,6 +97,8 @@ class Look:
     sha256: str = ""
     size: Size | None = None
     twin: str = ""
+    beside: Beside = NOTHING
+    stops: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,14 +107,6 @@ class Photo:
 
     image: Image.Image
     size: Size
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A photo that is used: its training picture, and a small copy of it, so that the large one can go."""
-
-    picture: Image.Image
-    photo: Photo
 
 
 def look_over(folder: Path, left_out: Collection[str] = ()) -> Iterator[Look]:
@@ -127,20 +134,45 @@ def count_photos(folder: Path) -> int:
 def find_photos(folder: Path, left_out: Collection[str] = ()) -> Iterator[Look]:
     """Every file of a folder in natural order, told by its first bytes and its name; pictures are not decoded yet.
 
-    Of files with the same content the first counts. `left_out` names files that are to be passed over.
+    Of files with the same content the first counts. `left_out` names files that are to be passed over. What lies beside a photo, its
+    caption and its mask, comes with it, and by itself only where it can't be used.
     Raises PhotoError where the folder is missing or is no folder.
     """
+    looks = [_first_look(path) for path in list_folder(folder)]
+    files = [look.path for look in looks if _may_be_beside(look) and look.path.name not in left_out]
+    beside, refused = match([look.path for look in looks if look.path not in files and (look.sha256 or look.status == "refused")], files)
+    used = {file for one in beside.values() for file in one.files}
     seen: dict[str, Path] = {}
-    for path in list_folder(folder):
-        look = _first_look(path)
-        if look.status == "ok" and path.name in left_out:
+    for look in looks:
+        path = look.path
+        if path in refused:
+            # a text may be there for another reason, where no photo has a caption
+            stops = bool(beside) or ending_of(path) == MASK or LONE not in refused[path]
+            look = Look(path=path, status="refused", reason=refused[path], stops=stops)
+        elif path.name in left_out and (look.sha256 or ending_of(path)):
             look = replace(look, status="skipped", reason="left out: it is gone from the photo folder")
         elif look.sha256 in seen:
             twin = printable(seen[look.sha256].name)
             look = replace(look, status="skipped", reason=f"the same picture as {twin}", twin=twin)
-        elif look.status == "ok":
+        elif look.sha256 and path not in used:
             seen[look.sha256] = path
-        yield look
+            look = replace(look, beside=beside.get(path, NOTHING))
+        if path not in used:
+            yield look
+
+
+def check_beside(looks: Iterable[Look]) -> None:
+    """Raises PhotoError where a caption or a mask can't be used: it was put there for the photo."""
+    told = [f"{printable(look.path.name)}: {look.reason}" for look in looks if look.stops]
+    if told:
+        more = f"; and {len(told) - 3} more" if len(told) > 3 else ""
+        raise PhotoError(f"{'; '.join(told[:3])}{more}", "mend these files, or take them out of the folder")
+
+
+def _may_be_beside(look: Look) -> bool:
+    """Whether a file is called as a caption or a mask is; what is a text, its content says."""
+    ending = ending_of(look.path)
+    return look.reason != HIDDEN and (ending == MASK or (ending == CAPTION and not look.sha256))
 
 
 def list_folder(folder: Path) -> list[Path]:
@@ -201,7 +233,7 @@ def _first_look(path: Path) -> Look:
     if path.name.startswith(".") and path.suffix == ".icloud":
         return Look(path=path, status="skipped", reason="still in iCloud: have it downloaded to this machine first")
     if path.name.startswith("."):
-        return Look(path=path, status="skipped", reason="hidden")
+        return Look(path=path, status="skipped", reason=HIDDEN)
     try:
         if path.is_dir():
             return Look(path=path, status="skipped", reason="a folder: only the photos beside it are read")
@@ -236,14 +268,15 @@ def _is_bitmap(head: bytes) -> bool:
     return head[:2] == b"BM" and head[6:10] == bytes(4) and head[14:18] in BITMAP_HEADERS
 
 
-def read_photo(path: Path, side: int) -> Photo:
-    """A photo's first picture, upright, in RGB. A JPEG whose shorter side is far over `side` pixels is decoded smaller.
+def read_photo(path: Path, side: int, *, under: Colour = WHITE) -> Photo:
+    """A photo's first picture, upright, in RGB, `under` where it is transparent. A JPEG whose shorter side is far over `side` pixels is
+    decoded smaller.
 
     Raises PhotoError, whose message is the reason alone: `cut off: the file is not whole`.
     """
     with _quiet_pillow():
         try:
-            size, orientation, pixels = _decoded(path, side)
+            size, orientation, pixels = _decoded(path, side, under)
         except PhotoError:
             raise
         except UnidentifiedImageError as error:
@@ -255,11 +288,11 @@ def read_photo(path: Path, side: int) -> Photo:
     return Photo(pixels.transpose(turn) if turn is not None else pixels, turned)
 
 
-def _decoded(path: Path, side: int) -> tuple[Size, int, Image.Image]:
+def _decoded(path: Path, side: int, under: Colour) -> tuple[Size, int, Image.Image]:
     """The size that the header says, the EXIF orientation and the pixels in RGB; what was decoded has left memory."""
     with path.open("rb") as file, _open(PatientFile(file)) as image:
         size = _decode(image, side)
-        return size, _orientation(image), to_rgb(image)
+        return size, _orientation(image), to_rgb(image, under)
 
 
 @contextmanager
@@ -342,14 +375,14 @@ def _reason(error: Exception) -> str:
     return f"damaged: {error or type(error).__name__}"
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any picture as 8-bit sRGB, what is transparent flattened on white. It carries no metadata."""
+def to_rgb(image: Image.Image, under: Colour = WHITE) -> Image.Image:
+    """Any picture as 8-bit sRGB, what is transparent flattened on one colour. It carries no metadata."""
     scale = _grey_scale(image)
-    mode = _eight_bits(image.crop((0, 0, 1, 1)), scale).mode
+    mode = _eight_bits(image.crop((0, 0, 1, 1)), scale, under).mode
     transform = _srgb_transform(image.info.get("icc_profile"), mode)
     plain = Image.new("RGB", image.size)
     for box in _bands(image.size):
-        band = _eight_bits(image.crop(box), scale)
+        band = _eight_bits(image.crop(box), scale, under)
         if transform is not None:
             band = ImageCms.applyTransform(band, transform) or band
         plain.paste(band.convert("RGB"), box[:2])
@@ -366,7 +399,7 @@ def _bands(size: Size) -> Iterator[Box]:
             yield left, top, min(left + across, width), min(top + down, height)
 
 
-def _eight_bits(image: Image.Image, scale: float | None) -> Image.Image:
+def _eight_bits(image: Image.Image, scale: float | None, under: Colour) -> Image.Image:
     """A picture of any mode in 8 bits: RGB, L or CMYK. `scale` is that of deeper greys."""
     if scale is not None:
         # `convert` alone would clip 16 bits to white
@@ -374,7 +407,7 @@ def _eight_bits(image: Image.Image, scale: float | None) -> Image.Image:
         return deep.point(lambda value: value * scale).convert("L")
     if image.has_transparency_data:
         coloured = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, WHITE), coloured).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", image.size, under), coloured).convert("RGB")
     return image if image.mode in ("RGB", "L", "CMYK") else image.convert("RGB")
 
 
@@ -422,9 +455,27 @@ def _differ_by(one: Image.Image, other: Image.Image) -> int:
     return max(high for _, high in cast(list[tuple[int, int]], ImageChops.difference(one, other).getextrema()))
 
 
-def training_picture(photo: Photo, box: Box, side: int) -> Image.Image:
-    """A box of a photo, given in the photo's own pixels, as a square of `side` pixels."""
-    return photo.image.resize((side, side), Image.Resampling.LANCZOS, box=scaled_box(box, photo.size, photo.image.size))
+def training_picture(photo: Photo, box: Box, into: Size, *, by: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
+    """A box of a photo, given in the photo's own pixels, as a picture of the size `into`. Where it reaches beyond the photo, there is the
+    mean colour of the photo's rim, the quietest there is: a sharp or striped border would be learned; beyond a mask nothing counts."""
+    inside = within(box, photo.size)
+    scaled = scaled_box(inside, photo.size, photo.image.size)
+    if inside == box:
+        return photo.image.resize(into, by, box=scaled)
+    size = size_of(box)
+    left, top, right, bottom = (round((edge - box[axis % 2]) * into[axis % 2] / size[axis % 2]) for axis, edge in enumerate(inside))
+    padded = Image.new(photo.image.mode, into, 0 if photo.image.mode == "L" else _rim_colour(photo.image))
+    padded.paste(photo.image.resize((max(1, right - left), max(1, bottom - top)), by, box=scaled), (left, top))
+    return padded
+
+
+def _rim_colour(image: Image.Image) -> tuple[int, ...]:
+    """The mean colour of a picture's outermost pixels, as they are in a copy of at most 64 pixels."""
+    small = image.copy()
+    small.thumbnail((64, 64), reducing_gap=2)
+    inner = Image.new("L", small.size, 255)
+    inner.paste(0, (1, 1, max(1, small.width - 1), max(1, small.height - 1)))
+    return tuple(round(value) for value in ImageStat.Stat(small, inner).mean)
 
 
 def save_png(image: Image.Image, path: Path) -> str:

@@ -31,6 +31,7 @@ DARK, TIMES_DARK = 0.45, 0.7  # light
 CLIPPED, COLOURED, TIMES_CLIPPED = 0.06, 0.1, 3.0  # shares of the photo, and beside three quarters of the others
 CLIPPED_SUBJECT = 0.08
 DETAIL, AREA = 0.019, 0.028  # shares of the photo
+MOST_LOST = 0.2  # of what looks like the subject, by the crop
 TOUCHING = 0.75  # of the subject's own length
 LIKENESS = 0.74  # of the others'
 PLACE, FLAT = 0.84, 2.0  # likeness of two backgrounds; LAB
@@ -52,6 +53,12 @@ def judge_set(measured: Sequence[Measures]) -> list[Finding]:
     """What is to be said of the set as a whole."""
     common = in_common(measured, [True] * len(measured))
     return [*_place(common), *_view(common)]
+
+
+def cut_by_crop(name: str, share: float) -> Finding:
+    """The finding of a photo of whose subject the crop leaves out this share."""
+    words = f"The crop removes {share:.0%} of what looks like the subject of {name}: try --crop pad or none, or give it a box of its own."
+    return Finding("cut_subject", round(share, 2), words)
 
 
 def same_file(other: str) -> Finding:

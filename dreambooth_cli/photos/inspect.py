@@ -15,6 +15,17 @@ def judge_size(size: Size, resolution: int) -> tuple[str, str]:
     return "kept", ""
 
 
+def judge_cover(size: Size, into: Size) -> tuple[str, str]:
+    """The same of a photo that is to cover a picture of the size `into`, in its own shape."""
+    scale = max(into[0] / size[0], into[1] / size[1])
+    told = f"it has {size[0]} x {size[1]} pixels"
+    if scale > 2:
+        return "refused", f"too small: {told}, under half of the {into[0]} x {into[1]} to train with"
+    if scale > 1:
+        return "warned", f"small: {told}, so it is enlarged to {into[0]} x {into[1]}"
+    return "kept", ""
+
+
 def judge_count(count: int) -> str | None:
     """A remark where there are very few or very many photos."""
     if count < FEWEST:

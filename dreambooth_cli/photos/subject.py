@@ -1,19 +1,32 @@
-"""Where the subject of a photo most likely lies: what stands out in colour and sharpness from the photo's own rim.
+"""Where the subject of a photo most likely lies, by plain statistics: no network, no names of things, no faces.
 
-A guess by plain statistics, with no network and no names of things: it finds what differs, not what is meant.
+Two things set a subject apart in most photos, and each is measured against the photo itself. It is in focus, so it has fine detail where
+what is behind it has less. And its colours are rare along the photo's rim, beside how much there is of them (as in boundary
+connectivity: Zhu et al., Saliency Optimization from Robust Background Detection, CVPR 2014). So it finds what stands out, which need
+not be what is meant.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from .crop import Box, Size
+from .crop import Box, Size, square_box
 from .files import Photo
 
+Floats = NDArray[Any]
 MAP = 64  # places of the map along the longer side
-LOOKED = 256  # pixels of the longer side that is looked at
-COLOURS = 6  # of the rim
+LOOKED_AT = 256  # pixels of the longer side of the small copy
+COLOURS, ROUNDS = 12, 6  # clusters, and rounds of k-means
+NEAR = 10.0  # the distance in Lab within which colours are taken for the same
+RIM = 0.04  # of the longer side
+DETAIL, RARITY = 0.5, 1.0  # least range, in natural logarithms, that is taken for more than noise
+HEIGHT, LENGTH = 0.7, 2.0  # deviation of the prior across the photo and along it, in halves of its sides
+FLOOR = 0.002  # what everywhere may be subject, beside a highest value of about 0.5
+NEARLY = 0.01  # of the weight: squares that hold so little less are as good
+STANDS_OUT = 0.15  # the confidence under which the middle is kept
 
 
 @dataclass(frozen=True)
@@ -21,101 +34,157 @@ class Subject:
     """What looks like the subject of a photo.
 
     `weight` [rows, columns] float32, 64 on the longer side, sums to 1: how much of the subject lies at each place. `box` holds nearly
-    all of it, in pixels of the turned photo. `confidence`, 0 to 1, is how far the box stands out from what is around it: the share
-    of the weight in it, less its share of the area; 0 where nothing stands out.
+    all of it, in pixels of the turned photo. `confidence`, 0 to 1: by how much more of the weight lies in the box than its area would
+    hold of an even one; near 0 where nothing stands out.
     """
 
-    weight: np.ndarray
+    weight: Floats
     box: Box
     confidence: float
 
 
 def find_subject(photo: Photo) -> Subject:
-    """What looks like the subject of a photo; takes about 10 ms."""
-    weight = subject_map(photo.image)
-    box = _box_of(weight)
+    """What looks like the subject of a photo. Takes about 15 ms."""
+    weight = _weigh(photo.image)
     rows, columns = weight.shape
-    left, top, right, bottom = box
-    share = (right - left) * (bottom - top) / (rows * columns)
-    confidence = max(0.0, float(weight[top:bottom, left:right].sum()) - share)
+    left, top, right, bottom = _box_of(weight)
+    confidence = float(weight[top:bottom, left:right].sum()) - (right - left) * (bottom - top) / weight.size
     width, height = photo.size
-    pixels = (left * width // columns, top * height // rows, -(-right * width // columns), -(-bottom * height // rows))
-    return Subject(weight, pixels, confidence)
+    box = left * width // columns, top * height // rows, -(-right * width // columns), -(-bottom * height // rows)
+    return Subject(weight, box, max(0.0, confidence))
 
 
-def subject_map(image: Image.Image) -> np.ndarray:
-    """How much each place looks like subject: [rows, columns] float32, MAP on the longer side, sums to 1."""
-    scale = LOOKED / max(image.size)
-    size = (max(8, round(image.width * scale)), max(8, round(image.height * scale)))
-    small = np.asarray(image.resize(size, Image.Resampling.BOX).convert("LAB"), dtype=np.float32)
-    cells = _cells(small.shape[:2])
-    colour = _pooled(small, cells)
-    stands_out = _unlike_rim(colour)
-    gradient = np.abs(np.diff(small[..., 0], axis=0, prepend=small[:1, :, 0])) + np.abs(
-        np.diff(small[..., 0], axis=1, prepend=small[:, :1, 0])
-    )
-    sharp = _smooth(_pooled(gradient, cells))
-    found = _smooth(stands_out) * (0.3 + sharp / (sharp.max() + 1e-6)) * _prior(cells)
-    found = np.maximum(found - found.mean(), 0)
-    total = found.sum()
-    return (found / total if total > 0 else np.full(cells, 1 / (cells[0] * cells[1]))).astype(np.float32)
-
-
-def _cells(shape: tuple[int, ...]) -> tuple[int, int]:
-    longer = max(shape)
-    return max(2, round(shape[0] * MAP / longer)), max(2, round(shape[1] * MAP / longer))
-
-
-def _pooled(values: np.ndarray, cells: tuple[int, int]) -> np.ndarray:
-    """The mean of each of rows x columns cells of [height, width, ...]."""
-    edges = [np.arange(count) * length // count for count, length in zip(cells, values.shape, strict=False)]
-    sums = np.add.reduceat(np.add.reduceat(values, edges[0], axis=0), edges[1], axis=1)
-    counts = [np.diff(np.append(edge, length)) for edge, length in zip(edges, values.shape, strict=False)]
-    area = np.outer(*counts).reshape(cells + (1,) * (values.ndim - 2))
-    return sums / area
-
-
-def _unlike_rim(colour: np.ndarray) -> np.ndarray:
-    """How far each cell's colour is from those of the rim, 0 to 1."""
-    rim = np.concatenate([colour[:3].reshape(-1, 3), colour[-3:].reshape(-1, 3), colour[:, :3].reshape(-1, 3), colour[:, -3:].reshape(-1, 3)])
-    centres = rim[:: max(1, len(rim) // COLOURS)][:COLOURS]
-    for _ in range(5):
-        nearest = ((rim[:, None] - centres[None]) ** 2).sum(-1).argmin(1)
-        centres = np.stack([rim[nearest == each].mean(0) if (nearest == each).any() else centre for each, centre in enumerate(centres)])
-    distance = np.sqrt(((colour[:, :, None] - centres) ** 2).sum(-1)).min(-1)
-    return distance / (distance.max() + 1e-6)
-
-
-def _smooth(values: np.ndarray) -> np.ndarray:
-    for axis in (0, 1):
-        padded = np.pad(values, [(2, 2) if each == axis else (0, 0) for each in (0, 1)], mode="edge")
-        values = sum(np.take(padded, range(step, step + values.shape[axis]), axis=axis) for step in range(5)) / 5
-    return values
-
-
-def _prior(cells: tuple[int, int]) -> np.ndarray:
-    rows, columns = (np.linspace(-1, 1, count) for count in cells)
-    return np.exp(-0.5 * (rows[:, None] ** 2 + columns[None] ** 2))
-
-
-def _box_of(weight: np.ndarray, share: float = 0.94) -> tuple[int, int, int, int]:
-    """The smallest box of whole cells outside of which, on each side, lies little of the weight: left, top, right, bottom."""
-    cut = (1 - share) / 4
-    columns, rows = np.cumsum(weight.sum(0)), np.cumsum(weight.sum(1))
-    left, top = int(np.searchsorted(columns, cut)), int(np.searchsorted(rows, cut))
-    right, bottom = int(np.searchsorted(columns, 1 - cut)) + 1, int(np.searchsorted(rows, 1 - cut)) + 1
-    return left, top, min(right, weight.shape[1]), min(bottom, weight.shape[0])
+def square_of(subject: Subject, size: Size) -> Box:
+    """The largest square of a photo of this upright size that holds most of its subject, as central on it as there is room; the middle
+    where nothing stands out."""
+    length, side = max(size), min(size)
+    if subject.confidence < STANDS_OUT or length == side:
+        return square_box(size, "center")
+    lies = size[0] > size[1]
+    along = subject.weight.sum(0 if lies else 1)
+    edges = np.linspace(0, length, len(along) + 1)
+    up_to = np.concatenate([[0.0], np.cumsum(along)])
+    starts = np.arange(length - side + 1)
+    held = np.interp(starts + side, edges, up_to) - np.interp(starts, edges, up_to)
+    centre = float(along @ (edges[1:] + edges[:-1]) / 2 / along.sum())
+    good = starts[held >= held.max() - NEARLY]
+    start = int(good[np.abs(good + side / 2 - centre).argmin()])
+    return (start, 0, start + side, side) if lies else (0, start, side, start + side)
 
 
 def cut_share(subject: Subject, box: Box, size: Size) -> float:
-    """The share of what looks like the subject that lies outside of a box, in pixels of a photo of this upright size: 0 to 1."""
-    rows, columns = subject.weight.shape
-    across, down = _overlap(columns, size[0], box[0], box[2]), _overlap(rows, size[1], box[1], box[3])
-    return max(0.0, 1.0 - float(down @ subject.weight @ across))
+    """The share of what looks like the subject that lies outside of a box in pixels of a photo of this upright size: 0 to 1.
+
+    What is faint counts for little: it is as likely no part of the subject.
+    """
+    sure = np.square(subject.weight)
+    across, down = _inside(sure.shape[1], size[0], box[0], box[2]), _inside(sure.shape[0], size[1], box[1], box[3])
+    return max(0.0, 1.0 - float(down @ sure @ across / sure.sum()))
 
 
-def _overlap(count: int, length: int, start: int, stop: int) -> np.ndarray:
+def _inside(count: int, length: int, start: int, stop: int) -> Floats:
     """Of each of `count` even parts of `length` the share that lies between start and stop."""
     edges = np.linspace(0, length, count + 1)
     inside = np.minimum(edges[1:], stop) - np.maximum(edges[:-1], start)
     return np.clip(inside * count / length, 0, 1)
+
+
+def _weigh(image: Image.Image) -> Floats:
+    """How much each place looks like subject: [rows, columns] float32, MAP on the longer side, sums to 1."""
+    scale = LOOKED_AT / max(image.size)
+    small = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BOX)
+    light = np.asarray(small.convert("L"), np.float32) / 2.55
+    cells = tuple(max(1, round(length * MAP / max(light.shape))) for length in light.shape)
+    detail = _blurred(np.log1p(_pooled(_detail(light), cells)), 2.0)
+    colours = small.resize((cells[1], cells[0]), Image.Resampling.BOX)
+    rare = _blurred(_rarity_at_rim(_lab(np.asarray(colours))), 1.5)
+    looks = (_stretched(detail, DETAIL) + _stretched(rare, RARITY)) / 2 * _prior(cells)
+    weight = np.maximum(looks - looks.mean(), 0) + FLOOR
+    return (weight / weight.sum()).astype(np.float32)
+
+
+def _lab(pixels: Floats) -> Floats:
+    """sRGB bytes [..., 3] as CIE Lab under D65."""
+    share = pixels.astype(np.float32) / 255
+    linear = np.where(share > 0.04045, ((share + 0.055) / 1.055) ** 2.4, share / 12.92)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]], np.float32)
+    x, y, z = np.moveaxis(np.cbrt(np.maximum(linear @ (to_xyz / [[0.9505], [1], [1.089]]).T, 1e-4)), -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+def _detail(light: Floats) -> Floats:
+    """How far each pixel's light, in hundredths, is from the mean of its four neighbours."""
+    padded = np.pad(light, 1, mode="edge")
+    around = (padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]) / 4
+    return np.abs(light - around)
+
+
+def _rarity_at_rim(lab: Floats) -> Floats:
+    """How rare each cell's colour is along the rim, beside how much of the photo has it, in natural logarithms."""
+    colours = lab.reshape(-1, 3)
+    centres = _clusters(colours)
+    alike = np.exp(-0.5 * np.square(colours[:, None] - centres).sum(-1) / NEAR**2) + 1e-9
+    alike /= alike.sum(1, keepdims=True)
+    rim = np.zeros(lab.shape[:2], bool)
+    deep = max(1, round(RIM * max(rim.shape)))
+    rim[:deep] = rim[-deep:] = rim[:, :deep] = rim[:, -deep:] = True
+    ratio = alike[rim.ravel()].mean(0) / alike.mean(0)
+    return (-(alike @ np.log(ratio + 0.05))).reshape(rim.shape)
+
+
+def _clusters(colours: Floats) -> Floats:
+    """The means of clusters of colours, by k-means from the colours that are farthest from each other: no chance in it."""
+    centres = [colours[np.square(colours - colours.mean(0)).sum(1).argmax()]]
+    away = np.square(colours - centres[0]).sum(1)
+    while len(centres) < COLOURS:
+        centres.append(colours[away.argmax()])
+        away = np.minimum(away, np.square(colours - centres[-1]).sum(1))
+    found = np.array(centres)
+    for _ in range(ROUNDS):
+        nearest = np.square(colours[:, None] - found).sum(-1).argmin(1)
+        counts = np.bincount(nearest, minlength=COLOURS)
+        sums = np.stack([np.bincount(nearest, weights=colours[:, each], minlength=COLOURS) for each in range(3)], axis=1)
+        found = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], found)
+    return found
+
+
+def _pooled(values: Floats, cells: tuple[int, ...]) -> Floats:
+    """The mean of each of rows x columns cells of [height, width]."""
+    edges = [np.arange(count) * length // count for count, length in zip(cells, values.shape, strict=True)]
+    sums = np.add.reduceat(np.add.reduceat(values, edges[0], axis=0), edges[1], axis=1)
+    counts = [np.diff(np.append(edge, length)) for edge, length in zip(edges, values.shape, strict=True)]
+    return sums / np.outer(*counts)
+
+
+def _blurred(values: Floats, deviation: float) -> Floats:
+    """Cells blurred by a Gaussian, of which those beyond the edges are no part."""
+    for _ in range(2):
+        places = np.arange(len(values))
+        kernel = np.exp(-0.5 * np.square((places[:, None] - places) / deviation))
+        values = (kernel / kernel.sum(1, keepdims=True) @ values).T
+    return values
+
+
+def _stretched(values: Floats, least: float) -> Floats:
+    """Values from 0 to 1 over their own range, or over `least` where they differ by less."""
+    low, high = np.quantile(values, [0.02, 0.98])
+    return np.clip((values - low) / max(high - low, least), 0, 1)
+
+
+def _prior(cells: tuple[int, ...]) -> Floats:
+    """A mild preference for the middle: along the photo nearly none, as that is where the square has a choice."""
+    spread = [LENGTH if count == max(cells) else HEIGHT for count in cells]
+    down, across = (np.exp(-0.5 * np.square(np.linspace(-1, 1, n) / wide)) for n, wide in zip(cells, spread, strict=True))
+    return np.outer(down, across)
+
+
+def _box_of(weight: Floats) -> Box:
+    """The box of cells beyond which, on each side, lies 2% of the weight that is more than even: left, top, right, bottom."""
+    sure = np.maximum(weight - weight.mean(), 0)
+    sure = sure / sure.sum() if sure.any() else weight
+    ends = []
+    for axis in (0, 1):
+        up_to = np.cumsum(sure.sum(axis))
+        ends.append((int(np.searchsorted(up_to, 0.02)), int(min(np.searchsorted(up_to, 0.98), len(up_to) - 1)) + 1))
+    (left, right), (top, bottom) = ends
+    return left, top, right, bottom

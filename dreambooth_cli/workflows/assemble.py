@@ -7,6 +7,7 @@ from itertools import chain, repeat
 from pathlib import Path
 
 from ..bases.base import Base
+from ..captions import filled
 from ..engine.families.latent_diffusion import (
     Conditioning,
     LatentDiffusion,
@@ -18,17 +19,17 @@ from ..engine.families.latent_diffusion import (
 from ..engine.families.loading import DTYPES, bring_back, find_device, let_go, load_family, place, text_encoders_of
 from ..engine.families.lora import quantize
 from ..engine.images.sampling import check_steps
-from ..engine.training.examples import Example, encode_pictures, examples_of
+from ..engine.training.examples import Example, encode_pictures, latent_mask
 from ..engine.training.loop import Training
 from ..engine.training.places import find_place
 from ..engine.training.smallest_step import take_a_step
-from ..events import Noted, PhaseStarted, PictureEncoded, Yielding
+from ..events import Events, Noted, PhaseStarted, PictureEncoded, Warned, Yielding
 from ..families.family import VAE
 from ..frames import prompts_in
-from ..identifier import load_tokenizer
+from ..identifier import length_remarks, load_tokenizer
 from ..memory.plan import Plan, weights_of
-from ..places import names_a_place, places_known
-from .class_images import gather_class_images
+from .class_images import class_image_prompts, gather_class_images
+from .prepared import PreparedPhoto
 from .recipe import Recipe
 
 
@@ -52,17 +53,23 @@ def make_training(recipe: Recipe, *, cache: Path | None = None) -> Yielding[Trai
     device, encoders = find_device(plan.device), list(text_encoders_of(family.pipe))
     let_go(family.pipe, [VAE])
     place(family.pipe, encoders, device)
-    places = places_to_try(recipe)
-    asked = encode_frozen(family, [f"{recipe.prompts.class_} {one}".strip() for one in places]) if len(places) > 1 else None
-    possible, kept = prompts_of(recipe, [prompts_with(recipe, one) for one in places]), None
+    places = (*recipe.prompts.places, "")
+    captions = [filled(photo.caption, recipe.prompts.identifier) for photo in recipe.photos]
+    in_places = [f"{recipe.prompts.class_} {one}".strip() for one in places]
+    asked = encode_frozen(family, in_places) if len(places) > 1 and not all(captions) else None
+    possible, kept = prompts_of(recipe, [prompts_with(recipe, one) for one in dict.fromkeys([*places, *captions])]), None
     if not plan.train_text_encoder:  # before the denoiser comes: both at once may be too much for a small card
         kept = encode_frozen(family, possible)
         let_go(family.pipe, encoders)
     place(family.pipe, [family.record.denoiser, *encoders], device)
-    found = [*places] * len(pictures.instance)
+    said = captions
     if asked is not None:
-        found = yield from tell_places(family, recipe, pictures.instance, places, asked)
-    examples, texts = make_examples(recipe, pictures, found)
+        untold = [number for number, caption in enumerate(captions) if not caption]
+        told = yield from tell_places(family, recipe, [pictures.instance[number] for number in untold], places, asked)
+        found = dict(zip(untold, told, strict=True))
+        said = [found.get(number, caption) for number, caption in enumerate(captions)]
+    examples, texts = make_examples(recipe, pictures, said)
+    yield from tell_long(recipe, said)
     return Training(
         family,
         plan,
@@ -100,7 +107,7 @@ class Pictures:
 
 def encode(family: LatentDiffusion, recipe: Recipe, class_paths: list[Path]) -> Yielding[Pictures]:
     """Photos and class images -> latents."""
-    photos, settings = list(recipe.photos), recipe.settings
+    photos, settings = [photo.path for photo in recipe.photos], recipe.settings
     place(family.pipe, [VAE], find_device(recipe.plan.device))
     total = len(photos) * (2 if settings.mirror else 1) + len(class_paths)
     yield PhaseStarted(name="encoding", total=total, unit="pictures")
@@ -113,13 +120,6 @@ def encode(family: LatentDiffusion, recipe: Recipe, class_paths: list[Path]) -> 
             yield PictureEncoded(number=done, total=total)
         found.append(encoded)
     return Pictures(*found)
-
-
-def places_to_try(recipe: Recipe) -> tuple[str, ...]:
-    """The places that a photo may turn out to show, "" (no word of any) the last; that alone where none is to be said."""
-    if recipe.settings.frames == "own" or names_a_place(recipe.prompts.class_):
-        return ("",)
-    return (*places_known(load_tokenizer(recipe.base.vocabulary)), "")
 
 
 def tell_places(
@@ -138,24 +138,58 @@ def tell_places(
     return found
 
 
-def make_examples(recipe: Recipe, pictures: Pictures, places: Sequence[str]) -> tuple[dict[str, list[Example]], list[str]]:
-    """The examples by kind, each with the rows of its prompts, and these prompts."""
-    of_photos = [prompts_with(recipe, one) for one in places]
+def tell_long(recipe: Recipe, said: Sequence[str]) -> Events:
+    """A warning for each place that makes a prompt longer than what is read; the other prompts were looked at before."""
+    longest = [max(prompts_with(recipe, one), key=len) for one in dict.fromkeys(filter(None, said))]
+    most = recipe.base.facts.family.prompt_length
+    for remark in length_remarks(longest, load_tokenizer(recipe.base.vocabulary), most=most):
+        yield Warned(message=remark)
+
+
+def make_examples(recipe: Recipe, pictures: Pictures, said: Sequence[str]) -> tuple[dict[str, list[Example]], list[str]]:
+    """The examples by kind, each with the rows of its prompts, and these prompts. `said`: what is said of each photo."""
+    of_photos = [prompts_with(recipe, one) for one in said]
     texts = prompts_of(recipe, of_photos)
     row = {text: number for number, text in enumerate(texts)}
     rows = [tuple(row[text] for text in several) for several in of_photos]
-    examples = {"instance": list(map(Example, pictures.instance, rows, pictures.mirrored or repeat(None)))}
+    twins, side = pictures.mirrored or repeat(None), recipe.plan.resolution
+    photos = zip(pictures.instance, rows, twins, recipe.photos, strict=bool(pictures.mirrored))
+    examples = {"instance": [example_of(recipe, *photo) for photo in photos]}
     if pictures.prior:
-        examples["class"] = examples_of(pictures.prior, prompts=[row[recipe.prompts.class_]])
+        whole = (side, side, 0, 0, side, side) if is_told_sizes(recipe) else ()
+        of_class = zip(pictures.prior, class_image_prompts(recipe), strict=True)
+        examples["class"] = [Example(one, (row[prompt],), sizes=whole) for one, prompt in of_class]
     return examples, texts
 
 
-def prompts_with(recipe: Recipe, place: str) -> tuple[str, ...]:
-    """The prompts of a photo at a place, each as often as it is to come."""
+def example_of(
+    recipe: Recipe, latents: LatentDistribution, prompts: tuple[int, ...], twin: LatentDistribution | None, photo: PreparedPhoto
+) -> Example:
+    """A photo as an example, with its mask, and with its sizes where its family is told them."""
+    mask = None if photo.mask is None else latent_mask(photo.mask, latents.mean.shape[1:])
+    told = is_told_sizes(recipe)
+    return Example(
+        latents,
+        prompts,
+        twin,
+        mask,
+        sizes=photo.sizes() if told else (),
+        mirrored_sizes=photo.sizes(mirrored=True) if told else (),
+    )
+
+
+def is_told_sizes(recipe: Recipe) -> bool:
+    """Whether the network is told each picture's sizes: SDXL's is; a run that 0.2 began, of which nothing is known, goes on as it was."""
+    return recipe.base.facts.family.size_numbers > 0 and all(photo.sizes() for photo in recipe.photos)
+
+
+def prompts_with(recipe: Recipe, said: str) -> tuple[str, ...]:
+    """The prompts of a photo of which something is said, a place or its caption, each as often as it is to come."""
     prompts = recipe.prompts
-    return prompts_in(prompts.instance, prompts.instance_frames, place, dropout=recipe.settings.caption_dropout)
+    return prompts_in(prompts.instance, prompts.instance_frames, said, dropout=recipe.settings.caption_dropout)
 
 
 def prompts_of(recipe: Recipe, of_photos: Sequence[Sequence[str]]) -> list[str]:
-    """All prompts of a run once: the instance prompt first, then those of its photos, the class prompt."""
-    return list(dict.fromkeys([recipe.prompts.instance, *chain(*of_photos), recipe.prompts.class_]))
+    """All prompts of a run once: the instance prompt first, then those of its photos, the class prompt, those of its class images."""
+    of_class = class_image_prompts(recipe) if recipe.settings.with_prior else []
+    return list(dict.fromkeys([recipe.prompts.instance, *chain(*of_photos), recipe.prompts.class_, *of_class]))

@@ -17,6 +17,7 @@ from ..engine.images.class_cache import (
 )
 from ..engine.images.sampling import Drawing
 from ..events import ClassImageMade, PhaseStarted, Yielding
+from ..frames import class_prompts_in
 from ..identity import content_of
 from ..locks import hold, is_held
 from ..memory.plan import Plan, weights_of
@@ -49,7 +50,7 @@ def gather_class_images(family: LatentDiffusion, recipe: Recipe, cache: Path | N
                 family,
                 folder,
                 missing,
-                prompt=recipe.prompts.class_,
+                prompts=class_prompts(recipe),
                 drawing=drawing,
                 seed=settings.seed,
                 at_work=networks_of(family, plan),
@@ -77,6 +78,18 @@ def networks_of(family: LatentDiffusion, plan: Plan) -> AtWork:
     return at_work
 
 
+def class_prompts(recipe: Recipe) -> tuple[str, ...]:
+    """The prompts that the class images of the cache take in turn."""
+    return class_prompts_in(recipe.prompts.class_, recipe.prompts.places)
+
+
+def class_image_prompts(recipe: Recipe) -> list[str]:
+    """The prompt of each class image of a run, in their order: the user's own are of the class prompt."""
+    own, in_turn = [recipe.prompts.class_] * len(recipe.own_class_images), class_prompts(recipe)
+    drawn = max(0, recipe.settings.class_images - len(own))
+    return own + [in_turn[number % len(in_turn)] for number in range(drawn)]
+
+
 def class_images_of(recipe: Recipe) -> list[Path]:
     """The class images of a run, in their order: the user's own, then the cache's."""
     own, (folder, _) = list(recipe.own_class_images), class_image_folder(recipe)
@@ -97,7 +110,7 @@ def class_image_folder(recipe: Recipe) -> tuple[Path, Drawing]:
         / "class-images"
         / cache_key(
             base=known,
-            prompt=recipe.prompts.class_,
+            prompts=class_prompts(recipe),
             sampler=recipe.base.facts.family.class_sampler,
             drawing=drawing,
             seed=settings.seed,

@@ -58,6 +58,7 @@ def save_model(training: Training, run: Run, recipe: Recipe) -> None:
             settings=public_settings(record.asked, known.name),
             plan=record.plan.to_json() | {"name": known.name},
             versions={"dreambooth": __version__, **library_versions()},
+            photos=tuple(photo.public() for photo in recipe.photos),
         )
         write_card(card, part)
         run.write_manifest(part)

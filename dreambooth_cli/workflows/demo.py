@@ -50,7 +50,7 @@ def demo() -> Events:
     after = yield from draw_after(project)
     before = yield from draw_before(base, [fill(prompt, word) for prompt in PROMPTS])
     columns = [Column(*each) for each in zip((fill(prompt, word) for prompt in PROMPTS), before, after, strict=True)]
-    photos = [read_picture(path) for path, _ in prepared_photos(project)]
+    photos = [read_picture(photo.path) for photo in prepared_photos(project)]
     with disk_errors(project.path):
         path = save_new(story_page(photos, columns), project.path, "story", {"Software": "dreambooth"})
     yield StoryTold(path=path)

@@ -28,7 +28,7 @@ from ..text import shortened
 from .recipe import Ingredients, Recipe, choose_prompts, plan_for, with_plan
 
 REPLANNED, MEMORY, NOT_FINITE = "replanned", "out of memory", "not finite"  # why a run goes on under another plan
-DIFFER = {"photos": "other photos or in another order", "class_photos": "other class images", "base": "another base"}
+DIFFER = {"photos": "other photos, captions or masks, or in another order", "class_photos": "other class images", "base": "another base"}
 IMAGES = "class images"  # of what a run began with
 
 
@@ -36,7 +36,7 @@ def shape_of(made_of: Ingredients) -> dict[str, Any]:
     """What shapes the weights of the run that these settings, photos and base mean (see `identity`). Raises OSError."""
     return {
         "asked": {**shaping(made_of.asked.subject), **shaping(made_of.asked.train)},
-        "photos": [sha256_of(path) for path in made_of.photos],
+        "photos": [photo.content for photo in made_of.photos],
         "class_photos": [sha256_of(path) for path in made_of.own_class_images],
         "base": content_of(made_of.base),
     }
@@ -123,11 +123,18 @@ def freeze_plan(
         if replan:
             record = replanned(run, record, made_of, gpu)
             run.write_record(record)
-    recipe = with_plan(made_of, record.plan, record.prompts)
+    recipe = with_plan(as_begun(made_of, record), record.plan, record.prompts)
     check_still_fits(recipe.plan, gpu, made_of.settings)
     yield PlanMade(plan=recipe.plan.to_json())
     yield from told_slow(recipe)
     return run, recipe
+
+
+def as_begun(made_of: Ingredients, record: Record) -> Ingredients:
+    """The ingredients of a run, as it took them when it began: 0.2 and before told no network where a photo was cut from."""
+    if record.photos is not None:
+        return made_of
+    return replace(made_of, photos=tuple(replace(photo, size=None) for photo in made_of.photos))
 
 
 def told_slow(recipe: Recipe) -> Events:
@@ -154,6 +161,7 @@ def new_record(recipe: Recipe, shape: Mapping[str, Any]) -> Record:
         base=record_of(recipe.base),
         prompts=recipe.prompts,
         plan=recipe.plan,
+        photos=tuple(photo.told() for photo in recipe.photos),
     )
 
 

@@ -2,19 +2,21 @@
 
 import os
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from ..bases.base import ask_for_base
 from ..config import write_config
-from ..disk import clear_leftovers, disk_errors, make_folder, settle, sync, sync_all, temporary, write_whole
+from ..disk import clear_leftovers, disk_errors, make_folder, settle, sha256_of, sync, sync_all, temporary, write_whole
 from ..errors import ProjectError, UsageError
 from ..events import Event, Events, Noted, PhaseStarted, PhotoLooked, ProjectSaved, Warned
 from ..paths import expanded, projects_folder, real_path
-from ..photos.files import Look, decoded_look, find_photos, printable
+from ..photos.beside import CAPTION, MASK
+from ..photos.files import Look, check_beside, decoded_look, find_photos, printable
 from ..photos.findings import TWICE, same_file
+from ..photos.mask import read_mask
 from ..project import Project, check_name, clear_up, free_name, suggest_name
 from ..prompts import check_class_prompt, class_noun
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, default_of
@@ -50,7 +52,8 @@ def initialise(
 
 
 def add_photos(project: Project, folder: Path) -> Events:
-    """Let a project use the photos of a folder: new ones, by content, are copied in; ones that are gone are left out, and kept.
+    """Let a project use the photos of a folder: new ones, by content, are copied in; ones that are gone are left out, and kept. So are
+    captions and masks; one that was changed takes the place of the project's copy.
 
     The caller holds the project's lock. Raises PhotoError where no photo there can be used, DiskError.
     """
@@ -58,21 +61,28 @@ def add_photos(project: Project, folder: Path) -> Events:
         make_folder(project.photos)
         clear_leftovers(project.photos)
     looks = yield from _look_at(folder, show_kept=False)
-    wanted = {look.sha256 for look in looks if look.status == "ok"}
-    has = {look.path.name: look.sha256 for look in find_photos(project.photos) if look.sha256}
-    new = [look for look in looks if look.status == "ok" and look.sha256 not in has.values()]
-    before, gone = left_out(project), {name for name, digest in has.items() if digest not in wanted}
+    wanted = {look.sha256: look for look in looks if look.status == "ok"}
+    own = [look for look in find_photos(project.photos) if look.sha256]
+    has = {look.sha256 for look in own}
+    new = [look for digest, look in wanted.items() if digest not in has]
+    before, gone = left_out(project), {look.path.name for look in own if look.sha256 not in wanted}
     with disk_errors(project.photos):
+        places = {look.sha256: look.path for look in reversed(own)}
         for look in new:
-            _copy(look.path, _free_path(project.photos, look.path.name))
+            places[look.sha256] = _free_path(project.photos, look.path.name)
+            _copy(look.path, places[look.sha256])
+        renewed, without = _copy_beside(wanted.values(), places)
+        gone |= without
         if gone != before:
             _write_left_out(project, gone)
+    if renewed:
+        yield Noted(message=f"brought up to date in project {project.name}: {', '.join(map(printable, renewed))}")
     if project.settings()["subject"].get("photos") != real_path(folder):
         write_config(project.config, {"subject": {"photos": real_path(folder)}})
     yield from _changes(project, len(new), sorted(gone - before), sorted(before - gone))
 
 
-def renew(project: Project, settings: PrepSettings, *, resolution: int, photos: Path | None) -> Events:
+def renew(project: Project, settings: PrepSettings, *, resolution: int, step: int, photos: Path | None) -> Events:
     """Prepare a project's photos, with a folder's brought in first where one is named. Raises PhotoError, ProjectError, DiskError."""
     with project.lock() as unlocked:
         if unlocked:
@@ -80,7 +90,7 @@ def renew(project: Project, settings: PrepSettings, *, resolution: int, photos: 
         if photos is not None:
             yield from add_photos(project, expanded(photos))
         source = photos or project.settings()["subject"].get("photos")
-        yield from prepare(project, settings, resolution=resolution, source=source)
+        yield from prepare(project, settings, resolution=resolution, step=step, source=source)
 
 
 def _sections(subject: SubjectSettings, prep: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -148,6 +158,7 @@ def _copy_pictures(source: Path, photos: Path) -> Events:
         if look.status == "ok":
             with disk_errors(photos):
                 _copy(look.path, photos / look.path.name)
+                _copy_beside([look], {look.sha256: photos / look.path.name})
 
 
 def _look_at(folder: Path, *, show_kept: bool) -> Generator[Event, None, list[Look]]:
@@ -170,9 +181,28 @@ def _look_at(folder: Path, *, show_kept: bool) -> Generator[Event, None, list[Lo
             findings=(same_file(look.twin),) if look.twin else (),
             word=TWICE if look.twin else "",
         )
+    check_beside(looks)
+    for look in looks:
+        if look.status == "ok" and look.beside.mask is not None and look.size is not None:
+            read_mask(look.beside.mask, look.size)
     if not any(look.status == "ok" for look in looks):
         raise no_usable_photo(folder, [(printable(look.path.name), look.reason) for look in looks], HINT)
     return looks
+
+
+def _copy_beside(looks: Iterable[Look], places: Mapping[str, Path]) -> tuple[list[str], set[str]]:
+    """Bring the captions and masks of a folder to the project's photos, which lie at `places` by their content. Returns the names of
+    those that are new or others than they were, and of those that the project has and the folder has not."""
+    renewed, without = [], set()
+    for look in looks:
+        for ending, path in ((CAPTION, look.beside.caption_file), (MASK, look.beside.mask)):
+            to = places[look.sha256].with_name(places[look.sha256].stem + ending)
+            if path is None and to.exists():
+                without.add(to.name)
+            elif path is not None and not (to.exists() and sha256_of(to) == sha256_of(path)):
+                _copy(path, to)
+                renewed.append(to.name)
+    return renewed, without
 
 
 def _copy(path: Path, to: Path) -> None:

@@ -12,6 +12,7 @@ from ..errors import ModelUnavailable
 from ..gpu import Gpu
 from ..memory.plan import Job, Plan
 from ..memory.search import make_plan
+from ..photos.buckets import STEP, bucket_sizes, largest_of
 from ..project import Project
 from ..settings import PrepSettings, SubjectSettings, TrainSettings
 
@@ -31,19 +32,21 @@ def choose_resolution(prep: PrepSettings, facts: BaseFacts) -> int:
     return facts.resolution if prep.resolution == "auto" else prep.resolution
 
 
-def resolution_of(project: Project, prep: PrepSettings) -> int:
-    """The side of a project's training pictures in pixels. Raises ModelUnavailable where it follows from a base of which nothing is
-    known yet."""
-    if prep.resolution != "auto":
-        return prep.resolution
+def sides_of(project: Project, prep: PrepSettings) -> tuple[int, int]:
+    """The side of a project's training pictures in pixels, and the steps in which the sides of those differ that are not square. Raises
+    ModelUnavailable where it follows from a base of which nothing is known yet."""
+    if prep.resolution != "auto" and prep.crop != "none":
+        return prep.resolution, STEP
     request = ask_for_base(merge(SubjectSettings, project.settings()["subject"], {}).values.model)
     facts = known_facts(request)
+    if facts is None and prep.resolution != "auto":
+        return prep.resolution, STEP
     if facts is None:
         raise ModelUnavailable(
             f"nothing is known of {request.asked} before it is fetched",
             f"fetch it: dreambooth models pull {request.asked}; or say the size: --resolution 512",
         )
-    return choose_resolution(prep, facts)
+    return choose_resolution(prep, facts), facts.family.size_step
 
 
 def plan_run(model: str, prep: PrepSettings, train: TrainSettings, *, gpu: Gpu | None) -> Plan:
@@ -61,6 +64,6 @@ def plan_run(model: str, prep: PrepSettings, train: TrainSettings, *, gpu: Gpu |
 def plan_with(facts: BaseFacts, name: str, prep: PrepSettings, train: TrainSettings, *, gpu: Gpu | None) -> Plan:
     """The plan of a run on a base whose facts are known, by the name that messages call it."""
     has_8bit = find_spec("bitsandbytes") is not None
-    return make_plan(
-        Job(facts, train, resolution=choose_resolution(prep, facts), gpu=gpu, has_8bit=has_8bit, name=name)
-    )
+    resolution = choose_resolution(prep, facts)
+    largest = largest_of(bucket_sizes(resolution, facts.family.size_step)) if prep.crop == "none" else 0
+    return make_plan(Job(facts, train, resolution=resolution, gpu=gpu, has_8bit=has_8bit, name=name, largest=largest))

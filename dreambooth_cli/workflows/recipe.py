@@ -2,25 +2,31 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..bases.base import Base, ask_for_base
 from ..bases.cache import find_cached
+from ..captions import filled, prompt_with
 from ..config import Asked
 from ..engine.device import as_torch_has_it
 from ..engine.families.loading import find_device
 from ..engine.hub.bases import obtain
+from ..errors import PhotoError
 from ..events import Noted, Warned, Yielding
 from ..frames import other_frames
 from ..gpu import Gpu, find_gpu
-from ..identifier import choose_identifier, identifier_remarks, length_remarks, load_tokenizer
+from ..identifier import choose_identifier, identifier_remarks, length_remarks, load_tokenizer, unread_part
 from ..memory.plan import Plan
 from ..memory.search import inference_precision
+from ..places import names_a_place, places_known
 from ..project import Project
 from ..prompts import check_class_prompt, check_placeholder, fill, instance_prompt, plain_class_prompt, understood
 from ..record import Prompts
 from ..settings import TrainSettings
+from ..text import shortened
 from .plan import choose_resolution, known_facts, plan_with
 from .prepare import prepare, prepare_class_photos, prepared_photos
+from .prepared import PreparedPhoto
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +35,7 @@ class Ingredients:
 
     asked: Asked
     base: Base
-    photos: tuple[Path, ...]
+    photos: tuple[PreparedPhoto, ...]
     own_class_images: tuple[Path, ...]
 
     @property
@@ -54,18 +60,19 @@ def gather(project: Project, asked: Asked) -> Yielding[Ingredients]:
     facts = known_facts(request)
     if facts is not None:
         resolution = choose_resolution(asked.prep, facts)
-        yield from prepare(project, asked.prep, resolution=resolution, source=asked.subject.photos)
+        step = facts.family.size_step
+        yield from prepare(project, asked.prep, resolution=resolution, step=step, source=asked.subject.photos)
     if request.path is None and find_cached(request) is None:
         check_card()
     base = yield from obtain(request)
     resolution = choose_resolution(asked.prep, base.facts)
     if facts is None or choose_resolution(asked.prep, facts) != resolution:
-        yield from prepare(project, asked.prep, resolution=resolution, source=asked.subject.photos)
+        step = base.facts.family.size_step
+        yield from prepare(project, asked.prep, resolution=resolution, step=step, source=asked.subject.photos)
     own: list[Path] = []
     if asked.train.class_data_dir is not None and asked.train.with_prior:
         own = yield from prepare_class_photos(asked.train.class_data_dir, asked.prep, resolution=resolution)
-    photos = tuple(path for path, _ in prepared_photos(project))
-    return Ingredients(asked=asked, base=base, photos=photos, own_class_images=tuple(own))
+    return Ingredients(asked=asked, base=base, photos=tuple(prepared_photos(project)), own_class_images=tuple(own))
 
 
 def check_card() -> None:
@@ -110,9 +117,28 @@ def choose_prompts(made_of: Ingredients) -> Yielding[Prompts]:
             yield Warned(message=remark)
     instance = instance_prompt(wanted, identifier)
     others = other_frames(instance, identifier) if asked.train.frames == "varied" else ()
-    prompts = Prompts(identifier, instance, plain_class_prompt(wanted, identifier), instance_frames=others)
+    class_ = plain_class_prompt(wanted, identifier)
+    places = places_known(tokenizer) if asked.train.frames == "varied" and not names_a_place(class_) else ()
+    prompts = Prompts(identifier, instance, class_, instance_frames=others, places=places)
     most = made_of.base.facts.family.prompt_length
     said = [prompts.instance, *prompts.instance_frames, prompts.class_, fill(understood(sample), identifier)]
     for remark in length_remarks(said, tokenizer, most=most):
         yield Warned(message=remark)
+    if tokenizer is not None:
+        for photo in made_of.photos:
+            check_caption(photo, prompts, tokenizer, most=most)
     return prompts
+
+
+def check_caption(photo: PreparedPhoto, prompts: Prompts, tokenizer: Any, *, most: int) -> None:
+    """Refuse a caption with which a prompt is longer than the `most` tokens that are read. Raises PhotoError."""
+    if not photo.caption:
+        return
+    for prompt in (prompts.instance, *prompts.instance_frames):
+        text = prompt_with(prompt, filled(photo.caption, prompts.identifier))
+        if part := unread_part(text, tokenizer, most=most):
+            raise PhotoError(
+                f'the caption of {photo.name} is too long: of "{shortened(text, 80)}" the model reads {most} tokens, '
+                f'and these words are left: "{shortened(part)}"',
+                "say it in fewer words",
+            )

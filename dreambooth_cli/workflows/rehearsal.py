@@ -39,11 +39,11 @@ def is_rehearsed(settings: TrainSettings) -> bool:
 
 
 def rehearse(run: Run, recipe: Recipe) -> Events:
-    """One batch of class images where some are lacking, one photo encoded, two steps, a checkpoint written and read back, a sample
+    """One batch of class images where some are lacking, the largest photo encoded, two steps, a checkpoint written and read back, a sample
     where samples are wanted, the finished model written. Raises whatever the phases raise."""
     plan, settings, began = recipe.plan, recipe.settings, time.monotonic()
     drawn, lacking = few_class_images(recipe)
-    small = replace(recipe, photos=recipe.photos[:1], own_class_images=tuple(drawn))
+    small = replace(recipe, photos=(max(recipe.photos, key=lambda photo: photo.pixels),), own_class_images=tuple(drawn))
     if settings.with_prior:
         few = max(1, len(drawn) or plan.class_image_batch)
         few_and_quick = replace(settings, class_images=few, class_image_steps=DRAWN)

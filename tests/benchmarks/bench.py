@@ -23,7 +23,7 @@ from dreambooth_cli.engine.families.lora_file import load_lora
 from dreambooth_cli.engine.hub.bases import obtain
 from dreambooth_cli.engine.images.sampling import Drawing, draw, use_scheduler
 from dreambooth_cli.engine.training.effect import loss_at_fixed_noises
-from dreambooth_cli.engine.training.examples import encode_pictures, examples_of
+from dreambooth_cli.engine.training.examples import Example, encode_pictures
 from dreambooth_cli.engine.training.places import STEPS, TIMES
 from dreambooth_cli.events import Event, ModelSaved
 from dreambooth_cli.families.stable_diffusion import STABLE_DIFFUSION
@@ -182,8 +182,8 @@ class Bench:
         load_trained(family.pipe, run)
         shutil.rmtree(run.path)
         named = study.named_prompts(noun)
-        photos = [path for path, _ in prepared_photos(project)]
-        examples = examples_of(encode_pictures(self.family, photos), prompts=[0])
+        photos = [photo.path for photo in prepared_photos(project)]
+        examples = [Example(one, (0,)) for one in encode_pictures(self.family, photos)]
 
         def losses(prompt: str) -> tuple[float, ...]:
             return tuple(

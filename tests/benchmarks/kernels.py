@@ -30,7 +30,7 @@ from dreambooth_cli.bases.catalog import find_entry
 from dreambooth_cli.engine.families.latent_diffusion import Conditioning, LatentDistribution, alive
 from dreambooth_cli.engine.families.loading import DTYPES, let_go, place, text_encoders_of
 from dreambooth_cli.engine.families.lora import quantize
-from dreambooth_cli.engine.training.examples import examples_of
+from dreambooth_cli.engine.training.examples import Example
 from dreambooth_cli.engine.training.loop import Training
 from dreambooth_cli.gpu import sold_as
 from dreambooth_cli.memory.ledger import count_bytes
@@ -234,7 +234,7 @@ def start(base: str, plan: Plan, folder: Path) -> Training:
         plan,
         TrainSettings(),
         device=device,
-        examples={"instance": examples_of(encoded, prompts=[0]), "class": examples_of(encoded, prompts=[1])},
+        examples={kind: [Example(one, (row,)) for one in encoded] for row, kind in enumerate(["instance", "class"])},
         prompts=PROMPTS,
         conditioning=conditioning,
     )

@@ -23,7 +23,7 @@ from dreambooth_cli.engine.families.latent_diffusion import autocast, encode_fro
 from dreambooth_cli.engine.families.loading import DTYPES, load_family
 from dreambooth_cli.engine.hub.bases import obtain
 from dreambooth_cli.engine.training.effect import loss_at_fixed_noises
-from dreambooth_cli.engine.training.examples import encode_pictures, examples_of
+from dreambooth_cli.engine.training.examples import Example, encode_pictures
 from dreambooth_cli.engine.training.loop import Training
 from dreambooth_cli.memory.plan import Job, Plan, Weights
 from dreambooth_cli.memory.search import make_plan
@@ -101,7 +101,7 @@ def start(weights: Weights, settings: TrainSettings, photos: list[Path]) -> Trai
     base = last_of(obtain(ask_for_base("pocket")))
     family = load_family(base, dtype=DTYPES[weights], device=torch.device("cpu"))
     family.pipe.vae.float()
-    examples = examples_of(encode_pictures(family, photos), prompts=[0])
+    examples = [Example(one, (0,)) for one in encode_pictures(family, photos)]
     noun = world.draw_subject(SUBJECT).class_name
     prompts = [f"a photo of a {IDENTIFIER} {noun}"]
     plan = plan_of(settings, weights)

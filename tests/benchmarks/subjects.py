@@ -138,7 +138,7 @@ def real_photos(folder: Path) -> list[Image.Image]:
     """The first five photos of a folder, as `prep` crops them, at 64 px."""
     looks = [look for look in find_photos(folder) if look.status == "ok"][:5]
     photos = [read_photo(look.path, 64) for look in looks]
-    return [training_picture(photo, square_box(photo.image.size, "center"), 64) for photo in photos]
+    return [training_picture(photo, square_box(photo.image.size, "center"), (64, 64)) for photo in photos]
 
 
 def places_of(number: int) -> list[str]:

@@ -24,7 +24,7 @@ from dreambooth_cli.bases.facts import read_facts
 from dreambooth_cli.bases.fingerprint import identify
 from dreambooth_cli.engine.families.latent_diffusion import encode_frozen
 from dreambooth_cli.engine.families.loading import load_family
-from dreambooth_cli.engine.training.examples import encode_pictures, examples_of
+from dreambooth_cli.engine.training.examples import Example, encode_pictures
 from dreambooth_cli.engine.training.loop import Training
 from dreambooth_cli.memory.plan import Job, Plan
 from dreambooth_cli.memory.search import make_plan
@@ -177,7 +177,7 @@ def start(means: Means, folder: Path, resolution: int) -> Training:
     plan = make_plan(Job(facts, settings, resolution=resolution, gpu=None, has_8bit=False, name="small"))
     folders = {"instance": folder / "photos", "class": folder / "class"}
     examples = {
-        kind: examples_of(encode_pictures(family, sorted(place.iterdir())), prompts=[row])
+        kind: [Example(one, (row,)) for one in encode_pictures(family, sorted(place.iterdir()))]
         for row, (kind, place) in enumerate(folders.items())
     }
     training = Training(

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from dreambooth_cli.engine.training.loop import Reading, Training
+from dreambooth_cli.engine.training.loop import MUST_BE_REACHED, Reading, Training
 
 from .card import Card, Wait, is_on_card, own_frames
 
@@ -112,6 +112,7 @@ def count_second_step(card: Card, training: Training) -> StepCount:
         next(steps)
         # only the first step's loss is read at once: from then on there is one of the step before
         training.unread.append((1, Reading(torch.zeros(2, device="cuda"))))
+        training.updates = MUST_BE_REACHED  # a LoRA's first steps alone wait for what they reached
         card.waits.clear()
         card.forget_most()
         with Count(card) as work:

@@ -11,7 +11,7 @@ import torch
 from dreambooth_cli.engine.families.latent_diffusion import LatentDistribution, encode_frozen
 from dreambooth_cli.engine.families.loading import DTYPES, let_go, load_family, place, text_encoders_of
 from dreambooth_cli.engine.families.lora import quantize
-from dreambooth_cli.engine.training.examples import examples_of
+from dreambooth_cli.engine.training.examples import Example
 from dreambooth_cli.engine.training.loop import Training
 from dreambooth_cli.memory.plan import weights_of
 from dreambooth_cli.settings import TrainSettings
@@ -58,7 +58,7 @@ def start(folder, plan):
         plan,
         TrainSettings(rank=4),
         device=device,
-        examples={"instance": examples_of(encoded, prompts=[0]), "class": examples_of(encoded, prompts=[1])},
+        examples={kind: [Example(one, (row,)) for one in encoded] for row, kind in enumerate(["instance", "class"])},
         prompts=prompts,
         conditioning=conditioning,
     )

@@ -88,8 +88,7 @@ class Half:
                 return stop.value
 
     def made_of(self) -> Ingredients:
-        photos = tuple(path for path, _ in prepared_photos(self.project))
-        return Ingredients(asked=self.asked, base=self.base(), photos=photos, own_class_images=())
+        return Ingredients(asked=self.asked, base=self.base(), photos=tuple(prepared_photos(self.project)), own_class_images=())
 
     def found(self) -> int | None:
         """The number of the run that is found."""

@@ -203,8 +203,8 @@ def test_a_missing_folder_and_a_file_for_a_folder(photos, tmp_path):
     [
         ({}, "{folder} holds no photos"),
         (
-            {"a.jpg": b"x", "b.txt": b"x"},
-            "no photo in {folder} can be used (a.jpg: damaged: no picture can be found in it; b.txt: not a picture)",
+            {"a.jpg": b"x", "notes.txt": b"x"},
+            "no photo in {folder} can be used (a.jpg: damaged: no picture can be found in it; notes.txt: not a picture)",
         ),
     ],
 )

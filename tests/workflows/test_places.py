@@ -5,6 +5,7 @@ from random import Random
 import pytest
 
 from dreambooth_cli.events import Noted
+from dreambooth_cli.paths import cache_folder
 from dreambooth_cli.pocket import world
 from dreambooth_cli.workflows.verify import verify_resume
 from tests.workflows.projects import asked_of, make_project, of_kind, run
@@ -15,6 +16,11 @@ SHOWN = ("in the snow", "on the moon", "in the snow")
 @pytest.fixture
 def scenes(tmp_path):
     """Photos of a mug at SHOWN."""
+    return draw_scenes(tmp_path)
+
+
+def draw_scenes(tmp_path):
+    """A folder with them."""
     folder, subject = tmp_path / "mug", world.draw_subject(301, "mug")
     folder.mkdir()
     for number, place in enumerate(SHOWN):
@@ -38,6 +44,15 @@ def test_the_photos_prompts_say_where_they_were_taken(scenes):
     assert (prompts[0], prompts[-1]) == ("a photo of a sks mug", "a photo of a mug")
     assert {"a photo of a sks mug in the snow", "the photo of the sks mug on the moon"} <= set(prompts)
     assert len(set(prompts)) == len(prompts)
+
+
+def test_one_class_image_of_three_says_a_place(scenes):
+    project = make_project(scenes, "pocket", class_prompt="a photo of a mug", class_images=6)
+    run(project)
+    of_class = [prompt for prompt in prompts_of(project) if "sks" not in prompt]
+    assert of_class == ["a photo of a mug", *(f"a photo of a mug {place}" for place in ("in a living room", "in a meadow"))]
+    folders = [folder for folder in (cache_folder() / "class-images").iterdir() if folder.is_dir()]
+    assert [len(list(folder.glob("0*.png"))) for folder in folders] == [6], "all in one folder"
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ def test_what_it_writes(project):
         path=project.prepared,
         contact_sheet=project.prepared / "contact-sheet.jpg",
         report=project.prepared / "report.json",
+        sizes=((64, 64),),
         verdict="a good set",
     )
     assert [path.name for path in project.path.iterdir() if "." in path.name] == []
@@ -90,6 +91,10 @@ def test_the_report(project):
         "crop": [20, 0, 140, 120],
         "prepared": "002.png",
         "sha256": digest,
+        "caption": "",
+        "mask": None,
+        "mask_sha256": None,
+        "into": [64, 64],
     }
     assert rows["notes.txt"] == {
         "file": "notes.txt",
@@ -101,6 +106,10 @@ def test_the_report(project):
         "crop": None,
         "prepared": None,
         "sha256": None,
+        "caption": "",
+        "mask": None,
+        "mask_sha256": None,
+        "into": None,
     }
 
 
@@ -189,7 +198,7 @@ def test_few_and_many_photos_are_warned_about(count, project):
     }
     assert warnings == expected.get(count, [])
     assert [event.message for event in of_kind(run(project), Warned)] == warnings
-    assert [path.name for path, _ in prepared_photos(project)] == [f"{number:03d}.png" for number in range(count)]
+    assert [photo.path.name for photo in prepared_photos(project)] == [f"{number:03d}.png" for number in range(count)]
 
 
 # ---- no usable photo
@@ -201,12 +210,12 @@ def test_no_usable_photo(project):
     for path in project.photos.iterdir():
         path.unlink()
     (project.photos / "a.jpg").write_bytes(b"x")
-    (project.photos / "b.txt").write_text("x")
+    (project.photos / "notes.txt").write_text("x")
     events = []
     with pytest.raises(PhotoError) as caught:
         events.extend(prepare(project, PrepSettings(), resolution=64))
     assert caught.value.message == (
-        f"no photo in {project.photos} can be used (a.jpg: damaged: no picture can be found in it; b.txt: not a picture)"
+        f"no photo in {project.photos} can be used (a.jpg: damaged: no picture can be found in it; notes.txt: not a picture)"
     )
     assert caught.value.hint == "give 3 to 5 photos of the subject (jpg, png, webp, heic, ...): --photos DIR"
     assert caught.value.exit_code == 3
@@ -372,8 +381,8 @@ def test_left_out_photos_are_passed_over(project):
 def test_the_reader_gives_pictures_and_digests(project):
     run(project)
     pictures = prepared_photos(project)
-    assert [path for path, _ in pictures] == [project.prepared / f"00{number}.png" for number in range(5)]
-    assert all(hashlib.sha256(path.read_bytes()).hexdigest() == digest for path, digest in pictures)
+    assert [photo.path for photo in pictures] == [project.prepared / f"00{number}.png" for number in range(5)]
+    assert all(hashlib.sha256(photo.path.read_bytes()).hexdigest() == photo.sha256 for photo in pictures)
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,13 @@ from .noising import Noising
 @dataclass(frozen=True)
 class Conditioning:
     """What a prompt tells the network: `embeddings` [B, T, D]; `pooled` [B, P] where the family has it (SDXL); `lengths`, of the
-    families whose prompts are not read to the end of T, the tokens of each row."""
+    families whose prompts are not read to the end of T, the tokens of each row. Beside it `sizes` [B, n], where the network is told the
+    sizes of pictures that are not simply whole ones of the training size."""
 
     embeddings: Tensor
     pooled: Tensor | None = None
     lengths: tuple[int, ...] | None = None
+    sizes: Tensor | None = None
 
     def rows(self, index: list[int]) -> "Conditioning":
         """One row for each entry of `index`. Row by row: a list as an index would be copied to the GPU, and waited for."""
@@ -34,7 +36,8 @@ class Conditioning:
         return self._each(lambda value: value.to(device), self.lengths)
 
     def _each(self, change: Callable[[Tensor], Tensor], lengths: tuple[int, ...] | None) -> "Conditioning":
-        return Conditioning(change(self.embeddings), None if self.pooled is None else change(self.pooled), lengths)
+        pooled, sizes = (None if one is None else change(one) for one in (self.pooled, self.sizes))
+        return Conditioning(change(self.embeddings), pooled, lengths, sizes)
 
 
 @dataclass(frozen=True)

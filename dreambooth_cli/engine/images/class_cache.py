@@ -9,7 +9,7 @@ again. Where that file is missing (0.1 wrote none) the images there are taken as
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
@@ -29,11 +29,11 @@ ATTEMPTS = 5  # a seed that gives a black picture is replaced by another, this o
 AtWork = Callable[[Collection[str]], AbstractContextManager[None]]  # has the networks of these names ready, and no other
 
 
-def cache_key(*, base: str, prompt: str, sampler: str, drawing: Drawing, seed: int, dtype: str) -> str:
+def cache_key(*, base: str, prompts: Sequence[str], sampler: str, drawing: Drawing, seed: int, dtype: str) -> str:
     """The name of the folder that holds these class images: a hash of all that shapes them."""
     parts = {
         "base": base,
-        "prompt": prompt,
+        "prompt": list(prompts) if len(prompts) > 1 else prompts[0],
         "sampler": sampler,
         "steps": drawing.steps,
         "guidance_scale": drawing.guidance_scale,
@@ -105,7 +105,7 @@ def make_images(
     folder: Path,
     batches: list[list[int]],
     *,
-    prompt: str,
+    prompts: Sequence[str],
     drawing: Drawing,
     seed: int,
     at_work: AtWork,
@@ -113,18 +113,25 @@ def make_images(
 ) -> Generator[Path, None, None]:
     """Draw the class images of these batches, each that is lacking written beside and renamed, and yield the paths of all.
 
-    `at_work` has the networks that are named ready for the time of its context. The prompt is read once, at least `turn` pictures are
+    Image i is of `prompts[i % len(prompts)]`. `at_work` has the networks that are named ready for the time of its context. Each prompt is
+    read once, at least `turn` pictures are
     drawn before they are decoded. A black one is drawn again from another seed, never used. Raises TrainingFailed where every seed
     gives black, DiskError.
     """
     record, pipe = family.record, family.pipe
     with at_work(record.text_encoders):
-        embedded = embed(family, prompt, guidance_scale=drawing.guidance_scale)
+        read = {prompt: embed(family, prompt, guidance_scale=drawing.guidance_scale) for prompt in prompts}
+
+    def prompt_of(number: int) -> str:
+        return prompts[number % len(prompts)]
 
     def paint(group: list[list[int]], attempt: int) -> list[list[Image.Image]]:
         seeds = [[seed_of(seed, "class image", number, attempt) for number in numbers] for numbers in group]
         with at_work((record.denoiser,)):
-            latents = [draw_latents(family, embedded, each, drawing) for each in seeds]
+            latents = [
+                draw_latents(family, [read[prompt_of(number)] for number in numbers], each, drawing)
+                for numbers, each in zip(group, seeds, strict=True)
+            ]
         with at_work((VAE,)):
             return [decode(family, each) for each in latents]
 
@@ -133,7 +140,7 @@ def make_images(
     try:
         for group in _groups(batches, turn):
             for numbers, pictures in zip(group, paint(group, 0), strict=True):
-                good = [_not_black(one, number, paint, prompt) for one, number in zip(pictures, numbers, strict=True)]
+                good = [_not_black(one, number, paint, prompt_of(number)) for one, number in zip(pictures, numbers, strict=True)]
                 yield from _keep(folder, numbers, good)
     finally:
         pipe.scheduler = own

@@ -4,8 +4,9 @@ Picture i uses its own seed, so any one can be made again alone: the same noise 
 rounding of the kernels, which differ by batch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import diffusers
@@ -101,15 +102,16 @@ class Embedded:
 
     arguments: Mapping[str, Any]
 
-    def rows(self, count: int) -> dict[str, Any]:
-        """The same for a batch."""
-        return {name: _repeated(value, count) for name, value in self.arguments.items()}
+
+def _together(embedded: Sequence[Embedded]) -> dict[str, Any]:
+    """What a pipeline's call takes for a batch of prompts."""
+    return {name: _joined([one.arguments[name] for one in embedded]) for name in embedded[0].arguments}
 
 
-def _repeated(value: Any, count: int) -> Any:
-    if isinstance(value, Tensor):
-        return value.expand(count, *value.shape[1:])
-    return value * count if isinstance(value, list) else value
+def _joined(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], Tensor):
+        return torch.cat(list(values))
+    return list(chain(*values)) if isinstance(values[0], list) else values[0]
 
 
 @torch.no_grad()
@@ -118,12 +120,12 @@ def embed(family: LatentDiffusion, prompt: str, *, guidance_scale: float) -> Emb
     return Embedded(family.embed(prompt, guided=guidance_scale > 1))
 
 
-def draw_latents(family: LatentDiffusion, embedded: Embedded, seeds: list[int], drawing: Drawing) -> Tensor:
-    """The latents [B, c, h, w] of a picture for each seed, drawn as one batch from a prompt that was read before.
+def draw_latents(family: LatentDiffusion, embedded: Sequence[Embedded], seeds: list[int], drawing: Drawing) -> Tensor:
+    """The latents [B, c, h, w] of a picture for each seed, drawn as one batch, each from a prompt that was read before.
 
     Raises Interrupted between denoising steps where a signal has come.
     """
-    latents: Tensor = _denoise(family, seeds, drawing, **embedded.rows(len(seeds)))
+    latents: Tensor = _denoise(family, seeds, drawing, **_together(embedded))
     return latents
 
 

@@ -23,7 +23,7 @@ class Row:
 @dataclass(frozen=True)
 class Batch:
     """Rows of one size, photos first, on the CPU: `latents` and `noise` [rows, c, h, w], `times` [rows], the row of the run's prompts of
-    each, what each place counts ([rows, 1, h, w], None: all alike).
+    each, what each place counts ([rows, 1, h, w], None: all alike), the numbers that tell each row's size ([rows, n], None: none).
 
     The first `photos` rows are photos; `of`, the photos and the class images that make up the loss which this is a part of.
     """
@@ -33,6 +33,7 @@ class Batch:
     times: Tensor
     prompts: tuple[int, ...]
     mask: Tensor | None
+    sizes: Tensor | None
     photos: int
     of: tuple[int, int]
 
@@ -52,9 +53,15 @@ def _batch(family: LatentDiffusion, rows: list[Row], of: tuple[int, int]) -> Bat
         times=torch.tensor([row.random.time for row in rows]),
         prompts=tuple(row.random.prompt for row in rows),
         mask=_mask(rows),
+        sizes=_sizes(rows),
         photos=sum(row.is_photo for row in rows),
         of=of,
     )
+
+
+def _sizes(rows: list[Row]) -> Tensor | None:
+    told = [row.example.mirrored_sizes if row.random.mirrored else row.example.sizes for row in rows]
+    return torch.tensor(told, dtype=torch.float32) if all(told) else None
 
 
 def _mask(rows: list[Row]) -> Tensor | None:

@@ -8,23 +8,29 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from ...errors import DreamboothError
 from ..families.latent_diffusion import LatentDiffusion, LatentDistribution
 from ..families.noising import Noising
 from ..seeds import Place, Randomness, example_at, generator_of
 
+LEAST_WEIGHT = 0.1  # of what a mask leaves out: with none at all the network would be free to draw anything there
+
 
 @dataclass(frozen=True)
 class Example:
     """One prepared picture. `latents`: their distribution, [1, c, h, w] each, in the machine's memory; `mirrored`: that of its
     mirrored twin. `prompts`: the rows of the run's prompts, under one of which it is trained in a step. `mask` [1, 1, h, w]: what each
-    place of the latents counts in the loss; None: all alike."""
+    place of the latents counts in the loss; None: all alike. `sizes` and `mirrored_sizes`: the numbers that tell its size to a family
+    that is told them."""
 
     latents: LatentDistribution
     prompts: tuple[int, ...]
     mirrored: LatentDistribution | None = None
     mask: Tensor | None = None
+    sizes: tuple[int, ...] = ()
+    mirrored_sizes: tuple[int, ...] = ()
 
     @property
     def shape(self) -> torch.Size:
@@ -32,9 +38,12 @@ class Example:
         return self.latents.mean.shape[1:]
 
 
-def examples_of(encoded: Iterable[LatentDistribution], *, prompts: Sequence[int]) -> list[Example]:
-    """Encoded pictures as examples of the same prompts."""
-    return [Example(one, tuple(prompts)) for one in encoded]
+def latent_mask(path: Path, shape: torch.Size) -> Tensor:
+    """A mask as the loss weighs latents of this shape [c, h, w]: [1, 1, h, w], the mean of the mask over what each place of the latents
+    stands for, 1 where that is white, never under LEAST_WEIGHT."""
+    with Image.open(path) as image:
+        grey = torch.from_numpy(np.array(image.convert("L"), dtype=np.float32) / 255)
+    return functional.adaptive_avg_pool2d(grey[None, None], tuple(shape[1:])).clamp(min=LEAST_WEIGHT)
 
 
 def read_pixels(path: Path, *, mirror: bool = False) -> Tensor:

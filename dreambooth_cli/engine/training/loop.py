@@ -7,7 +7,7 @@ the caller; close the generator explicitly (`contextlib.closing`).
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
@@ -208,11 +208,11 @@ class Training:
     def batch_loss(self, batch: Batch) -> Tensor:
         """The DreamBooth loss of a batch; one forward pass."""
         times, noise, latents = self.bring(batch.times), self.bring(batch.noise), self.bring(batch.latents)
-        mask = None if batch.mask is None else self.bring(batch.mask)
+        mask, sizes = (None if one is None else self.bring(one) for one in (batch.mask, batch.sizes))
         noising = self.family.noising
         noisy = noising.add_noise(latents, noise, times)
         with autocast(self.plan.precision, self.device):
-            prediction = self.family.predict(noisy, times, self.encode(batch.prompts))
+            prediction = self.family.predict(noisy, times, replace(self.encode(batch.prompts), sizes=sizes))
         losses = row_losses(prediction, noising.target(latents, noise, times), mask)
         return dreambooth_loss(
             noising.loss_weights(times, self.settings.snr_gamma) * losses,

@@ -23,7 +23,7 @@ from dreambooth_cli.errors import TrainingFailed
 from tests.engine.plans import base_of
 
 DRAWING = Drawing(steps=2, guidance_scale=7.5, width=64, height=64)
-ASKED = {"base": "abc", "prompt": "a dog", "sampler": "dpm++", "drawing": DRAWING, "seed": 0, "dtype": "fp32"}
+ASKED = {"base": "abc", "prompts": ["a dog"], "sampler": "dpm++", "drawing": DRAWING, "seed": 0, "dtype": "fp32"}
 
 
 @pytest.fixture
@@ -35,7 +35,8 @@ def family(sd1):
     "change",
     [
         {"base": "abd"},
-        {"prompt": "a cat"},
+        {"prompts": ["a cat"]},
+        {"prompts": ["a dog", "a dog on the beach"]},
         {"seed": 1},
         {"sampler": "ddim"},
         {"dtype": "bf16"},
@@ -51,7 +52,7 @@ def test_whatever_shapes_an_image_is_in_its_key(change):
 
 def make(family, folder, numbers, **options):
     together = {"at_work": lambda names: nullcontext()} | options
-    return list(make_images(family, folder, [numbers], prompt="a dog", drawing=DRAWING, seed=0, **together))
+    return list(make_images(family, folder, [numbers], prompts=["a dog"], drawing=DRAWING, seed=0, **together))
 
 
 @pytest.mark.parametrize("base", ["sd1", "sdxl"])
@@ -69,7 +70,7 @@ def test_in_turn_they_are_the_same_and_each_network_is_brought_once(base, reques
 
     batches = [[number] for number in range(5)]
     in_turn = make_images(
-        family, tmp_path / "in turn", batches, prompt="a dog", drawing=DRAWING, seed=0, at_work=at_work, turn=4
+        family, tmp_path / "in turn", batches, prompts=["a dog"], drawing=DRAWING, seed=0, at_work=at_work, turn=4
     )
     paths = list(in_turn)
     together = [path for numbers in batches for path in make(family, tmp_path / "together", numbers)]
@@ -86,6 +87,15 @@ def test_class_images_are_drawn_as_the_pipeline_draws_the_prompt(family, tmp_pat
     for path, picture in zip(paths, expected, strict=True):
         with Image.open(path) as made:
             assert np.abs(np.asarray(made, dtype=int) - np.asarray(picture, dtype=int)).max() <= 1
+
+
+def test_each_class_image_is_of_its_prompt(family, tmp_path):
+    """Prompts in turn, side by side in a batch: each picture is that of its own prompt alone."""
+    together = {"drawing": DRAWING, "seed": 0, "at_work": lambda names: nullcontext()}
+    mixed = list(make_images(family, tmp_path / "mixed", [[0, 1], [2, 3]], prompts=["a dog", "a dog", "a dog on the beach"], **together))
+    for prompt, numbers in (("a dog", (0, 1, 3)), ("a dog on the beach", (2,))):
+        alone = list(make_images(family, tmp_path / prompt, [[0, 1], [2, 3]], prompts=[prompt], **together))
+        assert [mixed[number].read_bytes() for number in numbers] == [alone[number].read_bytes() for number in numbers]
 
 
 def test_the_first_of_many_are_the_few(family, tmp_path):

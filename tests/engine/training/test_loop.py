@@ -16,7 +16,7 @@ from dreambooth_cli.engine.families.lora import quantize
 from dreambooth_cli.engine.refusal import out_of_memory_words
 from dreambooth_cli.engine.training.adamw import LeanAdamW
 from dreambooth_cli.engine.training.checkpoint import ForeignCheckpoint, State
-from dreambooth_cli.engine.training.examples import encode_pictures, examples_of
+from dreambooth_cli.engine.training.examples import Example, encode_pictures
 from dreambooth_cli.engine.training.loop import Training, check_belongs
 from dreambooth_cli.errors import TrainingFailed
 from dreambooth_cli.memory.plan import Plan
@@ -35,7 +35,8 @@ def start(folder: Path, settings: TrainSettings, plan: Plan, pictures: Path, *, 
         quantize(family.pipe.unet, torch.bfloat16)
         place(family.pipe, family.record.networks, torch.device("cpu"))
     encoded = list(encode_pictures(family, sorted(pictures.iterdir())))
-    examples = {"instance": examples_of(encoded, prompts=[0])} | ({"class": examples_of(encoded, prompts=[1])} if prior else {})
+    kinds = ["instance", "class"] if prior else ["instance"]
+    examples = {kind: [Example(one, (row,)) for one in encoded] for row, kind in enumerate(kinds)}
     conditioning = None if plan.train_text_encoder else encode_frozen(family, PROMPTS)
     return Training(
         family,

@@ -8,7 +8,7 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline, StableDiffusionXLP
 
 from dreambooth_cli.engine.families.latent_diffusion import LatentDistribution
 from dreambooth_cli.engine.families.loading import load_family
-from dreambooth_cli.engine.training.examples import examples_of
+from dreambooth_cli.engine.training.examples import Example
 from dreambooth_cli.engine.training.loop import Training
 from dreambooth_cli.engine.training.objective import dreambooth_loss, row_losses
 from dreambooth_cli.settings import TrainSettings
@@ -130,8 +130,8 @@ def test_gradient_of_one_whole_step(kind, request):
         TrainSettings(steps=1, prior_loss_weight=0.5, seed=5),
         device=torch.device("cpu"),
         examples={
-            "instance": examples_of([LatentDistribution(mean[:1], std[:1])], prompts=[0]),
-            "class": examples_of([LatentDistribution(mean[1:], std[1:])], prompts=[1]),
+            "instance": [Example(LatentDistribution(mean[:1], std[:1]), (0,))],
+            "class": [Example(LatentDistribution(mean[1:], std[1:]), (1,))],
         },
         prompts=["a photo of a sks dog", "a photo of a dog"],
         conditioning=None,

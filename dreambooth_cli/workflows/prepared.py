@@ -1,0 +1,83 @@
+"""The prepared photos of a project, as they are trained on: each with its caption, its mask and where it was cut from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..photos.crop import Box, Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedPhoto:
+    """A prepared photo: its `path` and sha256, and the name of the photo itself. `caption`: what varies in it, "" for nothing;
+    `mask`: the picture that says what of it counts. `size` is the photo's own, upright, of which `box` is kept, and
+    brought to the size `into` (None of these: nothing is known of it)."""
+
+    path: Path
+    sha256: str
+    name: str = ""
+    caption: str = ""
+    mask: Path | None = None
+    mask_sha256: str = ""
+    size: Size | None = None
+    box: Box | None = None
+    into: Size | None = None
+
+    @classmethod
+    def of_row(cls, folder: Path, row: Mapping[str, Any]) -> "PreparedPhoto":
+        """As the row of a report has it, in the prepared folder."""
+        mask, size, box, into = (row.get(key) for key in ("mask", "size", "crop", "into"))
+        return cls(
+            path=folder / row["prepared"],
+            sha256=row["sha256"],
+            name=row["file"],
+            caption=row.get("caption") or "",
+            mask=folder / mask if mask else None,
+            mask_sha256=row.get("mask_sha256") or "",
+            size=(size[0], size[1]) if size else None,
+            box=(box[0], box[1], box[2], box[3]) if box else None,
+            into=(into[0], into[1]) if into else None,
+        )
+
+    @property
+    def content(self) -> str:
+        """What of it shapes the weights: the sha256 of its pixels, and what is beside them."""
+        beside = {key: value for key, value in (("caption", self.caption), ("mask", self.mask_sha256)) if value}
+        return f"{self.sha256} {json.dumps(beside)}" if beside else self.sha256
+
+    @property
+    def pixels(self) -> int:
+        """Those of its picture; 0 where they are not known."""
+        return self.into[0] * self.into[1] if self.into else 0
+
+    def sizes(self, *, mirrored: bool = False) -> tuple[int, ...]:
+        """What SDXL is told of it (Podell et al. 2023, section 2.2): height and width of the whole photo before it was resized, top and
+        left of what was cut out of the resized one, height and width of that. A border that made a photo square is taken for a part of
+        it. None where nothing is known of it."""
+        if self.size is None or self.box is None or self.into is None:
+            return ()
+        left, top, right, bottom = self.box
+        low, high = (min(0, left), min(0, top)), (max(self.size[0], right), max(self.size[1], bottom))
+        if mirrored:
+            left = high[0] + low[0] - right
+        across, down = self.into[0] / (self.box[2] - self.box[0]), self.into[1] / (bottom - top)
+        corner = round((top - low[1]) * down), round((left - low[0]) * across)
+        return (high[1] - low[1], high[0] - low[0], *corner, self.into[1], self.into[0])
+
+    def public(self) -> dict[str, Any]:
+        """As a model's card may have it."""
+        return {"caption": self.caption, "mask": self.mask is not None, "size": None if self.into is None else list(self.into)}
+
+    def told(self) -> dict[str, Any]:
+        """As plan.json has it."""
+        return {
+            "file": self.name,
+            "sha256": self.sha256,
+            "caption": self.caption,
+            "mask": self.mask_sha256 or None,
+            "size": None if self.size is None else list(self.size),
+            "crop": None if self.box is None else list(self.box),
+            "into": None if self.into is None else list(self.into),
+        }
