@@ -103,7 +103,7 @@ def _weigh(image: Image.Image) -> Floats:
     if looks.max() - looks.mean() < LEAST:
         looks = np.zeros_like(looks)
     weight = np.maximum(looks - looks.mean(), 0) + FLOOR
-    return (weight / weight.sum()).astype(np.float32)
+    return np.asarray(weight / weight.sum(), np.float32)
 
 
 def _lab(pixels: Floats) -> Floats:
@@ -119,7 +119,7 @@ def _detail(light: Floats) -> Floats:
     """How far each pixel's light, in hundredths, is from the mean of its four neighbours."""
     padded = np.pad(light, 1, mode="edge")
     around = (padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]) / 4
-    return np.abs(light - around)
+    return np.asarray(np.abs(light - around))
 
 
 def _rarity_at_rim(lab: Floats) -> Floats:
@@ -132,7 +132,7 @@ def _rarity_at_rim(lab: Floats) -> Floats:
     deep = max(1, round(RIM * max(rim.shape)))
     rim[:deep] = rim[-deep:] = rim[:, :deep] = rim[:, -deep:] = True
     ratio = alike[rim.ravel()].mean(0) / alike.mean(0)
-    return (-(alike @ np.log(ratio + 0.05))).reshape(rim.shape)
+    return np.reshape(-(alike @ np.log(ratio + 0.05)), rim.shape)
 
 
 def _clusters(colours: Floats) -> Floats:
@@ -171,7 +171,7 @@ def _blurred(values: Floats, deviation: float) -> Floats:
 def _stretched(values: Floats, least: float) -> Floats:
     """Values from 0 to 1 over their own range, or over `least` where they differ by less."""
     low, high = np.quantile(values, [0.02, 0.98])
-    return np.clip((values - low) / max(high - low, least), 0, 1)
+    return np.asarray(np.clip((values - low) / max(high - low, least), 0, 1))
 
 
 def _prior(cells: tuple[int, ...]) -> Floats:
@@ -188,6 +188,6 @@ def _box_of(weight: Floats) -> Box:
     ends = []
     for axis in (0, 1):
         up_to = np.cumsum(sure.sum(axis))
-        ends.append((int(np.searchsorted(up_to, 0.02)), int(min(np.searchsorted(up_to, 0.98), len(up_to) - 1)) + 1))
+        ends.append((int(np.searchsorted(up_to, 0.02)), min(int(np.searchsorted(up_to, 0.98)), len(up_to) - 1) + 1))
     (left, right), (top, bottom) = ends
     return left, top, right, bottom

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from . import triage
+from . import crops, triage
 
 PAGE = Path(__file__).with_name("photos.md")
 
@@ -16,6 +16,7 @@ def put(name: str, text: str) -> None:
 
 def main() -> None:
     """Measure and write."""
+    put("crops", crops.table())
     half = triage.halves()[1]
     put("triage", triage.table(triage.score(half, range(triage.SEEDS, 2 * triage.SEEDS))))
 

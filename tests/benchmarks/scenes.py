@@ -1,7 +1,8 @@
 """Scenes with a known subject, made of the square photos of ../shared/subjects: off-centre, in three shapes.
 
 A photo is *cut* so that its subject lies at an edge or in a corner; or it is *set* off-centre into a wider background that is not flat:
-another subject's photo, blurred or mirrored, or what lies between its own subject and its edges, mirrored on. `subject_boxes.txt` says where the subject of each photo lies.
+another subject's photo, blurred or mirrored, or what lies between its own subject and its edges, mirrored on. `subject_boxes.txt` says
+where the subject of each photo lies.
 """
 
 import random

@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
+from dreambooth_cli.events import FindingKind
 from dreambooth_cli.photos.files import read_photo
 from dreambooth_cli.photos.findings import judge_photos, judge_set
 from dreambooth_cli.photos.measures import Measures, measure
@@ -78,7 +79,7 @@ def score(half: list[str], seeds: range) -> Score:
     return found
 
 
-def judged(files: dict[str, bytes]) -> dict[str, set[str]]:
+def judged(files: dict[str, bytes]) -> dict[str, set[FindingKind]]:
     """The kinds of findings of each file, and at "" those of the set."""
     names = list(files)
     measured = [measured_of(files[name]) for name in names]
