@@ -139,8 +139,9 @@ def find_photos(folder: Path, left_out: Collection[str] = ()) -> Iterator[Look]:
     Raises PhotoError where the folder is missing or is no folder.
     """
     looks = [_first_look(path) for path in list_folder(folder)]
-    files = [look.path for look in looks if _may_be_beside(look) and look.path.name not in left_out]
-    beside, refused = match([look.path for look in looks if look.path not in files and (look.sha256 or look.status == "refused")], files)
+    files = {look.path: None for look in looks if _may_be_beside(look) and look.path.name not in left_out}
+    photos = [look.path for look in looks if look.path not in files and (look.sha256 or look.status == "refused")]
+    beside, refused = match(photos, list(files))
     used = {file for one in beside.values() for file in one.files}
     seen: dict[str, Path] = {}
     for look in looks:
