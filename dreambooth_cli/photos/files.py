@@ -164,10 +164,10 @@ def find_photos(folder: Path, left_out: Collection[str] = ()) -> Iterator[Look]:
 
 def check_beside(looks: Iterable[Look]) -> None:
     """Raises PhotoError where a caption or a mask can't be used: it was put there for the photo."""
-    told = [f"{printable(look.path.name)}: {look.reason}" for look in looks if look.stops]
+    told = [f"{printable(look.path)}: {look.reason}" for look in looks if look.stops]
     if told:
         more = f"; and {len(told) - 3} more" if len(told) > 3 else ""
-        raise PhotoError(f"{'; '.join(told[:3])}{more}", "mend these files, or take them out of the folder")
+        raise PhotoError(f"{'; '.join(told[:3])}{more}", "mend what is named, or take it out of the folder")
 
 
 def _may_be_beside(look: Look) -> bool:
