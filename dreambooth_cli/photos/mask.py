@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 from PIL import Image
 
 from ..errors import PhotoError
 from .crop import Box, Size
 from .files import BLACK, Photo, printable, read_photo, training_picture
+from .subject import MAP, Subject
 
 LEAST = 26  # of 255: what is darker counts as little as black
 MEND = "mend that mask, or take it out of the folder: white is the subject, black the rest"
@@ -36,6 +38,16 @@ def read_mask(path: Path, size: Size) -> Mask:
     if not _has_white(grey):
         raise PhotoError(f"{name}: an empty mask: nothing in it is white", MEND)
     return Mask(grey, mask.size, name)
+
+
+def subject_of(mask: Mask) -> Subject:
+    """What a mask shows, which is the user's own word for where the subject of the photo lies."""
+    width, height = mask.size
+    scale = MAP / max(width, height)
+    cells = mask.image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BOX)
+    weight = np.asarray(cells, np.float32)
+    box = mask.image.point(lambda value: 255 if value >= LEAST else 0).getbbox()
+    return Subject(weight / weight.sum(), box or (0, 0, width, height), confidence=1.0)
 
 
 def training_mask(mask: Mask, box: Box, into: Size) -> Image.Image:

@@ -10,7 +10,7 @@ from .buckets import bucket_for, cover_box
 from .crop import Box, Size, moved, size_of, square_box, square_round, within
 from .files import Photo, read_photo, training_picture
 from .inspect import judge_cover, judge_size
-from .mask import masked, read_mask, training_mask
+from .mask import masked, read_mask, subject_of, training_mask
 from .measures import smaller
 from .sheet import small_picture
 from .subject import STANDS_OUT, Subject, cut_share, find_subject, square_of
@@ -31,8 +31,9 @@ class Cut:
 class Opened:
     """A photo that was read, and is `kept`, `warned` about or `refused`, for a reason. `box` of it is brought to the size `into`.
 
-    `picture` is what is trained on, `mask` the mask of that; `small` a copy of the whole photo, `subject` what looks like its subject
-    and `lost` the share of that which the crop leaves out, where it chose; `shown` is for the contact sheet.
+    `picture` is what is trained on, `mask` the mask of that; `small` a copy of the whole photo, `subject` what looks like its subject,
+    or what its mask says it is, and `lost` the share of that which the crop leaves out, where it chose; `shown` is for the contact
+    sheet.
     """
 
     status: str
@@ -57,11 +58,11 @@ def open_photo(path: Path, mask: Path | None, cut: Cut, own: Box | None = None) 
         part = max(1, *size_of(within(own, photo.size)))
         photo = read_photo(path, max(cut.resolution, -(-cut.resolution * min(photo.size) // part)))
     small = Photo(smaller(photo.image), photo.size)
-    subject = find_subject(small)
+    whole = None if mask is None else read_mask(mask, photo.size)
+    subject = find_subject(small) if whole is None else subject_of(whole)
     into, box = kept_part(photo.size, cut, own, subject)
     seen = size_of(within(box, photo.size))
-    status, reason = judge_cover(seen, into) if cut.buckets else judge_size(seen, cut.resolution)
-    whole = read_mask(mask, photo.size) if mask is not None and status != "refused" else None
+    status, reason = judge_cover(photo.size if own is None else seen, into) if cut.buckets else judge_size(seen, cut.resolution)
     shown = small_picture(small.image)
     chose = own is None and cut.crop not in ("pad", "none") and subject.confidence > STANDS_OUT
     return Opened(

@@ -50,11 +50,13 @@ WRONG = dict(zip(world.CLASSES, [*list(world.CLASSES)[5:], *list(world.CLASSES)[
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to train: the settings that differ from the pocket's own defaults; `noun` replaces the class noun ("" for none)."""
+    """A way to train: the settings that differ from the pocket's own defaults; `noun` replaces the class noun ("" for none);
+    `captioned`: each photo has a caption that names the place where it was drawn."""
 
     name: str
     train: dict[str, Any] = field(default_factory=dict)
     noun: str | None = None
+    captioned: bool = False
 
 
 PASTED = Variant("a photo pasted")
@@ -169,6 +171,7 @@ class Bench:
     def path_of(self, subject: str, variant: Variant) -> Path:
         """Where a subject's measurements are kept: for these weights and these settings alone, whatever the variant is called."""
         how = f"{settings_of(variant, {}).values} {variant.noun} {variant is PASTED} {self.seeds} {self.class_seeds} {DRAWING}"
+        how += " captioned" if variant.captioned else ""
         name = f"{subject} {hashlib.sha256(how.encode()).hexdigest()[:12]}.json"
         return self.work / f"results-{self.weights}" / name
 
@@ -176,6 +179,9 @@ class Bench:
         """Train a subject under a variant and draw what is asked."""
         project = self.project(study)
         noun = {None: study.noun, "wrong": WRONG.get(study.noun, "teapot")}.get(variant.noun, "")
+        for number, place in enumerate(study.shown):
+            caption = project.photos / f"{number}.txt"
+            caption.write_text(place, encoding="utf-8") if variant.captioned else caption.unlink(missing_ok=True)
         run = self.train(project, noun, variant)
         family = load_family(self.base, dtype=torch.float32, device=torch.device("cpu"))
         use_scheduler(family.pipe, "dpm++")
@@ -196,7 +202,7 @@ class Bench:
             identifier_loss=losses(instance_prompt(f"a photo of a {noun}".strip(), study.identifier)),
             unrelated_loss=losses(f"a photo of a {WRONG.get(study.noun, 'teapot')}"),
             in_any_frame=draw_in_batches(family, study.framed_prompts(f"{study.identifier} {noun}".strip()), study.seeds),
-            passes=passes_of(settings_of(variant, {}).values, len(study.photos) * self.passes_of_a_photo),
+            passes=passes_of(settings_of(variant, {}).values, 0 if variant.captioned else len(study.photos) * self.passes_of_a_photo),
         )
 
     def paste(self, study: Study) -> Made:

@@ -24,7 +24,7 @@ UNSEEN_FRAMES = ("an image of a", "a drawing of a", "my", "the", "one")
 class Study:
     """One subject: its name, its class noun, its photos, the places that no photo shows and every prompt asks for (twice, for
     two seeds), pictures of it in those places that nothing can better (None: each photo against the others), and galleries of
-    others beside its photos."""
+    others beside its photos; `shown`: the place of each photo, where it is known."""
 
     name: str
     noun: str
@@ -36,6 +36,7 @@ class Study:
     seeds: list[int]
     class_seeds: list[int]
     identifier: str = IDENTIFIER
+    shown: tuple[str, ...] = ()
 
     @property
     def class_prompts(self) -> list[str]:
@@ -78,6 +79,7 @@ def drawn_study(number: int, eye: evaluation.Eye, seeds: list[int], class_seeds:
         eye=eye,
         seeds=seeds * len(places[2:]),
         class_seeds=class_seeds,
+        shown=tuple(places[k % 2] for k in range(5)),
     )
 
 
@@ -103,6 +105,7 @@ def example_study(eye: evaluation.Eye, seeds: list[int], class_seeds: list[int])
         seeds=seeds * (len(asked) // len(seeds)),
         class_seeds=class_seeds,
         identifier="tms",
+        shown=example.PLACES,
     )
 
 

@@ -164,6 +164,7 @@ def try_instants(scenario: Scenario, name: str, *, count: int) -> Row:
 def prepare_scenario(folder: Path) -> Scenario:
     """The small base and the photos. A first run in this very process imports all that its children need."""
     import torch
+    from PIL import Image
 
     from tests import conftest, small_models
 
@@ -172,6 +173,8 @@ def prepare_scenario(folder: Path) -> Scenario:
     photos.mkdir()
     for number in range(4):
         conftest.draw_photo(photos / f"{number}.png", (96, 80), seed=number)
+    (photos / "0.txt").write_text("in the snow", encoding="utf-8")
+    Image.new("L", (96, 80), 255).save(photos / "1.mask.png")
     scenario = Scenario(folder, small_models.build("sd1", folder / "base"), photos)
     with (folder / "warm.out").open("w") as output, redirect_stdout(output):
         scenario.train(scenario.home("warm"))

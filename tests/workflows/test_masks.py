@@ -1,5 +1,6 @@
 """Masks: what of a photo counts in the loss; cut, resized and mirrored with it, and refused in words where it can't be."""
 
+import json
 from contextlib import closing
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def with_mask(photos):
 
 def test_the_loss_is_weighed_as_the_formula_says(with_mask, sd1, monkeypatch):
     project = make_project(with_mask, sd1, method="lora")
-    _, training = trained(project, monkeypatch)
+    _, training = trained(project, monkeypatch, prep={"crop": "center"})
     masks = [example.mask for example in training.examples["instance"]]
     assert [mask is not None for mask in masks] == [False, False, True, False, False]
     assert all(example.mask is None for example in training.examples["class"])
@@ -71,7 +72,7 @@ def test_a_mask_is_the_mean_of_what_a_place_of_the_latents_stands_for(tmp_path):
 def test_a_mask_of_any_mode(mode, with_mask, sd1):
     draw_mask(with_mask / "one.jpg", (20, 0, 80, 120), mode=mode)
     project = make_project(with_mask, sd1)
-    assert run_command(["prep", project.name, "--resolution", "64"]) == 0
+    assert run_command(["prep", project.name, "--resolution", "64", "--crop", "center"]) == 0
     with Image.open(project.prepared / "002.mask.png") as mask:
         assert (mask.mode, mask.size, mask.info) == ("L", (64, 64), {})
         assert np.asarray(mask)[:, :30].min() == 255
@@ -83,7 +84,7 @@ def test_what_is_transparent_does_not_count(with_mask, sd1):
     ImageDraw.Draw(mask).rectangle((20, 0, 79, 119), fill=(255, 255, 255, 255))
     mask.save(with_mask / "one.mask.png")
     project = make_project(with_mask, sd1)
-    assert run_command(["prep", project.name, "--resolution", "64"]) == 0
+    assert run_command(["prep", project.name, "--resolution", "64", "--crop", "center"]) == 0
     with Image.open(project.prepared / "002.mask.png") as made:
         assert np.asarray(made)[:, 34:].max() == 0
 
@@ -107,7 +108,7 @@ def test_the_mask_of_a_turned_photo_is_upright(tmp_path, sd1):
 
 def test_a_mask_is_no_photo_and_goes_where_its_photo_goes(with_mask, sd1):
     project = make_project(with_mask, sd1, method="lora")
-    events = run(project)
+    events = run(project, prep={"crop": "center"})
     assert not [event for event in of_kind(events, PhotoLooked) if "mask" in Path(event.path).name]
     assert len(prepared_photos(project)) == 5
     assert [photo.mask and photo.mask.name for photo in prepared_photos(project)] == [None, None, "002.mask.png", None, None]
@@ -116,9 +117,18 @@ def test_a_mask_is_no_photo_and_goes_where_its_photo_goes(with_mask, sd1):
     assert [photo["mask"] for photo in read_card(model_of(events)).photos] == [False, False, True, False, False]
     sheet = (project.prepared / "contact-sheet.jpg").read_bytes()
     draw_mask(project.photos / "one.jpg", (80, 0, 140, 120))
-    run(project)
+    run(project, prep={"crop": "center"})
     assert (project.prepared / "contact-sheet.jpg").read_bytes() != sheet
     assert len(project.runs()) == 2
+
+
+@pytest.mark.parametrize(("box", "crop"), [((0, 30, 40, 90), [0, 0, 120, 120]), ((130, 0, 160, 50), [40, 0, 160, 120])])
+def test_the_square_goes_where_the_mask_is(box, crop, with_mask, sd1):
+    draw_mask(with_mask / "one.jpg", box)
+    project = make_project(with_mask, sd1)
+    assert run_command(["prep", project.name, "--resolution", "64", "--crop", "auto"]) == 0
+    rows = json.loads((project.prepared / "report.json").read_text())["photos"]
+    assert [row["crop"] for row in rows if row["file"] == "one.jpg"] == [crop]
 
 
 def test_a_changed_prepared_mask_is_found(with_mask, sd1):
@@ -171,7 +181,7 @@ def test_what_can_not_be_used_is_refused_in_words(with_mask, sd1, capsys):
             case "cut off":
                 draw_mask(project.photos / "one.jpg", (0, 0, 99, 99))
                 mask.write_bytes(mask.read_bytes()[:-60])
-        assert run_command(["prep", project.name, "--resolution", "64"]) == 3
+        assert run_command(["prep", project.name, "--resolution", "64", "--crop", "center"]) == 3
         assert words in " ".join(capsys.readouterr().err.split())
 
 
