@@ -163,10 +163,7 @@ class Bench:
 
     def kept(self, path: Path) -> Measured | None:
         """What was measured before."""
-        if not path.exists():
-            return None
-        found = json.loads(path.read_text())
-        return Measured(**found | {name: tuple(found[name]) for name in ("identifier_loss", "unrelated_loss")})
+        return measured_of(json.loads(path.read_text())) if path.exists() else None
 
     def path_of(self, subject: str, variant: Variant) -> Path:
         """Where a subject's measurements are kept: for these weights and these settings alone, whatever the variant is called."""
@@ -278,6 +275,11 @@ class Bench:
         if key not in self._base_pictures:
             self._base_pictures[key] = draw_in_batches(self.family, prompts, seeds)
         return self._base_pictures[key]
+
+
+def measured_of(found: dict[str, Any]) -> Measured:
+    """What was measured, from its JSON."""
+    return Measured(**found | {name: tuple(found[name]) for name in ("identifier_loss", "unrelated_loss")})
 
 
 def settings_of(variant: Variant, stored: dict[str, Any]) -> Resolved[TrainSettings]:

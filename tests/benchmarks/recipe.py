@@ -12,7 +12,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from dreambooth_cli.engine import evaluation
 from dreambooth_cli.settings import AUTO
 from tests.machine import machine
 
-from .bench import Bench, Measured, Variant
+from .bench import Bench, Measured, Variant, measured_of
 from .subjects import EXAMPLE, drawn_study, name_of
 
 
@@ -93,6 +93,8 @@ ARMS = (
 MAIN = (BEFORE, FULL, LORA)
 LOOKED_AT = 200  # subjects from here on are kept to check with
 TABLE, MARK = Path(__file__).with_name("recipe.md"), "<!-- arms -->"
+# All that was measured, by its settings. Not by the code: take out what a change of the code has made untrue.
+KEPT = TABLE.with_suffix(".json")
 NUMBERS: dict[str, Callable[[Measured], float]] = {
     "S": lambda one: one.scaled,
     "retrieved": lambda one: one.retrieved,
@@ -133,13 +135,18 @@ def main() -> None:
 
 
 def kept(bench: Bench) -> dict[str, dict[int, Measured]]:
-    """What was measured of each arm, by the subject's number."""
+    """What was measured of each arm, by the subject's number: in the folder, or before, as KEPT has it; KEPT then has all of it."""
+    before: dict[str, Any] = json.loads(KEPT.read_text(encoding="utf-8"))
     found: dict[str, dict[int, Measured]] = {arm.name: {} for arm in ARMS}
     for arm in ARMS:
         for number in range(LOOKED_AT):
-            measured = bench.kept(bench.path_of(name_of(number), arm.variant))
+            path = bench.path_of(name_of(number), arm.variant)
+            name = f"{path.parent.name}/{path.name}"
+            measured = bench.kept(path) or (measured_of(before[name]) if name in before else None)
             if measured is not None:
                 found[arm.name][number] = measured
+                before[name] = asdict(measured)
+    KEPT.write_text(json.dumps(dict(sorted(before.items())), indent=0) + "\n", encoding="utf-8")
     return {name: measured for name, measured in found.items() if measured}
 
 
