@@ -63,7 +63,7 @@ def init(
     events = initialise(name, subject=SubjectSettings(**subject), prep=prep, train=train)
     made = follow(events, open_view(ProjectSaved, json=json), kept="nothing was made").get(ProjectSaved)
     if not json and made is not None:
-        say(messages(), f"next: dreambooth prep {made.name}, then dreambooth train {made.name}")
+        say(messages(), f"next: dreambooth prep {made.name}, and look at its contact sheet; then dreambooth train {made.name}")
 
 
 def ask(name: str | None, flags: Flags) -> Any:

@@ -57,7 +57,7 @@ def test_every_question_answered(keys: Keys, photos: Path, dreambooth: Dreamboot
     assert 'all others of their kind "a red dog"' in done.err
     assert "sks is also a rifle" in done.err
     assert "method " in done.err
-    assert "next: dreambooth prep rex, then dreambooth train rex" in done.err
+    assert "next: dreambooth prep rex, and look at its contact sheet; then dreambooth train rex" in done.err
 
 
 def test_every_default_taken(keys: Keys, photos: Path, dreambooth: Dreambooth) -> None:
