@@ -188,7 +188,7 @@ def told(found: evaluation.Interval) -> str:
 
 FEW: dict[str, Any] = {"steps": 100, "class_images": 16, "class_image_steps": 12, "rehearsal": False}
 QUICK = Variant("quick", {**FEW, "learning_rate": 8e-4})
-QUICK_LORA = Variant("quick LoRA", {**FEW, "method": "lora", "learning_rate": 4e-3})
+QUICK_LORA = Variant("quick LoRA", {**FEW, "method": "lora", "rank": 16, "learning_rate": 4e-3})
 
 
 def quick(work: Path) -> list[tuple[str, bool]]:

@@ -55,9 +55,11 @@ def rates(unet: float, text: float) -> dict[str, float]:
 BEST_OF_ATTENTION, ALL_OWN = "LoRA of attention", "LoRA of all layers, one sentence"
 ARMS = (
     Arm(Variant(BEFORE, FULL_OWN), BEFORE, "as 0.2 stood", "the default until now"),
-    Arm(Variant(FULL, {"method": "full"}), BEFORE, "any frame + .05, place + .05", "**the default**"),
-    Arm(Variant(LORA, {"method": "lora"}), FULL, "as six steps longer", "**the default**"),
-    Arm(Variant("LoRA, 350 steps", {"method": "lora", "steps": 350}), FULL, "S within .05 of full", "shortened to 70% of full's passes"),
+    Arm(Variant(FULL, {"method": "full"}), BEFORE, "place + .1, copied - .1, S as before", "**the default**"),
+    Arm(Variant(LORA, {"method": "lora"}), FULL, "S + .05 by twice the rank", "**the default**"),
+    Arm(Variant("LoRA, rank 16", {"method": "lora", "rank": 16}), LORA, "S - .05", "dropped"),
+    Arm(Variant("LoRA, text encoder at 5e-4", {"method": "lora", **rates(2.5e-3, 5e-4)}), LORA, "place + .03", "dropped"),
+    Arm(Variant("LoRA, dropout .25", {"method": "lora", "caption_dropout": 0.25}), LORA, "place + .03", "dropped"),
     Arm(Variant("full, captions", {"method": "full"}, captioned=True), FULL, "as the told places: 65 of 65 were right"),
     Arm(Variant("LoRA, captions", {"method": "lora"}, captioned=True), LORA, "the same"),
     Arm(Variant("full, captions in every row", {"method": "full", "caption_dropout": 0.0}, captioned=True), FULL, "place + .02, S - .02"),
