@@ -106,7 +106,7 @@ def _weigh(image: Image.Image) -> Floats:
     detail = _blurred(np.log1p(_pooled(_detail(light), cells)), 2.0)
     colours = small.resize((cells[1], cells[0]), Image.Resampling.BOX)
     rare = _blurred(_rarity_at_rim(_lab(np.asarray(colours))), 1.5)
-    looks = (_stretched(detail, DETAIL) + _stretched(rare, RARITY)) / 2 * _prior(cells)
+    looks = np.sqrt(_stretched(detail, DETAIL) * _stretched(rare, RARITY)) * _prior(cells)  # both, not either
     if looks.max() - looks.mean() < LEAST:
         looks = np.zeros_like(looks)
     weight = np.maximum(looks - looks.mean(), 0) + FLOOR
