@@ -65,4 +65,4 @@ def prompts_in(own: str, others: Sequence[str], place: str, *, dropout: float) -
 
 def class_prompts_in(own: str, places: Sequence[str]) -> tuple[str, ...]:
     """The prompts that class images take in turn: the user's `own` twice, then once with a place, one place after the other."""
-    return tuple(prompt for place in places for prompt in (own, own, f"{own} {place}")) or (own,)
+    return tuple(prompt for place in places for prompt in (own, own, prompt_with(own, place))) or (own,)

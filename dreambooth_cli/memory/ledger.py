@@ -180,7 +180,8 @@ def _step_groups(choice: Choice, job: Job) -> dict[str, int]:
     text = sum(facts.text_encoders) if choice.train_text_encoder else 0
     photos, beside = asked.rows
     rows = max(photos, beside) if choice.rows_in_turn else photos + beside
-    prompts = photos + (1 if beside and not choice.rows_in_turn else 0)
+    of_class = beside if asked.frames == "varied" else min(1, beside)  # some of them say a place
+    prompts = max(photos, of_class) if choice.rows_in_turn else photos + of_class
     if choice.method == "full":
         trained, of_text, frozen = facts.denoiser + text, text, 0
     else:
@@ -194,7 +195,7 @@ def _step_groups(choice: Choice, job: Job) -> dict[str, int]:
     gradient = HALF if in_pieces else size
     largest = min(trained, facts.family.figures.largest_with_text if text else facts.family.figures.largest)
     activations = _activations(choice, asked.lora_layers, facts, job.pixels)
-    # The text encoders read each prompt of a pass once: one for the class images, and at most one for each photo.
+    # The text encoders read each prompt of a pass once: at most one for each photo, and one for the class images, or each.
     text_activations = (TEXT_CHECKPOINTED if choice.gradient_checkpointing else TEXT_ACTIVATIONS) * text * prompts
     return {
         "weights": trained * size + (_base_bytes(choice, facts, with_text=bool(text)) if frozen else 0),

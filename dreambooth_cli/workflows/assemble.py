@@ -7,7 +7,7 @@ from itertools import chain, repeat
 from pathlib import Path
 
 from ..bases.base import Base
-from ..captions import filled
+from ..captions import filled, prompt_with
 from ..engine.families.latent_diffusion import (
     Conditioning,
     LatentDiffusion,
@@ -55,7 +55,7 @@ def make_training(recipe: Recipe, *, cache: Path | None = None) -> Yielding[Trai
     place(family.pipe, encoders, device)
     places = (*recipe.prompts.places, "")
     captions = [filled(photo.caption, recipe.prompts.identifier) for photo in recipe.photos]
-    in_places = [f"{recipe.prompts.class_} {one}".strip() for one in places]
+    in_places = [prompt_with(recipe.prompts.class_, one) for one in places]
     asked = encode_frozen(family, in_places) if len(places) > 1 and not all(captions) else None
     possible, kept = prompts_of(recipe, [prompts_with(recipe, one) for one in dict.fromkeys([*places, *captions])]), None
     if not plan.train_text_encoder:  # before the denoiser comes: both at once may be too much for a small card

@@ -146,7 +146,7 @@ def prepare_class_photos(
         looks = list(find_photos(expanded(folder)))
     except PhotoError as error:
         raise UsageError(f"--class-data-dir: {error.message}", "name a folder with pictures of the class") from error
-    if settings.crop == "none":  # they are drawn beside squares
+    if settings.crop in (AUTO, "none"):  # they are drawn beside squares, and no one of them is the subject
         settings = replace(settings, crop="center")
     preparing = Preparing(expanded(folder), looks, resolution, settings, judged=False)
     target = cache_folder() / "class-photos" / preparing.key[:32] / "prepared"
@@ -368,11 +368,11 @@ def _write_report(
         "photos": rows,
     }
     if usable:
-        photos = "1 photo" if usable == 1 else f"{usable} photos"
-        photos = f"{usable} of {count_of} photos" if (count_of := sum(row["status"] != "skipped" for row in rows)) > usable else photos
         sizes = " and ".join(f"{width} x {height}" for width, height in _sizes(report))
         looked = [(row, picture) for row, picture in zip(rows, shown, strict=True) if row["status"] != "skipped"]
-        save_sheet(contact_sheet(f"{photos} at {sizes} pixels", [_tile_of(*one) for one in looked]), part / SHEET)
+        photos = "1 photo" if len(looked) == 1 else f"{len(looked)} photos"
+        kept = photos if usable == len(looked) else f"{usable} of {photos}"
+        save_sheet(contact_sheet(f"{kept} at {sizes} pixels", [_tile_of(*one) for one in looked]), part / SHEET)
     write_json(part / REPORT, with_schema(REPORT, report))
     return report
 

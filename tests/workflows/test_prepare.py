@@ -438,6 +438,16 @@ def class_photos(folder, **options):
             return events, stop.value
 
 
+def test_own_class_images_keep_their_middle(tmp_path):
+    """As 0.2 cut them, so that its runs are found; whatever stands out in one of them, it is not the subject."""
+    wide = Image.new("RGB", (300, 100), "grey")
+    wide.paste(Image.open(draw_photo(tmp_path / "spot.png", (90, 90), seed=3)), (5, 5))
+    (tmp_path / "class").mkdir()
+    wide.save(tmp_path / "class" / "wide.png")
+    middle, by_itself = (class_photos(tmp_path / "class", **asked)[1][0].read_bytes() for asked in ({"crop": "center"}, {}))
+    assert by_itself == middle
+
+
 def test_own_class_images(photos):
     draw_photo(photos / "tiny.jpg", (20, 90), seed=9)
     before = contents(photos)
