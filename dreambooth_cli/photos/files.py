@@ -154,7 +154,8 @@ def find_photos(folder: Path, left_out: Collection[str] = ()) -> Iterator[Look]:
             look = replace(look, status="skipped", reason="left out: it is gone from the photo folder")
         elif look.sha256 in seen:
             twin = printable(seen[look.sha256].name)
-            look = replace(look, status="skipped", reason=f"the same picture as {twin}", twin=twin)
+            unused = ", and the caption or mask beside it is not used" if path in beside else ""
+            look = replace(look, status="skipped", reason=f"the same picture as {twin}{unused}", twin=twin)
         elif look.sha256 and path not in used:
             seen[look.sha256] = path
             look = replace(look, beside=beside.get(path, NOTHING))

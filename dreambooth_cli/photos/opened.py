@@ -71,7 +71,7 @@ def open_photo(path: Path, mask: Path | None, cut: Cut, own: Box | None = None) 
         box=box,
         into=into,
         picture=training_picture(photo, box, into),
-        mask=None if whole is None else training_mask(whole, box, into),
+        mask=None if whole is None or status == "refused" else training_mask(whole, box, into),
         small=small,
         subject=subject,
         lost=cut_share(subject, box, photo.size) if chose else 0.0,

@@ -662,3 +662,11 @@ def test_links_that_lead_nowhere_or_in_a_circle_are_passed_over(target, tmp_path
     (look,) = look_over(tmp_path)
     assert look.status in ("skipped", "refused")
     assert look.reason
+
+
+def test_what_lies_beside_the_second_of_two_same_pictures_is_not_dropped_in_silence(tmp_path):
+    quarters().save(tmp_path / "a.jpg", format="JPEG")
+    (tmp_path / "b.jpg").write_bytes((tmp_path / "a.jpg").read_bytes())
+    (tmp_path / "b.txt").write_text("in the snow")
+    told = {look.path.name: look.reason for look in find_photos(tmp_path)}
+    assert told == {"a.jpg": "", "b.jpg": "the same picture as a.jpg, and the caption or mask beside it is not used"}
