@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .kills import count_changes, faults_after, small_scenario
+from .kills import faults_after, small_scenario
 from .row import Row
-from .scenario import Scenario, events_in, weights_of
-from .watched import GO, Change, run_followed, run_unwatched, run_watched
+from .scenario import Scenario, events_in
+from .watched import GO, Change, run_followed, run_watched
 
 REFUSALS = (errno.EIO, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.ESTALE, errno.EMFILE, errno.ELOOP)
 OF_RENAMES = (errno.EXDEV, errno.EIO, errno.EACCES, errno.EROFS)
@@ -64,9 +64,8 @@ def faults_of(code: int, output: Path) -> list[str]:
 
 def try_changes(scenario: Scenario, *, every: int) -> Row:
     """Refuse every `every`-th change, with the next of the error numbers that are its own."""
-    reference = scenario.home("undisturbed")
-    changes = count_changes(scenario, reference)
-    wanted, numbers = weights_of(reference), range(0, len(changes), every)
+    changes, wanted = scenario.undisturbed
+    numbers = range(0, len(changes), every)
     turns: dict[str, int] = {}
     lost, unequal, slowest, remarks = 0, 0, 0.0, []
     for number in numbers:
@@ -91,9 +90,7 @@ def try_changes(scenario: Scenario, *, every: int) -> Row:
 
 def try_limits(scenario: Scenario, limits: Sequence[int]) -> Row:
     """No file may grow beyond a limit; then it may."""
-    reference = scenario.home("undisturbed")
-    run_unwatched(lambda: scenario.train(reference), reference.with_suffix(".out"))
-    wanted, (_, hard) = weights_of(reference), resource.getrlimit(resource.RLIMIT_FSIZE)
+    (_, wanted), (_, hard) = scenario.undisturbed, resource.getrlimit(resource.RLIMIT_FSIZE)
     lost, unequal, slowest, remarks = 0, 0, 0.0, []
     for limit in limits:
         home, output = scenario.home("home"), scenario.folder / "home.out"
@@ -113,8 +110,8 @@ def try_limits(scenario: Scenario, limits: Sequence[int]) -> Row:
     return Row("file systems: a limit on the size of files", len(limits), lost, unequal, slowest, remarks)
 
 
-def rows(every: int = 5, limits: Sequence[int] = LIMITS) -> Iterator[Row]:
+def rows() -> Iterator[Row]:
     """The table's lines. The process must have the watch loaded."""
     with small_scenario() as scenario:
-        yield try_changes(scenario, every=every)
-        yield try_limits(scenario, limits)
+        yield try_changes(scenario, every=5)
+        yield try_limits(scenario, LIMITS)

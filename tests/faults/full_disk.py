@@ -10,11 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from .kills import count_changes, faults_after, prepare_scenario
+from .kills import faults_after, small_scenario
 from .row import Row
-from .scenario import Scenario, events_in, weights_of
+from .scenario import Scenario, events_in
 from .watched import GO, Change, run_watched
 
 SIZE = "200m"
@@ -69,9 +68,8 @@ def fill_before(scenario: Scenario, home: Path, output: Path, number: int) -> in
 def try_every(scenario: Scenario, disk: Path, *, every: int) -> Row:
     """Fill the disk before every `every`-th change."""
     on_disk = Scenario(disk, scenario.base, scenario.photos)
-    reference = on_disk.home("undisturbed")
-    changes = count_changes(on_disk, reference)
-    wanted, numbers = weights_of(reference), range(0, len(changes), every)
+    changes, wanted = on_disk.undisturbed
+    numbers = range(0, len(changes), every)
     lost, unequal, slowest, remarks = 0, 0, 0.0, []
     for number in numbers:
         home, output = on_disk.home("home"), scenario.folder / "home.out"
@@ -89,12 +87,16 @@ def try_every(scenario: Scenario, disk: Path, *, every: int) -> Row:
     return Row(f"disk full from {which} of {len(changes)} changes on", len(numbers), lost, unequal, slowest, remarks)
 
 
-def rows(every: int = 3) -> Iterator[Row]:
-    """The table's line. The process must have the watch loaded."""
-    with TemporaryDirectory() as folder:
-        scenario = prepare_scenario(Path(folder).resolve())
-        try:
-            with small_disk(scenario.folder / "disk") as disk:
-                yield try_every(scenario, disk, every=every)
-        except MayNotMount as error:
-            yield Row("disk full", 0, remarks=[f"not tried: {error}"])
+def rows_of(scenario: Scenario, *, every: int) -> Iterator[Row]:
+    """The table's line."""
+    try:
+        with small_disk(scenario.folder / "disk") as disk:
+            yield try_every(scenario, disk, every=every)
+    except MayNotMount as error:
+        yield Row("disk full", 0, remarks=[f"not tried: {error}"])
+
+
+def rows() -> Iterator[Row]:
+    """The same at every third change. The process must have the watch loaded."""
+    with small_scenario() as scenario:
+        yield from rows_of(scenario, every=3)

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,9 +196,10 @@ def try_offline(server: HubServer, folder: Path) -> list[str]:
     return wrong
 
 
-def try_signals(server: HubServer, folder: Path) -> Iterator[str]:
+def try_signals(server: HubServer, folder: Path, names: Collection[str]) -> Iterator[str]:
     """Signals in the middle of a file: the first half of it stays, and the same command goes on with the second."""
-    for name, (numbers, expected) in SIGNALS.items():
+    for name in names:
+        numbers, expected = SIGNALS[name]
         home = folder / f"signals {name}"
         server.held = UNET
         process = start_pull(server, home)
@@ -234,8 +235,8 @@ def try_full_disk(server: HubServer, folder: Path) -> list[str]:
     return wrong
 
 
-def rows(*, every: int = 1) -> Iterator[Row]:
-    """Every `every`-th bad state of the hub."""
+def rows(*, every: int = 1, signals: Collection[str] = tuple(SIGNALS)) -> Iterator[Row]:
+    """Every `every`-th bad state of the hub, and these signals during a download."""
     with TemporaryDirectory(prefix="dreambooth-faults-") as name, hub_with_a_base(Path(name)) as server:
         folder, slowest, remarks = Path(name), 0.0, list[str]()
         files = {file.name: len(file.content) for file in server.repositories[NAME][1].values()}
@@ -243,8 +244,8 @@ def rows(*, every: int = 1) -> Iterator[Row]:
         for number, fault in enumerate(tried):
             wrong, seconds = try_fault(server, fault, folder / f"home{number}")
             remarks, slowest = remarks + wrong, max(slowest, seconds)
-        remarks += [*try_offline(server, folder), *try_signals(server, folder)]
-        count = len(tried) + 2 + len(SIGNALS)
+        remarks += [*try_offline(server, folder), *try_signals(server, folder, signals)]
+        count = len(tried) + 2 + len(signals)
         try:
             remarks += try_full_disk(server, folder)
             count += 1

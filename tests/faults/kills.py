@@ -8,12 +8,10 @@ the bit, and leave nothing half written.
 
 import gc
 import os
-import re
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from itertools import pairwise
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -21,7 +19,7 @@ from threading import Timer
 
 from .power import Disk
 from .row import Row
-from .scenario import Scenario, events_in, leftovers, weights_of
+from .scenario import Scenario, events_in, leftovers, phase_in, weights_of
 from .watched import GO, KILL, Change, run_followed, run_unwatched, run_watched
 
 SIGNALS = {
@@ -34,14 +32,6 @@ SIGNALS = {
 }
 INSTANTS = {"kill -9": 200, "Ctrl-C": 32, "SIGTERM": 32, "Ctrl-C twice": 32}
 AFTER_THE_FIRST = 0.2  # s at most, until the second of two signals
-
-
-def count_changes(scenario: Scenario, home: Path) -> list[Change]:
-    """All changes of an undisturbed run, in their order. Its result lies in `home`."""
-    code, changes = run_watched(lambda: scenario.train(home), home, home.with_suffix(".out"), lambda _: GO)
-    if code != 0:
-        raise RuntimeError(home.with_suffix(".out").read_text())
-    return changes
 
 
 def kill_before(scenario: Scenario, home: Path, number: int, *, power_cut: bool) -> Path:
@@ -81,9 +71,7 @@ def faults_after(scenario: Scenario, home: Path, printed: Path, wanted: dict[str
 
 def try_every(scenario: Scenario, *, power_cut: bool, every: int) -> Row:
     """Kill, or cut the power, before every `every`-th change."""
-    reference = scenario.home("undisturbed")
-    changes, wanted = count_changes(scenario, reference), {}
-    wanted = weights_of(reference)
+    changes, wanted = scenario.undisturbed
     lost, unequal, slowest, remarks = 0, 0, 0.0, []
     numbers = range(0, len(changes), every)
     for number in numbers:
@@ -98,25 +86,6 @@ def try_every(scenario: Scenario, *, power_cut: bool, every: int) -> Row:
     what = "power cut" if power_cut else "kill -9"
     which = "each" if every == 1 else f"change 1, {1 + every}, ..."
     return Row(f"{what} before {which} of {len(changes)} changes", len(numbers), lost, unequal, slowest, remarks)
-
-
-def phases_of(scenario: Scenario, home: Path) -> dict[str, float]:
-    """The phases of an undisturbed run and how long each took, in s."""
-    begun: list[tuple[str, float]] = []
-
-    def heard(child: int, line: str) -> None:
-        if phase := phase_in(line):
-            begun.append((phase, time.monotonic()))
-
-    run_followed(lambda: scenario.train(home), home.with_suffix(".out"), heard)
-    begun.append(("end", time.monotonic()))
-    return {name: later - since for (name, since), (_, later) in pairwise(begun)}
-
-
-def phase_in(line: str) -> str | None:
-    """The name of the phase that a printed line begins."""
-    found = re.match(r'\{"event": "phase", "name": "([^"]*)"', line)
-    return found[1] if found else None
 
 
 def send_in_phase(
@@ -140,10 +109,8 @@ def send_in_phase(
 
 def try_instants(scenario: Scenario, name: str, *, count: int) -> Row:
     """Signals at random instants, as many in each phase; an instant is a share of the time that the phase took undisturbed."""
-    reference = scenario.home("undisturbed")
-    phases = phases_of(scenario, reference)
-    numbers, expected = SIGNALS[name]
-    wanted, random = weights_of(reference), Random(f"instants {name}")
+    phases, (_, wanted) = scenario.phases, scenario.undisturbed
+    (numbers, expected), random = SIGNALS[name], Random(f"instants {name}")
     lost, unequal, slowest, remarks = 0, 0, 0.0, []
     for turn in range(count):
         phase = list(phases)[turn % len(phases)]

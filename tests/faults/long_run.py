@@ -5,11 +5,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import psutil
 
-from .kills import prepare_scenario
+from .kills import small_scenario
 from .row import Row
 from .scenario import EVERY, Scenario, events_in
 from .watched import run_followed
@@ -48,23 +47,25 @@ def growth_of(values: list[int]) -> float:
     return slope * len(settled)
 
 
-def rows(steps: int = STEPS) -> Iterator[Row]:
+def row_of(small: Scenario, *, steps: int) -> Row:
     """The table's line."""
-    with TemporaryDirectory() as folder:
-        whole = prepare_scenario(Path(folder).resolve())
-        scenario = replace(
-            whole,
-            settings={**whole.settings, "--steps": steps, "--checkpoint-every": steps // EVERY, "--sample-every": 0},
-        )
-        output, began = whole.folder / "long.out", time.monotonic()
-        code, looks, log = look_at(steps, scenario, scenario.home("long"), output)
-        memory, files = growth_of([look[0] for look in looks]), looks[-1][1] - looks[0][1]
-        faults = [f"exit status {code}: {output.read_text()[-300:]}"] if code else []
-        faults += [f"memory grew by {memory / 2**20:.1f} MB"] if memory > MEMORY else []
-        faults += [f"{files} more open files"] if files > FILES else []
-        faults += [f"{log / steps:.0f} bytes of the event log a step"] if log > EVENT * steps + 20_000 else []
-        told = (
-            f"{len([event for event in events_in(output) if event['event'] == 'step']):,} steps in {time.monotonic() - began:.0f} s: "
-            f"memory {memory / 2**20:+.1f} MB, open files {files:+d}, event log {log / steps:.0f} bytes a step"
-        )
-        yield Row("a long run", 1, lost=len(faults), remarks=[told, *faults])
+    changed = {"--steps": steps, "--checkpoint-every": steps // EVERY, "--sample-every": 0}
+    scenario = replace(small, settings={**small.settings, **changed})
+    output, began = scenario.folder / "long.out", time.monotonic()
+    code, looks, log = look_at(steps, scenario, scenario.home("long"), output)
+    memory, files = growth_of([look[0] for look in looks]), looks[-1][1] - looks[0][1]
+    faults = [f"exit status {code}: {output.read_text()[-300:]}"] if code else []
+    faults += [f"memory grew by {memory / 2**20:.1f} MB"] if memory > MEMORY else []
+    faults += [f"{files} more open files"] if files > FILES else []
+    faults += [f"{log / steps:.0f} bytes of the event log a step"] if log > EVENT * steps + 20_000 else []
+    told = (
+        f"{len([event for event in events_in(output) if event['event'] == 'step']):,} steps in {time.monotonic() - began:.0f} s: "
+        f"memory {memory / 2**20:+.1f} MB, open files {files:+d}, event log {log / steps:.0f} bytes a step"
+    )
+    return Row("a long run", 1, lost=len(faults), remarks=[told, *faults])
+
+
+def rows() -> Iterator[Row]:
+    """The same of a run that is long indeed."""
+    with small_scenario() as scenario:
+        yield row_of(scenario, steps=STEPS)

@@ -14,9 +14,8 @@ import time
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from .kills import prepare_scenario
+from .kills import small_scenario
 from .powerless import can_give_up, run_powerless
 from .row import Row
 from .scenario import Scenario, weights_of
@@ -157,18 +156,21 @@ def try_all(scenario: Scenario, made: Path, report: Path, every: int) -> int:
     return 0
 
 
-def rows(every: int = 7) -> Iterator[Row]:
+def rows_of(scenario: Scenario, *, every: int) -> Iterator[Row]:
     """The table's lines, one for each mode."""
     if not can_give_up():
         yield Row("permissions", 0, remarks=["not tried: root's rights can't be given up here"])
         return
-    with TemporaryDirectory(prefix="dreambooth-faults-") as name:
-        folder = Path(name).resolve()
-        scenario, report = prepare_scenario(folder), folder / "report"
-        made = folder / "made"
-        make_home(scenario, made)
-        code = run_powerless(lambda: try_all(scenario, made, report, every), folder / "permissions.out")
-        if code != 0:
-            raise RuntimeError((folder / "permissions.out").read_text()[-2000:])
-        yield from (Row(*json.loads(line)) for line in report.read_text().splitlines())
-        free(folder / "home")
+    made, report, output = (scenario.folder / name for name in ("made", "report", "permissions.out"))
+    make_home(scenario, made)
+    code = run_powerless(lambda: try_all(scenario, made, report, every), output)
+    if code != 0:
+        raise RuntimeError(output.read_text()[-2000:])
+    yield from (Row(*json.loads(line)) for line in report.read_text().splitlines())
+    free(scenario.folder / "home")
+
+
+def rows() -> Iterator[Row]:
+    """The same of every seventh try."""
+    with small_scenario() as scenario:
+        yield from rows_of(scenario, every=7)

@@ -5,10 +5,15 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from .watched import GO, Change, run_followed, run_watched
 
 STEPS, EVERY = 4, 2
 SETTINGS = {
@@ -60,6 +65,34 @@ class Scenario:
         settings = [str(word) for pair in self.settings.items() for word in pair]
         form = ["--json"] if self.as_json else []
         return run(["train", *form, "--class_prompt", "a photo of a dog", *paths, *settings])
+
+    @cached_property
+    def undisturbed(self) -> tuple[list[Change], dict[str, str]]:
+        """All changes of a run that nothing befalls, in their order, and its weights."""
+        home, output = self.home("undisturbed"), self.folder / "undisturbed.out"
+        code, changes = run_watched(lambda: self.train(home), home, output, lambda _: GO)
+        if code != 0:
+            raise RuntimeError(output.read_text())
+        return changes, weights_of(home)
+
+    @cached_property
+    def phases(self) -> dict[str, float]:
+        """The phases of such a run and how long each took, in s."""
+        home, begun = self.home("undisturbed"), list[tuple[str, float]]()
+
+        def heard(child: int, line: str) -> None:
+            if phase := phase_in(line):
+                begun.append((phase, time.monotonic()))
+
+        run_followed(lambda: self.train(home), self.folder / "undisturbed.out", heard)
+        begun.append(("end", time.monotonic()))
+        return {name: later - since for (name, since), (_, later) in pairwise(begun)}
+
+
+def phase_in(line: str) -> str | None:
+    """The name of the phase that a printed line begins."""
+    found = re.match(r'\{"event": "phase", "name": "([^"]*)"', line)
+    return found[1] if found else None
 
 
 def weights_of(home: Path) -> dict[str, str]:

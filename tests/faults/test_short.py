@@ -1,4 +1,4 @@
-"""The table of faults in short: kills, power cuts, signals, a full disk, a run that is longer than usual."""
+"""A sample of the table of faults: kills, power cuts, signals, a full disk, a run that is longer than usual."""
 
 import subprocess
 import sys
