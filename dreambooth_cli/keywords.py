@@ -14,93 +14,93 @@ class RunSettings(TypedDict, total=False):
     class_prompt: str | None
     """What the subject is, in general: "a dog"."""
     identifier: str
-    """The rare word that will stand for the subject."""
+    """Rare word for the subject; auto: chosen from the base's vocabulary."""
     model: str
-    """Base model: a name of `dreambooth models`, a hub repository, a diffusers folder or a .safetensors file."""
+    """Base model; a name from `dreambooth models`, a hub repository, a diffusers folder or a .safetensors file."""
     resolution: int | Auto
-    """Side of the square training pictures in pixels; auto: the base model's own."""
+    """Training size, pixels a side; auto: the base model's own."""
     crop: Literal["auto", "center", "top", "bottom", "left", "right", "pad", "none"]
-    """Which square of a photo is kept; auto: where its subject seems to be; pad: all of it, with a border; none: each keeps its shape."""
+    """Which square of a photo is kept; auto: the one round the subject; pad: all of it, with a border; none: its own shape."""
     strict: bool
-    """Refuse photos of which there is something to say (exit code 3)."""
+    """Refuse photos that something is wrong with (exit code 3)."""
     method: Literal["auto", "full", "lora"]
-    """Train all layers (full) or small added ones (lora); auto: full wherever it fits."""
+    """Train all layers, or a LoRA; auto: all layers wherever they fit."""
     train_text_encoder: bool | Auto
-    """Fine-tune the text encoder as well; auto: wherever it fits, SDXL's never."""
+    """Train the text encoder too; auto: wherever it fits, SDXL's never."""
     steps: int
-    """Optimizer steps."""
+    """Optimizer steps to train."""
     batch_size: int
     """Photos in a batch."""
     class_batch_size: int | Auto
     """Class images in a batch; auto: as many as photos."""
     gradient_accumulation: int
-    """Batches that make one optimizer step."""
+    """Batches in one optimizer step."""
     learning_rate: float | Auto
-    """Auto: 1e-4 for lora, 5e-6 for full, 2e-6 with the text encoder."""
+    """How far a step moves the weights; auto: 1e-4 for lora, 5e-6 for full, 2e-6 with the text encoder."""
     text_encoder_learning_rate: float | Auto
-    """The text encoder's own rate; auto: half of the other."""
+    """The text encoder's own rate; auto: half of --learning-rate."""
     text_encoder_stop: int | Auto
-    """Step after which the text encoder stays as it is; 0: never; auto: after 40% of the steps of full fine-tuning."""
+    """Step after which the text encoder is left alone; 0: never; auto: after 40% of the steps of full fine-tuning."""
     lr_schedule: Schedule
-    """How the learning rate runs over the steps."""
+    """How the learning rate changes over the steps."""
     warmup_steps: int
-    """Steps over which the rate rises from 0."""
+    """Steps over which the learning rate rises from 0."""
     optimizer: Literal["auto", "adamw", "adamw8bit"]
-    """AdamW, or AdamW with 8-bit state (needs the 8bit extra)."""
+    """AdamW, or AdamW with 8-bit state (needs the 8bit extra); auto: 8-bit only where memory is short."""
     weight_decay: float
     """AdamW's weight decay."""
     max_grad_norm: float
     """Clip gradients to this norm; 0: no clipping."""
     precision: Literal["auto", "fp32", "bf16", "fp16"]
-    """Number format of the forward pass."""
+    """Number format of the forward pass; auto: the best that the GPU is quick with."""
     gradient_checkpointing: bool | Auto
-    """Compute activations again in backward: less memory, a slower step."""
+    """Compute activations twice: less memory, slower steps; auto: only where memory is short."""
     rank: int
-    """LoRA rank."""
+    """Rank of the LoRA; its file grows with it."""
     lora_layers: LoraLayers
-    """Layers that LoRA is put beside: those of attention, or all, the feed-forward layers and the convolutions too."""
+    """Layers that the LoRA is put beside: attention only, or all, feed-forward layers and convolutions too."""
     alpha: float | Auto
-    """LoRA alpha; auto: the rank."""
+    """Alpha of the LoRA, scaled by alpha / rank; auto: the rank."""
     ema: bool
     """Keep an exponential moving average of the weights and save that."""
     ema_decay: float
-    """How slowly the average follows."""
+    """How slowly the average follows, from 0 to 1."""
     snr_gamma: float
     """Min-SNR weighting of the loss with this gamma; 0: off."""
     prior_loss_weight: float
-    """Weight of the class images in the loss (lambda); 0: no prior preservation."""
+    """Weight of the class images in the loss (lambda); 0: prior preservation is off."""
     class_images: int
-    """Class images that keep the class what it was; 0: no prior preservation."""
+    """Class images to make; they keep the class as it was; 0: none."""
     class_data_dir: str | Path | None
-    """Your own class images; only what is missing is made."""
+    """Folder with class images of your own; only missing ones are made."""
     class_image_steps: int
-    """Denoising steps of a class image."""
+    """Denoising steps for each class image."""
     class_guidance_scale: float
-    """Guidance scale of the class images."""
+    """Guidance scale for the class images."""
     frames: Literal["own", "varied"]
     """Sentences that the subject is trained in: your own, or now and then another, with the place that a photo shows."""
     caption_dropout: float
-    """Share of the times that your own sentence comes without the photo's caption, or the place that it shows."""
+    """How often your own sentence comes without the photo's caption or the place that it shows, from 0 to 1."""
     mirror: bool
-    """Also train on the photos mirrored; not for text or asymmetric things."""
+    """Also mirror the photos; not for text or things that are not symmetric."""
     seed: int
-    """Every random number of the run follows from it."""
+    """Seed of the run; all its random numbers follow from it."""
     checkpoint_every: int
-    """Steps between checkpoints; 0: only at the end."""
+    """Steps from one checkpoint to the next; 0: only at the end."""
     checkpoint_minutes: float
-    """Save one after so many minutes too, where steps are slow; 0: by their number alone."""
+    """Save one after this many minutes too, where steps are slow; 0: don't."""
     keep_checkpoints: int
-    """Checkpoints that are kept, the newest."""
+    """How many checkpoints are kept, the newest."""
     rehearsal: bool
-    """Go through every phase once, in small, before the run; runs under 50 steps never do."""
+    """Try every phase once, in small, before the run; runs under 50 steps never do."""
     sample_every: int
     """Steps between sample pictures; 0: none."""
     sample_prompt: str | None
     """A prompt of your own for the samples."""
     sample_steps: int
-    """Denoising steps of a sample."""
+    """Denoising steps for each sample."""
     save_dtype: Literal["fp32", "bf16", "fp16"]
-    """Number format of the saved model."""
+    """Number format of the saved weights."""
 
 
 class DrawingSettings(TypedDict, total=False):
@@ -111,9 +111,9 @@ class DrawingSettings(TypedDict, total=False):
     num_images: int
     """How many pictures."""
     seed: int | Auto
-    """Picture i uses seed + i; auto: drawn, and said."""
+    """Picture i uses seed + i; auto: a new one, which is said."""
     steps: int
-    """Denoising steps."""
+    """Denoising steps for each picture."""
     guidance_scale: float | Auto
     """How strictly the prompt is followed; auto: 7.5, for SDXL and pocket 5."""
     width: int | Auto
@@ -121,6 +121,6 @@ class DrawingSettings(TypedDict, total=False):
     height: int | Auto
     """Height in pixels; auto: as trained."""
     scheduler: Scheduler
-    """Noise scheduler by name; auto: the model's own."""
+    """Noise scheduler; auto: the model's own."""
     batch_size: int
     """Pictures drawn at once."""

@@ -28,9 +28,11 @@ FORMER = ("0.2", "0.1")  # versions whose runs are gone on with, the newest firs
 Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 Scheduler = Literal[Auto, SchedulerName]
 
-# places in the help of `train`, beside its own
-PRIOR, MEMORY, LORA, DETAILS = "Class images (prior preservation)", "Memory", "LoRA", "Details"
-SAVED = "Checkpoints and samples"
+# Panels of the help, beside each stage's own: `--help-all` shows them all, `--help` those that are not in SELDOM.
+SAVED = "Samples"
+PRIOR, SENTENCES, DETAILS = "Class images in detail", "Prompts and captions", "Learning rate and loss"
+LORA, MEMORY, CHECKPOINTS, RARE = "LoRA", "Memory", "Checkpoints", "Rarely needed"
+SELDOM = (PRIOR, SENTENCES, DETAILS, LORA, MEMORY, CHECKPOINTS, RARE)
 
 
 def setting(
@@ -51,7 +53,7 @@ def setting(
 ) -> Any:
     """Declare a setting: a dataclass field with its help text, its bounds and, in `ask`, its question in the interview.
 
-    `names` are further spellings of the flag, the original guide's; `group` is its place in the help where its stage has many;
+    `names` are further spellings of the flag, the original guide's; `group` is its panel in the help, where that is not its stage's own;
     `shapes` says that it shapes the trained weights, `sizes` that a run's memory follows from it; `was` is the default that it had
     up to the version `until`, by which runs that were begun then are found (NEW: there was no such setting).
     """
@@ -95,11 +97,11 @@ class SubjectSettings(Settings):
         None, 'What the subject is, in general: "a dog".', ask="What is it? (for example: a dog)", shapes=True
     )
     identifier: str = setting(
-        AUTO, "The rare word that will stand for the subject.", ask="Which rare word shall stand for it?", shapes=True
+        AUTO, "Rare word for the subject; auto: chosen from the base's vocabulary.", ask="Which rare word shall stand for it?", shapes=True
     )
     model: str = setting(
         "sd15",
-        "Base model: a name of `dreambooth models`, a hub repository, a diffusers folder or a .safetensors file.",
+        "Base model; a name from `dreambooth models`, a hub repository, a diffusers folder or a .safetensors file.",
         ask="Which base model?",
         names=("model-name",),
     )
@@ -120,16 +122,16 @@ class PrepSettings(Settings):
 
     resolution: int | Auto = setting(
         AUTO,
-        "Side of the square training pictures in pixels; auto: the base model's own.",
+        "Training size, pixels a side; auto: the base model's own.",
         at_least=32,
         at_most=LARGEST_SIDE,
         multiple_of=8,
     )
     crop: Literal["auto", "center", "top", "bottom", "left", "right", "pad", "none"] = setting(
         "auto",
-        "Which square of a photo is kept; auto: where its subject seems to be; pad: all of it, with a border; none: each keeps its shape.",
+        "Which square of a photo is kept; auto: the one round the subject; pad: all of it, with a border; none: its own shape.",
     )
-    strict: bool = setting(False, "Refuse photos of which there is something to say (exit code 3).", was=NEW)
+    strict: bool = setting(False, "Refuse photos that something is wrong with (exit code 3).", was=NEW, group=RARE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,15 +140,15 @@ class TrainSettings(Settings):
 
     method: Literal["auto", "full", "lora"] = setting(
         AUTO,
-        "Train all layers (full) or small added ones (lora); auto: full wherever it fits.",
+        "Train all layers, or a LoRA; auto: all layers wherever they fit.",
         ask="Which method?",
         shapes=True,
         sizes=True,
     )
     train_text_encoder: bool | Auto = setting(
-        AUTO, "Fine-tune the text encoder as well; auto: wherever it fits, SDXL's never.", shapes=True, sizes=True
+        AUTO, "Train the text encoder too; auto: wherever it fits, SDXL's never.", shapes=True, sizes=True
     )
-    steps: int = setting(1000, "Optimizer steps.", ask="How many steps?", at_least=1, shapes=True)
+    steps: int = setting(1000, "Optimizer steps to train.", ask="How many steps?", at_least=1, shapes=True)
     batch_size: int = setting(
         1, "Photos in a batch.", at_least=1, shapes=True, sizes=True
     )
@@ -154,17 +156,17 @@ class TrainSettings(Settings):
         AUTO, "Class images in a batch; auto: as many as photos.", at_least=1, shapes=True, sizes=True, was=NEW, group=PRIOR
     )
     gradient_accumulation: int = setting(
-        1, "Batches that make one optimizer step.", at_least=1, shapes=True, sizes=True
+        1, "Batches in one optimizer step.", at_least=1, shapes=True, sizes=True, group=MEMORY
     )
     learning_rate: float | Auto = setting(
-        AUTO, "Auto: 1e-4 for lora, 5e-6 for full, 2e-6 with the text encoder.", above=0, shapes=True
+        AUTO, "How far a step moves the weights; auto: 1e-4 for lora, 5e-6 for full, 2e-6 with the text encoder.", above=0, shapes=True
     )
     text_encoder_learning_rate: float | Auto = setting(
-        AUTO, "The text encoder's own rate; auto: half of the other.", above=0, shapes=True, group=DETAILS
+        AUTO, "The text encoder's own rate; auto: half of --learning-rate.", above=0, shapes=True, group=DETAILS
     )
     text_encoder_stop: int | Auto = setting(
         AUTO,
-        "Step after which the text encoder stays as it is; 0: never; auto: after 40% of the steps of full fine-tuning.",
+        "Step after which the text encoder is left alone; 0: never; auto: after 40% of the steps of full fine-tuning.",
         at_least=0,
         shapes=True,
         was=0,
@@ -172,78 +174,84 @@ class TrainSettings(Settings):
         group=DETAILS,
     )
     lr_schedule: Schedule = setting(
-        "constant", "How the learning rate runs over the steps.", shapes=True, group=DETAILS
+        "constant", "How the learning rate changes over the steps.", shapes=True, group=DETAILS
     )
-    warmup_steps: int = setting(0, "Steps over which the rate rises from 0.", at_least=0, shapes=True, group=DETAILS)
+    warmup_steps: int = setting(0, "Steps over which the learning rate rises from 0.", at_least=0, shapes=True, group=DETAILS)
     optimizer: Literal["auto", "adamw", "adamw8bit"] = setting(
-        AUTO, "AdamW, or AdamW with 8-bit state (needs the 8bit extra).", shapes=True, sizes=True, group=MEMORY
+        AUTO,
+        "AdamW, or AdamW with 8-bit state (needs the 8bit extra); auto: 8-bit only where memory is short.",
+        shapes=True, sizes=True, group=MEMORY
     )
     weight_decay: float = setting(0.01, "AdamW's weight decay.", at_least=0, shapes=True, group=DETAILS)
     max_grad_norm: float = setting(
         0.0, "Clip gradients to this norm; 0: no clipping.", at_least=0, shapes=True, group=DETAILS
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
-        AUTO, "Number format of the forward pass.", shapes=True, sizes=True, group=MEMORY
+        AUTO, "Number format of the forward pass; auto: the best that the GPU is quick with.", shapes=True, sizes=True, group=MEMORY
     )
     gradient_checkpointing: bool | Auto = setting(
-        AUTO, "Compute activations again in backward: less memory, a slower step.", shapes=True, sizes=True, group=MEMORY
+        AUTO,
+        "Compute activations twice: less memory, slower steps; auto: only where memory is short.",
+        shapes=True, sizes=True, group=MEMORY
     )
-    rank: int = setting(16, "LoRA rank.", at_least=1, shapes=True, sizes=True, group=LORA)
+    rank: int = setting(16, "Rank of the LoRA; its file grows with it.", at_least=1, shapes=True, sizes=True, group=LORA)
     lora_layers: LoraLayers = setting(
         "attention",
-        "Layers that LoRA is put beside: those of attention, or all, the feed-forward layers and the convolutions too.",
+        "Layers that the LoRA is put beside: attention only, or all, feed-forward layers and convolutions too.",
         shapes=True,
         sizes=True,
         was=NEW,
         group=LORA,
     )
-    alpha: float | Auto = setting(AUTO, "LoRA alpha; auto: the rank.", above=0, shapes=True, group=LORA)
+    alpha: float | Auto = setting(AUTO, "Alpha of the LoRA, scaled by alpha / rank; auto: the rank.", above=0, shapes=True, group=LORA)
     ema: bool = setting(
         False, "Keep an exponential moving average of the weights and save that.", shapes=True, sizes=True, group=DETAILS
     )
-    ema_decay: float = setting(0.999, "How slowly the average follows.", above=0, at_most=1, shapes=True, group=DETAILS)
+    ema_decay: float = setting(0.999, "How slowly the average follows, from 0 to 1.", above=0, at_most=1, shapes=True, group=DETAILS)
     snr_gamma: float = setting(
         0.0, "Min-SNR weighting of the loss with this gamma; 0: off.", at_least=0, shapes=True, group=DETAILS
     )
     prior_loss_weight: float = setting(
-        1.0, "Weight of the class images in the loss (lambda); 0: no prior preservation.", at_least=0, shapes=True, group=PRIOR
+        1.0, "Weight of the class images in the loss (lambda); 0: prior preservation is off.", at_least=0, shapes=True, group=PRIOR
     )
     class_images: int = setting(
-        200, "Class images that keep the class what it was; 0: no prior preservation.", at_least=0, shapes=True, group=PRIOR
+        200, "Class images to make; they keep the class as it was; 0: none.", at_least=0, shapes=True
     )
-    class_data_dir: Path | None = setting(None, "Your own class images; only what is missing is made.", group=PRIOR)
-    class_image_steps: int = setting(25, "Denoising steps of a class image.", at_least=1, shapes=True, group=PRIOR)
+    class_data_dir: Path | None = setting(None, "Folder with class images of your own; only missing ones are made.", group=PRIOR)
+    class_image_steps: int = setting(25, "Denoising steps for each class image.", at_least=1, shapes=True, group=PRIOR)
     class_guidance_scale: float = setting(
-        7.5, "Guidance scale of the class images.", at_least=1, shapes=True, group=PRIOR
+        7.5, "Guidance scale for the class images.", at_least=1, shapes=True, group=PRIOR
     )
     frames: Literal["own", "varied"] = setting(
         "own",
         "Sentences that the subject is trained in: your own, or now and then another, with the place that a photo shows.",
         shapes=True,
         was=NEW,
+        group=SENTENCES,
     )
     caption_dropout: float = setting(
         0.1,
-        "Share of the times that your own sentence comes without the photo's caption, or the place that it shows.",
+        "How often your own sentence comes without the photo's caption or the place that it shows, from 0 to 1.",
         at_least=0,
         at_most=1,
         shapes=True,
         was=NEW,
+        group=SENTENCES,
     )
-    mirror: bool = setting(False, "Also train on the photos mirrored; not for text or asymmetric things.", shapes=True)
-    seed: int = setting(0, "Every random number of the run follows from it.", at_least=0, at_most=LARGEST_SEED, shapes=True)
-    checkpoint_every: int = setting(250, "Steps between checkpoints; 0: only at the end.", at_least=0, group=SAVED)
+    mirror: bool = setting(False, "Also mirror the photos; not for text or things that are not symmetric.", shapes=True)
+    seed: int = setting(0, "Seed of the run; all its random numbers follow from it.", at_least=0, at_most=LARGEST_SEED, shapes=True)
+    checkpoint_every: int = setting(250, "Steps from one checkpoint to the next; 0: only at the end.", at_least=0, group=CHECKPOINTS)
     checkpoint_minutes: float = setting(
-        10.0, "Save one after so many minutes too, where steps are slow; 0: by their number alone.", at_least=0, group=SAVED
+        10.0, "Save one after this many minutes too, where steps are slow; 0: don't.", at_least=0, group=CHECKPOINTS
     )
-    keep_checkpoints: int = setting(2, "Checkpoints that are kept, the newest.", at_least=1, group=SAVED)
+    keep_checkpoints: int = setting(2, "How many checkpoints are kept, the newest.", at_least=1, group=CHECKPOINTS)
     rehearsal: bool = setting(
-        True, "Go through every phase once, in small, before the run; runs under 50 steps never do.", group=SAVED
+        True, "Try every phase once, in small, before the run; runs under 50 steps never do.", group=CHECKPOINTS
     )
     sample_every: int = setting(0, "Steps between sample pictures; 0: none.", at_least=0, sizes=True, group=SAVED)
     sample_prompt: str | None = setting(None, "A prompt of your own for the samples.", group=SAVED)
-    sample_steps: int = setting(25, "Denoising steps of a sample.", at_least=1, group=SAVED)
-    save_dtype: Literal["fp32", "bf16", "fp16"] = setting("fp32", "Number format of the saved model.", group=SAVED)
+    sample_steps: int = setting(25, "Denoising steps for each sample.", at_least=1, group=CHECKPOINTS)
+    save_dtype: Literal["fp32", "bf16", "fp16"] = setting("fp32", "Number format of the saved weights.", group=CHECKPOINTS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -277,16 +285,16 @@ class GenerateSettings(Settings):
     negative_prompt: str = setting("", "What the picture should not show.")
     num_images: int = setting(1, "How many pictures.", at_least=1)
     seed: int | Auto = setting(
-        AUTO, "Picture i uses seed + i; auto: drawn, and said.", at_least=0, at_most=LARGEST_SEED
+        AUTO, "Picture i uses seed + i; auto: a new one, which is said.", at_least=0, at_most=LARGEST_SEED
     )
-    steps: int = setting(50, "Denoising steps.", at_least=1)
+    steps: int = setting(50, "Denoising steps for each picture.", at_least=1)
     guidance_scale: float | Auto = setting(
         AUTO, "How strictly the prompt is followed; auto: 7.5, for SDXL and pocket 5.", at_least=0
     )
     width: int | Auto = setting(AUTO, "Width in pixels; auto: as trained.", at_least=32, at_most=LARGEST_SIDE, multiple_of=8)
     height: int | Auto = setting(AUTO, "Height in pixels; auto: as trained.", at_least=32, at_most=LARGEST_SIDE, multiple_of=8)
-    scheduler: Scheduler = setting(AUTO, "Noise scheduler by name; auto: the model's own.")
-    batch_size: int = setting(1, "Pictures drawn at once.", at_least=1)
+    scheduler: Scheduler = setting(AUTO, "Noise scheduler; auto: the model's own.")
+    batch_size: int = setting(1, "Pictures drawn at once.", at_least=1, group=RARE)
 
 
 SECTIONS: dict[str, type[Settings]] = {

@@ -1,4 +1,4 @@
-"""Text that comes from outside: whether it can be written, and its beginning for a message."""
+"""Text that comes from outside: whether it can be written, and its beginning for a message; numbers as people write them."""
 
 
 
@@ -10,3 +10,11 @@ def is_text(text: str) -> bool:
 def shortened(text: str, most: int = 200) -> str:
     """Text for a message: its beginning, where it is very long."""
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
+def plain_number(value: float) -> str:
+    """A number as people write it: 7.5, 1000, 0.05, 5e-4, 2.5e-3."""
+    if value == 0 or 0.01 <= abs(value) < 1e6:
+        return f"{value:g}"
+    mantissa, _, exponent = f"{value:.5e}".partition("e")
+    return f"{float(mantissa):g}e{int(exponent)}"

@@ -4,17 +4,17 @@ import errno
 import os
 import sys
 from contextlib import suppress
-from copy import copy
 from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 from .. import __version__, stopping
 from ..errors import DiskError, DreamboothError, Interrupted, ModelUnavailable, ProjectError, UsageError
+from .help import Command, Group
 
 # name -> what it does, in one line. Each is a function of that name in the module of that name.
 COMMANDS = {
@@ -37,39 +37,6 @@ def dashes(token: str) -> str:
 
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "token_normalize_func": dashes}
-
-
-class PlainHelp:
-    """Help that fits 80 columns: each spelling of a flag on a line of its own, and no type where nothing is taken."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print the help, from copies of the parameters that are written for reading."""
-        command: Any = copy(self)
-        shown = [_for_reading(param) for param in command.get_params(ctx)]
-        command.get_params = lambda ctx: shown
-        above: Any = super(PlainHelp, command)
-        above.format_help(ctx, formatter)
-
-
-def _for_reading(param: Any) -> Any:
-    param = copy(param)
-    if param.param_type_name == "argument":
-        param.display_type_rich = lambda ctx: None
-        return param
-    names = [*param.opts, *param.secondary_opts]
-    param.opts = [name for name in names if not name.startswith("--")]
-    param.opts.append("\n".join(name for name in names if name.startswith("--")))
-    param.secondary_opts = []
-    param.metavar = "" if param.is_flag else param.metavar
-    return param
-
-
-class Command(PlainHelp, TyperCommand):
-    """A command."""
-
-
-class Group(PlainHelp, TyperGroup):
-    """A command with commands of its own."""
 
 
 class LazyGroup(Group):
@@ -126,12 +93,17 @@ def dreambooth(
     version: Annotated[bool, typer.Option("--version", help="Show the version.", callback=show_version)] = False,
     # eager, so that it is known to `show_version` wherever it stands
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="With --version: those of the libraries too.", is_eager=True)
+        bool, typer.Option("--verbose", help="With --version: the libraries' versions too.", is_eager=True)
     ] = False,
 ) -> None:
     """Teach a text-to-image model your dog, mug, toy or face, from 3 to 5 photos.
 
-    In turn: init, prep, train, generate. Or at once: train --photos DIR --class-prompt "a dog".
+    In turn: init, prep, train, generate. Each says more: dreambooth train --help
+
+    Examples:
+      dreambooth demo
+      dreambooth init
+      dreambooth train --photos ./instance_images --class-prompt "a dog"
     """
     if verbose:
         raise UsageError("--verbose goes with --version", "see dreambooth --help")

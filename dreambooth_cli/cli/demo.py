@@ -30,7 +30,12 @@ Now your own photos (3 to 5 of them), on a base model for your GPU:
 def demo(*, json: Json = False) -> None:
     """See it work: a built-in example from photos to pictures, offline, on any machine.
 
-    Its project is called demo; a second call goes on from where the first one was.
+    Its project is called demo; a second call goes on from where the first one stopped.
+
+    Examples:
+      dreambooth demo
+      dreambooth demo --json
+      dreambooth generate demo "a photo of a [identifier] dog on the beach"
     """
     if not json:
         say(messages(), INTRODUCTION)

@@ -12,7 +12,7 @@ from ..libraries import warned
 from ..order import Source, find_source
 from ..paths import expanded
 from ..project import Project, choose_project
-from ..settings import GenerateSettings
+from ..settings import RARE, GenerateSettings
 from .options import Flags, Json, ProjectName, with_flags
 from .start import loading_torch
 from .views import follow, open_view
@@ -31,7 +31,7 @@ def generate(
             "--prompt",
             metavar="<text>",
             show_default=False,
-            help=r"The same as a flag. \[identifier] stands for the subject.",
+            help="The prompt as a flag.",
         ),
     ] = None,
     model_path: Annotated[
@@ -40,12 +40,12 @@ def generate(
             "--model-path",
             metavar="<path>",
             show_default=False,
-            help="Draw with this instead of a project: a model's folder, a LoRA file, a run.",
+            help="Draw with this, not a project: a model's folder, a LoRA file, a run.",
         ),
     ] = None,
     run: Annotated[
         int | None,
-        typer.Option("--run", metavar="<int>", show_default=False, help="Run of the project; the latest finished one."),
+        typer.Option("--run", metavar="<int>", show_default=False, help="Number of the run; without it, the latest finished one."),
     ] = None,
     identifier: Annotated[
         str | None,
@@ -53,7 +53,8 @@ def generate(
             "--identifier",
             metavar="<text>",
             show_default=False,
-            help="The subject's word, where the model has no card.",
+            help="The subject's rare word, where the model has no dreambooth.json.",
+            rich_help_panel=RARE,
         ),
     ] = None,
     base: Annotated[
@@ -63,7 +64,8 @@ def generate(
             "--model-name",
             metavar="<text>",
             show_default=False,
-            help="The base of a LoRA that has no card, or whose base has moved.",
+            help="Base of a LoRA that has no dreambooth.json, or whose base has moved.",
+            rich_help_panel=RARE,
         ),
     ] = None,
     output_dir: Annotated[
@@ -72,7 +74,7 @@ def generate(
             "--output-dir",
             metavar="<path>",
             show_default=False,
-            help="Where the pictures go: the project's images, or ./generated.",
+            help="Where the pictures go; without it, the project's images/, or ./generated.",
         ),
     ] = None,
     grid: Annotated[bool, typer.Option("--grid", help="Also put all pictures on one sheet.")] = False,
@@ -82,9 +84,12 @@ def generate(
 ) -> None:
     r"""Draw pictures with a fine-tuned model. \[identifier] in the prompt stands for your subject.
 
-    Keep the class noun beside it: "a \[identifier] dog on the moon".
+    Keep the class noun after it: "a \[identifier] dog". No file is ever overwritten.
 
-    With --model-path the only argument is the prompt. No file is overwritten.
+    Examples:
+      dreambooth generate my-dog "a [identifier] dog on the moon"
+      dreambooth generate my-dog "a [identifier] dog, watercolour" --num-images 4
+      dreambooth generate --model-path ./output "a [identifier] dog in a bucket"
     """
     where, text = understand(project, words, prompt, model_path)
     path, stored, folder = find_source(where, run)

@@ -29,20 +29,25 @@ ASKED = tuple(
 @with_flags(SubjectSettings, PrepSettings, TrainSettings, only=ASKED)
 def init(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", show_default=False, help="The project's name; else the class noun.")
+        str | None, typer.Argument(metavar="NAME", show_default=False, help="The project's name; without one, the class noun.")
     ] = None,
     yes: Yes = False,
     example: Annotated[
         bool,
-        typer.Option("--example", help="Make it of a built-in example: five drawn pictures of a dog; asks nothing."),
+        typer.Option("--example", help="Use a built-in example, five drawn pictures of a dog; asks nothing."),
     ] = False,
     *,
     flags: Flags,
     json: Json = False,
 ) -> None:
-    """Make a project: asks for what the flags do not say. The photos are copied in; yours are never touched.
+    """Make a project: asks for what the flags do not say. Your photos are copied, never touched.
 
-    With --yes, --json or without a terminal nothing is asked.
+    With --yes, with --json or without a terminal, nothing is asked.
+
+    Examples:
+      dreambooth init
+      dreambooth init --photos ./instance_images --class-prompt "a dog" --yes
+      dreambooth init demo --example
     """
     if name is not None:
         check_new_name(name)

@@ -30,7 +30,7 @@ def models(
             metavar="NAME",
             show_default=False,
             autocompletion=complete_model,
-            help="Tell all about one base model. With pull before it: fetch it to this disk.",
+            help="Tell all about one base model; with pull before it, fetch it.",
         ),
     ] = None,
     gpu_memory: Annotated[
@@ -41,9 +41,12 @@ def models(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the base models, what a run of each would take on this GPU, and whether it fits.
+    """List the base models, what training each would take on this GPU, and whether it fits.
 
-    `dreambooth models NAME` tells all about one; `dreambooth models pull NAME` fetches it.
+    Examples:
+      dreambooth models
+      dreambooth models --gpu-memory 8
+      dreambooth models pull sd15
     """
     match names or []:
         case []:

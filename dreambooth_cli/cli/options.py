@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
 import typer
-from rich.markup import escape
 
 from ..errors import DreamboothError
 from ..project import list_projects
 from ..settings import (
+    RARE,
     GenerateSettings,
     PrepSettings,
     Settings,
     SubjectSettings,
     TrainSettings,
     annotation,
-    choices_of,
     flag_of,
     parse_value,
     scalar_of,
 )
+from .help import metavar_of, show_all
 from .lines import begin
 
 # What was typed: stage -> setting -> value; a setting that was not typed is not in it.
@@ -35,7 +35,6 @@ STAGES: dict[type[Settings], str] = {
     TrainSettings: "Training",
     GenerateSettings: "Pictures",
 }
-METAVAR_WIDTH = 16  # more choices than fit in this are told in the help
 
 
 def complete_project(incomplete: str) -> list[str]:
@@ -56,14 +55,15 @@ ProjectName = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout, for scripts.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=RARE)]
+HelpAll = Annotated[bool, typer.Option("--help-all", help="Show every flag and exit.", callback=show_all, is_eager=True)]
 Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing.")]
 
 
 def with_flags(
     *owners: type[Settings], only: tuple[str, ...] | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the flags of these stages, `--json` and `--debug`.
+    """Give a command the flags of these stages, `--debug` and `--help-all`.
 
     The command takes what was typed as `flags`; `only` names the settings where not all of a stage are wanted.
     `--debug` is read by `main`, which alone prints errors.
@@ -80,16 +80,20 @@ def with_flags(
                 value = values.pop(name)
                 if value is not None:
                     typed[owner][name] = parse_value(owner, name, value) if isinstance(value, str) else value
-            values.pop("debug")
+            del values["debug"], values["help_all"]
             if values.get("json"):
                 begin()
             command(**values, **({"flags": typed} if owners else {}))
 
         own = [item for item in inspect.signature(command).parameters.values() if item.name != "flags"]
         flags = [flag_parameter(owner, item) for owner, item in settings.values()]
-        common = [inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)]
+        common = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+            for name, kind in (("debug", Debug), ("help_all", HelpAll))
+        ]
         parameters = [item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in own] + flags + common
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        call.settings = settings  # type: ignore[attr-defined]
         return call
 
     return decorate
@@ -109,7 +113,7 @@ def flag_parameter(owner: type[Settings], item: Field[Any]) -> inspect.Parameter
         type_ = Path
     option = typer.Option(
         *names,
-        help=help_of(item, expected),
+        help=item.metadata["help"],
         metavar=metavar,
         show_default=False,
         rich_help_panel=item.metadata["group"] or STAGES[owner],
@@ -117,25 +121,3 @@ def flag_parameter(owner: type[Settings], item: Field[Any]) -> inspect.Parameter
     return inspect.Parameter(
         item.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[type_ | None, option]
     )
-
-
-def metavar_of(expected: Any) -> str:
-    """What a flag takes, for its help: `float | auto` -> `<num|auto>`."""
-    words: dict[type | None, str] = {int: "int", float: "num", str: "text", Path: "path"}
-    taken = "|".join(filter(None, [words.get(scalar_of(expected)), *choices_of(expected)]))
-    return f"<{taken}>" if len(taken) <= METAVAR_WIDTH else "<name>"
-
-
-def help_of(item: Field[Any], expected: Any) -> str:
-    """A setting's help with its default, escaped for rich: `[identifier]` must come through."""
-    words = escape(item.metadata["help"])
-    if metavar_of(expected) == "<name>":
-        words += f" One of {', '.join(choices_of(expected))}."
-    match item.default:
-        case None | "":
-            return words
-        case bool():
-            default = "yes" if item.default else "no"
-        case _:
-            default = str(item.default)
-    return f"{words} [dim]{escape(f'[default: {default}]')}[/dim]"

@@ -24,16 +24,21 @@ def prep(
             "--instance-data-dir",
             metavar="<path>",
             show_default=False,
-            help="Bring the project up to date with this folder first: new photos are copied in, gone ones are left out.",
+            help="Bring the project up to date with this folder first: new photos are copied in, missing ones left out.",
         ),
     ] = None,
     *,
     flags: Flags,
     json: Json = False,
 ) -> None:
-    """Look a project's photos over, turn, crop and resize them. What you give here is kept in project.toml.
+    """Look a project's photos over, turn, crop and resize them. The originals are never touched.
 
-    The originals are never touched. A contact sheet shows what is trained on.
+    What you say here is kept in project.toml. A contact sheet shows what will be trained on.
+
+    Examples:
+      dreambooth prep my-dog
+      dreambooth prep my-dog --crop pad
+      dreambooth prep my-dog --photos ./instance_images
     """
     found = choose_project(project)
     settings = merge(PrepSettings, found.settings()["prep"], flags[PrepSettings]).values

@@ -11,8 +11,9 @@ from ..errors import ProjectError, UsageError
 from ..paths import projects_folder
 from ..project import Project, list_projects, open_project, remove_project, unreadable_projects
 from ..text import shortened
-from .app import CONTEXT, Command, Group
+from .app import CONTEXT
 from .console import can_ask, messages, results, say, visible
+from .help import Command, Group
 from .options import Json, Yes, complete_project, with_flags
 from .views import format_bytes
 
@@ -31,7 +32,13 @@ projects = typer.Typer(
 @projects.callback()
 @with_flags()
 def list_by_default(ctx: typer.Context, json: Json = False) -> None:
-    """List the projects, find one on disk, remove one."""
+    """List the projects, find one on disk, remove one.
+
+    Examples:
+      dreambooth projects list
+      dreambooth projects path my-dog
+      dreambooth projects remove my-dog
+    """
     if ctx.invoked_subcommand is None:
         show_projects(json=json)
 
@@ -46,7 +53,7 @@ def list_(json: Json = False) -> None:
 @projects.command(cls=Command)
 @with_flags()
 def path(name: Name, json: Json = False) -> None:
-    """Print where a project lies."""
+    """Print where a project is on disk."""
     project = open_project(name)
     print(json_.dumps(describe(project)) if json else project.path)
 

@@ -13,7 +13,7 @@ from ..libraries import warned
 from ..memory.search import check_fits
 from ..order import Order, check_output, check_prompt, understand
 from ..run import Run
-from ..settings import PrepSettings, SubjectSettings, TrainSettings
+from ..settings import RARE, PrepSettings, SubjectSettings, TrainSettings
 from .console import can_ask, results, say
 from .options import Flags, Json, ProjectName, with_flags
 from .start import loading_torch
@@ -29,27 +29,30 @@ def train(
             "--output-dir",
             metavar="<path>",
             show_default=False,
-            help="Put the finished model here as well. Without a PROJECT: ./output.",
+            help="Also put the finished model here.",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan, what takes the memory, and stop.")
+        bool, typer.Option("--dry-run", help="Print the plan and the memory it takes.")
     ] = False,
     restart: Annotated[
         bool,
         typer.Option(
             "--restart/--resume",
             show_default=False,
-            help="Begin another run, or go on with the one these settings mean (the default).",
+            help="Begin another run, or go on (the default).",
         ),
     ] = False,
     replan: Annotated[
-        bool, typer.Option("--replan", help="Go on under a new plan, where the run's own no longer fits the memory.")
+        bool,
+        typer.Option("--replan", help="Go on under a new plan, where the run's own no longer fits the memory.", rich_help_panel=RARE)
     ] = False,
     verify_resume: Annotated[
         bool,
         typer.Option(
-            "--verify-resume", help="Try in a few steps whether a stopped run goes on exactly here, and stop."
+            "--verify-resume",
+            help="Check in a few steps that a stopped run goes on here exactly as one never stopped.",
+            rich_help_panel=RARE,
         ),
     ] = False,
     *,
@@ -58,10 +61,10 @@ def train(
 ) -> None:
     """Fine-tune a base model on a project's photos. Ctrl-C saves; the same command again goes on.
 
-    Or at once, without init: train --photos DIR --class-prompt "a dog".
-
-    Flags hold for this call. What shapes the weights names the run: change
-    that, and it is another run.
+    Examples:
+      dreambooth train my-dog
+      dreambooth train my-dog --steps 1500 --method lora
+      dreambooth train --photos ./instance_images --class-prompt "a dog"
     """
     order, asked = understand(project, flags, output_dir)
     asked = clear_prompt(order, asked, asks=can_ask() and not json)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import typer
 
-from dreambooth_cli.cli.app import CONTEXT, Command
+from dreambooth_cli.cli.app import CONTEXT
+from dreambooth_cli.cli.help import Command
 from dreambooth_cli.cli.options import Flags, complete_project, with_flags
 from dreambooth_cli.config import write_config
 from dreambooth_cli.errors import DreamboothError, ProjectError, UsageError
