@@ -22,18 +22,9 @@ from .views import follow, open_view
 def generate(
     project: ProjectName = None,
     words: Annotated[
-        str | None,
-        typer.Argument(metavar="PROMPT", show_default=False, help=r'What to draw: "a \[identifier] dog on the moon".'),
+        str | None, typer.Argument(metavar="PROMPT", show_default=False, help=r'What to draw: "a \[identifier] dog on the moon".')
     ] = None,
-    prompt: Annotated[
-        str | None,
-        typer.Option(
-            "--prompt",
-            metavar="<text>",
-            show_default=False,
-            help="The prompt as a flag.",
-        ),
-    ] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", metavar="<text>", show_default=False, help="The prompt as a flag.")] = None,
     model_path: Annotated[
         Path | None,
         typer.Option(

@@ -24,28 +24,15 @@ from .views import JsonLines, Seen, follow, format_plan, open_view
 def train(
     project: ProjectName = None,
     output_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--output-dir",
-            metavar="<path>",
-            show_default=False,
-            help="Also put the finished model here.",
-        ),
+        Path | None, typer.Option("--output-dir", metavar="<path>", show_default=False, help="Also put the finished model here.")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and the memory it takes.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the memory it takes.")] = False,
     restart: Annotated[
-        bool,
-        typer.Option(
-            "--restart/--resume",
-            show_default=False,
-            help="Begin another run, or go on (the default).",
-        ),
+        bool, typer.Option("--restart/--resume", show_default=False, help="Begin another run, or go on (the default).")
     ] = False,
     replan: Annotated[
         bool,
-        typer.Option("--replan", help="Go on under a new plan, where the run's own no longer fits the memory.", rich_help_panel=RARE)
+        typer.Option("--replan", help="Go on under a new plan, where the run's own no longer fits the memory.", rich_help_panel=RARE),
     ] = False,
     verify_resume: Annotated[
         bool,
