@@ -96,6 +96,32 @@ def held_back() -> str | None:
     return "its heat" if reasons & THERMAL else "its power supply" if reasons & POWER_BRAKE else None
 
 
+@dataclass(frozen=True)
+class Driver:
+    """NVIDIA's driver: its version, the CUDA version that it knows, and the cards that it shows, hidden ones too: (name, capability)."""
+
+    version: str
+    cuda: tuple[int, int]
+    cards: tuple[tuple[str, tuple[int, int] | None], ...]
+
+
+def nvidia_driver() -> Driver | None:
+    """NVIDIA's driver, whatever CUDA_VISIBLE_DEVICES hides of its cards; None where there is none, or it does not answer."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        try:
+            cards = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+            cuda = int(pynvml.nvmlSystemGetCudaDriverVersion_v2())  # 13000 is 13.0
+            shown = tuple((_text(pynvml.nvmlDeviceGetName(card)), _capability(pynvml, card)) for card in cards)
+            return Driver(_text(pynvml.nvmlSystemGetDriverVersion()), (cuda // 1000, cuda % 1000 // 10), shown)
+        finally:
+            pynvml.nvmlShutdown()
+    except Exception:
+        return None
+
+
 def multiplies_bf16() -> bool:
     """Whether the processor itself multiplies bf16 (avx512_bf16 or AMX). Known on Linux alone; False elsewhere."""
     try:

@@ -25,6 +25,7 @@ COMMANDS = {
     "demo": "See the whole story in a few minutes: no GPU, no download.",
     "models": "List the base models and which of them fit this GPU; fetch one.",
     "projects": "List the projects, find one on disk, remove one.",
+    "doctor": "Find what on this machine would stop a run, and how to mend it.",
 }
 FOLDER_FLAGS = ("--photos", "--instance-data-dir", "--class-data-dir")
 PATH_FLAGS = (*FOLDER_FLAGS, "--output-dir", "--model-path")

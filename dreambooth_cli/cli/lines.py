@@ -1,6 +1,6 @@
 """The lines of `--json`: one JSON object each on stdout, the first of them `start`, which names the version and the schema of them all.
 
-A command whose result is one document (`models`, `projects`) prints that alone, or alone the line of its error.
+A command whose result is one document (`models`, `projects`, `doctor`) prints that alone, or alone the line of its error.
 """
 
 import json
@@ -24,7 +24,7 @@ def expect(words: Sequence[str], *, json: bool) -> None:
 def prints_document(words: Sequence[str]) -> bool:
     """Whether a command line asks for one document in place of lines."""
     command, *rest = [word for word in words if not word.startswith("-")] or [""]
-    return command == "projects" or (command == "models" and "pull" not in rest)
+    return command in ("projects", "doctor") or (command == "models" and "pull" not in rest)
 
 
 def begin() -> None:

@@ -4,7 +4,7 @@ import os
 import platform
 import sys
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
@@ -13,38 +13,11 @@ from ..gpu import Gpu, Kind, held_back
 from ..machine import free_memory, machine_memory
 from ..memory.ledger import CONTEXT
 from ..memory.plan import Plan
+from ..torch_builds import BUILDS, has_kernels, processor_kind, reinstall_line
 
-REINSTALL = "pipx runpip dreambooth-cli install --force-reinstall"
 FULL = 0.03  # part of a memory that is free where it is called full
 BUSY = 1.5  # runnable programs for each core
 WITHOUT = 'or train without it: CUDA_VISIBLE_DEVICES=""'
-
-
-@dataclass(frozen=True)
-class Build:
-    """A build of PyTorch that its own index has: which releases, which machine code by processor, and where and when that is said."""
-
-    index: str
-    releases: str
-    architectures: dict[str, tuple[str, ...]]
-    source: str
-
-
-TURING_ON = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
-BUILDS = (
-    Build(
-        "cu130",
-        "torch",
-        {"x86_64": TURING_ON, "aarch64": ("sm_80", "sm_90", "sm_100", "sm_110", "sm_120")},
-        "https://github.com/pytorch/pytorch/pull/182849 of 7 May 2026",
-    ),
-    Build(
-        "cu126",
-        "torch<2.15",
-        {"x86_64": ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90"), "aarch64": ("sm_80", "sm_90")},
-        "https://dev-discuss.pytorch.org/t/3432 of 4 September 2026: the last of CUDA 12, and of these cards",
-    ),
-)
 
 
 def as_torch_has_it(gpu: Gpu | None) -> Gpu | None:
@@ -86,35 +59,13 @@ def check_kernels(name: str, capability: tuple[int, int], architectures: Collect
     number = ".".join(map(str, capability))
     has = ", ".join(architectures)
     message = f"{name} has compute capability {number}, and this PyTorch ({torch.__version__}) has no kernels for it, only for {has}"
-    machine = "aarch64" if (processor or platform.machine()).lower() in ("aarch64", "arm64") else "x86_64"
-    build = next((one for one in BUILDS if has_kernels(capability, one.architectures[machine])), None)
+    build = next((one for one in BUILDS if has_kernels(capability, one.architectures[processor_kind(processor)])), None)
     if build is None:
         raise UsageError(message, f"no build of PyTorch is known that has them; {WITHOUT.removeprefix('or ')}")
     raise UsageError(
         message,
-        f"the build {build.index} has them ({build.source}): {REINSTALL} '{build.releases}' --index-url "
-        f"https://download.pytorch.org/whl/{build.index}; {WITHOUT}",
+        f"the build {build.index} has them ({build.source}): {reinstall_line(build)}; {WITHOUT}",
     )
-
-
-def has_kernels(capability: tuple[int, int], architectures: Collection[str]) -> bool:
-    """Whether code for one of these runs on a card. sm_86: machine code, for its major number from its minor on; compute_86: PTX,
-    compiled by the driver for all that is as new or newer; an `a` at the end binds either to that very card, an `f` to its major."""
-    for architecture in architectures:
-        kind, _, number = architecture.partition("_")
-        digits = number.rstrip("af")
-        if not digits.isdigit():
-            continue
-        built = (int(digits[:-1] or 0), int(digits[-1]))
-        if number.endswith("a"):
-            runs = built == capability
-        elif kind == "sm" or number.endswith("f"):
-            runs = built[0] == capability[0] and built <= capability
-        else:
-            runs = built <= capability
-        if runs:
-            return True
-    return False
 
 
 def bound_memory(plan: Plan) -> None:

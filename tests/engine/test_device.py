@@ -56,8 +56,8 @@ def test_which_cards_a_build_has_kernels_for(capability, architectures, runs):
     ("name", "capability", "architectures", "processor", "hint"),
     [
         ("GTX 1080", (6, 1), CUDA_13, "x86_64", "cu126 has them (https://dev-discuss.pytorch.org/t/3432 of 4 September 2026"),
-        ("Tesla V100", (7, 0), CUDA_13, "AMD64", "--force-reinstall 'torch<2.15' --index-url https://download.pytorch.org/whl/cu126"),
-        ("RTX 5090", (12, 0), ["sm_80", "sm_90"], "x86_64", "--force-reinstall 'torch' --index-url https://download.pytorch.org/whl/cu130"),
+        ("Tesla V100", (7, 0), CUDA_13, "AMD64", "--force-reinstall \"torch<2.15\" --index-url https://download.pytorch.org/whl/cu126"),
+        ("RTX 5090", (12, 0), ["sm_80", "sm_90"], "x86_64", "--force-reinstall \"torch\" --index-url https://download.pytorch.org/whl/cu130"),
         ("Tesla K80", (3, 7), CUDA_13, "x86_64", "no build of PyTorch is known that has them; train without it: CUDA_VISIBLE_DEVICES"),
         ("Xavier", (7, 2), ["sm_80", "sm_90"], "aarch64", "no build of PyTorch is known"),
         ("a card of the year 2030", (15, 0), CUDA_13, "x86_64", "no build of PyTorch is known"),

@@ -1,0 +1,73 @@
+"""What PyTorch says of itself, asked in a process of its own: whoever asks stays without it, and lives where its import crashes."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, fields
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+LONGEST = 120.0  # seconds; an import from a cold network disk takes half a minute
+
+QUESTION = """
+import json, sys
+import torch
+cuda = torch.cuda.is_available()
+mps = getattr(torch.backends, "mps", None)
+found = {"version": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip}
+found |= {"reaches_cuda": cuda, "reaches_mps": bool(mps and mps.is_available())}
+found["architectures"] = torch.cuda.get_arch_list() if cuda else []
+try:
+    if cuda:
+        import bitsandbytes
+except Exception as error:
+    found["bitsandbytes"] = f"{type(error).__name__}: {error}"
+print(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchAnswer:
+    """What torch says: its version, the CUDA or ROCm it was built for (None: not for it), whether it reaches a GPU, the machine code it
+    has; what went wrong when bitsandbytes was imported beside it. `error`: why torch itself can't be imported, "" where it can."""
+
+    version: str = ""
+    cuda: str | None = None
+    hip: str | None = None
+    reaches_cuda: bool = False
+    reaches_mps: bool = False
+    architectures: tuple[str, ...] = ()
+    bitsandbytes: str = ""
+    error: str = ""
+
+
+def ask_torch() -> TorchAnswer:
+    """Ask in a child. A torch that can't be imported has said why; what its files say of the build is told all the same."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", QUESTION], capture_output=True, text=True, errors="replace", timeout=LONGEST, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return TorchAnswer(**build_on_disk(), error=f"it does not answer: {type(error).__name__}")
+    if done.returncode == 0:
+        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return TorchAnswer(**{**answer, "architectures": tuple(answer["architectures"])})
+    last = (done.stderr.strip().splitlines() or [f"its import ended the process ({done.returncode})"])[-1]
+    return TorchAnswer(**build_on_disk(), error=last)
+
+
+def build_on_disk() -> dict[str, Any]:
+    """What torch/version.py says of the build, read as text: nothing is imported."""
+    try:
+        found = find_spec("torch")
+        text = (Path(found.origin or "").parent / "version.py").read_text(encoding="utf-8") if found else ""
+    except (OSError, ValueError, ImportError):
+        return {}
+    values: dict[str, Any] = {}
+    for line in text.splitlines():
+        name, _, value = line.partition("=")
+        name = name.partition(":")[0].strip()
+        if (name := {"__version__": "version"}.get(name, name)) in {item.name for item in fields(TorchAnswer)}:
+            values[name] = value.strip().strip("'\"") if value.strip() != "None" else None
+    return {name: value for name, value in values.items() if name in ("version", "cuda", "hip")}
