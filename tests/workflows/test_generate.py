@@ -16,7 +16,7 @@ from filelock import FileLock
 from PIL import Image
 
 from dreambooth_cli.disk import temporary
-from dreambooth_cli.errors import DoesNotFit, ModelUnavailable, ProjectError, UsageError
+from dreambooth_cli.errors import DoesNotFit, DreamboothError, ModelUnavailable, ProjectError, UsageError
 from dreambooth_cli.events import GridSaved, ImageSaved, Noted, PhaseStarted, Warned
 from dreambooth_cli.identifier import load_tokenizer, unread_part
 from dreambooth_cli.paths import projects_folder
@@ -25,6 +25,7 @@ from dreambooth_cli.project import KEPT, clear_up, keep, list_projects, open_pro
 from dreambooth_cli.settings import GenerateSettings
 from dreambooth_cli.text import shortened
 from dreambooth_cli.workflows.generate import Source, generate
+from tests.forked import forks, run_forked
 from tests.workflows.projects import make_project, of_kind, run
 
 
@@ -185,29 +186,27 @@ def test_a_picture_that_no_memory_holds_is_refused_before_it_is_drawn(trained, t
 
 
 @pytest.mark.slow
+@forks
 def test_memory_that_runs_out_is_said(trained, tmp_path):
     """A process whose address space is limited before it draws a picture of 4096 pixels a side."""
-    script = f"""
-import resource, sys
-from pathlib import Path
-from dreambooth_cli.errors import DreamboothError
-from dreambooth_cli.events import PhaseStarted
-from dreambooth_cli.settings import GenerateSettings
-from dreambooth_cli.workflows.generate import Source, generate
-settings = GenerateSettings(seed=0, steps=1, width=4096, height=4096)
-source, folder = Source(Path({str(trained[0].runs()[0].model)!r})), Path({str(tmp_path)!r})
-try:
-    for event in generate(source, "a dog", settings, output_dir=folder):
-        if isinstance(event, PhaseStarted) and event.name == "drawing":
-            used = int(open("/proc/self/statm").read().split()[0]) * 4096
-            resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000,) * 2)
-except DreamboothError as error:
-    print(type(error).__name__, error.message, "|", error.hint)
-    sys.exit(error.exit_code)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 4, done.stderr
-    assert "--batch-size 1" in done.stdout
+    settings = GenerateSettings(seed=0, steps=1, width=4096, height=4096)
+
+    def work():
+        from resource import RLIMIT_AS, setrlimit
+
+        try:
+            for event in generate(Source(trained[0].runs()[0].model), "a dog", settings, output_dir=tmp_path):
+                if isinstance(event, PhaseStarted) and event.name == "drawing":
+                    used = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
+                    setrlimit(RLIMIT_AS, (used + 200_000_000,) * 2)
+        except DreamboothError as error:
+            print(error.hint)
+            return error.exit_code
+        return 0
+
+    code, printed = run_forked(work, tmp_path / "printed")
+    assert code == 4, printed
+    assert "--batch-size 1" in printed
 
 
 def test_a_lora_for_another_family_is_refused_in_words(trained, sdxl, tmp_path):

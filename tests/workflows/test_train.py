@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 from contextlib import closing
 from dataclasses import replace
@@ -28,6 +27,7 @@ from dreambooth_cli.engine.training.optimizers import Update
 from dreambooth_cli.errors import (
     DiskError,
     DoesNotFit,
+    DreamboothError,
     LibraryRefused,
     ModelUnavailable,
     ProjectError,
@@ -40,6 +40,7 @@ from dreambooth_cli.events import (
     ImageSaved,
     ModelSaved,
     Noted,
+    PhaseStarted,
     PlanMade,
     RunOpened,
     SampleSaved,
@@ -56,6 +57,7 @@ from dreambooth_cli.settings import GenerateSettings
 from dreambooth_cli.workflows import deliver
 from dreambooth_cli.workflows.generate import Source, generate
 from tests import small_models
+from tests.forked import forks, run_forked
 from tests.workflows.projects import make_project, model_of, of_kind, run, start
 
 METHODS = {
@@ -224,24 +226,22 @@ def test_left_early_it_saves_and_the_same_command_goes_on_to_the_bit(sd1, photos
 
 @pytest.mark.parametrize("method", ["full", "lora", "lora of all layers + text encoder"])
 @pytest.mark.slow
-def test_killed_it_goes_on_to_the_bit(method, sd1, photos):
+@forks
+def test_killed_it_goes_on_to_the_bit(method, sd1, photos, tmp_path):
     """Six steps equal three, a process killed in the fifth, and three more: the last checkpoint's files are equal bytes."""
     settings = METHODS[method] | {"train_text_encoder": True, "steps": 6, "checkpoint_every": 3}
     whole = make_project(photos, sd1, name="whole", **settings)
     run(whole)
     killed = make_project(photos, sd1, name="killed", **settings)
-    script = f"""
-import os, signal
-from pathlib import Path
-from dreambooth_cli.events import StepDone
-from dreambooth_cli.project import Project
-from tests.workflows.projects import start
-for event in start(Project(Path({str(killed.path)!r}))):
-    if isinstance(event, StepDone) and event.step == 5:
-        os.kill(os.getpid(), signal.SIGKILL)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+
+    def work():
+        for event in start(killed):
+            if isinstance(event, StepDone) and event.step == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+
+    code, printed = run_forked(work, tmp_path / "printed")
+    assert code == -signal.SIGKILL, printed
     assert [path.name for path in (killed.runs()[0].checkpoints).iterdir()] == ["step-000003"]
     events = run(killed)
     assert [event.step for event in of_kind(events, StepDone)] == [4, 5, 6]
@@ -626,33 +626,36 @@ def test_a_single_file_is_a_base_too(kind, request, photos, tmp_path):
     assert our_picture(model, "a [identifier] dog", 0, tmp_path / "out").shape == (64, 64, 3)
 
 
+def answered(work):
+    """The exit status of work, its error in words printed, as the program has it."""
+    try:
+        return work()
+    except DreamboothError as error:
+        print(type(error).__name__, error.message, "|", error.hint)
+        return error.exit_code
+
+
 @pytest.mark.parametrize("room", [200_000_000, 5_000_000])
 @pytest.mark.slow
-def test_memory_that_runs_out_is_said_with_what_to_try(sd1, photos, room):
+@forks
+def test_memory_that_runs_out_is_said_with_what_to_try(sd1, photos, room, tmp_path):
     """A process whose address space is limited once everything is loaded: the allocator's own error becomes exit code 4, also
     where it then finds no room to load the base again."""
     project = make_project(photos, sd1, class_images=0, batch_size=512)
-    script = f"""
-import resource, sys
-from dreambooth_cli.project import Project
-from dreambooth_cli.errors import DreamboothError
-from dreambooth_cli.events import RunOpened
-from tests.workflows.projects import start
-import torch
-torch.set_num_threads(1)
-try:
-    for event in start(Project(__import__("pathlib").Path({str(project.path)!r}))):
-        if isinstance(event, RunOpened) and resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
-            used = int(open("/proc/self/statm").read().split()[0]) * 4096
-            resource.setrlimit(resource.RLIMIT_AS, (used + {room},) * 2)
-except DreamboothError as error:
-    print(type(error).__name__, error.message, "|", error.hint)
-    sys.exit(error.exit_code)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 4, done.stdout + done.stderr
-    assert "memory ran out" in done.stdout
-    assert "--restart" in done.stdout  # with gradient checkpointing it ran out too
+
+    def work():
+        from resource import RLIM_INFINITY, RLIMIT_AS, getrlimit, setrlimit
+
+        for event in start(project):
+            if isinstance(event, RunOpened) and getrlimit(RLIMIT_AS)[0] == RLIM_INFINITY:
+                used = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
+                setrlimit(RLIMIT_AS, (used + room,) * 2)
+        return 0
+
+    code, printed = run_forked(lambda: answered(work), tmp_path / "printed")
+    assert code == 4, printed
+    assert "memory ran out" in printed
+    assert "--restart" in printed  # with gradient checkpointing it ran out too
 
 
 # ---- what a review found, held
@@ -732,28 +735,23 @@ def test_an_output_whose_parent_is_a_file_is_refused_before_any_work(sd1, photos
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.slow
-def test_a_disk_that_fills_up_while_the_model_is_saved_is_exit_6(method, sd1, photos):
+@forks
+def test_a_disk_that_fills_up_while_the_model_is_saved_is_exit_6(method, sd1, photos, tmp_path):
     """A file size limit plays the full disk: the checkpoint before it is small enough, the model is not."""
     project = make_project(photos, sd1, method=method, class_images=0, train_text_encoder=False)
-    script = f"""
-import resource, signal, sys
-from pathlib import Path
-from dreambooth_cli.project import Project
-from dreambooth_cli.errors import DreamboothError
-from dreambooth_cli.events import PhaseStarted
-from tests.workflows.projects import start
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-try:
-    for event in start(Project(Path({str(project.path)!r}))):
-        if isinstance(event, PhaseStarted) and event.name == "saving the model":
-            resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
-except DreamboothError as error:
-    print(type(error).__name__, error.message, "|", error.hint)
-    sys.exit(error.exit_code)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 6, done.stderr
-    assert "make room" in done.stdout
+
+    def work():
+        from resource import RLIMIT_FSIZE, setrlimit
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        for event in start(project):
+            if isinstance(event, PhaseStarted) and event.name == "saving the model":
+                setrlimit(RLIMIT_FSIZE, (4000, 4000))
+        return 0
+
+    code, printed = run_forked(lambda: answered(work), tmp_path / "printed")
+    assert code == 6, printed
+    assert "make room" in printed
     assert not project.runs()[0].is_finished
     assert model_of(run(project)).is_dir()  # with room made, the same command ends the run
 
@@ -867,10 +865,9 @@ def test_a_loss_that_is_no_number_twice_is_an_error(sd1, photos, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_gradients_that_overflow_20_steps_in_a_row_are_told_apart_from_the_scalers_work(sd1, photos, monkeypatch):
     """fp16's scaler halves its scale at each; a loss that is finite all the while says nothing."""
-    project = make_project(photos, sd1, method="full", steps=30, precision="fp16", checkpoint_every=0)
+    project = make_project(photos, sd1, method="full", steps=22, class_images=0, precision="fp16", checkpoint_every=0)
     whole = Update.backward
 
     def overflow(until):
@@ -1105,13 +1102,13 @@ def test_memory_that_others_use_is_warned_of_and_the_run_goes_on(sd1, photos, mo
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="a process's peak is read from /proc")
-@pytest.mark.slow
 def test_what_a_run_holds_is_what_was_planned(tmp_path):
     """A base of 50 M weights, all of it trained, in a process of its own: from photos to the finished model."""
     from tests.benchmarks.ram import CASES, result_of
 
     case = next(case for case in CASES if case.base == "sd1-256")
-    small_models.build("sd1", tmp_path / case.base, width=256)
+    for base, width in ((case.base, 256), ("sd1-32", 32)):  # or they are made in a process that is then begun anew
+        small_models.build("sd1", tmp_path / base, width=width)
     found = result_of(case, tmp_path)
     # without the program itself: CUDA's build of torch takes twice what the plan says of the CPU's
     planned, held = max(found["planned"].values()) - PROGRAM, max(found["held"].values()) - found["program"]
