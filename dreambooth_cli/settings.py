@@ -16,7 +16,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from .errors import UsageError
 from .families.family import LoraLayers as LoraLayers
 from .families.schedulers import SchedulerName
-from .text import is_text, shortened
+from .spellings import word_here
+from .text import is_text, plain_number, shortened
 
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
@@ -44,6 +45,7 @@ def setting(
     at_most: float | None = None,
     above: float | None = None,
     multiple_of: int | None = None,
+    usual: tuple[float, float] | None = None,
     shapes: bool = False,
     sizes: bool = False,
     was: Any = None,
@@ -53,7 +55,8 @@ def setting(
 ) -> Any:
     """Declare a setting: a dataclass field with its help text, its bounds and, in `ask`, its question in the interview.
 
-    `names` are further spellings of the flag, the original guide's; `group` is its panel in the help, where that is not its stage's own;
+    A value outside of `usual`, but for 0, can hardly be meant: it is asked about. `names` are further spellings of the flag, the original
+    guide's; `group` is its panel in the help, where that is not its stage's own;
     `shapes` says that it shapes the trained weights, `sizes` that a run's memory follows from it; `was` is the default that it had
     up to the version `until`, by which runs that were begun then are found (NEW: there was no such setting).
     """
@@ -64,6 +67,7 @@ def setting(
         "at_most": at_most,
         "above": above,
         "multiple_of": multiple_of,
+        "usual": usual,
         "shapes": shapes,
         "sizes": sizes,
         "was": was,
@@ -126,6 +130,7 @@ class PrepSettings(Settings):
         at_least=32,
         at_most=LARGEST_SIDE,
         multiple_of=8,
+        usual=(32, 4096),
     )
     crop: Literal["auto", "center", "top", "bottom", "left", "right", "pad", "none"] = setting(
         "auto",
@@ -148,21 +153,25 @@ class TrainSettings(Settings):
     train_text_encoder: bool | Auto = setting(
         AUTO, "Train the text encoder too; auto: wherever it fits, SDXL's never.", shapes=True, sizes=True
     )
-    steps: int = setting(1000, "Optimizer steps to train.", ask="How many steps?", at_least=1, shapes=True)
+    steps: int = setting(1000, "Optimizer steps to train.", ask="How many steps?", at_least=1, shapes=True, usual=(1, 200_000))
     batch_size: int = setting(
-        1, "Photos in a batch.", at_least=1, shapes=True, sizes=True
+        1, "Photos in a batch.", at_least=1, shapes=True, sizes=True, usual=(1, 512)
     )
     class_batch_size: int | Auto = setting(
-        AUTO, "Class images in a batch; auto: as many as photos.", at_least=1, shapes=True, sizes=True, was=NEW, group=PRIOR
+        AUTO,
+        "Class images in a batch; auto: as many as photos.",
+        at_least=1, shapes=True, sizes=True, was=NEW, group=PRIOR, usual=(1, 512),
     )
     gradient_accumulation: int = setting(
-        1, "Batches in one optimizer step.", at_least=1, shapes=True, sizes=True, group=MEMORY
+        1, "Batches in one optimizer step.", at_least=1, shapes=True, sizes=True, group=MEMORY, usual=(1, 1024)
     )
     learning_rate: float | Auto = setting(
-        AUTO, "How far a step moves the weights; auto: 1e-4 for lora, 5e-6 for full, 2e-6 with the text encoder.", above=0, shapes=True
+        AUTO,
+        "How far a step moves the weights; auto: 1e-4 for lora, 5e-6 for full, 2e-6 with the text encoder.",
+        above=0, shapes=True, usual=(1e-9, 0.02),
     )
     text_encoder_learning_rate: float | Auto = setting(
-        AUTO, "The text encoder's own rate; auto: half of --learning-rate.", above=0, shapes=True, group=DETAILS
+        AUTO, "The text encoder's own rate; auto: half of --learning-rate.", above=0, shapes=True, group=DETAILS, usual=(1e-9, 0.02)
     )
     text_encoder_stop: int | Auto = setting(
         AUTO,
@@ -182,9 +191,9 @@ class TrainSettings(Settings):
         "AdamW, or AdamW with 8-bit state (needs the 8bit extra); auto: 8-bit only where memory is short.",
         shapes=True, sizes=True, group=MEMORY
     )
-    weight_decay: float = setting(0.01, "AdamW's weight decay.", at_least=0, shapes=True, group=DETAILS)
+    weight_decay: float = setting(0.01, "AdamW's weight decay.", at_least=0, shapes=True, group=DETAILS, usual=(0, 1))
     max_grad_norm: float = setting(
-        0.0, "Clip gradients to this norm; 0: no clipping.", at_least=0, shapes=True, group=DETAILS
+        0.0, "Clip gradients to this norm; 0: no clipping.", at_least=0, shapes=True, group=DETAILS, usual=(0.001, 1000)
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
         AUTO, "Number format of the forward pass; auto: the best that the GPU is quick with.", shapes=True, sizes=True, group=MEMORY
@@ -194,7 +203,7 @@ class TrainSettings(Settings):
         "Compute activations twice: less memory, slower steps; auto: only where memory is short.",
         shapes=True, sizes=True, group=MEMORY
     )
-    rank: int = setting(16, "Rank of the LoRA; its file grows with it.", at_least=1, shapes=True, sizes=True, group=LORA)
+    rank: int = setting(16, "Rank of the LoRA; its file grows with it.", at_least=1, shapes=True, sizes=True, group=LORA, usual=(1, 1024))
     lora_layers: LoraLayers = setting(
         "attention",
         "Layers that the LoRA is put beside: attention only, or all, feed-forward layers and convolutions too.",
@@ -203,24 +212,30 @@ class TrainSettings(Settings):
         was=NEW,
         group=LORA,
     )
-    alpha: float | Auto = setting(AUTO, "Alpha of the LoRA, scaled by alpha / rank; auto: the rank.", above=0, shapes=True, group=LORA)
+    alpha: float | Auto = setting(
+        AUTO, "Alpha of the LoRA, scaled by alpha / rank; auto: the rank.", above=0, shapes=True, group=LORA, usual=(0.01, 4096)
+    )
     ema: bool = setting(
         False, "Keep an exponential moving average of the weights and save that.", shapes=True, sizes=True, group=DETAILS
     )
-    ema_decay: float = setting(0.999, "How slowly the average follows, from 0 to 1.", above=0, at_most=1, shapes=True, group=DETAILS)
+    ema_decay: float = setting(
+        0.999, "How slowly the average follows, from 0 to 1.", above=0, at_most=1, shapes=True, group=DETAILS, usual=(0.5, 1)
+    )
     snr_gamma: float = setting(
-        0.0, "Min-SNR weighting of the loss with this gamma; 0: off.", at_least=0, shapes=True, group=DETAILS
+        0.0, "Min-SNR weighting of the loss with this gamma; 0: off.", at_least=0, shapes=True, group=DETAILS, usual=(0.1, 100)
     )
     prior_loss_weight: float = setting(
-        1.0, "Weight of the class images in the loss (lambda); 0: prior preservation is off.", at_least=0, shapes=True, group=PRIOR
+        1.0,
+        "Weight of the class images in the loss (lambda); 0: prior preservation is off.",
+        at_least=0, shapes=True, group=PRIOR, usual=(0.001, 100),
     )
     class_images: int = setting(
-        200, "Class images to make; they keep the class as it was; 0: none.", at_least=0, shapes=True
+        200, "Class images to make; they keep the class as it was; 0: none.", at_least=0, shapes=True, usual=(1, 20_000)
     )
     class_data_dir: Path | None = setting(None, "Folder with class images of your own; only missing ones are made.", group=PRIOR)
-    class_image_steps: int = setting(25, "Denoising steps for each class image.", at_least=1, shapes=True, group=PRIOR)
+    class_image_steps: int = setting(25, "Denoising steps for each class image.", at_least=1, shapes=True, group=PRIOR, usual=(1, 1000))
     class_guidance_scale: float = setting(
-        7.5, "Guidance scale for the class images.", at_least=1, shapes=True, group=PRIOR
+        7.5, "Guidance scale for the class images.", at_least=1, shapes=True, group=PRIOR, usual=(1, 50)
     )
     frames: Literal["own", "varied"] = setting(
         "own",
@@ -242,15 +257,15 @@ class TrainSettings(Settings):
     seed: int = setting(0, "Seed of the run; all its random numbers follow from it.", at_least=0, at_most=LARGEST_SEED, shapes=True)
     checkpoint_every: int = setting(250, "Steps from one checkpoint to the next; 0: only at the end.", at_least=0, group=CHECKPOINTS)
     checkpoint_minutes: float = setting(
-        10.0, "Save one after this many minutes too, where steps are slow; 0: don't.", at_least=0, group=CHECKPOINTS
+        10.0, "Save one after this many minutes too, where steps are slow; 0: don't.", at_least=0, group=CHECKPOINTS, usual=(0.1, 10_000)
     )
-    keep_checkpoints: int = setting(2, "How many checkpoints are kept, the newest.", at_least=1, group=CHECKPOINTS)
+    keep_checkpoints: int = setting(2, "How many checkpoints are kept, the newest.", at_least=1, group=CHECKPOINTS, usual=(1, 1000))
     rehearsal: bool = setting(
         True, "Try every phase once, in small, before the run; runs under 50 steps never do.", group=CHECKPOINTS
     )
     sample_every: int = setting(0, "Steps between sample pictures; 0: none.", at_least=0, sizes=True, group=SAVED)
     sample_prompt: str | None = setting(None, "A prompt of your own for the samples.", group=SAVED)
-    sample_steps: int = setting(25, "Denoising steps for each sample.", at_least=1, group=CHECKPOINTS)
+    sample_steps: int = setting(25, "Denoising steps for each sample.", at_least=1, group=CHECKPOINTS, usual=(1, 1000))
     save_dtype: Literal["fp32", "bf16", "fp16"] = setting("fp32", "Number format of the saved weights.", group=CHECKPOINTS)
 
     def __post_init__(self) -> None:
@@ -283,18 +298,22 @@ class GenerateSettings(Settings):
     """How pictures are drawn."""
 
     negative_prompt: str = setting("", "What the picture should not show.")
-    num_images: int = setting(1, "How many pictures.", at_least=1)
+    num_images: int = setting(1, "How many pictures.", at_least=1, usual=(1, 10_000))
     seed: int | Auto = setting(
         AUTO, "Picture i uses seed + i; auto: a new one, which is said.", at_least=0, at_most=LARGEST_SEED
     )
-    steps: int = setting(50, "Denoising steps for each picture.", at_least=1)
+    steps: int = setting(50, "Denoising steps for each picture.", at_least=1, usual=(1, 1000))
     guidance_scale: float | Auto = setting(
-        AUTO, "How strictly the prompt is followed; auto: 7.5, for SDXL and pocket 5.", at_least=0
+        AUTO, "How strictly the prompt is followed; auto: 7.5, for SDXL and pocket 5.", at_least=0, usual=(0.1, 50)
     )
-    width: int | Auto = setting(AUTO, "Width in pixels; auto: as trained.", at_least=32, at_most=LARGEST_SIDE, multiple_of=8)
-    height: int | Auto = setting(AUTO, "Height in pixels; auto: as trained.", at_least=32, at_most=LARGEST_SIDE, multiple_of=8)
+    width: int | Auto = setting(
+        AUTO, "Width in pixels; auto: as trained.", at_least=32, at_most=LARGEST_SIDE, multiple_of=8, usual=(32, 4096)
+    )
+    height: int | Auto = setting(
+        AUTO, "Height in pixels; auto: as trained.", at_least=32, at_most=LARGEST_SIDE, multiple_of=8, usual=(32, 4096)
+    )
     scheduler: Scheduler = setting(AUTO, "Noise scheduler; auto: the model's own.")
-    batch_size: int = setting(1, "Pictures drawn at once.", at_least=1, group=RARE)
+    batch_size: int = setting(1, "Pictures drawn at once.", at_least=1, group=RARE, usual=(1, 512))
 
 
 SECTIONS: dict[str, type[Settings]] = {
@@ -411,6 +430,17 @@ def check_value(item: Field[Any], expected: Any, value: Any) -> None:
         raise UsageError(f"{flag} {value} is not a multiple of {bound['multiple_of']}", f"for example: {flag} {near}")
 
 
+def doubt_of(owner: type[Settings], name: str, value: Any) -> str:
+    """Why a value can hardly be meant, in words; "" where it can."""
+    bound = next(item for item in fields(owner) if item.name == name).metadata
+    if bound["usual"] is None or not _is_a(value, float) or value == 0 or bound["usual"][0] <= value <= bound["usual"][1]:
+        return ""
+    if not abs(value) <= LARGEST_SEED or (bound["at_most"] or value) < value or (bound["at_least"] or 0) > value:
+        return ""  # it can't be at all, as is said elsewhere
+    least, most = map(plain_number, bound["usual"])
+    return f"{flag_of(name)} {plain_number(value)} can hardly be meant: it is usually between {least} and {most}"
+
+
 def check_text(what: str, text: str) -> None:
     """Refuse text that can't be written as UTF-8. Raises UsageError."""
     if not is_text(text):
@@ -429,6 +459,10 @@ def check_name(owner: type[Settings], name: str, where: str) -> None:
     """Refuse a key that is no setting, naming the nearest one. Raises UsageError."""
     known = [item.name for item in fields(owner)]
     if name not in known:
+        if here := word_here(name):
+            flag, _, more = here.partition(" ")
+            key = flag[2:].rstrip(",").replace("-", "_") if flag.startswith("--") else ""
+            raise UsageError(f"{where}: there is no setting {name!r}", f"here that is {key or flag} {more}".rstrip())
         near = get_close_matches(name, known, n=1)
         raise UsageError(
             f"{where}: there is no setting {name!r}",

@@ -14,6 +14,7 @@ from typer.core import TyperCommand
 
 from .. import __version__, stopping
 from ..errors import DiskError, DreamboothError, Interrupted, ModelUnavailable, ProjectError, UsageError
+from ..spellings import word_here
 from .help import Command, Group
 
 # name -> what it does, in one line. Each is a function of that name in the module of that name.
@@ -266,6 +267,10 @@ def usage_error(error: typer.TyperException) -> DreamboothError:
     """What Typer says of wrong usage, as an error of ours with the way to the help."""
     ctx, words = getattr(error, "ctx", None), error.format_message()
     help_ = f"see {ctx.command_path} --help" if ctx else "see dreambooth --help"
+    if here := word_here(option := getattr(error, "option_name", None) or ""):
+        flag, known = here.split()[0].rstrip(","), [name for param in ctx.command.params for name in param.opts] if ctx else []
+        where = "" if not flag.startswith("--") or flag in known else ", of dreambooth train or generate"
+        return UsageError(f"there is no {option}; here that is {here}{where}", help_)
     if words.startswith("Got unexpected extra argument"):
         return UsageError(words, f'put quotes around what has spaces: --class-prompt "a dog", --prompt "a [identifier] dog"; {help_}')
     return UsageError(words, help_)

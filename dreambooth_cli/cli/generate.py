@@ -13,7 +13,9 @@ from ..order import Source, find_source
 from ..paths import expanded
 from ..project import Project, choose_project
 from ..settings import RARE, GenerateSettings
-from .options import Flags, Json, ProjectName, with_flags
+from .console import can_ask
+from .meant import check_meant
+from .options import Flags, Json, ProjectName, Yes, with_flags
 from .start import loading_torch
 from .views import follow, open_view
 
@@ -69,6 +71,7 @@ def generate(
         ),
     ] = None,
     grid: Annotated[bool, typer.Option("--grid", help="Also put all pictures on one sheet.")] = False,
+    yes: Yes = False,
     *,
     flags: Flags,
     json: Json = False,
@@ -82,6 +85,7 @@ def generate(
       dreambooth generate my-dog "a [identifier] dog, watercolour" --num-images 4
       dreambooth generate --model-path ./output "a [identifier] dog in a bucket"
     """
+    check_meant(flags, insists=yes, asks=can_ask() and not json)
     where, text = understand(project, words, prompt, model_path)
     path, stored, folder = find_source(where, run)
     settings = merge(GenerateSettings, stored, flags[GenerateSettings]).values

@@ -13,6 +13,7 @@ from ..paths import real_path
 from ..project import check_new_name
 from ..settings import PrepSettings, SubjectSettings, TrainSettings
 from .console import can_ask, messages, say
+from .meant import check_meant
 from .options import Flags, Json, Yes, with_flags
 from .start import loading
 from .views import follow, open_view
@@ -57,6 +58,7 @@ def init(
     if "photos" in subject:
         subject["photos"] = real_path(subject["photos"])
     check(subject, prep, train)
+    check_meant(flags, insists=yes, asks=can_ask() and not json and not example)
     asks = can_ask() and not yes and not json and not example
     if asks:
         answers = ask(name, flags)

@@ -57,7 +57,7 @@ ProjectName = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout, for scripts.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=RARE)]
 HelpAll = Annotated[bool, typer.Option("--help-all", help="Show every flag and exit.", callback=show_all, is_eager=True)]
-Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing; take unusual values as meant.")]
 
 
 def with_flags(

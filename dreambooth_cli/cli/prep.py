@@ -9,7 +9,9 @@ from ..config import merge, write_config
 from ..events import PhotosPrepared
 from ..project import choose_project
 from ..settings import PrepSettings
-from .options import Flags, Json, ProjectName, with_flags
+from .console import can_ask
+from .meant import check_meant
+from .options import Flags, Json, ProjectName, Yes, with_flags
 from .start import loading
 from .views import follow, open_view
 
@@ -27,6 +29,7 @@ def prep(
             help="Bring the project up to date with this folder first: new photos are copied in, missing ones left out.",
         ),
     ] = None,
+    yes: Yes = False,
     *,
     flags: Flags,
     json: Json = False,
@@ -40,6 +43,7 @@ def prep(
       dreambooth prep my-dog --crop pad
       dreambooth prep my-dog --photos ./instance_images
     """
+    check_meant(flags, insists=yes, asks=can_ask() and not json)
     found = choose_project(project)
     settings = merge(PrepSettings, found.settings()["prep"], flags[PrepSettings]).values
     with loading("Pillow"):

@@ -15,7 +15,8 @@ from ..order import Order, check_output, check_prompt, understand
 from ..run import Run
 from ..settings import RARE, PrepSettings, SubjectSettings, TrainSettings
 from .console import can_ask, results, say
-from .options import Flags, Json, ProjectName, with_flags
+from .meant import check_meant, from_file
+from .options import Flags, Json, ProjectName, Yes, with_flags
 from .start import loading_torch
 from .views import JsonLines, Seen, follow, format_plan, open_view
 
@@ -42,6 +43,7 @@ def train(
             rich_help_panel=RARE,
         ),
     ] = False,
+    yes: Yes = False,
     *,
     flags: Flags,
     json: Json = False,
@@ -53,8 +55,11 @@ def train(
       dreambooth train my-dog --steps 1500 --method lora
       dreambooth train --photos ./instance_images --class-prompt "a dog"
     """
+    asks = can_ask() and not json and not yes
+    check_meant(flags, insists=yes, asks=asks)
     order, asked = understand(project, flags, output_dir)
-    asked = clear_prompt(order, asked, asks=can_ask() and not json)
+    check_meant(from_file(asked), insists=yes, asks=asks)
+    asked = clear_prompt(order, asked, asks=asks)
     if dry_run:
         show_plan(asked, json=json)
         return

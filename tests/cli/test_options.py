@@ -7,16 +7,18 @@ from typing import Any
 import pytest
 import typer
 
-from dreambooth_cli.cli.app import CONTEXT
+from dreambooth_cli.bases.catalog import CATALOG
+from dreambooth_cli.cli.app import CONTEXT, load
 from dreambooth_cli.cli.help import Command
 from dreambooth_cli.cli.options import Flags, complete_project, with_flags
 from dreambooth_cli.config import write_config
 from dreambooth_cli.errors import DreamboothError, ProjectError, UsageError
 from dreambooth_cli.paths import projects_folder
 from dreambooth_cli.project import choose_project
-from dreambooth_cli.settings import GenerateSettings, PrepSettings, Settings, SubjectSettings, TrainSettings
+from dreambooth_cli.settings import GenerateSettings, PrepSettings, Settings, SubjectSettings, TrainSettings, doubt_of
+from dreambooth_cli.spellings import WORDS
 
-from .conftest import in_process
+from .conftest import Dreambooth, in_process
 
 STAGES = (SubjectSettings, PrepSettings, TrainSettings)
 
@@ -149,3 +151,82 @@ def test_the_shell_completes_commands_and_projects() -> None:
     assert completed("dreambooth train ") == ["dog", "mug"]
     assert completed("dreambooth projects path m") == ["mug"]
     assert "--class-images" in completed("dreambooth train dog --class-i")
+
+
+@pytest.mark.parametrize(
+    ("other", "here"),
+    [
+        ("--lr", "--learning-rate"),
+        ("--max-train-steps", "--steps"),
+        ("--max_train_steps", "--steps"),
+        ("--instance-prompt", "--class-prompt"),
+        ("--pretrained-model-name-or-path", "--model"),
+        ("--pretrained_model_name_or_path", "--model"),
+        ("--train-batch-size", "--batch-size"),
+        ("--network_dim", "--rank"),
+        ("--num_class_images=50", "--class-images"),
+        ("--use_8bit_adam", "--optimizer adamw8bit"),
+    ],
+)
+def test_other_tools_spellings_are_known(other: str, here: str, dreambooth: Dreambooth) -> None:
+    done = dreambooth("train", other, "5")
+    assert done.code == 2
+    assert f"there is no {other.partition('=')[0].replace('_', '-')}; here that is {here}" in done.err
+
+
+def test_every_word_of_another_tool_leads_to_a_flag_that_there_is(dreambooth: Dreambooth) -> None:
+    flags = {flag for name in ("train", "generate") for param in load(name).params for flag in (*param.opts, *param.secondary_opts)}
+    for word, here in WORDS.items():
+        assert f"--{word}" not in flags
+        named = [part.rstrip(",:") for part in here.split() if part.startswith("--")]
+        assert set(named) <= flags, word
+    assert "--resolution" not in dreambooth("generate", "dog", "a dog", "--lr", "1").err
+    assert "of dreambooth train" in dreambooth("generate", "dog", "a dog", "--lr", "1").err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--learning-rate", "5"], ["--steps", "10000000"], ["--rank", "5000"], ["--class-images", "1000000"], ["--batch-size", "9999"]],
+)
+def test_a_value_that_can_hardly_be_meant_is_refused_until_one_insists(words: list[str], dreambooth: Dreambooth) -> None:
+    asked = ["train", "--photos", "nowhere", "--class-prompt", "a dog", *words]
+    done = dreambooth(*asked)
+    assert done.code == 2
+    assert f"{words[0]} {words[1]}" in done.err.replace("1e7", "10000000").replace("1e6", "1000000")
+    assert "can hardly be meant" in done.err
+    assert "add --yes" in done.err
+    assert "hardly" not in dreambooth(*asked, "--yes").err
+
+
+def test_a_value_that_can_hardly_be_meant_is_asked_about_on_a_terminal(
+    dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("dreambooth_cli.cli.generate.can_ask", lambda: True)
+    monkeypatch.setattr("dreambooth_cli.cli.meant.typer.confirm", lambda words, **more: bool(asked.append(words)) or len(asked) > 1)
+    words = ["generate", "--model-path", "nowhere", "a dog", "--steps", "100000"]
+    assert "add --yes" in dreambooth(*words).err
+    assert "add --yes" not in dreambooth(*words).err
+    assert len(asked) == 2
+    assert asked[0].startswith("--steps 100000 can hardly be meant")
+
+
+def test_the_file_s_values_are_asked_about_too(dreambooth: Dreambooth) -> None:
+    folder = projects_folder() / "dog"
+    folder.mkdir(parents=True)
+    write_config(folder / "project.toml", {"subject": {"class_prompt": "a dog", "model": "pocket"}, "train": {"learning_rate": 5.0}})
+    done = dreambooth("train", "dog", "--dry-run")
+    assert (done.code, "--learning-rate 5 can hardly be meant" in done.err) == (2, True)
+    assert dreambooth("train", "dog", "--dry-run", "--yes").code == 0
+
+
+def test_usual_values_are_never_doubted() -> None:
+    for owner in (*STAGES, GenerateSettings):
+        for item in fields(owner):
+            assert doubt_of(owner, item.name, item.default) == ""
+    for entry in CATALOG:
+        for stage, values in entry.advised.items():
+            owner = GenerateSettings if stage == "generate" else TrainSettings
+            assert "".join(doubt_of(owner, name, value) for name, value in values.items()) == ""
+    assert doubt_of(TrainSettings, "learning_rate", float("nan")) == ""
+    assert doubt_of(PrepSettings, "resolution", 99_999) == "", "that is too large, as is said elsewhere"
