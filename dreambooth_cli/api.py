@@ -15,7 +15,7 @@ The libraries show their own warnings. Of several GPUs torch's first is used: CU
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Unpack
@@ -28,7 +28,7 @@ from .hub_variables import check_variables
 from .keywords import DrawingSettings, RunSettings
 from .libraries import warned
 from .memory.plan import Plan
-from .order import Order, Source, check_output, check_prompt, find_source, understand
+from .order import Order, check_output, check_prompt, understand
 from .paths import expanded
 from .project import choose_project
 from .settings import (
@@ -41,6 +41,7 @@ from .settings import (
     check_name,
     scalar_of,
 )
+from .source import Source, check_source, find_source
 
 
 def train(
@@ -69,43 +70,49 @@ def train(
     """
     order, asked = _understood(project, settings, output_dir)
     check_prompt(order, asked)
-    check_output(order.output_dir, order.project)
+    check_output(order.output_dir, order.project, asked, restart=restart)
     return _train(order, asked, restart=restart, replan=replan)
 
 
 def generate(
     project: str | None = None,
-    prompt: str = "",
+    prompt: str | Sequence[str] = "",
     *,
     model_path: str | Path | None = None,
     run: int | None = None,
+    step: int | None = None,
     model: str | None = None,
     identifier: str | None = None,
     output_dir: str | Path | None = None,
-    grid: bool = False,
+    grid: bool | None = None,
     **settings: Unpack[DrawingSettings],
 ) -> Events:
-    """Draw pictures of a prompt, in which `[identifier]` stands for the subject.
+    """Draw pictures of a prompt, or of each of several, in which `[identifier]` stands for the subject.
 
-    With a project's newest finished run, or with number `run`; or with `model_path`: a model's folder, a LoRA file or folder, a run's
-    folder. `model` names the base of a LoRA, and `identifier` the subject's word, where the model has no card that does.
+    With a project's newest finished run, or with number `run`, or as that was after `step`, where its weights are kept; or with
+    `model_path`: a model's folder, a LoRA file or folder, a run's folder. `model` names the base of a LoRA, and `identifier` the
+    subject's word, where the model has no card that does.
 
     Yields the events of `dreambooth generate --json`, among them an ImageSaved for every picture: a PNG of `width` x `height` pixels,
     8 bits for each of RGB, with its prompt, seed and settings in its text chunks. They go to `output_dir`, by default the project's
-    `images` or `./generated`; no file is overwritten. Picture i is drawn from `seed` + i. `grid` puts all on one sheet as well.
+    `images` or `./generated`; no file is overwritten. Picture i of each prompt is drawn from `seed` + i. `grid` puts all on one sheet as
+    well (None: where there are several).
 
     Raises UsageError, ProjectError at once, and with an event ModelUnavailable, DoesNotFit, DiskError.
     """
-    if not prompt.strip():
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not prompts or not all(one.strip() for one in prompts):
         raise UsageError("the prompt is missing", 'say what to draw: prompt="a [identifier] dog on the moon"')
     if model_path is not None and project is not None:
         raise UsageError(f"there are two models: the project {project} and {model_path}", "leave one out")
     told = _checked(GenerateSettings, settings)
     where = expanded(model_path) if model_path is not None else choose_project(project)
-    path, stored, folder = find_source(where, run)
+    path, stored, folder = find_source(where, run, step)
     values = merge(GenerateSettings, stored, told).values
     place = expanded(output_dir) if output_dir is not None else folder
-    return _generate(Source(path, model, identifier), prompt, values, output_dir=place, grid=grid)
+    source = Source(path, model, identifier, step)
+    check_source(source, prompts, values, place)
+    return _generate(source, prompts, values, output_dir=place, grid=grid)
 
 
 def plan(project: str | None = None, **settings: Unpack[RunSettings]) -> Plan:
@@ -150,8 +157,10 @@ def _train(order: Order, asked: Asked, *, restart: bool, replan: bool) -> Events
     yield from warned(carry_out(order, asked, restart=restart, replan=replan))
 
 
-def _generate(source: Source, prompt: str, settings: GenerateSettings, *, output_dir: Path, grid: bool) -> Events:
+def _generate(
+    source: Source, prompts: Sequence[str], settings: GenerateSettings, *, output_dir: Path, grid: bool | None
+) -> Events:
     check_variables()
     from .workflows.generate import generate as draw
 
-    yield from warned(draw(source, prompt, settings, output_dir=output_dir, grid=grid))
+    yield from warned(draw(source, prompts, settings, output_dir=output_dir, grid=grid))

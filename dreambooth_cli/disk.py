@@ -178,11 +178,11 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, and have the disk keep the names. Raises OSError."""
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Make a folder and those above it, and have the disk keep the names; `mode`, less the umask, is of the last one. Raises OSError."""
     if not folder.exists():
         make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode, exist_ok=True)
         sync(folder.parent)
 
 

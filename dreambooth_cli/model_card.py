@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 from .bases.cache import REPOSITORY
@@ -10,7 +11,7 @@ from .bases.catalog import find_entry
 from .bases.metadata import read_json
 from .disk import write_json
 from .errors import ModelUnavailable, ProjectError
-from .record import BaseRecord
+from .record import BaseRecord, Record
 from .run import CARD
 from .schemas import check_schema, check_values, with_schema
 from .settings import LARGEST_SIDE, SECTIONS, annotation
@@ -57,6 +58,27 @@ def public_settings(asked: Mapping[str, Mapping[str, Any]], base: str) -> dict[s
                 told[stage][item.name] = None
     told["subject"]["model"] = base
     return told
+
+
+def card_of_run(
+    record: Record, *, versions: Mapping[str, str] = MappingProxyType({}), photos: tuple[dict[str, Any], ...] = ()
+) -> Card:
+    """The card of a run's model: as it lies beside the finished one, or would beside that of a step."""
+    base = public_base(record.base)
+    return Card(
+        identifier=record.prompts.identifier,
+        class_prompt=record.prompts.class_,
+        instance_prompt=record.prompts.instance,
+        method=record.plan.method,
+        resolution=record.plan.resolution,
+        steps=record.asked["train"]["steps"],
+        base=base,
+        run=record.id,
+        settings=public_settings(record.asked, base.name),
+        plan=record.plan.to_json() | {"name": base.name},
+        versions=dict(versions),
+        photos=photos,
+    )
 
 
 def write_card(card: Card, folder: Path) -> None:

@@ -1,9 +1,8 @@
-"""What one call means, before any work: of `train` a project, or at once photos and a class prompt; of `generate` what draws."""
+"""What one call of `train` means, before any work: a project, or at once photos and a class prompt."""
 
-from collections.abc import Mapping
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .bases.base import ask_for_base
 from .config import Asked, Told, ask
@@ -13,10 +12,11 @@ from .model_card import read_card
 from .paths import expanded, real_path
 from .project import ANOTHER_PLACE, Project, check_model_place, choose_project, find_project, unreadable_projects
 from .prompts import check_class_prompt, class_noun
-from .settings import SubjectSettings
+from .run import Run
+from .settings import FORMER, SubjectSettings, as_before, shaping
 
 DIRECT_OUTPUT = Path("output")  # where the model goes if there is no project to leave it in
-DRAWN = Path("generated")  # where pictures go if there is none
+
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
@@ -27,26 +27,6 @@ class Order:
     photos: Path | None
     output_dir: Path | None
     passed_over: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Source:
-    """What is drawn with: a model's folder or LoRA file, the base of a LoRA and the subject's word as the user named them: without, the
-    card beside the model has them."""
-
-    path: Path
-    base: str | None = None
-    identifier: str | None = None
-
-
-def find_source(where: Project | Path, run: int | None) -> tuple[Path, Mapping[str, Any], Path]:
-    """What is drawn with: a project's run (None: its newest finished one), or a path; what project.toml says of it, and where the
-    pictures go. Raises UsageError, ProjectError."""
-    if isinstance(where, Project):
-        return where.finished_run(run).path, where.settings()["generate"], where.images
-    if run is not None:
-        raise UsageError("--run is for a project", "name the project, or leave --run out")
-    return where, {}, DRAWN
 
 
 def understand(name: str | None, told: Told, output_dir: Path | None = None) -> tuple[Order, Asked]:
@@ -94,15 +74,27 @@ def check_prompt(order: Order, asked: Asked) -> None:
             raise
 
 
-def check_output(folder: Path | None, project: Project | None) -> None:
-    """Refuse, before any work, a folder that can't be a model of ours, whole or in part. Raises UsageError."""
+def check_output(folder: Path | None, project: Project | None, asked: Asked | None = None, *, restart: bool = False) -> None:
+    """Refuse, before any work, a folder that can't hold the model of the run that is meant (`asked` None: any of the project's), whole
+    or in part. Raises UsageError."""
     if folder is None:
         return
-    runs = project.runs() if project is not None else []
+    runs = project.runs() if project is not None and not restart else []
     if folder.is_dir() or not folder.exists():
         check_model_place(folder)
         clear_leftovers(folder)
-        if not folder.exists() or not holds_something(folder) or read_card(folder) is not None:
+        if not folder.exists() or not holds_something(folder):
+            return
+        card = read_card(folder)
+        if card is not None and any(asked is None or is_meant(run, asked) for run in runs if run.id == card.run):
             return
     if not folder.is_dir() or not any(run.has_part_at(folder) for run in runs):
         raise UsageError(f"{folder} exists and is not this run's model", ANOTHER_PLACE)
+
+
+def is_meant(run: Run, asked: Asked) -> bool:
+    """Whether a run may be the one that these settings mean, as far as settings say it: its photos and its base are looked at later."""
+    began = (run.record().shape or {}).get("asked")  # 0.1 kept none
+    known = [{**shaping(asked.subject), **shaping(asked.train)}]
+    known += [{**as_before(asked.subject, version), **as_before(asked.train, version)} for version in FORMER]
+    return began is None or json.dumps(began, sort_keys=True) in (json.dumps(each, sort_keys=True) for each in known)

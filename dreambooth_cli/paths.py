@@ -57,6 +57,9 @@ def cache_folder() -> Path:
     return _of_user(platformdirs.user_cache_dir)
 
 
+PRIVATE = 0o700  # of the folder of all projects, which holds people's photos
+
+
 def projects_folder() -> Path:
     """Where the projects lie."""
     return home_folder() / "projects"

@@ -151,6 +151,17 @@ class Project:
         has = ", ".join(str(run.number) for run in finished) or "none"
         raise ProjectError(f"project {self.name} has no finished run {number}", f"its finished runs: {has}")
 
+    def run_with_step(self, number: int | None, step: int) -> Run:
+        """Run `number`, or the newest, that has the weights of a step. Raises ProjectError where there is none."""
+        runs = [run for run in self.runs() if run.has_begun and number in (None, run.number)]
+        if number is not None and not runs:
+            raise ProjectError(f"project {self.name} has no run {number}", f"see what it has: dreambooth projects show {self.name}")
+        if found := [run for run in runs if step in run.steps()]:
+            return found[-1]
+        has = "; ".join(f"run {run.number}: {', '.join(map(str, run.steps())) or 'none'}" for run in runs) or "no run has begun"
+        which = f"run {number} of {self.name}" if number is not None else f"project {self.name}"
+        raise ProjectError(f"{which} has no weights of step {step}", f"the steps that are there: {has}")
+
     @contextmanager
     def lock(self) -> Iterator[str]:
         """Hold the project for one run. Yields what speaks against it, where its file system knows no locks: then nothing is
@@ -171,6 +182,12 @@ class Project:
             yield remark
         finally:
             release(lock)
+
+
+def check_is_free(project: Project) -> None:
+    """Raises ProjectError, at once, where another process holds a project for a run."""
+    with suppress(OSError), project.lock():  # a disk that knows no locks, or may only be read, is told where it matters
+        pass
 
 
 def _told_by(holder: Path) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from .memory.plan import Plan
 from .schemas import SCHEMA, check_values
+from .settings import TrainSettings
 
 STAGES = ("subject", "prep", "train")
 
@@ -74,13 +75,15 @@ class Measured:
 class Record:
     """What a run's plan.json holds.
 
-    `id` is the run's own, which its checkpoints and its model's card name; `digest` names what shapes its weights, and `shape` has
-    that in full (None: 0.1 began it). `asked` has the settings by stage, as asked, `sources` where those came from that are no
-    defaults. `photos`: each by its name, with its caption, its mask and what of it is kept (None: begun by 0.2 or before). `began` says
-    on what it began: versions, processor, class images. `further` is what a later version put there.
+    `id` is the run's own, which its checkpoints and its model's card name, `date` when it began, in ISO 8601 ("": 0.2 or before kept
+    none); `digest` names what shapes its weights, and `shape` has that in full (None: 0.1 began it). `asked` has the settings by stage,
+    as asked, `sources` where those came from that are no defaults. `photos`: each by its name, with its caption, its mask and what of it
+    is kept (None: begun by 0.2 or before). `began` says on what it began: versions, processor, class images. `further` is what a later
+    version put there.
     """
 
     id: str
+    date: str = ""
     digest: str = ""
     shape: dict[str, Any] | None = None
     asked: dict[str, dict[str, Any]]
@@ -109,7 +112,7 @@ class Record:
         measured = values.get("measured")
         known = {SCHEMA, *(item.name for item in fields(cls))}
         return cls(
-            **{key: values[key] for key in ("id", "digest", "shape", "asked", "sources", "began") if key in values},
+            **{key: values[key] for key in ("id", "date", "digest", "shape", "asked", "sources", "began") if key in values},
             base=BaseRecord(**_known(BaseRecord, values["base"])),
             prompts=Prompts.read(values["prompts"]),
             plan=Plan.from_json(stop | values["plan"]),
@@ -123,6 +126,7 @@ class Record:
         """The JSON of it, which `read` reads."""
         told = {
             "id": self.id,
+            "date": self.date or None,
             "digest": self.digest,
             "shape": self.shape,
             "asked": self.asked,
@@ -136,6 +140,12 @@ class Record:
             "measured": None if self.measured is None else asdict(self.measured),
         }
         return {key: value for key, value in told.items() if value is not None} | self.further
+
+    def train_settings(self) -> TrainSettings:
+        """The settings of training as they were asked; none of the user's own class images, which lay in a folder then. Raises
+        UsageError."""
+        known = {item.name for item in fields(TrainSettings)} - {"class_data_dir"}
+        return TrainSettings(**{name: value for name, value in self.asked["train"].items() if name in known})
 
     def with_change(self, further: Plan, *, step: int, kind: str, what: str) -> "Record":
         """The run goes on under another plan from a step on."""

@@ -1,6 +1,7 @@
 """One training run of a project: what lies where in it, its record, and whether its model is whole."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from .record import Record
 from .schemas import check_schema, with_schema
 
 PART_OF_0_1 = ".part"  # in an output folder: where 0.1 copied a model before it took its place
+LORA_FILE = "pytorch_lora_weights.safetensors"  # as diffusers calls it
+CHECKPOINT = re.compile(r"step-([0-9]{1,18})")  # folder of a checkpoint: after which step it was saved
+WEIGHTS = "weights.safetensors"  # in it
 CARD = "dreambooth.json"  # beside a model: what it knows; it comes last, so a folder that has it is whole
 
 
@@ -78,6 +82,18 @@ class Run:
     def is_finished(self) -> bool:
         """Whether the finished model is there."""
         return (self.model / CARD).is_file()
+
+    def steps(self) -> list[int]:
+        """The steps whose weights are there, in their order: those of its checkpoints, and the last where the model is finished."""
+        names = [path.name for path in self.checkpoints.glob("step-*") if (path / WEIGHTS).is_file()]
+        found = {int(match[1]) for match in map(CHECKPOINT.fullmatch, names) if match is not None}
+        if self.is_finished:
+            found.add(int(self.record().asked["train"]["steps"]))
+        return sorted(found)
+
+    def checkpoint(self, step: int) -> Path:
+        """Where the checkpoint of a step lies, if it is there."""
+        return self.checkpoints / f"step-{step:06d}"
 
     def model_files(self) -> dict[str, dict[str, Any]]:
         """The files of the finished model, by their names in its folder, each with its bytes and sha256 as it was saved.

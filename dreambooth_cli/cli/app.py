@@ -25,7 +25,7 @@ COMMANDS = {
     "generate": "Draw pictures with a fine-tuned model.",
     "demo": "See the whole story in a few minutes: no GPU, no download.",
     "models": "List the base models and which of them fit this GPU; fetch one.",
-    "projects": "List the projects, find one on disk, remove one.",
+    "projects": "List the projects, show one's runs, find one on disk, remove one.",
     "doctor": "Find what on this machine would stop a run, and how to mend it.",
 }
 FOLDER_FLAGS = ("--photos", "--instance-data-dir", "--class-data-dir")

@@ -1,7 +1,8 @@
 """`dreambooth generate`: pictures of a prompt, drawn with a project's model or any other."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,15 +10,20 @@ from ..config import merge
 from ..errors import UsageError
 from ..events import GridSaved, ImageSaved
 from ..libraries import warned
-from ..order import Source, find_source
 from ..paths import expanded
 from ..project import Project, choose_project
 from ..settings import RARE, GenerateSettings
+from ..source import Source, check_source, find_source, read_prompts
 from .console import can_ask
 from .meant import check_meant
 from .options import Flags, Json, ProjectName, Yes, with_flags
 from .start import loading_torch
 from .views import follow, open_view
+
+
+def flag(*names: str, takes: str, help: str, panel: str | None = None) -> Any:
+    """A flag that takes something and has no default to be shown."""
+    return typer.Option(*names, metavar=takes and f"<{takes}>", show_default=False, help=help, rich_help_panel=panel)
 
 
 @with_flags(GenerateSettings)
@@ -26,51 +32,28 @@ def generate(
     words: Annotated[
         str | None, typer.Argument(metavar="PROMPT", show_default=False, help=r'What to draw: "a \[identifier] dog on the moon".')
     ] = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", metavar="<text>", show_default=False, help="The prompt as a flag.")] = None,
+    prompt: Annotated[list[str] | None, flag("--prompt", takes="text", help="The prompt as a flag, or several.")] = None,
+    prompts: Annotated[Path | None, flag("--prompts", takes="file", help="More prompts, from a text file, one a line.")] = None,
     model_path: Annotated[
         Path | None,
-        typer.Option(
-            "--model-path",
-            metavar="<path>",
-            show_default=False,
-            help="Draw with this, not a project: a model's folder, a LoRA file, a run.",
-        ),
+        flag("--model-path", takes="path", help="Draw with this, not a project: a model's folder, a LoRA file, a run."),
     ] = None,
-    run: Annotated[
-        int | None,
-        typer.Option("--run", metavar="<int>", show_default=False, help="Number of the run; without it, the latest finished one."),
-    ] = None,
+    run: Annotated[int | None, flag("--run", takes="int", help="Number of the run; without it, the latest finished one.")] = None,
+    step: Annotated[int | None, flag("--step", takes="int", help="As the run was after this step, where its weights are kept.")] = None,
     identifier: Annotated[
         str | None,
-        typer.Option(
-            "--identifier",
-            metavar="<text>",
-            show_default=False,
-            help="The subject's rare word, where the model has no dreambooth.json.",
-            rich_help_panel=RARE,
-        ),
+        flag("--identifier", takes="text", help="The subject's rare word, where the model has no dreambooth.json.", panel=RARE),
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(
-            "--model",
-            "--model-name",
-            metavar="<text>",
-            show_default=False,
-            help="Base of a LoRA that has no dreambooth.json, or whose base has moved.",
-            rich_help_panel=RARE,
-        ),
+        flag("--model", "--model-name", takes="text", help="Base of a LoRA without dreambooth.json, or whose base has moved.", panel=RARE),
     ] = None,
     output_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--output-dir",
-            metavar="<path>",
-            show_default=False,
-            help="Where the pictures go; without it, the project's images/, or ./generated.",
-        ),
+        Path | None, flag("--output-dir", takes="path", help="Where the pictures go; without it, the project's images/, or ./generated.")
     ] = None,
-    grid: Annotated[bool, typer.Option("--grid", help="Also put all pictures on one sheet.")] = False,
+    grid: Annotated[
+        bool | None, flag("--grid/--no-grid", takes="", help="Put all pictures on one sheet as well; by default where there are several.")
+    ] = None,
     yes: Yes = False,
     *,
     flags: Flags,
@@ -86,30 +69,36 @@ def generate(
       dreambooth generate --model-path ./output "a [identifier] dog in a bucket"
     """
     check_meant(flags, insists=yes, asks=can_ask() and not json)
-    where, text = understand(project, words, prompt, model_path)
-    path, stored, folder = find_source(where, run)
+    where, asked = understand(project, words, prompt or [], model_path)
+    texts = [*asked, *(read_prompts(expanded(prompts)) if prompts is not None else [])]
+    check_prompts(texts)
+    path, stored, folder = find_source(where, run, step)
     settings = merge(GenerateSettings, stored, flags[GenerateSettings]).values
+    source, place = Source(path, base, identifier, step), expanded(output_dir or folder)
+    check_source(source, texts, settings, place)
     with loading_torch():
         from ..workflows.generate import generate as draw
-    events = draw(
-        Source(path, base, identifier), text, settings, output_dir=expanded(output_dir or folder), grid=grid
-    )
+    events = draw(source, texts, settings, output_dir=place, grid=grid)
     follow(warned(events), open_view(ImageSaved, GridSaved, json=json), kept="the pictures named above are whole")
 
 
 def understand(
-    project: str | None, words: str | None, prompt: str | None, model_path: Path | None
-) -> tuple[Project | Path, str]:
+    project: str | None, words: str | None, prompts: Sequence[str], model_path: Path | None
+) -> tuple[Project | Path, list[str]]:
     """Whose model draws, and what: with a model's path a single argument is the prompt. Raises UsageError, ProjectError."""
     name = project
-    if words is None and prompt is None and name is not None and (model_path is not None or " " in name):
+    if words is None and name is not None and (" " in name or (model_path is not None and not prompts)):
         # a lone argument that can't be a project: no project's name holds a space
         name, words = None, name
-    if words is not None and prompt is not None:
-        raise UsageError("there are two prompts", "give one: as an argument or with --prompt")
     if model_path is not None and name is not None:
         raise UsageError(f"there are two models: the project {name} and {model_path}", "leave one out")
-    text = prompt if prompt is not None else words
-    if text is None or not text.strip():
+    if words is not None and prompts:
+        raise UsageError("there are two prompts", "give them all by --prompt, as often as you like, or one as an argument")
+    texts = [words] if words is not None else list(prompts)
+    return (expanded(model_path) if model_path is not None else choose_project(name)), texts
+
+
+def check_prompts(texts: Sequence[str]) -> None:
+    """Raises UsageError where there is no prompt, or an empty one."""
+    if not texts or not all(text.strip() for text in texts):
         raise UsageError("the prompt is missing", 'say what to draw: --prompt "a [identifier] dog on the moon"')
-    return (expanded(model_path) if model_path is not None else choose_project(name)), text

@@ -1,13 +1,16 @@
-"""`dreambooth projects`: list them, find one on disk, remove one."""
+"""`dreambooth projects`: list them, show one's runs, find one on disk, remove one."""
 
 import json as json_
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
-from ..disk import file_of, reason_of
+from ..disk import bytes_in, file_of, reason_of
 from ..errors import ProjectError, UsageError
+from ..inventory import RunFacts, class_images, pictures_of, runs_of
 from ..paths import projects_folder
 from ..project import Project, list_projects, open_project, remove_project, unreadable_projects
 from ..text import shortened
@@ -25,18 +28,18 @@ projects = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     context_settings=CONTEXT,
-    subcommand_metavar="[list | path NAME | remove NAME]",
+    subcommand_metavar="[list | show NAME | path NAME | remove NAME]",
 )
 
 
 @projects.callback()
 @with_flags()
 def list_by_default(ctx: typer.Context, json: Json = False) -> None:
-    """List the projects, find one on disk, remove one.
+    """List the projects, show one's runs, find one on disk, remove one.
 
     Examples:
       dreambooth projects list
-      dreambooth projects path my-dog
+      dreambooth projects show my-dog
       dreambooth projects remove my-dog
     """
     if ctx.invoked_subcommand is None:
@@ -48,6 +51,24 @@ def list_by_default(ctx: typer.Context, json: Json = False) -> None:
 def list_(json: Json = False) -> None:
     """List the projects."""
     show_projects(json=json)
+
+
+@projects.command(cls=Command)
+@with_flags()
+def show(name: Name, json: Json = False) -> None:
+    """Show a project's runs: of which base, how long, what came of them, which steps are kept."""
+    project = open_project(name)
+    found, damaged = runs_of(project)
+    if json:
+        print(json_.dumps({"project": project.name, "runs": [run.told() for run in found]}))
+        return
+    say(results(), format_project(describe(project)))
+    if found:
+        results().print(format_runs(found))
+    for line in format_shares(project):
+        say(results(), line)
+    for line in damaged:
+        say(messages(), f"warning: {line}", "yellow")
 
 
 @projects.command(cls=Command)
@@ -106,14 +127,43 @@ def describe(project: Project) -> dict[str, Any]:
         "class_prompt": subject.get("class_prompt"),
         "runs": [run.number for run in runs],
         "finished": [run.number for run in runs if run.is_finished],
+        "bytes": bytes_in(project.path),
     }
 
 
 def format_project(facts: Mapping[str, Any]) -> str:
-    """`dog  a dog, 2 runs (1 finished)`."""
+    """`dog  a dog, 2 runs (1 finished), 4.3 GB`."""
     runs = f"{len(facts['runs'])} run{'' if len(facts['runs']) == 1 else 's'}"
     prompt = visible(shortened(facts["class_prompt"] or "?"))
-    return f"{facts['name']}  {prompt}, {runs} ({len(facts['finished'])} finished)"
+    return f"{facts['name']}  {prompt}, {runs} ({len(facts['finished'])} finished), {format_bytes(facts['bytes'])}"
+
+
+def format_runs(runs: Sequence[RunFacts]) -> Table:
+    """A table of runs, within 80 columns."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title in ("run", "begun", "base", "method"):
+        table.add_column(title, no_wrap=title != "base", max_width=16 if title == "base" else None)
+    table.add_column("steps", justify="right", no_wrap=True)
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("kept, to draw with: --step")
+    table.add_column("verdict")
+    for run in runs:
+        steps = str(run.steps) if run.finished else f"{run.reached} of {run.steps}"
+        kept, verdict = ", ".join(map(str, run.kept)), run.verdict or ("" if run.finished else "not finished")
+        date = run.date[:16].replace("T", " ")
+        cells = (str(run.number), date, run.base, run.method, steps, format_bytes(run.bytes), kept, verdict)
+        table.add_row(*(Text(visible(cell)) for cell in cells))
+    return table
+
+
+def format_shares(project: Project) -> list[str]:
+    """A line each about a project's pictures and the class images that all projects share."""
+    pictures, shared = pictures_of(project), class_images()
+    lines = [f"pictures: {pictures.count} in {pictures.path} ({format_bytes(pictures.bytes)})"] if pictures.count else []
+    if count := sum(share.count for share in shared):
+        size = format_bytes(sum(share.bytes for share in shared))
+        lines.append(f"class images of all projects: {count} in {shared[0].path.parent} ({size})")
+    return lines
 
 
 def confirm_removal(project: Project, *, json: bool) -> None:

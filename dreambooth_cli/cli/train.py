@@ -12,6 +12,7 @@ from ..gpu import find_gpu
 from ..libraries import warned
 from ..memory.search import check_fits
 from ..order import Order, check_output, check_prompt, understand
+from ..project import check_is_free
 from ..run import Run
 from ..settings import RARE, PrepSettings, SubjectSettings, TrainSettings
 from .console import can_ask, results, say
@@ -63,11 +64,27 @@ def train(
     if dry_run:
         show_plan(asked, json=json)
         return
-    check_output(order.output_dir, order.project)
+    check_output(order.output_dir, order.project, asked, restart=restart)
+    check_order(order, asked)
     with loading_torch():
         from ..workflows.direct import carry_out, try_resume
     events = try_resume(order, asked) if verify_resume else carry_out(order, asked, restart=restart, replan=replan)
     follow(warned(events), open_view(ModelSaved, json=json), kept=what_was_saved, again="run the same command again to go on")
+
+
+def check_order(order: Order, asked: Asked) -> None:
+    """Refuse what needs no torch to be seen: a project in use, photos or class images that are not there, a plan that does not fit.
+    Raises DreamboothError of several kinds."""
+    from ..workflows.initialise import check_photos
+    from ..workflows.plan import check_class_folder, plan_of_known
+
+    if order.project is not None:
+        check_is_free(order.project)
+    check_class_folder(asked.train)
+    if order.photos is not None:
+        check_photos(order.photos)
+    if order.project is None and (plan := plan_of_known(asked, gpu=find_gpu())) is not None:
+        check_fits(plan, asked.train)
 
 
 def clear_prompt(order: Order, asked: Asked, *, asks: bool) -> Asked:

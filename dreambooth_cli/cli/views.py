@@ -175,8 +175,11 @@ def format_pairs(pairs: list[tuple[str, str]]) -> str:
 
 
 def format_bytes(count: float) -> str:
-    """`4.3 GB`, `12 MB`; GB is 1e9 bytes."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+    """`4.3 GB`, `12 MB`, `3 kB`, `80 B`; GB is 1e9 bytes."""
+    if count >= 1e9 or not count:
+        return f"{count / 1e9:.1f} GB" if count else "0 MB"
+    value, unit = next((value, unit) for value, unit in ((count / 1e6, "MB"), (count / 1e3, "kB"), (count, "B")) if value >= 1)
+    return f"{value:.0f} {unit}"
 
 
 def format_duration(seconds: float) -> str:

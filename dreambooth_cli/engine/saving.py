@@ -21,13 +21,13 @@ from ..bases.base import Base
 from ..disk import write_json, write_whole
 from ..errors import DiskError
 from ..machine import give_back
+from ..run import LORA_FILE
 from .families.latent_diffusion import LatentDiffusion, denoiser_of
 from .families.loading import bring_back, pipeline_class, text_encoders_of
 from .families.lora import save_lora
 from .families.parts import nested
 from .tensor_file import write_tensors
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
 OF_TORCH = {"format": "pt"}  # what the libraries write into the header of every weight file
 
 

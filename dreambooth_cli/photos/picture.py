@@ -1,6 +1,7 @@
 """Pictures that the tool makes: written with what made them in the PNG's text chunks, and never over another file."""
 
 import itertools
+import json
 import math
 import os
 import re
@@ -54,10 +55,40 @@ def read_picture(path: Path) -> Image.Image:
         return image.convert("RGB")
 
 
-def stem_of(prompt: str, seed: int) -> str:
-    """A file name that tells a picture: the prompt's words, cut short, and its seed."""
+def stem_of(prompt: str, seed: int, label: str = "") -> str:
+    """A file name that tells a picture: the prompt's words, cut short, a label (`run2-step600`), and its seed."""
     words = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")
-    return f"{words.encode()[:60].decode(errors='ignore').strip('-') or 'picture'}-seed{seed}"
+    return "-".join(filter(None, [words.encode()[:60].decode(errors="ignore").strip("-") or "picture", label, f"seed{seed}"]))
+
+
+# What others call the schedulers of diffusers.
+SAMPLERS = {
+    "PNDMScheduler": "PLMS",
+    "DDIMScheduler": "DDIM",
+    "DDPMScheduler": "DDPM",
+    "EulerDiscreteScheduler": "Euler",
+    "EulerAncestralDiscreteScheduler": "Euler a",
+    "DPMSolverMultistepScheduler": "DPM++ 2M",
+    "UniPCMultistepScheduler": "UniPC",
+    "LMSDiscreteScheduler": "LMS",
+    "HeunDiscreteScheduler": "Heun",
+}
+
+
+def with_parameters(text: Mapping[str, str]) -> dict[str, str]:
+    """A picture's text chunks with `parameters` before them: the same in the form of AUTOMATIC1111's web UI, which other tools read."""
+    negative = f"\nNegative prompt: {text['negative_prompt']}" if text["negative_prompt"] else ""
+    pairs = {
+        "Steps": text["steps"],
+        "Sampler": SAMPLERS.get(text["scheduler"], text["scheduler"]),
+        "CFG scale": text["guidance_scale"],
+        "Seed": text["seed"],
+        "Size": text["size"],
+        "Model": json.dumps(text["model"]) if re.search(r"[,:\n\"]", text["model"]) else text["model"],
+        "Version": "dreambooth",
+    }
+    told = ", ".join(f"{name}: {value}" for name, value in pairs.items())
+    return {"parameters": f"{text['prompt']}{negative}\n{told}", **text}
 
 
 class Grid:

@@ -25,7 +25,7 @@ from ..engine.saving import forget_places, library_versions, save_adapter, save_
 from ..engine.training.loop import Training
 from ..errors import DiskError, UsageError
 from ..events import Events, ModelSaved, Noted, Warned
-from ..model_card import Card, public_base, public_settings, read_card, write_card
+from ..model_card import card_of_run, public_base, public_settings, read_card, write_card
 from ..project import ANOTHER_PLACE, check_model_place
 from ..run import CARD, PART_OF_0_1, Run
 from ..settings import TrainSettings
@@ -46,21 +46,8 @@ def save_model(training: Training, run: Run, recipe: Recipe) -> None:
         known = public_base(record.base)
         if plan.method == "lora" and known.path is None and base.repository is None:
             remember_place(base.identity, base.path)
-        card = Card(
-            identifier=recipe.prompts.identifier,
-            class_prompt=recipe.prompts.class_,
-            instance_prompt=recipe.prompts.instance,
-            method=plan.method,
-            resolution=plan.resolution,
-            steps=recipe.settings.steps,
-            base=known,
-            run=record.id,
-            settings=public_settings(record.asked, known.name),
-            plan=record.plan.to_json() | {"name": known.name},
-            versions={"dreambooth": __version__, **library_versions()},
-            photos=tuple(photo.public() for photo in recipe.photos),
-        )
-        write_card(card, part)
+        versions = {"dreambooth": __version__, **library_versions()}
+        write_card(card_of_run(record, versions=versions, photos=tuple(photo.public() for photo in recipe.photos)), part)
         run.write_manifest(part)
         settle(part, run.model)
 

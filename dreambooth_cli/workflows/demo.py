@@ -12,13 +12,13 @@ from ..disk import disk_errors
 from ..engine.hub.bases import obtain
 from ..engine.images.sampling import draw
 from ..events import CommandShown, Events, ImageSaved, Noted, PhaseStarted, StoryTold, Yielding
-from ..order import Source
 from ..paths import projects_folder
 from ..photos.picture import read_picture, save_new
 from ..photos.story import Column, story_page
 from ..project import Project
 from ..prompts import fill
 from ..settings import GenerateSettings, SubjectSettings
+from ..source import Source
 from .example import CLASS_PROMPT, draw_example
 from .generate import choose_drawing, generate, load_model
 from .initialise import initialise

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -161,6 +162,7 @@ def new_record(recipe: Recipe, shape: Mapping[str, Any]) -> Record:
     """What plan.json holds when a run begins."""
     return Record(
         id=uuid4().hex,
+        date=datetime.now().astimezone().isoformat(timespec="seconds"),
         digest=run_digest(**shape),
         shape=dict(shape),
         asked=recipe.asked.record(),

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from ..config import write_config
 from ..disk import clear_leftovers, disk_errors, make_folder, settle, sha256_of, sync, sync_all, temporary, write_whole
 from ..errors import ProjectError, UsageError
 from ..events import Event, Events, Noted, PhaseStarted, PhotoLooked, ProjectSaved, Warned
-from ..paths import expanded, projects_folder, real_path
+from ..paths import PRIVATE, expanded, projects_folder, real_path
 from ..photos.beside import CAPTION, MASK
 from ..photos.files import Look, check_beside, decoded_look, find_photos, printable
 from ..photos.findings import TWICE, same_file
@@ -40,7 +40,7 @@ def initialise(
         _check_free(projects_folder() / check_name(name))
     clear_up()
     with disk_errors(projects_folder()):
-        make_folder(projects_folder())
+        make_folder(projects_folder(), PRIVATE)
     # on the projects' own disk, and hidden: a half made one is never listed
     with disk_errors(projects_folder()), temporary(projects_folder()) as making_place:
         making = Project(making_place)
@@ -124,6 +124,20 @@ def _sections(subject: SubjectSettings, prep: Mapping[str, Any], train: Mapping[
 def _photo_folder(subject: SubjectSettings) -> Path:
     assert subject.photos is not None  # `_sections` has seen to it
     return expanded(subject.photos)
+
+
+def check_photos(folder: Path) -> None:
+    """Raises PhotoError where a folder is missing or there is no photo in it. The first that looks good is enough."""
+    looks = list(_until_ok(find_photos(expanded(folder))))
+    if not looks or looks[-1].status != "ok":
+        raise no_usable_photo(folder, [(printable(look.path.name), look.reason) for look in looks], HINT)
+
+
+def _until_ok(looks: Iterable[Look]) -> Iterator[Look]:
+    for look in looks:
+        yield look
+        if look.status == "ok":
+            return
 
 
 def _check_free(target: Path) -> None:

@@ -56,7 +56,8 @@ def places_told(lora: Path, card: Card) -> Iterator[Path]:
     """Where the card says that the base lies (0.1 wrote that), and the plan of the run where the model still lies in it."""
     bases = [card.base]
     with suppress(ProjectError):  # a damaged plan.json; the model is whole without it
-        bases.append(Run((lora if lora.is_dir() else lora.parent).parent).record().base)
+        run = Run(lora)  # where a step of it is drawn with
+        bases.append((run if run.has_begun else Run((lora if lora.is_dir() else lora.parent).parent)).record().base)
     for base in bases:
         if base.path is not None and base.identity == card.base.identity:
             yield Path(base.path)

@@ -1,17 +1,19 @@
 """What a run would do and take, before anything is done: no torch, nothing written."""
 
+import os
 from importlib.util import find_spec
 
 from ..bases.base import BaseRequest, ask_for_base
 from ..bases.cache import find_cached, hub_cache
 from ..bases.catalog import BaseFacts
 from ..bases.facts import read_facts
-from ..config import merge
+from ..config import Asked, merge
 from ..disk import system_errors
-from ..errors import ModelUnavailable
+from ..errors import ModelUnavailable, UsageError
 from ..gpu import Gpu
 from ..memory.plan import Job, Plan
 from ..memory.search import make_plan
+from ..paths import expanded
 from ..photos.buckets import STEP, bucket_sizes, largest_of
 from ..project import Project
 from ..settings import PrepSettings, SubjectSettings, TrainSettings
@@ -67,3 +69,20 @@ def plan_with(facts: BaseFacts, name: str, prep: PrepSettings, train: TrainSetti
     resolution = choose_resolution(prep, facts)
     largest = largest_of(bucket_sizes(resolution, facts.family.size_step)) if prep.crop == "none" else 0
     return make_plan(Job(facts, train, resolution=resolution, gpu=gpu, has_8bit=has_8bit, name=name, largest=largest))
+
+
+def plan_of_known(asked: Asked, *, gpu: Gpu | None) -> Plan | None:
+    """The plan of a run as it would be made now, or None where nothing is known of the base before it is fetched. Raises
+    ModelUnavailable."""
+    request = ask_for_base(asked.subject.model)
+    facts = known_facts(request)
+    if facts is None:
+        return None
+    return plan_with(facts, request.entry.name if request.entry else request.asked, asked.prep, asked.train, gpu=gpu)
+
+
+def check_class_folder(settings: TrainSettings) -> None:
+    """Refuse a folder of class images that is not there before any work. Raises UsageError."""
+    folder = settings.class_data_dir
+    if folder is not None and settings.with_prior and not os.path.isdir(expanded(folder)):
+        raise UsageError(f"--class-data-dir: there is no folder {folder}", "name a folder with pictures of the class")

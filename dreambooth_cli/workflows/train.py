@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import time
 from contextlib import closing, nullcontext, suppress
 from pathlib import Path
@@ -29,7 +28,6 @@ from ..events import (
     as_json,
 )
 from ..machine import kept_when_freed
-from ..paths import expanded
 from ..project import Project, clear_up
 from ..run import Run
 from ..settings import TrainSettings
@@ -39,6 +37,7 @@ from .deliver import check_output, check_place, deliver, save_model
 from .freeze import IMAGES, find_run, freeze_plan, hold_against_start, shape_of, told_apart
 from .mending import mended, restore
 from .pace import Pace
+from .plan import check_class_folder
 from .recipe import Recipe, gather
 from .rehearsal import is_rehearsed, rehearse
 from .samples import draw_samples
@@ -82,13 +81,6 @@ def train(
         with kept_when_freed() if recipe.plan.device == "cpu" else nullcontext():
             yield from logged(mended(fine_tune, run, recipe), run)
         yield from deliver(run, output_dir, asked.train)
-
-
-def check_class_folder(settings: TrainSettings) -> None:
-    """Refuse a folder of class images that is not there before any work. Raises UsageError."""
-    folder = settings.class_data_dir
-    if folder is not None and settings.with_prior and not os.path.isdir(expanded(folder)):
-        raise UsageError(f"--class-data-dir: there is no folder {folder}", "name a folder with pictures of the class")
 
 
 def check_disk(run: Run, recipe: Recipe, output_dir: Path | None) -> None:

@@ -1,6 +1,8 @@
 """`dreambooth projects`: list, path, remove."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from dreambooth_cli.cli import projects as projects_module
 from dreambooth_cli.config import write_config
 from dreambooth_cli.paths import projects_folder
 from dreambooth_cli.project import Project
+from tests.records import a_record
 
 from .conftest import Dreambooth
 
@@ -32,7 +35,9 @@ def test_list(dreambooth: Dreambooth) -> None:
     run.model.mkdir()
     (run.model / "dreambooth.json").write_text("{}")
     for words in (["projects"], ["projects", "list"]):
-        assert dreambooth(*words).out == "dog  a [dog], 1 run (1 finished)\nmug  a [mug], 0 runs (0 finished)\n"
+        lines = dreambooth(*words).out.splitlines()
+        assert [line.rpartition(", ")[0] for line in lines] == ["dog  a [dog], 1 run (1 finished)", "mug  a [mug], 0 runs (0 finished)"]
+        assert all(re.fullmatch(r"\d+ kB", line.rpartition(", ")[2]) for line in lines)
         document = json.loads(dreambooth(*words, "--json").out)
         assert document["folder"] == str(projects_folder())
         assert [project["name"] for project in document["projects"]] == ["dog", "mug"]
@@ -41,7 +46,7 @@ def test_list(dreambooth: Dreambooth) -> None:
 
 def test_a_broken_project_is_listed(dreambooth: Dreambooth) -> None:
     make("dog").config.write_text("steps = ")
-    assert dreambooth("projects").out == "dog  ?, 0 runs (0 finished)\n"
+    assert dreambooth("projects").out == "dog  ?, 0 runs (0 finished), 8 B\n"
 
 
 def test_path(dreambooth: Dreambooth) -> None:
@@ -52,6 +57,32 @@ def test_path(dreambooth: Dreambooth) -> None:
     assert (done.code, done.err) == (3, "Error: there is no project called cat\n  your projects: dog\n")
     done = dreambooth("projects", "path")
     assert (done.code, done.err.startswith("Error: Missing argument")) == (2, True)
+
+
+def test_show_tells_of_each_run(dreambooth: Dreambooth) -> None:
+    project = make("dog")
+    run = project.new_run()
+    run.write_record(replace(a_record(), date="2026-11-27T04:05:06+00:00"))
+    for step in (250, 500):
+        run.checkpoint(step).mkdir(parents=True)
+        (run.checkpoint(step) / "weights.safetensors").write_bytes(b"0" * 1000)
+    (project.images / "of it").mkdir(parents=True)
+    (project.images / "a-dog-run1-seed1.png").write_bytes(b"0" * 5000)
+    document = json.loads(dreambooth("projects", "show", "dog", "--json").out)
+    size = run.plan.stat().st_size + 2000
+    date = "2026-11-27T04:05:06+00:00"
+    told = {"number": 1, "date": date, "base": "tiny", "method": "full", "steps": 1000, "verdict": None, "bytes": size}
+    assert document == {"project": "dog", "runs": [told]}
+    done = dreambooth("projects", "show", "dog")
+    assert (done.code, done.err) == (0, "")
+    for words in ("a [dog], 1 run (0 finished)", "2026-11-27 04:05", "tiny", "500 of 1000", "250, 500", "not finished", "pictures: 1 in"):
+        assert words in done.out
+    assert all(len(line) <= 80 for line in done.out.splitlines() if str(project.path) not in line)
+    project.new_run().write_record(a_record(digest="1" * 64))
+    project.runs()[1].plan.write_text("{}")
+    done = dreambooth("projects", "show", "dog")
+    assert (done.code, "run 2: " in done.err) == (0, True)
+    assert dreambooth("projects", "show", "cat").code == 3
 
 
 def test_remove_needs_a_yes(dreambooth: Dreambooth) -> None:

@@ -214,21 +214,19 @@ def test_prep_where_the_size_is_not_known(photos: Path, dreambooth: Dreambooth) 
     ],
 )
 def test_what_generate_means(given: tuple[str | None, ...], expected: tuple[Path | str, str]) -> None:
+    name, words, prompt, model = given
     folder = projects_folder() / "dog"
     folder.mkdir(parents=True)
     (folder / "project.toml").write_text("")
-    where, text = understand_generate(*given)  # type: ignore[arg-type]
-    assert (where.name if isinstance(where, Project) else where, text) == expected
+    where, texts = understand_generate(name, words, [prompt] if prompt else [], model)  # type: ignore[arg-type]
+    assert (where.name if isinstance(where, Project) else where, texts) == (expected[0], [expected[1]])
 
 
 @pytest.mark.parametrize(
     ("given", "message", "hint"),
     [
-        ((None, None, None, Path("m")), "the prompt is missing", "--prompt"),
-        (("dog", None, None, None), "the prompt is missing", "--prompt"),
-        (("dog", "a", "b", None), "there are two prompts", "--prompt"),
+        (("dog", "a", ["b"], None), "there are two prompts", "--prompt"),
         (("dog", "a", None, Path("m")), "there are two models: the project dog and m", "leave one out"),
-        (("dog", " ", None, None), "the prompt is missing", "[identifier]"),
     ],
 )
 def test_what_generate_lacks(given: tuple[str | None, ...], message: str, hint: str) -> None:
@@ -240,7 +238,7 @@ def test_what_generate_lacks(given: tuple[str | None, ...], message: str, hint: 
 
 def test_generate_without_a_project(dreambooth: Dreambooth) -> None:
     with pytest.raises(ProjectError):
-        understand_generate("dog", "a dog", None, None)
+        understand_generate("dog", "a dog", [], None)
     done = dreambooth("generate", "--model-path", "nowhere", "--prompt", "a dog")
     assert (done.code, "there is no model at nowhere" in done.err) == (5, True)
     done = dreambooth("generate", "--model-path", "nowhere", "--prompt", "a dog", "--run", "1")

@@ -10,7 +10,8 @@ from dreambooth_cli.engine.training.loop import Training
 from dreambooth_cli.engine.training.optimizers import Update
 from dreambooth_cli.events import ImageSaved
 from dreambooth_cli.settings import GenerateSettings
-from dreambooth_cli.workflows.generate import Source, generate
+from dreambooth_cli.source import Source
+from dreambooth_cli.workflows.generate import generate
 from tests.workflows.projects import make_project, of_kind
 
 from .card import NotOneDevice, NotOneFormat, fake_card, is_on_card

@@ -265,8 +265,9 @@ def whole_card() -> Card:
 def read_a_card(data: bytes) -> None:
     """What `generate` and the end of `train` do with a model's folder, up to the loading of its weights."""
     from dreambooth_cli.settings import GenerateSettings
+    from dreambooth_cli.source import card_of, fill_prompt
     from dreambooth_cli.workflows.deliver import deliver
-    from dreambooth_cli.workflows.generate import card_of, choose_drawing, fill_prompt, find_model
+    from dreambooth_cli.workflows.generate import choose_drawing, find_model
 
     folder = Path(os.environ["DREAMBOOTH_HOME"]) / "model"
     folder.mkdir(exist_ok=True)

@@ -363,7 +363,8 @@ def networks() -> dict[str, Any]:
 def read(mutant: Mutant) -> None:
     """Put a mutant into the base and hold what lies there against its file. Raises AssertionError for an answer that is wrong."""
     from dreambooth_cli.engine.families.lora_file import find_lora, load_lora
-    from dreambooth_cli.workflows.generate import card_of, fill_prompt, find_model, model_folder
+    from dreambooth_cli.source import card_of, fill_prompt, model_folder
+    from dreambooth_cli.workflows.generate import find_model
 
     try:
         folder = model_folder(mutant.path)

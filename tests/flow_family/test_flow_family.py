@@ -22,8 +22,8 @@ from dreambooth_cli.engine.training.effect import sketch
 from dreambooth_cli.errors import ModelUnavailable, UsageError
 from dreambooth_cli.events import CheckpointSaved, ClassImageMade, ImageSaved, SampleSaved, StepDone
 from dreambooth_cli.families import known
-from dreambooth_cli.order import Source
 from dreambooth_cli.settings import GenerateSettings
+from dreambooth_cli.source import Source
 from dreambooth_cli.workflows.generate import generate
 from tests.engine.plans import base_of
 from tests.flow_family.live import TEMPLATE

@@ -22,9 +22,11 @@ from dreambooth_cli.identifier import load_tokenizer, unread_part
 from dreambooth_cli.paths import projects_folder
 from dreambooth_cli.photos.picture import MOST_GRID, Grid
 from dreambooth_cli.project import KEPT, clear_up, keep, list_projects, open_project, project_of, remove_project
-from dreambooth_cli.settings import GenerateSettings
+from dreambooth_cli.settings import GenerateSettings, TrainSettings
+from dreambooth_cli.source import Source
 from dreambooth_cli.text import shortened
-from dreambooth_cli.workflows.generate import Source, generate
+from dreambooth_cli.workflows.deliver import deliver
+from dreambooth_cli.workflows.generate import generate
 from tests.forked import forks, run_forked
 from tests.workflows.projects import make_project, of_kind, run
 
@@ -452,7 +454,7 @@ def test_what_a_grid_makes_of_many_pictures_is_said_before_they_are_drawn(traine
         said += [event.message] if isinstance(event, Noted) else []
         if isinstance(event, PhaseStarted):
             break
-    assert any("on the grid each picture has" in line for line in said)
+    assert any("on the sheet each picture has" in line for line in said)
 
 
 @pytest.fixture
@@ -521,18 +523,83 @@ def test_who_was_killed_while_drawing_leaves_nothing(copied):
     assert not copied.path.exists()
 
 
+def test_a_picture_says_its_run_and_its_step(trained, tmp_path):
+    """In its name, in its text chunks, and in the form that other tools read."""
+    for project in trained:
+        run = project.runs()[0]
+        (path,) = pictures(make(run.path, folder=tmp_path, seed=3, negative_prompt="fog"))
+        assert path.name == f"a-sks-dog-run1-seed3{'' if project == trained[0] else '-2'}.png"
+        with Image.open(path) as image:
+            text = image.text
+        assert (text["run"], text["model"]) == ("1", f"{project.name} run 1")
+        said, negative, told = text["parameters"].splitlines()
+        assert (said, negative) == ("a sks dog", "Negative prompt: fog")
+        assert told == (
+            f"Steps: 2, Sampler: PLMS, CFG scale: 7.5, Seed: 3, Size: 64x64, Model: {project.name} run 1, Version: dreambooth"
+        )
+
+
+def test_a_step_of_a_run_draws_as_its_model_did(trained, tmp_path):
+    """The last checkpoint's weights, put into the base, are the finished model."""
+    for project in trained:
+        run = project.runs()[0]
+        (whole,) = pictures(make(run.path, folder=tmp_path / project.name))
+        events = list(
+            generate(Source(run.path, step=1), "a [identifier] dog", GenerateSettings(seed=1, steps=2), output_dir=tmp_path / project.name)
+        )
+        (step,) = pictures(events)
+        assert step.name == "a-sks-dog-run1-step1-seed1.png"
+        assert np.array_equal(pixels(whole), pixels(step))
+        (plain,) = pictures(make(Path(str(run.record().base.path)), "a sks dog", folder=tmp_path / "base"))
+        assert not np.array_equal(pixels(plain), pixels(step))
+        with Image.open(step) as image:
+            assert (image.text["run"], image.text["run_step"]) == ("1", "1")
+
+
+def test_several_prompts_are_one_start_and_each_has_the_same_seeds(trained, tmp_path):
+    run, settings = trained[0].runs()[0], GenerateSettings(seed=5, steps=2, num_images=2)
+    events = list(generate(Source(run.path), ["a [identifier] dog", "the [identifier] dog"], settings, output_dir=tmp_path, grid=None))
+    assert [(event.prompt, event.seed) for event in of_kind(events, ImageSaved)] == [
+        ("a sks dog", 5), ("a sks dog", 6), ("the sks dog", 5), ("the sks dog", 6)
+    ]  # fmt: skip
+    assert [event.name for event in of_kind(events, PhaseStarted)] == ["loading the model", "drawing"]
+    assert len(of_kind(events, GridSaved)) == 1
+    with pytest.raises(UsageError, match="identifer"):
+        list(generate(Source(run.path), ["a [identifier] dog", "a [identifer] dog"], settings, output_dir=tmp_path))
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_what_is_delivered_and_drawn_follows_the_umask(method, trained, sd1, tmp_path):
+    project = trained[method == "lora"]
+    own = os.umask(0o027)
+    try:
+        list(deliver(project.runs()[0], tmp_path / "out", TrainSettings()))
+        make(tmp_path / "out", base=str(sd1), folder=tmp_path / "pictures", num_images=2, grid=True)
+    finally:
+        os.umask(own)
+    files = [path for folder in ("out", "pictures") for path in (tmp_path / folder).rglob("*") if path.is_file()]
+    assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o640"}
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_model_is_saved_as_the_umask_says(method, trained):
+    files = [path for path in trained[method == "lora"].runs()[0].model.rglob("*") if path.is_file()]
+    assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o644"}
+    assert oct(trained[0].path.parent.stat().st_mode & 0o777) == "0o700"
+
+
 def test_nobody_s_files_in_the_folder_are_touched(trained, tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     mine = [".video.999999.part", ".a-sks-dog-seed1.999999.part", ".dreambooth-notes", "a-sks-dog-seed1.png.part"]
     for name in mine:
         (folder / name).write_text("mine")
-    (folder / "a-sks-dog-seed1.png").symlink_to("nowhere")
+    (folder / "a-sks-dog-run1-seed1.png").symlink_to("nowhere")
     (folder / f".dreambooth-{'0' * 32}").write_text("ours, of a killed process")
     (drawn,) = pictures(make(trained[1].runs()[0].path, folder=folder))
-    assert drawn.name == "a-sks-dog-seed1-2.png"
-    assert (folder / "a-sks-dog-seed1.png").is_symlink()
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*mine, drawn.name, "a-sks-dog-seed1.png"])
+    assert drawn.name == "a-sks-dog-run1-seed1-2.png"
+    assert (folder / "a-sks-dog-run1-seed1.png").is_symlink()
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*mine, drawn.name, "a-sks-dog-run1-seed1.png"])
 
 
 def test_a_removal_that_was_killed_is_finished(copied):

@@ -15,8 +15,9 @@ from dreambooth_cli.events import ImageSaved, SampleSaved, Warned
 from dreambooth_cli.model_card import read_card
 from dreambooth_cli.project import open_project
 from dreambooth_cli.settings import GenerateSettings, TrainSettings
+from dreambooth_cli.source import Source
 from dreambooth_cli.workflows.deliver import deliver
-from dreambooth_cli.workflows.generate import Source, generate
+from dreambooth_cli.workflows.generate import generate
 from tests.conftest import draw_photo
 from tests.workflows.projects import make_project, of_kind, run
 

@@ -16,8 +16,9 @@ from dreambooth_cli.memory.search import make_plan, step_down
 from dreambooth_cli.model_card import read_card
 from dreambooth_cli.photos.buckets import bucket_sizes, largest_of
 from dreambooth_cli.settings import GenerateSettings, TrainSettings
+from dreambooth_cli.source import Source
 from dreambooth_cli.workflows import rehearsal
-from dreambooth_cli.workflows.generate import Source, generate
+from dreambooth_cli.workflows.generate import generate
 from dreambooth_cli.workflows.prepare import prepared_photos
 from dreambooth_cli.workflows.prepared import PreparedPhoto
 from dreambooth_cli.workflows.verify import verify_resume

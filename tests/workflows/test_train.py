@@ -54,8 +54,9 @@ from dreambooth_cli.model_card import read_card
 from dreambooth_cli.order import check_output
 from dreambooth_cli.paths import cache_folder
 from dreambooth_cli.settings import GenerateSettings
+from dreambooth_cli.source import Source
 from dreambooth_cli.workflows import deliver
-from dreambooth_cli.workflows.generate import Source, generate
+from dreambooth_cli.workflows.generate import generate
 from tests import small_models
 from tests.forked import forks, run_forked
 from tests.workflows.projects import make_project, model_of, of_kind, run, start

@@ -12,9 +12,11 @@ from peft.utils import get_peft_model_state_dict
 from torch import nn
 from transformers import CLIPPreTrainedModel
 
+from ...disk import write_whole
 from ...errors import UsageError
 from ...families.family import LoraLayers, Part
 from ...memory.plan import INSTALL_8BIT
+from ...run import LORA_FILE
 from .parts import nested
 
 
@@ -108,3 +110,5 @@ def save_lora(pipeline: type[Any], folder: Path, modules: Mapping[str, Any], dty
         layers[f"{name}_lora_layers"] = in_first_names(weights) if is_first else weights
         layers[f"{name}_lora_adapter_metadata"] = config | {"lora_alpha": config["r"]}
     pipeline.save_lora_weights(folder, **layers)
+    file = folder / LORA_FILE
+    write_whole(file, file.read_bytes())  # safetensors makes files that their owner alone can read, whatever the umask

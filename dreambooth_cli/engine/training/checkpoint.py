@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ...disk import clear_leftovers, disk_errors, make_folder, read_text, settle, sha256_of, sync, temporary, write_json
 from ...errors import DiskError
+from ...run import WEIGHTS
 from ..tensor_file import TensorFile, write_tensors
 
 MANIFEST = "checkpoint.json"
@@ -83,6 +84,15 @@ def load_checkpoint(path: Path) -> State:
         ) from error
 
 
+def load_weights(path: Path) -> State:
+    """Open the weights of a checkpoint, and their average where one was kept, without what only a further step needs. Raises DiskError."""
+    try:
+        average = path / "ema.safetensors"
+        return State(step_of(path), TensorFile(path / WEIGHTS), {}, TensorFile(average) if average.is_file() else {})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DiskError(f"the weights of {path} can't be read: {error}", "name another step") from error
+
+
 def latest_checkpoint(folder: Path, run: str = "") -> Path | None:
     """The newest whole checkpoint of a run, if any."""
     return next((path for path in reversed(checkpoints(folder)) if is_whole(path, run)), None)
@@ -117,8 +127,18 @@ def step_of(checkpoint: Path | None) -> int:
 
 
 def is_whole(path: Path, run: str = "") -> bool:
-    """Whether a checkpoint's manifest is of the step of its name and of this run (0.1 named none; "": any), and every file is there
-    with the size and hash that it says."""
+    """Whether a run can go on from a checkpoint: its weights, optimizer state and average are there as they were saved."""
+    return _holds(path, run, PARTS)
+
+
+def has_weights(path: Path, run: str = "") -> bool:
+    """Whether a checkpoint's weights are there as they were saved, to draw with: what only a further step needs may be gone."""
+    return _holds(path, run, PARTS[:1])
+
+
+def _holds(path: Path, run: str, parts: Sequence[str]) -> bool:
+    """Whether a checkpoint's manifest is of the step of its name and of this run (0.1 named none; "": any) and lists these parts at
+    least, and every file is there with the size and hash that it says."""
     try:
         manifest = json.loads(read_text(path / MANIFEST))
         files: Mapping[str, Mapping[str, object]] = manifest["files"]
@@ -126,7 +146,7 @@ def is_whole(path: Path, run: str = "") -> bool:
             type(manifest["step"]) is int
             and manifest["step"] == step_of(path)
             and (not run or manifest.get("run", run) == run)
-            and {f"{name}.safetensors" for name in PARTS} <= files.keys()
+            and {f"{name}.safetensors" for name in parts} <= files.keys()
             and all(
                 (path / name).stat().st_size == entry["bytes"] and sha256_of(path / name) == entry["sha256"]
                 for name, entry in files.items()

@@ -1,0 +1,88 @@
+"""What a project holds and how much room that takes: its runs, what they kept, its pictures; and the class images of the cache."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from .disk import bytes_in
+from .errors import ProjectError
+from .paths import cache_folder
+from .project import Project
+from .run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """A run in a line. `steps` were asked for, `reached` of them are trained; `kept`: those whose weights can be drawn with;
+    `verdict`: what its end said of it; `bytes` is all that lies in its folder."""
+
+    number: int
+    date: str
+    base: str
+    method: str
+    steps: int
+    verdict: str | None
+    bytes: int
+    reached: int
+    kept: tuple[int, ...]
+    finished: bool
+
+    def told(self) -> dict[str, Any]:
+        """As `projects show --json` says it."""
+        return {name: getattr(self, name) for name in ("number", "date", "base", "method", "steps", "verdict", "bytes")}
+
+
+def runs_of(project: Project) -> tuple[list[RunFacts], list[str]]:
+    """The runs of a project that have begun, oldest first, and a line for each whose record can't be read."""
+    found, damaged = [], []
+    for run in project.runs():
+        if not run.has_begun:
+            continue
+        try:
+            found.append(facts_of(run))
+        except ProjectError as error:
+            damaged.append(f"run {run.number}: {error.message}")
+    return found, damaged
+
+
+def facts_of(run: Run) -> RunFacts:
+    """What is to be said of a run. Raises ProjectError where its record is damaged."""
+    record, kept = run.record(), tuple(run.steps())
+    verdict = record.written().get("verdict")
+    return RunFacts(
+        number=run.number,
+        date=record.date or datetime.fromtimestamp(run.plan.stat().st_mtime).astimezone().isoformat(timespec="seconds"),
+        base=record.base.name,
+        method=record.plan.method,
+        steps=int(record.asked["train"]["steps"]),
+        verdict=verdict if isinstance(verdict, str) else None,
+        bytes=bytes_in(run.path),
+        reached=max(kept, default=0),
+        kept=kept,
+        finished=run.is_finished,
+    )
+
+
+@dataclass(frozen=True)
+class Share:
+    """Files that lie somewhere: how many, and the bytes that they take."""
+
+    path: Path
+    count: int
+    bytes: int
+
+
+def pictures_of(project: Project) -> Share:
+    """What `generate` made with a project."""
+    return _share(project.images, "*.png")
+
+
+def class_images() -> list[Share]:
+    """The folders of the cache of class images, which all projects share."""
+    folder = cache_folder() / "class-images"
+    return [_share(each, "*.png") for each in sorted(folder.iterdir()) if each.is_dir()] if folder.is_dir() else []
+
+
+def _share(folder: Path, pattern: str) -> Share:
+    return Share(folder, sum(1 for _ in folder.glob(pattern)), bytes_in(folder) if folder.is_dir() else 0)
