@@ -16,7 +16,7 @@ BINS = (6, 14, 14)  # of light and of the two colours
 REACH = 56  # of the two colours, beyond which is the last bin
 RIM = 0.5  # of the way from the middle to the edge, from which on a place is background
 VIEW = 16  # places a side of a subject's picture
-SURE = 0.4  # of what is surest
+SURE, TOUCHING_SURE = 0.4, 0.3  # of what is surest: the subject's places, and those that may touch an edge
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ def in_common(measured: Sequence[Measures], sound: Sequence[bool]) -> Common:
     odds = shared / (shared + elsewhere + 1e-4)
     likely = [_smooth(odds[each][where]) for each, where in enumerate(bins)]
     shapes = [_shape(one) for one in likely]
-    touches = [_touching(shape) for shape in shapes]
+    touches = [_touching(_shape(one, TOUCHING_SURE)) for one in likely]
     alike = roots @ roots.T
     rims = [_rim(one) * weight for one, weight in zip(likely, aside, strict=True)]
     grounds = np.sqrt(np.stack([_histogram(where, rim) for where, rim in zip(bins, rims, strict=True)]))
@@ -93,11 +93,12 @@ def _smooth(values: Floats) -> Floats:
     return sum(padded[down : down + rows, across : across + columns] for down in range(3) for across in range(3)) / 9
 
 
-def _shape(likely: Floats) -> Floats:
-    """The places of the subject, bool: its largest part that hangs together, and what lies between two places of that."""
+def _shape(likely: Floats, least: float = SURE) -> Floats:
+    """The places of the subject, bool: its largest part that hangs together, and what lies between two places of that. `least` is how
+    sure they are, beside the surest."""
     sure = likely**4
     sure = sure / max(float(np.percentile(sure, 97)), 0.05)
-    there = sure >= SURE
+    there = sure >= least
     part = _largest_part(there, np.minimum(sure, 1)) & there
     return _between(part) | _between(part.T).T
 

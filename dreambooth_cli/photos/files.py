@@ -6,9 +6,10 @@ What a file is, is decided by its content, not by its name. Originals are only r
 import hashlib
 import os
 import re
+import threading
 import warnings
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import product
@@ -62,11 +63,13 @@ HEIF_MAGIC = re.compile(rb"....ftyp(he[iv][cxms]|m[is]f1)", re.DOTALL)
 HELD_MAGIC = re.compile(rb"GIF8|RIFF|....ftyp", re.DOTALL)
 BITMAP_HEADERS = [size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124)]
 MOST_PIXELS_OF = {"WEBP": 50_000_000}  # whose decoder holds each pixel four times
+MOST_TOGETHER = 16_000_000  # pixels of a photo that is read beside others
 BAND = 1 << 22  # pixels that are converted at a time: copies of 60 megapixels would fill the memory
 # what libraries say where a file ends too early
 CUT_OFF = ("truncated", "not enough", "end of file", "unexpected end", "premature", "requires a buffer")
 PLANAR, BITS = 284, 258  # tags of a TIFF
 OF_PICTURES = ("scnr", "mntr", "prtr", "spac")  # the classes of profiles that say what a picture's numbers mean
+FORMER_LEVEL = 6  # of compression, up to 0.2 and where files are still known by their bytes
 ROUNDING = 3  # of 255, by which profiles of sRGB itself differ
 HIDDEN = "hidden"
 WHITE, BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
@@ -276,7 +279,7 @@ def read_photo(path: Path, side: int, *, under: Colour = WHITE) -> Photo:
 
     Raises PhotoError, whose message is the reason alone: `cut off: the file is not whole`.
     """
-    with _quiet_pillow():
+    with _quiet:
         try:
             size, orientation, pixels = _decoded(path, side, under)
         except PhotoError:
@@ -297,18 +300,45 @@ def _decoded(path: Path, side: int, under: Colour) -> tuple[Size, int, Image.Ima
         return size, _orientation(image), to_rgb(image, under)
 
 
-@contextmanager
-def _quiet_pillow() -> Iterator[None]:
+class _QuietPillow:
     """Pillow without its warnings and without its own limits of pixels, which would refuse a large JPEG that `draft` can read, and
-    of a PNG's profile, which is held to ours."""
-    limit, packed = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
-    Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, MOST_PROFILE + 1
-    try:
-        with warnings.catch_warnings():
+    of a PNG's profile, which is held to ours: for as long as any thread is within."""
+
+    def __init__(self) -> None:
+        self._lock, self._within = threading.Lock(), 0
+        self._limits: tuple[int | None, int] = (None, 0)
+        self._warnings = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._within += 1
+            if self._within > 1:
+                return
+            self._limits = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+            Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, MOST_PROFILE + 1
+            self._warnings = warnings.catch_warnings()
+            self._warnings.__enter__()
             warnings.simplefilter("ignore")
-            yield
-    finally:
-        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = limit, packed
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._within -= 1
+            if not self._within:
+                self._warnings.__exit__(None, None, None)
+                Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = self._limits
+
+
+_quiet = _QuietPillow()
+
+
+def takes_much(path: Path, side: int) -> bool:
+    """Whether reading a photo takes so much memory that no other is to be read beside it, as far as its header tells; `side` as in
+    `read_photo`."""
+    with suppress(Exception), _quiet, path.open("rb") as file, _open(PatientFile(file)) as image:
+        if not image.info.get("progressive"):  # all passes of which are held at full size
+            _draft(image, side)
+        return image.width * image.height > MOST_TOGETHER
+    return True
 
 
 def _open(file: PatientFile) -> Image.Image:
@@ -333,10 +363,7 @@ def _decode(image: Image.Image, side: int) -> Size:
     size = image.size
     if _is_misread(image):
         raise PhotoError("a TIFF with each colour of 16 bits in a part of its own, which is not read: save it as png, or compressed")
-    if image.format in ("JPEG", "MPO"):
-        # twice, so that Lanczos has the last word on every pixel
-        scale = min(1.0, 2 * side / min(size))
-        image.draft(None, (max(1, int(size[0] * scale)), max(1, int(size[1] * scale))))
+    _draft(image, side)
     most = MOST_PIXELS_OF.get(image.format or "", MOST_PIXELS)
     if image.width * image.height > most:
         check_pixels(size, most=most)
@@ -344,6 +371,13 @@ def _decode(image: Image.Image, side: int) -> Size:
     image.load()
     # a TIFF is turned by Pillow as it is loaded
     return size if drafted else image.size
+
+
+def _draft(image: Image.Image, side: int) -> None:
+    """Have a JPEG decoded to no fewer than twice `side` pixels: twice, so that Lanczos has the last word on every pixel."""
+    if image.format in ("JPEG", "MPO"):
+        scale = min(1.0, 2 * side / min(image.size))
+        image.draft(None, (max(1, int(image.width * scale)), max(1, int(image.height * scale))))
 
 
 def _is_misread(image: Image.Image) -> bool:
@@ -382,6 +416,10 @@ def to_rgb(image: Image.Image, under: Colour = WHITE) -> Image.Image:
     scale = _grey_scale(image)
     mode = _eight_bits(image.crop((0, 0, 1, 1)), scale, under).mode
     transform = _srgb_transform(image.info.get("icc_profile"), mode)
+    if transform is None and image.mode == "RGB" and not image.has_transparency_data:
+        plain = image.crop((0, 0, *image.size))
+        plain.info = {}
+        return plain
     plain = Image.new("RGB", image.size)
     for box in _bands(image.size):
         band = _eight_bits(image.crop(box), scale, under)
@@ -480,7 +518,21 @@ def _rim_colour(image: Image.Image) -> tuple[int, ...]:
     return tuple(round(value) for value in ImageStat.Stat(small, inner).mean)
 
 
-def save_png(image: Image.Image, path: Path) -> str:
-    """Write a picture without any metadata; the file's sha256."""
-    image.save(path, format="PNG")
+def save_png(image: Image.Image, path: Path, level: int = FORMER_LEVEL) -> str:
+    """Write a picture without any metadata, so hard compressed (1 to 9); the file's sha256."""
+    image.save(path, format="PNG", compress_level=level)
     return sha256_of(path)
+
+
+def pixels_digest(image: Image.Image) -> str:
+    """sha256 of what a picture shows, however it is written."""
+    return hashlib.sha256(f"{image.mode} {image.width} {image.height} ".encode() + image.tobytes()).hexdigest()
+
+
+def former_digest(path: Path) -> str:
+    """sha256 of a picture as the versions up to 0.2 wrote it, by which their runs know it."""
+    written = BytesIO()
+    with Image.open(path) as image:
+        image.load()
+        image.copy().save(written, format="PNG", compress_level=FORMER_LEVEL)
+    return hashlib.sha256(written.getvalue()).hexdigest()

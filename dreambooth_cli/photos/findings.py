@@ -29,10 +29,10 @@ WORDS: dict[FindingKind, str] = {
 BLUR, TIMES_BLUR = 1.05, 1.3  # pixels at 512, and beside the others
 DARK, TIMES_DARK = 0.45, 0.7  # light
 CLIPPED, COLOURED, TIMES_CLIPPED = 0.06, 0.1, 3.0  # shares of the photo, and beside three quarters of the others
-CLIPPED_SUBJECT = 0.08
+CLIPPED_SUBJECT = 0.065
 DETAIL, AREA = 0.019, 0.028  # shares of the photo
 MOST_LOST = 0.2  # of what looks like the subject, by the crop
-TOUCHING = 0.75  # of the subject's own length
+TOUCHING = 0.72  # of the subject's own length
 LIKENESS = 0.74  # of the others'
 PLACE, FLAT = 0.84, 2.0  # likeness of two backgrounds; LAB
 VIEW = 0.65  # correlation of two subjects' pictures
@@ -133,7 +133,7 @@ def _subject(one: Measures, common: Common, each: int, is_lit: bool) -> Iterator
     if one.detail < DETAIL or (common.area[each] < AREA and touching < TOUCHING and likeness >= LIKENESS):
         share = min(one.detail, float(common.area[each]))
         yield Finding("tiny_subject", round(share, 3), "The subject is very small in it: go nearer, or crop it closer.")
-    elif touching > TOUCHING:
+    if touching > TOUCHING:
         words = f"The subject seems to be cut off at the {common.edge[each]}: use a photo that shows all of it."
         yield Finding("cut_subject", round(touching, 2), words)
 

@@ -1,4 +1,4 @@
-"""A photo as it is prepared: read once, the part of it that is kept, its training picture, and small copies, so that it can go itself."""
+"""A photo as it is prepared: read where it has to be, the part of it that is kept, and its training picture."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,9 @@ from .buckets import bucket_for, cover_box
 from .crop import Box, Size, moved, size_of, square_box, square_round, within
 from .files import Photo, read_photo, training_picture
 from .inspect import judge_cover, judge_size
-from .mask import masked, read_mask, subject_of, training_mask
-from .measures import smaller
-from .sheet import small_picture
-from .subject import STANDS_OUT, Subject, cut_share, find_subject, square_of
+from .looked import Looked
+from .mask import Mask, read_mask, training_mask
+from .subject import STANDS_OUT, Subject, cut_share, square_of
 
 Crop = Literal["auto", "center", "top", "bottom", "left", "right", "pad", "none"]
 
@@ -27,29 +26,33 @@ class Cut:
     buckets: tuple[Size, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Opened:
-    """A photo that was read, and is `kept`, `warned` about or `refused`, for a reason. `box` of it is brought to the size `into`.
-
-    `picture` is what is trained on, `mask` the mask of that; `small` a copy of the whole photo, `subject` what looks like its subject,
-    or what its mask says it is, and `lost` the share of that which the crop leaves out, where it chose; `shown` is for the contact
-    sheet.
-    """
+@dataclass(frozen=True)
+class Part:
+    """What is kept of a photo that is `kept`, `warned` about or `refused`, for a reason: its `box`, which is brought to the size `into`.
+    `lost` is the share of what looks like its subject that the crop leaves out, where it chose."""
 
     status: str
     reason: str
     box: Box
     into: Size
-    picture: Image.Image
-    mask: Image.Image | None
-    small: Photo
-    subject: Subject
     lost: float
-    shown: Image.Image
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A photo that was read for its training pictures, with its mask where it has one."""
+
+    photo: Photo
+    mask: Mask | None
+
+    def pictures(self, part: Part) -> tuple[Image.Image, Image.Image | None]:
+        """What is trained on, and the mask of that. Raises PhotoError, the mask's."""
+        mask = None if self.mask is None else training_mask(self.mask, part.box, part.into)
+        return training_picture(self.photo, part.box, part.into), mask
 
 
 def open_photo(path: Path, mask: Path | None, cut: Cut, own: Box | None = None) -> Opened:
-    """Read a photo, and its mask, and cut it; `own` is a box of its own, in pixels of the turned photo, all of it within.
+    """Read a photo, and its mask; `own` is a box of its own, in pixels of the turned photo, all of it within.
 
     Raises PhotoError: without a hint it is the photo's, and its message the reason alone; with one it is the mask's.
     """
@@ -57,26 +60,16 @@ def open_photo(path: Path, mask: Path | None, cut: Cut, own: Box | None = None) 
     if own is not None:  # a large JPEG is decoded to what the whole photo needs, and its part may need more
         part = max(1, *size_of(within(own, photo.size)))
         photo = read_photo(path, max(cut.resolution, -(-cut.resolution * min(photo.size) // part)))
-    small = Photo(smaller(photo.image), photo.size)
-    whole = None if mask is None else read_mask(mask, photo.size)
-    subject = find_subject(small) if whole is None else subject_of(whole)
-    into, box = kept_part(photo.size, cut, own, subject)
-    seen = size_of(within(box, photo.size))
-    status, reason = judge_cover(photo.size if own is None else seen, into) if cut.buckets else judge_size(seen, cut.resolution)
-    shown = small_picture(small.image)
-    chose = own is None and cut.crop not in ("pad", "none") and subject.confidence > STANDS_OUT
-    return Opened(
-        status=status,
-        reason=reason,
-        box=box,
-        into=into,
-        picture=training_picture(photo, box, into),
-        mask=None if whole is None or status == "refused" else training_mask(whole, box, into),
-        small=small,
-        subject=subject,
-        lost=cut_share(subject, box, photo.size) if chose else 0.0,
-        shown=shown if whole is None else masked(shown, whole.image),
-    )
+    return Opened(photo, None if mask is None else read_mask(mask, photo.size))
+
+
+def part_of(looked: Looked, cut: Cut, own: Box | None) -> Part:
+    """The part of a photo that is kept, and what is to be said of its size."""
+    into, box = kept_part(looked.size, cut, own, looked.subject)
+    seen = size_of(within(box, looked.size))
+    status, reason = judge_cover(looked.size if own is None else seen, into) if cut.buckets else judge_size(seen, cut.resolution)
+    chose = own is None and cut.crop not in ("pad", "none") and looked.subject.confidence > STANDS_OUT
+    return Part(status, reason, box, into, cut_share(looked.subject, box, looked.size) if chose else 0.0)
 
 
 def kept_part(size: Size, cut: Cut, own: Box | None, subject: Subject) -> tuple[Size, Box]:

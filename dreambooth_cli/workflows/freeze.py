@@ -1,6 +1,6 @@
 """Which run a command means, and its plan, made once and kept."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -48,26 +48,35 @@ def shape_before(asked: Asked, shape: Mapping[str, Any], version: str = FORMER[-
     return {**shape, "asked": {**as_before(asked.subject, version), **as_before(asked.train, version)}}
 
 
+def with_former_photos(made_of: Ingredients, shape: Mapping[str, Any]) -> dict[str, Any]:
+    """The same shape, its photos called as the versions up to 0.2 called them."""
+    return {**shape, "photos": [photo.former_content for photo in made_of.photos]}
+
+
 def find_run(project: Project, made_of: Ingredients, shape: Mapping[str, Any]) -> Run | None:
     """The newest run of this shape, of this version or one before, finished or not; one that was superseded by `--restart` does not count.
 
     Raises ProjectError where 0.1 began it, and its base is not what it was.
     """
-    base, former_shapes = made_of.base, [shape_before(made_of.asked, shape, version) for version in FORMER]
-    for known in (shape, *former_shapes):
+    if found := project.find_run(run_digest(**shape)):
+        return found
+    if not any(run.has_begun for run in project.runs()):
+        return None
+    base, shapes = made_of.base, [shape, with_former_photos(made_of, shape)]
+    for known in (shape_before(made_of.asked, one, version) for version in FORMER for one in shapes):
         if found := project.find_run(run_digest(**known)):
             return found
     begun = [(run, run.record()) for run in reversed(project.runs()) if run.has_begun]
     former = [(run, record) for run, record in begun if record.shape is None]
     if not former:
         return None
-    before = former_shapes[-1]
-    names = [former_run_digest(**{**before, "base": each}) for each in (*former_identities(base), shape["base"])]
+    before = [shape_before(made_of.asked, one) for one in shapes]
+    names = [former_run_digest(**{**one, "base": each}) for one in before for each in (*former_identities(base), shape["base"])]
     for run, record in former:
         if record.digest in names:
             return run
-        was = former_run_digest(**{**before, "base": record.base.identity})
-        if record.digest == was and record.base.path == record_of(base).path:
+        was = [former_run_digest(**{**one, "base": record.base.identity}) for one in before]
+        if record.digest in was and record.base.path == record_of(base).path:
             raise ProjectError(
                 f"run {run.number} of {project.name} was begun by dreambooth 0.1, and {base.name} is not what it was then: that version "
                 "counted every .json, .txt and .safetensors file in its folder",
@@ -76,20 +85,21 @@ def find_run(project: Project, made_of: Ingredients, shape: Mapping[str, Any]) -
     return None
 
 
-def told_apart(project: Project, shape: Mapping[str, Any]) -> Events:
+def told_apart(project: Project, made_of: Ingredients, shape: Mapping[str, Any]) -> Events:
     """Say why the newest run that was left on its way is not continued, where there is one."""
     for run in reversed(project.runs()):
         if not run.is_finished and (left := checkpoints(run.checkpoints)):
-            yield Noted(
-                message=f"run {run.number}, left at step {step_of(left[-1])}, was begun with {_what_differs(run, shape)}; this is a new run"
-            )
+            differs = _what_differs(run, (shape, with_former_photos(made_of, shape)))
+            yield Noted(message=f"run {run.number}, left at step {step_of(left[-1])}, was begun with {differs}; this is a new run")
             return
 
 
-def _what_differs(run: Run, shape: Mapping[str, Any]) -> str:
+def _what_differs(run: Run, shapes: Sequence[Mapping[str, Any]]) -> str:
+    """What a run was begun with that is another now; `shapes` are today's, in the words of today and of former versions."""
     began = run.record().shape if run.has_begun else None
     if began is None or not isinstance(began.get("asked"), dict):
         return "other settings, other photos or another base"
+    shape = next((one for one in shapes if _pictures_in(one) == _pictures_in(began)), shapes[0])
     defaults = {**shaping(SubjectSettings()), **shaping(TrainSettings())}  # of settings that there were not when it began
     asked = {**defaults, **began["asked"]}
     names = [name.replace("_", " ") for name, value in shape["asked"].items() if asked.get(name) != value]

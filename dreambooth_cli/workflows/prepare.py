@@ -1,13 +1,12 @@
 """`prep`: photos -> pictures to train on, with a report and a contact sheet. Done again only where something changed."""
 
-import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Generator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import closing
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -27,53 +26,23 @@ from ..errors import PhotoError, ProjectError, UsageError
 from ..events import Event, Events, Finding, PhaseStarted, PhotoLooked, PhotoRead, PhotosPrepared, Warned
 from ..locks import hold
 from ..paths import cache_folder, expanded
-from ..photo_table import check_box, check_photo_names
+from ..photo_table import check_photo_names
 from ..photos.beside import MASK
 from ..photos.buckets import STEP, bucket_sizes
 from ..photos.crop import Box, Size, scaled_box, within
-from ..photos.files import Look, check_beside, find_photos, printable, save_png
-from ..photos.findings import MOST_LOST, TWICE, cut_by_crop, judge_photos, judge_set, same_file, verdict_on, word_for
+from ..photos.files import Look, check_beside, find_photos, printable
+from ..photos.findings import judge_photos, judge_set, verdict_on, word_for
 from ..photos.inspect import judge_count
-from ..photos.measures import Measures, measure
-from ..photos.opened import Cut, Opened, open_photo
+from ..photos.looked import Looked, forget_old
 from ..photos.sheet import Tile, contact_sheet, save_sheet
 from ..project import Project
 from ..schemas import check_schema, with_schema
 from ..settings import AUTO, PrepSettings
 from ..text import shortened
+from .photo_rows import Preparing, kept_rows, photo_rows
 from .prepared import PreparedPhoto
 
-RECIPE = 1  # counts up when the same photo would become other pixels
-AHEAD = 3  # photos that are decoded before they are written, at most
-JUDGES = 1  # counts up when the same photos would be judged otherwise
 REPORT, SHEET, LEFT_OUT = "report.json", "contact-sheet.jpg", ".left-out"
-
-
-@dataclass(frozen=True)
-class Preparing:
-    """What shapes the prepared pictures: the files of a folder, as they were found, the side in pixels, which part of each is kept; the
-    sizes that there are where each keeps its shape."""
-
-    folder: Path
-    looks: list[Look]
-    resolution: int
-    settings: PrepSettings
-    buckets: tuple[Size, ...] = ()
-    boxes: Mapping[str, Box] = field(default_factory=dict)  # of photos that have one of their own, in `config`
-    config: Path = Path()
-    judged: bool = True  # whether each photo matters, as a subject's few do
-
-    @property
-    def cut(self) -> Cut:
-        """How they are cut."""
-        return Cut(self.settings.crop, self.resolution, self.buckets)
-
-    @property
-    def key(self) -> str:
-        """A digest of all of it: the same key, the same pictures."""
-        files = [[printable(look.path.name), look.status, look.reason, look.sha256, *_beside(look)] for look in self.looks]
-        parts = [RECIPE, JUDGES, self.resolution, self.settings.crop, self.buckets, self.boxes, files]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def prepare(
@@ -204,11 +173,6 @@ def caption_warnings(project: Project, looks: list[Look]) -> list[str]:
     return told
 
 
-def _beside(look: Look) -> list[str]:
-    """What lies beside a photo, by content."""
-    return [look.beside.caption, "" if look.beside.mask is None else sha256_of(look.beside.mask)]
-
-
 def left_out(project: Project) -> set[str]:
     """The names of the project's photos that are kept but not used."""
     path = project.photos / LEFT_OUT
@@ -230,36 +194,29 @@ def _make(preparing: Preparing, target: Path, source: Path | None) -> Generator[
     """Prepare every photo in a folder beside `target`, then rename it; returns the report. Left early, nothing is changed."""
     name = "photos" if preparing.judged else "your class images"
     yield PhaseStarted(name=name, total=len(preparing.looks), unit="photos")
+    before = _read_report(target)
     with disk_errors(target):
         make_folder(target.parent)
     with disk_errors(target), temporary(target.parent) as part:
         part.mkdir()
-        rows: list[dict[str, Any]] = []
-        shown: list[Any] = []
-        made: list[Future[Measures | None]] = []
-        # one photo is decoded here while the one before is written beside: large pictures one at a time, as memory asks
-        with ThreadPoolExecutor(1) as beside:
-            for number, look in enumerate(preparing.looks, start=1):
-                row, opened = _open_photo(look, preparing, len(made))
-                rows.append(row)
-                shown.append(None if opened is None else opened.shown)
-                if opened is not None and row["prepared"]:
-                    made.append(beside.submit(_write_photo, row, opened, part, preparing))
-                if len(made) > AHEAD:
-                    made[-AHEAD].result()
+        seen: list[tuple[dict[str, Any], Looked | None]] = []
+        with closing(photo_rows(preparing, part, kept_rows(target, before["photos"] if before else []))) as rows_seen:
+            for number, one in enumerate(rows_seen, start=1):
+                seen.append(one)
                 yield PhotoRead(number=number, total=len(preparing.looks))
-            measured = [measures for future in made if (measures := future.result()) is not None]
-        of_set = _judge(rows, measured)
+        of_set = _judge(seen) if preparing.judged else []
+        rows = [row for row, _ in seen]
         for look, row in zip(preparing.looks, rows, strict=True):
             if row["prepared"] is None or preparing.judged:
                 yield _looked(look.path, row, source)
-        if not made and preparing.judged:
+        if not any(row["prepared"] for row in rows) and preparing.judged:
             told = [(row["file"], row["reasons"][0]) for row in rows]
             raise no_usable_photo(source or preparing.folder, told, _hint(rows))
-        report = _write_report(preparing, part, rows, shown, of_set)
+        report = _write_report(preparing, part, seen, of_set)
         if preparing.settings.strict:
             _check_strictly(report)
         _exchange(part, target)
+        forget_old()
         return report
 
 
@@ -271,12 +228,13 @@ def _hint(rows: list[dict[str, Any]]) -> str:
     return "give 3 to 5 photos of the subject (jpg, png, webp, heic, ...): --photos DIR"
 
 
-def _judge(rows: list[dict[str, Any]], measured: list[Measures]) -> list[Finding]:
-    """Write what is found into the rows of the photos that were measured; returns what is to be said of the set."""
-    used = [row for row in rows if row["prepared"] is not None]
+def _judge(seen: list[tuple[dict[str, Any], Looked | None]]) -> list[Finding]:
+    """Write what is found into the rows of the photos that are used; returns what is to be said of the set."""
+    used = [(row, looked.measures) for row, looked in seen if row["prepared"] is not None and looked is not None]
+    measured = [measures for _, measures in used]
     if not measured:
         return []
-    for row, judged in zip(used, judge_photos(measured, [row["file"] for row in used]), strict=True):
+    for (row, _), judged in zip(used, judge_photos(measured, [row["file"] for row, _ in used]), strict=True):
         known = _findings_of(row)
         findings = [*known, *(finding for finding in judged if finding.kind not in [each.kind for each in known])]
         row |= {"findings": [asdict(finding) for finding in findings], "word": word_for(findings)}
@@ -294,52 +252,6 @@ def _check_strictly(report: dict[str, Any]) -> None:
         )
 
 
-def _open_photo(look: Look, preparing: Preparing, number: int) -> tuple[dict[str, Any], Opened | None]:
-    """One file's row of the report and, where it is used, its picture under that number."""
-    row: dict[str, Any] = {
-        "file": printable(look.path.name),
-        "status": look.status,
-        "reasons": [look.reason] if look.reason else [],
-        "findings": [asdict(same_file(look.twin))] if look.twin else [],
-        "word": TWICE if look.twin else "",
-        "size": None,
-        "crop": None,
-        "prepared": None,
-        "sha256": None,
-        "caption": look.beside.caption,
-        "mask": None,
-        "mask_sha256": None,
-        "into": None,
-    }
-    if look.status != "ok":
-        return row, None
-    own, mask = preparing.boxes.get(row["file"]), look.beside.mask if preparing.judged else None
-    try:
-        opened = open_photo(look.path, mask, preparing.cut, own)
-    except PhotoError as error:
-        if error.hint:  # it is the mask's
-            raise
-        return row | {"status": "refused", "reasons": [error.message]}, None
-    size = opened.small.size
-    if own is not None:
-        check_box(preparing.config, row["file"], own, size)
-    row |= {"status": opened.status, "reasons": [opened.reason] if opened.reason else [], "size": list(size)}
-    if opened.status == "refused":
-        return row, opened
-    if preparing.judged and opened.lost > MOST_LOST:
-        row["findings"] = [asdict(cut_by_crop(row["file"], opened.lost))]
-    return row | {"crop": list(opened.box), "into": list(opened.into), "prepared": f"{number:03d}.png"}, opened
-
-
-def _write_photo(row: dict[str, Any], opened: Opened, part: Path, preparing: Preparing) -> Measures | None:
-    """Write a picture and its mask, and note their sha256; what is measured of the photo."""
-    row["sha256"] = save_png(opened.picture, part / row["prepared"])
-    if opened.mask is not None:
-        row["mask"] = Path(row["prepared"]).stem + MASK
-        row["mask_sha256"] = save_png(opened.mask, part / row["mask"])
-    return measure(opened.small.image, opened.small.size, opened.subject) if preparing.judged else None
-
-
 def _tile_of(row: Mapping[str, Any], picture: Any) -> Tile:
     """A photo on the contact sheet: the whole of it, what is kept, and what is to be said of it."""
     size, status = row["size"], row["status"]
@@ -353,8 +265,9 @@ def _tile_of(row: Mapping[str, Any], picture: Any) -> Tile:
 
 
 def _write_report(
-    preparing: Preparing, part: Path, rows: list[dict[str, Any]], shown: list[Any], of_set: list[Finding]
+    preparing: Preparing, part: Path, seen: list[tuple[dict[str, Any], Looked | None]], of_set: list[Finding]
 ) -> dict[str, Any]:
+    rows = [row for row, _ in seen]
     usable = sum(row["prepared"] is not None for row in rows)
     remark = judge_count(usable) if preparing.judged else None
     report = {
@@ -369,10 +282,10 @@ def _write_report(
     }
     if usable:
         sizes = " and ".join(f"{width} x {height}" for width, height in _sizes(report))
-        looked = [(row, picture) for row, picture in zip(rows, shown, strict=True) if row["status"] != "skipped"]
-        photos = "1 photo" if len(looked) == 1 else f"{len(looked)} photos"
-        kept = photos if usable == len(looked) else f"{usable} of {photos}"
-        save_sheet(contact_sheet(f"{kept} at {sizes} pixels", [_tile_of(*one) for one in looked]), part / SHEET)
+        tiles = [_tile_of(row, looked and looked.shown) for row, looked in seen if row["status"] != "skipped"]
+        photos = "1 photo" if len(tiles) == 1 else f"{len(tiles)} photos"
+        kept = photos if usable == len(tiles) else f"{usable} of {photos}"
+        save_sheet(contact_sheet(f"{kept} at {sizes} pixels", tiles), part / SHEET)
     write_json(part / REPORT, with_schema(REPORT, report))
     return report
 

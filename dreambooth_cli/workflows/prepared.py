@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from ..photos.crop import Box, Size
+from ..photos.files import former_digest
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedPhoto:
-    """A prepared photo: its `path` and sha256, and the name of the photo itself. `caption`: what varies in it, "" for nothing;
-    `mask`: the picture that says what of it counts. `size` is the photo's own, upright, of which `box` is kept, and
+    """A prepared photo: its `path`, the sha256 of that file and of its pixels, and the name of the photo itself. `caption`: what varies in
+    it, "" for nothing; `mask`: the picture that says what of it counts. `size` is the photo's own, upright, of which `box` is kept, and
     brought to the size `into` (None of these: nothing is known of it)."""
 
     path: Path
     sha256: str
+    pixels_sha256: str = ""
     name: str = ""
     caption: str = ""
     mask: Path | None = None
@@ -32,6 +34,7 @@ class PreparedPhoto:
         return cls(
             path=folder / row["prepared"],
             sha256=row["sha256"],
+            pixels_sha256=row.get("pixels_sha256") or "",
             name=row["file"],
             caption=row.get("caption") or "",
             mask=folder / mask if mask else None,
@@ -44,8 +47,16 @@ class PreparedPhoto:
     @property
     def content(self) -> str:
         """What of it shapes the weights: the sha256 of its pixels, and what is beside them."""
+        return self._with_beside(self.pixels_sha256 or self.sha256)
+
+    @property
+    def former_content(self) -> str:
+        """The same in the words of the versions up to 0.2: by the file that they wrote."""
+        return self._with_beside(former_digest(self.path))
+
+    def _with_beside(self, digest: str) -> str:
         beside = {key: value for key, value in (("caption", self.caption), ("mask", self.mask_sha256)) if value}
-        return f"{self.sha256} {json.dumps(beside)}" if beside else self.sha256
+        return f"{digest} {json.dumps(beside)}" if beside else digest
 
     @property
     def pixels(self) -> int:

@@ -74,7 +74,7 @@ def train(
             yield from deliver(run, output_dir, asked.train)
             return
         if run is None and not restart:
-            yield from told_apart(project, shape)
+            yield from told_apart(project, made_of, shape)
         run, recipe = yield from freeze_plan(project, run, made_of, shape, replan=replan)
         bound_memory(recipe.plan)
         check_disk(run, recipe, output_dir)

@@ -4,6 +4,7 @@ import os
 import struct
 import subprocess
 import sys
+import warnings
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -21,6 +22,7 @@ from dreambooth_cli.photos.files import (
     printable,
     read_photo,
     save_png,
+    takes_much,
 )
 
 HEIC = Path(__file__).parent.parent / "data" / "turned.heic"
@@ -670,3 +672,23 @@ def test_what_lies_beside_the_second_of_two_same_pictures_is_not_dropped_in_sile
     (tmp_path / "b.txt").write_text("in the snow")
     told = {look.path.name: look.reason for look in find_photos(tmp_path)}
     assert told == {"a.jpg": "", "b.jpg": "the same picture as a.jpg, and the caption or mask beside it is not used"}
+
+
+def test_pillow_s_limits_are_lifted_while_any_photo_is_read_and_then_are_as_they_were():
+    before = (Image.MAX_IMAGE_PIXELS, list(warnings.filters))
+    first, second = files._quiet, files._quiet
+    with first:
+        with second:
+            pass
+        assert Image.MAX_IMAGE_PIXELS is None  # one of the two still reads
+    assert (Image.MAX_IMAGE_PIXELS, list(warnings.filters)) == before
+
+
+@pytest.mark.parametrize(("options", "much"), [({}, False), ({"progressive": True}, True)])
+def test_a_photo_takes_much_as_it_is_decoded(options, much, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MOST_TOGETHER", 640 * 480 // 2)
+    quarters((640, 480)).save(tmp_path / "a.jpg", **options)
+    quarters((640, 480)).save(tmp_path / "a.png")
+    assert takes_much(tmp_path / "a.jpg", 64) is much
+    assert takes_much(tmp_path / "a.png", 64)
+    assert takes_much(tmp_path / "a.jpg", 480)

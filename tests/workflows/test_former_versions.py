@@ -1,11 +1,23 @@
 """Runs that former versions began are gone on with, though there are settings now that they did not know."""
 
+import hashlib
+import io
 from dataclasses import replace
+
+from PIL import Image
 
 from dreambooth_cli.events import Noted, StepDone
 from dreambooth_cli.identity import run_digest
 from dreambooth_cli.settings import NEW, SubjectSettings, TrainSettings, as_before, shaping
 from tests.workflows.projects import make_project, of_kind, run
+
+
+def png_of(path):
+    """A picture as 0.2 wrote it."""
+    written = io.BytesIO()
+    with Image.open(path) as image:
+        image.convert("RGB").save(written, format="PNG")
+    return written.getvalue()
 
 
 def test_a_run_of_0_2_is_found_and_not_made_anew(sd1, photos):
@@ -15,7 +27,8 @@ def test_a_run_of_0_2_is_found_and_not_made_anew(sd1, photos):
     record = made.record()
     new = {name for kind in (SubjectSettings, TrainSettings) for name in shaping(kind()) if name not in as_before(kind(), "0.2")}
     assert {"frames", "lora_layers"} <= new
-    was = {**record.shape, "asked": {name: value for name, value in record.shape["asked"].items() if name not in new}}
+    photos = [hashlib.sha256(png_of(path)).hexdigest() for path in sorted(project.prepared.glob("*.png"))]
+    was = {**record.shape, "photos": photos, "asked": {name: value for name, value in record.shape["asked"].items() if name not in new}}
     made.write_record(replace(record, shape=was, digest=run_digest(**was)))
     events = run(project)
     assert any("finished already" in note.message for note in of_kind(events, Noted))

@@ -11,9 +11,12 @@ from PIL import Image, ImageOps
 
 from dreambooth_cli.errors import DiskError, PhotoError, ProjectError, UsageError
 from dreambooth_cli.events import PhaseStarted, PhotoLooked, PhotoRead, PhotosPrepared, Warned, as_json
-from dreambooth_cli.paths import projects_folder
+from dreambooth_cli.paths import cache_folder, projects_folder
+from dreambooth_cli.photos import opened
+from dreambooth_cli.photos.files import pixels_digest, read_photo
 from dreambooth_cli.project import Project
 from dreambooth_cli.settings import PrepSettings
+from dreambooth_cli.workflows import photo_rows
 from dreambooth_cli.workflows.prepare import prepare, prepare_class_photos, prepared_photos
 from tests.conftest import draw_photo
 from tests.workflows.projects import of_kind
@@ -81,6 +84,8 @@ def test_the_report(project):
     rows = {row["file"]: row for row in report["photos"]}
     assert list(rows) == ["five.webp", "four.png", "notes.txt", "one.jpg", "three.jpg", "two.jpg"]
     digest = hashlib.sha256((project.prepared / "002.png").read_bytes()).hexdigest()
+    with Image.open(project.prepared / "002.png") as picture:
+        picture.load()
     assert rows["one.jpg"] == {
         "file": "one.jpg",
         "status": "kept",
@@ -95,6 +100,8 @@ def test_the_report(project):
         "mask": None,
         "mask_sha256": None,
         "into": [64, 64],
+        "pixels_sha256": pixels_digest(picture),
+        "key": rows["one.jpg"]["key"],
     }
     assert rows["notes.txt"] == {
         "file": "notes.txt",
@@ -110,6 +117,8 @@ def test_the_report(project):
         "mask": None,
         "mask_sha256": None,
         "into": None,
+        "pixels_sha256": None,
+        "key": None,
     }
 
 
@@ -570,3 +579,64 @@ def test_each_photo_is_read_once_and_only_where_something_changed(with_a_dark_on
     assert of_kind(run(with_a_dark_one), PhotoRead) == []
     (with_a_dark_one.photos / "two.jpg").unlink()
     assert len(of_kind(run(with_a_dark_one), PhotoRead)) == count - 1
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The names of the photos that were decoded."""
+    names = []
+
+    def read(path, side):
+        names.append(path.name)
+        return read_photo(path, side)
+
+    monkeypatch.setattr(opened, "read_photo", read)
+    return names
+
+
+def test_only_what_is_new_is_decoded_and_the_rest_stays_as_it_was(project, decoded):
+    run(project)
+    before = {row["file"]: row for row in report_of(project)["photos"]}
+    pictures = {name: (project.prepared / row["prepared"]).read_bytes() for name, row in before.items()}
+    assert sorted(decoded) == sorted(before)
+    decoded.clear()
+    draw_photo(project.photos / "a.png", (160, 120), seed=77)
+    (project.photos / "four.png").unlink()
+    (project.photos / "two.jpg").with_suffix(".txt").write_text("in the snow")
+    run(project)
+    assert decoded == ["a.png"]
+    after = {row["file"]: row for row in report_of(project)["photos"]}
+    assert [row["prepared"] for row in after.values()] == ["000.png", "001.png", "002.png", "003.png", "004.png"]
+    assert after["two.jpg"]["caption"] == "in the snow"
+    for name in before.keys() & after.keys():
+        assert (project.prepared / after[name]["prepared"]).read_bytes() == pictures[name]
+        assert after[name] | {"prepared": "", "caption": ""} == before[name] | {"prepared": "", "caption": ""}
+
+
+def test_another_crop_is_cut_anew_and_what_was_lost_or_changed_is_made_again(project, decoded):
+    run(project)
+    first = (project.prepared / "000.png").read_bytes()
+    for look in (cache_folder() / "looks").iterdir():
+        look.write_bytes(look.read_bytes()[:-300])
+    (project.prepared / "000.png").write_bytes(b"other")
+    decoded.clear()
+    run(project)
+    assert len(decoded) == 5
+    assert (project.prepared / "000.png").read_bytes() == first
+    decoded.clear()
+    run(project, crop="top")
+    assert len(decoded) == 5
+
+
+def test_several_at_a_time_make_what_one_alone_makes(project, monkeypatch):
+    (project.photos / "broken.jpg").write_bytes((project.photos / "one.jpg").read_bytes()[:900])
+    (project.photos / "notes.txt").write_text("a list")
+    found = []
+    for workers, together in ((1, 16_000_000), (3, 16_000_000), (3, 100)):
+        monkeypatch.setattr(photo_rows, "WORKERS", workers)
+        monkeypatch.setattr("dreambooth_cli.photos.files.MOST_TOGETHER", together)
+        shutil.rmtree(cache_folder(), ignore_errors=True)
+        shutil.rmtree(project.prepared, ignore_errors=True)
+        events = run(project)
+        found.append(([as_json(event) for event in events], {path: data for path, (data, _) in contents(project.prepared).items()}))
+    assert found[0] == found[1] == found[2]
