@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 from contextlib import suppress
 from importlib import import_module
@@ -198,11 +199,17 @@ def tell(error: Exception, *, as_json: bool, debug: bool) -> int:
         print_line(line)
     else:
         console = messages()
-        name = "Stopped" if isinstance(shown, Interrupted) else "Error"
-        say(console, f"{name}: {shown.message}", "" if isinstance(shown, Interrupted) else "red")
+        stopped = isinstance(shown, Interrupted)
+        said = f"Error: {shown.message}" if not stopped else stopped_words(shown.message)
+        say(console, said, "" if stopped else "red")
         if shown.hint:
             say(console, f"  {shown.hint}")
     return shown.exit_code
+
+
+def stopped_words(message: str) -> str:
+    """`Stopped: by Ctrl-C`; a message that begins with the word itself is not given it twice."""
+    return f"S{message[1:]}" if message.startswith("stopped") else f"Stopped: {message}"
 
 
 def in_words(error: Exception) -> DreamboothError | None:
@@ -215,7 +222,7 @@ def in_words(error: Exception) -> DreamboothError | None:
         case typer.TyperException():
             return usage_error(error)
         case typer.Abort():
-            return Interrupted("stopped: there was nobody to answer")
+            return Interrupted("stopped without an answer")
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             return DiskError(
                 f"the disk is full: {error.filename or error.strerror}", "make room, then run the same command again"
@@ -265,7 +272,7 @@ def _has_current_folder() -> bool:
 
 def usage_error(error: typer.TyperException) -> DreamboothError:
     """What Typer says of wrong usage, as an error of ours with the way to the help."""
-    ctx, words = getattr(error, "ctx", None), error.format_message()
+    ctx, words = getattr(error, "ctx", None), in_plain_words(error.format_message())
     help_ = f"see {ctx.command_path} --help" if ctx else "see dreambooth --help"
     if here := word_here(option := getattr(error, "option_name", None) or ""):
         flag, known = here.split()[0].rstrip(","), [name for param in ctx.command.params for name in param.opts] if ctx else []
@@ -274,6 +281,15 @@ def usage_error(error: typer.TyperException) -> DreamboothError:
     if words.startswith("Got unexpected extra argument"):
         return UsageError(words, f'put quotes around what has spaces: --class-prompt "a dog", --prompt "a [identifier] dog"; {help_}')
     return UsageError(words, help_)
+
+
+def in_plain_words(message: str) -> str:
+    """What Typer says of a value, without the words of the library that it asks."""
+    message = message.replace("Value error, ", "").rstrip(".")
+    number = {"integer": "a whole number", "number": "a number", "boolean": "yes or no"}
+    return re.sub(
+        r"Input should be a valid (\w+).*", lambda found: f"it takes {number.get(found[1], f'a {found[1]}')}", message, flags=re.DOTALL
+    )
 
 
 def check_not_empty(args: list[str]) -> None:

@@ -245,8 +245,6 @@ class Meter:
                 self.done, self.total = event.done, event.total
             case ClassImageMade() | PictureEncoded() | PhotoRead():
                 self.done = event.number
-            case PhotoLooked() if self.total is not None:
-                self.done = min(self.done + 1, self.total)  # where all were read before, each is told once more
             case ImageSaved():
                 self.done += 1
             case _:

@@ -11,7 +11,7 @@ from ..bases.base import ask_for_base
 from ..config import write_config
 from ..disk import clear_leftovers, disk_errors, make_folder, settle, sha256_of, sync, sync_all, temporary, write_whole
 from ..errors import ProjectError, UsageError
-from ..events import Event, Events, Noted, PhaseStarted, PhotoLooked, ProjectSaved, Warned
+from ..events import Event, Events, Noted, PhaseStarted, PhotoLooked, PhotoRead, ProjectSaved, Warned
 from ..paths import PRIVATE, expanded, projects_folder, real_path
 from ..photos.beside import CAPTION, MASK
 from ..photos.files import Look, check_beside, decoded_look, find_photos, printable
@@ -183,9 +183,10 @@ def _look_at(folder: Path, *, show_kept: bool) -> Generator[Event, None, list[Lo
     found = list(find_photos(expanded(folder)))
     yield PhaseStarted(name="looking at the photos", total=len(found), unit="photos")
     looks: list[Look] = []
-    for one in found:
+    for number, one in enumerate(found, start=1):
         look = decoded_look(one) if one.status == "ok" else one
         looks.append(look)
+        yield PhotoRead(number=number, total=len(found))
         if look.status == "ok" and not show_kept:
             continue
         yield PhotoLooked(

@@ -140,7 +140,7 @@ def test_what_a_library_makes_of_a_second_signal_is_a_stop(
 
     monkeypatch.setattr(models_module, "survey", fail)
     done = dreambooth("models")
-    assert done == Done(130, "", "Stopped: stopped at once\n  what was saved before stays\n")
+    assert done == Done(130, "", "Stopped at once\n  what was saved before stays\n")
 
 
 def test_a_full_disk_is_no_bug(dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,8 +157,9 @@ def test_a_full_disk_is_no_bug(dreambooth: Dreambooth, monkeypatch: pytest.Monke
     [
         (["modles"], "No such command 'modles'. Did you mean 'models'?", "see dreambooth --help"),
         (["train", "--stepz", "3"], "No such option: --stepz", "see dreambooth train --help"),
-        (["train", "--method", "most"], "'most' is not one of 'auto', 'full', 'lora'", "see dreambooth train --help"),
-        (["models", "--gpu-memory", "a"], "Invalid value for '--gpu-memory'", "see dreambooth models --help"),
+        (["train", "--method", "most"], "'--method': 'most' is not one of 'auto', 'full', 'lora'", "see dreambooth train --help"),
+        (["models", "--gpu-memory", "a"], "Invalid value for '--gpu-memory': it takes a number", "see dreambooth models --help"),
+        (["generate", "--run", "a", "a dog"], "Invalid value for '--run': it takes a whole number", "see dreambooth generate --help"),
         (["models", "--gpu-memory", "0"], "--gpu-memory can't be 0", "it takes the GB that a card is sold with"),
         (["models", "sd15", "sd14"], "models takes one name, not 2", "dreambooth models pull NAME"),
         (["models", "pull"], "pull what?", "dreambooth models pull sd15"),
@@ -182,7 +183,7 @@ def test_ctrl_c_is_130(dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(models_module, "survey", stop)
     done = dreambooth("models")
-    assert (done.code, done.err) == (130, "Stopped: stopped at once\n  what was saved before stays\n")
+    assert (done.code, done.err) == (130, "Stopped at once\n  what was saved before stays\n")
 
 
 def test_a_question_without_an_answer_is_no_bug() -> None:

@@ -15,6 +15,10 @@ from dreambooth_cli.cli.console import between_words, visible
 from dreambooth_cli.cli.views import JsonLines, LiveBars, Meter, PlainLines, follow, format_event, open_view
 from dreambooth_cli.errors import HangUp, Interrupted, Terminated
 from dreambooth_cli.events import Event, PhaseStarted, PhotoLooked, RunOpened, StepDone, Warned
+from dreambooth_cli.project import open_project
+from dreambooth_cli.settings import PrepSettings, SubjectSettings
+from dreambooth_cli.workflows.initialise import initialise
+from dreambooth_cli.workflows.prepare import prepare
 
 DARK = happened.Finding("dark", 0.2, "Too dark: brighten it.")
 TWIN = happened.Finding("duplicate", 1.0, "The same file as b.jpg: it is used once.")
@@ -260,3 +264,26 @@ def test_a_prompt_of_ten_thousand_words_is_a_short_line() -> None:
     assert line is not None
     assert len(line) < 1000
     assert "\n" not in line
+
+
+def test_a_folder_is_counted_once_however_often_its_photos_are_told(photos: Path) -> None:
+    (photos / "notes.raw").write_bytes(b"no picture")
+    meter = Meter(Clock())
+    counts: dict[str, int] = {}
+    for event in initialise("dog", subject=SubjectSettings(photos=photos, class_prompt="a dog", model="pocket"), prep={}, train={}):
+        if isinstance(event, PhaseStarted):
+            meter.begin(event)
+        meter.advance(event)
+        if meter.total is not None:
+            assert meter.done <= meter.total
+            counts[meter.name] = meter.done
+    files = len(list(photos.iterdir()))
+    project = open_project("dog")
+    assert counts["looking at the photos"] == files
+    for again in range(2):
+        meter.begin(PhaseStarted(name="something else", total=3))
+        for event in prepare(project, PrepSettings(), resolution=64):
+            if isinstance(event, PhaseStarted):
+                meter.begin(event)
+            meter.advance(event)
+        assert meter.done == (0 if again else len(list(project.photos.iterdir()))), "what is kept is told, and moves nobody else's bar"
