@@ -2,7 +2,10 @@
 
 It should be one token of the base model's own vocabulary and mean nothing yet. A token's rank there is its rarity:
 byte-pair merges are learned commonest first. The table beside this file was made from CLIP's vocabulary, which all the
-base models of the catalogue share.
+base models of the catalogue share that read by CLIP.
+
+To a language model no word is rare: it takes what it does not know apart, and reads. There the identifier is an invented word of two or
+three pieces, of another list.
 """
 
 import json
@@ -19,6 +22,8 @@ from .text import shortened
 AnyTokenizer = Any  # a tokenizers.Tokenizer; that package is loaded only when a base on disk is read
 FALLBACK = "sks"
 TABLE = Path(__file__).with_name("rare_tokens.txt")
+INVENTED = Path(__file__).with_name("invented_words.txt")
+FEWEST_PIECES, MOST_PIECES = 2, 3  # of an invented word
 WORD_END = "</w>"  # CLIP's mark on the last piece of a word
 UNKNOWN = "<|endoftext|>"
 READ = 77  # tokens of a prompt, with its two ends, that CLIP's text encoders read
@@ -27,19 +32,31 @@ RAREST = 0.9  # tokens before the rarest tenth of a vocabulary are common: `zebr
 CLIP_WORD = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
-def rare_tokens() -> tuple[str, ...]:
-    """The package's table of rare words, rarest first."""
-    lines = TABLE.read_text(encoding="utf-8").splitlines()
+def invented_words() -> tuple[str, ...]:
+    """The package's list of invented words, the first to be tried first."""
+    return _lines_of(INVENTED)
+
+
+def _lines_of(table: Path) -> tuple[str, ...]:
+    lines = table.read_text(encoding="utf-8").splitlines()
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
-def choose_identifier(tokenizer: AnyTokenizer | None) -> tuple[str, str | None]:
-    """The rarest word that is one token of the base model, and a note where there is none and `sks` has to do.
+def rare_tokens() -> tuple[str, ...]:
+    """The package's table of rare words, rarest first."""
+    return _lines_of(TABLE)
+
+
+def choose_identifier(tokenizer: AnyTokenizer | None, *, by_rarity: bool = True) -> tuple[str, str | None]:
+    """The rarest word that is one token of the base model, and a note where there is none and `sks` has to do; not `by_rarity`, the
+    first of the invented words that is as many pieces as it should be, and a note where that is the nearest alone.
 
     Without a tokenizer it is the first word of the table.
     """
     if tokenizer is None:
-        return rare_tokens()[0], None
+        return (rare_tokens() if by_rarity else invented_words())[0], None
+    if not by_rarity:
+        return _choose_invented(tokenizer)
     rarest = _rarest(tokenizer)
     if rarest:
         return rarest, None
@@ -50,11 +67,54 @@ def choose_identifier(tokenizer: AnyTokenizer | None) -> tuple[str, str | None]:
     return FALLBACK, note
 
 
-def identifier_remarks(identifier: str, tokenizer: AnyTokenizer | None) -> list[str]:
-    """What speaks against an identifier, a line each: it splits into pieces, it is a common word, it is a rifle.
+def _choose_invented(tokenizer: AnyTokenizer) -> tuple[str, str | None]:
+    counts = {word: len(pieces_in_prompt(tokenizer, word)) for word in invented_words()}
+    word = min(counts, key=lambda word: max(FEWEST_PIECES - counts[word], counts[word] - MOST_PIECES, 0))
+    if FEWEST_PIECES <= counts[word] <= MOST_PIECES:
+        return word, None
+    return word, (
+        f"none of the invented words is {FEWEST_PIECES} or {MOST_PIECES} pieces of this base model's vocabulary: using {word}, the "
+        f"nearest, which is {counts[word]}; --identifier names another"
+    )
+
+
+def invented_remarks(identifier: str, tokenizer: AnyTokenizer | None) -> list[str]:
+    """The same of an identifier that a language model reads: it is a word that means something, is no word to be spoken, or falls apart."""
+    remarks = []
+    if identifier.lower() == FALLBACK:
+        remarks.append(
+            f"{identifier} is a rifle, and no rare word to a language model, which reads it as it reads any other: a rifle can turn up in "
+            f"the pictures; an invented word is better, for example {invented_words()[0]}"
+        )
+    if not identifier.isalpha():
+        remarks.append(f"{identifier} is not of letters alone: digits and signs are read one by one; for example {invented_words()[0]}")
+    if tokenizer is None or remarks:
+        return remarks
+    parts = pieces_in_prompt(tokenizer, identifier)
+    if len(parts) < FEWEST_PIECES:
+        return [f"{identifier} is a word that the model knows, and so means something already; for example {invented_words()[0]}"]
+    if len(parts) > MOST_PIECES:
+        return [
+            f"{identifier} falls into {len(parts)} pieces ({' + '.join(parts)}): one of {FEWEST_PIECES} or {MOST_PIECES} is learned "
+            f"better, for example {_choose_invented(tokenizer)[0]}"
+        ]
+    return []
+
+
+def pieces_in_prompt(tokenizer: AnyTokenizer, word: str) -> list[str]:
+    """What a word splits into within a sentence, behind a space."""
+    encoding = tokenizer.encode(f" {word}", add_special_tokens=False)
+    return [part for start, end in encoding.offsets if (part := f" {word}"[start:end].strip())]
+
+
+def identifier_remarks(identifier: str, tokenizer: AnyTokenizer | None, *, by_rarity: bool = True) -> list[str]:
+    """What speaks against an identifier, a line each: it splits into pieces, it is a common word, it is a rifle; not `by_rarity`, what
+    does where a language model reads it.
 
     Without a tokenizer only what needs no vocabulary is said.
     """
+    if not by_rarity:
+        return invented_remarks(identifier, tokenizer)
     remarks = []
     if identifier.lower() == FALLBACK:
         remarks.append(
@@ -74,12 +134,12 @@ def identifier_remarks(identifier: str, tokenizer: AnyTokenizer | None) -> list[
     return remarks
 
 
-def length_remarks(prompts: Iterable[str], tokenizer: AnyTokenizer | None, *, most: int = READ) -> list[str]:
+def length_remarks(prompts: Iterable[str], tokenizer: AnyTokenizer | None, *, most: int = READ, frame: int = 2) -> list[str]:
     """A line for each prompt that is longer than the `most` tokens that the base model reads, with what is cut. Without a tokenizer
     nothing is said."""
     remarks = []
     for prompt in dict.fromkeys(prompts):
-        if tokenizer is not None and (part := unread_part(prompt, tokenizer, most=most)):
+        if tokenizer is not None and (part := unread_part(prompt, tokenizer, most=most, frame=frame)):
             remarks.append(
                 f'the prompt "{shortened(prompt, 40)}" is longer than the {most} tokens that the model reads; '
                 f'what is cut: "{shortened(part)}"'
@@ -87,10 +147,11 @@ def length_remarks(prompts: Iterable[str], tokenizer: AnyTokenizer | None, *, mo
     return remarks
 
 
-def unread_part(prompt: str, tokenizer: AnyTokenizer, *, most: int = READ) -> str:
-    """What of a prompt the base model does not read: all beyond its `most` tokens, two of which are the prompt's two ends."""
+def unread_part(prompt: str, tokenizer: AnyTokenizer, *, most: int = READ, frame: int = 2) -> str:
+    """What of a prompt the base model does not read: all beyond its `most` tokens, `frame` of which are the prompt's two ends, or those
+    of the chat that it stands in."""
     offsets = tokenizer.encode(prompt, add_special_tokens=False).offsets
-    return prompt[offsets[most - 2][0] :] if len(offsets) > most - 2 else ""
+    return prompt[offsets[most - frame][0] :] if len(offsets) > most - frame else ""
 
 
 def load_tokenizer(base_folder: Path | None) -> AnyTokenizer | None:

@@ -3,7 +3,7 @@
 import re
 
 from .errors import UsageError
-from .identifier import FALLBACK, rare_tokens
+from .identifier import FALLBACK, invented_words, rare_tokens
 from .phrase import is_like, read_phrase
 from .settings import AUTO
 from .text import shortened
@@ -180,7 +180,7 @@ def known_identifier(text: str, identifier: str) -> str | None:
 def _known_identifier(class_prompt: str) -> str:
     """A word of a class prompt that other guides take for the identifier, or that we would; empty where it has none."""
     words: list[str] = re.findall(r"[^\W_]+", class_prompt)
-    ours = rare_tokens()
+    ours = (*rare_tokens(), *invented_words())
     return next((word for word in words if word.casefold() in WELL_KNOWN or word in ours), "") or next(
         (found[0] for found in STANDS_FOR.finditer(class_prompt)), ""
     )

@@ -6,7 +6,7 @@ they name the run (see `identity.py`), so changing one begins another run.
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import UsageError
+from .families.family import Family
 from .families.family import LoraLayers as LoraLayers
 from .families.schedulers import SchedulerName
 from .spellings import word_here
@@ -26,6 +27,7 @@ LARGEST_SIDE = 16_384  # pixels of a picture
 NEW = object()  # of a setting that there was not
 FORMER = ("0.2", "0.1")  # versions whose runs are gone on with, the newest first
 
+Prior = Literal[Auto, "class-images", "base", "none"]
 Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 Scheduler = Literal[Auto, SchedulerName]
 
@@ -224,9 +226,19 @@ class TrainSettings(Settings):
     snr_gamma: float = setting(
         0.0, "Min-SNR weighting of the loss with this gamma; 0: off.", at_least=0, shapes=True, group=DETAILS, usual=(0.1, 100)
     )
+    prior: Prior = setting(
+        AUTO,
+        "What keeps the class: class-images, base (a LoRA is held against its base), none; auto: class-images, klein and Z-Image base.",
+        shapes=True,
+        was=NEW,
+        group=PRIOR,
+    )
+    prior_every: int = setting(
+        3, "With --prior base: so many steps from one that looks at the base to the next.", at_least=1, shapes=True, was=NEW, group=PRIOR
+    )
     prior_loss_weight: float = setting(
         1.0,
-        "Weight of the class images in the loss (lambda); 0: prior preservation is off.",
+        "Weight of prior preservation in the loss (lambda); 0: prior preservation is off.",
         at_least=0, shapes=True, group=PRIOR, usual=(0.001, 100),
     )
     class_images: int = setting(
@@ -234,8 +246,10 @@ class TrainSettings(Settings):
     )
     class_data_dir: Path | None = setting(None, "Folder with class images of your own; only missing ones are made.", group=PRIOR)
     class_image_steps: int = setting(25, "Denoising steps for each class image.", at_least=1, shapes=True, group=PRIOR, usual=(1, 1000))
-    class_guidance_scale: float = setting(
-        7.5, "Guidance scale for the class images.", at_least=1, shapes=True, group=PRIOR, usual=(1, 50)
+    class_guidance_scale: float | Auto = setting(
+        AUTO,
+        "Guidance scale for the class images; auto: 7.5, for klein and Z-Image 4.",
+        at_least=0, shapes=True, was=7.5, group=PRIOR, usual=(0, 50),
     )
     frames: Literal["own", "varied"] = setting(
         "own",
@@ -283,8 +297,19 @@ class TrainSettings(Settings):
 
     @property
     def with_prior(self) -> bool:
-        """Whether prior preservation is on."""
-        return self.class_images > 0 and self.prior_loss_weight > 0
+        """Whether class images keep the class as it was."""
+        return self.prior in (AUTO, "class-images") and self.class_images > 0 and self.prior_loss_weight > 0
+
+    @property
+    def with_base_prior(self) -> bool:
+        """Whether the base's own prediction does."""
+        return self.prior == "base" and self.prior_loss_weight > 0
+
+    def of_family(self, family: Family) -> "TrainSettings":
+        """The same with the prior of a base's family where nothing is said: the user's own class images say something."""
+        if self.prior != AUTO:
+            return self
+        return replace(self, prior="class-images" if self.class_data_dir is not None else family.prior)
 
     @property
     def rows(self) -> tuple[int, int]:
@@ -302,9 +327,11 @@ class GenerateSettings(Settings):
     seed: int | Auto = setting(
         AUTO, "Picture i uses seed + i; auto: a new one, which is said.", at_least=0, at_most=LARGEST_SEED
     )
-    steps: int = setting(50, "Denoising steps for each picture.", at_least=1, usual=(1, 1000))
+    steps: int | Auto = setting(AUTO, "Denoising steps for each picture; auto: 50, for Z-Image 30.", at_least=1, usual=(1, 1000))
     guidance_scale: float | Auto = setting(
-        AUTO, "How strictly the prompt is followed; auto: 7.5, for SDXL and pocket 5.", at_least=0, usual=(0.1, 50)
+        AUTO,
+        "How strictly the prompt is followed; auto: 7.5, SDXL and pocket 5, klein and Z-Image 4 (Z-Image counts from 0, not from 1).",
+        at_least=0, usual=(0, 50),
     )
     width: int | Auto = setting(
         AUTO, "Width in pixels; auto: as trained.", at_least=32, at_most=LARGEST_SIDE, multiple_of=8, usual=(32, 4096)

@@ -64,7 +64,7 @@ def _interview(name: str | None, flags: Flags, gpu: Gpu | None) -> Answers:
     show_prompts(subject["class_prompt"], subject["identifier"])
     if "model" not in subject:
         subject["model"] = ask_model(gpu)
-    show_identifier_remarks(subject)
+    subject["identifier"] = suit_identifier(subject)
     if "method" not in train:
         train["method"] = ask_method()
     if "steps" not in train:
@@ -208,12 +208,20 @@ def show_prompts(class_prompt: str, identifier: str) -> None:
     say(messages(), f'  and all others of their kind "{plain_class_prompt(class_prompt, word)}"')
 
 
-def show_identifier_remarks(subject: dict[str, Any]) -> None:
-    """What speaks against the identifier on this base."""
-    if subject["identifier"] != AUTO:
-        tokenizer = load_tokenizer(folder_of_base(subject["model"]))
-        for remark in identifier_remarks(subject["identifier"], tokenizer):
-            say(messages(), f"  {remark}", "yellow")
+def suit_identifier(subject: dict[str, Any]) -> str:
+    """The identifier, with what speaks against it on this base; the one that was suggested gives way to another where it does not suit."""
+    from ..workflows.plan import known_facts
+
+    identifier = str(subject["identifier"])
+    facts = known_facts(ask_for_base(subject["model"]))
+    by_rarity, tokenizer = facts is None or facts.family.rare_words, load_tokenizer(folder_of_base(subject["model"]))
+    if not by_rarity and identifier == choose_identifier(None)[0]:
+        other, _ = choose_identifier(tokenizer, by_rarity=False)
+        say(messages(), f"  this base reads by a language model, to which no word is rare: {other} in place of {identifier}")
+        return other
+    for remark in identifier_remarks(identifier, tokenizer, by_rarity=by_rarity) if identifier != AUTO else ():
+        say(messages(), f"  {remark}", "yellow")
+    return identifier
 
 
 def ask_model(gpu: Gpu | None) -> str:

@@ -41,6 +41,7 @@ class Row:
             "resolution": entry.facts.resolution,
             "recommended_gb": entry.recommended_gb,
             "licence": entry.licence,
+            **{key: told for key in ("gate", "twin", "sources") if (told := getattr(entry, key))},
             "on_disk": self.on_disk,
             "plan": {
                 "method": self.plan.method,
@@ -105,6 +106,9 @@ def details(row: Row) -> dict[str, str]:
         "repository": f"{entry.repository} (revision {entry.revision[:12]})" if entry.repository else "",
         "also called": ", ".join(entry.aliases),
         "licence": entry.licence,
+        "access": _access(entry),
+        "drawn in few steps with": entry.twin or "",
+        "sources": entry.sources,
         "resolution": f"{entry.facts.resolution} px",
         "parameters": ", ".join(parts),
         "download": _download(row),
@@ -129,7 +133,7 @@ def slow_step_note(facts: BaseFacts, resolution: int, rows: int, *, cores: int |
     """
     figures = facts.family.figures
     linear, square = figures.tflop
-    pixels = (resolution / 512) ** 2
+    pixels = (resolution**2 + figures.prompt_pixels) / (512**2 + figures.prompt_pixels)
     work = (linear * pixels + square * pixels**2) * facts.denoiser / figures.denoiser * rows
     cores = cores or _cores()
     seconds = work / (CPU_TFLOPS * cores)
@@ -159,6 +163,14 @@ def _download(row: Row) -> str:
     if row.entry.folder is not None:
         return "none: it comes with dreambooth"
     return f"{row.entry.download_gb} GB" + (", on disk already" if row.on_disk else "")
+
+
+def _access(entry: CatalogEntry) -> str:
+    """Where the owner's consent may be asked for, the page and the button."""
+    if not entry.gate:
+        return ""
+    page = f"https://huggingface.co/{entry.repository}"
+    return f"gated {entry.gate}; if it is, log in at {page}, press Agree and access repository, then run: hf auth login"
 
 
 def _cores() -> int:
