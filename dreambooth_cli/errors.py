@@ -26,6 +26,12 @@ class LibraryRefused(DreamboothError):
     exit_code = 1
 
 
+class ExportDiffers(DreamboothError):
+    """An export that another reader does not read as it was meant; it lies beside, under another name."""
+
+    exit_code = 1
+
+
 class UsageError(DreamboothError):
     """Wrong usage: an option, a value or a prompt."""
 

@@ -251,6 +251,19 @@ class ModelSaved(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Exported(Event):
+    """A model lies on disk in another program's format, and was read again: from the same seed it draws the same picture, no channel of
+    any pixel more than `largest_difference` apart, of a range of 1. `sha256` is the file's, or of a folder that of the list of its files
+    as `sha256sum` prints it, by their names in order."""
+
+    event: ClassVar[str] = "exported"
+    path: Path
+    format: str
+    sha256: str
+    largest_difference: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageSaved(Event):
     """A picture that `generate` drew."""
 

@@ -22,6 +22,7 @@ from ..events import (
     CommandShown,
     Event,
     Events,
+    Exported,
     GridSaved,
     ImageSaved,
     ModelSaved,
@@ -85,6 +86,8 @@ def format_event(event: Event) -> str | None:
             return f"checkpoint at step {event.step}: {event.path}"
         case ModelSaved():
             return f"the model is ready: {event.path}"
+        case Exported():
+            return f"read again, {format_difference(event.largest_difference)}: {event.path}"
         case BaseReady():
             return f"{event.name} lies on disk: {event.path}"
         case ImageSaved():
@@ -101,9 +104,14 @@ def format_event(event: Event) -> str | None:
 def result_of(event: Event) -> Path | None:
     """The path that an event hands over, for stdout."""
     match event:
-        case ProjectSaved() | PhotosPrepared() | BaseReady() | ModelSaved() | ImageSaved() | GridSaved() | StoryTold():
+        case ProjectSaved() | PhotosPrepared() | BaseReady() | ModelSaved() | Exported() | ImageSaved() | GridSaved() | StoryTold():
             return event.path
     return None
+
+
+def format_difference(largest: float) -> str:
+    """How far the picture of a model that was read again is from the model's own, in levels of 255."""
+    return "and it draws the very same picture" if largest == 0 else f"and its picture is within {255 * largest:.2g} of 255 levels"
 
 
 def format_photo(photo: PhotoLooked) -> str | None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ OF_TORCH = {"format": "pt"}  # what the libraries write into the header of every
 
 
 @contextmanager
-def _written(folder: Path) -> Iterator[None]:
+def written(folder: Path) -> Iterator[None]:
     """What the disk refuses, in words. Raises DiskError."""
     try:
         yield
@@ -50,37 +50,45 @@ def save_full(pipe: Any, base: Base, folder: Path, *, dtype: torch.dtype, at_mos
     """Write a whole pipeline as a diffusers folder, its weights in `dtype`. Networks that were let go come back from the base, one
     at a time; none takes memory when it is written. `at_most` bytes of each file are written for a rehearsal, as `write_tensors` does
     it. Raises DiskError."""
-    with _written(folder):
+    with written(folder):
         for name in base.facts.family.networks:
             bring_back(pipe, base, dtype=dtype, device=torch.device("cpu"), only=[name])
             save_network(getattr(pipe, name), folder / name, dtype, at_most)
             getattr(pipe, name).to("meta")
             give_back()
-        for name, part in pipe.components.items():
-            if name not in base.facts.family.networks and part is not None:
-                part.save_pretrained(folder / name)
-            if name.startswith("tokenizer"):
-                # vocab.json and merges.txt beside tokenizer.json: readers older than transformers 5 know only those
-                part.backend_tokenizer.model.save(str(folder / name))
-        pipe.save_config(folder)
-        forget_places(folder)
+        save_rest(pipe, base.facts.family.networks, folder)
+
+
+def save_rest(pipe: Any, networks: Collection[str], folder: Path) -> None:
+    """Write what of a pipeline is no network: its scheduler, its tokenizers, its index."""
+    for name, part in pipe.components.items():
+        if name not in networks and part is not None:
+            part.save_pretrained(folder / name)
+        if name.startswith("tokenizer"):
+            # vocab.json and merges.txt beside tokenizer.json: readers older than transformers 5 know only those
+            part.backend_tokenizer.model.save(str(folder / name))
+    pipe.save_config(folder)
+    forget_places(folder)
 
 
 def save_network(network: Any, folder: Path, dtype: torch.dtype, at_most: int | None = None) -> None:
     """Write a network's config and its weights in `dtype`, from wherever it lies, one tensor after the other."""
+    file, weights = save_network_config(network, folder), nested(network, network.state_dict())
+    write_tensors(file, weights, dtype=dtype, metadata=OF_TORCH, at_most=at_most)
+
+
+def save_network_config(network: Any, folder: Path) -> Path:
+    """Write a network's config into a new folder. Returns the file that its weights belong into."""
     folder.mkdir(parents=True)
     is_diffusers = isinstance(network, ModelMixin)
     if is_diffusers:
         network.save_config(folder)
-        file = folder / diffusers.utils.SAFETENSORS_WEIGHTS_NAME
-        write_tensors(file, network.state_dict(), dtype=dtype, metadata=OF_TORCH, at_most=at_most)
-        return
-    weights = nested(network, network.state_dict())
-    write_tensors(folder / transformers.utils.SAFE_WEIGHTS_NAME, weights, dtype=dtype, metadata=OF_TORCH, at_most=at_most)
+        return Path(folder, diffusers.utils.SAFETENSORS_WEIGHTS_NAME)
     network.config.architectures = [type(network).__name__]
     # transformers opens an encoder in the dtype of its config, diffusers a denoiser in float32: the two must agree
     network.config.dtype = "float32"
     network.config.save_pretrained(folder)
+    return Path(folder, transformers.utils.SAFE_WEIGHTS_NAME)
 
 
 def forget_places(folder: Path) -> None:
@@ -122,7 +130,7 @@ def _is_place(value: Any) -> bool:
 def save_adapter(family: LatentDiffusion, folder: Path, *, train_text_encoder: bool, dtype: torch.dtype) -> None:
     """Write the LoRA layers as `pytorch_lora_weights.safetensors`, which `load_lora_weights` takes."""
     modules = {family.record.denoiser: denoiser_of(family), **(text_encoders_of(family.pipe) if train_text_encoder else {})}
-    with _written(folder):
+    with written(folder):
         save_lora(pipeline_class(family.record), folder, modules, dtype)
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -57,13 +57,24 @@ def write_tensors(
         tensors, room = some_of(tensors, at_most, dtype), path.with_name(f"{path.name}.room")
         reserve(room, whole)  # all of it first: how large one file may be has bounds too
         os.truncate(room, whole - size_of(tensors, dtype))
-    formats = {name: format_of(value, dtype) for name, value in tensors.items()}
-    names = sorted(tensors, key=lambda name: (ORDER.index(WORDS[formats[name]]), name))
+    outline = {name: torch.empty(value.shape, dtype=format_of(value, dtype), device="meta") for name, value in tensors.items()}
+    return write_stream(path, outline, lambda name: tensors[name].detach(), metadata)
+
+
+def write_stream(
+    path: Path, outline: Mapping[str, Tensor], read: Callable[[str], Tensor], metadata: Mapping[str, str] | None = None
+) -> str:
+    """Write a new file of tensors that are made when their turn comes, each as `outline` says its shape and number format (its own may
+    lie on the meta device); those of one format come in the order of their names. Returns the SHA-256, in hexadecimal.
+
+    Raises OSError, KeyError for a number format that the file has no word for.
+    """
+    names = sorted(outline, key=lambda name: (ORDER.index(WORDS[outline[name].dtype]), name))
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name in names:
-        start, end = end, end + tensors[name].numel() * formats[name].itemsize
-        header[name] = {"dtype": WORDS[formats[name]], "shape": list(tensors[name].shape), "data_offsets": [start, end]}
+        start, end = end, end + outline[name].numel() * outline[name].dtype.itemsize
+        header[name] = {"dtype": WORDS[outline[name].dtype], "shape": list(outline[name].shape), "data_offsets": [start, end]}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % ALIGNED)
     digest = hashlib.sha256()
@@ -75,7 +86,7 @@ def write_tensors(
 
         put(struct.pack("<Q", len(text)) + text)
         for name in names:
-            put(_bytes_of(tensors[name].detach().to("cpu", formats[name])))
+            put(bytes_of(read(name).to("cpu", outline[name].dtype)))
     return digest.hexdigest()
 
 
@@ -103,7 +114,7 @@ def some_of(tensors: Mapping[str, Tensor], at_most: int, dtype: torch.dtype | No
     return chosen
 
 
-def _bytes_of(tensor: Tensor) -> memoryview:
+def bytes_of(tensor: Tensor) -> memoryview:
     """The bytes of a tensor in the machine's memory, not copied where it lies there in one piece."""
     flat: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
     return memoryview(flat)
@@ -139,7 +150,7 @@ class TensorFile(Mapping[str, Tensor]):
         tensor = torch.empty(prod(entry["shape"]), dtype=DTYPES[entry["dtype"]])
         with self.path.open("rb") as file:
             file.seek(self.start + entry["data_offsets"][0])
-            if file.readinto(_bytes_of(tensor)) != tensor.numel() * tensor.element_size():
+            if file.readinto(bytes_of(tensor)) != tensor.numel() * tensor.element_size():
                 raise ValueError(f"{self.path.name} ends in {name}")
         return tensor.reshape(entry["shape"])
 

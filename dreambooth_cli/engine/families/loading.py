@@ -1,6 +1,6 @@
 """A base on disk -> a live family. Parts that idle can be let go and brought back later."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from ...families.family import VAE, Family
 from ...machine import give_back
 from ..refusal import refused
 from .latent_diffusion import LatentDiffusion, alive
-from .parts import build, fill, find_files, flags_of, load_scheduler, load_tokenizers, quiet
+from .parts import PartFiles, build, fill, find_files, flags_of, load_scheduler, load_tokenizers, quiet, stored_format
 from .trial import try_networks
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -52,25 +52,48 @@ def load_pipeline(base: Base, *, dtype: torch.dtype, only: Collection[str] | Non
     machine has no room for it.
     """
     record = base.facts.family
-    again = f"fetch it again: dreambooth models pull {base.name}" if base.repository else "check its files"
-    with refused(f"{base.name} can't be loaded from {base.path}", again):
+    with refused(f"{base.name} can't be loaded from {base.path}", _again(base)):
         wanted = [name for name in record.networks if only is None or name in only]
         # the fp16-safe VAE takes the place of SDXL's own only where it would run in fp16: there the stock one overflows
         places = {VAE: base.vae_path} if base.vae_path is not None and dtype == torch.float16 else {}
         files = {name: find_files(base, name, places.get(name)) for name in wanted}
-        networks = {name: build(found) for name, found in files.items()}
-        is_whole = wanted == list(record.networks)
-        options: dict[str, Any] = dict.fromkeys((*record.tokenizers, *record.networks)) | networks
-        options |= load_tokenizers(base) if is_whole else {}  # some of the networks alone read no prompts
-        options |= {"scheduler": load_scheduler(base), **record.pipeline_options, **flags_of(base)}
-        with quiet():
-            pipe = pipeline_class(record)(**options)
-        if is_whole:
-            try_networks(alive(record, pipe), torch.device("meta"))
+        pipe = _empty(base, files)
         for name, found in files.items():
-            fill(networks[name], found, dtype)
+            fill(getattr(pipe, name), found, dtype)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def load_empty(base: Base) -> Any:
+    """A base as a diffusers pipeline whose networks are on torch's meta device, without their weights. Raises ModelUnavailable."""
+    with refused(f"{base.name} can't be loaded from {base.path}", _again(base)):
+        return _empty(base, {name: find_files(base, name) for name in base.facts.family.networks})
+
+
+def formats_of(base: Base) -> dict[str, torch.dtype]:
+    """The number format that each network of a base is stored in: the widest, where its weights are in several. Raises
+    ModelUnavailable."""
+    with refused(f"{base.name} can't be loaded from {base.path}", _again(base)):
+        return {name: stored_format(find_files(base, name)) for name in base.facts.family.networks}
+
+
+def _empty(base: Base, files: Mapping[str, PartFiles]) -> Any:
+    """A pipeline with these of its networks, which fit their files and, where all are there, each other."""
+    record = base.facts.family
+    options: dict[str, Any] = dict.fromkeys((*record.tokenizers, *record.networks))
+    options |= {name: build(found) for name, found in files.items()}
+    is_whole = list(files) == list(record.networks)
+    options |= load_tokenizers(base) if is_whole else {}  # some of the networks alone read no prompts
+    options |= {"scheduler": load_scheduler(base), **record.pipeline_options, **flags_of(base)}
+    with quiet():
+        pipe = pipeline_class(record)(**options)
+    if is_whole:
+        try_networks(alive(record, pipe), torch.device("meta"))
+    return pipe
+
+
+def _again(base: Base) -> str:
+    return f"fetch it again: dreambooth models pull {base.name}" if base.repository else "check its files"
 
 
 def pipeline_class(record: Family) -> Any:

@@ -1,11 +1,14 @@
 """LoRA (Hu et al. 2021): small trained matrices beside frozen layers. Layers, files and metadata are peft's and diffusers'."""
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, inject_adapter_in_model
 from peft.utils import get_peft_model_state_dict
@@ -17,6 +20,7 @@ from ...errors import UsageError
 from ...families.family import LoraLayers, Part
 from ...memory.plan import INSTALL_8BIT
 from ...run import LORA_FILE
+from .lora_file import Pair
 from .parts import nested
 
 
@@ -112,3 +116,18 @@ def save_lora(pipeline: type[Any], folder: Path, modules: Mapping[str, Any], dty
     pipeline.save_lora_weights(folder, **layers)
     file = folder / LORA_FILE
     write_whole(file, file.read_bytes())  # safetensors makes files that their owner alone can read, whatever the umask
+
+
+def lora_metadata(pairs: Sequence[Pair]) -> dict[str, str]:
+    """What the header of a LoRA says of these pairs, whose scales are in their second matrices: the rank of each network's layers, those
+    of single layers, and that alpha is the rank."""
+    told: dict[str, Any] = {}
+    for network in dict.fromkeys(pair.network for pair in pairs):
+        mine = [pair for pair in pairs if pair.network == network]
+        ((usual, _),) = Counter(pair.rank for pair in mine).most_common(1)
+        others = {pair.layer: pair.rank for pair in mine if pair.rank != usual}
+        config = {"r": usual, "lora_alpha": usual, "rank_pattern": others, "alpha_pattern": others}
+        config |= {"target_modules": sorted({pair.layer for pair in mine}), "peft_type": "LORA"}
+        config["use_dora"] = bool(mine[0].tensors.keys() & {"magnitude", "dora_scale"})
+        told |= {f"{network}.{key}": value for key, value in config.items()}
+    return {LORA_ADAPTER_METADATA_KEY: json.dumps(told, indent=2, sort_keys=True)}

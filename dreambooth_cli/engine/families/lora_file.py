@@ -106,9 +106,12 @@ SGM = {
     "add_embedding.linear_1": "label_emb.0.0",
     "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
     "conv_out": "out.2",
 }
 SGM_RESNET = {
+    "norm1": "in_layers.0",
+    "norm2": "out_layers.0",
     "conv1": "in_layers.2",
     "conv2": "out_layers.3",
     "time_emb_proj": "emb_layers.1",
@@ -202,6 +205,22 @@ def check_lora(path: Path) -> None:
 
 def _load(networks: Mapping[str, Any], file: LoraFile) -> list[str]:
     """Match, then put in; nothing is changed where the file does not fit."""
+    pairs, remarks = pairs_of(networks, file)
+    if not put_in(networks, file, pairs):
+        remarks.append(f"{file.path.name} changes nothing: its matrices are zeros")
+    return remarks
+
+
+def find_pairs(networks: Mapping[str, Any], path: Path) -> tuple[LoraFile, list[Pair], list[str]]:
+    """A LoRA, a file or a folder, with its pairs of matrices and their places in these networks, which may be on the meta device; and
+    what must be told. Raises ModelUnavailable as `load_lora` does."""
+    with refused(f"the LoRA {path} can't be read", DAMAGED):
+        file = read_lora(find_lora(path))
+        return file, *pairs_of(networks, file)
+
+
+def pairs_of(networks: Mapping[str, Any], file: LoraFile) -> tuple[list[Pair], list[str]]:
+    """The pairs of a file with their places in the networks, and what must be told of what has none. Raises ModelUnavailable."""
     if TRANSFORMER not in networks:
         refuse_others(file.path, file.shapes, FOR_A_TRANSFORMER)
     found = list(layers_in(file))
@@ -221,9 +240,30 @@ def _load(networks: Mapping[str, Any], file: LoraFile) -> list[str]:
     silent = {pair.network for pair in pairs if "alpha" not in pair.tensors and stated_of(file, pair.network) is None}
     if silent and _adapter_metadata(file):
         remarks.append(f"the header of {file.path.name} says no alpha for {', '.join(sorted(silent))}: it is taken to be the rank")
-    if not put_in(networks, file, pairs):
-        remarks.append(f"{file.path.name} changes nothing: its matrices are zeros")
-    return remarks
+    return pairs, remarks
+
+
+def read_pair(file: LoraFile, pair: Pair) -> dict[str, Tensor]:
+    """The tensors of a pair by their role, in float32. Raises ModelUnavailable where a value is not finite."""
+    with safe_open(file.path, framework="pt") as opened:
+        tensors = {role: opened.get_tensor(name).float() for role, name in pair.tensors.items()}
+    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+        raise ModelUnavailable(f"{file.path} holds numbers that are not finite, at {pair.layer}", DAMAGED)
+    return tensors
+
+
+def changed(weight: Tensor, tensors: Mapping[str, Tensor], scale: float) -> Tensor:
+    """A layer's weight with a pair's product, `scale` B A, added, float32; a DoRA's is brought to its magnitudes (Liu et al. 2024, arXiv
+    2402.09353, eq. 5)."""
+    product = tensors["up"].flatten(1) @ tensors["down"].flatten(1)
+    made: Tensor = weight.float() + scale * product.reshape(weight.shape)
+    magnitude = tensors.get("magnitude", tensors.get("dora_scale"))
+    if magnitude is None:
+        return made
+    ones = (1,) * (weight.ndim - 1)
+    norm: Tensor = torch.linalg.vector_norm(made.flatten(1), dim=1).reshape(-1, *ones)
+    brought: Tensor = made * (magnitude.reshape(-1, *ones) / norm)
+    return brought
 
 
 # ---- what the file says

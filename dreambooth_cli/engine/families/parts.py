@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -42,7 +43,7 @@ from ...families.family import VAE, tokenizer_of
 from ...text import shortened
 from ..refusal import DAMAGED, refused
 
-DTYPES = ("F64", "F32", "F16", "BF16")
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 # what files hold beside a text encoder's own weights: a buffer of old, the scale of CLIP's loss, its other half
 NOT_USED = ("position_ids", "logit_scale", "text_projection.weight", "text_projection")
@@ -119,6 +120,12 @@ def fill(network: nn.Module, files: PartFiles, dtype: torch.dtype) -> None:
     network.load_state_dict(needed, assign=True)
     _count_buffers(network)
     network.eval()
+
+
+def stored_format(files: PartFiles) -> torch.dtype:
+    """The widest number format that a network's floating-point weights are stored in."""
+    words = {entry["dtype"] for _, entries in files.weights for entry in entries.values()}
+    return reduce(torch.promote_types, [kind for word, kind in DTYPES.items() if word in words])
 
 
 def check_fit(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
@@ -332,15 +339,18 @@ def flags_of(base: Base) -> dict[str, bool]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No remarks of the libraries on configs and names: what is wrong is raised, and told in our own words."""
+    """No remarks of the libraries on configs and names, and no bars: what is wrong is raised, and told in our own words."""
     loggers = (diffusers.utils.logging, transformers.utils.logging)
-    levels = [logger.get_verbosity() for logger in loggers]
+    told = [(logger.get_verbosity(), logger.is_progress_bar_enabled()) for logger in loggers]
     for logger in loggers:
         logger.set_verbosity(logger.CRITICAL)
+        logger.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
+        for logger, (level, has_bars) in zip(loggers, told, strict=True):
             logger.set_verbosity(level)
+            if has_bars:
+                logger.enable_progress_bar()

@@ -1,0 +1,162 @@
+"""A LoRA beside its base in one file, as diffusers and as kohya's scripts name its layers; read again by `load_lora_weights`, and where
+that can't by our own reader.
+
+Each layer keeps its two matrices as they were; what their product is times goes into the second matrix (diffusers, whose oldest readers
+know no alpha) or into alpha (kohya).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
+
+from ...bases.metadata import read_header
+from ..families.loading import load_pipeline, parts_of
+from ..families.lora import in_first_names, lora_metadata
+from ..families.lora_file import Pair, load_lora, read_pair, sgm_name
+from ..families.parts import nested, quiet
+from ..tensor_file import write_stream
+from .proof import Proof, prove
+from .weights import Weights
+
+Tensors = dict[str, Tensor]
+ROUNDING = 4.0  # last digits, of the number format that is written, by which a product may differ from what it was
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> None:
+    """Write a LoRA to a new file. Raises OSError."""
+    write_stream(path, tensors, lambda name: tensors[name], {"format": "pt", **texts})
+
+
+def format_of(weights: Weights, dtype: torch.dtype | None) -> torch.dtype:
+    """The number format that a LoRA is written in: this one, or the one that it is stored in."""
+    assert weights.file is not None
+    stored = {"F16": torch.float16, "BF16": torch.bfloat16}
+    words = {weights.file.dtypes[pair.tensors["up"]] for pair in weights.pairs}
+    return dtype or (stored.get(words.pop(), torch.float32) if len(words) == 1 else torch.float32)
+
+
+def in_diffusers(weights: Weights, dtype: torch.dtype) -> tuple[Tensors, dict[str, str]]:
+    """The tensors of a LoRA by diffusers' names, and its ranks for the header."""
+    assert weights.file is not None
+    found: Tensors = {}
+    for network in dict.fromkeys(pair.network for pair in weights.pairs):
+        mine: Tensors = {}
+        for pair in (each for each in weights.pairs if each.network == network):
+            tensors, layer = read_pair(weights.file, pair), nested_name(weights, pair)
+            mine[f"{layer}.lora_A.weight"] = tensors["down"]
+            mine[f"{layer}.lora_B.weight"] = tensors["up"] * pair.scale
+            if (magnitude := magnitude_of(tensors)) is not None:
+                ones = (1,) * (tensors["down"].ndim - 2)
+                mine[f"{layer}.lora_magnitude_vector.weight"] = magnitude.reshape(1, -1, *ones) if ones else magnitude.flatten()
+        is_plain = not any("magnitude" in name for name in mine)
+        found |= {f"{network}.{name}": value.to(dtype).contiguous() for name, value in (in_first_names(mine) if is_plain else mine).items()}
+    return found, lora_metadata(weights.pairs)
+
+
+def in_kohya(weights: Weights, dtype: torch.dtype) -> tuple[Tensors, dict[str, str]]:
+    """The tensors of a LoRA by the names of kohya's scripts, which A1111 and ComfyUI took over, and their words for the header."""
+    assert weights.file is not None
+    found: Tensors = {}
+    for pair in weights.pairs:
+        tensors, layer = read_pair(weights.file, pair), kohya_name(weights, pair)
+        found[f"{layer}.lora_down.weight"] = tensors["down"].to(dtype)
+        found[f"{layer}.lora_up.weight"] = tensors["up"].to(dtype)
+        found[f"{layer}.alpha"] = torch.tensor(pair.scale * pair.rank)
+        if (magnitude := magnitude_of(tensors)) is not None:
+            found[f"{layer}.dora_scale"] = magnitude.reshape(-1, *(1,) * (tensors["down"].ndim - 1)).to(dtype)
+    ranks = {pair.rank for pair in weights.pairs}
+    alphas = {pair.scale * pair.rank for pair in weights.pairs}
+    told = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(ranks.pop()) if len(ranks) == 1 else "Dynamic",
+        "ss_network_alpha": f"{alphas.pop():g}" if len(alphas) == 1 else "Dynamic",
+    }
+    return found, told
+
+
+def magnitude_of(tensors: Mapping[str, Tensor]) -> Tensor | None:
+    """A DoRA's magnitudes among the tensors of a pair, whatever their file called them."""
+    return tensors.get("magnitude", tensors.get("dora_scale"))
+
+
+def nested_name(weights: Weights, pair: Pair) -> str:
+    """A layer's name as every reader knows it."""
+    return next(iter(nested(weights.networks[pair.network], {pair.layer: torch.empty(0)})))
+
+
+def kohya_name(weights: Weights, pair: Pair) -> str:
+    """`lora_unet_...`, `lora_te_...`; where there are two text encoders `lora_te1_...` and `lora_te2_...`, and the UNet's layers have the
+    names of Stability's own code."""
+    encoders = weights.base.facts.family.text_encoders
+    network, layer = weights.networks[pair.network], nested_name(weights, pair)
+    if isinstance(network, UNet2DConditionModel):
+        prefix, layer = "lora_unet", sgm_name(layer, network) if len(encoders) > 1 else layer
+    else:
+        number = encoders.index(pair.network) + 1 if len(encoders) > 1 else ""
+        prefix = f"lora_te{number}"
+    return f"{prefix}_{layer.replace('.', '_')}"
+
+
+def check(weights: Weights, model: Path, path: Path, dtype: torch.dtype) -> Proof:
+    """Open the file `path` again with diffusers, beside its base, and hold it against the LoRA `model` that it was made of."""
+
+    def read(names: Sequence[str]) -> Any:
+        pipe = load_pipeline(weights.base, dtype=torch.float32)
+        with quiet():
+            if not_for_diffusers(path):
+                load_lora(pipe, path)
+            else:
+                pipe.load_lora_weights(str(path.parent), weight_name=path.name)
+        return pipe
+
+    def ours(names: Sequence[str]) -> Any:
+        pipe = load_pipeline(weights.base, dtype=torch.float32)
+        load_lora(pipe, model)
+        return pipe
+
+    return prove(weights, once(ours), once(read), lambda pipe: differing_pairs(weights, pipe, dtype), dtype)
+
+
+def not_for_diffusers(path: Path) -> bool:
+    """Whether diffusers would leave out a part of a LoRA: of kohya's layout it does not read a DoRA's scales."""
+    return any(name.endswith(".dora_scale") for name in read_header(path))
+
+
+def once(opened: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], Any]:
+    """The same whole pipeline for all of a picture's networks."""
+    kept: list[Any] = []
+
+    def again(names: Sequence[str]) -> Any:
+        if not kept:
+            kept.append(opened(names))
+        return kept[0]
+
+    return again
+
+
+def differing_pairs(weights: Weights, pipe: Any, dtype: torch.dtype) -> str:
+    """In words, what a reader has made of a LoRA's layers that is not what was written; "" where nothing is."""
+    assert weights.file is not None
+    networks = parts_of(pipe)
+    placed = sum(isinstance(layer, LoraLayer) for network in networks.values() for layer in network.modules())
+    if placed != len(weights.pairs):
+        return f"{placed} of its {len(weights.pairs)} layers were read"
+    wrong = []
+    for pair in weights.pairs:
+        tensors = read_pair(weights.file, pair)
+        layer: Any = networks[pair.network].get_submodule(pair.layer)
+        is_lora = isinstance(layer, LoraLayer)
+        if not is_lora:
+            return f"{pair.network}'s {pair.layer} was not read"
+        (name,) = layer.lora_A.keys()
+        found = layer.scaling[name] * (layer.lora_B[name].weight.flatten(1) @ layer.lora_A[name].weight.flatten(1))
+        up, down = tensors["up"].flatten(1), tensors["down"].flatten(1)
+        bound = ROUNDING * torch.finfo(dtype).eps * pair.scale * float((up.abs() @ down.abs()).max())
+        if not float((found - pair.scale * (up @ down)).abs().max()) <= bound:
+            wrong.append(f"{pair.network}'s {pair.layer}")
+    return f"{len(wrong)} of its {len(weights.pairs)} layers were read with other values, such as {wrong[0]}" if wrong else ""

@@ -1,0 +1,99 @@
+"""What one call of `export` asks for, before any work: the format, where it goes, and what is refused."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .disk import check_folder, holds_something
+from .errors import UsageError
+from .run import Run
+from .source import Source, is_whole, model_folder
+
+Format = Literal["single-file", "lora", "kohya", "merged", "diffusers"]
+Precision = Literal["fp32", "bf16", "fp16"]
+ENDING = ".safetensors"
+ADAPTERS = ("lora", "kohya")  # formats of a LoRA; the others are whole models
+ANOTHER = "name another place: -o ./my-model"
+
+
+@dataclass(frozen=True)
+class Export:
+    """A format and the file or folder that it goes to. `dtype` None: as the weights are stored; `strength`: of the LoRA that is baked
+    in; `rank`: of the LoRA that is made of a whole model."""
+
+    format: Format
+    place: Path
+    dtype: Precision | None = None
+    strength: float | None = None
+    rank: int | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is one file, not a folder."""
+        return self.place.suffix == ENDING
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it is a LoRA beside its base, not a whole model."""
+        return self.format in ADAPTERS
+
+
+def order_export(wanted: Export) -> Export:
+    """What is asked for, its place with the ending that it gets. Raises UsageError."""
+    place = wanted.place
+    is_file = place.suffix.lower() == ENDING
+    if wanted.format in ("single-file", "kohya"):
+        place = place.with_name(place.stem if is_file else place.name) if place.name else place
+        place = place.with_name(f"{place.name}{ENDING}") if place.name else place
+    elif is_file and wanted.format == "diffusers":
+        raise UsageError(f"{place} is the name of a file, and a diffusers model is a folder", "name a folder, or say: --to single-file")
+    elif is_file:
+        place = place.with_suffix(ENDING)
+    if not place.name:
+        raise UsageError(f"{wanted.place} has no name", ANOTHER)
+    if wanted.strength is not None and wanted.is_adapter:
+        raise UsageError(
+            f"--strength is for a LoRA that is baked into its base, and --to {wanted.format} leaves it beside",
+            "leave it out, or say: --to merged",
+        )
+    if wanted.strength is not None and not 0 < wanted.strength <= 2:
+        raise UsageError(f"--strength can't be {wanted.strength:g}", "give one from 0 to 2: 1 is the LoRA as it was trained")
+    if wanted.rank is not None and not wanted.is_adapter:
+        raise UsageError(f"--rank is for a LoRA that is made of a whole model, and --to {wanted.format} makes none", "leave it out")
+    order = Export(wanted.format, place, wanted.dtype, wanted.strength, wanted.rank)
+    check_free(order)
+    return order
+
+
+def check_free(order: Export) -> None:
+    """Raises UsageError where something lies at an export's place, or where nothing can be written there."""
+    parent = check_folder(order.place.parent, ANOTHER)
+    for path in (order.place, *beside(order.place)) if order.is_file else (order.place,):
+        is_empty = path.is_dir() and not path.is_symlink() and not order.is_file and not holds_something(path)
+        if os.path.lexists(parent / path.name) and not is_empty:
+            raise UsageError(f"{path} exists", ANOTHER)
+
+
+def beside(place: Path) -> tuple[Path, ...]:
+    """The files that may come beside a single file."""
+    return (place.with_suffix(".yaml"),)
+
+
+def check_format(order: Export, source: Source) -> None:
+    """Refuse what a model can't become. Raises UsageError, ModelUnavailable."""
+    if source.step is not None:
+        what, whole = f"step {source.step}", Run(source.path).record().plan.method == "full"
+    else:
+        folder = model_folder(source.path)
+        what, whole = str(folder), is_whole(folder)
+    if not whole:
+        if order.rank is not None:
+            raise UsageError(f"{what} is a LoRA of its own rank", "leave --rank out: it is for a whole model")
+        return
+    if order.format == "merged":
+        raise UsageError(f"{what} is a whole model: there is no LoRA to bake in", "say --to diffusers, or --to single-file")
+    if order.strength is not None:
+        raise UsageError(f"{what} is a whole model, and --strength is of a LoRA", "leave --strength out")
+    if order.is_adapter:
+        raise UsageError(f"{what} is a whole model, not a LoRA", "say --to single-file, or --to diffusers")
