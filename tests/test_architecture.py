@@ -247,7 +247,7 @@ def test_the_names_of_networks_come_from_the_record_of_the_family() -> None:
     naming = [
         file.relative_to(PACKAGE).as_posix()
         for file in FILES
-        if "pocket" not in file.parts and "exports" not in file.parts and '"unet"' in file.read_text(encoding="utf-8")
+        if not {"pocket", "exports"} & {*file.relative_to(PACKAGE).parts} and '"unet"' in file.read_text(encoding="utf-8")
     ]
     assert naming == ["families/stable_diffusion.py"]
 
