@@ -2,14 +2,14 @@
 
 It should be one token of the base model's own vocabulary and mean nothing yet. A token's rank there is its rarity:
 byte-pair merges are learned commonest first. The table beside this file was made from CLIP's vocabulary, which all the
-base models of the hub that we train share; its merges are in `clip/` (OpenAI's, MIT), so that a word is judged before a base is fetched.
+base models of the catalogue share that read by CLIP.
+
+To a language model no word is rare: it takes what it does not know apart, and reads. There the identifier is an invented word of two or
+three pieces, of another list.
 """
 
-import gzip
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,8 @@ from .text import shortened
 AnyTokenizer = Any  # a tokenizers.Tokenizer; that package is loaded only when a base on disk is read
 FALLBACK = "sks"
 TABLE = Path(__file__).with_name("rare_tokens.txt")
-NAMES = Path(__file__).with_name("names.txt")
-CLIP_MERGES = Path(__file__).parent / "clip" / "merges.txt.gz"
-START = "<|startoftext|>"
+INVENTED = Path(__file__).with_name("invented_words.txt")
+FEWEST_PIECES, MOST_PIECES = 2, 3  # of an invented word
 WORD_END = "</w>"  # CLIP's mark on the last piece of a word
 UNKNOWN = "<|endoftext|>"
 READ = 77  # tokens of a prompt, with its two ends, that CLIP's text encoders read
@@ -33,56 +32,31 @@ RAREST = 0.9  # tokens before the rarest tenth of a vocabulary are common: `zebr
 CLIP_WORD = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
-def rare_tokens() -> tuple[str, ...]:
-    """The package's table of rare words, rarest first."""
-    lines = TABLE.read_text(encoding="utf-8").splitlines()
+def invented_words() -> tuple[str, ...]:
+    """The package's list of invented words, the first to be tried first."""
+    return _lines_of(INVENTED)
+
+
+def _lines_of(table: Path) -> tuple[str, ...]:
+    lines = table.read_text(encoding="utf-8").splitlines()
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A word that may become the identifier: of how many tokens of the vocabulary it is which, counted from the rarest (1)."""
-
-    word: str
-    rarity: int
-    of: int
+def rare_tokens() -> tuple[str, ...]:
+    """The package's table of rare words, rarest first."""
+    return _lines_of(TABLE)
 
 
-def candidates(tokenizer: AnyTokenizer, count: int, avoid: str = "") -> list[Candidate]:
-    """The rarest words that are one token and of which there is nothing to say, the rarest first; none that stands in the text `avoid`."""
-    size = tokenizer.get_vocab_size()
-    taken = {word.casefold() for word in avoid.split()}
-    ranks = {word: rank for word in rare_tokens() if word not in taken and (rank := single_token(tokenizer, word)) is not None}
-    best = sorted((word for word in ranks if not identifier_remarks(word, tokenizer)), key=ranks.__getitem__, reverse=True)
-    return [Candidate(word, size - ranks[word], size) for word in best[:count]]
-
-
-@cache
-def names() -> frozenset[str]:
-    """The package's table of names, of people and of animals, in small letters."""
-    lines = NAMES.read_text(encoding="utf-8").splitlines()
-    return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
-
-
-@cache
-def clip_tokenizer() -> AnyTokenizer:
-    """The tokenizer of CLIP's own 49,408 tokens."""
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    lines = gzip.decompress(CLIP_MERGES.read_bytes()).decode("utf-8").splitlines()
-    merges = [(left, right) for left, right in (line.split(" ") for line in lines)]
-    letters = sorted(ByteLevel.alphabet())  # the printable ones first, which stand for themselves
-    tokens = [*letters, *(letter + WORD_END for letter in letters), *(left + right for left, right in merges), START, UNKNOWN]
-    return _clip_like({token: rank for rank, token in enumerate(tokens)}, merges)
-
-
-def choose_identifier(tokenizer: AnyTokenizer | None) -> tuple[str, str | None]:
-    """The rarest word that is one token of the base model, and a note where there is none and `sks` has to do.
+def choose_identifier(tokenizer: AnyTokenizer | None, *, by_rarity: bool = True) -> tuple[str, str | None]:
+    """The rarest word that is one token of the base model, and a note where there is none and `sks` has to do; not `by_rarity`, the
+    first of the invented words that is as many pieces as it should be, and a note where that is the nearest alone.
 
     Without a tokenizer it is the first word of the table.
     """
     if tokenizer is None:
-        return rare_tokens()[0], None
+        return (rare_tokens() if by_rarity else invented_words())[0], None
+    if not by_rarity:
+        return _choose_invented(tokenizer)
     rarest = _rarest(tokenizer)
     if rarest:
         return rarest, None
@@ -93,17 +67,55 @@ def choose_identifier(tokenizer: AnyTokenizer | None) -> tuple[str, str | None]:
     return FALLBACK, note
 
 
-def identifier_remarks(identifier: str, tokenizer: AnyTokenizer | None) -> list[str]:
-    """What speaks against an identifier, a line each: it is a rifle, it is a name, it splits into pieces, it is a common word.
+def _choose_invented(tokenizer: AnyTokenizer) -> tuple[str, str | None]:
+    counts = {word: len(pieces_in_prompt(tokenizer, word)) for word in invented_words()}
+    word = min(counts, key=lambda word: max(FEWEST_PIECES - counts[word], counts[word] - MOST_PIECES, 0))
+    if FEWEST_PIECES <= counts[word] <= MOST_PIECES:
+        return word, None
+    return word, (
+        f"none of the invented words is {FEWEST_PIECES} or {MOST_PIECES} pieces of this base model's vocabulary: using {word}, the "
+        f"nearest, which is {counts[word]}; --identifier names another"
+    )
+
+
+def invented_remarks(identifier: str, tokenizer: AnyTokenizer | None) -> list[str]:
+    """The same of an identifier that a language model reads: it is a word that means something, is no word to be spoken, or falls apart."""
+    remarks = []
+    if identifier.lower() == FALLBACK:
+        remarks.append(
+            f"{identifier} is a rifle, and no rare word to a language model, which reads it as it reads any other: a rifle can turn up in "
+            f"the pictures; an invented word is better, for example {invented_words()[0]}"
+        )
+    if not identifier.isalpha():
+        remarks.append(f"{identifier} is not of letters alone: digits and signs are read one by one; for example {invented_words()[0]}")
+    if tokenizer is None or remarks:
+        return remarks
+    parts = pieces_in_prompt(tokenizer, identifier)
+    if len(parts) < FEWEST_PIECES:
+        return [f"{identifier} is a word that the model knows, and so means something already; for example {invented_words()[0]}"]
+    if len(parts) > MOST_PIECES:
+        return [
+            f"{identifier} falls into {len(parts)} pieces ({' + '.join(parts)}): one of {FEWEST_PIECES} or {MOST_PIECES} is learned "
+            f"better, for example {_choose_invented(tokenizer)[0]}"
+        ]
+    return []
+
+
+def pieces_in_prompt(tokenizer: AnyTokenizer, word: str) -> list[str]:
+    """What a word splits into within a sentence, behind a space."""
+    encoding = tokenizer.encode(f" {word}", add_special_tokens=False)
+    return [part for start, end in encoding.offsets if (part := f" {word}"[start:end].strip())]
+
+
+def identifier_remarks(identifier: str, tokenizer: AnyTokenizer | None, *, by_rarity: bool = True) -> list[str]:
+    """What speaks against an identifier, a line each: it splits into pieces, it is a common word, it is a rifle; not `by_rarity`, what
+    does where a language model reads it.
 
     Without a tokenizer only what needs no vocabulary is said.
     """
+    if not by_rarity:
+        return invented_remarks(identifier, tokenizer)
     remarks = []
-    if identifier.casefold() in names():
-        remarks.append(
-            f"{identifier} is a name: the model may know others who are called so, and they mix into the subject; "
-            f"a word that means nothing yet is learned better{_example(tokenizer) if tokenizer is not None else ''}"
-        )
     if identifier.lower() == FALLBACK:
         remarks.append(
             f"{identifier} is also a rifle, which the base model may know: a rifle can turn up in the pictures"
@@ -113,7 +125,7 @@ def identifier_remarks(identifier: str, tokenizer: AnyTokenizer | None) -> list[
     rank = single_token(tokenizer, identifier)
     if rank is None:
         remarks.append(_describe_split(identifier, tokenizer))
-    elif rank < RAREST * (size := tokenizer.get_vocab_size()) and identifier.casefold() not in names():
+    elif rank < RAREST * (size := tokenizer.get_vocab_size()):
         remarks.append(
             f"{identifier} is a common word that already means something to the model "
             f"(number {rank + 1:,} of {size:,}, commonest first): the subject has to overcome that; "
@@ -122,12 +134,12 @@ def identifier_remarks(identifier: str, tokenizer: AnyTokenizer | None) -> list[
     return remarks
 
 
-def length_remarks(prompts: Iterable[str], tokenizer: AnyTokenizer | None, *, most: int = READ) -> list[str]:
+def length_remarks(prompts: Iterable[str], tokenizer: AnyTokenizer | None, *, most: int = READ, frame: int = 2) -> list[str]:
     """A line for each prompt that is longer than the `most` tokens that the base model reads, with what is cut. Without a tokenizer
     nothing is said."""
     remarks = []
     for prompt in dict.fromkeys(prompts):
-        if tokenizer is not None and (part := unread_part(prompt, tokenizer, most=most)):
+        if tokenizer is not None and (part := unread_part(prompt, tokenizer, most=most, frame=frame)):
             remarks.append(
                 f'the prompt "{shortened(prompt, 40)}" is longer than the {most} tokens that the model reads; '
                 f'what is cut: "{shortened(part)}"'
@@ -135,10 +147,11 @@ def length_remarks(prompts: Iterable[str], tokenizer: AnyTokenizer | None, *, mo
     return remarks
 
 
-def unread_part(prompt: str, tokenizer: AnyTokenizer, *, most: int = READ) -> str:
-    """What of a prompt the base model does not read: all beyond its `most` tokens, two of which are the prompt's two ends."""
+def unread_part(prompt: str, tokenizer: AnyTokenizer, *, most: int = READ, frame: int = 2) -> str:
+    """What of a prompt the base model does not read: all beyond its `most` tokens, `frame` of which are the prompt's two ends, or those
+    of the chat that it stands in."""
     offsets = tokenizer.encode(prompt, add_special_tokens=False).offsets
-    return prompt[offsets[most - 2][0] :] if len(offsets) > most - 2 else ""
+    return prompt[offsets[most - frame][0] :] if len(offsets) > most - frame else ""
 
 
 def load_tokenizer(base_folder: Path | None) -> AnyTokenizer | None:
@@ -175,7 +188,7 @@ def pieces(tokenizer: AnyTokenizer, word: str) -> list[str]:
 
 
 def _read_tokenizer(folder: Path) -> AnyTokenizer:
-    from tokenizers import Tokenizer
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     if (folder / "tokenizer.json").is_file():
         tokenizer = Tokenizer.from_str(_text_of(folder / "tokenizer.json"))
@@ -185,13 +198,6 @@ def _read_tokenizer(folder: Path) -> AnyTokenizer:
     vocabulary, lines = json.loads(_text_of(folder / "vocab.json")), _text_of(folder / "merges.txt").split("\n")
     pairs = (line.split() for line in lines if line.strip() and not line.startswith("#version"))
     merges = [(left, right) for left, right in pairs]
-    return _clip_like(vocabulary, merges)
-
-
-def _clip_like(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> AnyTokenizer:
-    """A tokenizer that takes words apart as CLIP's does."""
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
-
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix=WORD_END, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     split = pre_tokenizers.Split(Regex(CLIP_WORD), "removed", invert=True)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from .settings import Auto, LoraLayers, Schedule, Scheduler
+from .settings import Auto, LoraLayers, Prior, Schedule, Scheduler
 
 
 class RunSettings(TypedDict, total=False):
@@ -67,16 +67,20 @@ class RunSettings(TypedDict, total=False):
     """How slowly the average follows, from 0 to 1."""
     snr_gamma: float
     """Min-SNR weighting of the loss with this gamma; 0: off."""
+    prior: Prior
+    """What keeps the class: class-images, base (a LoRA is held against its base), none; auto: class-images, klein and Z-Image base."""
+    prior_every: int
+    """With --prior base: so many steps from one that looks at the base to the next."""
     prior_loss_weight: float
-    """Weight of the class images in the loss (lambda); 0: prior preservation is off."""
+    """Weight of prior preservation in the loss (lambda); 0: prior preservation is off."""
     class_images: int
     """Class images to make; they keep the class as it was; 0: none."""
     class_data_dir: str | Path | None
     """Folder with class images of your own; only missing ones are made."""
     class_image_steps: int
     """Denoising steps for each class image."""
-    class_guidance_scale: float
-    """Guidance scale for the class images."""
+    class_guidance_scale: float | Auto
+    """Guidance scale for the class images; auto: 7.5, for klein and Z-Image 4."""
     frames: Literal["own", "varied"]
     """Sentences that the subject is trained in: your own, or now and then another, with the place that a photo shows."""
     caption_dropout: float
@@ -112,10 +116,10 @@ class DrawingSettings(TypedDict, total=False):
     """How many pictures."""
     seed: int | Auto
     """Picture i uses seed + i; auto: a new one, which is said."""
-    steps: int
-    """Denoising steps for each picture."""
+    steps: int | Auto
+    """Denoising steps for each picture; auto: 50, for Z-Image 30."""
     guidance_scale: float | Auto
-    """How strictly the prompt is followed; auto: 7.5, for SDXL and pocket 5."""
+    """How strictly the prompt is followed; auto: 7.5, SDXL and pocket 5, klein and Z-Image 4 (Z-Image counts from 0, not from 1)."""
     width: int | Auto
     """Width in pixels; auto: as trained."""
     height: int | Auto

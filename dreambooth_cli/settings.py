@@ -6,7 +6,7 @@ they name the run (see `identity.py`), so changing one begins another run.
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import UsageError
+from .families.family import Family
 from .families.family import LoraLayers as LoraLayers
 from .families.schedulers import SchedulerName
 from .spellings import word_here
@@ -26,6 +27,7 @@ LARGEST_SIDE = 16_384  # pixels of a picture
 NEW = object()  # of a setting that there was not
 FORMER = ("0.2", "0.1")  # versions whose runs are gone on with, the newest first
 
+Prior = Literal[Auto, "class-images", "base", "none"]
 Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 Scheduler = Literal[Auto, SchedulerName]
 
@@ -41,7 +43,6 @@ def setting(
     help: str,
     *,
     ask: str | None = None,
-    why: str = "",
     at_least: float | None = None,
     at_most: float | None = None,
     above: float | None = None,
@@ -54,8 +55,7 @@ def setting(
     group: str = "",
     names: tuple[str, ...] = (),
 ) -> Any:
-    """Declare a setting: a dataclass field with its help text, its bounds and, in `ask`, its question in the interview, with `why` it is
-    asked and what most answer.
+    """Declare a setting: a dataclass field with its help text, its bounds and, in `ask`, its question in the interview.
 
     A value outside of `usual`, but for 0, can hardly be meant: it is asked about. `names` are further spellings of the flag, the original
     guide's; `group` is its panel in the help, where that is not its stage's own;
@@ -65,7 +65,6 @@ def setting(
     metadata = {
         "help": help,
         "ask": ask,
-        "why": why,
         "at_least": at_least,
         "at_most": at_most,
         "above": above,
@@ -98,32 +97,18 @@ class SubjectSettings(Settings):
         None,
         "Folder with 3 to 5 photos of the subject.",
         ask="Where are the photos?",
-        why="The photos show what is to be learned. Most take 3 to 5, sharp, each from another side or in another place. Drag their "
-        "folder, or the photos themselves, into this window, or type the path; Tab completes it.",
         names=("instance-data-dir",),
     )
     class_prompt: str | None = setting(
-        None,
-        'What the subject is, in general: "a dog".',
-        ask="What is it? (for example: a dog)",
-        why="What it is in general the model knows already, and only what is special about yours is left to learn. Most type an article "
-        "and a noun: a dog, a backpack, a woman.",
-        shapes=True,
+        None, 'What the subject is, in general: "a dog".', ask="What is it? (for example: a dog)", shapes=True
     )
     identifier: str = setting(
-        AUTO,
-        "Rare word for the subject; auto: chosen from the base's vocabulary.",
-        ask="Which rare word shall stand for it?",
-        why="The rare word comes to mean yours alone, in every prompt. It is learned best where it means nothing to the model yet and is "
-        "not cut into pieces. Most take the first of these:",
-        shapes=True,
+        AUTO, "Rare word for the subject; auto: chosen from the base's vocabulary.", ask="Which rare word shall stand for it?", shapes=True
     )
     model: str = setting(
         "sd15",
         "Base model; a name from `dreambooth models`, a hub repository, a diffusers folder or a .safetensors file.",
         ask="Which base model?",
-        why="The base model draws already; your photos teach it one thing more. Most take sd15 for a first try, and sdxl for detail "
-        "on a large GPU.",
         names=("model-name",),
     )
 
@@ -164,24 +149,13 @@ class TrainSettings(Settings):
         AUTO,
         "Train all layers, or a LoRA; auto: all layers wherever they fit.",
         ask="Which method?",
-        why="Full training changes all layers and comes closest; a LoRA adds small layers, for small GPUs and a small file. Most let the "
-        "memory decide.",
         shapes=True,
         sizes=True,
     )
     train_text_encoder: bool | Auto = setting(
         AUTO, "Train the text encoder too; auto: wherever it fits, SDXL's never.", shapes=True, sizes=True
     )
-    steps: int = setting(
-        1000,
-        "Optimizer steps to train.",
-        ask="How many steps?",
-        why="Steps are how long it practises: after too few it is not yours yet, after too many it only repeats your photos. Most take "
-        "what is filled in, and look at the pictures before they change it.",
-        at_least=1,
-        shapes=True,
-        usual=(1, 200_000),
-    )
+    steps: int = setting(1000, "Optimizer steps to train.", ask="How many steps?", at_least=1, shapes=True, usual=(1, 200_000))
     batch_size: int = setting(
         1, "Photos in a batch.", at_least=1, shapes=True, sizes=True, usual=(1, 512)
     )
@@ -252,9 +226,19 @@ class TrainSettings(Settings):
     snr_gamma: float = setting(
         0.0, "Min-SNR weighting of the loss with this gamma; 0: off.", at_least=0, shapes=True, group=DETAILS, usual=(0.1, 100)
     )
+    prior: Prior = setting(
+        AUTO,
+        "What keeps the class: class-images, base (a LoRA is held against its base), none; auto: class-images, klein and Z-Image base.",
+        shapes=True,
+        was=NEW,
+        group=PRIOR,
+    )
+    prior_every: int = setting(
+        3, "With --prior base: so many steps from one that looks at the base to the next.", at_least=1, shapes=True, was=NEW, group=PRIOR
+    )
     prior_loss_weight: float = setting(
         1.0,
-        "Weight of the class images in the loss (lambda); 0: prior preservation is off.",
+        "Weight of prior preservation in the loss (lambda); 0: prior preservation is off.",
         at_least=0, shapes=True, group=PRIOR, usual=(0.001, 100),
     )
     class_images: int = setting(
@@ -262,8 +246,10 @@ class TrainSettings(Settings):
     )
     class_data_dir: Path | None = setting(None, "Folder with class images of your own; only missing ones are made.", group=PRIOR)
     class_image_steps: int = setting(25, "Denoising steps for each class image.", at_least=1, shapes=True, group=PRIOR, usual=(1, 1000))
-    class_guidance_scale: float = setting(
-        7.5, "Guidance scale for the class images.", at_least=1, shapes=True, group=PRIOR, usual=(1, 50)
+    class_guidance_scale: float | Auto = setting(
+        AUTO,
+        "Guidance scale for the class images; auto: 7.5, for klein and Z-Image 4.",
+        at_least=0, shapes=True, was=7.5, group=PRIOR, usual=(0, 50),
     )
     frames: Literal["own", "varied"] = setting(
         "own",
@@ -311,8 +297,19 @@ class TrainSettings(Settings):
 
     @property
     def with_prior(self) -> bool:
-        """Whether prior preservation is on."""
-        return self.class_images > 0 and self.prior_loss_weight > 0
+        """Whether class images keep the class as it was."""
+        return self.prior in (AUTO, "class-images") and self.class_images > 0 and self.prior_loss_weight > 0
+
+    @property
+    def with_base_prior(self) -> bool:
+        """Whether the base's own prediction does."""
+        return self.prior == "base" and self.prior_loss_weight > 0
+
+    def of_family(self, family: Family) -> "TrainSettings":
+        """The same with the prior of a base's family where nothing is said: the user's own class images say something."""
+        if self.prior != AUTO:
+            return self
+        return replace(self, prior="class-images" if self.class_data_dir is not None else family.prior)
 
     @property
     def rows(self) -> tuple[int, int]:
@@ -330,9 +327,11 @@ class GenerateSettings(Settings):
     seed: int | Auto = setting(
         AUTO, "Picture i uses seed + i; auto: a new one, which is said.", at_least=0, at_most=LARGEST_SEED
     )
-    steps: int = setting(50, "Denoising steps for each picture.", at_least=1, usual=(1, 1000))
+    steps: int | Auto = setting(AUTO, "Denoising steps for each picture; auto: 50, for Z-Image 30.", at_least=1, usual=(1, 1000))
     guidance_scale: float | Auto = setting(
-        AUTO, "How strictly the prompt is followed; auto: 7.5, for SDXL and pocket 5.", at_least=0, usual=(0.1, 50)
+        AUTO,
+        "How strictly the prompt is followed; auto: 7.5, SDXL and pocket 5, klein and Z-Image 4 (Z-Image counts from 0, not from 1).",
+        at_least=0, usual=(0, 50),
     )
     width: int | Auto = setting(
         AUTO, "Width in pixels; auto: as trained.", at_least=32, at_most=LARGEST_SIDE, multiple_of=8, usual=(32, 4096)

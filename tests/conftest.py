@@ -14,7 +14,7 @@ import pytest
 
 from dreambooth_cli import stopping
 
-from . import small_models
+from . import small_flow, small_models
 
 # Libraries read these once, when they are imported.
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_COLOR": "1", "COLUMNS": "80"}
@@ -110,11 +110,24 @@ def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _build("sdxl", tmp_path_factory)
 
 
+@pytest.fixture(scope="session")
+def z_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Z-Image base. Read it only: it is the whole session's."""
+    return _build("z-image", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def klein(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small FLUX.2 klein base. Read it only: it is the whole session's."""
+    return _build("klein", tmp_path_factory)
+
+
 def _build(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     torch.set_num_threads(1)
-    return small_models.build(kind, tmp_path_factory.mktemp("bases") / kind)
+    module = small_flow if kind in small_flow.KINDS else small_models
+    return module.build(kind, tmp_path_factory.mktemp("bases") / kind)
 
 
 @pytest.fixture

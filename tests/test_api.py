@@ -41,7 +41,7 @@ HEAD = '''"""The settings as keyword arguments, for type checkers and editors: w
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from .settings import Auto, LoraLayers, Schedule, Scheduler
+from .settings import Auto, LoraLayers, Prior, Schedule, Scheduler
 
 
 class RunSettings(TypedDict, total=False):

@@ -61,7 +61,8 @@ def what_fits() -> str:
         for gb in CARDS_GB if entry.repository else ():
             plan = make_plan(job_of(entry, sold_as(gb), has_8bit=True))
             text = " and text encoder" + "s" * (len(entry.facts.text_encoders) > 1) if plan.train_text_encoder else ""
-            what = ("UNet" if plan.method == "full" else "LoRA of the UNet") + text
+            network = entry.facts.family.denoiser_title
+            what = (network if plan.method == "full" else f"LoRA of the {network}") + text
             needs = f"{plan.needed / 1e9:.1f} GB" if plan.fits else "does not fit"
             rows.append((f"`{entry.name}`", f"{gb} GB", what, ", ".join(plan.means) or "none needed", needs))
     return table(("model", "card", "what is trained", "means", "needs, predicted"), rows)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelUnavailable
-from ..families.family import VAE, Family, SingleFile
+from ..families.family import VAE, Family, Part, SingleFile
 from ..families.known import denoiser_names, families_of, family_of_file, family_told, text_encoder_names
 from ..families.part_config import checked_config
 from ..families.schedulers import Noise
@@ -36,6 +36,8 @@ from .kind import (
 from .metadata import MOST_AXES, REFETCH, count_parameters, is_count, read_header, read_json
 from .weights import PICKLES
 
+DECODER_LAYER = re.compile(r"(?:model\.)?layers\.(\d{1,4})\.")
+HEAD = "lm_head."  # of a language model
 TEXT_LAYER = re.compile(r"(?:text_model\.)?encoder\.layers\.(\d{1,4})\.")
 
 
@@ -79,7 +81,7 @@ def _facts_of_folder(folder: Path) -> BaseFacts:
     _, schedule = schedule_of(folder)
     check_encoders(folder, family, denoiser, encoders, configs[encoders[-1]].get("projection_dim", 512))
     headers = {part: [read_header(file) for file in weight_files(folder / part)] for part in configs}
-    counts = {part: sum(map(count_parameters, found)) for part, found in headers.items()}
+    counts = {part: sum(count_parameters(_read_of(family.parts[part], each)) for each in found) for part, found in headers.items()}
     unread = {part: unread_layers(configs[part], {*chain(*headers[part])}) for part in encoders}
     return BaseFacts(
         family=family,
@@ -95,6 +97,19 @@ def _facts_of_folder(folder: Path) -> BaseFacts:
             *(f"its {part}'s config leaves out the last {_layers(count)} of the weights" for part, count in unread.items() if count),
         ),
     )
+
+
+def _read_of(part: Part, header: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a weight file's header its family reads."""
+    return {name: entry for name, entry in header.items() if is_read(part, name)}
+
+
+def is_read(part: Part, name: str) -> bool:
+    """Whether a weight of this name is read: not where a body alone is built, and it is of the head, or of a layer after those."""
+    if not part.built or name == "__metadata__":
+        return True
+    layer = DECODER_LAYER.match(name)
+    return not name.startswith(HEAD) and not (part.layers and layer and int(layer[1]) >= part.layers)
 
 
 def unread_layers(config: Mapping[str, Any], names: Iterable[str]) -> int:
@@ -202,11 +217,13 @@ def _resolution_beside(path: Path, family: Family) -> int | None:
 def _resolution(family: Family, denoiser: Mapping[str, Any], vae: Mapping[str, Any]) -> int:
     """The side in pixels: the denoiser's latents times the VAE's factor."""
     levels, side = vae.get("block_out_channels", [0] * 4), denoiser.get("sample_size")
-    if side is None:
-        side = family.latent_side
     if not isinstance(levels, list) or not 1 <= len(levels) <= MOST_AXES:
         raise ModelUnavailable(f"a VAE can't have block_out_channels {shortened(repr(levels))}", REFETCH)
+    factor: int = 2 ** (len(levels) - 1)
+    if side is None and "sample_size" not in family.parts[family.denoiser].config and is_count(vae.get("sample_size")):
+        return min(int(vae["sample_size"]), LARGEST_SIDE)  # a transformer takes any size: the VAE alone says one
+    if side is None:
+        side = family.latent_side
     if not is_count(side) or not 1 <= side <= LARGEST_SIDE:
         raise ModelUnavailable(f"a {family.denoiser_title} can't have sample_size {shortened(repr(side))}", REFETCH)
-    factor: int = 2 ** (len(levels) - 1)
     return int(side) * factor

@@ -18,7 +18,8 @@ class Part:
 
     `config`: the keys of its config that reach the libraries, each within its bounds. `refused`: the keys that only a network of another
     kind has, and what they say of it. `lora`: the layers that a LoRA is put beside, by the ends of their names: of attention, and the
-    others; none: it is never trained. The `unread` last blocks of a text encoder are never read by its family.
+    others; none: it is never trained. The `unread` last blocks of a text encoder are never read by its family. `built`: the class that
+    is built, where it is none of those, a body without its head; of that no more than `layers` are read and kept (0: all).
     """
 
     classes: tuple[str, ...]
@@ -27,6 +28,8 @@ class Part:
     lora: tuple[str, ...] = ()
     lora_others: tuple[str, ...] = ()
     unread: int = 0
+    built: str = ""
+    layers: int = 0
 
     def layers_for(self, which: LoraLayers) -> tuple[str, ...]:
         """The ends of the names of the layers that a LoRA is put beside."""
@@ -75,6 +78,7 @@ class Activations:
 @dataclass(frozen=True, kw_only=True)
 class Figures:
     """What the memory plan reckons with, counted or measured on the network of so many parameters (`denoiser`) at a `side` in pixels.
+    A denoiser that reads its prompt beside the picture has activations of it too, as many as of `prompt_pixels`.
 
     `activations`: (full or a LoRA's layers, checkpointed) -> in half precision, in float32; `beside_lora`: what another network of the
     family keeps of them beside a LoRA, by its parameters, the LoRA's layers and checkpointing. `drawing`: GB of one row without
@@ -94,6 +98,7 @@ class Figures:
     tflop: tuple[float, float]
     largest: int
     largest_with_text: int
+    prompt_pixels: int = 0
     beside_lora: Mapping[tuple[int, LoraLayers, bool], float] = field(default_factory=dict)
 
 
@@ -121,12 +126,18 @@ class Family:
     channels: int = 1  # of the denoiser for each channel of the VAE's latents
     latent_side: int  # of the latents where the denoiser's config says none
     size_numbers: int = 0  # so many tell the denoiser a picture's size
+    side_of: int = 8  # pixels: what the sides of any picture are a multiple of
     size_step: int = 64  # pixels: what its VAE and its denoiser divide evenly, in which pictures that are not square are as wide and high
 
-    prompt_length: int  # tokens that are read of a prompt at most, with its ends
+    prompt_length: int  # tokens that are read of a prompt at most, with those that frame it
+    prompt_frame: int = 2  # the tokens of that frame: its two ends, or those of a chat
+    rare_words: bool = True  # whether a word of one rare token means nothing yet: not to a language model
     class_sampler: SchedulerName | Literal["auto"]  # the one of class images
-    guidance: float  # the scale where nothing is said
-    guidance_offset: float = 0.0  # what the pipeline's own scale is more than that
+    guidance: float  # the scale where nothing is said, as its pipeline counts it
+    no_guidance: float = 1.0  # the scale there that leaves the prediction as it is
+    prior: Literal["class-images", "base"] = "class-images"  # what keeps the class as it was where nothing is said
+    class_guidance: float = 7.5  # that of class images
+    steps: int = 50  # denoising steps where nothing is said
     methods: tuple[Literal["full", "lora"], ...] = ("full", "lora")
     rates: Rates
     figures: Figures

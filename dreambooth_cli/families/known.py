@@ -4,23 +4,29 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .family import Family
+from .klein import KLEIN
 from .sdxl import SDXL
 from .stable_diffusion import STABLE_DIFFUSION
+from .z_image import Z_IMAGE
 
 FAMILIES: list[Family] = [
     STABLE_DIFFUSION,
     SDXL,
+    Z_IMAGE,
+    KLEIN,
 ]
 
 
 def families_of(index: Mapping[str, Any]) -> list[Family]:
-    """The families that a model_index.json may be of: by the pipeline that it names, or where it names none by its denoiser; none
-    for a pipeline that is not known here."""
+    """The families that a model_index.json may be of: by the pipeline that it names, or where it names none by its denoiser and that
+    one's class; none for a pipeline that is not known here."""
     named = index.get("_class_name")
     if isinstance(named, str | list):
         return [family for family in FAMILIES if named in family.named]
     first = next((family.denoiser for family in FAMILIES if family.denoiser in index), FAMILIES[0].denoiser)
-    return [family for family in FAMILIES if family.denoiser == first]
+    alike, told = [family for family in FAMILIES if family.denoiser == first], index.get(first)
+    of_class = [family for family in alike if isinstance(told, list) and any(name in told for name in family.parts[first].classes)]
+    return of_class or alike
 
 
 def family_told(families: Iterable[Family], denoiser: Mapping[str, Any]) -> Family | None:

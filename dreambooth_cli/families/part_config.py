@@ -68,6 +68,11 @@ def maybe(bound: Bound) -> Bound:
     return one_of(nothing, bound)
 
 
+def only(bounds: Mapping[str, Bound]) -> Bound:
+    """An object of these keys, each within its bounds."""
+    return lambda value: isinstance(value, dict) and all(key in bounds and bounds[key](each) for key, each in value.items())
+
+
 UNET_2D_CONDITION: Mapping[str, Bound] = {
     "sample_size": maybe(width),
     "in_channels": whole(1, 64),
@@ -146,6 +151,29 @@ CLIP_TEXT_MODEL: Mapping[str, Bound] = {
     "pad_token_id": maybe(whole(-1, 2**20)),
     "bos_token_id": maybe(whole(-1, 2**20)),
     "eos_token_id": whole(0, 2**20),
+}
+QWEN3: Mapping[str, Bound] = {
+    "vocab_size": whole(3, 2**20),
+    "hidden_size": width,
+    "intermediate_size": width,
+    "num_hidden_layers": layers,
+    "num_attention_heads": width,
+    "num_key_value_heads": width,
+    "head_dim": width,
+    "hidden_act": word,
+    "max_position_embeddings": whole(3, 2**20),
+    "rms_norm_eps": eps,
+    # transformers 5 writes the second, those before it the first; without either it takes a base of 10,000 where Qwen3 has 1,000,000
+    "rope_theta": number(1, 1e9),
+    "rope_parameters": only({"rope_theta": number(1, 1e9), "rope_type": lambda value: value == "default"}),
+    "rope_scaling": nothing,
+    "attention_bias": flag,
+    "attention_dropout": share,
+    "use_sliding_window": lambda value: value is False,
+    "tie_word_embeddings": flag,
+    "pad_token_id": maybe(whole(-1, 2**20)),
+    "bos_token_id": maybe(whole(-1, 2**20)),
+    "eos_token_id": maybe(whole(0, 2**20)),
 }
 SCHEDULER: Mapping[str, Bound] = {
     "num_train_timesteps": whole(10, MOST_STEPS),

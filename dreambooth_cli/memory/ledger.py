@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from math import sqrt
 
 from ..bases.catalog import VAE_PARAMETERS, BaseFacts
-from ..families.family import Activations, LoraLayers
+from ..families.family import Activations, Figures, LoraLayers
 from ..settings import TrainSettings
 from .plan import Choice, Job, Precision
 
@@ -238,7 +238,7 @@ def _activations(choice: Choice, layers: LoraLayers, facts: BaseFacts, pixels: i
     figures = facts.family.figures
     half, single = figures.activations["full" if choice.method == "full" else layers, choice.gradient_checkpointing]
     figure = single if choice.precision == "fp32" else half
-    scale = pixels / figures.side**2 * _width(facts)
+    scale = _share(figures, pixels) * _width(facts)
     if choice.method == "lora":
         scale *= figures.beside_lora.get((facts.denoiser, layers, choice.gradient_checkpointing), 1.0)
     return Activations(figure.forward * scale, figure.late * scale)
@@ -314,8 +314,13 @@ def _drawing(facts: BaseFacts, resolution: int, *, pictures: int) -> int:
 
 def _row(facts: BaseFacts, resolution: int) -> float:
     """One row of the denoiser without gradients."""
-    pixels = (resolution / facts.family.figures.side) ** 2
-    return facts.family.figures.drawing * pixels * _width(facts) * 1e9
+    figures = facts.family.figures
+    return figures.drawing * _share(figures, resolution**2) * _width(facts) * 1e9
+
+
+def _share(figures: Figures, pixels: int) -> float:
+    """The activations of a picture of so many pixels, as a share of those that were counted; a prompt has its own."""
+    return (pixels + figures.prompt_pixels) / (figures.side**2 + figures.prompt_pixels)
 
 
 def _picture(figure: float, facts: BaseFacts, pixels: int) -> float:

@@ -126,4 +126,4 @@ def weights_of(plan: Plan) -> Precision:
 def job_of(entry: CatalogEntry, gpu: Gpu | None, *, has_8bit: bool) -> Job:
     """A base of the catalogue at its own size, as it is trained where nothing is said."""
     facts = entry.facts
-    return Job(facts, TrainSettings(), resolution=facts.resolution, gpu=gpu, has_8bit=has_8bit, name=entry.name)
+    return Job(facts, TrainSettings().of_family(facts.family), resolution=facts.resolution, gpu=gpu, has_8bit=has_8bit, name=entry.name)

@@ -129,6 +129,9 @@ def _check_family(family: Family, asked: TrainSettings) -> None:
         raise UsageError(f"--method {asked.method} is not for {family.title}", f"use --method {family.methods[0]}, or leave it out")
     if asked.train_text_encoder is True and not family.may_train_text:
         raise UsageError(f"the text encoder of {family.title} is never trained", "leave out --train-text-encoder")
+    if asked.method == "full" and asked.with_base_prior:
+        told = "--prior base holds a LoRA against the base that it lies beside, and --method full has none"
+        raise UsageError(told, "use --prior class-images")
     if asked.snr_gamma and family.noise == "flow":
         raise UsageError(f"--snr-gamma weighs the timesteps of diffusion, and {family.title} is trained by flow matching", "leave it out")
 
@@ -180,7 +183,8 @@ def _machine_holds_state(plan: Plan, gpu: Gpu | None) -> bool:
 def _choices(job: Job) -> Iterator[Choice]:
     """What is trained, the best first, without any means that was not asked for."""
     asked, family = job.asked, job.facts.family
-    methods: Sequence[Method] = family.methods if asked.method == AUTO else [asked.method]
+    possible: Sequence[Method] = ("lora",) if asked.with_base_prior else family.methods
+    methods = possible if asked.method == AUTO else [asked.method]
     text_encoder = [bool(asked.train_text_encoder)]
     if asked.train_text_encoder == AUTO:
         text_encoder = [True, False] if family.may_train_text and family.rates.trains_text else [False]

@@ -1,21 +1,23 @@
 """Which base models a GPU can train, and how: the rows of `dreambooth models`. No torch."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
+
+import psutil
 
 from ..bases.base import ask_for_base
 from ..bases.cache import find_cached
 from ..bases.catalog import CATALOG, BaseFacts, CatalogEntry, find_entry
 from ..errors import DreamboothError, ModelUnavailable
 from ..gpu import Gpu
-from ..machine import cores_allowed, machine_memory
-from .duration import CPU_TFLOPS, tflop_of
+from ..machine import machine_memory
 from .plan import NEED_8BIT, Plan, job_of
 from .search import make_plan
 
-NO_GPU_VERDICT = "no GPU: slow"
+CPU_TFLOPS = 0.03  # of one core in float32; measured on a server core at 0.025, laptops differ by a factor of two
 SLOW = 3.0  # seconds; a step under this needs no warning
 
 
@@ -39,6 +41,7 @@ class Row:
             "resolution": entry.facts.resolution,
             "recommended_gb": entry.recommended_gb,
             "licence": entry.licence,
+            **{key: told for key in ("gate", "twin", "sources") if (told := getattr(entry, key))},
             "on_disk": self.on_disk,
             "plan": {
                 "method": self.plan.method,
@@ -103,6 +106,9 @@ def details(row: Row) -> dict[str, str]:
         "repository": f"{entry.repository} (revision {entry.revision[:12]})" if entry.repository else "",
         "also called": ", ".join(entry.aliases),
         "licence": entry.licence,
+        "access": _access(entry),
+        "drawn in few steps with": entry.twin or "",
+        "sources": entry.sources,
         "resolution": f"{entry.facts.resolution} px",
         "parameters": ", ".join(parts),
         "download": _download(row),
@@ -125,8 +131,12 @@ def slow_step_note(facts: BaseFacts, resolution: int, rows: int, *, cores: int |
 
     `rows` go through the UNet in one step; `cores` is the CPU's (None: looked up).
     """
-    cores = cores or cores_allowed()
-    seconds = tflop_of(facts, resolution) * rows / (CPU_TFLOPS["fp32"] * cores)
+    figures = facts.family.figures
+    linear, square = figures.tflop
+    pixels = (resolution**2 + figures.prompt_pixels) / (512**2 + figures.prompt_pixels)
+    work = (linear * pixels + square * pixels**2) * facts.denoiser / figures.denoiser * rows
+    cores = cores or _cores()
+    seconds = work / (CPU_TFLOPS * cores)
     if seconds < SLOW:
         return None
     return (
@@ -155,13 +165,27 @@ def _download(row: Row) -> str:
     return f"{row.entry.download_gb} GB" + (", on disk already" if row.on_disk else "")
 
 
+def _access(entry: CatalogEntry) -> str:
+    """Where the owner's consent may be asked for, the page and the button."""
+    if not entry.gate:
+        return ""
+    page = f"https://huggingface.co/{entry.repository}"
+    return f"gated {entry.gate}; if it is, log in at {page}, press Agree and access repository, then run: hf auth login"
+
+
+def _cores() -> int:
+    """The cores that this process may use; two threads of one core count once."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(psutil.cpu_count(logical=False) or allowed, allowed)
+
+
 def _verdict(entry: CatalogEntry, plan: Plan) -> str:
     if entry.folder is not None:
         return "runs anywhere"
     if not plan.fits:
         return "does not fit"
     if plan.device == "cpu":
-        return NO_GPU_VERDICT
+        return "no GPU: slow"
     return "fits" if plan.method == "full" else "fits as LoRA"
 
 

@@ -28,6 +28,7 @@ from ..families.family import VAE
 from ..frames import prompts_in
 from ..identifier import length_remarks, load_tokenizer
 from ..memory.plan import Plan, weights_of
+from ..prompts import plain_class_prompt
 from .class_images import class_image_prompts, gather_class_images
 from .prepared import PreparedPhoto
 from .recipe import Recipe
@@ -78,6 +79,7 @@ def make_training(recipe: Recipe, *, cache: Path | None = None) -> Yielding[Trai
         examples=examples,
         prompts=texts,
         conditioning=None if kept is None else kept.rows(list(map(possible.index, texts))),
+        plain=plain_rows(recipe, texts) if settings.with_base_prior else (),
     )
 
 
@@ -141,8 +143,9 @@ def tell_places(
 def tell_long(recipe: Recipe, said: Sequence[str]) -> Events:
     """A warning for each place that makes a prompt longer than what is read; the other prompts were looked at before."""
     longest = [max(prompts_with(recipe, one), key=len) for one in dict.fromkeys(filter(None, said))]
-    most = recipe.base.facts.family.prompt_length
-    for remark in length_remarks(longest, load_tokenizer(recipe.base.vocabulary), most=most):
+    family = recipe.base.facts.family
+    tokenizer = load_tokenizer(recipe.base.vocabulary)
+    for remark in length_remarks(longest, tokenizer, most=family.prompt_length, frame=family.prompt_frame):
         yield Warned(message=remark)
 
 
@@ -190,6 +193,20 @@ def prompts_with(recipe: Recipe, said: str) -> tuple[str, ...]:
 
 
 def prompts_of(recipe: Recipe, of_photos: Sequence[Sequence[str]]) -> list[str]:
-    """All prompts of a run once: the instance prompt first, then those of its photos, the class prompt, those of its class images."""
+    """All prompts of a run once: the instance prompt first, then those of its photos, the class prompt, those of its class images; where
+    the LoRA is held against its base, each without the identifier too."""
     of_class = class_image_prompts(recipe) if recipe.settings.with_prior else []
-    return list(dict.fromkeys([recipe.prompts.instance, *chain(*of_photos), recipe.prompts.class_, *of_class]))
+    said = [recipe.prompts.instance, *chain(*of_photos), recipe.prompts.class_, *of_class]
+    plain = [without_identifier(recipe, text) for text in said] if recipe.settings.with_base_prior else []
+    return list(dict.fromkeys([*said, *plain]))
+
+
+def plain_rows(recipe: Recipe, texts: Sequence[str]) -> list[int]:
+    """Of each of a run's prompts the row of the same without the identifier; its own where it is that."""
+    twins = [without_identifier(recipe, text) for text in texts]
+    return [texts.index(twin) if twin in texts else row for row, twin in enumerate(twins)]
+
+
+def without_identifier(recipe: Recipe, text: str) -> str:
+    """A prompt of a run as it would be of any subject of the class."""
+    return plain_class_prompt(text, recipe.prompts.identifier)

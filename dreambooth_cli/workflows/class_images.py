@@ -99,9 +99,10 @@ def class_images_of(recipe: Recipe) -> list[Path]:
 def class_image_folder(recipe: Recipe) -> tuple[Path, Drawing]:
     """Where these class images lie in the cache, or will, and how they are drawn. Those that 0.1 made lie under the base's revision."""
     base, plan, settings = recipe.base, recipe.plan, recipe.settings
+    guidance, family = settings.class_guidance_scale, base.facts.family
     drawing = Drawing(
         steps=settings.class_image_steps,
-        guidance_scale=settings.class_guidance_scale,
+        guidance_scale=family.class_guidance if isinstance(guidance, str) else guidance,
         width=plan.resolution,
         height=plan.resolution,
     )
@@ -111,7 +112,7 @@ def class_image_folder(recipe: Recipe) -> tuple[Path, Drawing]:
         / cache_key(
             base=known,
             prompts=class_prompts(recipe),
-            sampler=recipe.base.facts.family.class_sampler,
+            sampler=family.class_sampler,
             drawing=drawing,
             seed=settings.seed,
             dtype=f"{'4-bit' if plan.quantized else weights_of(plan)} weights, {plan.precision}",

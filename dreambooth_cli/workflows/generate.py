@@ -31,6 +31,7 @@ from ..run import Run
 from ..settings import GenerateSettings, Scheduler
 from ..source import ANOTHER_FOLDER, Source, card_for, fill_negative, fill_prompt, is_whole, model_folder
 from .lora_base import obtain_base
+from .plan import check_side
 
 BLACK_WORDS = (
     "is black: the model gave numbers that are not finite or far too dark; "
@@ -131,10 +132,10 @@ def set_up(
         if source.run is not None and source.step is None:
             source.run.check_model()
     base = yield from find_model(folder, card, source.base)
-    tokenizer, most = load_tokenizer(base.vocabulary), base.facts.family.prompt_length
-    for remark in length_remarks([*texts, settings.negative_prompt], tokenizer, most=most):
+    of, tokenizer = base.facts.family, load_tokenizer(base.vocabulary)
+    for remark in length_remarks([*texts, settings.negative_prompt], tokenizer, most=of.prompt_length, frame=of.prompt_frame):
         yield Warned(message=remark)
-    check_sampler(base.facts.family, settings.scheduler)
+    check_sampler(of, settings.scheduler)
     drawing = choose_drawing(settings, base, card)
     if on_sheet:
         tile = Grid(on_sheet, (drawing.width, drawing.height)).tile
@@ -178,13 +179,16 @@ def label_of(source: Source) -> str:
 
 
 def choose_drawing(settings: GenerateSettings, base: Base, card: Card | None) -> Drawing:
-    """How the pictures are drawn, every `auto` resolved: by the size the model was trained at, and the base it was made of."""
+    """How the pictures are drawn, every `auto` resolved: by the size the model was trained at, and the base it was made of. Raises
+    UsageError for a size that its family does not draw."""
     side = card.resolution if card else base.facts.resolution
     name = card.base.name if card else base.name
-    guidance = settings.guidance_scale
+    guidance, family = settings.guidance_scale, base.facts.family
+    for flag in ("width", "height"):
+        check_side(flag, getattr(settings, flag), family)
     return Drawing(
-        steps=settings.steps,
-        guidance_scale=guidance_of(name, base.facts.family) if guidance == "auto" else guidance,
+        steps=family.steps if settings.steps == "auto" else settings.steps,
+        guidance_scale=guidance_of(name, family) if guidance == "auto" else guidance,
         width=side if settings.width == "auto" else settings.width,
         height=side if settings.height == "auto" else settings.height,
     )

@@ -10,13 +10,14 @@ from ..bases.facts import read_facts
 from ..config import Asked, merge
 from ..disk import system_errors
 from ..errors import ModelUnavailable, UsageError
+from ..families.family import Family
 from ..gpu import Gpu
 from ..memory.plan import Job, Plan
 from ..memory.search import make_plan
 from ..paths import expanded
 from ..photos.buckets import STEP, bucket_sizes, largest_of
 from ..project import Project
-from ..settings import PrepSettings, SubjectSettings, TrainSettings
+from ..settings import Auto, PrepSettings, SubjectSettings, TrainSettings, flag_of
 
 
 def known_facts(request: BaseRequest) -> BaseFacts | None:
@@ -30,8 +31,18 @@ def known_facts(request: BaseRequest) -> BaseFacts | None:
 
 
 def choose_resolution(prep: PrepSettings, facts: BaseFacts) -> int:
-    """The side of the training pictures in pixels: what was asked, else what the base was made for."""
+    """The side of the training pictures in pixels: what was asked, else what the base was made for. Raises UsageError for one that its
+    family does not take."""
+    check_side("resolution", prep.resolution, facts.family)
     return facts.resolution if prep.resolution == "auto" else prep.resolution
+
+
+def check_side(name: str, side: int | Auto, family: Family) -> None:
+    """Refuse a side of pictures, in pixels, that does not divide into a family's patches. Raises UsageError."""
+    if not isinstance(side, str) and side % family.side_of:
+        near = max(family.side_of, round(side / family.side_of) * family.side_of)
+        told = f"{flag_of(name)} {side} is not a multiple of {family.side_of}, which {family.title} needs"
+        raise UsageError(told, f"for example: {flag_of(name)} {near}")
 
 
 def sides_of(project: Project, prep: PrepSettings) -> tuple[int, int]:
@@ -65,7 +76,7 @@ def plan_run(model: str, prep: PrepSettings, train: TrainSettings, *, gpu: Gpu |
 
 def plan_with(facts: BaseFacts, name: str, prep: PrepSettings, train: TrainSettings, *, gpu: Gpu | None) -> Plan:
     """The plan of a run on a base whose facts are known, by the name that messages call it."""
-    has_8bit = find_spec("bitsandbytes") is not None
+    has_8bit, train = find_spec("bitsandbytes") is not None, train.of_family(facts.family)
     resolution = choose_resolution(prep, facts)
     largest = largest_of(bucket_sizes(resolution, facts.family.size_step)) if prep.crop == "none" else 0
     return make_plan(Job(facts, train, resolution=resolution, gpu=gpu, has_8bit=has_8bit, name=name, largest=largest))

@@ -13,6 +13,7 @@ from ..engine.families.loading import find_device
 from ..engine.hub.bases import obtain
 from ..errors import PhotoError
 from ..events import Noted, Warned, Yielding
+from ..families.family import Family
 from ..frames import other_frames
 from ..gpu import Gpu, find_gpu
 from ..identifier import choose_identifier, identifier_remarks, length_remarks, load_tokenizer, unread_part
@@ -40,8 +41,8 @@ class Ingredients:
 
     @property
     def settings(self) -> TrainSettings:
-        """How the base is fine-tuned, as asked."""
-        return self.asked.train
+        """How the base is fine-tuned, as asked and as its family has it."""
+        return self.asked.train.of_family(self.base.facts.family)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,40 +106,40 @@ def choose_prompts(made_of: Ingredients) -> Yielding[Prompts]:
     """
     asked = made_of.asked
     wanted, identifier, sample = asked.subject.class_prompt or "", asked.subject.identifier, asked.train.sample_prompt or ""
-    check_class_prompt(wanted, identifier, with_class_images=asked.train.with_prior)
+    settings = made_of.settings
+    check_class_prompt(wanted, identifier, with_class_images=settings.with_prior or settings.with_base_prior)
     check_placeholder(sample)
-    tokenizer = load_tokenizer(made_of.base.vocabulary)
+    tokenizer, family = load_tokenizer(made_of.base.vocabulary), made_of.base.facts.family
     if identifier == "auto":
-        identifier, note = choose_identifier(tokenizer)
+        identifier, note = choose_identifier(tokenizer, by_rarity=family.rare_words)
         if note:
             yield Noted(message=note)
     else:
-        for remark in identifier_remarks(identifier, tokenizer):
+        for remark in identifier_remarks(identifier, tokenizer, by_rarity=family.rare_words):
             yield Warned(message=remark)
     instance = instance_prompt(wanted, identifier)
     others = other_frames(instance, identifier) if asked.train.frames == "varied" else ()
     class_ = plain_class_prompt(wanted, identifier)
     places = places_known(tokenizer) if asked.train.frames == "varied" and not names_a_place(class_) else ()
     prompts = Prompts(identifier, instance, class_, instance_frames=others, places=places)
-    most = made_of.base.facts.family.prompt_length
     said = [prompts.instance, *prompts.instance_frames, prompts.class_, fill(understood(sample), identifier)]
-    for remark in length_remarks(said, tokenizer, most=most):
+    for remark in length_remarks(said, tokenizer, most=family.prompt_length, frame=family.prompt_frame):
         yield Warned(message=remark)
     if tokenizer is not None:
         for photo in made_of.photos:
-            check_caption(photo, prompts, tokenizer, most=most)
+            check_caption(photo, prompts, tokenizer, family)
     return prompts
 
 
-def check_caption(photo: PreparedPhoto, prompts: Prompts, tokenizer: Any, *, most: int) -> None:
-    """Refuse a caption with which a prompt is longer than the `most` tokens that are read. Raises PhotoError."""
+def check_caption(photo: PreparedPhoto, prompts: Prompts, tokenizer: Any, family: Family) -> None:
+    """Refuse a caption with which a prompt is longer than what its family reads. Raises PhotoError."""
     if not photo.caption:
         return
     for prompt in (prompts.instance, *prompts.instance_frames):
         text = prompt_with(prompt, filled(photo.caption, prompts.identifier))
-        if part := unread_part(text, tokenizer, most=most):
+        if part := unread_part(text, tokenizer, most=family.prompt_length, frame=family.prompt_frame):
             raise PhotoError(
-                f'the caption of {photo.name} is too long: of "{shortened(text, 80)}" the model reads {most} tokens, '
+                f'the caption of {photo.name} is too long: of "{shortened(text, 80)}" the model reads {family.prompt_length} tokens, '
                 f'and these words are left: "{shortened(part)}"',
                 "say it in fewer words",
             )

@@ -12,13 +12,13 @@ from dreambooth_cli.memory.search import make_plan
 from dreambooth_cli.memory.survey import details, ledger_lines, recommended, row_of, slow_step_note, survey, to_json
 from dreambooth_cli.settings import TrainSettings
 
-NAMES = ["sd15", "sd14", "sd21", "sdxl", "pocket"]
+NAMES = ["sd15", "sd14", "sd21", "sdxl", "klein", "z-image", "pocket"]
 
 
 def test_a_row_for_each_base_model() -> None:
     rows = survey(sold_as(12), has_8bit=True)
     assert [row.entry.name for row in rows] == NAMES
-    assert [row.verdict for row in rows] == ["fits", "fits", "fits", "fits", "runs anywhere"]
+    assert [row.verdict for row in rows] == [*["fits"] * 4, *["fits as LoRA"] * 2, "runs anywhere"]
     assert rows[0].takes == "11.0 GB: full + text encoder, 8-bit Adam, gradient checkpointing"
     assert rows[3].takes.startswith("7.8 GB: full, 8-bit Adam, gradient checkpointing, bf16 weights ")
 
@@ -77,8 +77,8 @@ def test_without_a_gpu_and_on_an_apple_gpu(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("dreambooth_cli.memory.search.free_memory", lambda: 10**12)
     rows = survey(None, has_8bit=False)
     assert to_json(rows, None)["gpu"] is None
-    assert [row.verdict for row in rows] == ["no GPU: slow"] * 4 + ["runs anywhere"]
-    assert all(row.plan.fits and row.plan.method == "full" for row in rows)
+    assert [row.verdict for row in rows] == ["no GPU: slow"] * 6 + ["runs anywhere"]
+    assert all(row.plan.fits and row.plan.method == row.entry.facts.family.methods[0] for row in rows)
     apple = Gpu(name="Apple GPU", kind="mps", total=16 * 10**9, free=10 * 10**9)
     assert survey(apple, has_8bit=True)[0].verdict == "fits as LoRA"
 
@@ -105,7 +105,7 @@ def test_a_model_that_lies_in_the_hubs_cache(tmp_path: Path, monkeypatch: pytest
         (folder / part).mkdir()
         (folder / part / "config.json").write_text("{}")
         (folder / part / "model.safetensors").touch()
-    assert [row.on_disk for row in survey(None)] == [True, False, False, False, True]
+    assert [row.on_disk for row in survey(None)] == [True, *[False] * 5, True]
     assert row_of("sd15", None).to_json()["on_disk"] is True
     assert details(row_of("sd15", None))["download"] == "4.3 GB, on disk already"
     (folder / "model_index.json").write_text("{")  # damaged
@@ -144,7 +144,7 @@ def test_the_base_that_comes_in_the_box() -> None:
 def test_a_name_that_the_catalogue_lacks() -> None:
     with pytest.raises(ModelUnavailable, match="has no base model 'sd16'") as caught:
         row_of("sd16", None)
-    assert caught.value.hint == "it has: sd15, sd14, sd21, sdxl, pocket"
+    assert caught.value.hint == f"it has: {', '.join(NAMES)}"
 
 
 def test_a_slow_step_is_announced_as_a_prediction() -> None:

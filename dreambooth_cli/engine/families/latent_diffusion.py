@@ -70,8 +70,14 @@ class LatentDiffusion(Protocol):
     def predict(self, noisy_latents: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
         """The network's prediction of `noising`'s target, [B, c, h, w], at its times [B]."""
 
+    def prompted(self, prompts: list[str], negative_prompt: str) -> Mapping[str, Any]:
+        """What the pipeline's call takes of prompts, and of one that it is guided away from ("": none but the empty one)."""
+
     def embed(self, prompt: str, *, guided: bool) -> Mapping[str, Any]:
         """What the pipeline's call takes in place of a prompt, one row: tensors with a first axis of 1, lists of one, None."""
+
+    def unpack(self, drawn: Tensor, height: int, width: int) -> Tensor:
+        """What the pipeline's last step leaves of pictures of this size in pixels, as latents [B, c, h, w]."""
 
     @staticmethod
     def small_networks() -> dict[str, Any]:

@@ -25,14 +25,15 @@ from .parts import nested
 
 
 def lora_layers_of(module: Any, part: Part, which: LoraLayers) -> list[str]:
-    """The layers of a network that a LoRA is put beside, by the ends of their names, or each by its whole name where blocks are left
-    out since nothing reads them."""
+    """The layers of a network that a LoRA is put beside: by the ends of their names, or each by its whole name where blocks are left
+    out since nothing reads them, or where what is no layer has such a name too (peft refuses it)."""
     ends = part.layers_for(which)
-    if not part.unread:
+    found = [(name, layer) for name, layer in module.named_modules() if name.endswith(tuple(f".{end}" for end in ends))]
+    layers = [name for name, layer in found if isinstance(layer, nn.Linear | nn.Conv2d)]
+    if not part.unread and len(layers) == len(found):
         return list(ends)
     unread = tuple(f"layers.{module.config.num_hidden_layers - 1 - place}" for place in range(part.unread))
-    names = [name for name, _ in module.named_modules() if name.endswith(tuple(f".{end}" for end in ends))]
-    return [name for name in names if not any(f".{block}." in name for block in unread)]
+    return [name for name in layers if not any(f".{block}." in name for block in unread)]
 
 
 def add_lora(module: Any, *, layers: Sequence[str], rank: int, alpha: float, seed: int) -> None:

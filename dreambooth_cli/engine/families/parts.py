@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from transformers import CLIPPreTrainedModel, CLIPTokenizer, PreTrainedModel
 
 from ...bases.base import Base
-from ...bases.facts import TEXT_LAYER, architecture_of, layout_of, schedule_of, unread_layers
+from ...bases.facts import TEXT_LAYER, architecture_of, is_read, layout_of, schedule_of, unread_layers
 from ...bases.fingerprint import MOST_VOCABULARY
 from ...bases.folder import TOKENIZER_FILES, weight_files
 from ...bases.kind import scheduler_that_draws
@@ -49,6 +49,7 @@ OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".
 NOT_USED = ("position_ids", "logit_scale", "text_projection.weight", "text_projection")
 MOST_UNREAD = 2  # last layers of a text encoder that its config may leave out
 LEFT_BY_TRAINING = ("loss.", "model_ema.")  # beside a VAE's own weights in a single file
+COUNTER = ".num_batches_tracked"  # of a batch norm, a whole number that training alone reads
 OTHER_HALF = ("vision_model.", "visual_projection.")
 TOKENIZER_CONFIG, TOKENIZER_MAP = "tokenizer_config.json", "special_tokens_map.json"
 TOKENIZER_KEYS = ("bos_token", "eos_token", "unk_token", "pad_token", "added_tokens_decoder", "additional_special_tokens")
@@ -72,13 +73,17 @@ class PartFiles:
 def find_files(base: Base, part: str, place: Path | None = None) -> PartFiles:
     """The files of a network of a base, or of one that lies at `place` instead. Raises ModelUnavailable."""
     folder = place or folder_of(base) / part
-    config, kind = architecture_of(folder, part, [base.facts.family]), _class_of(base, part)
+    config, kind, told = architecture_of(folder, part, [base.facts.family]), _class_of(base, part), base.facts.family.parts[part]
+    if told.layers:
+        config["num_hidden_layers"] = min(told.layers, int(config.get("num_hidden_layers", told.layers)))
     if base.is_single_file and place is None:
         start = layout_of(base.facts.family).starts[part]
         left = tuple(start + each for each in LEFT_BY_TRAINING)
         entries = {name: entry for name, entry in _tensors(base.path).items() if name.startswith(start) and not name.startswith(left)}
         return PartFiles(part, kind, config, folder / "config.json", ((base.path, entries),), start, f"{base.path} ({part})")
-    files = tuple((file, _tensors(file)) for file in weight_files(folder))
+    files = tuple(
+        (file, {name: entry for name, entry in _tensors(file).items() if is_read(told, name)}) for file in weight_files(folder)
+    )
     where = files[0][0] if len(files) == 1 else folder
     return PartFiles(part, kind, config, folder / "config.json", files, None, str(where))
 
@@ -93,7 +98,7 @@ def build(files: PartFiles) -> nn.Module:
         count = Counter(name for _, entries in files.weights for name in entries)
         raise ModelUnavailable(f"{files.where} holds {_some([name for name in count if count[name] > 1])} in two files", DAMAGED)
     for name, entry in headers.items():
-        if entry.get("dtype") not in DTYPES and not _is_known_extra(name):
+        if entry.get("dtype") not in DTYPES and not (_is_known_extra(name) or name.endswith(COUNTER)):
             raise ModelUnavailable(
                 f"{files.where}: {name} is {shortened(str(entry.get('dtype')), 40)}, no number format that is trained: it is quantized",
                 "use the base in fp32, fp16 or bf16",
@@ -169,9 +174,9 @@ def folder_of(base: Base) -> Path:
 
 
 def _class_of(base: Base, part: str) -> type[Any]:
-    """The class of a network or tokenizer, of its family's the one that the index names."""
-    told, classes = read_json(folder_of(base) / "model_index.json").get(part), base.facts.family.parts[part].classes
-    name = next((name for name in classes if isinstance(told, list) and name in told), classes[0])
+    """The class that a network or tokenizer is built as: of its family's the one that the index names, or its body's."""
+    told, record = read_json(folder_of(base) / "model_index.json").get(part), base.facts.family.parts[part]
+    name = record.built or next((name for name in record.classes if isinstance(told, list) and name in told), record.classes[0])
     kind: type[Any] = getattr(diffusers, name, None) or getattr(transformers, name)
     return kind
 
@@ -193,6 +198,9 @@ def _renamed(files: PartFiles, network: Any, tensors: Mapping[str, Tensor]) -> d
             own = network.state_dict().keys()
             forms = {name: (name, f"text_model.{name}", name.removeprefix("text_model.")) for name in state}
             state = {next((each for each in forms[name] if each in own), name): value for name, value in state.items()}
+        elif isinstance(network, PreTrainedModel):  # a body in the file of one with a head
+            own, start = network.state_dict().keys(), f"{network.base_model_prefix}."
+            state = {name if name in own else name.removeprefix(start): value for name, value in state.items()}
     return state
 
 
@@ -211,7 +219,7 @@ def _from_single_file(start: str, network: Any, tensors: dict[str, Tensor]) -> d
 
 def _checked(tensor: Tensor, dtype: torch.dtype, what: str) -> Tensor:
     """A weight in the number format that it has in the network. Raises ModelUnavailable where it is not finite there."""
-    weight = tensor.to(dtype).contiguous()
+    weight = tensor.to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
     low, high = (float(bound) for bound in weight.aminmax()) if weight.numel() else (0.0, 0.0)
     if not (abs(low) < float("inf") and abs(high) < float("inf")):  # false for NaN as well
         raise ModelUnavailable(f"{what} holds numbers that are not finite in {str(dtype).removeprefix('torch.')}", DAMAGED)

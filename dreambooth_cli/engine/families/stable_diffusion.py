@@ -51,6 +51,10 @@ class StableDiffusion:
         """Scaled latents -> pixels [B, 3, H, W]."""
         return kl_vae.decode(self.pipe.vae, latents)
 
+    def unpack(self, drawn: Tensor, height: int, width: int) -> Tensor:
+        """What the pipeline draws is latents."""
+        return drawn
+
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
         """Prompts -> embeddings [B, T, D], what the pipeline's own `encode_prompt` makes of them; that one would copy the prompts'
         tokens to a GPU anew in every step, and wait."""
@@ -84,6 +88,10 @@ class StableDiffusion:
     def added_conditions(self, latents: Tensor, conditioning: Conditioning) -> dict[str, Tensor] | None:
         """What the UNet is told beside the embeddings: nothing in this family."""
         return None
+
+    def prompted(self, prompts: list[str], negative_prompt: str) -> Mapping[str, Any]:
+        """What the pipeline's call takes of prompts."""
+        return {"prompt": list(prompts), "negative_prompt": [negative_prompt] * len(prompts) if negative_prompt else None}
 
     def embed(self, prompt: str, *, guided: bool) -> Mapping[str, Any]:
         """The arguments of the pipeline's call that stand for a prompt, and for the empty one where it is `guided` away from that."""

@@ -117,7 +117,7 @@ def _joined(values: Sequence[Any]) -> Any:
 @torch.no_grad()
 def embed(family: LatentDiffusion, prompt: str, *, guidance_scale: float) -> Embedded:
     """Read a prompt with the text encoders, on the device where they are."""
-    return Embedded(family.embed(prompt, guided=guidance_scale > 1))
+    return Embedded(family.embed(prompt, guided=guidance_scale > family.record.no_guidance))
 
 
 def draw_latents(family: LatentDiffusion, embedded: Sequence[Embedded], seeds: list[int], drawing: Drawing) -> Tensor:
@@ -125,8 +125,7 @@ def draw_latents(family: LatentDiffusion, embedded: Sequence[Embedded], seeds: l
 
     Raises Interrupted between denoising steps where a signal has come.
     """
-    latents: Tensor = _denoise(family, seeds, drawing, **_together(embedded))
-    return latents
+    return _denoise(family, seeds, drawing, **_together(embedded))
 
 
 def draw(
@@ -136,27 +135,29 @@ def draw(
 
     Raises Interrupted between denoising steps where a signal has come.
     """
-    negative = [negative_prompt] * len(prompts) if negative_prompt else None
-    # a copy: some pipelines write into the list
-    return decode(family, _denoise(family, seeds, drawing, prompt=list(prompts), negative_prompt=negative))
+    return decode(family, _denoise(family, seeds, drawing, **family.prompted(prompts, negative_prompt)))
 
 
-def _denoise(family: LatentDiffusion, seeds: list[int], drawing: Drawing, **prompted: Any) -> Any:
-    return family.pipe(
+def _denoise(family: LatentDiffusion, seeds: list[int], drawing: Drawing, **prompted: Any) -> Tensor:
+    drawn: dict[str, Tensor] = {}
+
+    def after_each_step(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        stopping.check()
+        drawn.update(tensors)
+        return tensors
+
+    family.pipe(
         **prompted,
         num_inference_steps=drawing.steps,
-        guidance_scale=drawing.guidance_scale + family.record.guidance_offset,
+        guidance_scale=drawing.guidance_scale,
         width=drawing.width,
         height=drawing.height,
         generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
         output_type="latent",
-        callback_on_step_end=_stop_between_steps,
-    ).images
-
-
-def _stop_between_steps(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-    stopping.check()
-    return tensors
+        callback_on_step_end=after_each_step,
+    )
+    # of the last step: what some pipelines call latents at the end is no longer what their steps worked on
+    return family.unpack(drawn["latents"], drawing.height, drawing.width)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ the caller; close the generator explicitly (`contextlib.closing`).
 """
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from diffusers import ModelMixin
+from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
 from torch import Tensor, nn
 
@@ -87,15 +88,17 @@ class Training:
         examples: Mapping[str, Sequence[Example]],
         prompts: list[str],
         conditioning: Conditioning | None,
+        plain: Sequence[int] = (),
     ) -> None:
         """`examples` are the photos (`instance`) and, with a prior, the class images (`class`), `prompts` those that they name by
         their rows, the instance prompt first. `conditioning` holds the prompts' embeddings, a row each, or is None where the text encoder
-        is trained and they change with every step. Raises ValueError where a step inside backward can't be: pictures of several sizes
+        is trained and they change with every step. `plain`, where a LoRA is held against its base: of each prompt the row of the same
+        without the identifier. Raises ValueError where a step inside backward can't be: pictures of several sizes
         are several passes."""
         self.family, self.plan, self.settings = family, plan, settings
         self.examples = dict(examples)
         self.kinds = tuple(self.examples)
-        self.prompts, self.conditioning = prompts, conditioning
+        self.prompts, self.conditioning, self.plain = prompts, conditioning, plain
         self.device = device
         self.reads_late = self.device.type == "cuda"
         self.unread: list[tuple[int, Reading]] = []  # steps and their losses
@@ -106,6 +109,8 @@ class Training:
         self.trained = {**denoiser, **text}
         if plan.precision != "fp32" and device.type == "cuda":  # a CPU's autocast computes norms in half precision
             widen_norms([denoiser_of(family), *text_encoders_of(family.pipe).values()])
+        encoders = text_encoders_of(family.pipe).values() if plan.train_text_encoder else ()
+        self.trained_networks = [denoiser_of(family), *encoders]
         self.copies = make_copies(family, plan, settings)
         sizes = {example.shape for kind in self.examples.values() for example in kind}
         if len(sizes) > 1 and plan.inside_backward:
@@ -136,7 +141,8 @@ class Training:
             yield Step(self.step, self.last_read, rate, time.perf_counter() - began)
 
     def train_step(self, step: int) -> Tensor:
-        """One optimizer step over all batches of step `step` (from 0). Returns [mean loss, steps skipped in a row], on the device."""
+        """One optimizer step over all batches of step `step` (from 0). Returns [mean loss, steps skipped in a row], on the device; what
+        holds a LoRA against its base, in some steps, is not in that loss."""
         if 0 < self.plan.text_encoder_stop <= step and self.conditioning is None:
             self.stop_text_encoder()
         factor = self.rate(step)
@@ -148,6 +154,9 @@ class Training:
                 loss = self.batch_loss(batch)
                 self.update.backward(loss / batches)
                 losses.append(loss.detach())
+                del loss  # with its graph, before the next one is made
+                if self.settings.with_base_prior and (step + 1) % self.settings.prior_every == 0:
+                    self.update.backward(self.loss_of_base_prior(batch) / batches)
         mean = torch.stack(losses).sum() / batches
         if not self.reads_late:
             check_loss(float(mean), step + 1)
@@ -207,19 +216,38 @@ class Training:
 
     def batch_loss(self, batch: Batch) -> Tensor:
         """The DreamBooth loss of a batch; one forward pass."""
-        times, noise, latents = self.bring(batch.times), self.bring(batch.noise), self.bring(batch.latents)
-        mask, sizes = (None if one is None else self.bring(one) for one in (batch.mask, batch.sizes))
-        noising = self.family.noising
-        noisy = noising.add_noise(latents, noise, times)
-        with autocast(self.plan.precision, self.device):
-            prediction = self.family.predict(noisy, times, replace(self.encode(batch.prompts), sizes=sizes))
-        losses = row_losses(prediction, noising.target(latents, noise, times), mask)
+        noisy, times, target, mask = self.noised(batch)
+        losses = row_losses(self.predict(noisy, times, batch, batch.prompts), target, mask)
         return dreambooth_loss(
-            noising.loss_weights(times, self.settings.snr_gamma) * losses,
+            self.family.noising.loss_weights(times, self.settings.snr_gamma) * losses,
             instance_rows=batch.photos,
             prior_loss_weight=self.settings.prior_loss_weight,
             of=batch.of,
         )
+
+    def loss_of_base_prior(self, batch: Batch) -> Tensor:
+        """How far the LoRA's prediction of these noisy photos lies from its base's own, both without the identifier in the prompt: what
+        the base knows of the class stays. Two forward passes, one of them without gradients. The LoRA is on again when this returns, so
+        also in backward, where checkpointed blocks are computed once more."""
+        noisy, times, _, _ = self.noised(batch)
+        prompts = [self.plain[row] for row in batch.prompts]
+        with torch.no_grad(), without_lora(self.trained_networks):
+            target = self.predict(noisy, times, batch, prompts)
+        losses = row_losses(self.predict(noisy, times, batch, prompts), target)
+        weighed = self.family.noising.loss_weights(times, self.settings.snr_gamma) * losses
+        return self.settings.prior_loss_weight * weighed.sum() / batch.of[0]
+
+    def noised(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """A batch's noisy latents, their times, what is to be predicted, what each place counts, on the training device."""
+        times, noise, latents = self.bring(batch.times), self.bring(batch.noise), self.bring(batch.latents)
+        noising, mask = self.family.noising, None if batch.mask is None else self.bring(batch.mask)
+        return noising.add_noise(latents, noise, times), times, noising.target(latents, noise, times), mask
+
+    def predict(self, noisy: Tensor, times: Tensor, batch: Batch, prompts: Sequence[int]) -> Tensor:
+        """The network's prediction of a batch under these rows of the run's prompts."""
+        sizes = None if batch.sizes is None else self.bring(batch.sizes)
+        with autocast(self.plan.precision, self.device):
+            return self.family.predict(noisy, times, replace(self.encode(prompts), sizes=sizes))
 
     def bring(self, made: Tensor) -> Tensor:
         """What was made on the CPU, on the training device; the way to a GPU does not wait for the work before it."""
@@ -380,6 +408,20 @@ def make_trainable(
     return found[record.denoiser], text
 
 
+@contextmanager
+def without_lora(networks: Iterable[nn.Module]) -> Iterator[None]:
+    """For a pass the networks as they were before their LoRA."""
+    layers = [layer for network in networks for layer in network.modules() if isinstance(layer, BaseTunerLayer)]
+    for layer in layers:
+        # not its `enable_adapters`, which decides anew what is trained
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._disable_adapters = False
+
+
 def make_copies(family: LatentDiffusion, plan: Plan, settings: TrainSettings) -> WorkingCopies | None:
     """Working copies of the trained weights, where the plan has them."""
     if not works_on_copies(plan, settings.gradient_accumulation):
@@ -409,7 +451,7 @@ def make_update(
         off_card=plan.off_card,
         seed=settings.seed,
         copies=copies,
-        adds_up=plan.rows_in_turn or settings.gradient_accumulation > 1 or not one_size,
+        adds_up=plan.rows_in_turn or settings.gradient_accumulation > 1 or not one_size or settings.with_base_prior,
     )
 
 

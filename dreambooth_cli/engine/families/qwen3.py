@@ -1,0 +1,27 @@
+"""Qwen3 as it reads prompts for the families that have it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ...families.qwen3 import END, START
+
+
+def tokens_of(tokenizer: Any, prompts: Sequence[str], *, most: int, padded: bool) -> tuple[Tensor, Tensor]:
+    """The tokens [B, T] of prompts in the tokenizer's own chat, and which of them are not padding [B, T]; all T are `most` where
+    `padded`, else those of the longest prompt."""
+    asked = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    texts = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    padding = "max_length" if padded else True
+    made = tokenizer(texts, padding=padding, max_length=most, truncation=True, return_tensors="pt")
+    return made.input_ids, made.attention_mask
+
+
+def use_chat(tokenizer: Any, chat: str) -> None:
+    """Have a tokenizer speak in our own template. Raises ValueError where it does not know the chat's marks."""
+    if tokenizer is None:  # it idles
+        return
+    tokenizer.chat_template = chat
+    if any(len(tokenizer(mark, add_special_tokens=False).input_ids) != 1 for mark in (START, END)):
+        raise ValueError(f"its tokenizer does not know {START} and {END}, between which a prompt stands")

@@ -1,0 +1,95 @@
+"""Z-Image: one transformer over picture and prompt, told 1 - sigma, whose answer is z - eps."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers import ZImageTransformer2DModel
+from torch import Tensor
+
+from ...families.qwen3 import CHAT
+from ...families.z_image import TRANSFORMER, Z_IMAGE
+from . import kl_vae
+from .latent_diffusion import Conditioning, LatentDistribution
+from .noising import RectifiedFlow
+from .qwen3 import tokens_of, use_chat
+
+
+class ZImage:
+    """A Z-Image pipeline seen as what is trained: text encoder, VAE, transformer, and the straight way between picture and noise."""
+
+    record = Z_IMAGE
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe = pipe
+        # times as they are (kohya-ss/musubi-tuner#908), not by the scheduler's shift of 6, which is that of drawing
+        self.noising = RectifiedFlow(lambda shape: 1.0)
+        self.vae_config = pipe.vae.config
+        use_chat(pipe.tokenizer, CHAT)
+        pipe.transformer.rope_embedder.freqs_cis = None  # the trial without weights has counted them where nothing is computed
+
+    def encode_images(self, pixels: Tensor) -> LatentDistribution:
+        """Pixels [B, 3, H, W] in -1..1 -> the distribution of their latents, float32 [B, 16, H/8, W/8]."""
+        return kl_vae.encode(self.pipe.vae, pixels)
+
+    def sample_latents(self, distribution: LatentDistribution, noise: Tensor) -> Tensor:
+        """One sample of latents, (z - shift) scale."""
+        return kl_vae.sample(self.vae_config, distribution, noise)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents -> pixels [B, 3, H, W]."""
+        return kl_vae.decode(self.pipe.vae, latents)
+
+    def unpack(self, drawn: Tensor, height: int, width: int) -> Tensor:
+        """What the pipeline draws is latents."""
+        return drawn
+
+    def encode_prompts(self, prompts: list[str]) -> Conditioning:
+        """Prompts -> embeddings [B, T, D], the last layer but one, and how many of each row are a prompt's own."""
+        encoder = self.pipe.text_encoder
+        ids, mask = tokens_of(self.pipe.tokenizer, prompts, most=self.record.prompt_length, padded=False)
+        # no mask: a word never sees what comes after it, so neither does a prompt its padding
+        states = encoder(ids.to(encoder.device), output_hidden_states=True).hidden_states[-2]
+        return Conditioning(states, lengths=tuple(mask.sum(dim=1).tolist()))
+
+    def predict(self, noisy_latents: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
+        """The transformer's prediction [B, c, h, w], of eps - z. It reads a list of prompts, each as long as it is."""
+        if conditioning.lengths is None:
+            raise ValueError("Z-Image needs the lengths of its prompts")
+        rows = zip(conditioning.embeddings, conditioning.lengths, strict=True)
+        pictures = list(noisy_latents.to(conditioning.embeddings.dtype).unsqueeze(2))
+        said = self.pipe.transformer(pictures, 1 - times, [row[:length] for row, length in rows], return_dict=False)[0]
+        return -torch.stack(said).squeeze(2)
+
+    def prompted(self, prompts: list[str], negative_prompt: str) -> Mapping[str, Any]:
+        """What the pipeline's call takes of prompts. Copies: it writes into the lists."""
+        return {"prompt": list(prompts), "negative_prompt": [negative_prompt] * len(prompts) if negative_prompt else None}
+
+    def embed(self, prompt: str, *, guided: bool) -> Mapping[str, Any]:
+        """The arguments of the pipeline's call that stand for a prompt."""
+        found = self.pipe.encode_prompt([prompt], do_classifier_free_guidance=guided, device=self.pipe.text_encoder.device)
+        return dict(zip(("prompt_embeds", "negative_prompt_embeds"), found, strict=True))
+
+    @staticmethod
+    def small_networks() -> dict[str, Any]:
+        """A transformer of one layer of each kind."""
+        made = ZImageTransformer2DModel(
+            in_channels=4,
+            dim=32,
+            n_layers=1,
+            n_refiner_layers=1,
+            n_heads=2,
+            n_kv_heads=2,
+            cap_feat_dim=32,
+            axes_dims=[4, 6, 6],
+            axes_lens=[64, 16, 16],
+        )
+        return {TRANSFORMER: made}
+
+    @staticmethod
+    def small_pass(networks: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Latents and a prompt through the small transformer."""
+        picture, prompt = torch.zeros(4, 1, 8, 8, dtype=dtype, device=device), torch.zeros(8, 32, dtype=dtype, device=device)
+        said = networks[TRANSFORMER]([picture], torch.full((1,), 0.5, device=device), [prompt], return_dict=False)[0]
+        loss: Tensor = said[0].float().square().mean()
+        return loss

@@ -1,0 +1,93 @@
+"""FLUX.2 klein: rectified flow, a transformer of two kinds of blocks, Qwen3 as its text encoder, latents scaled channel by channel."""
+
+from .family import VAE, Activations, Family, Figures, Part, Rates
+from .part_config import KL_VAE, eps, layers, many, number, whole, width
+from .qwen3 import FRAME_WITHOUT_THOUGHT, TOKENIZER_PART, text_encoder_part
+
+TRANSFORMER, TEXT_ENCODER = "transformer", "text_encoder"
+KLEIN_4B = 3_875_544_576  # parameters, counted from its config
+READ_LAYERS = (9, 18, 27)  # of the text encoder, whose outputs are put side by side
+QWEN3_4B_READ = 3_215_021_568  # parameters of its first 28 layers and its words
+CONFIG = {
+    "patch_size": whole(1, 1),
+    "in_channels": whole(1, 512),
+    "num_layers": layers,
+    "num_single_layers": layers,
+    "attention_head_dim": width,
+    "num_attention_heads": width,
+    "joint_attention_dim": width,
+    "timestep_guidance_channels": width,
+    "mlp_ratio": number(0.1, 64),
+    "axes_dims_rope": many(whole(2, 512)),
+    "rope_theta": number(1, 1e7),
+    "eps": eps,
+    "guidance_embeds": lambda value: value is False,  # FLUX.2 dev is told the guidance
+}
+FLUX2_VAE = {
+    **{key: bound for key, bound in KL_VAE.items() if key not in ("scaling_factor", "shift_factor")},
+    "decoder_block_out_channels": lambda value: value is None or many(width)(value),
+    "batch_norm_eps": eps,
+    "batch_norm_momentum": number(0, 1),
+    "patch_size": lambda value: value == [2, 2],
+}
+
+KLEIN = Family(
+    name="klein",
+    title="FLUX.2 klein",
+    live="dreambooth_cli.engine.families.klein:Klein",
+    pipeline="Flux2KleinPipeline",
+    named=("Flux2KleinPipeline",),
+    denoiser=TRANSFORMER,
+    denoiser_title="transformer",
+    text_encoders=(TEXT_ENCODER,),
+    parts={
+        TRANSFORMER: Part(
+            classes=("Flux2Transformer2DModel",),
+            config=CONFIG,
+            # those of diffusers' script; without the single blocks' to_out a peer drew other dogs (unslothai/unsloth#8267)
+            lora=("to_q", "to_k", "to_v", "to_out.0", "to_qkv_mlp_proj", "attn.to_out"),
+            lora_others=(
+                *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
+                *("ff.linear_in", "ff.linear_out", "ff_context.linear_in", "ff_context.linear_out"),
+            ),
+        ),
+        VAE: Part(classes=("AutoencoderKLFlux2",), config=FLUX2_VAE),
+        # one layer more than is read: the last one's output is normed
+        TEXT_ENCODER: text_encoder_part("Qwen3ForCausalLM", "Qwen3Model", layers=max(READ_LAYERS) + 1),
+        "tokenizer": TOKENIZER_PART,
+    },
+    pipeline_flags={"is_distilled": False},
+    noise="flow",
+    channels=4,  # patches of 2 x 2
+    latent_side=128,
+    side_of=16,  # the VAE's 8, in patches of 2
+    prompt_length=512,
+    prompt_frame=FRAME_WITHOUT_THOUGHT,
+    rare_words=False,
+    class_sampler="auto",
+    guidance=4.0,  # its makers' and its pipeline's, in 50 steps
+    prior="base",  # no source shows that class images help here, and its makers use none
+    class_guidance=4.0,
+    methods=("lora",),
+    # 2e-4 at rank 32 for a subject, in 800 to 1,200 steps: its makers' workshop (stephen37/workshops)
+    rates=Rates(full_with_text=1e-5, full=1e-5, lora=2e-4, trains_text=False),
+    # counted in a step of the full-size transformer on the fake card (`python -m tests.benchmarks.kernels --memory`), 2026-11-27
+    figures=Figures(
+        side=1024,
+        denoiser=KLEIN_4B,
+        activations={
+            ("attention", False): (Activations(18.81, 0.0), Activations(29.72, 0.0)),
+            ("attention", True): (Activations(2.06, 0.0), Activations(3.44, 0.0)),
+            ("all", False): (Activations(19.45, 0.0), Activations(30.89, 0.0)),
+            ("all", True): (Activations(2.06, 0.0), Activations(3.44, 0.0)),
+        },
+        drawing=0.92,
+        quantized={KLEIN_4B: 0.5625},
+        lora={"attention": {KLEIN_4B: 16_711_680}, "all": {KLEIN_4B: 24_084_480}},
+        lora_text={},
+        tflop=(20.0, 2.17),
+        largest=84_934_656,
+        largest_with_text=84_934_656,
+        prompt_pixels=512 * 16**2,
+    ),
+)

@@ -1,0 +1,84 @@
+"""Z-Image: rectified flow, a transformer that reads picture and prompt as one sequence, Qwen3 as its text encoder."""
+
+from .family import VAE, Activations, Family, Figures, Part, Rates
+from .part_config import KL_VAE, flag, layers, many, nothing, number, whole, width
+from .qwen3 import FRAME, TOKENIZER_PART, text_encoder_part
+
+TRANSFORMER, TEXT_ENCODER = "transformer", "text_encoder"
+Z_IMAGE_TRANSFORMER = 6_154_908_736  # parameters, counted from its config
+CONFIG = {
+    "all_patch_size": many(lambda value: value == 2),
+    "all_f_patch_size": many(lambda value: value == 1),
+    "in_channels": whole(1, 64),
+    "dim": width,
+    "n_layers": layers,
+    "n_refiner_layers": layers,
+    "n_heads": width,
+    "n_kv_heads": width,
+    "norm_eps": number(1e-12, 0.1),
+    "qk_norm": flag,
+    "cap_feat_dim": width,
+    "siglip_feat_dim": nothing,  # of the one that edits pictures
+    "rope_theta": number(1, 1e7),
+    "t_scale": number(1e-3, 1e6),
+    "axes_dims": many(whole(2, 512)),
+    "axes_lens": many(whole(1, 2**16)),
+}
+
+Z_IMAGE = Family(
+    name="z-image",
+    title="Z-Image",
+    live="dreambooth_cli.engine.families.z_image:ZImage",
+    pipeline="ZImagePipeline",
+    named=("ZImagePipeline",),
+    denoiser=TRANSFORMER,
+    denoiser_title="transformer",
+    text_encoders=(TEXT_ENCODER,),
+    parts={
+        TRANSFORMER: Part(
+            classes=("ZImageTransformer2DModel",),
+            config=CONFIG,
+            # those of diffusers' script, by whose names the refiners' are meant too
+            lora=("to_q", "to_k", "to_v", "to_out.0"),
+            lora_others=("feed_forward.w1", "feed_forward.w2", "feed_forward.w3"),
+        ),
+        VAE: Part(classes=("AutoencoderKL",), config=KL_VAE),
+        TEXT_ENCODER: text_encoder_part("Qwen3Model", "Qwen3ForCausalLM"),
+        "tokenizer": TOKENIZER_PART,
+    },
+    noise="flow",
+    latent_side=128,
+    side_of=16,  # the VAE's 8, in patches of 2
+    prompt_length=512,
+    prompt_frame=FRAME,
+    rare_words=False,
+    class_sampler="auto",
+    guidance=4.0,  # of the 3 to 5 that its makers name; its pipeline computes p + s (p - n)
+    no_guidance=0.0,
+    prior="base",  # no source shows that class images help here, and its makers use none
+    class_guidance=4.0,
+    steps=30,  # of the 28 to 50 that its makers name
+    methods=("lora",),
+    # 1e-4, with times as they are (shift 1) and rank 32: what a user got a likeness with (kohya-ss/musubi-tuner#908); the same in
+    # diffusers' script and ai-toolkit
+    rates=Rates(full_with_text=1e-5, full=1e-5, lora=1e-4, trains_text=False),
+    # counted as FLUX.2 klein's were, with a prompt of 24 tokens
+    figures=Figures(
+        side=1024,
+        denoiser=Z_IMAGE_TRANSFORMER,
+        activations={
+            ("attention", False): (Activations(31.73, 0.0), Activations(39.07, 0.0)),
+            ("attention", True): (Activations(2.27, 0.0), Activations(3.67, 0.0)),
+            ("all", False): (Activations(35.46, 0.0), Activations(46.36, 0.0)),
+            ("all", True): (Activations(2.39, 0.0), Activations(3.73, 0.0)),
+        },
+        drawing=0.50,
+        quantized={Z_IMAGE_TRANSFORMER: 0.5628},
+        lora={"attention": {Z_IMAGE_TRANSFORMER: 16_711_680}, "all": {Z_IMAGE_TRANSFORMER: 39_690_240}},
+        lora_text={},
+        tflop=(25.0, 1.64),
+        largest=39_321_600,
+        largest_with_text=39_321_600,
+        prompt_pixels=32 * 16**2,
+    ),
+)

@@ -1,0 +1,211 @@
+"""Z-Image and FLUX.2 klein are read, trained, resumed, drawn from and saved like any other base."""
+
+import json
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from dreambooth_cli.bases.facts import read_facts
+from dreambooth_cli.engine.families.latent_diffusion import denoiser_of
+from dreambooth_cli.engine.families.loading import load_family
+from dreambooth_cli.engine.training.effect import sketch
+from dreambooth_cli.errors import ModelUnavailable, UsageError
+from dreambooth_cli.events import CheckpointSaved, ClassImageMade, ImageSaved, SampleSaved, StepDone
+from dreambooth_cli.families.known import FAMILIES
+from dreambooth_cli.settings import GenerateSettings
+from dreambooth_cli.source import Source
+from dreambooth_cli.workflows.generate import generate
+from tests.engine.plans import base_of
+from tests.small_flow import KINDS
+from tests.workflows.projects import make_project, model_of, of_kind, run, start
+
+SETTINGS = {"steps": 6, "identifier": "zibo", "class_image_steps": 2, "seed": 3}
+CPU = torch.device("cpu")
+RECORDS = {family.name: family for family in FAMILIES}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def base(kind, request):
+    """The small base of a kind: the whole session's, to read only."""
+    return request.getfixturevalue(kind.replace("-", "_"))
+
+
+@pytest.fixture
+def family(base):
+    return load_family(base_of(base), dtype=torch.float32, device=CPU)
+
+
+def plain_picture(base, lora=None, **options):
+    """What plain diffusers draws."""
+    pipe = diffusers.DiffusionPipeline.from_pretrained(base)
+    if lora is not None:
+        pipe.load_lora_weights(lora)
+    pipe.set_progress_bar_config(disable=True)
+    given = {"prompt": ["a photo of a zibo dog"], "num_inference_steps": 2, "width": 32, "height": 32, "guidance_scale": 4.0} | options
+    return np.asarray(pipe(**given, generator=torch.Generator().manual_seed(5)).images[0])
+
+
+def our_picture(model, folder, **settings):
+    """What `generate` draws."""
+    asked = GenerateSettings(**{"seed": 5, "steps": 2} | settings)
+    events = list(generate(Source(model), "a photo of a zibo dog", asked, output_dir=folder))
+    (saved,) = of_kind(events, ImageSaved)
+    with Image.open(saved.path) as image:
+        return np.asarray(image)
+
+
+def test_a_family_is_its_two_files_and_two_lines():
+    """No other file of the package names it or its classes, but the catalogue and the sentences of the settings."""
+    package = Path(load_family.__code__.co_filename).parents[2]
+    marks = {"z-image": ("ZImage", "Z_IMAGE"), "klein": ("Flux2", "Klein", "KLEIN")}
+    for kind in KINDS:
+        file = f"{kind.replace('-', '_')}.py"
+        own = {f"families/{file}", f"engine/families/{file}", "families/known.py", "bases/catalog.py"}
+        texts = {str(each.relative_to(package)): each.read_text("utf-8") for each in package.rglob("*.py")}
+        assert {name for name, text in texts.items() if any(mark in text for mark in marks[kind])} <= own
+
+
+def test_what_a_base_of_it_is(kind, base):
+    facts = read_facts(base)
+    record = RECORDS[kind]
+    assert (facts.family, facts.prediction_type, facts.resolution) == (record, "flow", 32)
+    network = load_family(base_of(base), dtype=torch.float32, device=CPU).pipe
+    counted = [sum(value.numel() for value in getattr(network, part).state_dict().values()) for part in record.networks]
+    assert [facts.denoiser, facts.vae, *facts.text_encoders] == counted
+
+
+def test_it_is_trained_resumed_to_the_bit_sampled_saved_drawn_and_loaded_again(kind, base, photos, tmp_path):
+    project = make_project(photos, base, sample_every=6, sample_steps=2, **SETTINGS)
+    events = run(project)
+    assert [event.step for event in of_kind(events, StepDone)] == [1, 2, 3, 4, 5, 6]
+    assert not of_kind(events, ClassImageMade), "its class is kept by the base, without images"
+    assert len(of_kind(events, SampleSaved)) == 2
+    model = model_of(events)
+    weights = load_file(model / "pytorch_lora_weights.safetensors")
+    assert weights
+    assert all(name.startswith("transformer.") for name in weights)
+
+    stopped = make_project(photos, base, name="stopped", checkpoint_every=3, **SETTINGS)
+    with closing(start(stopped)) as going:
+        next(event for event in going if isinstance(event, CheckpointSaved))
+    rest = run(stopped)
+    assert [event.step for event in of_kind(rest, StepDone)] == [4, 5, 6]
+    resumed = load_file(model_of(rest) / "pytorch_lora_weights.safetensors")
+    assert_close(resumed, weights, rtol=0, atol=0)
+
+    ours = our_picture(model, tmp_path / "ours")
+    assert np.array_equal(ours, plain_picture(base, model))
+    assert not np.array_equal(ours, plain_picture(base))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 4.0])
+def test_pictures_of_the_base_are_plain_diffusers_at_any_guidance(scale, base, tmp_path):
+    """The scale is handed on as it is."""
+    assert np.array_equal(our_picture(base, tmp_path, guidance_scale=scale), plain_picture(base, guidance_scale=scale))
+
+
+def test_prompts_are_read_as_the_pipeline_reads_them(kind, family):
+    """Each in its own length where the family has lengths; and the caller's list stays as it is."""
+    prompts = ["a photo of a zibo dog", "a dog"]
+    asked = list(prompts)
+    with torch.no_grad():
+        ours = family.encode_prompts(asked)
+        theirs = family.pipe.encode_prompt(list(prompts), device=CPU)[0]
+    assert asked == prompts
+    if ours.lengths is None:
+        assert_close(ours.embeddings, theirs)
+        return
+    for row, length, expected in zip(ours.embeddings, ours.lengths, theirs, strict=True):
+        assert_close(row[:length], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_its_own_template_says_what_the_base_s_does(kind, base, family):
+    """The base's is a program, and is never run."""
+    theirs = diffusers.DiffusionPipeline.from_pretrained(base).tokenizer
+    asked, thinking = [{"role": "user", "content": "a dog "}], kind == "z-image"
+    own = family.pipe.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    assert own == theirs.apply_chat_template(asked, tokenize=False, add_generation_prompt=True, enable_thinking=thinking)
+
+
+def test_a_picture_is_encoded_and_decoded_back(family):
+    pixels = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    encoded = family.encode_images(pixels)
+    latents = family.sample_latents(encoded, torch.zeros_like(encoded.mean))
+    with torch.no_grad():
+        expected = family.pipe.vae.decode(family.pipe.vae.encode(pixels).latent_dist.mode()).sample
+        assert_close(family.decode(latents), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"method": "full"}, "--method full"),
+        ({"train_text_encoder": True}, "text encoder"),
+        ({"snr_gamma": 5.0}, "--snr-gamma"),
+    ],
+)
+def test_what_is_not_done_with_it_is_refused_before_any_work(flags, told, base, photos):
+    project = make_project(photos, base, **SETTINGS)
+    with pytest.raises(UsageError, match=told):
+        run(project, **flags)
+    assert not project.runs()
+
+
+def test_a_side_that_its_patches_do_not_divide_is_refused(base, photos, tmp_path):
+    with pytest.raises(UsageError, match=r"--resolution 40 is not a multiple of 16"):
+        run(make_project(photos, base, **SETTINGS), prep={"resolution": 40})
+    with pytest.raises(UsageError, match=r"--width 40 is not a multiple of 16"):
+        our_picture(base, tmp_path, width=40)
+
+
+def test_a_scheduler_of_diffusion_does_not_draw_with_it(kind, base, tmp_path):
+    with pytest.raises(UsageError, match=f"does not draw with {RECORDS[kind].title}"):
+        our_picture(base, tmp_path, scheduler="ddim")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "told"),
+    [
+        ("model_index.json", {"transformer": ["diffusers", "FluxTransformer2DModel"]}, "its transformer is of the class"),
+        ("model_index.json", {"scheduler": ["diffusers", "DDIMScheduler"]}, "its scheduler is DDIMScheduler"),
+        ("transformer/config.json", {"in_channels": 8}, "latents have 4 channels"),
+        ("text_encoder/config.json", {"hidden_size": -1}, "hidden_size can't be -1"),
+        ("text_encoder/config.json", {"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters can't be"),
+    ],
+)
+def test_a_damaged_base_of_it_is_refused_like_any_other(file, change, told, base, tmp_path):
+    folder = Path(shutil.copytree(base, tmp_path / "damaged"))
+    config = json.loads((folder / file).read_text()) | change
+    (folder / file).write_text(json.dumps(config))
+    with pytest.raises(ModelUnavailable, match=told):
+        read_facts(folder)
+
+
+def test_its_family_is_known_by_its_transformer_where_the_index_names_no_pipeline(kind, base, tmp_path):
+    folder = Path(shutil.copytree(base, tmp_path / "unnamed"))
+    index = json.loads((folder / "model_index.json").read_text())
+    del index["_class_name"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    assert read_facts(folder).family.name == kind
+
+
+def test_the_effect_is_asked_of_the_family_s_own_noise(family):
+    with torch.no_grad():
+        prompt = family.encode_prompts(["a photo of a zibo dog"])
+    shape = torch.Size([denoiser_of(family).config.in_channels, 8, 8])
+    drawn = sketch(family, prompt, shape)
+    assert drawn.shape == (1, *shape)
+    assert drawn.isfinite().all()

@@ -1,0 +1,59 @@
+"""The straight way between picture and noise, held against the equations and against the schedulers that pipelines draw with."""
+
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from torch.testing import assert_close
+
+from dreambooth_cli.engine.families.noising import RectifiedFlow, shifted
+
+
+def test_it_is_the_same_by_hand():
+    """(1 - sigma) z + sigma eps, whose derivative by sigma is the target; a network that says it exactly is drawn back to z."""
+    noising, generator = RectifiedFlow(lambda shape: 3.0), torch.Generator().manual_seed(0)
+    z, eps = (torch.randn(2, 4, 6, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    sigmas = torch.tensor([0.25, 0.9], dtype=torch.float64, requires_grad=True)
+    noisy = noising.add_noise(z, eps, sigmas)
+    (slope,) = torch.autograd.grad(noisy[0, 0, 0, 0], sigmas)
+    target = noising.target(z, eps, sigmas)
+    assert_close(slope[0], target[0, 0, 0, 0])
+    assert_close(noisy.detach() - sigmas.detach()[:, None, None, None] * target, z)
+    drawn = noising.sketch(eps[:1].float(), lambda noisy, sigma: (eps[:1] - z[:1]).float(), steps=7)
+    assert_close(drawn, z[:1].float())
+    assert float(shifted(torch.tensor(0.5), 3.0)) == 0.75
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 6.0])
+def test_it_is_the_noise_of_the_scheduler_that_draws(shift):
+    """At every one of the scheduler's sigmas: the noisy latents are its own, and its step back along the target is the clean ones."""
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(9)
+    noising, generator = RectifiedFlow(lambda shape: shift), torch.Generator().manual_seed(1)
+    z, eps = torch.randn(1, 4, 6, 6, generator=generator), torch.randn(1, 4, 6, 6, generator=generator)
+    scheduler.set_begin_index(0)
+    for place, (sigma, timestep) in enumerate(zip(scheduler.sigmas[:-1], scheduler.timesteps, strict=True)):
+        assert_close(sigma * 1000, timestep)
+        noisy = noising.add_noise(z, eps, sigma[None])
+        assert_close(noisy, scheduler.scale_noise(z, timestep[None], eps))
+        stepped = scheduler.step(noising.target(z, eps, sigma[None]), timestep, noisy).prev_sample
+        assert_close(stepped, noising.add_noise(z, eps, scheduler.sigmas[place + 1][None]))
+    straight = torch.linspace(1, 0, 9 + 1)[:-1]
+    ours = FlowMatchEulerDiscreteScheduler(shift=shift)
+    ours.set_timesteps(sigmas=straight.tolist())
+    assert_close(ours.sigmas[:-1], shifted(straight, shift))
+
+
+def sigmas(shift):
+    """Many draws, float64."""
+    noising, shape = RectifiedFlow(lambda shape: shift), torch.Size([4, 8, 8])
+    drawn = [noising.random_time(torch.Generator().manual_seed(seed), shape) for seed in range(2000)]
+    return torch.tensor(drawn, dtype=torch.float64)
+
+
+def test_sigmas_are_drawn_continuously_and_shifted():
+    plain, far = sigmas(1.0), sigmas(3.0)
+    assert len(plain.unique()) == 2000
+    assert bool((plain > 0).all() and (plain < 1).all())
+    assert plain.median().item() == pytest.approx(0.5, abs=0.02)
+    assert far.median().item() == pytest.approx(0.75, abs=0.02)
+    assert plain.logit().std().item() == pytest.approx(1.0, abs=0.05)
