@@ -85,6 +85,8 @@ class RunSettings(TypedDict, total=False):
     """Sentences that the subject is trained in: your own, or now and then another, with the place that a photo shows."""
     caption_dropout: float
     """How often your own sentence comes without the photo's caption or the place that it shows, from 0 to 1."""
+    allow_distilled: bool
+    """Train a base that is distilled to a few steps all the same, which loses them."""
     mirror: bool
     """Also mirror the photos; not for text or things that are not symmetric."""
     seed: int
@@ -126,5 +128,7 @@ class DrawingSettings(TypedDict, total=False):
     """Height in pixels; auto: as trained."""
     scheduler: Scheduler
     """Noise scheduler; auto: the model's own."""
+    fast: bool
+    """Draw in a few steps, with the distilled twin of the LoRA's base: klein has one."""
     batch_size: int
     """Pictures drawn at once."""

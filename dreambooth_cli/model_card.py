@@ -24,6 +24,7 @@ class Card:
     """What `generate` needs to know of a fine-tuned model, and the record of how it was made.
 
     `run` is the run's own id. `photos`: of each its caption, whether it has a mask, its size in training, and not its name.
+    `twin`: the repository of the base's distilled twin, which draws with the LoRA in a few steps.
     A card leaves the machine, so a base on disk is named by its folder's last name, and its path is None; 0.1 wrote the path.
     """
 
@@ -39,6 +40,7 @@ class Card:
     plan: dict[str, Any]
     versions: dict[str, str]
     photos: tuple[dict[str, Any], ...] = ()
+    twin: str | None = None
 
 
 def public_base(base: BaseRecord) -> BaseRecord:
@@ -65,6 +67,7 @@ def card_of_run(
 ) -> Card:
     """The card of a run's model: as it lies beside the finished one, or would beside that of a step."""
     base = public_base(record.base)
+    entry = find_entry(base.repository or str(base.path))
     return Card(
         identifier=record.prompts.identifier,
         class_prompt=record.prompts.class_,
@@ -78,6 +81,7 @@ def card_of_run(
         plan=record.plan.to_json() | {"name": base.name},
         versions=dict(versions),
         photos=photos,
+        twin=entry.twin if entry else None,
     )
 
 

@@ -267,6 +267,9 @@ class TrainSettings(Settings):
         was=NEW,
         group=SENTENCES,
     )
+    allow_distilled: bool = setting(
+        False, "Train a base that is distilled to a few steps all the same, which loses them.", was=NEW, group=RARE
+    )
     mirror: bool = setting(False, "Also mirror the photos; not for text or things that are not symmetric.", shapes=True)
     seed: int = setting(0, "Seed of the run; all its random numbers follow from it.", at_least=0, at_most=LARGEST_SEED, shapes=True)
     checkpoint_every: int = setting(250, "Steps from one checkpoint to the next; 0: only at the end.", at_least=0, group=CHECKPOINTS)
@@ -340,6 +343,7 @@ class GenerateSettings(Settings):
         AUTO, "Height in pixels; auto: as trained.", at_least=32, at_most=LARGEST_SIDE, multiple_of=8, usual=(32, 4096)
     )
     scheduler: Scheduler = setting(AUTO, "Noise scheduler; auto: the model's own.")
+    fast: bool = setting(False, "Draw in a few steps, with the distilled twin of the LoRA's base: klein has one.")
     batch_size: int = setting(1, "Pictures drawn at once.", at_least=1, group=RARE, usual=(1, 512))
 
 

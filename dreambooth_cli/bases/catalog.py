@@ -22,7 +22,8 @@ from ..settings import AUTO
 class BaseFacts:
     """What a base is. Parameter counts are of its parts; `resolution` is the side in pixels that it was made for.
 
-    `zero_snr`: its last timestep is noise alone. `remarks` speak against training it, though it can be done.
+    `zero_snr`: its last timestep is noise alone. `distilled`: it was made of another to draw in a few steps.
+    `remarks` speak against training it, though it can be done.
     """
 
     family: Family
@@ -32,6 +33,7 @@ class BaseFacts:
     text_encoders: tuple[int, ...]
     vae: int
     zero_snr: bool = False
+    distilled: bool = False
     remarks: tuple[str, ...] = ()
 
 

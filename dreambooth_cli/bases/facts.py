@@ -91,12 +91,19 @@ def _facts_of_folder(folder: Path) -> BaseFacts:
         text_encoders=tuple(counts[part] for part in encoders),
         vae=counts[VAE],
         zero_snr=bool(schedule.get("rescale_betas_zero_snr")),
+        distilled=_is_distilled(family, index_of(folder), schedule),
         remarks=(
             *remarks_on(schedule),
             *remarks_on_drawing(*_scheduler_of(folder)),
             *(f"its {part}'s config leaves out the last {_layers(count)} of the weights" for part, count in unread.items() if count),
         ),
     )
+
+
+def _is_distilled(family: Family, index: Mapping[str, Any], schedule: Mapping[str, Any]) -> bool:
+    """Whether a base says of itself what its family's distilled ones do."""
+    said = ((family.distilled_index, index), (family.distilled_schedule, schedule))
+    return any(marks for marks, _ in said) and all(told.get(key, False) == value for marks, told in said for key, value in marks.items())
 
 
 def _read_of(part: Part, header: Mapping[str, Any]) -> dict[str, Any]:

@@ -120,6 +120,11 @@ class Family:
     pipeline_options: Mapping[str, Any] = field(default_factory=dict)  # what the pipeline is told
     pipeline_flags: Mapping[str, bool] = field(default_factory=dict)  # the same, where model_index.json does not say it
     marks: Mapping[str, Any] = field(default_factory=dict)  # in the denoiser's config, what tells it from others of one pipeline
+    # what model_index.json and the scheduler's config say of a base that is distilled to a few steps, all of it; and how such a twin is
+    # drawn with, its steps and scale (None: none is known that draws with a LoRA of the base)
+    distilled_index: Mapping[str, Any] = field(default_factory=dict)
+    distilled_schedule: Mapping[str, Any] = field(default_factory=dict)
+    fast: tuple[int, float] | None = None
     single_file: SingleFile | None = None  # None: it is not read from one
 
     noise: Noise

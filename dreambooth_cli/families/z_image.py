@@ -46,6 +46,7 @@ Z_IMAGE = Family(
         TEXT_ENCODER: text_encoder_part("Qwen3Model", "Qwen3ForCausalLM"),
         "tokenizer": TOKENIZER_PART,
     },
+    distilled_schedule={"shift": 3.0, "use_dynamic_shifting": False},  # Turbo; the base's is 6
     noise="flow",
     latent_side=128,
     side_of=16,  # the VAE's 8, in patches of 2

@@ -6,7 +6,7 @@ from math import inf
 from typing import Any
 
 from ..bases.catalog import CATALOG, BaseFacts
-from ..errors import DoesNotFit, UsageError
+from ..errors import DoesNotFit, ModelUnavailable, UsageError
 from ..families.family import Family, Rates
 from ..gpu import TAKEN, Gpu, multiplies_bf16
 from ..machine import free_memory, machine_memory, resident_memory
@@ -30,7 +30,7 @@ def make_plan(job: Job) -> Plan:
     all decides whether it fits: what is free there comes and goes. Raises UsageError where 8-bit AdamW is asked for and can't be had.
     """
     _check_optimizer(job)
-    _check_family(job.facts.family, job.asked)
+    check_trainable(job.facts, job.asked)
     plan = _best_plan(job)
     return plan if plan.fits else replace(plan, remedy=_find_remedy(job))
 
@@ -121,6 +121,17 @@ def _check_optimizer(job: Job) -> None:
         raise UsageError("--optimizer adamw8bit needs bitsandbytes", f"install it: {INSTALL_8BIT}")
     if job.gpu is not None and job.gpu.kind == "mps":
         raise UsageError("--optimizer adamw8bit does not run on an Apple GPU", "drop it, or use --optimizer adamw")
+
+
+def check_trainable(facts: BaseFacts, asked: TrainSettings) -> None:
+    """Refuse what is not done with a base, before any work. Raises UsageError for what its family has not, ModelUnavailable for a base
+    that is distilled."""
+    _check_family(facts.family, asked)
+    if facts.distilled and not asked.allow_distilled:
+        raise ModelUnavailable(
+            f"this {facts.family.title} is distilled to draw in a few steps: training takes them from it",
+            f"train the base that it was made of: --model {facts.family.name}; or go on all the same: --allow-distilled",
+        )
 
 
 def _check_family(family: Family, asked: TrainSettings) -> None:

@@ -18,7 +18,7 @@ from ..engine.families.lora_file import check_lora, load_lora
 from ..engine.images.sampling import Drawing, check_memory, check_sampler, check_steps, draw, is_black, use_scheduler
 from ..engine.refusal import raise_if_out_of_memory
 from ..engine.training.trained import add_trained, fill_trained
-from ..errors import ModelUnavailable
+from ..errors import ModelUnavailable, UsageError
 from ..events import Events, GridSaved, ImageSaved, Noted, PhaseStarted, Warned, Yielding
 from ..gpu import find_gpu
 from ..identifier import length_remarks, load_tokenizer
@@ -30,7 +30,7 @@ from ..project import keep, project_of
 from ..run import Run
 from ..settings import GenerateSettings, Scheduler
 from ..source import ANOTHER_FOLDER, Source, card_for, fill_negative, fill_prompt, is_whole, model_folder
-from .lora_base import obtain_base
+from .lora_base import obtain_base, obtain_twin
 from .plan import check_side
 
 BLACK_WORDS = (
@@ -131,7 +131,7 @@ def set_up(
     with system_errors(ModelUnavailable, f"the model {folder} can't be read", folder):
         if source.run is not None and source.step is None:
             source.run.check_model()
-    base = yield from find_model(folder, card, source.base)
+    base = yield from find_model(folder, card, source.base, fast=settings.fast)
     of, tokenizer = base.facts.family, load_tokenizer(base.vocabulary)
     for remark in length_remarks([*texts, settings.negative_prompt], tokenizer, most=of.prompt_length, frame=of.prompt_frame):
         yield Warned(message=remark)
@@ -184,11 +184,14 @@ def choose_drawing(settings: GenerateSettings, base: Base, card: Card | None) ->
     side = card.resolution if card else base.facts.resolution
     name = card.base.name if card else base.name
     guidance, family = settings.guidance_scale, base.facts.family
+    steps, scale = family.steps, guidance_of(name, family)
+    if base.facts.distilled and family.fast:
+        steps, scale = family.fast
     for flag in ("width", "height"):
         check_side(flag, getattr(settings, flag), family)
     return Drawing(
-        steps=family.steps if settings.steps == "auto" else settings.steps,
-        guidance_scale=guidance_of(name, family) if guidance == "auto" else guidance,
+        steps=steps if settings.steps == "auto" else settings.steps,
+        guidance_scale=scale if guidance == "auto" else guidance,
         width=side if settings.width == "auto" else settings.width,
         height=side if settings.height == "auto" else settings.height,
     )
@@ -206,12 +209,18 @@ def draw_all(family: LatentDiffusion, text: str, first: int, settings: GenerateS
         yield from (Picture(image, seed) for image, seed in zip(drawn, seeds, strict=True))
 
 
-def find_model(folder: Path, card: Card | None, base: str | None) -> Yielding[Base]:
-    """The base that is loaded: the folder itself where it is a whole model, else the base of the LoRA or of the run. Returns it."""
+def find_model(folder: Path, card: Card | None, base: str | None, *, fast: bool = False) -> Yielding[Base]:
+    """The base that is loaded: the folder itself where it is a whole model, else the base of the LoRA or of the run, or its distilled
+    twin. Returns it. Raises UsageError where there is no twin, or none is known."""
+    if fast and not is_whole(folder):
+        return (yield from obtain_twin(card, base))
     if is_whole(folder):
         if base is not None:
             yield Warned(message=f"{folder} is a whole model, which needs no base: --model {base} is left out")
-        return Base(name=folder.name, path=folder, repository=None, identity="", facts=read_facts(folder))
+        facts = read_facts(folder)
+        if fast and not facts.distilled:
+            raise UsageError(f"{folder} is no distilled model: it does not draw in a few steps", "leave --fast out")
+        return Base(name=folder.name, path=folder, repository=None, identity="", facts=facts)
     return (yield from obtain_base(folder, card, base))
 
 

@@ -29,6 +29,21 @@ def obtain_base(lora: Path, card: Card | None, named: str | None) -> Yielding[Ba
     return (yield from obtain_local(card.base, [*places_told(lora, card), *known_places(card.base.identity)]))
 
 
+def obtain_twin(card: Card | None, named: str | None) -> Yielding[Base]:
+    """The distilled twin of a LoRA's base, which draws with it in a few steps: the one that the user names, by itself or by the base in
+    the catalogue, else the card's. Raises UsageError where none is known or it is no twin."""
+    entry = find_entry(named or str((card.base.repository or card.base.path) if card else ""))
+    twin = (entry.twin if entry else named) or (card.twin if card and not named else None)
+    if twin is None:
+        which = named or (card.base.name if card else "this LoRA's base")
+        told = f"--fast draws with a base's distilled twin, and none is known of {which}"
+        raise UsageError(told, "name it: --model ./its-folder, or leave --fast out")
+    found = yield from obtain(ask_for_base(twin))
+    if not (found.facts.distilled and found.facts.family.fast):
+        raise UsageError(f"{found.name} is no distilled twin that draws with a LoRA of its base", "name another, or leave --fast out")
+    return found
+
+
 def obtain_named(card: Card | None, named: str) -> Yielding[Base]:
     """The base that the user names; it is said where the card knows another, and remembered where it is the card's."""
     found = yield from obtain(ask_for_base(named))

@@ -18,7 +18,7 @@ from ..frames import other_frames
 from ..gpu import Gpu, find_gpu
 from ..identifier import choose_identifier, identifier_remarks, length_remarks, load_tokenizer, unread_part
 from ..memory.plan import Plan
-from ..memory.search import inference_precision
+from ..memory.search import check_trainable, inference_precision
 from ..places import names_a_place, places_known
 from ..project import Project
 from ..prompts import check_class_prompt, check_placeholder, fill, instance_prompt, plain_class_prompt, understood
@@ -60,12 +60,16 @@ def gather(project: Project, asked: Asked) -> Yielding[Ingredients]:
     request = ask_for_base(asked.subject.model)
     facts = known_facts(request)
     if facts is not None:
+        check_trainable(facts, asked.train.of_family(facts.family))
         resolution = choose_resolution(asked.prep, facts)
         step = facts.family.size_step
         yield from prepare(project, asked.prep, resolution=resolution, step=step, source=asked.subject.photos)
     if request.path is None and find_cached(request) is None:
         check_card()
     base = yield from obtain(request)
+    check_trainable(base.facts, asked.train.of_family(base.facts.family))
+    if base.facts.distilled:
+        yield Warned(message=f"{base.name} is distilled to draw in a few steps: what comes out of training needs more of them")
     resolution = choose_resolution(asked.prep, base.facts)
     if facts is None or choose_resolution(asked.prep, facts) != resolution:
         step = base.facts.family.size_step

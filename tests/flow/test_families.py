@@ -18,13 +18,13 @@ from dreambooth_cli.engine.families.latent_diffusion import denoiser_of
 from dreambooth_cli.engine.families.loading import load_family
 from dreambooth_cli.engine.training.effect import sketch
 from dreambooth_cli.errors import ModelUnavailable, UsageError
-from dreambooth_cli.events import CheckpointSaved, ClassImageMade, ImageSaved, SampleSaved, StepDone
+from dreambooth_cli.events import CheckpointSaved, ClassImageMade, ImageSaved, ModelSaved, SampleSaved, StepDone, Warned
 from dreambooth_cli.families.known import FAMILIES
 from dreambooth_cli.settings import GenerateSettings
 from dreambooth_cli.source import Source
 from dreambooth_cli.workflows.generate import generate
 from tests.engine.plans import base_of
-from tests.small_flow import KINDS
+from tests.small_flow import KINDS, build
 from tests.workflows.projects import make_project, model_of, of_kind, run, start
 
 SETTINGS = {"steps": 6, "identifier": "zibo", "class_image_steps": 2, "seed": 3}
@@ -200,6 +200,53 @@ def test_its_family_is_known_by_its_transformer_where_the_index_names_no_pipelin
     del index["_class_name"]
     (folder / "model_index.json").write_text(json.dumps(index))
     assert read_facts(folder).family.name == kind
+
+
+@pytest.fixture(scope="module")
+def twin_of(tmp_path_factory):
+    """The small distilled twin of a kind, once."""
+    kept = {}
+
+    def of(kind):
+        if kind not in kept:
+            kept[kind] = build(kind, tmp_path_factory.mktemp("twins") / f"{kind}-distilled", seed=1, distilled=True)
+        return kept[kind]
+
+    return of
+
+
+def test_a_distilled_base_is_refused_before_any_work_and_trained_where_it_is_insisted_on(kind, twin_of, photos):
+    project = make_project(photos, twin_of(kind), **SETTINGS | {"steps": 2})
+    with pytest.raises(ModelUnavailable, match="distilled to draw in a few steps") as caught:
+        run(project)
+    assert f"--model {kind}" in caught.value.hint
+    assert not project.runs()
+    assert not project.prepared.exists()
+    events = run(project, allow_distilled=True)
+    assert [event for event in of_kind(events, Warned) if "is distilled" in event.message]
+    assert of_kind(events, ModelSaved)
+
+
+def test_a_lora_of_the_base_draws_with_its_twin_in_a_few_steps(klein, twin_of, photos, tmp_path):
+    model = model_of(run(make_project(photos, klein, **SETTINGS)))
+    twin = twin_of("klein")
+    asked = GenerateSettings(seed=5, fast=True)
+    events = list(generate(Source(model, str(twin)), "a photo of a zibo dog", asked, output_dir=tmp_path))
+    (saved,) = of_kind(events, ImageSaved)
+    with Image.open(saved.path) as image:
+        assert np.array_equal(np.asarray(image), plain_picture(twin, model, num_inference_steps=4, guidance_scale=1.0))
+    assert not of_kind(events, Warned)
+    with pytest.raises(UsageError, match="is no distilled twin"):
+        list(generate(Source(model, str(klein)), "a dog", asked, output_dir=tmp_path))
+    with pytest.raises(UsageError, match="none is known of"):
+        list(generate(Source(model), "a dog", asked, output_dir=tmp_path))
+
+
+def test_a_negative_prompt_is_obeyed(kind, base, tmp_path):
+    plain, away = our_picture(base, tmp_path), our_picture(base, tmp_path, negative_prompt="a cat")
+    assert not np.array_equal(plain, away)
+    if kind == "z-image":
+        assert np.array_equal(away, plain_picture(base, negative_prompt=["a cat"]))
 
 
 def test_the_effect_is_asked_of_the_family_s_own_noise(family):
