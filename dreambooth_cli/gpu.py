@@ -42,7 +42,8 @@ class Gpu:
     """One GPU. `total` and `free` are bytes; `capability` is NVIDIA's compute capability, None where it is not known.
 
     `shared`: it works in the machine's own memory; `alone`: it is only asked about, so that the machine is not held against it;
-    `pick`: the variable, and its value, by which torch is told to use this one of several, where the user has named none.
+    `pick`: the variable, and its value, by which torch is told to use this one of several, where the user has named none; `tflops`: what
+    an NVIDIA card's cores can do at their highest clock, in float32.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Gpu:
     shared: bool = False
     alone: bool = False
     pick: tuple[str, str] | None = field(default=None, compare=False)
+    tflops: float | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """As `models --json` and `plan.json` show it; GB of 1e9 bytes."""
@@ -224,7 +226,16 @@ def _gpu_of(nvml: Any, device: Any, pick: tuple[str, str] | None = None) -> Gpu:
     name, capability, memory = _text(nvml.nvmlDeviceGetName(device)), _capability(nvml, device), _memory(nvml, device)
     if memory is None:
         return _sharing(name, capability)
-    return Gpu(name=name, kind="cuda", total=memory[0], free=memory[1], capability=capability, pick=pick)
+    tflops = _tflops(nvml, device)
+    return Gpu(name=name, kind="cuda", total=memory[0], free=memory[1], capability=capability, pick=pick, tflops=tflops)
+
+
+def _tflops(nvml: Any, device: Any) -> float | None:
+    """Cores x clock x 2 (a product and a sum each); None for a part of a card, and where the driver can't tell."""
+    with suppress(Exception):
+        cores, mhz = nvml.nvmlDeviceGetNumGpuCores(device), nvml.nvmlDeviceGetMaxClockInfo(device, nvml.NVML_CLOCK_SM)
+        return round(2 * int(cores) * int(mhz) / 1e6, 1)
+    return None
 
 
 def _chosen(nvml: Any, cards: Sequence[Any], visible: str) -> Any:

@@ -2,14 +2,17 @@
 
 It should be one token of the base model's own vocabulary and mean nothing yet. A token's rank there is its rarity:
 byte-pair merges are learned commonest first. The table beside this file was made from CLIP's vocabulary, which all the
-base models of the catalogue share that read by CLIP.
+base models share that read by CLIP; its merges are in `clip/` (OpenAI's, MIT), so that a word is judged before a base is fetched.
 
 To a language model no word is rare: it takes what it does not know apart, and reads. There the identifier is an invented word of two or
 three pieces, of another list.
 """
 
+import gzip
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,9 @@ FALLBACK = "sks"
 TABLE = Path(__file__).with_name("rare_tokens.txt")
 INVENTED = Path(__file__).with_name("invented_words.txt")
 FEWEST_PIECES, MOST_PIECES = 2, 3  # of an invented word
+NAMES = Path(__file__).with_name("names.txt")
+CLIP_MERGES = Path(__file__).parent / "clip" / "merges.txt.gz"
+START = "<|startoftext|>"
 WORD_END = "</w>"  # CLIP's mark on the last piece of a word
 UNKNOWN = "<|endoftext|>"
 READ = 77  # tokens of a prompt, with its two ends, that CLIP's text encoders read
@@ -45,6 +51,46 @@ def _lines_of(table: Path) -> tuple[str, ...]:
 def rare_tokens() -> tuple[str, ...]:
     """The package's table of rare words, rarest first."""
     return _lines_of(TABLE)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A word that may become the identifier, and in words how it is cut and how rare it is."""
+
+    word: str
+    told: str
+
+
+def candidates(tokenizer: AnyTokenizer | None, count: int, *, avoid: str = "", by_rarity: bool = True) -> list[Candidate]:
+    """The words of which there is nothing to say, the best first; none that stands in the text `avoid`. Of a base that reads with a
+    language model they are invented ones, of which nothing is known without its tokenizer."""
+    taken = {word.casefold() for word in avoid.split()}
+    if not by_rarity:
+        words = [word for word in invented_words() if word not in taken and not invented_remarks(word, tokenizer)][:count]
+        return [Candidate(word, "invented" + (f": {' + '.join(pieces_in_prompt(tokenizer, word))}" if tokenizer else "")) for word in words]
+    size = tokenizer.get_vocab_size() if tokenizer else 0
+    ranks = {word: rank for word in rare_tokens() if word not in taken and (rank := single_token(tokenizer, word)) is not None}
+    best = sorted((word for word in ranks if not identifier_remarks(word, tokenizer)), key=ranks.__getitem__, reverse=True)
+    return [Candidate(word, f"one piece; of {size:,} pieces only {size - ranks[word] - 1:,} are rarer") for word in best[:count]]
+
+
+@cache
+def names() -> frozenset[str]:
+    """The package's table of names, of people and of animals, in small letters."""
+    lines = NAMES.read_text(encoding="utf-8").splitlines()
+    return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
+
+
+@cache
+def clip_tokenizer() -> AnyTokenizer:
+    """The tokenizer of CLIP's own 49,408 tokens."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    lines = gzip.decompress(CLIP_MERGES.read_bytes()).decode("utf-8").splitlines()
+    merges = [(left, right) for left, right in (line.split(" ") for line in lines)]
+    letters = sorted(ByteLevel.alphabet())  # the printable ones first, which stand for themselves
+    tokens = [*letters, *(letter + WORD_END for letter in letters), *(left + right for left, right in merges), START, UNKNOWN]
+    return _clip_like({token: rank for rank, token in enumerate(tokens)}, merges)
 
 
 def choose_identifier(tokenizer: AnyTokenizer | None, *, by_rarity: bool = True) -> tuple[str, str | None]:
@@ -108,14 +154,19 @@ def pieces_in_prompt(tokenizer: AnyTokenizer, word: str) -> list[str]:
 
 
 def identifier_remarks(identifier: str, tokenizer: AnyTokenizer | None, *, by_rarity: bool = True) -> list[str]:
-    """What speaks against an identifier, a line each: it splits into pieces, it is a common word, it is a rifle; not `by_rarity`, what
-    does where a language model reads it.
+    """What speaks against an identifier, a line each: it is a rifle, it is a name, it splits into pieces, it is a common word; not
+    `by_rarity`, what does where a language model reads it.
 
     Without a tokenizer only what needs no vocabulary is said.
     """
     if not by_rarity:
         return invented_remarks(identifier, tokenizer)
     remarks = []
+    if identifier.casefold() in names():
+        remarks.append(
+            f"{identifier} is a name: the model may know others who are called so, and they mix into the subject; "
+            f"a word that means nothing yet is learned better{_example(tokenizer) if tokenizer is not None else ''}"
+        )
     if identifier.lower() == FALLBACK:
         remarks.append(
             f"{identifier} is also a rifle, which the base model may know: a rifle can turn up in the pictures"
@@ -125,7 +176,7 @@ def identifier_remarks(identifier: str, tokenizer: AnyTokenizer | None, *, by_ra
     rank = single_token(tokenizer, identifier)
     if rank is None:
         remarks.append(_describe_split(identifier, tokenizer))
-    elif rank < RAREST * (size := tokenizer.get_vocab_size()):
+    elif rank < RAREST * (size := tokenizer.get_vocab_size()) and identifier.casefold() not in names():
         remarks.append(
             f"{identifier} is a common word that already means something to the model "
             f"(number {rank + 1:,} of {size:,}, commonest first): the subject has to overcome that; "
@@ -188,7 +239,7 @@ def pieces(tokenizer: AnyTokenizer, word: str) -> list[str]:
 
 
 def _read_tokenizer(folder: Path) -> AnyTokenizer:
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+    from tokenizers import Tokenizer
 
     if (folder / "tokenizer.json").is_file():
         tokenizer = Tokenizer.from_str(_text_of(folder / "tokenizer.json"))
@@ -198,6 +249,13 @@ def _read_tokenizer(folder: Path) -> AnyTokenizer:
     vocabulary, lines = json.loads(_text_of(folder / "vocab.json")), _text_of(folder / "merges.txt").split("\n")
     pairs = (line.split() for line in lines if line.strip() and not line.startswith("#version"))
     merges = [(left, right) for left, right in pairs]
+    return _clip_like(vocabulary, merges)
+
+
+def _clip_like(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> AnyTokenizer:
+    """A tokenizer that takes words apart as CLIP's does."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix=WORD_END, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     split = pre_tokenizers.Split(Regex(CLIP_WORD), "removed", invert=True)

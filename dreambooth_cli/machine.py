@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -92,3 +93,9 @@ def _limit_of(folder: Path, names: tuple[str, str, str]) -> tuple[int, int] | No
         return int(most), held - int(dict(zip(stat[::2], stat[1::2], strict=False)).get(idle, 0))
     except (OSError, ValueError):
         return None
+
+
+def cores_allowed() -> int:
+    """The cores that this process may use; two threads of one core count once."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(psutil.cpu_count(logical=False) or allowed, allowed)

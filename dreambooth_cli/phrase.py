@@ -11,81 +11,82 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 
-def _words(text: str) -> frozenset[str]:
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text."""
     return frozenset(text.split())
 
 
-PICTURES = _words(
+PICTURES = word_set(
     "photo photos photograph photographs picture pictures image images pic pics shot shots snapshot snapshots close-up "
     "closeup close-ups view views selfie selfies headshot headshots portrait portraits still scan screenshot img photography"
 )
-ARTWORKS = _words(
+ARTWORKS = word_set(
     "painting paintings drawing drawings sketch sketches illustration illustrations render renders rendering renderings "
     "rendition depiction artwork art watercolor watercolour cartoon doodle etching engraving"
 )
 FRAMES = PICTURES | ARTWORKS  # what shows the subject, where "of" follows
-OF = _words("of showing depicting featuring")
-COUNTS = _words("some any each all both many few several one two three four five six seven eight nine ten")
-DETERMINERS = COUNTS | _words("a an the my your his her its our their whose this that these those every another no")
-UNITS = _words("year month week day inch foot euro dollar pound cent")  # a number before one of these is no count: `a 2 year old girl`
-MEASURES = _words(
+OF = word_set("of showing depicting featuring")
+COUNTS = word_set("some any each all both many few several one two three four five six seven eight nine ten")
+DETERMINERS = COUNTS | word_set("a an the my your his her its our their whose this that these those every another no")
+UNITS = word_set("year month week day inch foot euro dollar pound cent")  # a number before one of these is no count: `a 2 year old girl`
+MEASURES = word_set(
     "pair pairs piece pieces kind type sort breed bit lot lots bunch couple group face head front back side top bottom half "
     "inside outside interior exterior rear example instance specimen"
 )
-STRICT = _words("with without in on at by from for into onto of to beside besides behind above below beneath underneath")
-PREPOSITIONS = STRICT | _words(
+STRICT = word_set("with without in on at by from for into onto of to beside besides behind above below beneath underneath")
+PREPOSITIONS = STRICT | word_set(
     "about across after against along alongside among amid around as atop before between beyond during except inside like "
     "near outside over since through throughout toward towards under until upon via within"
 )
-WEAK = _words("up down off out past next opposite round away close together")  # a preposition before another one alone
-RELATIVE = _words("that which who whom whose where while when")
-NAMING = _words("called named wearing holding carrying having")
-PARTICIPLES = _words(
+WEAK = word_set("up down off out past next opposite round away close together")  # a preposition before another one alone
+RELATIVE = word_set("that which who whom whose where while when")
+NAMING = word_set("called named wearing holding carrying having")
+PARTICIPLES = word_set(
     "dressed showing doing making looking smiling chasing posing full sitting standing running lying laying sleeping "
     "playing walking jumping eating drinking riding reading flying swimming resting leaning waiting hanging floating "
     "staring facing watching driving dancing singing climbing hiding crouching kneeling hugging using being going "
     "coming talking laughing crying yawning barking made taken seen seated worn kept held shot drawn driven eaten "
     "hidden bought sold found left lit set built written grown shown"
 )
-VERBS = _words(
+VERBS = word_set(
     "is are was were be been am has had does did could would should sits wears eats loves wants goes "
     "comes says sees holds sat ran stood ate went came slept wore bought loved liked isn't aren't wasn't don't doesn't "
     "it's that's he's she's there's here's what's who's i'm i've you're we're they're let's"
 )
-VERBS_OR_NOUNS = _words("can will must may do")
-PLURALS_OR_VERBS = _words("stands runs looks jumps plays walks rides likes lies smiles barks sleeps carries")
-ORDERS = _words("draw generate make create show paint imagine give teach learn take please want need love like see")
-SUBJECTS = _words("i you he she it we they")
-PRONOUNS = SUBJECTS | _words("me him them us myself himself herself itself themselves ourselves yourself mine")
-CONJUNCTIONS = _words("and or & + nor plus vs")
-DESCRIPTIONS = _words(  # that "and" or a comma may join before one noun
+VERBS_OR_NOUNS = word_set("can will must may do")
+PLURALS_OR_VERBS = word_set("stands runs looks jumps plays walks rides likes lies smiles barks sleeps carries")
+ORDERS = word_set("draw generate make create show paint imagine give teach learn take please want need love like see")
+SUBJECTS = word_set("i you he she it we they")
+PRONOUNS = SUBJECTS | word_set("me him them us myself himself herself itself themselves ourselves yourself mine")
+CONJUNCTIONS = word_set("and or & + nor plus vs")
+DESCRIPTIONS = word_set(  # that "and" or a comma may join before one noun
     "black white red green blue yellow brown grey gray orange pink purple golden gold silver tan cream beige big small "
     "large little tiny old young new cute fluffy furry soft round tall short long thin fat warm cold bright dark light shiny "
     "striped spotted happy sad clean dirty nice good beautiful pretty fresh hot wet dry wooden plastic metal"
 )
-STATES = _words("cold warm happy sad clean dirty wet dry fresh hot")  # of these what varies from photo to photo
-LIGHT = _words("light lighting lit hour sky day night weather background backdrop shadow shadows")
-BODY = _words(
+STATES = word_set("cold warm happy sad clean dirty wet dry fresh hot")  # of these what varies from photo to photo
+LIGHT = word_set("light lighting lit hour sky day night weather background backdrop shadow shadows")
+BODY = word_set(
     "fur coat hair hairs eye eyes ear ears tail tails nose snout paw paws leg legs skin face beard feather feathers wing wings "
     "handle lid spout strap straps wheel wheels"
 )
-STYLES = _words(
+STYLES = word_set(
     "masterpiece quality 4k 8k hd uhd photorealistic realistic detailed cinematic bokeh outdoors indoors outside inside "
     "closeup close-up portrait daylight night day sunset minimal minimalist monochrome solo photo photograph photography "
     "professional studio raw sharp focus illustration painting digital dslr hdr nikon canon polaroid analog vintage grainy "
     "blurry artstation unsplash flickr trending isolated background full-body headshot symmetrical centered profile frontal"
 )
-MEDIA = _words("oil watercolor watercolour acrylic pencil ink charcoal crayon pastel digital abstract pixel line wall framed")
-NO_SUBJECT = _words("masterpiece quality 4k 8k hd uhd photography")
-OTHER_ARTICLES = _words(
+MEDIA = word_set("oil watercolor watercolour acrylic pencil ink charcoal crayon pastel digital abstract pixel line wall framed")
+NO_SUBJECT = word_set("masterpiece quality 4k 8k hd uhd photography")
+OTHER_ARTICLES = word_set(
     "un une ein eine einen einer der das una uno il lo gli um uma een het ett et en bir le la les los las el des "
     "foto fotos fotografie fotografia imagen imagem immagine bild bilder zdjecie retrato ritratto obraz gambar fotka kuva "
     "mon ma mes mi mis mein meine mio meu minha mijn notre votre"
 )
-OTHER_NOUNS = _words("perro perra gato hombre mujer niña chien chienne homme femme hund katze frau cachorro gatto uomo hond")
-OTHER_OF = _words("de di du von van av af avec del da do")
-ABBREVIATIONS = _words("mr mrs ms dr st mt jr sr lt no vs prof")
-OTHER_LANGUAGES = _words("vom und avec dans della delle degli nella een het och från für über eine einen une uma d'un d'une")
+OTHER_NOUNS = word_set("perro perra gato hombre mujer niña chien chienne homme femme hund katze frau cachorro gatto uomo hond")
+OTHER_OF = word_set("de di du von van av af avec del da do")
+ABBREVIATIONS = word_set("mr mrs ms dr st mt jr sr lt no vs prof")
+OTHER_LANGUAGES = word_set("vom und avec dans della delle degli nella een het och från für über eine einen une uma d'un d'une")
 SEVERAL = "names several subjects, and only one can be learned at a time"
 READ = 200  # words that are looked at: a model reads 75 tokens
 MARKS = ".,;:!?\"“”„«»‘’'…-–—*_~#@|/\\"
@@ -134,6 +135,14 @@ def read_phrase(text: str) -> Phrase:
 def is_like(word: str, wanted: str) -> bool:
     """Whether a word looks like a misspelled `wanted`."""
     return abs(len(word) - len(wanted)) < 5 and SequenceMatcher(None, word.casefold(), wanted).ratio() > 0.75
+
+
+def agree(article: str, word: str) -> str:
+    """`a` or `an` by the sound of the next word, its capital kept; any other word as it is."""
+    if article.lower() not in ("a", "an"):
+        return article
+    vowel = re.match(r"(?!uni[^mn]|us[eu]|eu|once?\b)[aeiou]|hour|heir|honest", word.lower())
+    return article[0] + ("n" if vowel else "")
 
 
 FILE_NAME = re.compile(r"(?:photo|picture|image|pic)s?[-_]of[-_]")

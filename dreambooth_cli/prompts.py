@@ -4,7 +4,8 @@ import re
 
 from .errors import UsageError
 from .identifier import FALLBACK, invented_words, rare_tokens
-from .phrase import is_like, read_phrase
+from .oddity import in_english
+from .phrase import agree, is_like, read_phrase
 from .settings import AUTO
 from .text import shortened
 
@@ -67,7 +68,7 @@ def instance_prompt(class_prompt: str, identifier: str) -> str:
     phrase = read_phrase(text)
     words = list(phrase.words)
     if phrase.start:
-        words[phrase.start - 1] = _agree(words[phrase.start - 1], identifier)
+        words[phrase.start - 1] = agree(words[phrase.start - 1], identifier)
     return " ".join([*words[: phrase.start], identifier, *words[phrase.start :]])
 
 
@@ -79,7 +80,7 @@ def plain_class_prompt(class_prompt: str, identifier: str = AUTO) -> str:
 
     def without(match: re.Match[str]) -> str:
         article, word = match["article"], match["word"]
-        return f"{_agree(article, word)} {word}" if article else word
+        return f"{agree(article, word)} {word}" if article else word
 
     text = _bare(understood(class_prompt), identifier, QUOTED)
     ending = r"\s?['’]s\b|['’](?!\S)|[-_](?=\w)"
@@ -122,15 +123,17 @@ def check_class_prompt(class_prompt: str, identifier: str, *, with_class_images:
         )
     phrase = read_phrase(text)
     if phrase.doubt:
+        english = f'say it in English: --class-prompt "{in_english(text)}"; or ' if in_english(text) else ""
         raise UsageError(
             f'the class prompt "{shown}" {phrase.doubt}',
-            f'mark the subject\'s place in it: --class-prompt "{proposal(text)}"',
+            f'{english}mark the subject\'s place in it: --class-prompt "{proposal(text)}"',
         )
 
 
 def proposal(class_prompt: str) -> str:
     """A class prompt in doubt with `[identifier]` where it may be meant, for the user to look at."""
     text = understood(" ".join(class_prompt.split()))
+    text = BRACKETED.sub(lambda found: PLACEHOLDER if is_like(found[1], "identifier") else found[0], text)
     known, phrase = _known_identifier(text), read_phrase(text)
     if known:
         return _word(known).sub(PLACEHOLDER, _bare(text, known))
@@ -201,14 +204,6 @@ def _word(identifier: str) -> re.Pattern[str]:
     if identifier == AUTO:
         return re.compile(r"(?!)")
     return re.compile(rf"(?i:(?<![^\W_]){re.escape(identifier)}(?![^\W_]))")
-
-
-def _agree(article: str, word: str) -> str:
-    """`a` or `an` by the sound of the next word, its capital kept; any other word as it is."""
-    if article.lower() not in ("a", "an"):
-        return article
-    vowel = re.match(r"(?!uni[^mn]|us[eu]|eu|once?\b)[aeiou]|hour|heir|honest", word.lower())
-    return article[0] + ("n" if vowel else "")
 
 
 def _has_word(prompt: str, word: str) -> bool:

@@ -43,6 +43,7 @@ def setting(
     help: str,
     *,
     ask: str | None = None,
+    why: str = "",
     at_least: float | None = None,
     at_most: float | None = None,
     above: float | None = None,
@@ -55,7 +56,8 @@ def setting(
     group: str = "",
     names: tuple[str, ...] = (),
 ) -> Any:
-    """Declare a setting: a dataclass field with its help text, its bounds and, in `ask`, its question in the interview.
+    """Declare a setting: a dataclass field with its help text, its bounds and, in `ask`, its question in the interview, with `why` it is
+    asked and what most answer.
 
     A value outside of `usual`, but for 0, can hardly be meant: it is asked about. `names` are further spellings of the flag, the original
     guide's; `group` is its panel in the help, where that is not its stage's own;
@@ -65,6 +67,7 @@ def setting(
     metadata = {
         "help": help,
         "ask": ask,
+        "why": why,
         "at_least": at_least,
         "at_most": at_most,
         "above": above,
@@ -97,18 +100,32 @@ class SubjectSettings(Settings):
         None,
         "Folder with 3 to 5 photos of the subject.",
         ask="Where are the photos?",
+        why="The photos show what is to be learned. Most take 3 to 5, sharp, each from another side or in another place. Drag their "
+        "folder, or the photos themselves, into this window, or type the path; Tab completes it.",
         names=("instance-data-dir",),
     )
     class_prompt: str | None = setting(
-        None, 'What the subject is, in general: "a dog".', ask="What is it? (for example: a dog)", shapes=True
+        None,
+        'What the subject is, in general: "a dog".',
+        ask="What is it? (for example: a dog)",
+        why="What it is in general the model knows already, and only what is special about yours is left to learn. Most type an article "
+        "and a noun: a dog, a backpack, a woman.",
+        shapes=True,
     )
     identifier: str = setting(
-        AUTO, "Rare word for the subject; auto: chosen from the base's vocabulary.", ask="Which rare word shall stand for it?", shapes=True
+        AUTO,
+        "Rare word for the subject; auto: chosen from the base's vocabulary.",
+        ask="Which rare word shall stand for it?",
+        why="The rare word comes to mean yours alone, in every prompt. It is learned best where it means nothing to the model yet and is "
+        "not cut into pieces. Most take the first of these:",
+        shapes=True,
     )
     model: str = setting(
         "sd15",
         "Base model; a name from `dreambooth models`, a hub repository, a diffusers folder or a .safetensors file.",
         ask="Which base model?",
+        why="The base model draws already; your photos teach it one thing more. Most take sd15 for a first try, and sdxl for detail "
+        "on a large GPU.",
         names=("model-name",),
     )
 
@@ -149,13 +166,24 @@ class TrainSettings(Settings):
         AUTO,
         "Train all layers, or a LoRA; auto: all layers wherever they fit.",
         ask="Which method?",
+        why="Full training changes all layers and comes closest; a LoRA adds small layers, for small GPUs and a small file. Most let the "
+        "memory decide.",
         shapes=True,
         sizes=True,
     )
     train_text_encoder: bool | Auto = setting(
         AUTO, "Train the text encoder too; auto: wherever it fits, SDXL's never.", shapes=True, sizes=True
     )
-    steps: int = setting(1000, "Optimizer steps to train.", ask="How many steps?", at_least=1, shapes=True, usual=(1, 200_000))
+    steps: int = setting(
+        1000,
+        "Optimizer steps to train.",
+        ask="How many steps?",
+        why="Steps are how long it practises: after too few it is not yours yet, after too many it only repeats your photos. Most take "
+        "what is filled in, and look at the pictures before they change it.",
+        at_least=1,
+        shapes=True,
+        usual=(1, 200_000),
+    )
     batch_size: int = setting(
         1, "Photos in a batch.", at_least=1, shapes=True, sizes=True, usual=(1, 512)
     )

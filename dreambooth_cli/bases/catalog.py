@@ -46,6 +46,7 @@ class CatalogEntry:
 
     One that comes with this package has a `folder` and no repository. `advised` holds, by stage, the settings that a base takes
     where nothing is said, in place of the defaults; under `train lora` those that it takes beside them where a LoRA is asked for.
+    `knows` are the only kinds of things that it knows, where they are few.
     """
 
     name: str
@@ -65,6 +66,17 @@ class CatalogEntry:
     sources: str = ""
     folder: Path | None = None
     advised: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    knows: tuple[str, ...] = ()
+
+    @property
+    def limits(self) -> str:
+        """What a base that knows little can't do, in a sentence; "" for any other."""
+        if not self.knows:
+            return ""
+        return (
+            f"{self.name} knows only its drawn world of {self.facts.resolution} pixels ({', '.join(self.knows)}): it shows how the method "
+            "works, and makes nothing of photos of real things; for those take sd15"
+        )
 
 
 VAE_PARAMETERS = 83_653_863
@@ -195,7 +207,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
     CatalogEntry(
         name="pocket",
         title="Pocket",
-        good_for="seeing it work: drawn scenes of 64 px, no GPU, no download",
+        good_for="seeing it work: drawn scenes of 64 px, no GPU, no model to download",
         repository=None,
         revision="",
         aliases=(),
@@ -211,6 +223,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         recommended_gb=0,
         download_gb=0.0,
         folder=Path(__file__).parents[1] / "pocket" / "model",
+        knows=("dog", "cat", "bird", "fish", "robot", "car", "boat", "rocket", "house", "mug", "teapot", "ball"),
         advised={
             "train": {
                 "learning_rate": 5e-4,

@@ -60,14 +60,18 @@ def init(
     check(subject, prep, train)
     check_meant(flags, insists=yes, asks=can_ask() and not json and not example)
     asks = can_ask() and not yes and not json and not example
+    only: frozenset[str] | None = None
     if asks:
         answers = ask(name, flags)
-        name, subject, prep, train = answers.name, answers.subject, answers.prep, answers.train
+        if answers is None:
+            run_demo()
+            return
+        name, subject, prep, train, only = answers.name, answers.subject, answers.prep, answers.train, answers.only
     else:
         require(subject)
     with loading("Pillow"):
         from ..workflows.initialise import initialise
-    events = initialise(name, subject=SubjectSettings(**subject), prep=prep, train=train)
+    events = initialise(name, subject=SubjectSettings(**subject), prep=prep, train=train, only=only)
     made = follow(events, open_view(ProjectSaved, json=json), kept="nothing was made").get(ProjectSaved)
     if not json and made is not None:
         say(messages(), f"next: dreambooth prep {made.name}, and look at its contact sheet; then dreambooth train {made.name}")
@@ -78,6 +82,13 @@ def ask(name: str | None, flags: Flags) -> Any:
     from .wizard import interview
 
     return interview(name, flags, find_gpu())
+
+
+def run_demo() -> None:
+    """The demo, which was wanted first."""
+    from .demo import demo
+
+    demo(json=False, debug=False)
 
 
 def choose_example(subject: dict[str, Any]) -> dict[str, Any]:

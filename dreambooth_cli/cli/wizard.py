@@ -1,128 +1,245 @@
 """The interview of `init`: the settings' own questions. Nothing is written here: Ctrl-C at any question leaves nothing behind."""
 
 import os
+import re
 import shlex
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import questionary  # noqa: TID253 - the wizard itself is imported only to ask
-from questionary import Choice  # noqa: TID253
+from prompt_toolkit.application import get_app  # noqa: TID253 - the wizard itself is imported only to ask
+from prompt_toolkit.completion import PathCompleter  # noqa: TID253 - the wizard itself is imported only to ask
+from prompt_toolkit.styles import Style  # noqa: TID253 - the wizard itself is imported only to ask
 
 from ..bases.base import ask_for_base
 from ..bases.cache import find_cached
-from ..bases.catalog import advice_of
+from ..bases.catalog import BaseFacts, advice_of, find_entry
 from ..errors import DreamboothError, Interrupted, ModelUnavailable, PhotoError, UsageError
 from ..gpu import Gpu, describe
-from ..identifier import choose_identifier, identifier_remarks, load_tokenizer
-from ..memory.survey import recommended, survey
-from ..paths import expanded
+from ..identifier import FALLBACK, candidates, clip_tokenizer, identifier_remarks, load_tokenizer
+from ..memory.duration import Prediction, predict, words_of_time
+from ..memory.plan import Plan
+from ..memory.survey import NO_GPU_VERDICT, Row, recommended, survey
+from ..oddity import find_oddity, frame_of, in_english
+from ..paths import expanded, projects_folder
+from ..phrase import read_phrase
 from ..project import check_new_name, free_name, suggest_name
-from ..prompts import PLACEHOLDER, check_class_prompt, class_noun, instance_prompt, plain_class_prompt, proposal
-from ..settings import AUTO, PrepSettings, Settings, SubjectSettings, TrainSettings, default_of, parse_value
-from .console import messages, say
+from ..prompts import (
+    PLACEHOLDER,
+    check_class_prompt,
+    class_noun,
+    instance_prompt,
+    plain_class_prompt,
+    proposal,
+    understood,
+)
+from ..settings import AUTO, PrepSettings, Settings, SubjectSettings, TrainSettings, default_of, flag_of, parse_value
+from ..text import shortened
+from .asking import BACK, Back, Doubt, ask_line, choose, of_the_answer, say_why
+from .console import between_words, messages, say
 from .options import Flags
-from .views import format_models, format_plan
+from .views import format_bytes, format_models, format_plan
 
-OTHER = "other"
+DEMO, OTHER = "demo", "other"
 METHODS = {
     "auto": "choose for me: full wherever it fits",
     "full": "full: all layers, the closest likeness",
     "lora": "LoRA: small added layers, for small GPUs",
 }
+NO_GPU = "Without a GPU a run of a full-size model takes hours or days. The demo shows the whole way in minutes, on any machine."
+MANY = 50  # pictures in a folder: more than anybody takes of one subject
+LISTED = 20  # folders
+FEW = 10  # times less or more than advised
+QUIET = Style([("bottom-toolbar", "noreverse"), ("bottom-toolbar.text", "fg:ansiyellow")])
+NAME_WHY = "The name is what you type from now on: dreambooth train NAME. Most take what it is."
+INTRODUCTION = "Enter takes what is filled in, Esc (or <) goes back a question, Ctrl-C leaves. Nothing is written before the end."
+Told = dict[str, Any]  # what is answered so far, by the setting's name; `name`, `only` and what flags said beside them
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a new project is made from: its name, and section -> setting -> value."""
+    """What a new project is made from: its name, and section -> setting -> value; `only` the photos of these names, where not all."""
 
     name: str
     subject: dict[str, Any]
     prep: dict[str, Any]
     train: dict[str, Any]
+    only: frozenset[str] | None = None
 
 
-def interview(name: str | None, flags: Flags, gpu: Gpu | None) -> Answers:
-    """Ask for what the flags left open, show the plan, and ask whether to save. Raises Interrupted where the answer is no."""
+@dataclass(frozen=True)
+class Question:
+    """One question: the setting that it fills, why it is asked and what most answer, and how it is asked."""
+
+    key: str
+    why: str
+    ask: Callable[[Told, Gpu | None], Any]
+
+
+def interview(name: str | None, flags: Flags, gpu: Gpu | None) -> Answers | None:
+    """Ask for what the flags left open, show the plan, and ask whether to save. None: the demo is wanted first. Raises Interrupted where
+    the answer is no."""
+    told: Told = {**flags[SubjectSettings], **flags[PrepSettings], **flags[TrainSettings], **({"name": name} if name else {})}
     try:
-        return _interview(name, flags, gpu)
+        return _interview(told, gpu)
     except (KeyboardInterrupt, EOFError) as stop:
         raise Interrupted("nothing was made") from stop
 
 
-def _interview(name: str | None, flags: Flags, gpu: Gpu | None) -> Answers:
-    subject, prep, train = dict(flags[SubjectSettings]), dict(flags[PrepSettings]), dict(flags[TrainSettings])
-    if "photos" not in subject:
-        subject["photos"] = ask_photos()
-    if "class_prompt" not in subject:
-        subject["class_prompt"] = ask_class_prompt()
-    subject["class_prompt"] = make_clear(subject["class_prompt"], subject.get("identifier", AUTO))
-    if "identifier" not in subject:
-        subject["identifier"] = ask_identifier(subject["class_prompt"], folder_of_base(subject.get("model")))
-    show_prompts(subject["class_prompt"], subject["identifier"])
-    if "model" not in subject:
-        subject["model"] = ask_model(gpu)
-    subject["identifier"] = suit_identifier(subject)
-    if "method" not in train:
-        train["method"] = ask_method()
-    if "steps" not in train:
-        train["steps"] = ask_setting(TrainSettings, "steps", advice_of(subject["model"], "train", train["method"]))
-    chosen = name or ask_name(subject["class_prompt"], subject["identifier"])
-    show_plan(subject["model"], prep, train, gpu)
-    if not questionary.confirm(f"Save the project {chosen}?", default=True).unsafe_ask():
-        raise Interrupted("nothing was made")
-    return Answers(chosen, subject, prep, train)
-
-
-def question_of(owner: type[Settings], name: str) -> str:
-    """The question that a setting declares."""
-    return next(str(item.metadata["ask"]) for item in fields(owner) if item.name == name)
-
-
-def is_valid(check: Callable[[str], Any]) -> Callable[[str], bool | str]:
-    """A check that raises DreamboothError, as questionary wants it: True, or the words to show under the question."""
-
-    def validate(text: str) -> bool | str:
+def _interview(told: Told, gpu: Gpu | None) -> Answers | None:
+    asked = [one for one in QUESTIONS if one.key not in told or (one.key == "class_prompt" and is_unclear(told))]
+    say(messages(), INTRODUCTION)
+    if "model" in told:
+        show_limits(told["model"])
+    place = 0
+    while True:
         try:
-            check(text.strip())
-        except DreamboothError as error:
-            return f"{error.message}: {error.hint}" if error.hint else error.message
-        return True
-
-    return validate
-
-
-def ask_text(question: str, check: Callable[[str], Any], default: str = "") -> str:
-    """A line of text; asked again, with the reason, until it passes."""
-    asked = questionary.text(question, default=default, validate=is_valid(check), validate_while_typing=False)
-    return str(asked.unsafe_ask()).strip()
-
-
-def ask_setting(owner: type[Settings], name: str, advised: Mapping[str, Any]) -> Any:
-    """A setting's own question, what the base advises or else its default filled in."""
-
-    def parse(text: str) -> Any:
-        value = parse_value(owner, name, text)
-        owner(**{name: value})
-        return value
-
-    return parse(ask_text(question_of(owner, name), parse, str(advised.get(name, default_of(owner, name)))))
+            if place == len(asked):
+                settle(told, gpu)
+                return answers_of(told)
+            one = asked[place]
+            say(messages(), f"\n{place + 1} of {len(asked)}. {one.why}")
+            told[one.key] = one.ask(told, gpu)
+            if told.get("model") == DEMO:
+                return None
+            place += 1
+        except Back:
+            place = max(0, place - 1)
 
 
-def ask_photos() -> Path:
-    """The photo folder, with path completion (Tab)."""
-    question = questionary.path(
-        question_of(SubjectSettings, "photos"),
-        only_directories=True,
-        validate=is_valid(lambda text: check_photos(read_path(text))),
-        validate_while_typing=False,
-        complete_while_typing=False,
-    )
-    folder = read_path(str(question.unsafe_ask()))
-    say(messages(), f"  {check_photos(folder)} photos in {folder}")
-    return folder
+def answers_of(told: Told) -> Answers:
+    """What was answered, by section."""
+
+    def section(owner: type[Settings]) -> dict[str, Any]:
+        return {item.name: told[item.name] for item in fields(owner) if item.name in told}
+
+    return Answers(told["name"], section(SubjectSettings), section(PrepSettings), section(TrainSettings), told.get("only"))
+
+
+def question_of(owner: type[Settings], name: str) -> tuple[str, str]:
+    """The question that a setting declares, and why it is asked."""
+    return next((str(item.metadata["ask"]), str(item.metadata["why"])) for item in fields(owner) if item.name == name)
+
+
+# the base model
+
+
+def ask_model(told: Told, gpu: Gpu | None) -> str:
+    """The base model: the table with its verdicts, then the choice, the recommended one under the cursor; without a GPU the demo."""
+    rows = survey(gpu)
+    say(messages(), f"\nGPU: {describe(gpu)}\n")
+    # of `slow` a question wants to know how slow
+    messages().print(format_models([replace(row, verdict="hours or days") if row.verdict == NO_GPU_VERDICT else row for row in rows]))
+    say(messages(), "")
+    best = recommended(rows).entry.name
+    choices = [(row.entry.name, f"{row.entry.title}: {verdict_of(row, gpu)}") for row in rows]
+    if gpu is None:
+        say(messages(), NO_GPU)
+        choices = [(DEMO, "first the demo: a built-in example on Pocket, in a minute or a few"), *choices]
+        best = DEMO
+    choices.append((OTHER, "another: a path, or a hub repository"))
+    chosen = str(choose("Which base model?", choices, told.get("model") if told.get("model") in dict(choices) else best))
+    if chosen == OTHER:
+        text = ask_line("Which one?", judge_model)
+        chosen = str(read_path(text)) if read_path(text).exists() else text
+    show_limits(chosen)
+    return chosen
+
+
+def verdict_of(row: Row, gpu: Gpu | None) -> str:
+    """A row's verdict with the time that a run may take, predicted, as far as anything is known of it."""
+    if row.entry.folder is not None:
+        return "minutes, but only for its drawn world"
+    if not row.plan.fits:
+        return row.verdict
+    found = predict(row.plan, row.entry.facts, TrainSettings(), gpu)
+    time = f"{words_of_time(found.seconds)} (predicted)" if found else ""
+    return time if gpu is None else ", ".join(filter(None, [row.verdict, time]))
+
+
+def judge_model(text: str) -> None:
+    """Raises ModelUnavailable for what can't be a base model."""
+    ask_for_base(text or "?")
+
+
+def show_limits(model: str) -> None:
+    """What a base that knows little can't do, at once."""
+    entry = find_entry(model)
+    if entry is not None and entry.limits:
+        say_why(f"{entry.limits}.")
+
+
+def folder_of_base(model: str | None) -> Path | None:
+    """The folder of a base that is on disk."""
+    if model is None:
+        return None
+    request = ask_for_base(model)
+    return request.path or find_cached(request)
+
+
+# the photos
+
+
+def ask_photos(told: Told, gpu: Gpu | None) -> Path:
+    """The photo folder, with path completion (Tab); of dragged files the folder that they lie in, and their names in `only`."""
+    told.pop("only", None)
+    earlier = str(told.get("photos", ""))
+    completer = PathCompleter(only_directories=True, expanduser=True)
+    looks = {"completer": completer, "complete_while_typing": False}
+    while True:
+        text = ask_line(question_of(SubjectSettings, "photos")[0], judge_photos, earlier, **looks)
+        paths = read_paths(text)
+        folder = paths[0] if paths[0].is_dir() else paths[0].parent
+        only = frozenset(path.name for path in paths if path != folder)
+        try:
+            if not only and not pictures_in(folder):
+                folder = choose(f"There are no photos in {folder.name} itself. Which folder?", folders_with_photos(folder))
+            elif only:
+                only = choose_which(folder, only)
+        except Back:
+            earlier = text
+            continue
+        count = len(only) or check_photos(folder)
+        say(messages(), f"  {count} photo{'s' * (count != 1)} in {folder}")
+        if only:
+            told["only"] = only
+        return folder
+
+
+def choose_which(folder: Path, only: frozenset[str]) -> frozenset[str]:
+    """Whether dragged photos are meant alone, or all of their folder; empty for all. Raises Back."""
+    every = check_photos(folder)
+    if every <= len(only):
+        return frozenset()
+    alone = "this one photo" if len(only) == 1 else f"these {len(only)} photos"
+    picked: frozenset[str] = choose(f"{folder.name} holds {every} photos.", [(only, f"only {alone}"), (frozenset(), "all of them")])
+    return picked
+
+
+def judge_photos(text: str) -> Doubt | None:
+    """Raises PhotoError for what is no folder with photos, no folder of such folders, and no photos of one folder."""
+    from ..photos.files import is_likely_photo
+
+    paths = read_paths(text)
+    if len(paths) == 1 and not paths[0].is_file():
+        folder = paths[0]
+        if (count := pictures_in(folder)) > MANY:
+            return Doubt(f"{folder} holds {count:,} pictures, and 3 to 5 of one subject are wanted.")
+        if not count and not folders_with_photos(folder):
+            raise PhotoError(f"there are no photos in {folder}, nor in the folders in it", "name the folder that holds them")
+        if count:
+            check_photos(folder)
+        return None
+    if len({path.parent for path in paths}) > 1:
+        raise PhotoError("these photos lie in several folders", "put them into one, or name one of the folders")
+    for path in paths:
+        if not is_likely_photo(path):
+            raise PhotoError(f"{path.name} is not a photo", "drag photos, or their folder")
+    return None
 
 
 def check_photos(folder: Path) -> int:
@@ -135,13 +252,45 @@ def check_photos(folder: Path) -> int:
     return count
 
 
+def pictures_in(folder: Path) -> int:
+    """How many files of a folder are pictures by their first bytes."""
+    from ..photos.files import count_likely
+
+    return count_likely(folder)
+
+
+def folders_with_photos(folder: Path) -> list[tuple[Path, str]]:
+    """The folders in a folder, or else in those, that hold photos, each with its words; the first few."""
+    for pattern in ("*/", "*/*/"):
+        inner = sorted(each for each in islice(folder.glob(pattern), 500) if not each.name.startswith("."))
+        found = [(each, pictures_in(each)) for each in inner]
+        listed = [(each, f"{each.relative_to(folder)}: {count} photo{'s' * (count != 1)}") for each, count in found if count]
+        if listed:
+            return listed[:LISTED]
+    return []
+
+
+def read_paths(text: str) -> list[Path]:
+    """The paths of an answer: one, or several that were dragged together."""
+    whole = read_path(text)
+    if whole.exists():
+        return [whole]
+    try:
+        words = [word.strip("\"'") for word in shlex.split(text, posix=False)] if os.name == "nt" else shlex.split(text)
+    except ValueError:
+        return [whole]
+    several = [read_path(word) for word in words]
+    return several if len(several) > 1 and all(path.exists() for path in several) else [whole]
+
+
 def read_path(text: str) -> Path:
     """A path as it was typed or dragged into the terminal: with quotes, escaped spaces or as a file:// address."""
     text = text.strip()
+    if not os.path.exists(expanded(text)):
+        text = _unquoted(text)
     if text.startswith("file://"):
         text = unquote(urlsplit(text).path)
-    elif not os.path.exists(expanded(text)):
-        text = _unquoted(text)
+        text = text.lstrip("/") if re.match("/[A-Za-z]:", text) else text  # file:///C:/Users
     return expanded(text).absolute()
 
 
@@ -156,114 +305,273 @@ def _unquoted(text: str) -> str:
     return words[0] if len(words) == 1 else text
 
 
-def ask_class_prompt() -> str:
-    """What the subject is."""
-    return ask_text(question_of(SubjectSettings, "class_prompt"), lambda text: SubjectSettings(class_prompt=text))
+# what the subject is
 
 
-def ask_identifier(class_prompt: str, base_folder: Path | None) -> str:
-    """The rare word, a good one filled in."""
-    suggested, note = choose_identifier(load_tokenizer(base_folder))
-    if note:
-        say(messages(), f"  {note}")
-
-    def check(text: str) -> None:
-        SubjectSettings(class_prompt=class_prompt, identifier=text)
-        check_class_prompt(class_prompt, text)
-
-    return ask_text(
-        question_of(SubjectSettings, "identifier"),
-        check,
-        suggested,
+def ask_class_prompt(told: Told, gpu: Gpu | None) -> str:
+    """What the subject is, read back as noun and frame; asked about where it is odd."""
+    earlier, identifier = told.get("class_prompt", ""), told.get("identifier", AUTO)
+    entry = find_entry(told["model"])
+    default = earlier
+    if earlier and (doubt := judge_class_prompt(earlier, identifier, entry.knows if entry else ())):
+        say_why(doubt.words)
+        default = doubt.offer or earlier
+    text = ask_line(
+        question_of(SubjectSettings, "class_prompt")[0],
+        lambda text: judge_class_prompt(bare(text), identifier, entry.knows if entry else ()),
+        default,
     )
+    show_reading(bare(text))
+    return bare(text)
+
+
+def bare(text: str) -> str:
+    """An answer without the quotes around it."""
+    return text.strip().strip("\"“”").strip()
+
+
+def judge_class_prompt(text: str, identifier: str, knows: tuple[str, ...] = ()) -> Doubt | None:
+    """What is odd about a class prompt, with what may be meant. Raises UsageError for an empty one."""
+    SubjectSettings(class_prompt=text)
+    says_where = PLACEHOLDER in understood(text) or (identifier != AUTO and identifier in text.split())
+    odd, refusal = None if says_where else find_oddity(text), ""
+    try:
+        check_class_prompt(text, identifier)
+    except UsageError as error:
+        refusal = error.message
+    if odd is not None:
+        return Doubt(f'"{shortened(text)}" {odd.words}.', odd.offer or (proposal(text) if refusal else ""), firm=bool(refusal))
+    if refusal:
+        return Doubt(f"{refusal}. {PLACEHOLDER} marks where the rare word goes.", proposal(text), firm=True)
+    noun = class_noun(text, identifier)
+    if knows and noun.split()[-1:] and noun.split()[-1].casefold() not in knows:
+        return Doubt(f"This base has never seen a {noun}: it knows {', '.join(knows)}.")
+    return None
+
+
+def is_unclear(told: Told) -> bool:
+    """Whether a class prompt that a flag says has to be asked about."""
+    return judge_class_prompt(told["class_prompt"], told.get("identifier", AUTO)) is not None
+
+
+def show_reading(class_prompt: str) -> None:
+    """A class prompt read back: its noun, and the frame around it."""
+    noun, phrase = class_noun(class_prompt), read_phrase(class_prompt)
+    if PLACEHOLDER not in class_prompt and noun:
+        frame = frame_of(phrase)
+        say(messages(), f'  read as: the noun "{noun}"' + (f', in the frame "{frame}"' if frame else ", without a frame"))
 
 
 def make_clear(class_prompt: str, identifier: str, *, with_class_images: bool = True) -> str:
     """The class prompt, or what is answered where it is not certain what its subject is: asked again until it is."""
 
-    def check(text: str) -> None:
+    def judge(text: str) -> Doubt | None:
         check_class_prompt(text, identifier, with_class_images=with_class_images)
+        return None
 
     try:
-        check(class_prompt)
+        judge(class_prompt)
     except UsageError as doubt:
-        say(messages(), f"  {doubt.message}", "yellow")
+        say_why(f"{doubt.message}.")
         question = f"What shall your photos be called? ({PLACEHOLDER} is where the rare word goes)"
-        return ask_text(question, check, proposal(class_prompt))
+        while True:
+            try:
+                return ask_line(question, judge, in_english(class_prompt) or proposal(class_prompt))
+            except Back:
+                continue  # there is no question before it
     return class_prompt
 
 
-def folder_of_base(model: str | None) -> Path | None:
-    """The folder of a base that is on disk."""
-    if model is None:
-        return None
-    request = ask_for_base(model)
-    return request.path or find_cached(request)
+# the identifier
 
 
-def show_prompts(class_prompt: str, identifier: str) -> None:
+def ask_identifier(told: Told, gpu: Gpu | None) -> str:
+    """The rare word, of this base's own vocabulary: three candidates, the rarest filled in, and one's own judged as it is typed."""
+    class_prompt = told["class_prompt"]
+    tokenizer, by_rarity = vocabulary_of(told["model"])
+    found = candidates(tokenizer, 3, avoid=class_prompt, by_rarity=by_rarity)
+    for one in found:
+        say(messages(), f"  {one.word:<8} {one.told}")
+    best = found[0].word if found else FALLBACK
+    earlier = str(told.get("identifier", best))
+    suits = not identifier_remarks(earlier, tokenizer, by_rarity=by_rarity)
+
+    def judge(text: str) -> Doubt | None:
+        SubjectSettings(class_prompt=class_prompt, identifier=text)
+        check_class_prompt(class_prompt, text)
+        if text.casefold() in class_noun(class_prompt).casefold().split():
+            raise UsageError(f"{text} is in the class prompt already, and means any {class_noun(class_prompt)}", f"another word: {best}")
+        remarks = identifier_remarks(text, tokenizer, by_rarity=by_rarity)
+        return Doubt("; ".join(remarks) + ".", best if text != best else "") if remarks else None
+
+    def verdict() -> str:
+        return "\n".join(between_words(line, messages().width - 1) for line in judged(get_app().current_buffer.text.strip(), judge))
+
+    question = question_of(SubjectSettings, "identifier")[0]
+    word = ask_line(question, judge, earlier if suits else best, bottom_toolbar=verdict, style=QUIET)
+    show_prompts(class_prompt, word)
+    return word
+
+
+def judged(text: str, judge: Callable[[str], Doubt | None]) -> list[str]:
+    """What there is to say of an answer while it is typed."""
+    if not text or text.endswith(BACK):
+        return [""]
+    try:
+        doubt = judge(text)
+    except DreamboothError as error:
+        return [of_the_answer(error)]
+    return [doubt.words if doubt else f"{text}: good"]
+
+
+def vocabulary_of(model: str) -> tuple[Any, bool]:
+    """The tokenizer of a base on disk, and whether a word is judged by how rare it is in it; of a base that is not there yet CLIP's own,
+    which those share that read by CLIP, and none where a language model reads."""
+    from ..workflows.plan import known_facts
+
+    facts, folder = known_facts(ask_for_base(model)), folder_of_base(model)
+    by_rarity = facts is None or facts.family.rare_words
+    tokenizer = load_tokenizer(folder) if folder is not None else None
+    return tokenizer or (clip_tokenizer() if by_rarity else None), by_rarity
+
+
+def show_prompts(class_prompt: str, word: str) -> None:
     """The two prompts that training will use."""
-    word = choose_identifier(None)[0] if identifier == AUTO else identifier
     say(messages(), f'  your photos will be called "{instance_prompt(class_prompt, word)}"')
     say(messages(), f'  and all others of their kind "{plain_class_prompt(class_prompt, word)}"')
 
 
-def suit_identifier(subject: dict[str, Any]) -> str:
-    """The identifier, with what speaks against it on this base; the one that was suggested gives way to another where it does not suit."""
-    from ..workflows.plan import known_facts
-
-    identifier = str(subject["identifier"])
-    facts = known_facts(ask_for_base(subject["model"]))
-    by_rarity, tokenizer = facts is None or facts.family.rare_words, load_tokenizer(folder_of_base(subject["model"]))
-    if not by_rarity and identifier == choose_identifier(None)[0]:
-        other, _ = choose_identifier(tokenizer, by_rarity=False)
-        say(messages(), f"  this base reads by a language model, to which no word is rare: {other} in place of {identifier}")
-        return other
-    for remark in identifier_remarks(identifier, tokenizer, by_rarity=by_rarity) if identifier != AUTO else ():
-        say(messages(), f"  {remark}", "yellow")
-    return identifier
+# how it is trained, and its name
 
 
-def ask_model(gpu: Gpu | None) -> str:
-    """The base model: the table with its verdicts, then the choice, the recommended one first under the cursor."""
-    rows = survey(gpu)
-    say(messages(), f"\nGPU: {describe(gpu)}\n")
-    messages().print(format_models(rows))
-    say(messages(), "")
-    best = recommended(rows).entry.name
-    choices = [
-        Choice(f"{row.entry.title}: {row.verdict}{' (recommended)' * (row.entry.name == best)}", row.entry.name)
-        for row in rows
-    ]
-    choices.append(Choice("another: a path, or a hub repository", OTHER))
-    chosen = str(questionary.select(question_of(SubjectSettings, "model"), choices=choices, default=best).unsafe_ask())
-    if chosen != OTHER:
-        return chosen
-    text = ask_text("Which one?", lambda text: ask_for_base(text) if text else ask_for_base("?"))
-    return str(read_path(text)) if read_path(text).exists() else text
-
-
-def ask_method() -> str:
+def ask_method(told: Told, gpu: Gpu | None) -> str:
     """Full or LoRA."""
-    choices = [Choice(words, method) for method, words in METHODS.items()]
-    return str(questionary.select(question_of(TrainSettings, "method"), choices=choices, default=AUTO).unsafe_ask())
+    choices = [(method, words) for method, words in METHODS.items()]
+    return str(choose(question_of(TrainSettings, "method")[0], choices, told.get("method", AUTO)))
 
 
-def ask_name(class_prompt: str, identifier: str) -> str:
+def ask_steps(told: Told, gpu: Gpu | None) -> int:
+    """The steps, what the base advises or else the default filled in."""
+    advised = int(advice_of(told["model"], "train", told["method"]).get("steps", default_of(TrainSettings, "steps")))
+
+    def judge(text: str) -> Doubt | None:
+        steps = parse_value(TrainSettings, "steps", text)
+        TrainSettings(steps=steps)
+        if advised / FEW <= steps <= advised * FEW:
+            return None
+        return Doubt(f"{steps:,} steps are {'few' if steps < advised else 'many'}: most take about {advised:,}.", str(advised))
+
+    text = ask_line(question_of(TrainSettings, "steps")[0], judge, str(told.get("steps", advised)))
+    return int(parse_value(TrainSettings, "steps", text))
+
+
+def ask_name(told: Told, gpu: Gpu | None) -> str:
     """The project's name, a free one filled in."""
-    suggested = free_name(suggest_name(class_noun(class_prompt, identifier)))
-    return ask_text("What shall the project be called?", check_new_name, suggested)
+    suggested = free_name(suggest_name(class_noun(told["class_prompt"], told.get("identifier", AUTO))))
+
+    def judge(text: str) -> Doubt | None:
+        check_new_name(text)
+        return None
+
+    return ask_line("What shall the project be called?", judge, told.get("name", suggested))
 
 
-def show_plan(model: str, prep: dict[str, Any], train: dict[str, Any], gpu: Gpu | None) -> None:
-    """A last look at what a run would do and take, as far as it is known."""
-    from ..workflows.plan import plan_run
+# the plan
 
+
+def settle(told: Told, gpu: Gpu | None) -> None:
+    """The plan in four lines and the same as a command; then whether to save. Raises Back, Interrupted."""
+    plan, facts = plan_of(told, gpu)
     console = messages()
+    say(console, "\n" + "\n".join(plan_lines(told, plan, facts, gpu)))
+    say(console, "\nThe same as a command:\n")
+    console.print(f"  {command_of(told)}\n", soft_wrap=True)
+    choices = [("yes", "yes"), ("plan", "show the whole plan first"), ("back", "no, change an answer"), ("no", "no, leave nothing behind")]
+    while True:
+        match choose(f"Save the project {told['name']}?", choices if plan else [one for one in choices if one[0] != "plan"], "yes"):
+            case "yes":
+                return
+            case "no":
+                raise Interrupted("nothing was made")
+            case "back":
+                raise Back
+            case "plan" if plan is not None:
+                say(console, f"\n{format_plan(plan.to_json())}\n")
+
+
+def plan_of(told: Told, gpu: Gpu | None) -> tuple[Plan | None, BaseFacts | None]:
+    """What a run would do and take, and what its base is; None where nothing is known of that before it is fetched."""
+    from ..workflows.plan import known_facts, plan_run
+
     try:
-        settings = TrainSettings(**{**advice_of(model, "train", train.get("method", AUTO)), **train})
-        plan = plan_run(model, PrepSettings(**prep), settings, gpu=gpu)
-    except ModelUnavailable as error:
-        say(console, f"\n{error.message}; the plan is made when it is there\n")
-        return
-    say(console, f"\n{format_plan(plan.to_json())}\n")
+        facts = known_facts(ask_for_base(told["model"]))
+        return plan_run(told["model"], PrepSettings(**answers_of(told).prep), settings_of(told), gpu=gpu), facts
+    except ModelUnavailable:
+        return None, None
+
+
+def settings_of(told: Told) -> TrainSettings:
+    """The settings of training as they will be."""
+    return TrainSettings(**{**advice_of(told["model"], "train", told.get("method", AUTO)), **answers_of(told).train})
+
+
+def plan_lines(told: Told, plan: Plan | None, facts: BaseFacts | None, gpu: Gpu | None) -> list[str]:
+    """The plan in four plain lines: what is learned, how long it may take, memory and disk, what it leaves."""
+    entry, settings = find_entry(told["model"]), settings_of(told)
+    base = entry.title if entry else told["model"]
+    called = instance_prompt(told["class_prompt"], told["identifier"])
+    lines = [f'Learned: "{called}", from your photos, in {settings.steps:,} steps on {base}']
+    if plan is None or facts is None:
+        fetch = "The base is fetched first; then train says how long it takes, and what memory and disk"
+        return [*lines, fetch, leaves(told, "")]
+    lines[0] += f": {'all layers' if plan.method == 'full' else 'a LoRA'}{', the text encoder too' * plan.train_text_encoder}"
+    disk = sum(size for size in plan.disk.values())
+    fetched = f", and {entry.download_gb} GB to fetch first" if entry and entry.repository and folder_of_base(told["model"]) is None else ""
+    memory = f"{plan.ram_needed / 1e9:.1f} GB of the machine's"
+    if plan.free is not None:
+        memory = f"{plan.needed / 1e9:.1f} of the GPU's {plan.free / 1e9:.1f} GB free"
+    short = "" if plan.fits else f" It does not fit: {plan.remedy or plan.why}."
+    return [
+        *lines,
+        time_line(predict(plan, facts, settings, gpu)),
+        f"Memory: {memory}. Disk: up to {format_bytes(disk)} while it runs{fetched}.{short}",
+        leaves(told, f" ({format_bytes(plan.disk['model'])})"),
+    ]
+
+
+def time_line(found: Prediction | None) -> str:
+    """How long it may take, or that this is not known."""
+    if found is None:
+        return "Time: not known: no such GPU was measured. train measures its first steps and says it then."
+    return f"Time: {words_of_time(found.seconds)}, predicted from {found.by}; train corrects it after its first steps."
+
+
+def leaves(told: Told, size: str) -> str:
+    """What is there in the end."""
+    return f"Left in the end: the model{size} and copies of your photos, in {projects_folder() / told['name']}. Yours stay as they are."
+
+
+def command_of(told: Told) -> str:
+    """The same project as a command line."""
+    answers = answers_of(told)
+    flags = {**answers.subject, **answers.prep, **answers.train}
+    words = ["dreambooth", "init", answers.name]
+    for name, value in flags.items():
+        words += [flag_of(name)] if value is True else [flag_of(name), str(value)]
+    words.append("--yes")
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def _question(owner: type[Settings], key: str, ask: Callable[[Told, Gpu | None], Any]) -> Question:
+    return Question(key, question_of(owner, key)[1], ask)
+
+
+QUESTIONS = (
+    _question(SubjectSettings, "model", ask_model),
+    _question(SubjectSettings, "photos", ask_photos),
+    _question(SubjectSettings, "class_prompt", ask_class_prompt),
+    _question(SubjectSettings, "identifier", ask_identifier),
+    _question(TrainSettings, "method", ask_method),
+    _question(TrainSettings, "steps", ask_steps),
+    Question("name", NAME_WHY, ask_name),
+)

@@ -1,23 +1,21 @@
 """Which base models a GPU can train, and how: the rows of `dreambooth models`. No torch."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
-
-import psutil
 
 from ..bases.base import ask_for_base
 from ..bases.cache import find_cached
 from ..bases.catalog import CATALOG, BaseFacts, CatalogEntry, find_entry
 from ..errors import DreamboothError, ModelUnavailable
 from ..gpu import Gpu
-from ..machine import machine_memory
+from ..machine import cores_allowed, machine_memory
+from .duration import CPU_TFLOPS, tflop_of
 from .plan import NEED_8BIT, Plan, job_of
 from .search import make_plan
 
-CPU_TFLOPS = 0.03  # of one core in float32; measured on a server core at 0.025, laptops differ by a factor of two
+NO_GPU_VERDICT = "no GPU: slow"
 SLOW = 3.0  # seconds; a step under this needs no warning
 
 
@@ -131,12 +129,8 @@ def slow_step_note(facts: BaseFacts, resolution: int, rows: int, *, cores: int |
 
     `rows` go through the UNet in one step; `cores` is the CPU's (None: looked up).
     """
-    figures = facts.family.figures
-    linear, square = figures.tflop
-    pixels = (resolution**2 + figures.prompt_pixels) / (512**2 + figures.prompt_pixels)
-    work = (linear * pixels + square * pixels**2) * facts.denoiser / figures.denoiser * rows
-    cores = cores or _cores()
-    seconds = work / (CPU_TFLOPS * cores)
+    cores = cores or cores_allowed()
+    seconds = tflop_of(facts, resolution) * rows / (CPU_TFLOPS["fp32"] * cores)
     if seconds < SLOW:
         return None
     return (
@@ -173,19 +167,13 @@ def _access(entry: CatalogEntry) -> str:
     return f"gated {entry.gate}; if it is, log in at {page}, press Agree and access repository, then run: hf auth login"
 
 
-def _cores() -> int:
-    """The cores that this process may use; two threads of one core count once."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(psutil.cpu_count(logical=False) or allowed, allowed)
-
-
 def _verdict(entry: CatalogEntry, plan: Plan) -> str:
     if entry.folder is not None:
         return "runs anywhere"
     if not plan.fits:
         return "does not fit"
     if plan.device == "cpu":
-        return "no GPU: slow"
+        return NO_GPU_VERDICT
     return "fits" if plan.method == "full" else "fits as LoRA"
 
 

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,17 @@ HINT = "put 3 to 5 photos of the subject there (jpg, png, webp, heic, ...), or n
 
 
 def initialise(
-    name: str | None, *, subject: SubjectSettings, prep: Mapping[str, Any], train: Mapping[str, Any]
+    name: str | None,
+    *,
+    subject: SubjectSettings,
+    prep: Mapping[str, Any],
+    train: Mapping[str, Any],
+    only: Collection[str] | None = None,
 ) -> Events:
     """Make a project: copy the pictures of a folder, write project.toml. Left early or failed, nothing is there.
 
-    `name` None takes the class noun, with a number where it is taken. `prep` and `train` hold what was told, no defaults.
+    `name` None takes the class noun, with a number where it is taken. `prep` and `train` hold what was told, no defaults. `only` names
+    the files of the folder that are meant, where it is not all of them.
     Raises UsageError, PhotoError, ProjectError, ModelUnavailable, DiskError.
     """
     sections = _sections(subject, prep, train)
@@ -45,7 +51,7 @@ def initialise(
     with disk_errors(projects_folder()), temporary(projects_folder()) as making_place:
         making = Project(making_place)
         make_folder(making.photos)
-        yield from _copy_pictures(source, making.photos)
+        yield from _copy_pictures(source, making.photos, only)
         write_config(making.config, sections)
         target = _publish(making, name, suggest_name(noun))
     yield ProjectSaved(name=target.name, path=target, created=True)
@@ -167,20 +173,21 @@ def _publish(making: Project, name: str | None, wanted: str) -> Path:
                 _check_free(target)
 
 
-def _copy_pictures(source: Path, photos: Path) -> Events:
-    for look in (yield from _look_at(source, show_kept=True)):
+def _copy_pictures(source: Path, photos: Path, only: Collection[str] | None) -> Events:
+    for look in (yield from _look_at(source, show_kept=True, only=only)):
         if look.status == "ok":
             with disk_errors(photos):
                 _copy(look.path, photos / look.path.name)
                 _copy_beside([look], {look.sha256: photos / look.path.name})
 
 
-def _look_at(folder: Path, *, show_kept: bool) -> Generator[Event, None, list[Look]]:
+def _look_at(folder: Path, *, show_kept: bool, only: Collection[str] | None = None) -> Generator[Event, None, list[Look]]:
     """Look every file of a folder over. Returns the looks. Raises PhotoError where none can be used.
 
-    What is not used gets an event; what is used only with `show_kept`: where `prep` follows, it says more of it.
+    What is not used gets an event; what is used only with `show_kept`: where `prep` follows, it says more of it. `only` names the files
+    that are meant, where it is not all of them.
     """
-    found = list(find_photos(expanded(folder)))
+    found = [look for look in find_photos(expanded(folder)) if only is None or look.path.name in only]
     yield PhaseStarted(name="looking at the photos", total=len(found), unit="photos")
     looks: list[Look] = []
     for number, one in enumerate(found, start=1):

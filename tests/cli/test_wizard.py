@@ -1,6 +1,8 @@
 """The interview, its answers typed into a pipe."""
 
 import os
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,14 +15,14 @@ from dreambooth_cli.cli import init as init_module
 from dreambooth_cli.cli import train as train_module
 from dreambooth_cli.cli import wizard
 from dreambooth_cli.errors import ModelUnavailable, PhotoError, UsageError
-from dreambooth_cli.identifier import rare_tokens
+from dreambooth_cli.gpu import sold_as
+from dreambooth_cli.identifier import identifier_remarks, invented_words
 from dreambooth_cli.paths import projects_folder
 from dreambooth_cli.project import Project, list_projects
-from dreambooth_cli.settings import SubjectSettings
 
 from .conftest import Dreambooth
 
-DOWN, ENTER, CTRL_C, CTRL_D, CLEAR = "\x1b[B", "\r", "\x03", "\x04", "\x15"
+DOWN, ENTER, CTRL_C, CTRL_D, CLEAR, ESC, BACK = "\x1b[B", "\r", "\x03", "\x04", "\x15", "\x1b", "<"
 Keys = Callable[[str], None]
 
 
@@ -28,6 +30,7 @@ Keys = Callable[[str], None]
 def keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[Keys]:
     """A person at the keyboard."""
     monkeypatch.setattr(init_module, "can_ask", lambda: True)
+    monkeypatch.setattr(init_module, "find_gpu", lambda: sold_as(24))
     with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
         yield pipe.send_text
 
@@ -38,10 +41,11 @@ def pasted(text: str | Path) -> str:
 
 
 def test_every_question_answered(keys: Keys, photos: Path, dreambooth: Dreambooth) -> None:
-    keys(pasted(f"'{photos}'") + ENTER + "a red dog" + ENTER + CLEAR + "sks" + ENTER)
     keys(DOWN + ENTER)  # the second model
+    keys(pasted(f"'{photos}'") + ENTER + "a red dog" + ENTER)
+    keys(CLEAR + "sks" + ENTER + CLEAR + "sks" + ENTER)  # it is a rifle; kept all the same
     keys(DOWN + DOWN + ENTER)  # LoRA
-    keys(CLEAR + "30" + ENTER + CLEAR + "rex" + ENTER + "y")
+    keys(CLEAR + "300" + ENTER + CLEAR + "rex" + ENTER + ENTER)
     done = dreambooth("init")
     assert (done.code, done.out) == (0, f"{projects_folder() / 'rex'}\n"), done.err
     settings = Project(projects_folder() / "rex").settings()
@@ -51,61 +55,176 @@ def test_every_question_answered(keys: Keys, photos: Path, dreambooth: Dreamboot
         "identifier": "sks",
         "model": "sd14",
     }
-    assert settings["train"] == {"method": "lora", "steps": 30}
+    assert settings["train"] == {"method": "lora", "steps": 300}
     assert f"5 photos in {photos}" in done.err
+    assert 'read as: the noun "red dog", in the frame "a ..."' in done.err
     assert 'your photos will be called "a sks red dog"' in done.err
     assert 'all others of their kind "a red dog"' in done.err
     assert "sks is also a rifle" in done.err
-    assert "method " in done.err
+    assert 'Enter takes "ront"; to keep yours, type it again.' in done.err
+    assert [line[:6] for line in done.err.splitlines() if " of 7. " in line] == [f"{number} of 7" for number in range(1, 8)]
     assert "next: dreambooth prep rex, and look at its contact sheet; then dreambooth train rex" in done.err
 
 
-def test_every_default_taken(keys: Keys, photos: Path, dreambooth: Dreambooth) -> None:
-    keys(pasted(photos) + ENTER + "a dog" + ENTER + ENTER + ENTER + ENTER + ENTER + ENTER + ENTER)
+@pytest.mark.parametrize("model", ["pocket", "sd15", "sd21", "sdxl", "klein"])
+def test_a_default_word_is_one_that_nothing_is_said_of(model: str, keys: Keys, photos: Path, dreambooth: Dreambooth) -> None:
+    keys(pasted(photos) + ENTER + "a dog" + ENTER + ENTER * 5)
+    done = dreambooth("init", "--model", model)
+    assert done.code == 0, done.err
+    word = Project(projects_folder() / "dog").settings()["subject"]["identifier"]
+    tokenizer, by_rarity = wizard.vocabulary_of(model)
+    assert identifier_remarks(word, tokenizer, by_rarity=by_rarity) == []
+    assert f'your photos will be called "a {word} dog"' in done.err
+    assert word == {"pocket": "tms", "klein": invented_words()[0]}.get(model, "ront")
+    assert ("knows only its drawn world" in done.err) == (model == "pocket")
+
+
+def test_the_demo_is_offered_first_where_there_is_no_gpu(
+    keys: Keys, photos: Path, dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(init_module, "find_gpu", lambda: None)
+    shown: list[str] = []
+    monkeypatch.setattr(init_module, "run_demo", lambda: shown.append("the demo"))
+    keys(ENTER)
+    done = dreambooth("init")
+    assert (done.code, shown, list_projects()) == (0, ["the demo"], [])
+    assert "hours or days" in done.err
+    assert "recommended" not in done.err
+    keys(DOWN + ENTER + pasted(photos) + ENTER + "a dog" + ENTER + ENTER * 5)
+    done = dreambooth("init")
+    assert done.code == 0
+    assert re.search(r"Time: about \d+ (hours|days), predicted from \d+ cores?;", done.err)
+
+
+def test_back_to_an_answer(keys: Keys, photos: Path, dreambooth: Dreambooth) -> None:
+    keys(ESC)  # there is none before the first
+    keys(ENTER + pasted(photos) + ENTER + "a dgo" + ENTER)
+    keys(BACK + ENTER + CLEAR + "a dog" + ENTER)  # from the identifier to the class prompt
+    keys(ENTER + BACK + ENTER + ENTER + ENTER)  # from the method to the identifier, in a list
+    keys(ENTER + DOWN + DOWN + ENTER)  # the name; then "change an answer"
+    keys(CLEAR + "rex" + ENTER + ENTER)
     done = dreambooth("init")
     assert done.code == 0, done.err
-    settings = Project(projects_folder() / "dog").settings()
-    assert settings["subject"]["identifier"] == rare_tokens()[0]
-    assert settings["subject"]["model"] == "sd15"
+    assert Project(projects_folder() / "rex").settings()["subject"]["class_prompt"] == "a dog"
 
 
 def test_flags_are_not_asked_for(keys: Keys, photos: Path, sd1: Path, dreambooth: Dreambooth) -> None:
-    keys("a mug" + ENTER + "n")
+    keys("a mug" + ENTER + DOWN * 3 + ENTER)
     words = ["--photos", photos, "--identifier", "zwx", "--model", sd1, "--method", "full", "--steps", "5"]
     done = dreambooth("init", "cup", *words)
     assert (done.code, done.err.splitlines()[-1]) == (130, "Stopped: nothing was made")
-    assert "zwx splits into" in done.err
+    assert "1 of 1. " in done.err
+    command = f"dreambooth init cup --photos {photos} --class-prompt 'a mug' --identifier zwx --model {sd1} --method full --steps 5 --yes"
+    assert command in done.err
     assert list_projects() == []
+
+
+def test_the_command_of_the_plan_makes_the_same_project(keys: Keys, photos: Path, dreambooth: Dreambooth) -> None:
+    keys(ENTER + pasted(photos) + ENTER + "a photo of a dog" + ENTER + ENTER * 5)
+    done = dreambooth("init", "--crop", "top", "--strict")
+    first = Project(projects_folder() / "dog").settings()
+    (command,) = [line.strip() for line in done.err.splitlines() if line.startswith("  dreambooth init dog")]
+    assert dreambooth(*shlex.split(command.replace("init dog", "init other"))[1:]).code == 0
+    assert Project(projects_folder() / "other").settings() == first
 
 
 def test_a_wrong_answer_is_asked_again(keys: Keys, photos: Path, tmp_path: Path, dreambooth: Dreambooth) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     (projects_folder() / "taken").mkdir(parents=True)
-    keys(pasted(tmp_path / "nowhere") + ENTER + CLEAR + pasted(empty) + ENTER + CLEAR + pasted(photos) + ENTER)
-    keys(ENTER + "a dog" + ENTER + CLEAR + "two words" + ENTER + CLEAR + "zwx" + ENTER + ENTER + ENTER)
-    keys(CLEAR + "none" + ENTER + CLEAR + "0" + ENTER + CLEAR + "7" + ENTER)
+    keys(ENTER + pasted(tmp_path / "nowhere") + ENTER + CLEAR + pasted(empty) + ENTER + CLEAR + pasted(photos / "one.jpg.txt") + ENTER)
+    keys(CLEAR + pasted(photos) + ENTER + ENTER + "a dog" + ENTER + CLEAR + "two words" + ENTER + CLEAR + "dog" + ENTER)
+    keys(CLEAR + "[identifier]" + ENTER + CLEAR + "zwx" + ENTER + CLEAR + "zwx" + ENTER + ENTER)
+    keys(CLEAR + "none" + ENTER + CLEAR + "0" + ENTER + CLEAR + "7" + ENTER + CLEAR + "7" + ENTER)
     keys(CLEAR + "a/b" + ENTER + CLEAR + "taken" + ENTER + CLEAR + "free" + ENTER + ENTER)
     done = dreambooth("init")
     assert done.code == 0, done.err
+    asked = done.err.partition("The same as a command:")[0]
+    assert "--" not in asked, "an error speaks of flags"
+    assert "7 steps are few: most take about 1,000" in done.err
     project = Project(projects_folder() / "free")
     assert project.settings()["subject"]["class_prompt"] == "a dog"
     assert project.settings()["train"]["steps"] == 7
 
 
+ODD = [
+    ("my dog", "a dog"),
+    ("My dog", "a dog"),
+    ("a photo of our old cat", "a photo of an old cat"),
+    ("Anna's mug", "a mug"),
+    ("the backpack", "a backpack"),
+    ("dogs", "a dog"),
+    ("two puppies", "a puppy"),
+    ("children", "a child"),
+    ("robot_toy", "a robot toy"),
+    ("robotToy", "a robot toy"),
+    ("dog.jpg", "a dog"),
+    ("Rex the dog", "a dog"),
+    ("my dog Rex", "a dog"),
+    ("a dog named Rex", "a dog"),
+    ("Rex, my dog", "a dog"),
+    ("Max, a golden retriever", "a golden retriever"),
+    ("this is my dog", "a dog"),
+    ("ein Hund", "a dog"),
+    ("mein Hund", "a dog"),
+    ("un perro", "a dog"),
+    ("一只狗", "a dog"),
+    ("我的小狗在海滩上", "a puppy"),
+    ("一隻貓的照片", "a cat"),
+    ("玩具车", "a toy car"),
+    ("a dog on the beach", "a dog"),
+    ("a photo of a dog sitting on a sofa", "a photo of a dog"),
+    ("a woman with a hat in Paris", "a woman with a hat"),
+]
+PLAIN = ["a dog", "dog", "a photo of dog", "glasses", "a pair of shoes", "a dress", "a German shepherd", "a Siamese cat", "a bus"]
+PLAIN += ["a toy robot", "a backpack with a patch", "a red vase", "a painting of a dog", "a teddy bear", "a cup of coffee"]
+PLAIN += ["a photo of a [identifier] dog"]
+
+
+@pytest.mark.parametrize(("text", "offer"), ODD)
+def test_an_odd_class_prompt_is_asked_about(text: str, offer: str) -> None:
+    doubt = wizard.judge_class_prompt(text, "auto")
+    assert doubt is not None
+    assert doubt.offer == offer
+    assert wizard.judge_class_prompt(offer, "auto") is None
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_a_plain_class_prompt_is_not_asked_about(text: str) -> None:
+    assert wizard.judge_class_prompt(text, "auto") is None
+
+
+@pytest.mark.parametrize("text", ["Rex", "Luna", "a photo of Anna", "собака", "a dog and a cat", "my dog and my cat"])
+def test_what_is_odd_and_has_no_other_words_is_asked_about_too(text: str) -> None:
+    assert wizard.judge_class_prompt(text, "auto") is not None
+
+
+def test_an_odd_class_prompt_is_kept_where_it_is_typed_again(keys: Keys, photos: Path, dreambooth: Dreambooth) -> None:
+    words = ["--photos", photos, "--model", "sd15", "--identifier", "ront", "--method", "full", "--steps", "500"]
+    keys('"my dog"' + ENTER + CLEAR + "my dog" + ENTER + ENTER)
+    assert dreambooth("init", "mine", *words).code == 0
+    assert Project(projects_folder() / "mine").settings()["subject"]["class_prompt"] == "my dog"
+    keys("一只狗" + ENTER + CLEAR + "一只狗" + ENTER + ENTER + ENTER)  # what the base can't read is not kept
+    done = dreambooth("init", "other", *words)
+    assert done.code == 0, done.err
+    assert 'Enter takes "a dog"; or say it in other words.' in done.err
+    assert Project(projects_folder() / "other").settings()["subject"]["class_prompt"] == "a dog"
+
+
 def test_a_class_prompt_in_doubt_is_asked_about(keys: Keys, photos: Path, sd1: Path, dreambooth: Dreambooth) -> None:
+    stop = DOWN * 3 + ENTER
     keys("un perro" + ENTER + CLEAR + "a dog and a cat" + ENTER + CLEAR + "a [identifer] dog" + ENTER)
-    keys(CLEAR + "a photo of <Identifier> perro" + ENTER + CLEAR + "sks" + ENTER + "n")
-    words = ["--photos", photos, "--model", sd1, "--method", "full", "--steps", "5"]
+    keys(CLEAR + "a photo of <Identifier> perro" + ENTER + CLEAR + "ront" + ENTER + stop)
+    words = ["--photos", photos, "--model", sd1, "--method", "full", "--steps", "500"]
     done = dreambooth("init", "cup", *words)
     assert done.code == 130, done.err
-    assert 'the class prompt "un perro" does not read as English' in done.err
-    assert 'your photos will be called "a photo of sks perro"' in done.err
+    assert '"un perro" is not English' in done.err
+    assert 'your photos will be called "a photo of ront perro"' in done.err
     assert 'all others of their kind "a photo of perro"' in done.err
     # a flag is asked about in the same way; what is proposed is taken with Enter
-    keys(ENTER + CLEAR + "sks" + ENTER + "n")
+    keys(ENTER + CLEAR + "ront" + ENTER + stop)
     done = dreambooth("init", "cup", *words, "--class-prompt", "a dog and a cat")
-    assert 'your photos will be called "a sks dog and a cat"' in done.err
+    assert 'your photos will be called "a ront dog and a cat"' in done.err
 
 
 def test_train_asks_about_a_class_prompt_in_doubt(
@@ -125,23 +244,23 @@ def test_train_asks_about_a_class_prompt_in_doubt(
 
 def test_another_base_than_the_catalogues(keys: Keys, photos: Path, sd1: Path, dreambooth: Dreambooth) -> None:
     up = "\x1b[A"
-    keys("a dog" + ENTER + CLEAR + "sks" + ENTER + up + ENTER + "nosuch" + ENTER + CLEAR + pasted(sd1) + ENTER)
-    keys(ENTER + ENTER + ENTER + ENTER)
+    keys(up + ENTER + "nosuch" + ENTER + CLEAR + pasted(sd1) + ENTER + "a dog" + ENTER)
+    keys(CLEAR + "sks" + ENTER + CLEAR + "sks" + ENTER + ENTER + ENTER + ENTER + DOWN + ENTER + ENTER)
     done = dreambooth("init", "--photos", photos)
     assert done.code == 0, done.err
     assert Project(projects_folder() / "dog").settings()["subject"]["model"] == str(sd1)
     assert "64 px" in done.err
+    assert "method " in done.err
 
 
-@pytest.mark.parametrize("answers", range(7))
+@pytest.mark.parametrize("answers", range(8))
 @pytest.mark.parametrize("stop", [CTRL_C, CTRL_D])
 def test_stopping_at_any_question_leaves_nothing(
     answers: int, stop: str, keys: Keys, photos: Path, dreambooth: Dreambooth
 ) -> None:
-    given = [pasted(photos) + ENTER, "a dog" + ENTER, ENTER, ENTER, ENTER, ENTER, ENTER]
-    chosen = answers in (3, 4) and stop == CTRL_D  # a choice from a list knows Ctrl-C alone
+    given = [ENTER, pasted(photos) + ENTER, "a dog" + ENTER, ENTER, ENTER, ENTER, ENTER]
     clear = CLEAR if stop == CTRL_D else ""  # Ctrl-D is the end of an empty line
-    keys("".join(given[:answers]) + clear + (CTRL_C if chosen or answers == 6 else stop))
+    keys("".join(given[:answers]) + clear + stop)
     done = dreambooth("init")
     assert (done.code, done.err.splitlines()[-1]) == (130, "Stopped: nothing was made")
     home = projects_folder().parent
@@ -199,8 +318,8 @@ def test_a_folder_whose_name_has_a_backslash(tmp_path: Path) -> None:
 
 
 def test_the_checks_have_words() -> None:
-    assert wizard.is_valid(lambda text: SubjectSettings(class_prompt=text))(" ") is not True
-    assert wizard.is_valid(lambda text: SubjectSettings(class_prompt=text))("a dog") is True
+    with pytest.raises(UsageError):
+        wizard.judge_class_prompt(" ", "auto")
     with pytest.raises(ModelUnavailable):
         wizard.folder_of_base("nosuch")
     with pytest.raises(PhotoError, match="no folder"):

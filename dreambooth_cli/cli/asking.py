@@ -1,0 +1,106 @@
+"""One question on the terminal: what is typed is judged in words that speak of the answer, and Esc goes back to the question before."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import questionary  # noqa: TID253 - imported only to ask
+from prompt_toolkit.filters import to_filter  # noqa: TID253
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent, merge_key_bindings  # noqa: TID253
+from questionary import Choice, Question  # noqa: TID253
+from questionary.prompts.common import InquirerControl  # noqa: TID253
+
+from ..errors import DreamboothError
+from .console import messages, say
+
+BACK = "<"  # at the end of an answer, for terminals that keep Esc to themselves
+MARK = "?"
+
+
+class Back(Exception):
+    """The question before this one is wanted again."""
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """What is odd about an answer; `offer` is what may be meant ("": nothing is known), `firm` that it can't be taken as it is."""
+
+    words: str
+    offer: str = ""
+    firm: bool = False
+
+
+def ask_line(question: str, judge: Callable[[str], Doubt | None], default: str = "", **looks: Any) -> str:
+    """A line of text, asked until it can be taken. One in doubt is asked about once, with what may be meant filled in; typed again it is
+    taken. `judge` raises DreamboothError for one that can't be taken; `looks` go to prompt_toolkit. Raises Back."""
+    doubted = None
+    while True:
+        text = str(_answered(questionary.text(question, default=default, qmark=MARK, **looks))).strip()
+        if text.endswith(BACK):
+            raise Back
+        try:
+            doubt = judge(text)
+        except DreamboothError as error:
+            say_why(of_the_answer(error))
+            default = text
+            continue
+        if doubt is None or (doubt == doubted and not doubt.firm):
+            return text
+        doubted, default = doubt, doubt.offer or text
+        say_why(doubt.words)
+        say_why(way_on(doubt))
+
+
+def way_on(doubt: Doubt) -> str:
+    """What the keys do now."""
+    if not doubt.offer:
+        return "Say it in other words." if doubt.firm else "Enter keeps it; or type another."
+    return f'Enter takes "{doubt.offer}"' + ("; or say it in other words." if doubt.firm else "; to keep yours, type it again.")
+
+
+def choose(question: str, choices: Sequence[tuple[Any, str]], default: Any = None) -> Any:
+    """One of several, each a value and its words. Raises Back."""
+    listed = [Choice(words, value) for value, words in choices]
+    asked = questionary.select(question, choices=listed, default=default, qmark=MARK, instruction=" ")
+    for window in asked.application.layout.find_all_windows():
+        if isinstance(window.content, InquirerControl):
+            window.wrap_lines = to_filter(True)  # in a narrow window the choices go on in the next line
+    return _answered(asked, back=BACK)
+
+
+def _answered(question: Question, back: str = "") -> Any:
+    """The answer to one question. Raises Back, KeyboardInterrupt, EOFError."""
+    keys = KeyBindings()
+
+    def go_back(event: KeyPressEvent) -> None:
+        event.app.exit(exception=Back(), style="class:aborting")
+
+    def leave(event: KeyPressEvent) -> None:
+        event.app.exit(exception=EOFError(), style="class:aborting")
+
+    for key in filter(None, ("escape", back)):
+        keys.add(key, eager=True)(go_back)
+    if back:  # a line of text knows Ctrl-D itself
+        keys.add("c-d", eager=True)(leave)
+    app = question.application
+    app.key_bindings = merge_key_bindings([app.key_bindings, keys] if app.key_bindings else [keys])
+    return question.unsafe_ask()
+
+
+def say_why(words: str) -> None:
+    """Words about an answer, under it."""
+    say(messages(), f"  {words}", "yellow")
+
+
+def of_the_answer(error: DreamboothError) -> str:
+    """An error in words that speak of what was answered, not of flags: `--steps 0 is too small` -> `0 is too small`."""
+    return ". ".join(_without_flags(words) for words in (error.message, error.hint) if words)
+
+
+def _without_flags(words: str) -> str:
+    words = re.sub(r"(?:; or|, or)[^;]*?--(?:class-images|json|yes|restart)\b[^;]*", "", words)
+    words = re.sub(r"--[a-z][a-z-]* can't", "it can't", words)
+    words = re.sub(r" (?:of|to|with) --[a-z][a-z-]*(?![a-z -])", "", words)
+    words = re.sub(r"--[a-z][a-z-]*[ =]?", "", words).strip(" :")
+    return words

@@ -1,0 +1,204 @@
+"""What is odd about a class prompt, though it can be read: it names one individual, many, a place, or is in another language.
+
+The class prompt says what the subject is in general. What only holds of this one (whose it is, what it is called, where it stands)
+would be in the class images too, and is then kept there in place of the class.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from .identifier import names
+from .phrase import DETERMINERS, MARKS, NAMING, OF, POSSESSIVE, VERBS, Phrase, agree, read_phrase, word_set
+
+NOUNS = Path(__file__).with_name("nouns.txt")
+PLACED = word_set(
+    "in on at beside besides behind above below beneath underneath under near inside outside among amid against atop over across along "
+    "between around outdoors indoors"
+)
+OWN = word_set("my your his her its our their whose")
+POINTED = word_set("the this that these those")
+PAIRED = word_set(  # one thing, said in the plural
+    "glasses sunglasses eyeglasses spectacles goggles binoculars scissors pliers tweezers jeans trousers pants shorts tights leggings "
+    "pyjamas pajamas overalls headphones earphones earbuds clothes stairs shoes sneakers trainers boots sandals slippers heels socks "
+    "gloves mittens earrings skis skates bagpipes chopsticks flowers cards keys blinds curtains knickers pincers shears dungarees"
+)
+NO_PLURAL = ("ss", "us", "is", "os", "as")  # dress, bus, iris, rhinos are few beside thermos, canvas
+IRREGULAR = {
+    "men": "man", "women": "woman", "children": "child", "people": "person", "persons": "person", "mice": "mouse", "geese": "goose",
+    "feet": "foot", "teeth": "tooth", "oxen": "ox", "wolves": "wolf", "knives": "knife", "calves": "calf", "leaves": "leaf",
+    "shelves": "shelf", "loaves": "loaf", "elves": "elf", "scarves": "scarf", "buses": "bus", "cacti": "cactus", "pandas": "panda",
+    "koalas": "koala", "gorillas": "gorilla", "sofas": "sofa", "cameras": "camera", "iguanas": "iguana", "llamas": "llama",
+    "alpacas": "alpaca", "chihuahuas": "chihuahua", "pizzas": "pizza", "bananas": "banana", "umbrellas": "umbrella", "rhinos": "rhino",
+    "hippos": "hippo", "photos": "photo", "pianos": "piano", "flamingos": "flamingo", "dinos": "dino",
+    "potatoes": "potato", "tomatoes": "tomato", "shoes": "shoe", "toes": "toe", "movies": "movie", "cookies": "cookie",
+    "zombies": "zombie", "selfies": "selfie", "hoodies": "hoodie", "collies": "collie", "birdies": "birdie", "axes": "axe",
+}  # fmt: skip
+UNCHANGED = word_set("series species lens jeans swiss lotus news gas bias atlas texas christmas")
+PICTURE_FILE = re.compile(r"\.(?:jpe?g|png|webp|heic|gif|bmp|tiff?)$", re.IGNORECASE)
+HUMPS = re.compile(r"(?<=[a-z])(?=[A-Z])")
+CHINESE = re.compile("[\u3400-\u9fff]")
+BEHIND_A_PLACE = re.compile("在.*$|的?(?:照片|图片|圖片|相片|图像|照)$")  # where it is, and "a photo of", which Chinese says last
+
+
+@dataclass(frozen=True)
+class Oddity:
+    """What is odd about a class prompt, in words that follow it, and the class prompt that may be meant ("": none is known)."""
+
+    words: str
+    offer: str
+
+
+def find_oddity(class_prompt: str) -> Oddity | None:
+    """What is odd about a class prompt; None for one that says what the subject is in general, and for one that nothing is known of."""
+    text = " ".join(class_prompt.split())
+    if "[" in text:
+        return None
+    return _other_language(text) or _file_name(text) or _individual(text) or _sentence(text) or _plural(text) or _place(text)
+
+
+@cache
+def known_nouns() -> dict[str, str]:
+    """Noun in another language -> class prompt in English."""
+    lines = NOUNS.read_text(encoding="utf-8").splitlines()
+    pairs = [line.split(": ") for line in lines if not line.startswith("#")]
+    return {noun.casefold(): english for english, nouns in pairs for noun in nouns.split()}
+
+
+def in_english(text: str) -> str:
+    """The class prompt that a text in another language means, of which the table knows the noun; "" where it knows none.
+
+    Chinese has no spaces, and its noun last: `我的小狗在海滩上` -> `a puppy`.
+    """
+    nouns = known_nouns()
+    if CHINESE.search(text):
+        head = BEHIND_A_PLACE.sub("", BEHIND_A_PLACE.sub("", text.casefold().strip("。，！？ ")))
+        found = [(head.rfind(noun) + len(noun), len(noun), noun) for noun in nouns if CHINESE.search(noun) and noun in head]
+        return nouns[max(found)[2]] if found else ""
+    words = [word.strip(MARKS) for word in text.casefold().split()]
+    return next((nouns[word] for word in words if word in nouns), "")
+
+
+def with_article(noun: str) -> str:
+    """`old dog` -> `an old dog`; a thing that is said in the plural has none."""
+    if noun.split()[-1].casefold() in PAIRED:
+        return noun
+    return f"{agree('a', noun)} {noun}"
+
+
+def singular(noun: str) -> str:
+    """One of them: `brown dogs` -> `brown dog`; what is no plural, and one thing that is said in the plural, stays as it is."""
+    *before, word = noun.split()
+    plain = word.casefold()
+    if plain in PAIRED or plain in UNCHANGED:
+        return noun
+    if plain in IRREGULAR:
+        return " ".join([*before, IRREGULAR[plain]])
+    for ending, instead in (("ies", "y"), ("sses", "ss"), ("shes", "sh"), ("ches", "ch"), ("xes", "x"), ("zzes", "z"), ("s", "")):
+        if plain.endswith(ending) and len(plain) > len(ending) + 1 and not plain.endswith(NO_PLURAL):
+            return " ".join([*before, word[: -len(ending)] + instead])
+    return noun
+
+
+def frame_of(phrase: Phrase) -> str:
+    """The sentence around the noun: `a photo of a ... on the beach`; "" where there is none."""
+    around = [*phrase.words[: phrase.start], "...", *phrase.words[phrase.end :]]
+    return " ".join(around) if len(around) > 1 else ""
+
+
+def _other_language(text: str) -> Oddity | None:
+    english = in_english(text)
+    if not english:
+        return None
+    language = "is Chinese" if CHINESE.search(text) else "is not English"
+    return Oddity(f"{language}, and the base model learned its words from English", english)
+
+
+def _file_name(text: str) -> Oddity | None:
+    plain = PICTURE_FILE.sub("", text)
+    if " " not in plain and (plain != text or "_" in plain or HUMPS.search(plain)):
+        words = HUMPS.sub(" ", plain).replace("_", " ").casefold().strip()
+        offer = with_article(words) if words.replace(" ", "").isalpha() else ""
+        return Oddity("reads like a file's name", offer)
+    if "_" in text:
+        return Oddity("has _ where words have spaces", text.replace("_", " "))
+    return None
+
+
+def _individual(text: str) -> Oddity | None:
+    """Whose it is, or what it is called: my dog, Anna's dog, Rex the dog, my dog Rex, a dog named Rex."""
+    words = text.split()
+    plain = [word.casefold().replace("’", "'").strip(MARKS) for word in words]
+    for place, word in enumerate(plain[1:-1], start=1):
+        if word == "the" and place == 1 and plain[0] not in DETERMINERS and plain[0] not in OF:
+            return Oddity("names one individual", _general(words[place + 1 :]))
+        if word in NAMING and word in ("called", "named"):
+            return Oddity("names one individual", _general(words[:place]))
+    if len(words) > 1 and words[0].endswith(",") and _is_name(words[0].strip(MARKS)) and plain[1] in DETERMINERS:
+        return Oddity("names one individual", _general(words[1:]))
+    phrase = read_phrase(text)
+    inner = words[phrase.start : phrase.end]
+    if inner and all(word.casefold().strip(MARKS) in names() for word in inner):
+        return Oddity("has a name, and does not say what it is", "")
+    if not inner or phrase.doubt:
+        return None
+    if len(inner) > 1 and (name := inner[-1].strip(MARKS)).casefold() in names():
+        return Oddity(f"names one individual, {name}", _replaced(phrase, " ".join(inner[:-1])))
+    before = plain[phrase.start - 1] if phrase.start else ""
+    if before in OWN or (phrase.start and POSSESSIVE.fullmatch(words[phrase.start - 1])):
+        return Oddity("says whose it is, which belongs to this one alone", _replaced(phrase, phrase.noun))
+    if before in POINTED:
+        noun = inner[-1].casefold() if all(word[0].isupper() for word in inner) else phrase.noun  # the Eiffel Tower
+        return Oddity("means a certain one, where what it is in general is asked for", _replaced(phrase, noun))
+    if len(inner) > 1 and inner[0].strip(MARKS).casefold() in names() and inner[0][0].isupper() and not phrase.start:
+        return Oddity(f"names one individual, {inner[0]}", _replaced(phrase, " ".join(inner[1:])))
+    return None
+
+
+def _sentence(text: str) -> Oddity | None:
+    """This is my dog: what it is stands behind the verb."""
+    words = text.split()
+    verb = next((place for place, word in enumerate(words) if word.casefold().replace("’", "'").strip(MARKS) in VERBS), None)
+    offer = _general(words[verb + 1 :]) if verb is not None else ""
+    return Oddity("reads like a sentence", offer) if offer and read_phrase(text).doubt else None
+
+
+def _plural(text: str) -> Oddity | None:
+    phrase = read_phrase(text)
+    one = singular(phrase.noun) if phrase.noun else ""
+    if phrase.doubt or one == phrase.noun:
+        return None
+    return Oddity("means several, and one is learned", _replaced(phrase, one))
+
+
+def _place(text: str) -> Oddity | None:
+    phrase = read_phrase(text)
+    rest = [word.casefold().strip(MARKS) for word in phrase.words[phrase.end :]]
+    place = next((place for place, word in enumerate(rest) if word in PLACED), None)
+    if phrase.doubt or place is None:
+        return None
+    is_doing = rest[0].endswith(("ing", "ed"))  # sitting on a sofa
+    kept = " ".join(phrase.words[: phrase.end + (0 if is_doing else place)]).rstrip(",; ")
+    said = " ".join(phrase.words[phrase.end + place :])
+    return Oddity(f'says where it is or how it looks there ("{said}"): that would be learned with it', kept)
+
+
+def _is_name(word: str) -> bool:
+    return word[:1].isupper() or word.casefold() in names()
+
+
+def _general(words: list[str]) -> str:
+    """What a part of a class prompt names, in general: `my old dog` -> `an old dog`; "" where it can't be read."""
+    phrase = read_phrase(" ".join(words))
+    return _replaced(phrase, phrase.noun) if phrase.noun and not phrase.doubt else ""
+
+
+def _replaced(phrase: Phrase, noun: str) -> str:
+    """The class prompt with one of a kind in the place of its noun phrase and of what determines it: `a photo of my dogs` -> `a photo
+    of a dog`. What comes after the noun goes too."""
+    start = phrase.start
+    while start and (phrase.words[start - 1].casefold().strip(MARKS) in DETERMINERS or POSSESSIVE.fullmatch(phrase.words[start - 1])):
+        start -= 1
+    has_of = any(word.casefold() in OF for word in phrase.words[:start])
+    return " ".join([*(phrase.words[:start] if has_of else ()), with_article(singular(noun))])
