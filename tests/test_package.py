@@ -125,7 +125,7 @@ def test_the_installed_program_runs_away_from_the_checkout(installed: Path, tmp_
 
 def test_the_installed_program_goes_from_photos_to_pictures(installed: Path, tmp_path: Path) -> None:
     program = installed / "dreambooth"
-    few = ["--steps", "2", "--class-images", "2", "--class-image-steps", "2", "--learning-rate", "1e-3"]
+    few = ["--steps", "2", "--class-images", "2", "--class-image-steps", "2", "--learning-rate", "1e-3", "--frames", "own"]
     run(program, "init", "mine", "--example", cwd=tmp_path)
     run(program, "prep", "mine", cwd=tmp_path)
     run(program, "train", "mine", *few, "--output-dir", "out", cwd=tmp_path)

@@ -130,9 +130,9 @@ class Bench:
     """What all runs share: the eyes, the base's own pictures, each subject's project. Everything lies in `work`."""
 
     def __init__(
-        self, work: Path, *, seeds: Sequence[int] = (0, 1), class_seeds: Sequence[int] = range(100, 120)
+        self, work: Path, *, seeds: Sequence[int] = (0, 1), class_seeds: Sequence[int] = range(100, 120), drawing: Drawing = DRAWING
     ) -> None:
-        self.seeds, self.class_seeds = list(seeds), list(class_seeds)
+        self.seeds, self.class_seeds, self.drawing = list(seeds), list(class_seeds), drawing
         os.environ["DREAMBOOTH_HOME"] = str(work)
         self.work = work
         self.judge = eyes.pocket_judge()
@@ -144,7 +144,8 @@ class Bench:
         self._base_pictures: dict[str, list[Image.Image]] = {}
         self.weights = digest_of_weights()
         asked = len(places_known(load_tokenizer(self.base.vocabulary))) + 1  # each place that the base knows, and none
-        self.passes_of_a_photo = len(self.family.noising.spread(STEPS)[TIMES]) * asked
+        # after each time the worse half is left out
+        self.passes_of_a_photo = sum(-(-asked // 2**number) for number in range(len(self.family.noising.spread(STEPS)[TIMES])))
 
     def measure(self, study: Study, variant: Variant) -> Measured:
         """A subject under a variant, from the kept file or by training and drawing now."""
@@ -167,7 +168,7 @@ class Bench:
 
     def path_of(self, subject: str, variant: Variant) -> Path:
         """Where a subject's measurements are kept: for these weights and these settings alone, whatever the variant is called."""
-        how = f"{settings_of(variant, {}).values} {variant.noun} {variant is PASTED} {self.seeds} {self.class_seeds} {DRAWING}"
+        how = f"{settings_of(variant, {}).values} {variant.noun} {variant is PASTED} {self.seeds} {self.class_seeds} {self.drawing}"
         how += " captioned" if variant.captioned else ""
         name = f"{subject} {hashlib.sha256(how.encode()).hexdigest()[:12]}.json"
         return self.work / f"results-{self.weights}" / name
@@ -194,11 +195,11 @@ class Bench:
             )
 
         return Made(
-            drawn=draw_in_batches(family, named, study.seeds),
-            of_class=draw_in_batches(family, study.plain_prompts, study.class_seeds),
+            drawn=self.draw(family, named, study.seeds),
+            of_class=self.draw(family, study.plain_prompts, study.class_seeds),
             identifier_loss=losses(instance_prompt(f"a photo of a {noun}".strip(), study.identifier)),
             unrelated_loss=losses(f"a photo of a {WRONG.get(study.noun, 'teapot')}"),
-            in_any_frame=draw_in_batches(family, study.framed_prompts(f"{study.identifier} {noun}".strip()), study.seeds),
+            in_any_frame=self.draw(family, study.framed_prompts(f"{study.identifier} {noun}".strip()), study.seeds),
             passes=passes_of(settings_of(variant, {}).values, 0 if variant.captioned else len(study.photos) * self.passes_of_a_photo),
         )
 
@@ -273,8 +274,16 @@ class Bench:
         """What the base draws; kept, since every variant asks for the same."""
         key = json.dumps([prompts, seeds])
         if key not in self._base_pictures:
-            self._base_pictures[key] = draw_in_batches(self.family, prompts, seeds)
+            self._base_pictures[key] = self.draw(self.family, prompts, seeds)
         return self._base_pictures[key]
+
+    def draw(self, family: LatentDiffusion, prompts: list[str], seeds: list[int], batch: int = 10) -> list[Image.Image]:
+        """One picture for each prompt and seed."""
+        return [
+            picture
+            for start in range(0, len(prompts), batch)
+            for picture in draw(family, prompts[start : start + batch], seeds[start : start + batch], self.drawing)
+        ]
 
 
 def measured_of(found: dict[str, Any]) -> Measured:
@@ -301,15 +310,6 @@ def digest_of_weights() -> str:
     for path in sorted([*MODEL.rglob("*.safetensors"), *JUDGE.rglob("*.safetensors")]):
         found.update(path.read_bytes())
     return found.hexdigest()[:12]
-
-
-def draw_in_batches(family: LatentDiffusion, prompts: list[str], seeds: list[int], batch: int = 10) -> list[Image.Image]:
-    """One picture for each prompt and seed."""
-    return [
-        picture
-        for start in range(0, len(prompts), batch)
-        for picture in draw(family, prompts[start : start + batch], seeds[start : start + batch], DRAWING)
-    ]
 
 
 def load_trained(pipe: Any, run: Run) -> None:

@@ -96,7 +96,7 @@ def test_a_character_shows_two_pixels():
 
 
 def test_every_subcommand_treats_the_pocket_base_as_any_other(capsys):
-    few = ["--steps", "2", "--class-images", "1", "--class-image-steps", "2"]
+    few = ["--steps", "2", "--class-images", "1", "--class-image-steps", "2", "--frames", "own"]
     assert run(["init", "mine", "--example"]) == 0
     assert run(["prep", "mine"]) == 0
     assert run(["train", "mine", "--method", "lora", *few]) == 0

@@ -26,6 +26,7 @@ RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 IMPOSSIBLE = re.compile(r'[<>:"|?*\\\x00-\x1f]|[. ]$')
 TESTS = str(Path(__file__).parents[1])
 TEMP = os.path.realpath(tempfile.gettempdir())
+MAPPED = re.compile(rf" ({re.escape(TEMP)}/.*)$", re.MULTILINE)  # of the thousands of lines that torch's libraries take, those below TEMP
 
 NAMES = ("open", "stat", "lstat", "mkdir", "rmdir", "unlink", "rename", "listdir", "scandir")
 real = {name: getattr(os, name) for name in NAMES}
@@ -42,18 +43,30 @@ def found(path: Any) -> Any:
     if len(text) > LONGEST:
         skip_if_a_test_asks("a path that Windows does not have")
         raise FileNotFoundError(errno.ENOENT, "the path is too long", text)
+    if _is_there(text):
+        return text
     place = TEMP
     for name in text[len(TEMP) + 1 :].split(os.sep):
         place = os.path.join(place, _as_on_disk(place, name))
     return place
 
 
+def _is_there(path: str) -> bool:
+    try:
+        real["lstat"](path)
+    except OSError:
+        return False
+    return True
+
+
 def _as_on_disk(folder: str, name: str) -> str:
+    if _is_there(os.path.join(folder, name)):
+        return name
     try:
         names = real["listdir"](folder)
     except OSError:
         return name
-    return name if name in names else next((there for there in names if there.casefold() == name.casefold()), name)
+    return next((there for there in names if there.casefold() == name.casefold()), name)
 
 
 def check_name(path: str) -> None:
@@ -90,7 +103,7 @@ def in_use() -> Iterator[str]:
         except OSError:
             continue
     with real_open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
-        yield from {line.split(maxsplit=5)[5].rstrip("\n") for line in maps if line.count(" /")}
+        yield from set(MAPPED.findall(maps.read()))
 
 
 def is_ours(path: Any) -> bool:
