@@ -264,6 +264,31 @@ class Exported(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepJudged(Event):
+    """Pictures drawn with the weights of `step` were judged. `subject`, `prompt`, `copied`: 0 to 1; `nearest`: a photo that one copies."""
+
+    event: ClassVar[str] = "step_judged"
+    number: int
+    total: int
+    step: int
+    subject: float
+    prompt: float
+    copied: float
+    nearest: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunJudged(Event):
+    """Which step of the run is `best`, and why, in words; `path` holds the figures of all."""
+
+    event: ClassVar[str] = "judged"
+    path: Path
+    judge: str
+    best: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageSaved(Event):
     """A picture that `generate` drew."""
 

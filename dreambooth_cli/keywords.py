@@ -95,6 +95,10 @@ class RunSettings(TypedDict, total=False):
     """Steps from one checkpoint to the next; 0: only at the end."""
     checkpoint_minutes: float
     """Save one after this many minutes too, where steps are slow; 0: don't."""
+    keep: Literal["last", "best", "all"]
+    """Steps whose weights stay after the run, to draw with: the last, the best as well, or all."""
+    judge: Literal["none", "auto"]
+    """Whether the steps are judged at the end, by DINO and CLIP (fetched once, 0.7 GB); pocket has its own."""
     keep_checkpoints: int
     """How many checkpoints are kept, the newest."""
     rehearsal: bool

@@ -69,6 +69,11 @@ class Run:
         return self.path / "samples"
 
     @property
+    def judged(self) -> Path:
+        """What a judge said of its steps."""
+        return self.path / "judged.json"
+
+    @property
     def model(self) -> Path:
         """The finished model; it is there only when it is whole."""
         return self.path / "model"

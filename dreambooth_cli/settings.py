@@ -304,6 +304,12 @@ class TrainSettings(Settings):
     checkpoint_minutes: float = setting(
         10.0, "Save one after this many minutes too, where steps are slow; 0: don't.", at_least=0, group=CHECKPOINTS, usual=(0.1, 10_000)
     )
+    keep: Literal["last", "best", "all"] = setting(
+        "best", "Steps whose weights stay after the run, to draw with: the last, the best as well, or all.", group=CHECKPOINTS
+    )
+    judge: Literal["none", "auto"] = setting(
+        AUTO, "Whether the steps are judged at the end, by DINO and CLIP (fetched once, 0.7 GB); pocket has its own.", group=CHECKPOINTS
+    )
     keep_checkpoints: int = setting(2, "How many checkpoints are kept, the newest.", at_least=1, group=CHECKPOINTS, usual=(1, 1000))
     rehearsal: bool = setting(
         True, "Try every phase once, in small, before the run; runs under 50 steps never do.", group=CHECKPOINTS

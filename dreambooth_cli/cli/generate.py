@@ -79,7 +79,8 @@ def generate(
     with loading_torch():
         from ..workflows.generate import generate as draw
     events = draw(source, texts, settings, output_dir=place, grid=grid)
-    follow(warned(events), open_view(ImageSaved, GridSaved, json=json), kept="the pictures named above are whole")
+    results = (ImageSaved, GridSaved) if grid else (ImageSaved,)  # a sheet that nobody asked for is told beside them
+    follow(warned(events), open_view(*results, json=json), kept="the pictures named above are whole")
 
 
 def understand(

@@ -35,9 +35,11 @@ from ..events import (
     PlanMade,
     ProjectSaved,
     Rehearsed,
+    RunJudged,
     RunOpened,
     SampleSaved,
     StepDone,
+    StepJudged,
     StepsSlowed,
     StoryTold,
     Warned,
@@ -84,6 +86,8 @@ def format_event(event: Event) -> str | None:
             return f"sample at step {event.step}: {event.path}"
         case CheckpointSaved():
             return f"checkpoint at step {event.step}: {event.path}"
+        case RunJudged():
+            return f"best: {event.reason} (judged by {event.judge})"
         case ModelSaved():
             return f"the model is ready: {event.path}"
         case Exported():
@@ -251,7 +255,7 @@ class Meter:
                 self.seconds.append(event.seconds)
             case BytesFetched():
                 self.done, self.total = event.done, event.total
-            case ClassImageMade() | PictureEncoded() | PhotoRead():
+            case ClassImageMade() | PictureEncoded() | PhotoRead() | StepJudged():
                 self.done = event.number
             case ImageSaved():
                 self.done += 1

@@ -78,10 +78,15 @@ def copy_scores(generated: Sequence[Image.Image], photos: Sequence[Image.Image])
 
     Both are brought to 32 px and freed of their mean, so that brightness alone makes no copy.
     """
+    return [score for score, _ in copies_of(generated, photos)]
+
+
+def copies_of(generated: Sequence[Image.Image], photos: Sequence[Image.Image]) -> list[tuple[float, int]]:
+    """For each generated picture its `copy_scores` and the number of that photo."""
     ours = _flat(generated)
     theirs = torch.cat([_flat(photos), _flat([photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for photo in photos])])
-    nearest: list[float] = (ours @ theirs.T).amax(1).tolist()
-    return nearest
+    scores, places = (ours @ theirs.T).max(1)
+    return [(score, place % len(photos)) for score, place in zip(scores.tolist(), places.tolist(), strict=True)]
 
 
 def nearest_cosines(eye: Eye, generated: Sequence[Image.Image], photos: Sequence[Image.Image]) -> list[float]:

@@ -12,6 +12,7 @@ from math import sqrt
 
 from ..bases.catalog import VAE_PARAMETERS, BaseFacts
 from ..families.family import Activations, Figures, LoraLayers
+from ..judged import due_steps
 from ..settings import TrainSettings
 from .plan import Choice, Job, Precision
 
@@ -168,8 +169,10 @@ def count_disk(choice: Choice, job: Job) -> dict[str, int]:
     a_value = (HALF if choice.weights == "bf16" else FP32) + state + (FP32 if asked.ema else 0)
     by_clock = asked.checkpoint_every and asked.checkpoint_minutes  # where steps are slow, perhaps after each
     saves = asked.steps if by_clock else -(-asked.steps // (asked.checkpoint_every or asked.steps))
+    drawn = (HALF if choice.weights == "bf16" else FP32) + (FP32 if asked.ema else 0)  # of a value of weights alone
+    whole, light = min(saves, asked.keep_checkpoints + 1), max(0, len(due_steps(asked)) - asked.keep_checkpoints - 1)
     return {
-        "checkpoints": round(trained * a_value) * min(saves, asked.keep_checkpoints + 1),
+        "checkpoints": round(trained * a_value) * whole + trained * drawn * light,
         "model": model * (FP32 if asked.save_dtype == "fp32" else HALF),
         "class images": asked.class_images * 3 * job.resolution**2 if asked.with_prior else 0,
     }

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from ..engine.evaluation import to_pixels
-from .judge import Judge, load_judge
+from .judge import QUESTIONS, Judge, load_judge
 
 POCKET = Path(__file__).parent
 
@@ -50,6 +50,23 @@ class PocketClip:
         """Unit vectors of texts."""
         tokens = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").input_ids
         return F.normalize(self.text(tokens).pooler_output @ self.projection.T, dim=1)
+
+
+class PocketJudge:
+    """The pocket's own judge of what its models draw: its recogniser sees the subject, its reader the place that was asked for."""
+
+    name = "the pocket's own"
+
+    def __init__(self) -> None:
+        self.judge = pocket_judge()
+        self.eye = PocketIndividuals(self.judge)
+
+    def follow(self, pictures: Sequence[Image.Image], asked: Sequence[str], base: Sequence[Image.Image]) -> list[float]:
+        """The probability of the place that each picture was asked for; 1 where none was."""
+        shares = self.judge.read(to_pixels(pictures, 64)).logits["place"].softmax(1)
+        known = QUESTIONS["place"]
+        places = [next((number for number, place in enumerate(known) if text.endswith(place)), None) for text in asked]
+        return [1.0 if place is None else row[place].item() for row, place in zip(shares, places, strict=True)]
 
 
 def pocket_judge() -> Judge:

@@ -155,6 +155,12 @@ def as_begun(made_of: Ingredients, record: Record) -> Ingredients:
     return replace(made_of, photos=tuple(replace(photo, size=None) for photo in made_of.photos))
 
 
+def as_recipe(made_of: Ingredients, run: Run) -> Recipe:
+    """The recipe of a run that has begun, as it was. Raises ProjectError."""
+    record = run.record()
+    return with_plan(as_begun(made_of, record), record.plan, record.prompts)
+
+
 def told_slow(recipe: Recipe) -> Events:
     """A warning where steps will take long, and where the machine's free memory is less than the run needs."""
     plan, settings = recipe.plan, recipe.settings

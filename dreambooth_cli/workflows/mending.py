@@ -11,6 +11,7 @@ from ..engine.refusal import out_of_memory_words
 from ..engine.training.checkpoint import (
     ForeignCheckpoint,
     checkpoints,
+    last_weights,
     latest_checkpoint,
     load_checkpoint,
     put_aside,
@@ -86,7 +87,8 @@ def restore(training: Training, run: Run) -> Events:
     """Go on from the newest whole checkpoint that is this run's, if there is one. Raises DiskError."""
     for kept in put_damaged_aside(run.checkpoints, run.id):
         yield Warned(message=f"a checkpoint is damaged and was passed over; it is kept as {kept}")
-    while (path := latest_checkpoint(run.checkpoints, run.id)) is not None:
+    last = training.settings.steps
+    while (path := last_weights(run.checkpoints, last, run.id) or latest_checkpoint(run.checkpoints, run.id)) is not None:
         try:
             training.load(load_checkpoint(path))
             return

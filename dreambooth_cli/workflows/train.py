@@ -11,7 +11,7 @@ from ..config import Asked
 from ..disk import bytes_in, check_space, disk_errors
 from ..engine.device import bound_memory, why_slow
 from ..engine.images.class_cache import hold_images
-from ..engine.training.checkpoint import latest_checkpoint, save_checkpoint
+from ..engine.training.checkpoint import latest_checkpoint, prune, save_checkpoint
 from ..engine.training.effect import Effect, compare
 from ..engine.training.loop import Training, held_memory, peak_memory_gb
 from ..engine.training.repeat import circumstances
@@ -27,6 +27,7 @@ from ..events import (
     Warned,
     as_json,
 )
+from ..judged import due_steps
 from ..machine import kept_when_freed
 from ..project import Project, clear_up
 from ..run import Run
@@ -34,7 +35,8 @@ from ..settings import TrainSettings
 from .assemble import make_training
 from .class_images import class_image_folder, class_images_of
 from .deliver import check_output, check_place, deliver, save_model
-from .freeze import IMAGES, find_run, freeze_plan, hold_against_start, shape_of, told_apart
+from .freeze import IMAGES, as_recipe, find_run, freeze_plan, hold_against_start, shape_of, told_apart
+from .judging import conclude
 from .mending import mended, restore
 from .pace import Pace
 from .plan import check_class_folder
@@ -71,15 +73,18 @@ def train(
         check_output(output_dir, run)
         if run is not None and run.is_finished:
             yield Noted(message=f"run {run.number} of {project.name} is finished already; --restart begins another")
+            yield from logged(conclude(run, as_recipe(made_of, run)), run)
             yield from deliver(run, output_dir, asked.train)
             return
         if run is None and not restart:
             yield from told_apart(project, made_of, shape)
+        began = time.monotonic()
         run, recipe = yield from freeze_plan(project, run, made_of, shape, replan=replan)
         bound_memory(recipe.plan)
         check_disk(run, recipe, output_dir)
         with kept_when_freed() if recipe.plan.device == "cpu" else nullcontext():
             yield from logged(mended(fine_tune, run, recipe), run)
+            yield from logged(conclude(run, recipe, time.monotonic() - began), run)
         yield from deliver(run, output_dir, asked.train)
 
 
@@ -155,7 +160,11 @@ def tell_effect(effect: Effect) -> Events:
 
 def save_state(training: Training, run: Run) -> Path:
     """Save a checkpoint of a run. Raises DiskError."""
-    return save_checkpoint(run.checkpoints, training.state(), keep=training.settings.keep_checkpoints, run=run.id)
+    settings = training.settings
+    path = save_checkpoint(run.checkpoints, training.state(), keep=None, run=run.id)
+    with disk_errors(path):
+        prune(run.checkpoints, settings.keep_checkpoints, saved=training.step, outlive=due_steps(settings))
+    return path
 
 
 def train_steps(training: Training, run: Run, recipe: Recipe) -> Events:

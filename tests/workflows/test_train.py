@@ -229,7 +229,7 @@ def test_left_early_it_saves_and_the_same_command_goes_on_to_the_bit(sd1, photos
 @pytest.mark.slow
 @forks
 def test_killed_it_goes_on_to_the_bit(method, sd1, photos, tmp_path):
-    """Six steps equal three, a process killed in the fifth, and three more: the last checkpoint's files are equal bytes."""
+    """Six steps equal three, a process killed in the fifth, and three more: the last checkpoint's weights are equal bytes."""
     settings = METHODS[method] | {"train_text_encoder": True, "steps": 6, "checkpoint_every": 3}
     whole = make_project(photos, sd1, name="whole", **settings)
     run(whole)
@@ -246,7 +246,7 @@ def test_killed_it_goes_on_to_the_bit(method, sd1, photos, tmp_path):
     assert [path.name for path in (killed.runs()[0].checkpoints).iterdir()] == ["step-000003"]
     events = run(killed)
     assert [event.step for event in of_kind(events, StepDone)] == [4, 5, 6]
-    for file in ("weights.safetensors", "optimizer.safetensors"):
+    for file in ("weights.safetensors", "ema.safetensors"):  # the optimizer's state has gone with the run's end
         ours, theirs = (project.runs()[0].checkpoints / "step-000006" / file for project in (killed, whole))
         assert ours.read_bytes() == theirs.read_bytes()
 
@@ -558,7 +558,7 @@ def test_samples_and_checkpoints_when_they_are_due(sd1, photos):
     ]
     assert [event.step for event in samples] == [2, 2, 2, 4, 4, 4]
     assert [event.step for event in of_kind(events, CheckpointSaved)] == [1, 2, 3, 4]
-    assert len(list(project.runs()[0].checkpoints.iterdir())) == 2
+    assert [path.name for path in project.runs()[0].checkpoints.iterdir()] == ["step-000004"]
     # drawing in between changes nothing of the training
     plain = make_project(photos, sd1, name="plain", steps=4)
     without = weights_of(model_of(run(plain)))

@@ -11,7 +11,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -25,7 +26,9 @@ from ..tensor_file import TensorFile, write_tensors
 
 MANIFEST = "checkpoint.json"
 OLD_PART = r"\.step-[0-9]{6,}\.part"  # what a save of 0.1 left when it was killed
-PARTS = ("weights", "optimizer", "ema")
+OPTIMIZER = "optimizer"  # what only a further step needs
+PARTS = ("weights", OPTIMIZER, "ema")
+LIGHT = "weights alone"  # in a manifest: the optimizer's state was let go
 NAME = re.compile(r"step-([0-9]{1,18})")
 
 
@@ -44,9 +47,9 @@ class State:
     ema: Mapping[str, Tensor]
 
 
-def save_checkpoint(folder: Path, state: State, *, keep: int, run: str = "", at_most: int | None = None) -> Path:
-    """Write a checkpoint under `folder`, read it back, then prune to the newest `keep`. `run` is the run's id; `at_most` bytes of each
-    file are written for a rehearsal, as `write_tensors` does it. Raises DiskError."""
+def save_checkpoint(folder: Path, state: State, *, keep: int | None, run: str = "", at_most: int | None = None) -> Path:
+    """Write a checkpoint under `folder`, read it back, then prune to the newest `keep` (None: the caller prunes). `run` is the run's id;
+    `at_most` bytes of each file are written for a rehearsal, as `write_tensors` does it. Raises DiskError."""
     final = folder / f"step-{state.step:06d}"
     try:
         make_folder(folder)
@@ -59,7 +62,8 @@ def save_checkpoint(folder: Path, state: State, *, keep: int, run: str = "", at_
             settle(part, final)
         if not is_whole(final, run):
             raise OSError("what was read back is not what was written")
-        prune(folder, keep, saved=state.step)
+        if keep is not None:
+            prune(folder, keep, saved=state.step)
     except OSError as error:
         raise DiskError(
             f"the checkpoint {final} can't be written: {error}",
@@ -76,8 +80,8 @@ def parts_of(state: State) -> dict[str, Mapping[str, Tensor]]:
 def load_checkpoint(path: Path) -> State:
     """Open a checkpoint. Raises DiskError where it is damaged."""
     try:
-        parts = {name: TensorFile(path / f"{name}.safetensors") for name in PARTS}
-        return State(step_of(path), **parts)
+        there = {name: path / f"{name}.safetensors" for name in PARTS if name != OPTIMIZER or not is_light(path)}
+        return State(step_of(path), **{"optimizer": {}} | {name: TensorFile(file) for name, file in there.items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DiskError(
             f"the checkpoint {path} can't be read: {error}", "remove it; the run goes on from the one before"
@@ -94,15 +98,21 @@ def load_weights(path: Path) -> State:
 
 
 def latest_checkpoint(folder: Path, run: str = "") -> Path | None:
-    """The newest whole checkpoint of a run, if any."""
+    """The newest checkpoint from which a run can go on, if any."""
     return next((path for path in reversed(checkpoints(folder)) if is_whole(path, run)), None)
+
+
+def last_weights(folder: Path, step: int, run: str = "") -> Path | None:
+    """The checkpoint of a run's last step, after which no optimizer state is needed, if its weights are there."""
+    return next((path for path in checkpoints(folder) if step_of(path) == step and has_weights(path, run)), None)
 
 
 def put_damaged_aside(folder: Path, run: str = "") -> list[Path]:
     """Take the damaged checkpoints, and those of another run, out of the way of those that are saved later, and keep them.
     Returns where they lie now. Raises DiskError."""
     with disk_errors(folder):
-        return [put_aside(path) for path in checkpoints(folder) if not is_whole(path, run)]
+        found = [path for path in checkpoints(folder) if not is_whole(path, run)]
+        return [put_aside(path) for path in found if not (has_weights(path, run) and is_light(path))]
 
 
 def put_aside(path: Path) -> Path:
@@ -156,9 +166,38 @@ def _holds(path: Path, run: str, parts: Sequence[str]) -> bool:
         return False
 
 
-def prune(folder: Path, keep: int, *, saved: int) -> None:
-    """Remove all but the newest `keep` checkpoints up to the one just saved, and what a killed save left half written. One of a later
-    step is not this run's yet: it neither goes nor counts."""
+def prune(folder: Path, keep: int, *, saved: int, outlive: Collection[int] = ()) -> None:
+    """Remove all but the newest `keep` checkpoints up to the one just saved, of those steps that `outlive` them all but the weights, and
+    what a killed save left half written. One of a later step is not this run's yet: it neither goes nor counts."""
     clear_leftovers(folder, old=OLD_PART)
     for path in [path for path in checkpoints(folder) if step_of(path) <= saved][:-keep]:
-        shutil.rmtree(path)
+        _let_go(path, outlive)
+
+
+def keep_weights(folder: Path, steps: Collection[int]) -> None:
+    """After a run: of its checkpoints let these steps' weights stay, and nothing else. Raises OSError."""
+    for path in checkpoints(folder):
+        _let_go(path, steps)
+
+
+def _let_go(path: Path, steps: Collection[int]) -> None:
+    """Remove a checkpoint; of one of these steps the optimizer's state alone. Raises OSError."""
+    if step_of(path) in steps:
+        with suppress(ValueError, KeyError, TypeError, AttributeError, FileNotFoundError):  # what has no manifest is no checkpoint
+            lighten(path)
+            return
+    shutil.rmtree(path)
+
+
+def lighten(path: Path) -> None:
+    """Let the optimizer's state of a checkpoint go; killed on its way, it is whole, with or without. Raises OSError."""
+    if not is_light(path):
+        manifest = json.loads(read_text(path / MANIFEST))
+        files = {name: entry for name, entry in manifest["files"].items() if name != f"{OPTIMIZER}.safetensors"}
+        write_json(path / MANIFEST, manifest | {LIGHT: True, "files": files})
+    (path / f"{OPTIMIZER}.safetensors").unlink(missing_ok=True)
+
+
+def is_light(path: Path) -> bool:
+    """Whether a checkpoint's manifest says that its optimizer state was let go. Raises OSError, ValueError for one that is damaged."""
+    return json.loads(read_text(path / MANIFEST)).get(LIGHT) is True

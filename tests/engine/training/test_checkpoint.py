@@ -9,9 +9,14 @@ import torch
 from dreambooth_cli.engine.training.checkpoint import (
     State,
     checkpoints,
+    has_weights,
     is_whole,
+    keep_weights,
+    last_weights,
     latest_checkpoint,
     load_checkpoint,
+    load_weights,
+    prune,
     put_damaged_aside,
     save_checkpoint,
 )
@@ -42,6 +47,29 @@ def test_the_newest_are_kept_and_nothing_else_lies_about(tmp_path):
         save_checkpoint(tmp_path, state(step), keep=2)
     assert [path.name for path in checkpoints(tmp_path)] == ["step-000003", "step-000004"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000003", "step-000004"]
+
+
+def test_the_weights_of_some_steps_outlive_newer_ones(tmp_path):
+    for step in (1, 2, 3, 4):
+        save_checkpoint(tmp_path, state(step), keep=None, run="ours")
+        prune(tmp_path, 1, saved=step, outlive=[2, 4])
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000002", "step-000004"]
+    light = tmp_path / "step-000002"
+    assert not (light / "optimizer.safetensors").exists()
+    assert has_weights(light, "ours")
+    assert not has_weights(light, "another's")
+    assert not is_whole(light)  # nothing goes on from it
+    assert torch.equal(load_weights(light).weights["unet.a"], state(2).weights["unet.a"])
+    assert put_damaged_aside(tmp_path, "ours") == []
+    assert latest_checkpoint(tmp_path, "ours").name == "step-000004"
+    keep_weights(tmp_path, [4])
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000004"]
+    assert latest_checkpoint(tmp_path, "ours") is None
+    last = last_weights(tmp_path, 4, "ours")
+    assert load_checkpoint(last).optimizer == {}
+    assert torch.equal(load_checkpoint(last).weights["unet.a"], state(4).weights["unet.a"])
+    flip(last)
+    assert (last_weights(tmp_path, 4, "ours"), has_weights(last)) == (None, False)
 
 
 def test_the_newest_of_very_many_steps_is_kept(tmp_path):

@@ -1,0 +1,52 @@
+"""The eyes that judge pictures, CLIP and DINO as the DreamBooth paper has them: found in the cache, or fetched from the hub once."""
+
+from collections.abc import Generator
+from pathlib import Path
+
+from ...bases.base import BaseRequest
+from ...bases.cache import find_snapshot
+from ...errors import ModelUnavailable
+from ...events import Event
+from .failures import in_words
+from .files import PICKLES
+from .snapshot import fetch_snapshot
+
+# Of each the paper's own first; the next where that one has no safetensors, and a pickle is never loaded.
+CLIPS = ("openai/clip-vit-base-patch32", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K")
+DINOS = ("facebook/dino-vits16", "facebook/dino-vitb16")
+WEIGHTS = "model.safetensors"
+CLIP_FILES = ("config.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json", WEIGHTS)
+DINO_FILES = ("config.json", WEIGHTS)
+
+
+def obtain_eyes() -> Generator[Event, None, tuple[Path, Path]]:
+    """The folders of a CLIP and a DINO. Raises ModelUnavailable, DiskError."""
+    clip = yield from obtain_eye(CLIPS, CLIP_FILES)
+    dino = yield from obtain_eye(DINOS, DINO_FILES)
+    return clip, dino
+
+
+def obtain_eye(repositories: tuple[str, ...], wanted: tuple[str, ...]) -> Generator[Event, None, Path]:
+    """The folder of the first of these repositories that is here or can be had. Raises ModelUnavailable, DiskError."""
+    for repository in repositories:
+        if (snapshot := find_snapshot(repository, "main")) and (snapshot / WEIGHTS).is_file() and (snapshot / "config.json").is_file():
+            return snapshot
+    refusal: ModelUnavailable | None = None
+    for repository in repositories:
+        request = BaseRequest(repository, None, repository, "main", None)
+        try:
+            with in_words(request):
+                return (yield from fetch_snapshot(request, lambda names: chosen(names, wanted)))
+        except ModelUnavailable as error:
+            refusal = refusal or error
+    assert refusal is not None
+    raise refusal
+
+
+def chosen(names: list[str], wanted: tuple[str, ...]) -> list[str]:
+    """The files of a repository that an eye needs. Raises ModelUnavailable where it has no safetensors."""
+    if WEIGHTS not in names:
+        pickles = any(name.endswith(PICKLES) for name in names)
+        why = "has its weights as pickles only, which are never loaded" if pickles else f"has no {WEIGHTS}"
+        raise ModelUnavailable(f"what judges pictures can't be had: the repository {why}")
+    return [name for name in names if name in wanted]
