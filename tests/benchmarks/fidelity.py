@@ -193,7 +193,7 @@ QUICK_LORA = Variant("quick LoRA", {**FEW, "method": "lora", "rank": 16, "learni
 
 def quick(work: Path) -> list[tuple[str, bool]]:
     """Three subjects, few steps, one of them as a LoRA: subject fidelity up, the class kept, the prompt obeyed, in any frame."""
-    bench = Bench(work, seeds=(0,), class_seeds=range(100, 106))
+    bench = Bench(work, seeds=(0,), class_seeds=range(100, 106), drawing=replace(DRAWING, steps=12))
     studies = [in_few_places(study, 5) for study in studies_of(bench, "quick", 3, PHOTOS)]
     measured = [bench.measure(study, variant) for study, variant in zip(studies, (QUICK, QUICK_LORA, QUICK), strict=True)]
     print(table_of({"quick": measured}))

@@ -1,5 +1,6 @@
 """The run that version 0.1.0 left half way goes on, and ends where 0.1.0 would have ended it; a LoRA is drawn and trained as then."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,6 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from dreambooth_cli.cli.app import run
-from tests.cli.conftest import in_process
 
 pytestmark = pytest.mark.slow
 
@@ -16,7 +16,9 @@ pytestmark = pytest.mark.slow
 HALF = ["--class-prompt", "a photo of a dog", "--class-images", "2", "--class-image-steps", "2", "--learning-rate", "1e-3"]
 HALF += ["--checkpoint-every", "4", "--keep-checkpoints", "1", "--identifier", "sks", "--seed", "3", "--steps", "8"]
 
-def test_the_run_stopped_half_way_goes_on_to_the_weights_it_would_have_had(kept_home: Path) -> None:
+def test_the_run_stopped_half_way_goes_on_to_the_weights_it_would_have_had(
+    kept_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = {path.name for path in (kept_home / "dreambooth/projects/full/runs").iterdir()}
     kept = kept_home / "dreambooth/projects/full/runs/2/checkpoints"
     other = kept_home / "dreambooth/projects/lora/runs/1/checkpoints/step-000004"
@@ -25,20 +27,21 @@ def test_the_run_stopped_half_way_goes_on_to_the_weights_it_would_have_had(kept_
     manifest = (kept / "step-000006/checkpoint.json").read_text()
     (kept / "step-000006/checkpoint.json").write_text(manifest.replace('"step": 4', '"step": 6'))
     places = ["--model", kept_home / "base", "--photos", kept_home / "photos", "--output-dir", kept_home / "out-half"]
-    done = in_process("train", *HALF, *places, "--json")
-    assert done.code == 0, done.err
-    assert any("step-000006 is not this run's" in line["message"] for line in done.lines if line["event"] == "warning")
+    words = [str(word) for word in ("train", *HALF, *places)]
+    assert run([*words, "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert any("step-000006 is not this run's" in line["message"] for line in lines if line["event"] == "warning")
     assert {path.name for path in kept.iterdir()} == {"step-000008", "step-000004-backup", "damaged-step-000006"}
-    assert [line for line in done.lines if line["event"] == "class_image"] == []
-    assert any("was begun by dreambooth 0.1" in line["message"] for line in done.lines if line["event"] == "note")
-    (opened,) = [line for line in done.lines if line["event"] == "run"]
+    assert [line for line in lines if line["event"] == "class_image"] == []
+    assert any("was begun by dreambooth 0.1" in line["message"] for line in lines if line["event"] == "note")
+    (opened,) = [line for line in lines if line["event"] == "run"]
     assert (opened["number"], opened["step"]) == (2, 4)
     assert {path.name for path in (kept_home / "dreambooth/projects/full/runs").iterdir()} == before
     for part in ("unet", "text_encoder"):
         (ours,) = (kept_home / "out-half" / part).glob("*.safetensors")
         # equal to the bit where it was made; another processor has other kernels
         assert_close(load_file(ours), load_file(kept_home / "expected" / f"{part}.safetensors"), rtol=1e-3, atol=1e-4)
-    assert run([str(word) for word in ("train", *HALF, *places)]) == 0  # finished: it is known by this version's name now
+    assert run(words) == 0  # finished: it is known by this version's name now
     assert {path.name for path in (kept_home / "dreambooth/projects/full/runs").iterdir()} == before
 
 
