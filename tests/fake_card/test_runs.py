@@ -33,7 +33,7 @@ RUNS = {
     "off card": ("sd1", {"off_card": True}, NO_TEXT),
     "the plan for 8 GB": ("sd1", LEAN | {"optimizer": "adamw8bit"}, TEXT),
     "lora": ("sd1", {}, LORA | SAMPLED),
-    "lora of all layers, text encoder, varied frames": ("sd1", {}, LORA | TEXT | ALL_LAYERS | {"frames": "varied", "batch_size": 2}),
+    "lora, text encoder, varied frames": ("sd1", {}, LORA | TEXT | {"frames": "varied", "batch_size": 2}),
     "lora of all layers, base in 4 bits": ("sd1", {"quantized": True}, LORA | ALL_LAYERS | SAMPLED),
     "lora, base in 4 bits, fp16": ("sd1", {"quantized": True}, LORA | {"precision": "fp16"}),
     "SD 2, lora": ("sd2", {}, LORA | {"snr_gamma": 5.0} | SAMPLED),
