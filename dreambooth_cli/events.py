@@ -136,7 +136,11 @@ class PlanMade(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RunOpened(Event):
-    """A run begins (`step` 0) or goes on from `step`."""
+    """A run begins (`step` 0) or goes on from `step`.
+
+    `sample_every`, `checkpoint_every`: steps from one to the next, 0 for none; `memory_total`: bytes of the card, or of the machine
+    without one.
+    """
 
     event: ClassVar[str] = "run"
     number: int
@@ -145,6 +149,9 @@ class RunOpened(Event):
     steps: int
     instance_prompt: str
     class_prompt: str
+    sample_every: int = 0
+    checkpoint_every: int = 0
+    memory_total: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,12 +231,33 @@ class StepsSlowed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSaved(Event):
-    """A picture drawn in the middle of training."""
+    """A picture of a fixed prompt and seed, drawn in the middle of training or at its end."""
 
     event: ClassVar[str] = "sample"
     step: int
     path: Path
     prompt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedNoiseLoss(Event):
+    """The photos' loss at noises that are the same each time, under the instance prompt (`loss`) and the class prompt (`class_loss`)."""
+
+    event: ClassVar[str] = "fixed_noise"
+    step: int
+    loss: float
+    class_loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerdictTold(Event):
+    """What the run has made of its base. `verdict`: learned, barely or copies; `of_class`: kept or drifting; `figures` are why."""
+
+    event: ClassVar[str] = "verdict"
+    verdict: str
+    of_class: str
+    sentences: tuple[str, ...]
+    figures: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,6 +314,23 @@ class RunJudged(Event):
     judge: str
     best: int
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunEnded(Event):
+    """The run is done, in so many seconds of this call; `bytes`: what it takes on disk; `report`: its page; `command`: what draws with it.
+
+    The verdict is that of the event `verdict`, "" for a run that 0.2 ended."""
+
+    event: ClassVar[str] = "done"
+    number: int
+    seconds: float
+    bytes: int
+    verdict: str
+    of_class: str
+    sentences: tuple[str, ...]
+    report: Path
+    command: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,8 +103,8 @@ class RunSettings(TypedDict, total=False):
     """How many checkpoints are kept, the newest."""
     rehearsal: bool
     """Try every phase once, in small, before the run; runs under 50 steps never do."""
-    sample_every: int
-    """Steps between sample pictures; 0: none."""
+    sample_every: int | Auto
+    """Steps between sample pictures; auto: four times in the run; 0: none."""
     sample_prompt: str | None
     """A prompt of your own for the samples."""
     sample_steps: int

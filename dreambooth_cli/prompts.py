@@ -32,6 +32,11 @@ def fill(prompt: str, identifier: str) -> str:
     return prompt.replace(PLACEHOLDER, identifier)
 
 
+def marked(prompt: str, identifier: str) -> str:
+    """The prompt with `[identifier]` in each place of the identifier: the other way round."""
+    return _word(identifier).sub(PLACEHOLDER, prompt)
+
+
 def understood(prompt: str) -> str:
     """The prompt with the placeholder in our own spelling: `a <Identifier> dog` -> `a [identifier] dog`."""
     return SPELLINGS.sub(PLACEHOLDER, prompt)

@@ -7,8 +7,10 @@ from typing import Any
 from .memory.plan import Plan
 from .schemas import SCHEMA, check_values
 from .settings import TrainSettings
+from .verdict import Verdict
 
 STAGES = ("subject", "prep", "train")
+PLAIN = ("id", "date", "digest", "shape", "asked", "sources", "began", "verdict", "of_class", "figures")  # of a record, as JSON has them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +80,9 @@ class Record:
     `id` is the run's own, which its checkpoints and its model's card name, `date` when it began, in ISO 8601 ("": 0.2 or before kept
     none); `digest` names what shapes its weights, and `shape` has that in full (None: 0.1 began it). `asked` has the settings by stage,
     as asked, `sources` where those came from that are no defaults. `photos`: each by its name, with its caption, its mask and what of it
-    is kept (None: begun by 0.2 or before). `began` says on what it began: versions, processor, class images. `further` is what a later
-    version put there.
+    is kept (None: begun by 0.2 or before). `began` says on what it began: versions, processor, class images. `verdict` and `of_class` are
+    words of what it has made of its base, `sentences` the same in full, `figures` what they rest on ("" and so on: it has not ended, or
+    0.2 ended it). `further` is what a later version put there.
     """
 
     id: str
@@ -95,6 +98,10 @@ class Record:
     changes: tuple[Change, ...] = ()
     began: dict[str, Any] | None = None
     measured: Measured | None = None
+    verdict: str = ""
+    of_class: str = ""
+    sentences: tuple[str, ...] = ()
+    figures: dict[str, Any] | None = None
     further: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -112,18 +119,20 @@ class Record:
         measured = values.get("measured")
         known = {SCHEMA, *(item.name for item in fields(cls))}
         return cls(
-            **{key: values[key] for key in ("id", "date", "digest", "shape", "asked", "sources", "began") if key in values},
+            **{key: values[key] for key in PLAIN if key in values},
             base=BaseRecord(**_known(BaseRecord, values["base"])),
             prompts=Prompts.read(values["prompts"]),
             plan=Plan.from_json(stop | values["plan"]),
             photos=None if values.get("photos") is None else tuple(values["photos"]),
             changes=tuple(map(Change.read, changes)),
             measured=None if measured is None else Measured(**_known(Measured, measured)),
+            sentences=tuple(values.get("sentences", ())),
             further={key: value for key, value in values.items() if key not in known},
         )
 
     def written(self) -> dict[str, Any]:
         """The JSON of it, which `read` reads."""
+        ended = {"verdict": self.verdict, "of_class": self.of_class, "sentences": list(self.sentences)}
         told = {
             "id": self.id,
             "date": self.date or None,
@@ -138,6 +147,8 @@ class Record:
             "changes": [change.written() for change in self.changes],
             "began": self.began,
             "measured": None if self.measured is None else asdict(self.measured),
+            "figures": self.figures,
+            **{key: value for key, value in ended.items() if value},
         }
         return {key: value for key, value in told.items() if value is not None} | self.further
 
@@ -157,6 +168,10 @@ class Record:
         on_card = self.plan.device == "cuda" or not self.plan.ram  # 0.1 did not count the machine's
         planned = self.plan.needed if on_card else self.plan.ram_needed
         return replace(self, measured=Measured(step, held, planned))
+
+    def with_verdict(self, verdict: Verdict, figures: dict[str, Any]) -> "Record":
+        """The run has ended: what it has made of its base, and what was measured of it."""
+        return replace(self, verdict=verdict.word, of_class=verdict.of_class, sentences=verdict.sentences, figures=figures)
 
     def with_rehearsed(self, held: int) -> "Record":
         """What a rehearsal held on the card takes the place of what was planned for it."""

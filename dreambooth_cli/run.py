@@ -69,6 +69,11 @@ class Run:
         return self.path / "samples"
 
     @property
+    def report(self) -> Path:
+        """All of it on one page."""
+        return self.path / "report.html"
+
+    @property
     def judged(self) -> Path:
         """What a judge said of its steps."""
         return self.path / "judged.json"

@@ -314,9 +314,11 @@ class TrainSettings(Settings):
     rehearsal: bool = setting(
         True, "Try every phase once, in small, before the run; runs under 50 steps never do.", group=CHECKPOINTS
     )
-    sample_every: int = setting(0, "Steps between sample pictures; 0: none.", at_least=0, sizes=True, group=SAVED)
+    sample_every: int | Auto = setting(
+        AUTO, "Steps between sample pictures; auto: four times in the run; 0: none.", at_least=0, sizes=True, group=SAVED
+    )
     sample_prompt: str | None = setting(None, "A prompt of your own for the samples.", group=SAVED)
-    sample_steps: int = setting(25, "Denoising steps for each sample.", at_least=1, group=CHECKPOINTS, usual=(1, 1000))
+    sample_steps: int = setting(20, "Denoising steps for each sample.", at_least=1, group=CHECKPOINTS, usual=(1, 1000))
     save_dtype: Literal["fp32", "bf16", "fp16"] = setting("fp32", "Number format of the saved weights.", group=CHECKPOINTS)
 
     def __post_init__(self) -> None:

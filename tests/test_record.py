@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dreambooth_cli.record import Record
+from dreambooth_cli.verdict import Figures, judge
 from tests.records import a_record
 
 KEPT = sorted((Path(__file__).parent / "kept" / "0.1.0").rglob("plan.json"))
@@ -22,6 +23,9 @@ def test_what_is_written_is_read() -> None:
     record = replace(a_record(), began={"torch": "2"}, sources={"train": {"steps": "--steps"}})
     record = record.with_change(replace(record.plan, learning_rate=1e-5), step=3, kind="not finite", what="the loss")
     record = record.with_measured(4, 10**9)
+    figures = Figures(loss=(0.2, 0.1), class_loss=(0.2, 0.19), picture=0.5, class_picture=0.3, copied=0.4, nearest="a.jpg")
+    record = record.with_verdict(judge(figures), figures.told())
+    assert (record.verdict, record.of_class, len(record.sentences)) == ("learned", "kept", 2)
     assert Record.read(as_read(record)) == record
     assert record.changes[0].before["learning_rate"] != record.plan.learning_rate == 1e-5
     assert record.measured is not None

@@ -235,6 +235,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
                 "steps": 380,
                 "checkpoint_every": 95,
                 "class_images": 40,
+                "sample_steps": 10,
                 "prior_loss_weight": 0.3,
                 "class_guidance_scale": 5.0,
                 # measured: tests/benchmarks/recipe.md

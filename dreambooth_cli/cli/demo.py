@@ -1,14 +1,11 @@
 """`dreambooth demo`: the whole story on a built-in example, ending with a picture in the terminal."""
 
 from pathlib import Path
-from typing import Any
-
-from rich.style import Style
-from rich.text import Text
 
 from ..events import StoryTold
 from ..libraries import warned
 from .console import messages, say
+from .live import half_blocks
 from .options import Json, with_flags
 from .start import loading_torch
 from .views import follow, open_view
@@ -57,16 +54,3 @@ def show_story(path: Path) -> None:
 
     console.print(half_blocks(story_strip(path, side=min(24, (console.width - 4) // 5))), soft_wrap=True)
     say(console, "the photos / before training / after")
-
-
-def half_blocks(image: Any) -> Text:
-    """A picture as text: each character shows two pixels, one above the other."""
-    text, pixels = Text(), image.load()
-    for row in range(0, image.height - 1, 2):
-        for column in range(image.width):
-            upper, lower = pixels[column, row], pixels[column, row + 1]
-            text.append(
-                "▀", Style(color="#{:02x}{:02x}{:02x}".format(*upper), bgcolor="#{:02x}{:02x}{:02x}".format(*lower))
-            )
-        text.append("\n")
-    return text

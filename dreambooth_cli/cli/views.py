@@ -3,12 +3,12 @@
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any, Protocol, TypeVar, cast
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -35,6 +35,7 @@ from ..events import (
     PlanMade,
     ProjectSaved,
     Rehearsed,
+    RunEnded,
     RunJudged,
     RunOpened,
     SampleSaved,
@@ -45,17 +46,19 @@ from ..events import (
     Warned,
     as_json,
 )
+from ..machine import resident_memory
 from ..memory.survey import Row, ledger_lines
 from ..text import shortened
 from .console import is_live, messages, say, visible
 from .lines import print_line
+from .live import Board, Chart, Foot, shows_pictures, small_picture
 
 E = TypeVar("E", bound=Event)
 
 WINDOW = 50  # steps over which loss and rate are averaged
 LINES = 10  # plain lines about the progress of one phase, at most
 PAUSE = 1.0  # seconds between two of them at least
-REFRESH = 8  # redraws of the bars in a second
+SAMPLES = 3  # pictures of a round, side by side
 
 
 def format_event(event: Event) -> str | None:
@@ -98,6 +101,8 @@ def format_event(event: Event) -> str | None:
             return f"seed {event.seed}: {event.path}"
         case GridSaved():
             return f"all on one sheet: {event.path}"
+        case RunEnded():
+            return format_end(event)
         case CommandShown():
             return f"\n$ {event.command}"
         case StoryTold():
@@ -142,6 +147,19 @@ def format_run(run: RunOpened) -> str:
     start = f"goes on from step {run.step} of {run.steps}" if run.step else f"{run.steps} steps"
     photos, class_ = (visible(shortened(prompt)) for prompt in (run.instance_prompt, run.class_prompt))
     return f'run {run.number}: {start}, "{photos}" for the photos, "{class_}" for the class'
+
+
+def format_end(run: RunEnded) -> str:
+    """What has come of a run: how long it took, what it takes, its verdict, its page, and what to type next."""
+    took = f" in {format_duration(run.seconds)}" if run.seconds >= 1 else ""
+    words = ", ".join(filter(None, [run.verdict, f"the class {run.of_class}" if run.of_class else ""]))
+    lines = [
+        f"run {run.number} is done{took}, and takes {format_bytes(run.bytes)} of disk{f': {words}' if words else ''}",
+        *run.sentences,
+        f"all of it on one page: {run.report}",
+        f"draw with it:\n  {run.command}",
+    ]
+    return "\n".join(lines)
 
 
 def format_plan_line(plan: Mapping[str, Any]) -> str:
@@ -280,13 +298,16 @@ class Meter:
 
     def words(self) -> str:
         """`120 of 1000 steps, loss 0.1234, 1.25 s/step, 18 min left, 9.8 GB`."""
+        return ", ".join(filter(None, [self.count(), self.rest()]))
+
+    def rest(self, memory: str = "") -> str:
+        """The same without the count; `memory` in the place of what was measured."""
         left = self.seconds_left()
         parts = [
-            self.count(),
             f"loss {mean(self.losses):.4f}" if self.losses else "",
             format_rate(mean(self.seconds)) if self.seconds else "",
             f"{format_duration(left)} left" if left is not None and self.total and self.done < self.total else "",
-            f"{self.memory_gb:.1f} GB" if self.memory_gb is not None else "",
+            memory or (f"{self.memory_gb:.1f} GB" if self.memory_gb is not None else ""),
         ]
         return ", ".join(filter(None, parts))
 
@@ -372,60 +393,81 @@ def part_of(meter: Meter) -> int:
 
 
 class LiveBars:
-    """A moving bar on a terminal, a line for each phase that is done; results come on stdout when the bar is gone."""
+    """A foot that moves on a terminal, a line for each phase that is done; results come on stdout when it is gone."""
 
     def __init__(self, results: tuple[type[Event], ...]) -> None:
         self.results, self.console, self.meter = results, messages(), Meter()
         self.found: list[Path] = []
-        self.task: TaskID | None = None
-        self.progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[words]}", markup=False),
-            console=self.console,
-            refresh_per_second=REFRESH,
-            redirect_stdout=False,
-            expand=True,
-        )
+        self.foot = Foot(self.console)
+        self.run: RunOpened | None = None
+        self.chart, self.sampled, self.pictures = Chart(0), 0, list[Text]()
 
     def __enter__(self) -> "LiveBars":
-        self.progress.start()
+        self.foot.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.finish()
-        self.progress.stop()
+        self.foot.stop()
         for path in self.found:
             print(path)
 
     def show(self, event: Event) -> None:
-        """Move the bar, or print a line above it."""
-        if isinstance(event, PhaseStarted):
-            self.finish()
-            self.meter.begin(event)
-            self.draw()
-        elif self.meter.advance(event):
+        """Move the foot, or print a line above it."""
+        match event:
+            case PhaseStarted():
+                self.finish()
+                self.meter.begin(event)
+                self.chart = Chart(event.total or 0)
+                self.draw()
+            case RunOpened():
+                self.run = event
+            case StepDone():
+                self.chart.take(event.step, event.loss)
+            case SampleSaved() if shows_pictures(self.console):
+                self.take_picture(event)
+        if self.meter.advance(event) and (self.foot.is_due() or self.meter.done == self.meter.total):
             self.draw()
         if isinstance(event, self.results):
             self.found.append(cast(Path, result_of(event)))
         if (line := spoken(event, self.results)) is not None:
-            say(self.progress.console, line, "yellow" if isinstance(event, Warned) else "")
+            say(self.console, line, "yellow" if isinstance(event, Warned) else "")
 
     def draw(self) -> None:
-        """Bring the bar to where the meter is; `Progress` itself decides when it is redrawn."""
-        words = self.meter.words()
-        if self.task is None:
-            self.task = self.progress.add_task(self.meter.name, total=self.meter.total, words=words)
-        self.progress.update(self.task, completed=self.meter.done, total=self.meter.total, words=words)
+        """Have the foot show where the meter is."""
+        meter, run = self.meter, self.run
+        board = Board(meter.name, meter.done, meter.total, meter.count(), meter.rest())
+        if meter.losses and run is not None:
+            held = meter.memory_gb if meter.memory_gb is not None else resident_memory() / 1e9
+            words = meter.rest(memory=f"{held:.1f} of {run.memory_total / 1e9:.1f} GB" if run.memory_total else "")
+            coming, losses = next_words(run, meter.done), self.chart.columns()
+            board = replace(board, words=words, coming=coming, losses=losses, pictures=tuple(self.pictures))
+        self.foot.show(board)
+
+    def take_picture(self, sample: SampleSaved) -> None:
+        """Keep the pictures of the last round."""
+        if sample.step != self.sampled:
+            self.sampled, self.pictures = sample.step, []
+        with suppress(OSError):  # it was moved away: no reason to end a run
+            if (picture := small_picture(sample.path, self.console, SAMPLES)) is not None:
+                self.pictures.append(picture)
 
     def finish(self) -> None:
-        """Put a line in the place of the phase's bar; one without a measure just goes away."""
-        if self.task is None:
-            return
-        self.progress.remove_task(self.task)
-        self.task = None
+        """Put a line in the place of the phase; one without a measure just goes away."""
+        named, self.meter.name = self.meter.line(), ""
+        self.foot.show(Board())
         if self.meter.total is not None:
-            say(self.progress.console, self.meter.line())
+            self.meter.total = None
+            say(self.console, named)
+
+
+def next_words(run: RunOpened, step: int) -> str:
+    """What comes next in a run that has come to a step: `next: samples at step 500, a checkpoint at step 500`."""
+    coming = []
+    for what, every in (("samples", run.sample_every), ("a checkpoint", run.checkpoint_every)):
+        if every and step < run.steps:
+            coming.append(f"{what} at step {min((step // every + 1) * every, run.steps)}")
+    return f"next: {', '.join(coming)}" if coming else ""
 
 
 def open_view(*results: type[Event], json: bool) -> View:

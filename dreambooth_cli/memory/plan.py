@@ -97,6 +97,11 @@ class Plan(Choice):
         return Choice(**{item.name: getattr(self, item.name) for item in fields(Choice)})
 
     @property
+    def samples_on_the_way(self) -> bool:
+        """Whether pictures were counted that are drawn beside the optimizer's state; else they wait until it is gone."""
+        return "peak: preview" in self.ledger
+
+    @property
     def ram_needed(self) -> int:
         """Bytes of the machine's memory at the largest moment; 0 for a plan of 0.1, which did not count them."""
         return max(self.ram.values(), default=0)

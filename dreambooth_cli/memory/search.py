@@ -96,6 +96,8 @@ def calm_down(plan: Plan, facts: BaseFacts, asked: TrainSettings, *, gpu: Gpu | 
 
 def _job_again(plan: Plan, facts: BaseFacts, asked: TrainSettings, gpu: Gpu | None) -> Job:
     """What a later plan of the same run is made for; its means are named, none is looked for."""
+    if asked.sample_every == AUTO:
+        asked = replace(asked, sample_every=int(plan.samples_on_the_way))
     return Job(facts, asked, resolution=plan.resolution, gpu=gpu, has_8bit=False, name=plan.name, largest=plan.largest)
 
 
@@ -148,12 +150,30 @@ def _check_family(family: Family, asked: TrainSettings) -> None:
 
 
 def _best_plan(job: Job) -> Plan:
+    """The best plan. Samples that nobody asked for are counted where they fit beside it, and move nothing: else they wait for the end."""
+    if job.asked.sample_every != AUTO:
+        return _best_of_ladder(job)
+    plan = _best_of_ladder(_with_samples(job, 0))
+    sampled = _plan_of(replace(plan.choice, class_images_in_parts=False), _with_samples(job, 1))
+    return sampled if _lacking(plan, job.gpu) == _lacking(sampled, job.gpu) == 0 else plan
+
+
+def _with_samples(job: Job, every: int) -> Job:
+    return replace(job, asked=replace(job.asked, sample_every=every))
+
+
+def _lacking(plan: Plan, gpu: Gpu | None) -> float:
+    """Bytes of the card and of the machine's memory that a plan lacks."""
+    room, machine = _room(gpu)
+    return max(0, plan.needed - room) + max(0, plan.ram_needed - machine)
+
+
+def _best_of_ladder(job: Job) -> Plan:
     """The first that fits with a little to spare, or the one that lacks least. A means that would not help is passed over."""
-    room, machine = _room(job.gpu)
     plans = []
 
     def lacking(plan: Plan) -> float:
-        return max(0, plan.needed - room) + max(0, plan.ram_needed - machine)
+        return _lacking(plan, job.gpu)
 
     for choice in _choices(job):
         plan = _plan_of(choice, job)

@@ -5,7 +5,9 @@ import json
 import math
 import os
 import re
+from base64 import b64encode
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
@@ -17,6 +19,7 @@ from .crop import Size
 
 MOST_GRID = 64_000_000  # pixels of a sheet, 3 bytes each in memory
 SMALLEST_TILE, GAP = 32, 4  # pixels
+AS_IT_IS = 128  # pixels: up to here a PNG is small, and a JPEG would blur
 
 
 def save_new(image: Image.Image, folder: Path, stem: str, text: Mapping[str, str]) -> Path:
@@ -126,3 +129,21 @@ def _tile_of(size: Size, places: int) -> Size:
     a, b, c = width * height, (width + height) * GAP, GAP * GAP - MOST_GRID / places
     scale = min(1.0, (math.sqrt(max(0.0, b * b - 4 * a * c)) - b) / (2 * a))
     return max(0, math.floor(width * scale)), max(0, math.floor(height * scale))
+
+
+def text_of(path: Path) -> dict[str, str]:
+    """What a picture of ours says of its making; nothing where it is no PNG that can be read."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return {key: str(value) for key, value in getattr(image, "text", {}).items()}
+    except (OSError, ValueError, SyntaxError):
+        return {}
+
+
+def data_uri(image: Image.Image, side: int) -> str:
+    """A picture for a page that needs no file beside it, of at most `side` pixels: a small one as it is, a larger one as a JPEG."""
+    small = image.convert("RGB")
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    kind, data = "png" if max(small.size) <= AS_IT_IS else "jpeg", BytesIO()
+    small.save(data, format=kind, quality=85)
+    return f"data:image/{kind};base64,{b64encode(data.getvalue()).decode('ascii')}"

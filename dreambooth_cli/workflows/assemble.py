@@ -32,12 +32,14 @@ from ..prompts import plain_class_prompt
 from .class_images import class_image_prompts, gather_class_images
 from .prepared import PreparedPhoto
 from .recipe import Recipe
+from .samples import draw_before
 
 
-def make_training(recipe: Recipe, *, cache: Path | None = None) -> Yielding[Training]:
+def make_training(recipe: Recipe, *, cache: Path | None = None, samples: Path | None = None) -> Yielding[Training]:
     """All that comes before the first step: load, class images, encode, place. Returns the training at step 0.
 
-    `cache` holds the class images that are drawn, if not all projects' own does.
+    `cache` holds the class images that are drawn, if not all projects' own does. `samples`: the folder for what the base answers to the
+    samples' prompts, if that is wanted.
     """
     plan, settings = recipe.plan, recipe.settings
     yield PhaseStarted(name="loading the base model")
@@ -50,6 +52,8 @@ def make_training(recipe: Recipe, *, cache: Path | None = None) -> Yielding[Trai
     class_paths: list[Path] = []
     if settings.with_prior:
         class_paths = yield from gather_class_images(family, recipe, cache)
+    if samples is not None and settings.sample_every != 0:
+        yield from draw_before(family, recipe, samples)
     pictures = yield from encode(family, recipe, class_paths)
     device, encoders = find_device(plan.device), list(text_encoders_of(family.pipe))
     let_go(family.pipe, [VAE])

@@ -8,14 +8,13 @@ from ..disk import clear_leftovers
 from ..engine.families.latent_diffusion import LatentDiffusion, autocast
 from ..engine.families.loading import alone, find_device, place
 from ..engine.images.class_cache import (
-    AtWork,
     adopt_images,
     cache_key,
     class_image_paths,
     make_images,
     missing_batches,
 )
-from ..engine.images.sampling import Drawing
+from ..engine.images.sampling import AtWork, Drawing
 from ..events import ClassImageMade, PhaseStarted, Yielding
 from ..frames import class_prompts_in
 from ..identity import content_of
@@ -64,7 +63,7 @@ def gather_class_images(family: LatentDiffusion, recipe: Recipe, cache: Path | N
 
 
 def networks_of(family: LatentDiffusion, plan: Plan) -> AtWork:
-    """How the networks that draw class images are had ready: all together on the device, or the one at work."""
+    """How the networks that draw the base's own pictures are had ready: all together on the device, or the one at work."""
     device = find_device(plan.device)
     if not plan.class_images_in_parts:
         place(family.pipe, family.record.networks, device)

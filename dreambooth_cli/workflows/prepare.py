@@ -95,7 +95,7 @@ def prepared_photos(project: Project) -> list[PreparedPhoto]:
     Raises ProjectError where the report or a picture is missing or was changed.
     """
     hint = f"prepare them again: dreambooth prep {project.name}"
-    report = _read_report(project.prepared)
+    report = read_report(project.prepared)
     if report is None:
         raise ProjectError(
             f"the prepared photos in {project.prepared} are missing or damaged: {REPORT} can't be read", hint
@@ -135,7 +135,7 @@ def prepare_class_photos(
 def is_kept_central(project: Project) -> bool:
     """Whether the photos were cropped in the middle, as 0.2 did, a run has begun with them, and nobody has asked for another crop since:
     so that the same command finds its run."""
-    report = _read_report(project.prepared)
+    report = read_report(project.prepared)
     if report is None or report.get("crop") != "center" or not any(run.has_begun for run in project.runs()):
         return False
     return not project.config.is_file() or "crop" not in project.settings()["prep"]
@@ -194,7 +194,7 @@ def _make(preparing: Preparing, target: Path, source: Path | None) -> Generator[
     """Prepare every photo in a folder beside `target`, then rename it; returns the report. Left early, nothing is changed."""
     name = "photos" if preparing.judged else "your class images"
     yield PhaseStarted(name=name, total=len(preparing.looks), unit="photos")
-    before = _read_report(target)
+    before = read_report(target)
     with disk_errors(target):
         make_folder(target.parent)
     with disk_errors(target), temporary(target.parent) as part:
@@ -312,7 +312,7 @@ def _free_place(path: Path) -> Path:
 
 def _exchange(part: Path, target: Path) -> None:
     """Put the new folder in the place of the old one, and keep what a user has put there."""
-    report = _read_report(target)
+    report = read_report(target)
     if target.is_dir():
         for path in target.iterdir():
             if not _is_ours(path, report):
@@ -341,13 +341,13 @@ def _kept_report(prepared: Path, key: str) -> dict[str, Any] | None:
     """The report, where it is of this key and all that it names is there as it was written."""
     with disk_errors(prepared):
         _clear_up(prepared)
-    report = _read_report(prepared)
+    report = read_report(prepared)
     if report is None or report["key"] != key or (report["usable"] and not (prepared / SHEET).is_file()):
         return None
     return report if all(_is_whole(path, digest) for path, digest in _files(prepared, report)) else None
 
 
-def _read_report(prepared: Path) -> dict[str, Any] | None:
+def read_report(prepared: Path) -> dict[str, Any] | None:
     """What report.json holds, or None where it is missing or is no report. Raises ProjectError where it is of a newer schema."""
     try:
         report = json.loads(read_text(prepared / REPORT))

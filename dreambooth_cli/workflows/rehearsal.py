@@ -15,13 +15,14 @@ from ..engine.families.loading import forget_failed_attempt
 from ..engine.images.class_cache import missing_batches
 from ..engine.training.checkpoint import load_checkpoint, save_checkpoint
 from ..engine.training.loop import Training, held_memory
-from ..events import Events, PhaseStarted, Rehearsed, Yielding
+from ..events import PhaseStarted, Rehearsed, Yielding
 from ..run import Run
 from ..settings import TrainSettings
 from .assemble import make_training
 from .class_images import class_image_folder, class_images_of
 from .deliver import write_model
 from .recipe import Recipe
+from .samples import ROUNDS, sample_prompts, takes_too_much
 from .samples import drawn as drawn_samples
 
 T = TypeVar("T")
@@ -38,9 +39,10 @@ def is_rehearsed(settings: TrainSettings) -> bool:
     return settings.rehearsal and settings.steps >= FROM
 
 
-def rehearse(run: Run, recipe: Recipe) -> Events:
+def rehearse(run: Run, recipe: Recipe) -> Yielding[float]:
     """One batch of class images where some are lacking, the largest photo encoded, two steps, a checkpoint written and read back, a sample
-    where samples are wanted, the finished model written. Raises whatever the phases raise."""
+    where they are counted, the finished model written. Returns the seconds that a round of samples will take, 0 where none is counted.
+    Raises whatever the phases raise."""
     plan, settings, began = recipe.plan, recipe.settings, time.monotonic()
     drawn, lacking = few_class_images(recipe)
     small = replace(recipe, photos=(max(recipe.photos, key=lambda photo: photo.pixels),), own_class_images=tuple(drawn))
@@ -53,9 +55,10 @@ def rehearse(run: Run, recipe: Recipe) -> Events:
         scratch.mkdir()
         training = yield from named(make_training(small, cache=scratch / "class-images"), spent)
         steps = yield from named(step_and_save(training, scratch), spent)
-        if settings.sample_every:
+        round_seconds = 0.0
+        if plan.samples_on_the_way:
             yield PhaseStarted(name=f"{REHEARSAL}sample")
-            list(drawn_samples(training, recipe, [recipe.prompts.instance], steps=DRAWN))
+            round_seconds = time_samples(training, recipe)
         yield PhaseStarted(name=f"{REHEARSAL}saving the model")
         held = held_memory(training.device)
         training.finish()
@@ -66,9 +69,23 @@ def rehearse(run: Run, recipe: Recipe) -> Events:
     run.write_record(run.record().with_rehearsed(held))
     batches = -(-lacking // plan.class_image_batch)
     images = spent.get("class images", 0.0) / DRAWN * settings.class_image_steps * batches if lacking else 0.0
-    yield Rehearsed(
-        seconds=time.monotonic() - began, expected=images + steps * settings.steps, step_seconds=steps, memory=held
-    )
+    # the base's own answers, and those of the run
+    rounds = 2 if takes_too_much(round_seconds, steps * settings.steps) else 1 + ROUNDS
+    expected = images + steps * settings.steps + rounds * round_seconds
+    yield Rehearsed(seconds=time.monotonic() - began, expected=expected, step_seconds=steps, memory=held)
+    return round_seconds
+
+
+def time_samples(training: Training, recipe: Recipe) -> float:
+    """A sample is drawn in a few steps, to see that it can be; what a round of them will take, in seconds."""
+    prompt, spent = recipe.prompts.instance, []
+    for steps in (DRAWN, DRAWN, 2 * DRAWN):  # the first sets up
+        began = time.monotonic()
+        list(drawn_samples(training, recipe, [prompt], steps=steps))
+        spent.append(time.monotonic() - began)
+    _, short, long = spent
+    each = short + max(0.0, long - short) / DRAWN * (recipe.settings.sample_steps - DRAWN)
+    return each * len(sample_prompts(recipe.prompts, recipe.settings.sample_prompt))
 
 
 def few_class_images(recipe: Recipe) -> tuple[list[Path], int]:

@@ -1,42 +1,173 @@
-"""Pictures drawn in the middle of training, by the weights as they stand."""
+"""Pictures of fixed prompts from one seed: by the base before training, on the way by the weights as they stand, and at the end."""
 
-from collections.abc import Generator, Iterable
+import time
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from ..bases.catalog import guidance_of
+from ..captions import prompt_with
 from ..disk import disk_errors
-from ..engine.families.loading import DTYPES, bring_back, let_go
-from ..engine.images.sampling import Drawing
+from ..engine.families.latent_diffusion import LatentDiffusion
+from ..engine.families.loading import DTYPES, bring_back, find_device, let_go, place
+from ..engine.images.sampling import Drawing, draw_in_turn
+from ..engine.refusal import out_of_memory_words
 from ..engine.training.loop import Training
-from ..events import Events, SampleSaved
+from ..events import Events, Noted, PhaseStarted, SampleSaved, Warned, Yielding
 from ..photos.picture import save_new
+from ..places import names_a_place
 from ..prompts import fill, understood
+from ..record import Prompts
 from ..run import Run
+from ..settings import AUTO, TrainSettings
+from .class_images import networks_of
 from .recipe import Recipe
 
+NEW_PLACE = "on the moon"  # where no photo was taken
+ROUNDS = 4  # over a run, where nothing else is said
+MOST = 0.1  # of a run's time that they may take
+TRY = 50  # steps: a shorter run is a try
+BEFORE = "step-000000"  # the stem of what the base answers
 
-def draw_samples(training: Training, run: Run, recipe: Recipe) -> Events:
-    """Pictures of the identifier prompt, the class prompt and the user's own, from a fixed seed."""
-    settings, prompts = recipe.settings, recipe.prompts
+
+def sample_prompts(prompts: Prompts, own: str | None) -> list[str]:
+    """The identifier prompt, the class prompt, and the user's own, else the subject in a new place, where the prompt names none."""
     wanted = [prompts.instance, prompts.class_]
-    if settings.sample_prompt:
-        wanted.append(fill(understood(settings.sample_prompt), prompts.identifier))
-    with closing(drawn(training, recipe, wanted, steps=settings.sample_steps)) as pictures:
-        for place, (prompt, picture) in enumerate(pictures):
-            text = {"prompt": prompt, "seed": str(settings.seed), "step": str(training.step)}
-            with disk_errors(run.samples):
-                path = save_new(picture, run.samples, f"step-{training.step:06d}-{place + 1}", text)
-            yield SampleSaved(step=training.step, path=path, prompt=prompt)
+    if own:
+        return [*wanted, fill(understood(own), prompts.identifier)]
+    return wanted if names_a_place(prompts.class_) else [*wanted, prompt_with(prompts.instance, NEW_PLACE)]
 
 
-def drawn(training: Training, recipe: Recipe, prompts: Iterable[str], *, steps: int) -> Generator[tuple[str, Any], None, None]:
-    """A picture of each prompt; the parts that were let go come back for it."""
-    size, base, pipe = recipe.plan.resolution, recipe.base, training.family.pipe
-    drawing = Drawing(steps=steps, guidance_scale=guidance_of(base.name, base.facts.family), width=size, height=size)
-    brought = bring_back(pipe, base, dtype=DTYPES["fp32"], device=training.device)
+def drawing_of(recipe: Recipe, steps: int) -> Drawing:
+    """How a sample is drawn."""
+    size, base = recipe.plan.resolution, recipe.base
+    return Drawing(steps=steps, guidance_scale=guidance_of(base.name, base.facts.family), width=size, height=size)
+
+
+def draw_before(family: LatentDiffusion, recipe: Recipe, folder: Path) -> Events:
+    """What the base itself answers to the samples' prompts, as `step-000000-*.png`, once."""
+    settings = recipe.settings
+    lacking = [
+        (number, prompt)
+        for number, prompt in enumerate(sample_prompts(recipe.prompts, settings.sample_prompt), 1)
+        if not (folder / f"{BEFORE}-{number}.png").exists()
+    ]
+    if not lacking:
+        return
+    yield PhaseStarted(name="the base model's answers, to compare")
+    remark = ""
+    try:
+        at_work, drawing = networks_of(family, recipe.plan), drawing_of(recipe, settings.sample_steps)
+        for number, prompt in lacking:
+            picture = draw_in_turn(family, prompt, settings.seed, drawing, at_work)
+            save_sample(picture, folder, f"{BEFORE}-{number}", {"prompt": prompt, "seed": str(settings.seed), "step": "0"})
+    except (RuntimeError, MemoryError) as error:
+        remark = memory_remark(error, 0)
+    if remark:
+        yield Warned(message=remark)
+
+
+def save_sample(picture: Any, folder: Path, stem: str, text: Mapping[str, str]) -> Path:
+    """Write a sample with what made it inside. Raises DiskError."""
+    with disk_errors(folder):
+        return save_new(picture, folder, stem, text)
+
+
+def memory_remark(error: RuntimeError | MemoryError, step: int) -> str:
+    """What to say where memory ran out while samples were drawn: no reason to end a run. Any other error is raised again."""
+    words = out_of_memory_words(error)
+    if words is None:
+        raise error
+    return f"not all samples of step {step} could be drawn: {words}"
+
+
+class Samples:
+    """The samples of a run under way. `seconds`: what a round of them takes; 0 where that is not known yet."""
+
+    def __init__(self, training: Training, run: Run, recipe: Recipe, *, seconds: float) -> None:
+        self.training, self.run, self.recipe, self.seconds = training, run, recipe, seconds
+        self.is_told = False
+
+    def on_the_way(self, step_seconds: float) -> Events:
+        """A round where one is due after this step, each taking `step_seconds`; the last waits until the optimizer's state is gone."""
+        settings, step = self.recipe.settings, self.training.step
+        if not is_due(settings, step):
+            return
+        if settings.sample_every != AUTO:
+            yield from self.draw()
+        elif takes_too_much(self.seconds, step_seconds * settings.steps):
+            if not self.is_told:
+                self.is_told = True
+                yield Noted(message=f"samples on the way would take more than {MOST:.0%} of the run: they come at its end")
+        elif self.recipe.plan.samples_on_the_way:
+            yield from self.draw()
+
+    def at_the_end(self) -> Yielding[dict[str, Path]]:
+        """The last round, by the finished weights; the optimizer's state is gone. Returns the pictures by their prompts."""
+        paths = {}
+        if self.recipe.settings.sample_every != 0:
+            yield PhaseStarted(name="drawing samples")
+            for event in self.draw(in_parts=not self.recipe.plan.samples_on_the_way and self.training.device.type == "cuda"):
+                if isinstance(event, SampleSaved):
+                    paths[event.prompt] = event.path
+                yield event
+        return paths
+
+    def draw(self, *, in_parts: bool = False) -> Events:
+        """A round. Where memory runs out a warning takes the place of what is left of it."""
+        began, remark, settings, step = time.monotonic(), "", self.recipe.settings, self.training.step
+        wanted = sample_prompts(self.recipe.prompts, settings.sample_prompt)
+        try:
+            with closing(drawn(self.training, self.recipe, wanted, steps=settings.sample_steps, in_parts=in_parts)) as pictures:
+                for number, (prompt, picture) in enumerate(pictures, 1):
+                    text = {"prompt": prompt, "seed": str(settings.seed), "step": str(step)}
+                    path = save_sample(picture, self.run.samples, f"step-{step:06d}-{number}", text)
+                    yield SampleSaved(step=step, path=path, prompt=prompt)
+        except (RuntimeError, MemoryError) as error:
+            remark = memory_remark(error, step)
+        self.seconds = time.monotonic() - began
+        if remark:
+            yield Warned(message=remark)
+
+
+def is_due(settings: TrainSettings, step: int) -> bool:
+    """Whether a round is due after this step, which is not the last. Where nothing is said a run that is no more than a try has none."""
+    every, steps = settings.sample_every, settings.steps
+    if step == steps:
+        return False
+    if isinstance(every, str):
+        return is_quarter(settings, step)
+    return every > 0 and step % every == 0
+
+
+def is_quarter(settings: TrainSettings, step: int) -> bool:
+    """Whether another quarter of a run is done with this step, but for the last; a try has none."""
+    done, more = divmod(step, quarter_of(settings) or step + 1)
+    return more == 0 and 0 < done < ROUNDS
+
+
+def quarter_of(settings: TrainSettings) -> int:
+    """The steps of a quarter of a run; 0 for a try."""
+    return settings.steps // ROUNDS if settings.steps >= TRY else 0
+
+
+def takes_too_much(round_seconds: float, run_seconds: float) -> bool:
+    """Whether four rounds would take more of a run than they may."""
+    return ROUNDS * round_seconds > MOST * run_seconds
+
+
+def drawn(
+    training: Training, recipe: Recipe, prompts: Iterable[str], *, steps: int, in_parts: bool = False
+) -> Generator[tuple[str, Any], None, None]:
+    """A picture of each prompt; the parts that were let go come back for it. `in_parts`: the networks take turns on the card."""
+    base, pipe, drawing = recipe.base, training.family.pipe, drawing_of(recipe, steps)
+    held = [name for name in base.facts.family.networks if getattr(pipe, name) is not None]
+    brought = bring_back(pipe, base, dtype=DTYPES["fp32"], device=find_device("cpu") if in_parts else training.device)
     try:
         for prompt in prompts:
-            yield prompt, training.draw(prompt, recipe.settings.seed, drawing)
+            yield prompt, training.draw(prompt, recipe.settings.seed, drawing, in_parts=in_parts)
     finally:
         let_go(pipe, brought)
+        if in_parts:
+            place(pipe, held, training.device)

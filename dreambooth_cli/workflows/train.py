@@ -12,8 +12,7 @@ from ..disk import bytes_in, check_space, disk_errors
 from ..engine.device import bound_memory, why_slow
 from ..engine.images.class_cache import hold_images
 from ..engine.training.checkpoint import latest_checkpoint, prune, save_checkpoint
-from ..engine.training.effect import Effect, compare
-from ..engine.training.loop import Training, held_memory, peak_memory_gb
+from ..engine.training.loop import Training, held_memory, memory_of, peak_memory_gb
 from ..engine.training.repeat import circumstances
 from ..errors import Interrupted, UsageError
 from ..events import (
@@ -21,6 +20,7 @@ from ..events import (
     Events,
     Noted,
     PhaseStarted,
+    RunEnded,
     RunOpened,
     StepDone,
     StepsSlowed,
@@ -35,6 +35,7 @@ from ..settings import TrainSettings
 from .assemble import make_training
 from .class_images import class_image_folder, class_images_of
 from .deliver import check_output, check_place, deliver, save_model
+from .effect import first_answer, loss_now, tell_verdict
 from .freeze import IMAGES, as_recipe, find_run, freeze_plan, hold_against_start, shape_of, told_apart
 from .judging import conclude
 from .mending import mended, restore
@@ -42,9 +43,8 @@ from .pace import Pace
 from .plan import check_class_folder
 from .recipe import Recipe, gather
 from .rehearsal import is_rehearsed, rehearse
-from .samples import draw_samples
-
-JUDGED_FROM = 50  # steps: shorter runs are tries, and may show nothing
+from .report import generate_line, write_report
+from .samples import Samples, is_quarter, quarter_of
 
 
 def train(
@@ -56,6 +56,7 @@ def train(
     """
     if asked.subject.class_prompt is None:
         raise UsageError("what is the subject? the class prompt is missing", 'say it: --class-prompt "a dog"')
+    began = time.monotonic()
     check_class_folder(asked.train)
     output_dir = check_place(output_dir)
     ask_for_base(asked.subject.model)  # a name that can be none is told before the lock is taken
@@ -75,6 +76,7 @@ def train(
             yield Noted(message=f"run {run.number} of {project.name} is finished already; --restart begins another")
             yield from logged(conclude(run, as_recipe(made_of, run)), run)
             yield from deliver(run, output_dir, asked.train)
+            yield from end(project, run, began)
             return
         if run is None and not restart:
             yield from told_apart(project, made_of, shape)
@@ -86,6 +88,24 @@ def train(
             yield from logged(mended(fine_tune, run, recipe), run)
             yield from logged(conclude(run, recipe, time.monotonic() - began), run)
         yield from deliver(run, output_dir, asked.train)
+        yield from end(project, run, began)
+
+
+def end(project: Project, run: Run, began: float) -> Events:
+    """What has come of a run, and its page, where there is none yet. Raises DiskError."""
+    if not run.report.exists():
+        write_report(project, run)
+    record = run.record()
+    yield RunEnded(
+        number=run.number,
+        seconds=time.monotonic() - began,
+        bytes=bytes_in(run.path),
+        verdict=record.verdict,
+        of_class=record.of_class,
+        sentences=record.sentences,
+        report=run.report,
+        command=generate_line(project, run),
+    )
 
 
 def check_disk(run: Run, recipe: Recipe, output_dir: Path | None) -> None:
@@ -122,10 +142,11 @@ def logged(events: Events, run: Run) -> Events:
 def fine_tune(run: Run, recipe: Recipe) -> Events:
     """The run itself: load, class images, encode, train, save; before all of it, where it begins, once through in small."""
     settings, prompts = recipe.settings, recipe.prompts
+    a_round = 0.0  # seconds of samples
     if is_rehearsed(settings) and latest_checkpoint(run.checkpoints, run.id) is None:
-        yield from rehearse(run, recipe)
-    training = yield from make_training(recipe)
-    before = training.answer() if settings.steps >= JUDGED_FROM else None
+        a_round = yield from rehearse(run, recipe)
+    training = yield from make_training(recipe, samples=run.samples)
+    before = yield from first_answer(training, recipe)
     yield from restore(training, run)
     pictures = hold_images(class_images_of(recipe) if settings.with_prior else [])
     said = {"prompts": training.prompts} if settings.frames == "varied" else {}  # what the base sees in photos may differ by a machine
@@ -137,25 +158,19 @@ def fine_tune(run: Run, recipe: Recipe) -> Events:
         steps=settings.steps,
         instance_prompt=prompts.instance,
         class_prompt=prompts.class_,
+        sample_every=quarter_of(settings) if isinstance(settings.sample_every, str) else settings.sample_every,
+        checkpoint_every=settings.checkpoint_every,
+        memory_total=memory_of(training.device),
     )
-    yield from train_steps(training, run, recipe)
-    yield PhaseStarted(name="saving the model")
+    samples = Samples(training, run, recipe, seconds=a_round)
+    yield from train_steps(training, run, samples)
     training.check_learned()
     training.finish()
     training.let_state_go()
-    if before is not None:
-        yield from tell_effect(compare(before, training.answer()))
+    drawn = yield from samples.at_the_end()
+    yield from tell_verdict(training, before, run, recipe, drawn)
+    yield PhaseStarted(name="saving the model")
     save_model(training, run, recipe)
-
-
-def tell_effect(effect: Effect) -> Events:
-    """A warning where the weights have moved, but nothing of it shows."""
-    if not effect.shows:
-        yield Warned(
-            message=f"the model has hardly learned anything: from the same seed it draws nearly the same picture as before "
-            f"({effect.picture:.1%} of it differs), and its loss on the photos has fallen by {effect.loss:.1%}; "
-            "train longer (--steps) or faster (--learning-rate)"
-        )
 
 
 def save_state(training: Training, run: Run) -> Path:
@@ -167,7 +182,7 @@ def save_state(training: Training, run: Run) -> Path:
     return path
 
 
-def train_steps(training: Training, run: Run, recipe: Recipe) -> Events:
+def train_steps(training: Training, run: Run, samples: Samples) -> Events:
     """The loop with what is due every N steps; left early, it saves where it stands. Raises NotFinite."""
     settings, saved, measured, pace = training.settings, training.step, False, Pace()
     saved_at = time.monotonic()
@@ -191,10 +206,11 @@ def train_steps(training: Training, run: Run, recipe: Recipe) -> Events:
                     measured = True
                     if training.update.remark:
                         yield Warned(message=training.update.remark)
-                if is_due(step.number, settings.sample_every):
-                    yield from draw_samples(training, run, recipe)
+                if is_quarter(settings, step.number):
+                    yield loss_now(training, samples.recipe)
+                yield from samples.on_the_way(pace.usual)
                 late = is_late(settings, time.monotonic() - saved_at)
-                if late or is_due(step.number, settings.checkpoint_every) or step.number == settings.steps:
+                if late or is_checkpoint_due(settings, step.number) or step.number == settings.steps:
                     training.check_finite()
                     path = save_state(training, run)
                     saved, saved_at = step.number, time.monotonic()
@@ -206,9 +222,9 @@ def train_steps(training: Training, run: Run, recipe: Recipe) -> Events:
         raise
 
 
-def is_due(step: int, every: int) -> bool:
-    """Whether something that happens every N steps happens after this one; N = 0: never."""
-    return every > 0 and step % every == 0
+def is_checkpoint_due(settings: TrainSettings, step: int) -> bool:
+    """Whether a checkpoint is due after this step by its number."""
+    return settings.checkpoint_every > 0 and step % settings.checkpoint_every == 0
 
 
 def is_late(settings: TrainSettings, seconds: float) -> bool:

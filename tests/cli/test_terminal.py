@@ -71,7 +71,7 @@ def test_bars_while_it_trains_and_ctrl_c_saves(photos: Path, sd1: Path) -> None:
     child = spawn(
         "train", "--photos", photos, "--class-prompt", "a dog", "--model", sd1, "--steps", "5000", "--class-images", "0"
     )
-    child.expect(re.compile(r"training.*\d+ of 5000 steps, loss \d\.\d+.*left", re.DOTALL))
+    child.expect(re.compile(r"training.*\d+ of 5000 steps.*loss \d\.\d+.*left", re.DOTALL))
     child.sendintr()
     child.expect(re.compile(r"Stopped: by Ctrl-C.*checkpoints/step-\d+", re.DOTALL))
     child.expect_exact("run the same command again to go on")

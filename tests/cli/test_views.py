@@ -69,6 +69,20 @@ def step(number: int, *, loss: float = 0.5, seconds: float = 2.0, memory_gb: flo
         (happened.CheckpointSaved(step=5, path=Path("/c")), "checkpoint at step 5: /c"),
         (happened.SampleSaved(step=5, path=Path("/s.png"), prompt="x"), "sample at step 5: /s.png"),
         (happened.ModelSaved(path=Path("/m"), step=9), "the model is ready: /m"),
+        (
+            happened.RunEnded(
+                number=2,
+                seconds=130,
+                bytes=90_000_000,
+                verdict="learned",
+                of_class="kept",
+                sentences=("It has learned.",),
+                report=Path("/r/report.html"),
+                command='dreambooth generate dog "a [identifier] dog"',
+            ),
+            "run 2 is done in 2 min, and takes 90 MB of disk: learned, the class kept\nIt has learned.\n"
+            'all of it on one page: /r/report.html\ndraw with it:\n  dreambooth generate dog "a [identifier] dog"',
+        ),
         (happened.BaseReady(name="sd15", path=Path("/b"), revision="x"), "sd15 lies on disk: /b"),
         (happened.ImageSaved(path=Path("/i.png"), seed=3, prompt="x"), "seed 3: /i.png"),
         (happened.GridSaved(path=Path("/g.png")), "all on one sheet: /g.png"),

@@ -39,6 +39,11 @@ RUNS = {
     "SD 2, lora": ("sd2", {}, LORA | {"snr_gamma": 5.0} | SAMPLED),
     "SDXL, full, all means": ("sdxl", LEAN | {"optimizer": "adamw8bit", "off_card": True}, TEXT | SAMPLED),
     "SDXL, lora": ("sdxl", {"rows_in_turn": True, "class_images_in_parts": True}, LORA | SAMPLED),
+    "SDXL, samples at its end, in parts": (
+        "sdxl",
+        {"rows_in_turn": True, "class_images_in_parts": True},
+        LORA | {"sample_every": "auto"},
+    ),
     "SDXL, lora, text encoders, base in 4 bits": ("sdxl", {"quantized": True}, LORA | TEXT),
     "pocket, the photos' places told": ("pocket", {}, TEXT),
 }
@@ -55,7 +60,7 @@ def test_it_goes_whole(name, request, two_photos):
         events, waits = run_on_card(card, project, **settings)
     assert [event.step for event in of_kind(events, StepDone)] == [1, 2]
     assert [event.step for event in of_kind(events, CheckpointSaved)] == [1, 2]
-    assert len(of_kind(events, SampleSaved)) == (2 if "sample_every" in settings else 0)
+    assert len(of_kind(events, SampleSaved)) == (3 if "sample_every" in settings else 0)
     assert len(of_kind(events, ClassImageMade)) == settings.get("class_images", 1)
     assert of_kind(events, ModelSaved)
     assert not [event for event in of_kind(events, Warned) if "memory" in event.message]

@@ -92,7 +92,7 @@ def test_it_is_trained_resumed_to_the_bit_sampled_saved_drawn_and_loaded_again(k
     events = run(project)
     assert [event.step for event in of_kind(events, StepDone)] == [1, 2, 3, 4, 5, 6]
     assert not of_kind(events, ClassImageMade), "its class is kept by the base, without images"
-    assert len(of_kind(events, SampleSaved)) == 2
+    assert len(of_kind(events, SampleSaved)) == 3
     model = model_of(events)
     weights = load_file(model / "pytorch_lora_weights.safetensors")
     assert weights

@@ -222,7 +222,7 @@ def test_needed_is_the_highest_peak_with_context_and_slack() -> None:
 
 def test_class_images_come_in_batches_that_do_not_raise_the_need() -> None:
     assert plan_for(100).class_image_batch == 8
-    in_parts = plan_for(100, "sdxl", method="lora", gradient_checkpointing=True)
+    in_parts = plan_for(100, "sdxl", method="lora", gradient_checkpointing=True, sample_every=0)
     assert (in_parts.class_images_in_parts, in_parts.class_image_batch) == (True, 4)
     assert in_parts.ledger["peak: class images"] <= in_parts.ledger["peak: step"]
     assert plan_for(None).class_image_batch == 1
@@ -504,12 +504,23 @@ def test_the_last_save_holds_the_weights_and_one_part_of_the_base() -> None:
     assert lora.ram["saving"] == pytest.approx(4 * UNET, abs=1e9)
 
 
+def test_samples_that_nobody_asked_for_are_counted_where_they_fit_and_move_nothing() -> None:
+    """SDXL's, the VAE and the text encoders back in float32, take more than its step."""
+    roomy, tight = plan_for(40, "sdxl"), plan_for(14, "sdxl")
+    assert roomy.samples_on_the_way
+    assert roomy.ledger["peak: preview"] > roomy.ledger["peak: step"]
+    assert not tight.samples_on_the_way
+    assert tight == plan_for(14, "sdxl", sample_every=0)
+    assert plan_for(14, "sdxl", sample_every=100).choice != tight.choice, "where they were asked for, the plan makes room"
+    assert plan_for(8).samples_on_the_way
+
+
 def test_a_preview_by_the_average_holds_the_weights_too() -> None:
     """On a card, what was let go comes back through the machine's memory."""
     averaged, plain = (plan_for(100, ema=ema, sample_every=10, train_text_encoder=False).ram["preview"] for ema in (True, False))
     assert averaged - plain == 4 * UNET
     assert plain == pytest.approx(4 * (VAE + TEXT), abs=2.1e9)
-    assert "preview" not in plan_for(100).ram
+    assert "preview" not in plan_for(100, sample_every=0).ram
     averaged, plain = (plan_for(None, ema=ema, sample_every=10).ram["preview"] for ema in (True, False))
     assert averaged - plain == 2 * 4 * (UNET + TEXT)
 

@@ -7,7 +7,7 @@ from dreambooth_cli.settings import PrepSettings, SubjectSettings, TrainSettings
 from dreambooth_cli.workflows.initialise import initialise
 from dreambooth_cli.workflows.train import train
 
-QUICK = {"steps": 3, "class_images": 2, "class_image_steps": 2, "rank": 4, "learning_rate": 1e-3}
+QUICK = {"steps": 3, "class_images": 2, "class_image_steps": 2, "rank": 4, "learning_rate": 1e-3, "sample_every": 0}
 
 
 def make_project(photos, model, *, name=None, class_prompt="a photo of a dog", identifier="sks", **train_settings):

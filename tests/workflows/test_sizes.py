@@ -179,7 +179,6 @@ def test_the_plan_counts_the_largest_bucket():
 
 
 def test_generate_the_effect_and_samples_are_as_with_squares(photos, sd1, tmp_path, monkeypatch):
-    monkeypatch.setattr("dreambooth_cli.workflows.train.JUDGED_FROM", 2)
     monkeypatch.setattr(rehearsal, "FROM", 3)
     project = shaped(photos, sd1, method="lora", sample_every=3, sample_steps=2)
     events = run(project)

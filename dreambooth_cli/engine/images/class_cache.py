@@ -9,8 +9,8 @@ again. Where that file is missing (0.1 wrote none) the images there are taken as
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
@@ -20,13 +20,11 @@ from ...errors import TrainingFailed
 from ...families.family import VAE
 from ..families.latent_diffusion import LatentDiffusion
 from ..seeds import seed_of
-from .sampling import Drawing, decode, draw_latents, embed, is_black, use_scheduler
+from .sampling import AtWork, Drawing, decode, draw_latents, embed, is_black, use_scheduler
 
 MANIFEST = "images.json"
 IMAGE = re.compile(r"[0-9]{6,}\.png")
 ATTEMPTS = 5  # a seed that gives a black picture is replaced by another, this often
-
-AtWork = Callable[[Collection[str]], AbstractContextManager[None]]  # has the networks of these names ready, and no other
 
 
 def cache_key(*, base: str, prompts: Sequence[str], sampler: str, drawing: Drawing, seed: int, dtype: str) -> str:

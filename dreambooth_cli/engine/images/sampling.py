@@ -4,7 +4,8 @@ Picture i uses its own seed, so any one can be made again alone: the same noise 
 rounding of the kernels, which differ by batch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -16,13 +17,15 @@ from torch import Tensor
 
 from ... import stopping
 from ...errors import DoesNotFit, UsageError
-from ...families.family import Family
+from ...families.family import VAE, Family
 from ...families.schedulers import KEEP_ZERO_SNR, SCHEDULERS, names_for
 from ...libraries import refusal_of
 from ...machine import free_memory
 from ...settings import Scheduler
 from ..families.latent_diffusion import LatentDiffusion
 from ..families.parts import shift_for
+
+AtWork = Callable[[Collection[str]], AbstractContextManager[None]]  # has the networks of these names ready, and no other
 
 SOLVERS_OWN = ("algorithm_type", "solver_type")
 BLACK = 8  # of 255: a picture with no channel of any pixel above this counts as black
@@ -136,6 +139,20 @@ def draw(
     Raises Interrupted between denoising steps where a signal has come.
     """
     return decode(family, _denoise(family, seeds, drawing, **family.prompted(prompts, negative_prompt)))
+
+
+def draw_in_turn(family: LatentDiffusion, prompt: str, seed: int, drawing: Drawing, at_work: AtWork) -> Image.Image:
+    """One picture for which each network is had ready when its turn comes.
+
+    Raises Interrupted between denoising steps where a signal has come.
+    """
+    record = family.record
+    with at_work(record.text_encoders):
+        read = embed(family, prompt, guidance_scale=drawing.guidance_scale)
+    with at_work((record.denoiser,)):
+        latents = draw_latents(family, [read], [seed], drawing)
+    with at_work((VAE,)):
+        return decode(family, latents)[0]
 
 
 def _denoise(family: LatentDiffusion, seeds: list[int], drawing: Drawing, **prompted: Any) -> Tensor:

@@ -6,44 +6,40 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...verdict import Figures
 from ..families.latent_diffusion import Conditioning, LatentDiffusion
 from ..seeds import generator_of
 from .examples import Example, stack
 from .objective import row_losses
 
 STEPS = 10  # denoising steps of the picture that is compared
-# Below both, nothing shows; each stands about three times or more from what was measured on either side, 50 steps. At a rate of 1e-7:
-# on pocket 0.6% of the picture and 0.06% of the loss, on a small base of random weights 5.1% and 0.18% (torch 2.13.0 and 2.14.1
-# alike). At 1e-6: 43% and 0.5%, 39% and 1.7%. At 1e-5: 49% and 1.8%, 91% and 11%.
-LEAST_PICTURE, LEAST_LOSS = 0.15, 0.01
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model makes of the instance prompt: the `loss` of the photos at fixed noises, and the `latents` [1, c, h, w] of a
-    picture from a fixed seed."""
+    """What a model makes of the instance prompt and of the class prompt: the `loss` of the photos under each, at fixed noises, and the
+    `latents` [1, c, h, w] of a picture of each, from a fixed seed."""
 
     loss: float
+    class_loss: float
     latents: Tensor
+    class_latents: Tensor
 
 
-@dataclass(frozen=True)
-class Effect:
-    """How far two answers lie apart, as shares: of the picture's latents (root mean square), and of the loss that is gone."""
-
-    picture: float
-    loss: float
-
-    @property
-    def shows(self) -> bool:
-        """Whether a person would see that something was learned."""
-        return self.picture >= LEAST_PICTURE or self.loss >= LEAST_LOSS
-
-
-def compare(before: Answer, after: Answer) -> Effect:
+def compare(before: Answer, after: Answer) -> Figures:
     """From the answer before training and the one after it."""
-    changed = (after.latents - before.latents).norm() / before.latents.norm()
-    return Effect(picture=changed.item(), loss=(before.loss - after.loss) / before.loss)
+    return Figures(
+        loss=(before.loss, after.loss),
+        class_loss=(before.class_loss, after.class_loss),
+        picture=_apart(before.latents, after.latents),
+        class_picture=_apart(before.class_latents, after.class_latents),
+    )
+
+
+def _apart(before: Tensor, after: Tensor) -> float:
+    """The share of a picture's latents that differs, by root mean square."""
+    share: float = ((after - before).norm() / before.norm()).item()
+    return share
 
 
 @torch.no_grad()

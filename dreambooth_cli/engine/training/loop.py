@@ -18,14 +18,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...errors import TrainingFailed
-from ...machine import give_back, resident_memory
+from ...machine import give_back, machine_memory, resident_memory
 from ...memory.ledger import CONTEXT, works_on_copies
 from ...memory.plan import Plan
 from ...settings import TrainSettings
 from ..families.latent_diffusion import Conditioning, LatentDiffusion, autocast, denoiser_of, encode_frozen
-from ..families.loading import DTYPES, text_encoders_of
+from ..families.loading import DTYPES, alone, text_encoders_of
 from ..families.lora import add_lora, lora_layers_of
-from ..images.sampling import Drawing, draw
+from ..images.sampling import Drawing, draw, draw_in_turn
 from ..seeds import Place, part_of, seed_of
 from ..tensor_file import shapes_of
 from .adamw import round_stochastically
@@ -261,9 +261,12 @@ class Training:
         found = self.family.encode_prompts([self.prompts[row] for row in read])
         return found.rows([read.index(row) for row in prompts])
 
-    def draw(self, prompt: str, seed: int, drawing: Drawing) -> Image.Image:
-        """A sample picture with the weights as they stand (their average, where one is kept)."""
+    def draw(self, prompt: str, seed: int, drawing: Drawing, *, in_parts: bool = False) -> Image.Image:
+        """A sample picture with the weights as they stand (their average, where one is kept). `in_parts`: the networks take turns on
+        the device."""
         with autocast(self.plan.precision, self.device), self.averaged():
+            if in_parts:
+                return draw_in_turn(self.family, prompt, seed, drawing, lambda names: alone(self.family.pipe, names, self.device))
             return draw(self.family, [prompt], [seed], drawing)[0]
 
     @contextmanager
@@ -298,13 +301,19 @@ class Training:
             return False
         return True
 
-    def answer(self) -> Answer:
-        """What the model makes of the instance prompt as it stands, for `effect.compare`."""
-        examples = self.examples["instance"]
-        with torch.no_grad(), autocast(self.plan.precision, self.device):
-            prompt = self.encode([0])
-            loss = loss_at_fixed_noises(self.family, examples, prompt, rows=16, batch=self.settings.batch_size)
-            return Answer(loss, sketch(self.family, prompt, examples[0].shape))
+    def losses(self, prompts: Sequence[str], *, rows: int) -> list[float]:
+        """The loss of the photos under each of these prompts of the run, at `rows` fixed noises, by the weights as they stand (their
+        average, where one is kept)."""
+        with torch.no_grad(), autocast(self.plan.precision, self.device), self.averaged():
+            read, photos = [self.encode([self.prompts.index(prompt)]) for prompt in prompts], self.examples["instance"]
+            return [loss_at_fixed_noises(self.family, photos, one, rows=rows, batch=self.settings.batch_size) for one in read]
+
+    def answer(self, prompts: tuple[str, str], *, rows: int) -> Answer:
+        """What the model makes of the instance prompt and the class prompt as it stands, for `effect.compare`."""
+        (loss, class_loss), shape = self.losses(prompts, rows=rows), self.examples["instance"][0].shape
+        with torch.no_grad(), autocast(self.plan.precision, self.device), self.averaged():
+            own, of_class = (sketch(self.family, self.encode([self.prompts.index(prompt)]), shape) for prompt in prompts)
+        return Answer(loss, class_loss, own, of_class)
 
     def check_learned(self) -> None:
         """At the end. Raises TrainingFailed where the weights are not finite or are still the base's own."""
@@ -471,6 +480,11 @@ def held_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device) + CONTEXT
     return resident_memory()
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes of the GPU's memory in all; of the machine's where there is none."""
+    return torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else machine_memory()
 
 
 def peak_memory_gb(device: torch.device) -> float | None:

@@ -1,0 +1,80 @@
+"""Samples: four rounds over a run where nothing is said, of which the weights keep no trace."""
+
+import pytest
+from PIL import Image
+
+from dreambooth_cli.engine.training import loop
+from dreambooth_cli.events import ModelSaved, Noted, SampleSaved, Warned
+from dreambooth_cli.settings import TrainSettings
+from dreambooth_cli.workflows import samples
+from tests.workflows.kept_training import assert_same
+from tests.workflows.projects import make_project, model_of, of_kind, run
+
+SAMPLED = {"steps": 8, "sample_every": "auto", "sample_steps": 1}
+PROMPTS = ["a photo of a sks dog", "a photo of a dog", "a photo of a sks dog on the moon"]
+
+
+@pytest.fixture
+def roomy(monkeypatch):
+    """Eight steps of a small base are a run, and its samples may take longer than its steps."""
+    monkeypatch.setattr(samples, "TRY", 8)
+    monkeypatch.setattr(samples, "MOST", 1e9)
+
+
+def test_where_nothing_is_said_there_are_four_in_a_run_but_at_its_end_in_a_try():
+    run_of = TrainSettings(steps=380)
+    assert [step for step in range(1, 380) if samples.is_due(run_of, step)] == [95, 190, 285]
+    assert not samples.is_due(run_of, 380), "the last waits for the optimizer's state to go"
+    assert not any(samples.is_due(TrainSettings(steps=40), step) for step in range(1, 41))
+    assert [step for step in range(1, 9) if samples.is_due(TrainSettings(steps=8, sample_every=3), step)] == [3, 6]
+
+
+@pytest.mark.parametrize(("method", "settings"), [("full", {"ema": True, "train_text_encoder": True}), ("lora", {})])
+def test_weights_are_the_same_to_the_bit_with_samples_and_without(method, settings, sd1, photos, roomy):
+    sampled = make_project(photos, sd1, name="sampled", method=method, **SAMPLED | settings)
+    events = run(sampled)
+    told = of_kind(events, SampleSaved)
+    assert [(event.step, event.prompt) for event in told] == [(step, prompt) for step in (2, 4, 6, 8) for prompt in PROMPTS]
+    before = sorted(path.name for path in sampled.runs()[0].samples.glob("step-000000-*"))
+    assert before == [f"step-000000-{number}.png" for number in (1, 2, 3)]
+    with Image.open(told[0].path) as first, Image.open(told[-3].path) as last:
+        assert first.text == {"prompt": PROMPTS[0], "seed": "0", "step": "2"}
+        assert first.tobytes() != last.tobytes()
+    plain = make_project(photos, sd1, name="plain", method=method, **SAMPLED | settings | {"sample_every": 0})
+    without = run(plain)
+    assert of_kind(without, SampleSaved) == []
+    assert_same(model_of(events), model_of(without))
+
+
+def test_where_they_would_take_more_than_a_tenth_they_come_at_the_end(sd1, photos, roomy, monkeypatch):
+    monkeypatch.setattr(samples, "MOST", 1e-9)
+    events = run(make_project(photos, sd1, method="lora", **SAMPLED))
+    assert [event.step for event in of_kind(events, SampleSaved)] == [2, 2, 2, 8, 8, 8], "the first round measures"
+    assert len([event for event in of_kind(events, Noted) if "come at its end" in event.message]) == 1
+
+
+def test_memory_that_runs_out_over_a_sample_ends_no_run(sd1, photos, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(loop, "draw", fail)
+    monkeypatch.setattr(samples, "draw_in_turn", fail)
+    events = run(make_project(photos, sd1, method="lora", **SAMPLED))
+    assert [event.message.split(":")[0] for event in of_kind(events, Warned) if "memory" in event.message] == [
+        "not all samples of step 0 could be drawn",
+        "not all samples of step 8 could be drawn",
+    ]
+    assert of_kind(events, ModelSaved)
+
+
+@pytest.mark.parametrize(
+    ("class_prompt", "settings", "third"),
+    [
+        ("a dog", {}, "a sks dog on the moon"),
+        ("a dog", {"sample_prompt": "a [identifier] dog, etching"}, "a sks dog, etching"),
+        ("a dog on a beach", {}, None),
+    ],
+)
+def test_the_third_prompt(class_prompt, settings, third):
+    prompts = samples.Prompts("sks", class_prompt.replace("a dog", "a sks dog"), class_prompt)
+    assert samples.sample_prompts(prompts, settings.get("sample_prompt"))[2:] == ([third] if third else [])
