@@ -1,19 +1,37 @@
-"""`dreambooth doctor`: what of this machine would stand in a run's way, and what mends it."""
+"""`dreambooth doctor`: what of this machine would stand in a run's way, and what mends it; with `--try` what a run does here."""
 
 import json as json_
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from ..checkup import Check, check_up, is_well, to_json
+from ..disk import disk_errors
+from ..events import Event
+from ..paths import expanded
 from .console import messages, results, say
 from .options import Json, with_flags
-from .start import spinner
+from .start import loading_torch, spinner
+from .views import follow, format_pairs, open_view
 
-STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
+STYLES = {"ok": "", "warning": "yellow", "problem": "red"}
+PASSED = {True: "passed", False: "failed", None: "not tried"}
+REPORT = Path("dreambooth-report.md")
 
 
 @with_flags()
-def doctor(json: Json = False) -> None:
+def doctor(
+    tries: Annotated[
+        bool, typer.Option("--try", help="Also train here for two minutes, without a download, and write a report.")
+    ] = False,
+    model: Annotated[
+        str, typer.Option("--model", metavar="<text>", help="With --try: the base model tried at its true size.")
+    ] = "sd15",
+    report: Annotated[Path, typer.Option("--report", metavar="<path>", help="With --try: the file of the report.")] = REPORT,
+    json: Json = False,
+) -> None:
     """Look over Python, PyTorch, GPU, memory, disk and hub; say what is wrong and how to mend it.
 
     Exit code 0 where a run can be done here, 1 where something stands in its way.
@@ -21,24 +39,83 @@ def doctor(json: Json = False) -> None:
     Examples:
       dreambooth doctor
       dreambooth doctor --json
-      dreambooth doctor --debug
+      dreambooth doctor --try --model sdxl
     """
     with spinner("looking..."):
         checks = check_up()
-    if json:
-        print(json_.dumps(to_json(checks)))
-    else:
+    if not json:
         show(checks)
-    if not is_well(checks):
+    parts = try_out(model) if tries and is_well(checks) else []
+    document = to_json(checks)
+    if tries:
+        document |= {"tried": [asdict(part) for part in parts], "report": str(write_report(report, checks, parts))}
+        document["ok"] = document["ok"] and all(part.passed is not False for part in parts)
+    if json:
+        print(json_.dumps(document))
+    elif tries:
+        show_tried(parts, Path(document["report"]))
+    if not document["ok"]:
         raise typer.Exit(1)
+
+
+def try_out(model: str) -> list[Any]:
+    """What a run does here, part by part."""
+    with loading_torch():
+        from ..workflows.proving import prove
+    parts: list[Any] = []
+
+    def kept() -> Any:
+        parts.extend((yield from prove(model)))
+
+    follow(kept(), open_view(Event, json=False), kept="nothing was kept")
+    return parts
 
 
 def show(checks: list[Check]) -> None:
     """Print a line for each, and under it what mends it."""
     wide, console = max(len(check.name) for check in checks), results()
     for check in checks:
-        say(console, f"{check.status:<8} {check.name:<{wide}}  {check.message}", STYLES[check.status] if check.status != "ok" else "")
+        say(console, f"{check.status:<8} {check.name:<{wide}}  {check.message}", STYLES[check.status])
         if check.repair:
             say(console, f"         {'':<{wide}}  -> {check.repair}")
     faults = [check.name for check in checks if check.status == "problem"]
     say(messages(), f"to mend first: {', '.join(faults)}" if faults else "nothing here stands in a run's way")
+
+
+def show_tried(parts: list[Any], report: Path) -> None:
+    """Print a line for each part, predicted beside measured, and where the report is."""
+    for part in parts:
+        say(results(), f"{PASSED[part.passed]}: {part.name}", "red" if part.passed is False else "")
+        say(results(), f"  {part.message}")
+    if pairs := figures(parts):
+        say(results(), format_pairs(pairs))
+    say(messages(), f"report, without names or paths, to paste into an issue: {report}")
+
+
+def figures(parts: list[Any]) -> list[tuple[str, str]]:
+    """Predicted beside measured, a pair a figure."""
+    pairs = []
+    for part in parts:
+        for name, value in part.measured.items():
+            foreseen = part.predicted.get(name)
+            pairs.append((name.replace("_", " "), f"predicted {'-' if foreseen is None else f'{foreseen:g}'}, measured {value:g}"))
+    return pairs
+
+
+def write_report(path: Path, checks: list[Check], parts: list[Any]) -> Path:
+    """Write the report to a file of this name, or the next number where there is one; returns its path. Raises DiskError."""
+    from ..report_text import report_text
+
+    tried = [(part.name, PASSED[part.passed], part.message) for part in parts]
+    text = report_text(checks, tried, figures(parts))
+    path = expanded(path)
+    with disk_errors(path):
+        for number in range(1, 10_000):
+            free = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+            try:
+                with free.open("x", encoding="utf-8") as file:
+                    file.write(text)
+            except FileExistsError:
+                continue
+            return free
+    raise AssertionError

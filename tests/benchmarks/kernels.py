@@ -30,6 +30,7 @@ from dreambooth_cli.bases.catalog import find_entry
 from dreambooth_cli.engine.families.latent_diffusion import Conditioning, LatentDistribution, alive
 from dreambooth_cli.engine.families.loading import DTYPES, let_go, place, text_encoders_of
 from dreambooth_cli.engine.families.lora import quantize
+from dreambooth_cli.engine.families.random_base import VAE, make_vae, pipeline_of, text_config
 from dreambooth_cli.engine.training.examples import Example
 from dreambooth_cli.engine.training.loop import Training
 from dreambooth_cli.gpu import sold_as
@@ -42,7 +43,7 @@ from tests.fake_card.card import fake_card
 from tests.fake_card.context import why_not
 from tests.fake_card.counting import StepCount, count_second_step
 
-from .bases import CONFIGS, VAE, make_vae, pipeline_of, text_config
+from .bases import CONFIGS
 from .script_on_fake_card import SCRIPTS, count_script
 
 BASES = ("sd15", "sd21", "sdxl")

@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import CLIPTextModel
 
 from dreambooth_cli.bases.catalog import BaseFacts, find_entry
+from dreambooth_cli.engine.families.random_base import text_config
 from dreambooth_cli.engine.training.working_copies import WorkingCopies
 from dreambooth_cli.families.stable_diffusion import STABLE_DIFFUSION
 from dreambooth_cli.gpu import sold_as
@@ -32,7 +33,7 @@ from dreambooth_cli.memory.ledger import ADAMW_8BIT_STATE, ADAMW_STATE, count_by
 from dreambooth_cli.memory.plan import Choice, Job
 from dreambooth_cli.settings import TrainSettings
 
-from .bases import CONFIGS, text_config
+from .bases import CONFIGS
 
 TOLERANCE = 0.03
 VOCABULARY, TOKENS = 49_408, 77

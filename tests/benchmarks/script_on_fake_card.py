@@ -21,11 +21,12 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from dreambooth_cli.bases.catalog import find_entry
+from dreambooth_cli.engine.families.random_base import VAE, make_vae, pipeline_of, text_config
 from tests import small_models
 from tests.fake_card.card import Card, fake_card
 from tests.fake_card.counting import Count, StepCount
 
-from .bases import CONFIGS, VAE, make_vae, pipeline_of, text_config
+from .bases import CONFIGS
 from .speed import draw_noise
 
 VOCABULARY, TOKENS = 49_408, 77

