@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from dreambooth_cli.gpu import sold_as
 from dreambooth_cli.memory.plan import job_of
 from dreambooth_cli.memory.search import make_plan
 from dreambooth_cli.settings import SECTIONS, Settings, annotation, describe_type, flag_of, scalar_of
+from tests.readme_zh import differences, taken_over, translated
 
 CHECKOUT = Path(__file__).parent.parent
-README = CHECKOUT / "README.md"
+README, CHINESE = CHECKOUT / "README.md", CHECKOUT / "README.zh-CN.md"
 pytestmark = pytest.mark.skipif(not README.is_file(), reason="needs the checkout")
 
 
@@ -140,13 +141,19 @@ TABLES = {
 }
 
 
-def with_tables(text: str) -> str:
+def chinese_page() -> str:
+    """README.zh-CN.md with everything as it should be that is generated or taken over."""
+    page = with_tables(CHINESE.read_text(encoding="utf-8"), write=lambda table: translated(table()))
+    return taken_over(page, README.read_text(encoding="utf-8"))
+
+
+def with_tables(text: str, write: Callable[[Callable[[], str]], str] = lambda table: table()) -> str:
     """The README's text with every table between its two markers as it should be."""
     for name, make in TABLES.items():
         start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         assert text.count(start) == text.count(end) == 1, f"the README has no place for the table of {name}"
         before, after = text.split(start)[0], text.split(end)[1]
-        text = f"{before}{start}\n{make()}\n{end}{after}"
+        text = f"{before}{start}\n{write(make)}\n{end}{after}"
     return text
 
 
@@ -191,6 +198,22 @@ def test_the_tables_are_current() -> None:
     assert text == with_tables(text), "write them anew: python -m tests.test_readme"
 
 
+def test_the_chinese_page_stands_beside_this_one() -> None:
+    """Headings, commands and tables; whoever changes this page brings the other along."""
+    text = CHINESE.read_text(encoding="utf-8")
+    assert list(differences(text, README.read_text(encoding="utf-8"))) == []
+    assert text == chinese_page(), "write its tables anew: python -m tests.test_readme"
+    assert "HF_ENDPOINT" in text
+
+
+def test_what_the_chinese_page_lacks_is_named() -> None:
+    ours, theirs = README.read_text(encoding="utf-8"), CHINESE.read_text(encoding="utf-8")
+    for taken, named in (("## 照片\n", "'## Photos'"), ("dreambooth prep my-dog ", "'dreambooth prep my-dog'"), ("| `1` |", "`1`")):
+        found = list(differences(theirs.replace(taken, ""), ours + "\n| `1` |\n" * (taken == "| `1` |")))
+        assert len(found) >= 1, taken
+        assert any(named in line or "tables" in line for line in found), found
+
+
 def test_the_tree_is_what_lies_on_disk() -> None:
     tree = tree_of(README.read_text(encoding="utf-8"))
     assert set(tree) == on_disk()
@@ -214,6 +237,8 @@ def test_every_link_within_the_repository_leads_somewhere() -> None:
         re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
         for heading in re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
     }
+    chinese = re.findall(r"\]\(([^)\s#]+)\)", CHINESE.read_text(encoding="utf-8"))
+    assert [link for link in chinese if "://" not in link and not (CHECKOUT / link).exists()] == []
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
     broken = [link for link in links if not (link[1:] in headings if link[0] == "#" else (CHECKOUT / link).exists())]
     assert broken == []
@@ -221,3 +246,4 @@ def test_every_link_within_the_repository_leads_somewhere() -> None:
 
 if __name__ == "__main__":
     README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
+    CHINESE.write_text(chinese_page(), encoding="utf-8")

@@ -1,0 +1,255 @@
+# ruff: noqa: E501 - a cell and its rendering stand on one line
+"""README.zh-CN.md beside README.md: what of it is generated, and how the rest is held to the English page.
+
+Tables that README.md generates are generated here too, a cell at a time; a cell that has no rendering below stays English. The file
+tree and the tables of what was measured are taken over. `python -m tests.test_readme` writes them.
+"""
+
+import operator
+import re
+from collections.abc import Callable, Iterator
+
+# English cell of a generated table -> Chinese
+CELLS = {
+    # heads
+    "name": "名称",
+    "model": "模型",
+    "good for": "适合",
+    "pixels": "像素",
+    "recommended GPU memory": "建议显存",
+    "download": "下载",
+    "licence": "许可证",
+    "repository": "仓库",
+    "card": "显卡",
+    "what is trained": "训练的部分",
+    "means": "手段",
+    "needs, predicted": "预计需要",
+    "flag": "参数",
+    "takes": "取值",
+    "default": "默认值",
+    "what it does": "作用",
+    "code": "退出码",
+    "kind": "类型",
+    "when": "含义",
+    "event": "事件",
+    "fields": "字段",
+    # base models
+    "the first try: steady, close to the paper": "初次尝试：最稳定，与论文兼容性好",
+    "closest to the paper's own model": "与论文所用的模型最接近",
+    "larger pictures, better quality": "更大的图片，质量更高",
+    "the best quality and detail": "最高的质量和最佳的细节",
+    "the newest, on cards from 8 GB; draws in 4 steps with its twin": "最新；8 GB 显存起；配合其孪生模型 4 步出图",
+    "photographs, on cards from 12 GB": "照片风格；12 GB 显存起",
+    "seeing it work: drawn scenes of 64 px, no GPU, no download": "看它如何工作：64 像素的手绘场景，不需要 GPU，不需要下载模型",
+    "seeing it work: drawn scenes of 64 px, no GPU, no model to download": "看它如何工作：64 像素的手绘场景，不需要 GPU，不需要下载模型",
+    "16 GB or more": "16 GB 以上",
+    "no GPU": "不需要 GPU",
+    "none": "无",
+    "comes with dreambooth": "随 dreambooth 安装",
+    # what fits
+    "UNet": "UNet",
+    "UNet and text encoder": "UNet 和文本编码器",
+    "UNet and text encoders": "UNet 和文本编码器",
+    "LoRA of the UNet": "UNet 的 LoRA",
+    "LoRA of the transformer": "Transformer 的 LoRA",
+    "8-bit Adam": "8 位 Adam",
+    "gradient checkpointing": "梯度检查点",
+    "rows in turn": "逐行计算",
+    "bf16 weights rounded stochastically": "随机舍入的 bf16 权重",
+    "steps inside backward (no clipping)": "反向传播中更新（不裁剪）",
+    "optimizer state off the card": "优化器状态移出显存",
+    "base in 4 bits": "4 位基础模型",
+    "none needed": "不需要",
+    "does not fit": "放不下",
+    # what a flag takes
+    "a path": "路径",
+    "a word": "文字",
+    "a number": "数",
+    "a number or auto": "数或 auto",
+    "a whole number": "整数",
+    "a whole number or auto": "整数或 auto",
+    "yes": "是",
+    "no": "否",
+    # settings
+    "Folder with 3 to 5 photos of the subject.": "放有 3 到 5 张主题照片的文件夹。",
+    'What the subject is, in general: "a dog".': '主题属于哪一类："a dog"。',
+    "Rare word for the subject; auto: chosen from the base's vocabulary.": "代表主题的稀有词；auto：从基础模型的词表中选。",
+    "Base model; a name from `dreambooth models`, a hub repository, a diffusers folder or a .safetensors file.": "基础模型：`dreambooth models` 中的名称、hub 仓库、diffusers 文件夹或 .safetensors 文件。",
+    "Training size, pixels a side; auto: the base model's own.": "训练图片的边长（像素）；auto：基础模型自己的尺寸。",
+    "Which square of a photo is kept; auto: the one round the subject; pad: all of it, with a border; none: its own shape.": "保留照片的哪个正方形；auto：主题所在处；pad：整张照片加边框；none：保持原有形状。",
+    "Refuse photos that something is wrong with (exit code 3).": "照片有问题时拒绝（退出码 3）。",
+    "Train all layers, or a LoRA; auto: all layers wherever they fit.": "训练所有层，或 LoRA；auto：只要显存够就训练所有层。",
+    "Train the text encoder too; auto: wherever it fits, SDXL's never.": "同时训练文本编码器；auto：显存够就训练，SDXL 从不训练。",
+    "Optimizer steps to train.": "训练步数（优化器步数）。",
+    "Photos in a batch.": "每批的照片数。",
+    "Class images in a batch; auto: as many as photos.": "每批的类别图片数；auto：与照片一样多。",
+    "Batches in one optimizer step.": "一个优化器步包含的批数。",
+    "How far a step moves the weights; auto: 1e-4 for lora, 5e-6 for full, 2e-6 with the text encoder.": "每一步改动权重的幅度（学习率）；auto：lora 1e-4，full 5e-6，连同文本编码器 2e-6。",
+    "The text encoder's own rate; auto: half of --learning-rate.": "文本编码器自己的学习率；auto：--learning-rate 的一半。",
+    "Step after which the text encoder is left alone; 0: never; auto: after 40% of the steps of full fine-tuning.": "从哪一步起不再训练文本编码器；0：一直训练；auto：全量微调时在 40% 的步数之后。",
+    "How the learning rate changes over the steps.": "学习率随步数如何变化。",
+    "Steps over which the learning rate rises from 0.": "学习率从 0 升起所用的步数。",
+    "AdamW, or AdamW with 8-bit state (needs the 8bit extra); auto: 8-bit only where memory is short.": "AdamW，或状态为 8 位的 AdamW（需要 8bit 附加包）；auto：只在显存不够时用 8 位。",
+    "AdamW's weight decay.": "AdamW 的权重衰减。",
+    "Clip gradients to this norm; 0: no clipping.": "把梯度裁剪到这个范数；0：不裁剪。",
+    "Number format of the forward pass; auto: the best that the GPU is quick with.": "前向计算的数值格式；auto：GPU 算得快的格式中最好的。",
+    "Compute activations twice: less memory, slower steps; auto: only where memory is short.": "激活值计算两次：省显存，但更慢；auto：只在显存不够时使用。",
+    "Rank of the LoRA; its file grows with it.": "LoRA 的秩；文件大小随之增长。",
+    "Layers that the LoRA is put beside: attention only, or all, feed-forward layers and convolutions too.": "LoRA 加在哪些层旁：只在注意力层（attention），或所有层（all），包括前馈层和卷积。",
+    "Alpha of the LoRA, scaled by alpha / rank; auto: the rank.": "LoRA 的 alpha，按 alpha / rank 缩放；auto：等于秩。",
+    "Keep an exponential moving average of the weights and save that.": "保留权重的指数移动平均，并保存它。",
+    "How slowly the average follows, from 0 to 1.": "平均值跟随得多慢，0 到 1。",
+    "Min-SNR weighting of the loss with this gamma; 0: off.": "以此 gamma 对损失做 Min-SNR 加权；0：关闭。",
+    "What keeps the class: class-images, base (a LoRA is held against its base), none; auto: class-images, klein and Z-Image base.": "用什么保留类别：class-images（类别图片）、base（LoRA 与其基础模型对照）、none（无）；auto：class-images，klein 和 Z-Image 用 base。",
+    "With --prior base: so many steps from one that looks at the base to the next.": "--prior base 时：每隔多少步对照一次基础模型。",
+    "Weight of prior preservation in the loss (lambda); 0: prior preservation is off.": "先验保留在损失中的权重（lambda）；0：关闭先验保留。",
+    "Class images to make; they keep the class as it was; 0: none.": "要生成的类别图片数；它们让类别保持原样；0：不生成。",
+    "Folder with class images of your own; only missing ones are made.": "放有您自己的类别图片的文件夹；只生成缺少的。",
+    "Denoising steps for each class image.": "每张类别图片的去噪步数。",
+    "Guidance scale for the class images; auto: 7.5, for klein and Z-Image 4.": "类别图片的引导系数；auto：7.5，klein 和 Z-Image 为 4。",
+    "Sentences that the subject is trained in: your own, or now and then another, with the place that a photo shows.": "用哪些句子训练主题：您自己的（own），或不时换成别的句子、并说出照片里的地点（varied）。",
+    "How often your own sentence comes without the photo's caption or the place that it shows, from 0 to 1.": "您自己的句子不带照片说明或地点出现的比例，0 到 1。",
+    "Also mirror the photos; not for text or things that are not symmetric.": "同时使用左右翻转的照片；有文字或不对称的主题请勿使用。",
+    "Seed of the run; all its random numbers follow from it.": "训练的随机种子；所有随机数都由它得出。",
+    "Steps from one checkpoint to the next; 0: only at the end.": "两个检查点之间的步数；0：只在结束时保存。",
+    "Save one after this many minutes too, where steps are slow; 0: don't.": "步子慢时，也每隔这么多分钟保存一次；0：不按时间保存。",
+    "How many checkpoints are kept, the newest.": "保留几个最新的检查点。",
+    "Try every phase once, in small, before the run; runs under 50 steps never do.": "训练前把每个阶段先小规模走一遍；不到 50 步的训练不走。",
+    "Steps between sample pictures; 0: none.": "两次样图之间的步数；0：不画样图。",
+    "A prompt of your own for the samples.": "样图使用您自己的提示词。",
+    "Denoising steps for each sample.": "每张样图的去噪步数。",
+    "Number format of the saved weights.": "保存权重的数值格式。",
+    "What the picture should not show.": "图片中不应出现的内容。",
+    "How many pictures.": "生成几张图片。",
+    "Picture i uses seed + i; auto: a new one, which is said.": "第 i 张图片使用 种子 + i；auto：新取一个，并告诉您。",
+    "Denoising steps for each picture; auto: 50, for Z-Image 30.": "每张图片的去噪步数；auto：50，Z-Image 为 30。",
+    "How strictly the prompt is followed; auto: 7.5, SDXL and pocket 5, klein and Z-Image 4 (Z-Image counts from 0, not from 1).": "多严格地遵循提示词（引导系数）；auto：7.5，SDXL 和 pocket 为 5，klein 和 Z-Image 为 4（Z-Image 从 0 算起，而非从 1）。",
+    "Width in pixels; auto: as trained.": "宽度（像素）；auto：与训练时相同。",
+    "Height in pixels; auto: as trained.": "高度（像素）；auto：与训练时相同。",
+    "Noise scheduler; auto: the model's own.": "噪声调度器；auto：模型自己的。",
+    "Pictures drawn at once.": "一次同时画几张。",
+    # exit codes
+    "Done.": "完成。",
+    "A failure with no kind of its own.": "没有单独类型的失败。",
+    "Two libraries whose versions don't go together; the line that mends it is said.": "两个库的版本不相配；会给出修复的命令。",
+    "Wrong usage: an option, a value or a prompt.": "用法错误：参数、值或提示词。",
+    "Bad photos: none that can be used.": "照片不好：没有一张可用。",
+    "A project that is missing, broken or in use by another run.": "项目不存在、已损坏，或正被另一次训练使用。",
+    "Does not fit in the memory of the GPU, or of the machine.": "显存或内存放不下。",
+    "A base model or a LoRA that can't be had or read: gone, gated, offline, broken, or a pickle.": "基础模型或 LoRA 无法取得或读取：已消失、需授权、离线、损坏，或是 pickle 文件。",
+    "A full disk, a file that can't be written, or damaged files.": "磁盘已满、文件无法写入，或文件损坏。",
+    "Training went wrong: the loss is not finite, or no weight changed.": "训练出错：损失不再是有限数，或没有任何权重改变。",
+    "Interrupted by SIGHUP, as when the terminal or its connection is gone; what was saved is said.": "被 SIGHUP 中断（终端或连接断开）；会说明保存了什么。",
+    "Interrupted by Ctrl-C; what was saved is said.": "被 Ctrl-C 中断；会说明保存了什么。",
+    "Interrupted by SIGTERM; what was saved is said.": "被 SIGTERM 中断；会说明保存了什么。",
+    # events
+    "The first line, whatever comes of the command. `schema` counts up where a field is renamed, removed or retyped.": "第一行，无论命令结果如何。字段改名、删除或换类型时，`schema` 加一。",
+    "Something longer than a moment begins: `total` units of it, or None where that is unknown.": "一段较长的工作开始：共 `total` 个单位；未知时为 None。",
+    "Something the user should know, though the work goes on.": "用户应当知道的事，工作仍在继续。",
+    "A line of information.": "一行说明。",
+    "One more file of the photo folder is read; what is found is told when all of them are.": "又读了一个照片文件；全部读完后再说发现了什么。",
+    "A file of the photo folder. `status`: kept, warned, skipped or refused. `findings` (`kind`, `value`, `words`) inform.": "照片文件夹中的一个文件。`status`：kept、warned、skipped 或 refused。`findings`（`kind`、`value`、`words`）供参考。",
+    "The photos are turned, cropped and written. `findings` are the set's (`same_place`, `few_views`), `verdict` a line about it.": "照片已旋正、裁剪并写出。`findings` 是整组照片的发现（`same_place`、`few_views`），`verdict` 是一行评语。",
+    "A project was made or its settings were written.": "建立了项目，或写入了它的设置。",
+    "How the run will be done, what it takes and why. `plan` is what `plan.json` holds.": "训练将如何进行、需要多少资源、为什么。`plan` 与 `plan.json` 内容相同。",
+    "A run begins (`step` 0) or goes on from `step`.": "一次训练开始（`step` 为 0），或从 `step` 继续。",
+    "A download has come this far. `file` is the one under way, `done` and `total` are bytes of the whole download.": "下载的进度。`file` 是正在下载的文件，`done` 和 `total` 是整个下载的字节数。",
+    "A base model lies on disk.": "基础模型已在磁盘上。",
+    "One more class image is in the cache.": "缓存中又多了一张类别图片。",
+    "One more photo or class image is encoded to latents.": "又有一张照片或类别图片编码成了潜变量。",
+    "Every phase was gone through once, in `seconds`. By what was measured the run takes `expected` seconds, a step `step_seconds`;": "每个阶段都走了一遍，用了 `seconds` 秒。按实测，训练需要 `expected` 秒，一步 `step_seconds` 秒；",
+    "One optimizer step. `memory_gb` is the peak of the process's GPU memory so far, None without a GPU.": "一个优化器步。`memory_gb` 是进程到此为止的显存峰值；没有 GPU 时为 None。",
+    "Steps suddenly take three times as long as they did, and on; said once. `usual` is the seconds that they took before.": "步子突然持续变慢到原来的三倍；只说一次。`usual` 是以前一步的秒数。",
+    "A picture drawn in the middle of training.": "训练途中画的一张图片。",
+    "From here the run can go on.": "训练可以从这里继续。",
+    "The fine-tuned model lies on disk.": "微调后的模型已在磁盘上。",
+    "A picture that `generate` drew.": "`generate` 画的一张图片。",
+    "All pictures of a call on one sheet.": "一次调用的所有图片合在一张大图上。",
+    "What the user would type for what comes next.": "接下来这一步用户会输入的命令。",
+    "The demo's page: the photos, and the pictures before training and after.": "演示的页面：照片，训练前和训练后的图片。",
+    "The command failed; the last line.": "命令失败；最后一行。",
+}
+
+TAKEN_OVER = ("faults",)  # tables of what was measured, between markers: the same on both pages
+
+
+def translated(table: str) -> str:
+    """A generated table in Chinese: each cell that has a rendering, and each part of a list of means."""
+    return "\n".join("|".join(_cell(cell) for cell in re.split(r"(?<!\\)\|", line)) for line in table.splitlines())
+
+
+def _cell(cell: str) -> str:
+    words = cell.strip()
+    if words in CELLS:
+        return f" {CELLS[words]} "
+    parts = words.split(", ")
+    if len(parts) > 1 and all(part in CELLS for part in parts):
+        return f" {'、'.join(CELLS[part] for part in parts)} "
+    return cell
+
+
+def blocks_of(text: str) -> list[str]:
+    """The fenced blocks of a page, fences and all."""
+    return re.findall(r"^```\w*\n.*?^```$", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def between(text: str, name: str) -> str:
+    """What stands between two markers."""
+    return text.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0]
+
+
+def taken_over(chinese: str, english: str) -> str:
+    """The Chinese page with the file tree and the tables of what was measured as the English one has them."""
+    for name in TAKEN_OVER:
+        before, after = chinese.split(f"<!-- {name} -->")[0], chinese.split(f"<!-- /{name} -->")[1]
+        chinese = f"{before}<!-- {name} -->{between(english, name)}<!-- /{name} -->{after}"
+    ours, theirs = (next(block for block in blocks_of(page) if block.startswith("```text\ndreambooth_cli/")) for page in (chinese, english))
+    return chinese.replace(ours, theirs)
+
+
+def differences(chinese: str, english: str) -> Iterator[str]:
+    """Where the two pages part, each in a line: headings by their level and place, blocks of commands but for comments, and tables by
+    their shape and by each cell that holds code or a figure."""
+    yield from _unlike("heading", _headings(english), _headings(chinese), same=lambda a, b: a.partition(" ")[0] == b.partition(" ")[0])
+    yield from _unlike("line of a command", _commands(english), _commands(chinese))
+    ours, theirs = _tables(english), _tables(chinese)
+    if len(ours) != len(theirs):
+        yield f"README.md has {len(ours)} tables, README.zh-CN.md {len(theirs)}"
+    for number, (one, other) in enumerate(zip(ours, theirs, strict=False), start=1):
+        yield from _unlike(f"row of table {number} ({one[0]})", one, other, same=_same_row)
+
+
+def _headings(page: str) -> list[str]:
+    return re.findall(r"^#+ .*$", _without_blocks(page), flags=re.MULTILINE)
+
+
+def _commands(page: str) -> list[str]:
+    """The lines of all blocks but the tree, without comments: a clause after two spaces counts as one."""
+    blocks = [block for block in blocks_of(page) if not block.startswith("```text")]
+    lines = [re.sub(r"(^|\s+)# .*|\s+$", "", line) for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+def _tables(page: str) -> list[list[str]]:
+    return [table.splitlines() for table in re.findall(r"(?:^\|.*\n)+", _without_blocks(page), flags=re.MULTILINE)]
+
+
+def _without_blocks(page: str) -> str:
+    return re.sub(r"^```\w*\n.*?^```$", "", page, flags=re.DOTALL | re.MULTILINE)
+
+
+def _same_row(one: str, other: str) -> bool:
+    """Whether two rows have as many cells, and the same code and figures in each."""
+    cells, others = (re.split(r"(?<!\\)\|", row) for row in (one, other))
+    return len(cells) == len(others) and all(
+        sorted(re.findall(r"`[^`]+`", a)) == sorted(re.findall(r"`[^`]+`", b)) for a, b in zip(cells, others, strict=True)
+    )
+
+
+def _unlike(what: str, ours: list[str], theirs: list[str], same: Callable[[str, str], bool] = operator.eq) -> Iterator[str]:
+    for number in range(max(len(ours), len(theirs))):
+        one, other = (lines[number] if number < len(lines) else "nothing" for lines in (ours, theirs))
+        if not (number < min(len(ours), len(theirs)) and same(one, other)):
+            yield f"{what} {number + 1}: README.md has {one!r}, README.zh-CN.md {other!r}"
+            return
+
