@@ -9,7 +9,6 @@ import typer
 
 from ..checkup import Check, check_up, is_well, to_json
 from ..disk import disk_errors
-from ..events import Event
 from ..paths import expanded
 from .console import messages, results, say
 from .options import Json, with_flags
@@ -67,7 +66,7 @@ def try_out(model: str) -> list[Any]:
     def kept() -> Any:
         parts.extend((yield from prove(model)))
 
-    follow(kept(), open_view(Event, json=False), kept="nothing was kept")
+    follow(kept(), open_view(json=False), kept="nothing was kept")
     return parts
 
 

@@ -67,7 +67,8 @@ def stop_and_go_on(recipe: Recipe, scratch: Path) -> Yielding[tuple[float, str]]
 def take_steps(training: Training, count: int) -> Events:
     """Some more steps of a training."""
     total = training.settings.steps
-    yield PhaseStarted(name=f"steps {training.step + 1} to {training.step + count}", total=count, unit="steps")
+    until = training.step + count  # a step's number counts from the run's first
+    yield PhaseStarted(name=f"steps {training.step + 1} to {until}", total=until, done=training.step, unit="steps")
     steps = training.steps()
     for step in islice(steps, count):
         yield StepDone(

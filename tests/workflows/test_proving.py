@@ -1,0 +1,145 @@
+"""`doctor --try`: its parts on a CPU, a random base of the catalogue's form, and the report without names or paths."""
+
+import getpass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dreambooth_cli import checkup
+from dreambooth_cli.bases.catalog import CATALOG, find_entry
+from dreambooth_cli.bases.facts import read_facts
+from dreambooth_cli.cli.views import Meter
+from dreambooth_cli.engine.families import random_base
+from dreambooth_cli.engine.families.random_base import TRUE_SIZES, write_random_base
+from dreambooth_cli.errors import TrainingFailed, UsageError
+from dreambooth_cli.events import PhaseStarted
+from dreambooth_cli.paths import home_folder
+from dreambooth_cli.report_text import report_text, without_names
+from dreambooth_cli.torch_child import TorchAnswer
+from dreambooth_cli.workflows import proving
+from dreambooth_cli.workflows.proving import Tried, prove, tried
+from tests.cli.conftest import Dreambooth, dreambooth  # noqa: F401 - a fixture
+
+SMALL: Any = (
+    {"sample_size": 8, "cross_attention_dim": 32, "block_out_channels": (32, 64, 64, 64), "attention_head_dim": 4},
+    [{"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}],
+    (32, 32, 64, 64),
+)
+TOKENIZER = (find_entry("pocket").folder or Path()) / "tokenizer"  # type: ignore[union-attr]
+
+
+def result_of(events: Any) -> Any:
+    """What a workflow returns; on its way no bar goes past its end."""
+    meter = Meter()
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as done:
+            return done.value
+        if isinstance(event, PhaseStarted):
+            meter.begin(event)
+        meter.advance(event)
+        assert meter.total is None or meter.done <= meter.total, meter.line()
+
+
+def test_the_true_sizes_are_the_catalogue_s() -> None:
+    """Counted on torch's meta device, where nothing is held."""
+    import torch
+
+    for name in ("sd15", "sd21"):
+        entry, (unet, encoders, widths) = find_entry(name), TRUE_SIZES[name]
+        assert entry is not None
+        with torch.device("meta"):
+            networks = [random_base.UNet2DConditionModel(**unet), random_base.make_vae(widths)]
+            text = random_base.CLIPTextModel(random_base.text_config(encoders[0], random_base.VOCABULARY))
+        assert [count(one) for one in (*networks, text)] == [entry.facts.denoiser, entry.facts.vae, entry.facts.text_encoders[0]]
+    assert set(TRUE_SIZES) <= {entry.name for entry in CATALOG}
+
+
+def count(network: Any) -> int:
+    return sum(weight.numel() for weight in network.parameters())
+
+
+def test_a_random_base_is_read_as_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TRUE_SIZES, "sd15", SMALL)
+    facts = read_facts(write_random_base("sd15", tmp_path / "base", tokenizer=TOKENIZER))
+    assert (facts.family.name, facts.prediction_type, facts.resolution) == ("sd", "epsilon", 64)
+
+
+def test_three_steps_of_a_base_are_measured_beside_their_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TRUE_SIZES, "sd15", SMALL)
+    entry = find_entry("sd15")
+    assert entry is not None
+    with proving.moved_home(tmp_path):
+        done = result_of(proving.try_base(entry, tmp_path))
+    assert done.passed is True
+    assert set(done.predicted) == {"memory_gb"}
+    assert {"memory_gb", "step_seconds"} == set(done.measured)
+    assert done.measured["step_seconds"] > 0
+
+
+def test_what_fails_is_told_and_the_rest_goes_on() -> None:
+    def fail() -> Any:
+        yield PhaseStarted(name="x")
+        raise TrainingFailed("the loss is not finite")
+
+    def crash() -> Any:
+        yield PhaseStarted(name="x")
+        raise RuntimeError("CUDA error: unknown")
+
+    assert result_of(tried("a", fail)) == Tried(name="a", passed=False, message="the loss is not finite")
+    assert result_of(tried("b", crash)).message == "RuntimeError: CUDA error: unknown"
+    with pytest.raises(UsageError, match="no/such"):
+        next(prove("no/such"))
+
+
+@pytest.mark.slow
+def test_all_of_it_on_this_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TRUE_SIZES, "sd15", SMALL)
+    monkeypatch.setattr(proving, "bytes_of", lambda entry: 0)
+    parts = result_of(prove("sd15"))
+    assert [part.passed for part in parts] == [True, True, True], parts
+    assert list(home_folder().glob(".dreambooth-*")) == [], "nothing is left behind"
+
+
+def test_the_command_writes_a_report_beside_the_last_one(
+    dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch, tmp_path: Path  # noqa: F811
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkup, "ask_torch", lambda: TorchAnswer(version="2.13.0+cpu"))
+    parts = [
+        Tried(name="a stopped run goes on", passed=True, message="verified"),
+        Tried(name="3 steps", passed=None, message="it does not fit", predicted={"memory_gb": 9.0}, measured={"memory_gb": 8.5}),
+    ]
+
+    def nothing(model: str) -> Any:
+        yield PhaseStarted(name="trying")
+        return parts
+
+    monkeypatch.setattr(proving, "prove", nothing)
+    done = dreambooth("doctor", "--try")
+    assert done.code == 0
+    assert "memory gb  predicted 9, measured 8.5" in done.out
+    assert "not tried: 3 steps" in done.out
+    (document,) = dreambooth("doctor", "--try", "--json").lines
+    assert [part["passed"] for part in document["tried"]] == [True, None]
+    assert document["report"] == "dreambooth-report-2.md"
+    parts.append(Tried(name="pocket", passed=False, message="the loss is not finite"))
+    assert dreambooth("doctor", "--try").code == 1
+    assert sorted(path.name for path in tmp_path.glob("*.md")) == [f"dreambooth-report{end}.md" for end in ("-2", "-3", "")]
+    text = (tmp_path / "dreambooth-report-3.md").read_text(encoding="utf-8")
+    assert "| pocket | failed | the loss is not finite |" in text
+    assert str(tmp_path) not in text
+
+
+def test_a_report_names_nobody_and_no_place() -> None:
+    told = report_text([checkup.Check("torch", "ok", "in /home/ann/.venv/lib"), checkup.Check("token", "ok", "there is one")], [], [])
+    assert "ann" not in told
+    assert "there is one" not in told
+    said = f"can't read /home/{getpass.getuser()}/my photos/x.png or C:\\Users\\Ann\\x, see https://download.pytorch.org/whl/cu130"
+    plain = without_names(said)
+    assert "home" not in plain
+    assert "Users" not in plain
+    assert "https://download.pytorch.org/whl/cu130" in plain
+    assert without_names("10 of 12 GB, 2.0 s/step, UNet and text encoder") == "10 of 12 GB, 2.0 s/step, UNet and text encoder"
