@@ -8,6 +8,7 @@ tree and the tables of what was measured are taken over. `python -m tests.test_r
 import operator
 import re
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 
 # English cell of a generated table -> Chinese
 CELLS = {
@@ -170,6 +171,23 @@ CELLS = {
     "The command failed; the last line.": "命令失败；最后一行。",
 }
 
+# English heading -> Chinese, without the marks before it
+HEADINGS = {
+    "Quickstart": "快速开始",
+    "Install": "安装",
+    "Base models": "基础模型",
+    "Photos": "照片",
+    "Train": "训练",
+    "Generate": "生成",
+    "Use it elsewhere": "在别处使用",
+    "What happens when": "出了事会怎样",
+    "Scripts": "脚本",
+    "Where things lie": "东西放在哪里",
+    "How it works": "原理",
+    "How fast it is": "有多快",
+    "Settings": "设置",
+    "The repository": "仓库",
+}
 TAKEN_OVER = ("faults",)  # tables of what was measured, between markers: the same on both pages
 
 
@@ -208,15 +226,23 @@ def taken_over(chinese: str, english: str) -> str:
 
 
 def differences(chinese: str, english: str) -> Iterator[str]:
-    """Where the two pages part, each in a line: headings by their level and place, blocks of commands but for comments, and tables by
+    """Where the two pages part, each in a line: headings, blocks of commands but for comments, and tables by
     their shape and by each cell that holds code or a figure."""
-    yield from _unlike("heading", _headings(english), _headings(chinese), same=lambda a, b: a.partition(" ")[0] == b.partition(" ")[0])
+    yield from _unlike("heading", _headings(english), _headings(chinese), same=lambda a, b: b in (a, heading_in_chinese(a)))
     yield from _unlike("line of a command", _commands(english), _commands(chinese))
     ours, theirs = _tables(english), _tables(chinese)
-    if len(ours) != len(theirs):
-        yield f"README.md has {len(ours)} tables, README.zh-CN.md {len(theirs)}"
-    for number, (one, other) in enumerate(zip(ours, theirs, strict=False), start=1):
-        yield from _unlike(f"row of table {number} ({one[0]})", one, other, same=_same_row)
+    for number, (one, other) in enumerate(zip_longest(ours, theirs, fillvalue=["nothing"]), start=1):
+        found = list(_unlike(f"table {number} ({one[0]}), row", one, other, same=_same_row))
+        yield from found
+        if found and len(ours) != len(theirs):
+            yield f"README.md has {len(ours)} tables, README.zh-CN.md {len(theirs)}"
+            return
+
+
+def heading_in_chinese(heading: str) -> str:
+    """A heading as the Chinese page has it; one that has no rendering stays as it is."""
+    marks, _, words = heading.partition(" ")
+    return f"{marks} {HEADINGS.get(words, words)}"
 
 
 def _headings(page: str) -> list[str]:

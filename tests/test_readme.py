@@ -200,12 +200,12 @@ def test_the_tables_are_current() -> None:
 
 def test_what_the_chinese_page_lacks_is_named() -> None:
     theirs = CHINESE.read_text(encoding="utf-8")
-    ours = "# A\n\n## B\n\n```sh\none --x 1  # why\ntwo\n```\n\n| `a` | 1 |\n| --- | --- |\n"
-    assert list(differences(ours.replace("why", "为什么").replace("B", "乙"), ours)) == []
+    ours = "# A\n\n## Photos\n\n```sh\none --x 1  # why\ntwo\n```\n\n| `a` | 1 |\n| --- | --- |\n"
+    assert list(differences(ours.replace("why", "为什么").replace("Photos", "照片"), ours)) == []
     for lacking, named in (
-        (ours.replace("## B\n", ""), "heading 2: README.md has '## B', README.zh-CN.md 'nothing'"),
+        (ours.replace("## Photos\n", ""), "heading 2: README.md has '## Photos', README.zh-CN.md 'nothing'"),
         (ours.replace("--x 1", "--x 2"), "line of a command 2: README.md has 'one --x 1', README.zh-CN.md 'one --x 2'"),
-        (ours.replace("`a`", "`b`"), "row of table 1 (| `a` | 1 |) 1: README.md has '| `a` | 1 |'"),
+        (ours.replace("`a`", "`b`"), "table 1 (| `a` | 1 |), row 1: README.md has '| `a` | 1 |'"),
     ):
         (found,) = differences(lacking, ours)
         assert found.startswith(named)

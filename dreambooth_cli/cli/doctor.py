@@ -62,11 +62,7 @@ def try_out(model: str) -> list[Any]:
     with loading_torch():
         from ..workflows.proving import prove
     parts: list[Any] = []
-
-    def kept() -> Any:
-        parts.extend((yield from prove(model)))
-
-    follow(kept(), open_view(json=False), kept="nothing was kept")
+    follow(prove(model, parts), open_view(json=False), kept="nothing was kept")
     return parts
 
 

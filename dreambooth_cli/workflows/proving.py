@@ -54,15 +54,14 @@ class Tried:
     measured: dict[str, float] = field(default_factory=dict)
 
 
-def prove(model: str) -> Yielding[list[Tried]]:
-    """Try all three; returns what they came to. Raises UsageError for a base that is not of the catalogue, DiskError."""
+def prove(model: str, parts: list[Tried]) -> Events:
+    """Try all three; `parts` takes up what they came to. Raises UsageError for a base that is not of the catalogue, DiskError."""
     entry = find_entry(model)
     if entry is None:
         raise UsageError(f"--try knows only the catalogue's bases, not {model}", f"one of {', '.join(one.name for one in CATALOG)}")
     make_folder(home_folder())
     clear_leftovers(home_folder())
     check_space([(home_folder(), int(bytes_of(entry) + SPARE))])
-    parts: list[Tried] = []
     with temporary(home_folder()) as scratch, moved_home(scratch):
         photos = write_photos(scratch / "photos", 1)
         project = yield from make_project("pocket", photos, POCKET)
@@ -74,7 +73,6 @@ def prove(model: str) -> Yielding[list[Tried]]:
         for name, attempt in tries:
             parts.append((yield from tried(name, attempt)))
             forget_failed_attempt()
-    return parts
 
 
 def bytes_of(entry: CatalogEntry) -> int:

@@ -91,14 +91,15 @@ def test_what_fails_is_told_and_the_rest_goes_on() -> None:
     assert result_of(tried("a", fail)) == Tried(name="a", passed=False, message="the loss is not finite")
     assert result_of(tried("b", crash)).message == "RuntimeError: CUDA error: unknown"
     with pytest.raises(UsageError, match="no/such"):
-        next(prove("no/such"))
+        next(prove("no/such", []))
 
 
 @pytest.mark.slow
 def test_all_of_it_on_this_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TRUE_SIZES, "sd15", SMALL)
     monkeypatch.setattr(proving, "bytes_of", lambda entry: 0)
-    parts = result_of(prove("sd15"))
+    parts: list[Tried] = []
+    result_of(prove("sd15", parts))
     assert [part.passed for part in parts] == [True, True, True], parts
     assert list(home_folder().glob(".dreambooth-*")) == [], "nothing is left behind"
 
@@ -113,9 +114,9 @@ def test_the_command_writes_a_report_beside_the_last_one(
         Tried(name="3 steps", passed=None, message="it does not fit", predicted={"memory_gb": 9.0}, measured={"memory_gb": 8.5}),
     ]
 
-    def nothing(model: str) -> Any:
+    def nothing(model: str, into: list[Tried]) -> Any:
         yield PhaseStarted(name="trying")
-        return parts
+        into += parts
 
     monkeypatch.setattr(proving, "prove", nothing)
     done = dreambooth("doctor", "--try")
