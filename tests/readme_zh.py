@@ -129,6 +129,19 @@ CELLS = {
     "Height in pixels; auto: as trained.": "高度（像素）；auto：与训练时相同。",
     "Noise scheduler; auto: the model's own.": "噪声调度器；auto：模型自己的。",
     "Pictures drawn at once.": "一次同时画几张。",
+    "Train a base that is distilled to a few steps all the same, which loses them.": "即使基础模型是蒸馏成几步出图的也训练它，它会因此失去这一特性。",
+    "Steps whose weights stay after the run, to draw with: the last, the best as well, or all.": "训练后保留哪些步的权重用来画图：只留最后一步（last）、另加最好的一步（best），或全部（all）。",
+    "Whether the steps are judged at the end, by DINO and CLIP (fetched once, 0.7 GB); pocket has its own.": "结束时是否评判各步：用 DINO 和 CLIP（只下载一次，0.7 GB）；pocket 有自己的评判者。",
+    "Steps between sample pictures; auto: four times in the run; 0: none.": "两次样图之间的步数；auto：一次训练共四次；0：不画样图。",
+    "Draw in a few steps, with the distilled twin of the LoRA's base: klein has one.": "用 LoRA 基础模型的蒸馏孪生模型，几步就画出：klein 有这样一个。",
+    "An export that another reader does not read as it was meant; it lies beside, under another name.": "别的程序读出的导出文件与原意不符；它以另一个名称放在旁边。",
+    "A picture of a fixed prompt and seed, drawn in the middle of training or at its end.": "固定提示词和种子的图片，在训练途中或结束时画出。",
+    "The photos' loss at noises that are the same each time, under the instance prompt (`loss`) and the class prompt (`class_loss`).": "照片在每次都相同的噪声下的损失：用主题的提示词（`loss`）和类别提示词（`class_loss`）。",
+    "What the run has made of its base. `verdict`: learned, barely or copies; `of_class`: kept or drifting; `figures` are why.": "训练让基础模型变成了什么。`verdict`：learned（学会了）、barely（几乎没有）或 copies（照抄照片）；`of_class`：kept（类别保持）或 drifting（漂移）；`figures` 是依据。",
+    "A model lies on disk in another program's format, and was read again: from the same seed it draws the same picture, no channel of": "模型已按另一个程序的格式写到磁盘，并重新读过：同样的种子画出同样的图片，没有一个通道",
+    "Pictures drawn with the weights of `step` were judged. `subject`, `prompt`, `copied`: 0 to 1; `nearest`: a photo that one copies.": "评判了用第 `step` 步的权重画的图片。`subject`、`prompt`、`copied`：0 到 1；`nearest`：被照抄的照片。",
+    "Which step of the run is `best`, and why, in words; `path` holds the figures of all.": "哪一步最好（`best`），以及为什么；`path` 中有全部数字。",
+    "The run is done, in so many seconds of this call; `bytes`: what it takes on disk; `report`: its page; `command`: what draws with it.": "训练完成，这次调用用了这么多秒；`bytes`：占用的磁盘空间；`report`：它的页面；`command`：用它画图的命令。",
     # exit codes
     "Done.": "完成。",
     "A failure with no kind of its own.": "没有单独类型的失败。",
@@ -203,6 +216,8 @@ def _cell(cell: str) -> str:
     parts = words.split(", ")
     if len(parts) > 1 and all(part in CELLS for part in parts):
         return f" {'、'.join(CELLS[part] for part in parts)} "
+    if (choices := re.fullmatch(r"([\w-]+(?:, [\w-]+)*) or ([\w-]+)", words)) is not None:
+        return f" {choices[1].replace(', ', '、')} 或 {choices[2]} "
     return cell
 
 

@@ -15,6 +15,8 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from ...families.stable_diffusion import TEXT_ENCODER, UNET
+
 CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 CLIP_H = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16}
 CLIP_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20}
@@ -72,9 +74,9 @@ def write_random_base(name: str, folder: Path, *, tokenizer: Path) -> Path:
         config.update(ends)
     with torch.device("meta"):
         texts: list[Any] = [kind(config) for kind, config in zip((CLIPTextModel, CLIPTextModelWithProjection), configs, strict=False)]
-        parts: dict[str, Any] = {"unet": UNet2DConditionModel(**unet), "vae": make_vae(widths), "text_encoder": texts[0]}
+        parts: dict[str, Any] = {UNET: UNet2DConditionModel(**unet), "vae": make_vae(widths), TEXT_ENCODER: texts[0]}
     filled = {part: fill_randomly(network) for part, network in parts.items()}
-    pipeline_of(name, filled, [filled["text_encoder"], *map(fill_randomly, texts[1:])], read).save_pretrained(folder)
+    pipeline_of(name, filled, [filled[TEXT_ENCODER], *map(fill_randomly, texts[1:])], read).save_pretrained(folder)
     return folder
 
 
