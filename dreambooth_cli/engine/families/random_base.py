@@ -15,7 +15,8 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from ...families.stable_diffusion import TEXT_ENCODER, UNET
+from ...families.stable_diffusion import STABLE_DIFFUSION, TEXT_ENCODER, UNET
+from .parts import load_tokenizer
 
 CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 CLIP_H = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16}
@@ -67,7 +68,7 @@ def write_random_base(name: str, folder: Path, *, tokenizer: Path) -> Path:
     on disk and, for that time, in the machine's memory. Raises OSError, KeyError for a name that the catalogue does not have.
     """
     unet, encoders, widths = TRUE_SIZES[name]
-    read = CLIPTokenizer.from_pretrained(tokenizer)
+    read = load_tokenizer(tokenizer, CLIPTokenizer, STABLE_DIFFUSION.prompt_length)
     ends = {"bos_token_id": read.bos_token_id, "eos_token_id": read.eos_token_id, "pad_token_id": read.eos_token_id}
     configs = [text_config(one, VOCABULARY) for one in encoders]
     for config in configs:
