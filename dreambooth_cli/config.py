@@ -16,6 +16,7 @@ from .errors import ProjectError, UsageError
 from .paths import expanded
 from .photo_table import SECTION as PHOTOS
 from .photo_table import read_photo_table
+from .record import Continued
 from .schemas import SCHEMA, SCHEMAS, check_schema
 from .settings import (
     AUTO,
@@ -25,9 +26,11 @@ from .settings import (
     SubjectSettings,
     TrainSettings,
     annotation,
+    as_before,
     check_name,
     flag_of,
     scalar_of,
+    shaping,
 )
 
 S = TypeVar("S", bound=Settings)
@@ -48,12 +51,19 @@ class Resolved(Generic[S]):
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What is asked of a run: the settings of three stages, and where each came from that is no default, by stage and name."""
+    """What is asked of a run: the settings of three stages, and where each came from that is no default, by stage and name; `continues`:
+    the finished run from whose weights it begins."""
 
     subject: SubjectSettings
     prep: PrepSettings
     train: TrainSettings
     sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    continues: Continued | None = None
+
+    def shaping(self, version: str = "") -> dict[str, Any]:
+        """The settings that shape a run's weights, as this version records them or a former one did, and the run it begins with."""
+        told = [as_before(one, version) if version else shaping(one) for one in (self.subject, self.train)]
+        return {**told[0], **told[1], **({"continues": self.continues.id} if self.continues else {})}
 
     def with_train(self, settings: TrainSettings) -> "Asked":
         """The same with other settings of training; where each came from stays."""

@@ -1,15 +1,17 @@
 """What a project holds and how much room that takes: its runs, what they kept, its pictures; and the class images of the cache."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .disk import bytes_in
+from .disk import bytes_in, remove
 from .errors import ProjectError
+from .locks import is_held
 from .paths import cache_folder
 from .project import Project
-from .run import Run
+from .run import OPTIMIZER, Run, lighten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,48 @@ class Share:
     path: Path
     count: int
     bytes: int
+
+
+@dataclass(frozen=True)
+class Waste:
+    """What nothing needs any more, or what can be made again: in words, the files or folders, and their bytes."""
+
+    what: str
+    paths: tuple[Path, ...]
+    bytes: int
+
+
+def waste_of(project: Project, *, pictures: bool = False) -> list[Waste]:
+    """What of a project can go: of finished runs the optimizer's state and damaged checkpoints; with `pictures` what `generate` made."""
+    found = []
+    for run in project.runs():
+        if run.is_finished:
+            states = tuple(run.checkpoints.glob(f"step-*/{OPTIMIZER}"))
+            damaged = tuple(run.checkpoints.glob("damaged-*"))
+            found.append(_waste(f"{project.name}, run {run.number}: optimizer state of the finished run", states))
+            found.append(_waste(f"{project.name}, run {run.number}: damaged checkpoints", damaged))
+    if pictures:
+        found.append(_waste(f"{project.name}: pictures", tuple(project.images.glob("*.png"))))
+    return [one for one in found if one.paths]
+
+
+def waste_of_cache() -> list[Waste]:
+    """The class images that all projects share: they can be made again."""
+    return [one for one in [_waste("class images of all projects", tuple(share.path for share in class_images()))] if one.paths]
+
+
+def _waste(what: str, paths: tuple[Path, ...]) -> Waste:
+    return Waste(what, paths, sum(bytes_in(path) if path.is_dir() else path.stat().st_size for path in paths))
+
+
+def throw_away(waste: Waste) -> None:
+    """Remove it; a checkpoint's manifest no longer lists what has gone. Raises OSError."""
+    for path in waste.paths:
+        if path.name == OPTIMIZER:
+            with suppress(ValueError, KeyError, TypeError, AttributeError):  # of a damaged manifest nothing is to be kept true
+                lighten(path.parent)
+        if not (path.is_dir() and is_held(path)):  # or a run draws there just now
+            remove(path)
 
 
 def pictures_of(project: Project) -> Share:

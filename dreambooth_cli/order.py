@@ -1,19 +1,20 @@
 """What one call of `train` means, before any work: a project, or at once photos and a class prompt."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .bases.base import ask_for_base
 from .config import Asked, Told, ask
 from .disk import clear_leftovers, holds_something
-from .errors import UsageError
+from .errors import ProjectError, UsageError
 from .model_card import read_card
 from .paths import expanded, real_path
 from .project import ANOTHER_PLACE, Project, check_model_place, choose_project, find_project, unreadable_projects
 from .prompts import check_class_prompt, class_noun
-from .run import Run
-from .settings import FORMER, SubjectSettings, as_before, shaping
+from .record import Continued
+from .run import WEIGHTS, Run
+from .settings import AUTO, FORMER, SubjectSettings, flag_of
 
 DIRECT_OUTPUT = Path("output")  # where the model goes if there is no project to leave it in
 
@@ -51,6 +52,33 @@ def understand(name: str | None, told: Told, output_dir: Path | None = None) -> 
     return Order(project=found, photos=photos, output_dir=place, passed_over=passed_over), asked
 
 
+KEPT = ("method", "train_text_encoder", "rank", "lora_layers", "alpha")  # settings that give a run's weights their form
+
+
+def continue_from(project: Project | None, asked: Asked, number: int) -> Asked:
+    """What is asked of a run that begins with the weights of a finished one: the same base, subject and form of the weights. Raises
+    UsageError where a flag says otherwise, ProjectError where there is no such run, or its weights are gone."""
+    if project is None:
+        raise UsageError("--continue is for a project that has a finished run", "name it: dreambooth train my-dog --continue 1")
+    run = project.finished_run(number)
+    record, steps = run.record(), int(run.record().asked["train"]["steps"])
+    if not (run.checkpoint(steps) / WEIGHTS).is_file():
+        raise ProjectError(f"run {number} of {project.name} keeps no weights to go on from", "they lay in its checkpoints, which are gone")
+    was = {
+        "subject": {**record.asked["subject"], "identifier": record.prompts.identifier},
+        "train": {**record.asked["train"], "method": record.plan.method, "train_text_encoder": record.plan.train_text_encoder},
+    }
+    wanted = {"subject": ("model", "class_prompt", "identifier"), "train": KEPT}
+    for stage, names in wanted.items():
+        for name in names:
+            asks, had = getattr(getattr(asked, stage), name), was[stage].get(name)
+            if asked.sources.get(stage, {}).get(name, "").startswith("--") and name in was[stage] and asks not in (had, AUTO):
+                raise UsageError(f"{flag_of(name)} {asks} is not what run {number} was trained with ({had})", "leave it out, or begin anew")
+    subject = replace(asked.subject, **{name: was["subject"][name] for name in wanted["subject"]})
+    train = replace(asked.train, **{name: was["train"][name] for name in KEPT if name in was["train"]})
+    return replace(asked, subject=subject, train=train, continues=Continued(number, run.id, steps))
+
+
 def check_is_whole(name: str | None, photos: Path | None, has_prompt: bool) -> None:
     """Raises UsageError where a call names a project and photos, or one half of what the direct form takes."""
     if name is not None and photos is not None:
@@ -79,14 +107,14 @@ def check_output(folder: Path | None, project: Project | None, asked: Asked | No
     or in part. Raises UsageError."""
     if folder is None:
         return
-    runs = project.runs() if project is not None and not restart else []
+    runs = [run for run in project.runs() if asked is None or is_meant(run, asked)] if project is not None and not restart else []
     if folder.is_dir() or not folder.exists():
         check_model_place(folder)
         clear_leftovers(folder)
         if not folder.exists() or not holds_something(folder):
             return
         card = read_card(folder)
-        if card is not None and any(asked is None or is_meant(run, asked) for run in runs if run.id == card.run):
+        if card is not None and any(run.id == card.run for run in runs):
             return
     if not folder.is_dir() or not any(run.has_part_at(folder) for run in runs):
         raise UsageError(f"{folder} exists and is not this run's model", ANOTHER_PLACE)
@@ -94,7 +122,9 @@ def check_output(folder: Path | None, project: Project | None, asked: Asked | No
 
 def is_meant(run: Run, asked: Asked) -> bool:
     """Whether a run may be the one that these settings mean, as far as settings say it: its photos and its base are looked at later."""
-    began = (run.record().shape or {}).get("asked")  # 0.1 kept none
-    known = [{**shaping(asked.subject), **shaping(asked.train)}]
-    known += [{**as_before(asked.subject, version), **as_before(asked.train, version)} for version in FORMER]
+    try:
+        began = (run.record().shape or {}).get("asked")  # 0.1 kept none
+    except ProjectError:  # one without a record, or with a damaged one: that is told where it is needed
+        return False
+    known = [asked.shaping(version) for version in ("", *FORMER)]
     return began is None or json.dumps(began, sort_keys=True) in (json.dumps(each, sort_keys=True) for each in known)

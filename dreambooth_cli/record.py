@@ -44,6 +44,15 @@ class Prompts:
 
 
 @dataclass(frozen=True)
+class Continued:
+    """A finished run from whose weights another begins: its number, its id, and the steps that it had."""
+
+    number: int
+    id: str
+    steps: int
+
+
+@dataclass(frozen=True)
 class Change:
     """A run goes on under another plan from a step on: why, by its kind (0.1 kept none) and in words, and the JSON of the plan before."""
 
@@ -80,9 +89,9 @@ class Record:
     `id` is the run's own, which its checkpoints and its model's card name, `date` when it began, in ISO 8601 ("": 0.2 or before kept
     none); `digest` names what shapes its weights, and `shape` has that in full (None: 0.1 began it). `asked` has the settings by stage,
     as asked, `sources` where those came from that are no defaults. `photos`: each by its name, with its caption, its mask and what of it
-    is kept (None: begun by 0.2 or before). `began` says on what it began: versions, processor, class images. `verdict` and `of_class` are
-    words of what it has made of its base, `sentences` the same in full, `figures` what they rest on ("" and so on: it has not ended, or
-    0.2 ended it). `further` is what a later version put there.
+    is kept (None: begun by 0.2 or before). `continues` names the run whose weights it begins with, where it does. `began` says on what it
+    began: versions, processor, class images. `verdict` and `of_class` are words of what it has made of its base, `sentences` the same in
+    full, `figures` what they rest on ("" and so on: it has not ended, or 0.2 ended it). `further` is what a later version put there.
     """
 
     id: str
@@ -96,6 +105,7 @@ class Record:
     plan: Plan
     photos: tuple[dict[str, Any], ...] | None = None
     changes: tuple[Change, ...] = ()
+    continues: Continued | None = None
     began: dict[str, Any] | None = None
     measured: Measured | None = None
     verdict: str = ""
@@ -125,6 +135,7 @@ class Record:
             plan=Plan.from_json(stop | values["plan"]),
             photos=None if values.get("photos") is None else tuple(values["photos"]),
             changes=tuple(map(Change.read, changes)),
+            continues=None if values.get("continues") is None else Continued(**_known(Continued, values["continues"])),
             measured=None if measured is None else Measured(**_known(Measured, measured)),
             sentences=tuple(values.get("sentences", ())),
             further={key: value for key, value in values.items() if key not in known},
@@ -145,6 +156,7 @@ class Record:
             "plan": self.plan.to_json(),
             "photos": None if self.photos is None else list(self.photos),
             "changes": [change.written() for change in self.changes],
+            "continues": None if self.continues is None else asdict(self.continues),
             "began": self.began,
             "measured": None if self.measured is None else asdict(self.measured),
             "figures": self.figures,

@@ -24,6 +24,9 @@ PART_OF_0_1 = ".part"  # in an output folder: where 0.1 copied a model before it
 LORA_FILE = "pytorch_lora_weights.safetensors"  # as diffusers calls it
 CHECKPOINT = re.compile(r"step-([0-9]{1,18})")  # folder of a checkpoint: after which step it was saved
 WEIGHTS = "weights.safetensors"  # in it
+OPTIMIZER = "optimizer.safetensors"  # in it: what only a further step needs
+MANIFEST = "checkpoint.json"  # in it: its step, its run, its files
+LIGHT = "weights alone"  # in a manifest: the optimizer's state was let go
 CARD = "dreambooth.json"  # beside a model: what it knows; it comes last, so a folder that has it is whole
 
 
@@ -195,3 +198,17 @@ class Run:
         """Write plan.json beside and rename it. Raises DiskError."""
         with disk_errors(self.plan):
             write_json(self.plan, with_schema(self.plan.name, record.written()))
+
+
+def lighten(path: Path) -> None:
+    """Let the optimizer's state of a checkpoint go; killed on its way, it is whole, with or without. Raises OSError."""
+    if not is_light(path):
+        manifest = json.loads(read_text(path / MANIFEST))
+        files = {name: entry for name, entry in manifest["files"].items() if name != OPTIMIZER}
+        write_json(path / MANIFEST, manifest | {LIGHT: True, "files": files})
+    (path / OPTIMIZER).unlink(missing_ok=True)
+
+
+def is_light(path: Path) -> bool:
+    """Whether a checkpoint's manifest says that its optimizer state was let go. Raises OSError, ValueError for one that is damaged."""
+    return json.loads(read_text(path / MANIFEST)).get(LIGHT) is True

@@ -8,11 +8,12 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ..disk import bytes_in, file_of, reason_of
+from ..disk import bytes_in, disk_errors, file_of, reason_of
 from ..errors import ProjectError, UsageError
-from ..inventory import RunFacts, class_images, pictures_of, runs_of
+from ..inventory import RunFacts, pictures_of, runs_of, throw_away, waste_of, waste_of_cache
+from ..inventory import class_images as class_shares
 from ..paths import projects_folder
-from ..project import Project, list_projects, open_project, remove_project, unreadable_projects
+from ..project import Project, check_is_free, list_projects, open_project, remove_project, unreadable_projects
 from ..text import shortened
 from .app import CONTEXT
 from .console import can_ask, messages, results, say, visible
@@ -28,7 +29,7 @@ projects = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     context_settings=CONTEXT,
-    subcommand_metavar="[list | show NAME | path NAME | remove NAME]",
+    subcommand_metavar="[list | show NAME | clean [NAME] | path NAME | remove NAME]",
 )
 
 
@@ -69,6 +70,54 @@ def show(name: Name, json: Json = False) -> None:
         say(results(), line)
     for line in damaged:
         say(messages(), f"warning: {line}", "yellow")
+
+
+@projects.command(cls=Command)
+@with_flags()
+def clean(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", autocompletion=complete_project, help="A project's name; without one, all.")
+    ] = None,
+    images: Annotated[bool, typer.Option("--images", help="The pictures that generate made, too.")] = False,
+    class_images: Annotated[bool, typer.Option("--class-images", help="The class images of all projects, too.")] = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Free disk: show what goes and how much that is, ask, and remove it: optimizer state of finished runs, damaged checkpoints."""
+    chosen = [open_project(name)] if name is not None else list_projects()
+    found = [waste for project in chosen for waste in waste_of(project, pictures=images)]
+    found += waste_of_cache() if class_images else []
+    if not json:
+        for line in [*(f"{waste.what} ({format_bytes(waste.bytes)})" for waste in found), *format_stays(chosen, images, class_images)]:
+            say(messages(), line)
+    total = sum(waste.bytes for waste in found)
+    if found and not yes:
+        if json or not can_ask():
+            raise UsageError(f"cleaning up {format_bytes(total)} needs a yes", "give it: --yes")
+        if not typer.confirm(f"Remove these ({format_bytes(total)})?"):
+            raise typer.Exit
+    for project in chosen:
+        check_is_free(project)
+    with disk_errors(projects_folder()):
+        for waste in found:
+            throw_away(waste)
+    gone = [{"what": waste.what, "paths": [str(path) for path in waste.paths], "bytes": waste.bytes} for waste in found]
+    if json:
+        print(json_.dumps({"removed": gone, "bytes": total}))
+    else:
+        say(messages(), f"freed {format_bytes(total)}" if found else "there is nothing to clean up")
+
+
+def format_stays(chosen: Sequence[Project], images: bool, class_images: bool) -> list[str]:
+    """A line each about what stays unless it is asked for."""
+    pictures = [pictures_of(project) for project in chosen]
+    shares = [("pictures", "--images", pictures, images), ("class images of all projects", "--class-images", class_shares(), class_images)]
+    lines = []
+    for what, flag, found, goes in shares:
+        count, size = sum(share.count for share in found), sum(share.bytes for share in found)
+        if count and not goes:
+            lines.append(f"{what} stay: {count} ({format_bytes(size)}); {flag} removes them too")
+    return lines
 
 
 @projects.command(cls=Command)
@@ -158,7 +207,7 @@ def format_runs(runs: Sequence[RunFacts]) -> Table:
 
 def format_shares(project: Project) -> list[str]:
     """A line each about a project's pictures and the class images that all projects share."""
-    pictures, shared = pictures_of(project), class_images()
+    pictures, shared = pictures_of(project), class_shares()
     lines = [f"pictures: {pictures.count} in {pictures.path} ({format_bytes(pictures.bytes)})"] if pictures.count else []
     if count := sum(share.count for share in shared):
         size = format_bytes(sum(share.bytes for share in shared))

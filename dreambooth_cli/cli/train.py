@@ -11,7 +11,7 @@ from ..events import ModelSaved, PlanMade, RunOpened
 from ..gpu import find_gpu
 from ..libraries import warned
 from ..memory.search import check_fits
-from ..order import Order, check_output, check_prompt, understand
+from ..order import Order, check_output, check_prompt, continue_from, understand
 from ..project import check_is_free
 from ..run import Run
 from ..settings import RARE, PrepSettings, SubjectSettings, TrainSettings
@@ -44,6 +44,13 @@ def train(
             rich_help_panel=RARE,
         ),
     ] = False,
+    continue_: Annotated[
+        int | None,
+        typer.Option(
+            "--continue", metavar="<run>", show_default=False, help="Begin another run, with the weights of this finished one.",
+            rich_help_panel=RARE,
+        ),
+    ] = None,
     yes: Yes = False,
     *,
     flags: Flags,
@@ -61,6 +68,8 @@ def train(
     order, asked = understand(project, flags, output_dir)
     check_meant(from_file(asked), insists=yes, asks=asks)
     asked = clear_prompt(order, asked, asks=asks)
+    if continue_ is not None:
+        asked = continue_from(order.project, asked, continue_)
     if dry_run:
         show_plan(asked, json=json)
         return

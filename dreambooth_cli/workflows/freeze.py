@@ -24,7 +24,7 @@ from ..memory.survey import slow_step_note
 from ..project import Project
 from ..record import BaseRecord, Record
 from ..run import Run
-from ..settings import FORMER, SubjectSettings, TrainSettings, as_before, shaping
+from ..settings import FORMER, SubjectSettings, TrainSettings, shaping
 from ..text import shortened
 from .recipe import Ingredients, Recipe, choose_prompts, plan_for, with_plan
 
@@ -36,7 +36,7 @@ IMAGES = "class images"  # of what a run began with
 def shape_of(made_of: Ingredients) -> dict[str, Any]:
     """What shapes the weights of the run that these settings, photos and base mean (see `identity`). Raises OSError."""
     return {
-        "asked": {**shaping(made_of.asked.subject), **shaping(made_of.asked.train)},
+        "asked": made_of.asked.shaping(),
         "photos": [photo.content for photo in made_of.photos],
         "class_photos": [sha256_of(path) for path in made_of.own_class_images],
         "base": content_of(made_of.base),
@@ -45,7 +45,7 @@ def shape_of(made_of: Ingredients) -> dict[str, Any]:
 
 def shape_before(asked: Asked, shape: Mapping[str, Any], version: str = FORMER[-1]) -> dict[str, Any]:
     """The same shape as a former version recorded it, whose defaults were others."""
-    return {**shape, "asked": {**as_before(asked.subject, version), **as_before(asked.train, version)}}
+    return {**shape, "asked": asked.shaping(version)}
 
 
 def with_former_photos(made_of: Ingredients, shape: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,6 +187,7 @@ def new_record(recipe: Recipe, shape: Mapping[str, Any]) -> Record:
         prompts=recipe.prompts,
         plan=recipe.plan,
         photos=tuple(photo.told() for photo in recipe.photos),
+        continues=recipe.asked.continues,
     )
 
 

@@ -11,10 +11,10 @@ from ..config import Asked
 from ..disk import bytes_in, check_space, disk_errors
 from ..engine.device import bound_memory, why_slow
 from ..engine.images.class_cache import hold_images
-from ..engine.training.checkpoint import latest_checkpoint, prune, save_checkpoint
+from ..engine.training.checkpoint import last_weights, latest_checkpoint, load_weights, prune, save_checkpoint
 from ..engine.training.loop import Training, held_memory, memory_of, peak_memory_gb
 from ..engine.training.repeat import circumstances
-from ..errors import Interrupted, UsageError
+from ..errors import DiskError, Interrupted, ProjectError, UsageError
 from ..events import (
     CheckpointSaved,
     Events,
@@ -27,6 +27,7 @@ from ..events import (
     Warned,
     as_json,
 )
+from ..identity import is_same_base
 from ..judged import due_steps
 from ..machine import kept_when_freed
 from ..project import Project, clear_up
@@ -147,6 +148,7 @@ def fine_tune(run: Run, recipe: Recipe) -> Events:
         a_round = yield from rehearse(run, recipe)
     training = yield from make_training(recipe, samples=run.samples)
     before = yield from first_answer(training, recipe)
+    yield from take_over(training, run, recipe)
     yield from restore(training, run)
     pictures = hold_images(class_images_of(recipe) if settings.with_prior else [])
     said = {"prompts": training.prompts} if settings.frames == "varied" else {}  # what the base sees in photos may differ by a machine
@@ -171,6 +173,23 @@ def fine_tune(run: Run, recipe: Recipe) -> Events:
     yield from tell_verdict(training, before, run, recipe, drawn)
     yield PhaseStarted(name="saving the model")
     save_model(training, run, recipe)
+
+
+def take_over(training: Training, run: Run, recipe: Recipe) -> Events:
+    """Begin with the weights of the finished run that this one continues, where it does. Raises ProjectError, DiskError."""
+    former = recipe.asked.continues
+    if former is None:
+        return
+    begun = Run(run.path.with_name(str(former.number)))
+    if begun.id != former.id or not is_same_base(recipe.base, begun.record().base.identity):
+        raise ProjectError(
+            f"run {former.number} was trained on another base, or is another run by now", "see what is there: dreambooth projects show"
+        )
+    weights = last_weights(begun.checkpoints, former.steps, begun.id)
+    if weights is None:
+        raise DiskError(f"the weights of run {former.number} are damaged or gone", "begin without --continue")
+    training.begin_with(load_weights(weights))
+    yield Noted(message=f"it begins with the weights of run {former.number} after step {former.steps}, and with new optimizer state")
 
 
 def save_state(training: Training, run: Run) -> Path:

@@ -9,8 +9,9 @@ import pytest
 
 from dreambooth_cli.cli import projects as projects_module
 from dreambooth_cli.config import write_config
-from dreambooth_cli.paths import projects_folder
+from dreambooth_cli.paths import cache_folder, projects_folder
 from dreambooth_cli.project import Project
+from dreambooth_cli.run import Run
 from tests.records import a_record
 
 from .conftest import Dreambooth
@@ -83,6 +84,42 @@ def test_show_tells_of_each_run(dreambooth: Dreambooth) -> None:
     done = dreambooth("projects", "show", "dog")
     assert (done.code, "run 2: " in done.err) == (0, True)
     assert dreambooth("projects", "show", "cat").code == 3
+
+
+def test_clean_says_what_goes_and_what_stays(dreambooth: Dreambooth) -> None:
+    project = make("dog")
+    run, unfinished = project.new_run(), Run(project.path / "runs" / "2")
+    run.write_record(a_record())
+    for each in (run, unfinished):
+        each.checkpoint(5).mkdir(parents=True)
+        (each.checkpoint(5) / "weights.safetensors").write_bytes(b"0" * 1000)
+        (each.checkpoint(5) / "optimizer.safetensors").write_bytes(b"0" * 2_000_000)
+        files = {name: {"bytes": 1, "sha256": ""} for name in ("weights.safetensors", "optimizer.safetensors")}
+        (each.checkpoint(5) / "checkpoint.json").write_text(json.dumps({"run": "a", "step": 5, "files": files}))
+    unfinished.write_record(a_record(digest="1" * 64))
+    run.model.mkdir()
+    (run.model / "dreambooth.json").write_text("{}")
+    project.images.mkdir()
+    (project.images / "a.png").write_bytes(b"0" * 5000)
+    cached = cache_folder() / "class-images" / "0123"
+    cached.mkdir(parents=True)
+    (cached / "0.png").write_bytes(b"0" * 7000)
+    done = dreambooth("projects", "clean", "dog")
+    assert (done.code, "cleaning up 2 MB needs a yes" in done.err) == (2, True)
+    assert "dog, run 1: optimizer state of the finished run (2 MB)" in done.err
+    assert "pictures stay: 1 (5 kB); --images removes them too" in done.err
+    assert "class images of all projects stay: 1 (7 kB); --class-images removes them too" in done.err
+    assert (run.checkpoint(5) / "optimizer.safetensors").is_file()
+    done = dreambooth("projects", "clean", "--yes")
+    assert (done.code, done.out, "freed 2 MB" in done.err) == (0, "", True)
+    assert sorted(path.name for path in run.checkpoint(5).iterdir()) == ["checkpoint.json", "weights.safetensors"]
+    assert list(json.loads((run.checkpoint(5) / "checkpoint.json").read_text())["files"]) == ["weights.safetensors"]
+    assert (unfinished.checkpoint(5) / "optimizer.safetensors").is_file()  # it may go on
+    document = json.loads(dreambooth("projects", "clean", "--images", "--class-images", "--yes", "--json").out)
+    assert document["bytes"] == 12_000
+    assert not cached.exists()
+    assert list(project.images.iterdir()) == []
+    assert "there is nothing to clean up" in dreambooth("projects", "clean", "--yes").err
 
 
 def test_remove_needs_a_yes(dreambooth: Dreambooth) -> None:

@@ -21,14 +21,11 @@ from torch import Tensor
 
 from ...disk import clear_leftovers, disk_errors, make_folder, read_text, settle, sha256_of, sync, temporary, write_json
 from ...errors import DiskError
-from ...run import WEIGHTS
+from ...run import MANIFEST, WEIGHTS, is_light, lighten
 from ..tensor_file import TensorFile, write_tensors
 
-MANIFEST = "checkpoint.json"
 OLD_PART = r"\.step-[0-9]{6,}\.part"  # what a save of 0.1 left when it was killed
-OPTIMIZER = "optimizer"  # what only a further step needs
-PARTS = ("weights", OPTIMIZER, "ema")
-LIGHT = "weights alone"  # in a manifest: the optimizer's state was let go
+PARTS = ("weights", "optimizer", "ema")
 NAME = re.compile(r"step-([0-9]{1,18})")
 
 
@@ -80,7 +77,7 @@ def parts_of(state: State) -> dict[str, Mapping[str, Tensor]]:
 def load_checkpoint(path: Path) -> State:
     """Open a checkpoint. Raises DiskError where it is damaged."""
     try:
-        there = {name: path / f"{name}.safetensors" for name in PARTS if name != OPTIMIZER or not is_light(path)}
+        there = {name: path / f"{name}.safetensors" for name in PARTS if name != "optimizer" or not is_light(path)}
         return State(step_of(path), **{"optimizer": {}} | {name: TensorFile(file) for name, file in there.items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DiskError(
@@ -187,17 +184,3 @@ def _let_go(path: Path, steps: Collection[int]) -> None:
             lighten(path)
             return
     shutil.rmtree(path)
-
-
-def lighten(path: Path) -> None:
-    """Let the optimizer's state of a checkpoint go; killed on its way, it is whole, with or without. Raises OSError."""
-    if not is_light(path):
-        manifest = json.loads(read_text(path / MANIFEST))
-        files = {name: entry for name, entry in manifest["files"].items() if name != f"{OPTIMIZER}.safetensors"}
-        write_json(path / MANIFEST, manifest | {LIGHT: True, "files": files})
-    (path / f"{OPTIMIZER}.safetensors").unlink(missing_ok=True)
-
-
-def is_light(path: Path) -> bool:
-    """Whether a checkpoint's manifest says that its optimizer state was let go. Raises OSError, ValueError for one that is damaged."""
-    return json.loads(read_text(path / MANIFEST)).get(LIGHT) is True

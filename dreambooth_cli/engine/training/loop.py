@@ -345,19 +345,31 @@ class Training:
     def load(self, state: State) -> None:
         """Go on from a checkpoint's state. Raises ForeignCheckpoint, before anything is changed, where it is not of this run."""
         check_belongs(state, self.trained, steps=self.settings.steps, averaged=self.ema is not None)
-        with torch.no_grad():
-            for name, parameter in self.trained.items():
-                value = state.weights[name]
-                if parameter.dtype == torch.bfloat16 and value.dtype == torch.float32:
-                    # a new plan's form: to nearest, all the small movements since the base would be lost
-                    seed = seed_of(self.settings.seed, state.step, "loading", name)
-                    value = round_stochastically(value, torch.Generator().manual_seed(seed))
-                parameter.copy_(value)
-        self.refresh_copies()
+        self._take(state.weights, state.step)
         self.update.load(state.optimizer)
         if self.ema:
             self.ema.load(state.ema)
         self.step = state.step
+
+    def begin_with(self, state: State) -> None:
+        """Begin at step 0 with another run's weights, their average where that kept one. Raises ForeignCheckpoint, before anything is
+        changed, where they are not of the same form."""
+        check_belongs(state, self.trained, steps=state.step, averaged=bool(state.ema))
+        self._take(state.ema or state.weights, state.step)
+        self.before = few_of(self.trained)
+        if self.ema:
+            self.ema = Average(self.trained, self.settings.ema_decay)
+
+    def _take(self, weights: Mapping[str, Tensor], step: int) -> None:
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                value = weights[name]
+                if parameter.dtype == torch.bfloat16 and value.dtype == torch.float32:
+                    # a new plan's form: to nearest, all the small movements since the base would be lost
+                    seed = seed_of(self.settings.seed, step, "loading", name)
+                    value = round_stochastically(value, torch.Generator().manual_seed(seed))
+                parameter.copy_(value)
+        self.refresh_copies()
 
 
 def check_belongs(state: State, trained: Mapping[str, Tensor], *, steps: int, averaged: bool) -> None:
