@@ -51,14 +51,13 @@ def runs_of(project: Project) -> tuple[list[RunFacts], list[str]]:
 def facts_of(run: Run) -> RunFacts:
     """What is to be said of a run. Raises ProjectError where its record is damaged."""
     record, kept = run.record(), tuple(run.steps())
-    verdict = record.written().get("verdict")
     return RunFacts(
         number=run.number,
         date=record.date or datetime.fromtimestamp(run.plan.stat().st_mtime).astimezone().isoformat(timespec="seconds"),
         base=record.base.name,
         method=record.plan.method,
         steps=int(record.asked["train"]["steps"]),
-        verdict=verdict if isinstance(verdict, str) else None,
+        verdict=record.verdict or None,
         bytes=bytes_in(run.path),
         reached=max(kept, default=0),
         kept=kept,

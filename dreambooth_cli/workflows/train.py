@@ -81,7 +81,6 @@ def train(
             return
         if run is None and not restart:
             yield from told_apart(project, made_of, shape)
-        began = time.monotonic()
         run, recipe = yield from freeze_plan(project, run, made_of, shape, replan=replan)
         bound_memory(recipe.plan)
         check_disk(run, recipe, output_dir)
