@@ -35,8 +35,8 @@ MOST_LOST = 0.2  # of what looks like the subject, by the crop
 TOUCHING = 0.72  # of the subject's own length
 LIKENESS = 0.74  # of the others'
 PLACE, FLAT = 0.84, 2.0  # likeness of two backgrounds; LAB
-VIEW = 0.65  # correlation of two subjects' pictures
-PLACES, VIEWS, FEWEST_SIDES = 0.6, 0.8, 3  # shares of the photos, and how many at least, that are from one place or side
+VIEW = 0.75  # correlation of two subjects' pictures
+MOSTLY, FEWEST_SIDES = 0.6, 3  # share of the photos, and how many at least, that are from one place or side
 UNSOUND: set[FindingKind] = {"near_duplicate", "screenshot", "dark", "burnt_out"}  # whose colours say nothing of the set's
 USUAL = {"blur": 0.8, "bright": 0.9, "clipped": 0.0, "coloured": 0.0}  # where there are no others
 
@@ -78,25 +78,27 @@ def verdict_on(photos: Sequence[Sequence[object]], of_set: Sequence[Finding]) ->
     kinds = {finding.kind for finding in of_set}
     told = [f"{found} of {count} photos could be better"] if found else []
     told += ["too many are from one place"] if "same_place" in kinds else []
-    told += ["they show one side alone"] if "few_views" in kinds else []
+    told += ["too many show one side"] if "few_views" in kinds else []
     return ", ".join(told) or ("a good set" if count > 2 else "nothing to find fault with, but few")
 
 
 def _alone(measured: Sequence[Measures], names: Sequence[str]) -> list[tuple[Finding, ...]]:
     """What can be said of each photo without knowing its subject."""
-    found, twins = [], _twins(measured, names)
-    for each, one in enumerate(measured):
+    found: list[tuple[Finding, ...]] = []
+    for one in measured:
         others = [other for other in measured if other is not one]
-        found.append((*twins.get(each, []), *_round(one), *_light(one, others), *_blur(one, others)))
-    return found
+        found.append((*_round(one), *_light(one, others), *_blur(one, others)))
+    twins = _twins(measured, names, [len(findings) for findings in found])
+    return [(*twins.get(each, []), *findings) for each, findings in enumerate(found)]
 
 
-def _twins(measured: Sequence[Measures], names: Sequence[str]) -> dict[int, list[Finding]]:
-    """Of each two photos that are nearly the same the one with fewer pixels, or the later one, has the finding."""
+def _twins(measured: Sequence[Measures], names: Sequence[str], faults: Sequence[int]) -> dict[int, list[Finding]]:
+    """Of each two photos that are nearly the same the one with more faults, or with fewer pixels, or the later one, has the finding."""
     found: dict[int, list[Finding]] = {}
     for one, other, alike in near_twins([each.thumb for each in measured]):
         pixels = [measured[each].size[0] * measured[each].size[1] for each in (one, other)]
-        worse, better = (one, other) if pixels[0] < 0.95 * pixels[1] else (other, one)
+        is_first = faults[one] > faults[other] or (faults[one] == faults[other] and pixels[0] < 0.95 * pixels[1])
+        worse, better = (one, other) if is_first else (other, one)
         found[worse] = [Finding("near_duplicate", round(alike, 3), f"Nearly the same picture as {names[better]}: leave one of them out.")]
     return found
 
@@ -130,7 +132,7 @@ def _subject(one: Measures, common: Common, each: int, is_lit: bool) -> Iterator
     if likeness < LIKENESS:
         yield Finding("odd_one_out", round(likeness, 2), "It seems to show something else than the others: leave it out if it does.")
     touching = float(common.touching[each])
-    if one.detail < DETAIL or (common.area[each] < AREA and touching < TOUCHING and likeness >= LIKENESS):
+    if one.detail < DETAIL or (common.area[each] < AREA and likeness >= LIKENESS):
         share = min(one.detail, float(common.area[each]))
         yield Finding("tiny_subject", round(share, 3), "The subject is very small in it: go nearer, or crop it closer.")
     if touching > TOUCHING:
@@ -141,7 +143,7 @@ def _subject(one: Measures, common: Common, each: int, is_lit: bool) -> Iterator
 def _place(common: Common) -> Iterator[Finding]:
     alike = (common.places >= PLACE).sum(axis=1)
     place, count = int(alike.argmax()), len(alike)
-    if alike[place] >= max(FEWEST_SIDES, round(PLACES * count)) and common.variety[place] > FLAT:
+    if alike[place] >= max(FEWEST_SIDES, round(MOSTLY * count)) and common.variety[place] > FLAT:
         words = f"{alike[place]} of {count} have the same background, and the model will learn it too: take some elsewhere."
         yield Finding("same_place", round(float(alike[place] / count), 2), words)
 
@@ -149,7 +151,7 @@ def _place(common: Common) -> Iterator[Finding]:
 def _view(common: Common) -> Iterator[Finding]:
     count = len(common.views)
     alike = int((common.views >= VIEW).sum(axis=1).max())
-    if alike >= max(FEWEST_SIDES, round(VIEWS * count)):
+    if alike >= max(FEWEST_SIDES, round(MOSTLY * count)):
         words = f"{alike} of {count} show the subject from one side and in one pose: add other views."
         yield Finding("few_views", round(alike / count, 2), words)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-TILE, GAP, MARGIN, CAPTION, LINE, SMALL = 240, 28, 40, 48, 17, 13  # pixels
+TILE, GAP, MARGIN, HEAD, CAPTION, LINE, SMALL = 240, 28, 40, 44, 48, 17, 13  # pixels
 MOST_LINES = 6
 PALE = 0.65  # of what is not kept
 MOST = 120
@@ -41,20 +41,26 @@ def small_picture(picture: Image.Image) -> Image.Image:
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
-def contact_sheet(title: str, tiles: list[Tile]) -> Image.Image:
-    """All tiles on one page, as square as their number allows; beyond 120 the rest is only counted."""
+def contact_sheet(title: str, tiles: list[Tile], remarks: tuple[str, ...] = ()) -> Image.Image:
+    """All tiles on one page, as square as their number allows, above them what is to be said of all; beyond 120 the rest is only
+    counted."""
     shown = tiles[:MOST]
     columns = max(3, math.ceil(math.sqrt(len(shown))))
     written = [[(line, AMBER) for line in _lines(tile.lines)] + [(line, INK) for line in _lines((tile.caption,))] for tile in shown]
     rows = [written[start : start + columns] for start in range(0, len(shown), columns)]
     heights = [TILE + CAPTION + LINE * max(map(len, row)) + GAP for row in rows]
-    sheet = Image.new("RGB", (2 * MARGIN + columns * (TILE + GAP) - GAP, 2 * MARGIN + 44 + sum(heights) - GAP), PAPER)
+    across = columns * (TILE + GAP) - GAP
+    told = [line for remark in remarks for line in _wrapped(drawable(remark), font_for(remark, SMALL), across)]
+    head = HEAD + LINE * len(told)
+    sheet = Image.new("RGB", (2 * MARGIN + across, 2 * MARGIN + head + sum(heights) - GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
     rest = f", {len(tiles) - MOST} more are not shown" if len(tiles) > MOST else ""
     draw.text((MARGIN, MARGIN - 8), title + rest, fill=INK, font=font_for(title, 22))
+    for number, line in enumerate(told):
+        draw.text((MARGIN, MARGIN + HEAD - 20 + LINE * number), line, fill=INK, font=font_for(line, SMALL))
     for place, (tile, lines) in enumerate(zip(shown, written, strict=True)):
         row, column = divmod(place, columns)
-        left, top = MARGIN + column * (TILE + GAP), MARGIN + 44 + sum(heights[:row])
+        left, top = MARGIN + column * (TILE + GAP), MARGIN + head + sum(heights[:row])
         _draw_photo(sheet, draw, tile, left, top)
         _write(draw, tile, lines, left, top + TILE + 8)
     return sheet
@@ -86,12 +92,12 @@ def _lines(texts: tuple[str, ...]) -> list[str]:
     return lines if len(lines) <= MOST_LINES else [*lines[: MOST_LINES - 1], f"{lines[MOST_LINES - 1]} {ELLIPSIS}"]
 
 
-def _wrapped(text: str, font: Font) -> list[str]:
+def _wrapped(text: str, font: Font, across: int = TILE) -> list[str]:
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        lines = [*lines, word] if lines[-1] and font.getlength(longer) > TILE else [*lines[:-1], longer]
-    return [shorten(line, TILE, font) for line in lines]
+        lines = [*lines, word] if lines[-1] and font.getlength(longer) > across else [*lines[:-1], longer]
+    return [shorten(line, across, font) for line in lines]
 
 
 def _write(draw: ImageDraw.ImageDraw, tile: Tile, lines: list[tuple[str, str]], left: int, top: int) -> None:

@@ -277,7 +277,7 @@ def _write_report(
         "usable": usable,
         "warnings": [remark] if remark else [],
         "findings": [asdict(finding) for finding in of_set],
-        "verdict": verdict_on([row["findings"] for row in rows if row["prepared"] or row["findings"]], of_set),
+        "verdict": verdict_on([row["findings"] for row in rows if row["prepared"]], of_set),
         "photos": rows,
     }
     if usable:
@@ -285,7 +285,8 @@ def _write_report(
         tiles = [_tile_of(row, looked and looked.shown) for row, looked in seen if row["status"] != "skipped"]
         photos = "1 photo" if len(tiles) == 1 else f"{len(tiles)} photos"
         kept = photos if usable == len(tiles) else f"{usable} of {photos}"
-        save_sheet(contact_sheet(f"{kept} at {sizes} pixels", tiles), part / SHEET)
+        told = (report["verdict"], *(finding.words for finding in of_set)) if preparing.judged else ()
+        save_sheet(contact_sheet(f"{kept} at {sizes} pixels", tiles, told), part / SHEET)
     write_json(part / REPORT, with_schema(REPORT, report))
     return report
 

@@ -147,6 +147,20 @@ def test_of_two_the_smaller_one_is_the_copy() -> None:
     assert of_photos == [{"near_duplicate"}] + [set()] * 5
 
 
+def test_of_two_the_one_with_a_border_is_the_copy_though_it_is_larger() -> None:
+    images = list(good_set())
+    of_photos, _ = found([*images, ImageOps.expand(images[1], 24, "white")])
+    assert of_photos == [set()] * 5 + [{"near_duplicate", "border"}]
+
+
+def test_a_subject_whose_places_reach_an_edge_is_cut_off_and_one_that_ends_before_it_is_not() -> None:
+    images = list(good_set())
+    width, height = images[3].size
+    of_photos, _ = found([*images[:3], images[3].crop((width // 2, 0, width, height)), images[4]])
+    assert "cut_subject" in of_photos[3]
+    assert of_photos[:3] + of_photos[4:] == [set()] * 4
+
+
 def test_one_place() -> None:
     images = [draw(0, view=number) for number in range(4)] + [draw(4)]
     assert found(images)[1] == {"same_place"}

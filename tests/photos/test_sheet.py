@@ -7,6 +7,7 @@ from PIL import Image, ImageChops, ImageFont
 
 from dreambooth_cli.photos.sheet import (
     GAP,
+    HEAD,
     LINE,
     MARGIN,
     MOST,
@@ -116,3 +117,11 @@ def test_a_name_that_would_turn_the_writing_round_or_break_the_line(name):
     unnamed = contact_sheet("photos", [Tile(tiles(1)[0].picture, "", "")])
     assert named.size == unnamed.size
     assert difference(named, unnamed) is not None
+
+
+def test_what_is_said_of_all_stands_above_the_photos():
+    plain, told = (contact_sheet("photos", tiles(1), remarks) for remarks in ((), ("all from one place",)))
+    assert told.height == plain.height + LINE
+    below = told.crop((0, LINE + MARGIN + HEAD, told.width, told.height))
+    assert below.tobytes() == plain.crop((0, MARGIN + HEAD, plain.width, plain.height)).tobytes()
+    assert told.crop((0, 0, told.width, MARGIN + HEAD)).tobytes() != plain.crop((0, 0, plain.width, MARGIN + HEAD)).tobytes()
