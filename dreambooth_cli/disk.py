@@ -399,7 +399,7 @@ ADVICE = {
     errno.EMFILE: "raise the limit of open files (`ulimit -n`), then run this again",
     errno.ENFILE: "close other programs, then run this again",
     errno.EIO: "look after that disk or its connection, then run this again",
-    errno.ESTALE: "have that network disk mounted anew, then run this again",
+    errno.ESTALE: "mount that network disk again, then run this again",
     errno.ELOOP: "mend the links there: they lead round in a circle",
     errno.EXDEV: "name a place on the same disk",
     errno.ENAMETOOLONG: "choose a shorter name",

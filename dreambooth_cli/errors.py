@@ -57,7 +57,7 @@ class DoesNotFit(DreamboothError):
 
 
 class ModelUnavailable(DreamboothError):
-    """A base model or a LoRA that can't be had or read: gone, gated, offline, broken, or a pickle."""
+    """A base model or a LoRA that can't be fetched or read: gone, gated, offline, broken, or a pickle."""
 
     exit_code = 5
 

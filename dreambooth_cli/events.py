@@ -21,7 +21,7 @@ Yielding = Generator[Event, None, R]
 
 @dataclass(frozen=True, kw_only=True)
 class Started(Event):
-    """The first line, whatever comes of the command. `schema` counts up where a field is renamed, removed or retyped."""
+    """The first line, however the command ends. `schema` counts up where a field is renamed, removed or retyped."""
 
     event: ClassVar[str] = "start"
     schema: int

@@ -70,7 +70,7 @@ class RunSettings(TypedDict, total=False):
     prior: Prior
     """What keeps the class: class-images, base (a LoRA is held against its base), none; auto: class-images, klein and Z-Image base."""
     prior_every: int
-    """With --prior base: so many steps from one that looks at the base to the next."""
+    """With --prior base: how many steps lie between two that look at the base."""
     prior_loss_weight: float
     """Weight of prior preservation in the loss (lambda); 0: prior preservation is off."""
     class_images: int

@@ -140,7 +140,7 @@ def _in_words(refuser: str, refused: str | None, text: str) -> LibraryRefused:
     one = f"{refuser} {__version__ if refuser == PACKAGE else installed(refuser)}"
     said = " ".join(text.split())
     if refused is None:
-        return LibraryRefused(f"{one} can't be used here: {said}", f"install it anew: {install_line([refuser])}")
+        return LibraryRefused(f"{one} can't be used here: {said}", f"reinstall it: {install_line([refuser])}")
     here = installed(refused)
     if here is None:
         return LibraryRefused(f"{one} needs {refused}, which is not installed: {said}", install_line([refused]))

@@ -262,7 +262,7 @@ class TrainSettings(Settings):
         group=PRIOR,
     )
     prior_every: int = setting(
-        3, "With --prior base: so many steps from one that looks at the base to the next.", at_least=1, shapes=True, was=NEW, group=PRIOR
+        3, "With --prior base: how many steps lie between two that look at the base.", at_least=1, shapes=True, was=NEW, group=PRIOR
     )
     prior_loss_weight: float = setting(
         1.0,
@@ -511,7 +511,7 @@ def doubt_of(owner: type[Settings], name: str, value: Any) -> str:
 def check_text(what: str, text: str) -> None:
     """Refuse text that can't be written as UTF-8. Raises UsageError."""
     if not is_text(text):
-        raise UsageError(f"{what} is not UTF-8: {shortened(repr(text))}", "type it anew")
+        raise UsageError(f"{what} is not UTF-8: {shortened(repr(text))}", "type it again")
 
 
 def _is_a(value: Any, scalar: type) -> bool:

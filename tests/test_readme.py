@@ -198,6 +198,14 @@ def test_the_tables_are_current() -> None:
     assert text == with_tables(text), "write them anew: python -m tests.test_readme"
 
 
+def test_the_chinese_page_stands_beside_this_one() -> None:
+    """Headings, commands and tables; whoever changes this page brings the other along."""
+    text = CHINESE.read_text(encoding="utf-8")
+    assert list(differences(text, README.read_text(encoding="utf-8"))) == []
+    assert text == chinese_page(), "write its tables anew: python -m tests.test_readme"
+    assert "HF_ENDPOINT" in text
+
+
 def test_what_the_chinese_page_lacks_is_named() -> None:
     theirs = CHINESE.read_text(encoding="utf-8")
     ours = "# A\n\n## Photos\n\n```sh\none --x 1  # why\ntwo\n```\n\n| `a` | 1 |\n| --- | --- |\n"

@@ -97,7 +97,7 @@ def deliver(run: Run, output_dir: Path | None, settings: TrainSettings) -> Event
     run.check_model()
     card = read_card(run.model)
     if card is not None and card.settings["train"]["save_dtype"] != settings.save_dtype:
-        yield Noted(message=f"it was saved in {card.settings['train']['save_dtype']}; --restart saves it anew")
+        yield Noted(message=f"it was saved in {card.settings['train']['save_dtype']}; --restart saves it again")
     if output_dir is None:
         yield ModelSaved(path=run.model, step=settings.steps)
         return

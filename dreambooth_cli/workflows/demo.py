@@ -60,7 +60,7 @@ def open_demo() -> Yielding[Project]:
     """The demo's project, made where it is not there yet. Returns it."""
     project = Project(projects_folder() / NAME)
     if project.config.is_file():
-        yield Noted(message=f"project {NAME} is there already, and goes on from where it was")
+        yield Noted(message=f"project {NAME} already exists, and goes on from where it stopped")
         return project
     yield CommandShown(command=f"dreambooth init {NAME} --example")
     subject = SubjectSettings(photos=draw_example(), class_prompt=CLASS_PROMPT, model=MODEL)

@@ -225,8 +225,8 @@ def hold_against_start(run: Run, step: int, now: Mapping[str, Any]) -> Events:
         run.write_record(replace(record, began=dict(now)))
         if step:
             yield Noted(
-                message=f"run {run.number} was begun by dreambooth 0.1, which did not keep with which versions and threads: "
-                "with others, or on another machine, the last digits of its weights may come out otherwise"
+                message=f"run {run.number} was begun by dreambooth 0.1, which did not record its versions and threads: "
+                "with others, or on another machine, the last digits of its weights may differ"
             )
         return
     differ = [key for key in now if began.get(key) != now[key]]
@@ -235,7 +235,7 @@ def hold_against_start(run: Run, step: int, now: Mapping[str, Any]) -> Events:
     if told := [key for key in differ if key != IMAGES]:
         was, is_ = (", ".join(f"{key} {shortened(str(each.get(key)))}" for key in told) for each in (began, now))
         yield Warned(
-            message=f"run {run.number} began with {was} and goes on with {is_}: the last digits of its weights may come out otherwise"
+            message=f"run {run.number} began with {was} and goes on with {is_}: the last digits of its weights may differ"
         )
 
 

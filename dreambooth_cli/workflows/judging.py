@@ -138,7 +138,7 @@ def find_judge(base: Base) -> Yielding[Judge]:
     if entry is not None and entry.folder is not None:
         return PocketJudge()
     clip, dino = yield from obtain_eyes()
-    with refused("what judges pictures can't be loaded", f"remove {clip.parent} and {dino.parent}: they are fetched anew"):
+    with refused("the models that judge pictures can't be loaded", f"remove {clip.parent} and {dino.parent}: they are fetched again"):
         return by_clip_and_dino(clip, dino)
 
 

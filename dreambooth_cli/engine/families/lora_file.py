@@ -38,7 +38,7 @@ MOST_CONFIG = 1_000_000  # bytes of an adapter_config.json
 FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 RIGHT_BASE = "check that it was trained on this base, or name the right one: --model sd15 (or sdxl, or a base's folder)"
 OTHER_PROGRAM = "name a plain LoRA, such as `dreambooth train --method lora` makes, or draw with a program that reads these"
-DAMAGED = "fetch it again, or make it anew: it is damaged"
+DAMAGED = "fetch it again, or make it again: it is damaged"
 
 # what follows a layer's name, in any of the layouts
 _IS_A, _IS_B = (

@@ -48,5 +48,5 @@ def chosen(names: list[str], wanted: tuple[str, ...]) -> list[str]:
     if WEIGHTS not in names:
         pickles = any(name.endswith(PICKLES) for name in names)
         why = "has its weights as pickles only, which are never loaded" if pickles else f"has no {WEIGHTS}"
-        raise ModelUnavailable(f"what judges pictures can't be had: the repository {why}")
+        raise ModelUnavailable(f"the models that judge pictures can't be fetched: the repository {why}")
     return [name for name in names if name in wanted]
