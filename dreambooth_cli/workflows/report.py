@@ -12,6 +12,7 @@ from typing import Any
 from ..bases.catalog import find_entry
 from ..disk import bytes_in, disk_errors, read_text, write_whole
 from ..errors import DreamboothError
+from ..judged import read_judged
 from ..page import page
 from ..page.charts import Curve, chart, smoothed
 from ..page.page import Film, Photo
@@ -147,17 +148,15 @@ def window_of(losses: Sequence[Any]) -> int:
 
 def judged_parts(run: Run) -> list[str]:
     """How good each checkpoint is, where that was judged: the curve, and which one is best and why."""
-    try:
-        judged = json.loads(read_text(run.judged))
-        steps = [(float(row["step"]), row) for row in judged["steps"]]
-        curves = [
-            Curve(name, [(step, float(row[key])) for step, row in steps], marked=True)
-            for name, key in (("likeness to the subject", "subject"), ("follows the prompt", "prompt"), ("closeness to a photo", "copied"))
-        ]
-        drawn = chart(f"Each checkpoint, as {judged['judge']} sees it", curves, at=float(judged["best"]), at_name="the best")
-        return [page.charts([drawn]), page.paragraph(f"Best: step {judged['best']}. {judged['reason']}")]
-    except (OSError, ValueError, KeyError, TypeError):
+    judged = read_judged(run.judged)
+    if judged is None:
         return []
+    curves = [
+        Curve(name, [(float(one.step), getattr(one, key)) for one in judged.steps], marked=True)
+        for name, key in (("likeness to the subject", "subject"), ("follows the prompt", "prompt"), ("closeness to a photo", "copied"))
+    ]
+    drawn = chart(f"Each checkpoint, as {judged.judge} sees it", curves, at=float(judged.best), at_name="the best")
+    return [page.charts([drawn]), page.paragraph(f"The best is {judged.reason}.")]
 
 
 def plan_table(run: Run, record: Record, events: Sequence[Mapping[str, Any]]) -> str:

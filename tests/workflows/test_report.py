@@ -130,18 +130,18 @@ def test_the_page_says_all_of_a_run_and_needs_nothing_beside_it(run):
 
 
 def test_checkpoints_that_were_judged_have_their_curve(run):
-    assert "Best: step" not in page_of(run)
+    assert "The best is" not in page_of(run)
     steps = [
         {"step": step, "subject": 0.5 + step / 100, "prompt": 0.8 - step / 200, "copied": 0.2 + step / 60, "nearest": None}
         for step in (10, 20, 30, 40)
     ]
-    judged = {"judge": "the pocket's judge", "steps": steps, "best": 30, "reason": "after it pictures begin to copy IMG_2"}
+    judged = {"judge": "the pocket's judge", "steps": steps, "best": 30, "reason": "step 30: after it pictures begin to copy IMG_2"}
     (run.path / "judged.json").write_text(json.dumps(judged))
     text = page_of(run)
-    assert "Best: step 30. after it pictures begin to copy IMG_2" in text
+    assert "The best is step 30: after it pictures begin to copy IMG_2." in text
     assert "Each checkpoint, as the pocket&#x27;s judge sees it" in text
     (run.path / "judged.json").write_text('{"steps": [3]}')
-    assert "Best: step" not in page_of(run), "a damaged file is passed over"
+    assert "The best is" not in page_of(run), "a damaged file is passed over"
 
 
 def test_a_run_with_nothing_to_show_has_a_page_all_the_same(run):
