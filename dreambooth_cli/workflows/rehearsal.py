@@ -83,8 +83,9 @@ def time_samples(training: Training, recipe: Recipe) -> float:
         began = time.monotonic()
         list(drawn_samples(training, recipe, [prompt], steps=steps))
         spent.append(time.monotonic() - began)
-    _, short, long = spent
-    each = short + max(0.0, long - short) / DRAWN * (recipe.settings.sample_steps - DRAWN)
+    (_, short, long), steps = spent, recipe.settings.sample_steps
+    # the second is too much, for what is done once counts in it with every step; the first is where the machine was busy for a moment
+    each = min(short + max(0.0, long - short) / DRAWN * (steps - DRAWN), long / (2 * DRAWN) * steps)
     return each * len(sample_prompts(recipe.prompts, recipe.settings.sample_prompt))
 
 
