@@ -93,13 +93,17 @@ def _of_subject(word: Word, figures: Figures) -> str:
 
 
 def _of_class(drifts: bool, figures: Figures) -> str:
-    measured = f"under the class prompt the photos' loss {_moved(figures.class_loss)}"
+    own, of_class = figures.loss[1], figures.class_loss[1]
     if drifts:
         return (
-            f"The class is drifting towards the photos: {measured}, as under the subject's own. "
-            "More --class-images or fewer --steps keep it what it was."
+            "The class is drifting towards the photos: their loss is hardly higher under the class prompt than under the subject's own "
+            f"({of_class:.4f} and {own:.4f}). More --class-images or fewer --steps keep it what it was."
         )
-    return f"The class is kept: {measured}, and {figures.class_picture:.0%} of its picture differs."
+    apart = (of_class - own) / own
+    return (
+        f"The class is kept: the photos' loss is {abs(apart):.1%} {'higher' if apart >= 0 else 'lower'} under the class prompt than "
+        f"under the subject's own ({of_class:.4f} and {own:.4f}), and {figures.class_picture:.0%} of the class's own picture differs."
+    )
 
 
 def _moved(loss: tuple[float, float]) -> str:

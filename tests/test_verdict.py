@@ -38,7 +38,8 @@ def test_the_sentences_say_what_was_measured() -> None:
         "and from the same seed 60% of the picture differs."
     )
     assert class_ == (
-        "The class is kept: under the class prompt the photos' loss fell by 2.0% (0.2000 to 0.1960), and 20% of its picture differs."
+        "The class is kept: the photos' loss is 40.0% higher under the class prompt than under the subject's own (0.1960 and 0.1400), "
+        "and 20% of the class's own picture differs."
     )
     assert "two.jpg again" in judge(replace(LEARNED, copied=0.97)).sentences[0]
     assert "rose by 5.0%" in judge(replace(LEARNED, loss=(0.2, 0.21), picture=0.05)).sentences[0]
