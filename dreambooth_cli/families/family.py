@@ -20,6 +20,7 @@ class Part:
     kind has, and what they say of it. `lora`: the layers that a LoRA is put beside, by the ends of their names: of attention, and the
     others; none: it is never trained. The `unread` last blocks of a text encoder are never read by its family. `built`: the class that
     is built, where it is none of those, a body without its head; of that no more than `layers` are read and kept (0: all).
+    `precise`: parts of the names of those layers that stay as they are where a frozen network is stored in 8 bits; none: it never is.
     """
 
     classes: tuple[str, ...]
@@ -30,6 +31,7 @@ class Part:
     unread: int = 0
     built: str = ""
     layers: int = 0
+    precise: tuple[str, ...] = ()
 
     def layers_for(self, which: LoraLayers) -> tuple[str, ...]:
         """The ends of the names of the layers that a LoRA is put beside."""
@@ -83,7 +85,8 @@ class Figures:
     `activations`: (full or a LoRA's layers, checkpointed) -> in half precision, in float32; `beside_lora`: what another network of the
     family keeps of them beside a LoRA, by its parameters, the LoRA's layers and checkpointing. `drawing`: GB of one row without
     gradients. `quantized`: bytes of a value where the linear layers have 4 bits, with a float32 scale for every 64 values, and the rest
-    16. `lora`, `lora_text`: values of the LoRA at rank 16, by its layers: exact, linear in the rank. These three by a network's
+    16; `fp8`: where all but the precise layers have 8.
+    `lora`, `lora_text`: values of the LoRA at rank 16, by its layers: exact, linear in the rank. These three by a network's
     parameters. `largest`: values of the largest tensor of the denoiser, `largest_with_text`: of the text encoders too. `tflop`: of
     forward and backward of one row, as a x + b x^2 of the pixels against 512 x 512 (the square is attention).
     """
@@ -93,6 +96,7 @@ class Figures:
     activations: Mapping[tuple[Literal["full"] | LoraLayers, bool], tuple[Activations, Activations]]
     drawing: float
     quantized: Mapping[int, float]
+    fp8: float = 0.0
     lora: Mapping[LoraLayers, Mapping[int, int]]
     lora_text: Mapping[LoraLayers, Mapping[int, int]]
     tflop: tuple[float, float]

@@ -46,6 +46,8 @@ KLEIN = Family(
             config=CONFIG,
             # those of diffusers' script; without the single blocks' to_out a peer drew other dogs (unslothai/unsloth#8267)
             lora=("to_q", "to_k", "to_v", "to_out.0", "to_qkv_mlp_proj", "attn.to_out"),
+            # all that enters and leaves the blocks, and what time does in them
+            precise=("x_embedder", "context_embedder", "time_guidance_embed", "stream_modulation"),
             lora_others=(
                 *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
                 *("ff.linear_in", "ff.linear_out", "ff_context.linear_in", "ff_context.linear_out"),
@@ -85,6 +87,7 @@ KLEIN = Family(
         },
         drawing=0.92,
         quantized={KLEIN_4B: 0.5625},
+        fp8=1.0501,
         lora={"attention": {KLEIN_4B: 16_711_680}, "all": {KLEIN_4B: 24_084_480}},
         lora_text={},
         tflop=(20.0, 2.17),

@@ -40,6 +40,7 @@ Z_IMAGE = Family(
             config=CONFIG,
             # those of diffusers' script, by whose names the refiners' are meant too
             lora=("to_q", "to_k", "to_v", "to_out.0"),
+            precise=("all_x_embedder", "all_final_layer", "adaLN_modulation"),  # and the embedders of time and prompt, as its class says
             lora_others=("feed_forward.w1", "feed_forward.w2", "feed_forward.w3"),
         ),
         VAE: Part(classes=("AutoencoderKL",), config=KL_VAE),
@@ -75,6 +76,7 @@ Z_IMAGE = Family(
         },
         drawing=0.50,
         quantized={Z_IMAGE_TRANSFORMER: 0.5628},
+        fp8=1.0224,
         lora={"attention": {Z_IMAGE_TRANSFORMER: 16_711_680}, "all": {Z_IMAGE_TRANSFORMER: 39_690_240}},
         lora_text={},
         tflop=(25.0, 1.64),

@@ -48,6 +48,7 @@ PINNED = 1.35  # torch rounds each block of pinned memory up to a power of two: 
 CLASS_IMAGE_BATCHES = (8, 4, 2, 1)
 
 TEXT_ACTIVATIONS, TEXT_CHECKPOINTED = 0.29, 0.012  # bytes of a row for each parameter of a text encoder
+PROMPT_ACTIVATIONS = 300_000_000  # bytes of one prompt of 512 tokens in a language model of 4 B, all its layers' outputs kept
 VAE_ENCODE, VAE_DECODE = 0.674, 0.806  # GB of one picture at 512 px in float32, the same VAE in all families
 
 
@@ -60,6 +61,11 @@ def works_on_copies(choice: Choice, gradient_accumulation: int) -> bool:
     if choice.precision == "fp32" or choice.weights != "fp32" or choice.inside_backward:
         return False
     return choice.method == "lora" or not _gradients_at_once(choice, gradient_accumulation)
+
+
+def takes_turns(facts: BaseFacts, asked: TrainSettings) -> bool:
+    """Whether a run's networks are in memory one at a time: where no text encoder is ever trained and no class images are drawn."""
+    return not (facts.family.may_train_text or asked.with_prior)
 
 
 def _gradients_at_once(choice: Choice, gradient_accumulation: int) -> bool:
@@ -125,6 +131,10 @@ def count_ram(choice: Choice, job: Job, ledger: Mapping[str, int], *, in_parts: 
     facts, asked, gpu = job.facts, job.asked, job.gpu
     vae = facts.vae * FP32
     base = _base_bytes(choice, facts, with_text=True) + vae
+    turns = takes_turns(facts, asked)
+    if turns:  # a weight is cast as it is read: no network lies there twice
+        text = sum(facts.text_encoders) * _value_bytes(choice.precision)
+        base = max(vae, text, facts.denoiser * _value_bytes(choice.precision))
     largest = LARGEST_TENSOR if _width(facts) == 1 else 0
     saved = FP32 if asked.save_dtype == "fp32" else HALF
     frozen = () if choice.train_text_encoder else facts.text_encoders
@@ -144,13 +154,13 @@ def count_ram(choice: Choice, job: Job, ledger: Mapping[str, int], *, in_parts: 
         moments = {
             "loading": base + largest,
             "class images": base if in_parts else 0,
-            "encoding": base - vae,
+            "encoding": 0 if turns else base - vae,
             "step": off_card,
             "checkpoint": off_card + largest,
             "saving": brought + largest,
         }
         if asked.sample_every:
-            moments["preview"] = off_card + stored + (facts.vae + sum(frozen)) * FP32
+            moments["preview"] = off_card + stored + (facts.vae + (0 if turns else sum(frozen))) * FP32
     program = PROGRAM if gpu is None or gpu.kind == "mps" else PROGRAM_ON_GPU
     return {moment: program + size for moment, size in moments.items()}
 
@@ -261,7 +271,13 @@ def _other_peaks(choice: Choice, job: Job, *, kept: int) -> dict[str, int]:
         "peak: encoding": base + round(_picture(VAE_ENCODE, facts, job.pixels)),
         "peak: saving": kept + LARGEST_TENSOR if _width(facts) == 1 else kept,
     }
-    if job.asked.sample_every:
+    if takes_turns(facts, job.asked):
+        text = sum(facts.text_encoders) * _value_bytes(choice.precision)
+        peaks["peak: prompts"] = 0 if choice.text_off_card else text + PROMPT_ACTIVATIONS
+        peaks["peak: encoding"] = facts.vae * FP32 + round(_picture(VAE_ENCODE, facts, job.pixels))
+    if job.asked.sample_every and takes_turns(facts, job.asked):
+        peaks["peak: preview"] = kept + facts.vae * FP32 + _drawing(facts, resolution, pictures=1)
+    elif job.asked.sample_every:
         # The VAE and a frozen text encoder come back in float32 for their moment.
         back = facts.vae * FP32 + (0 if choice.train_text_encoder else sum(facts.text_encoders) * FP32)
         passing = _passing_copies(_step_groups(choice, job), choice, job.asked)
@@ -306,7 +322,7 @@ def _base_bytes(choice: Choice, facts: BaseFacts, *, with_text: bool) -> int:
     size = _value_bytes(choice.weights) if choice.method == "full" else _value_bytes(choice.precision)
     figures = facts.family.figures
     in_4_bits = figures.quantized.get(facts.denoiser, figures.quantized[figures.denoiser])
-    value = in_4_bits if choice.quantized else size
+    value = in_4_bits if choice.quantized else figures.fp8 if choice.fp8 else size
     return round(facts.denoiser * value + (sum(facts.text_encoders) * size if with_text else 0))
 
 

@@ -45,7 +45,8 @@ class Choice:
 
     Of the means: `rows_in_turn`: instance and class rows in two passes; `weights` in bf16 are rounded stochastically;
     `inside_backward`: each weight moves as soon as it has its gradient; `off_card`: the optimizer's state lies in the machine's
-    memory; `quantized`: a LoRA's base in 4 bits; `class_images_in_parts`: for class images the base's networks take turns on the card.
+    memory; `quantized`: a LoRA's base in 4 bits, `fp8`: in 8; `text_off_card`: a text encoder that stays as
+    it is reads on the CPU; `class_images_in_parts`: for class images the base's networks take turns on the card.
     """
 
     method: Method
@@ -58,6 +59,8 @@ class Choice:
     inside_backward: bool = False
     off_card: bool = False
     quantized: bool = False
+    fp8: bool = False
+    text_off_card: bool = False
     class_images_in_parts: bool = False  # of a choice: whatever they would take together
 
 

@@ -11,7 +11,7 @@ from ..families.family import Family, Rates
 from ..gpu import TAKEN, Gpu, multiplies_bf16
 from ..machine import free_memory, machine_memory, resident_memory
 from ..settings import AUTO, TrainSettings, default_of, flag_of
-from .ledger import PEAK, PINNED, STEP, count_bytes, count_disk, count_ram
+from .ledger import PEAK, PINNED, STEP, count_bytes, count_disk, count_ram, takes_turns
 from .plan import INSTALL_8BIT, Choice, Device, Job, Method, Plan, Precision, job_of
 from .words import gb, means_of, needs_of, why_of, words_of
 
@@ -253,8 +253,13 @@ def _ladder(choice: Choice, job: Job) -> Iterator[dict[str, Any]]:
         yield {"inside_backward": True, "rows_in_turn": False}
     if full and card and not (gpu is not None and gpu.shared):
         yield {"off_card": True}
+    # each weight's copy in 16 bits lives as long as the graph that it is in: without checkpointing all would
+    if not full and card and job.facts.family.figures.fp8 and asked.gradient_checkpointing is not False:
+        yield {"fp8": True, "gradient_checkpointing": True}
     if not full and card and job.has_8bit:
-        yield {"quantized": True}
+        yield {"quantized": True, "fp8": False}
+    if card and not choice.train_text_encoder and takes_turns(job.facts, asked):
+        yield {"text_off_card": True}
 
 
 def _plan_of(choice: Choice, job: Job) -> Plan:

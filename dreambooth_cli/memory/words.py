@@ -14,7 +14,9 @@ def means_of(choice: Choice) -> tuple[str, ...]:
         "bf16 weights rounded stochastically": choice.weights == "bf16",
         "steps inside backward (no clipping)": choice.inside_backward,
         "optimizer state off the card": choice.off_card,
+        "base in fp8": choice.fp8,
         FOUR_BIT_BASE: choice.quantized,
+        "text encoder on the CPU": choice.text_off_card,
     }
     return tuple(word for word, is_taken in words.items() if is_taken)
 

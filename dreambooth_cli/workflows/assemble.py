@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
 
 from ..bases.base import Base
+from ..bases.catalog import guidance_of
 from ..captions import filled, prompt_with
 from ..engine.families.latent_diffusion import (
     Conditioning,
@@ -16,9 +18,9 @@ from ..engine.families.latent_diffusion import (
     denoiser_of,
     encode_frozen,
 )
-from ..engine.families.loading import DTYPES, bring_back, find_device, let_go, load_family, place, text_encoders_of
-from ..engine.families.lora import quantize
-from ..engine.images.sampling import check_steps
+from ..engine.families.loading import DTYPES, bring_back, find_device, let_go, load_family, load_for_turns, place
+from ..engine.families.lora import quantize, store_in_8_bits
+from ..engine.images.sampling import Embedded, check_steps, embed
 from ..engine.training.examples import Example, encode_pictures, latent_mask
 from ..engine.training.loop import Training
 from ..engine.training.places import find_place
@@ -27,12 +29,14 @@ from ..events import Events, Noted, PhaseStarted, PictureEncoded, Warned, Yieldi
 from ..families.family import VAE
 from ..frames import prompts_in
 from ..identifier import length_remarks, load_tokenizer
+from ..memory.ledger import takes_turns
 from ..memory.plan import Plan, weights_of
 from ..prompts import plain_class_prompt
+from ..settings import TrainSettings
 from .class_images import class_image_prompts, gather_class_images
 from .prepared import PreparedPhoto
 from .recipe import Recipe
-from .samples import draw_before
+from .samples import draw_before, sample_prompts
 
 
 def make_training(recipe: Recipe, *, cache: Path | None = None, samples: Path | None = None) -> Yielding[Training]:
@@ -44,7 +48,7 @@ def make_training(recipe: Recipe, *, cache: Path | None = None, samples: Path | 
     plan, settings = recipe.plan, recipe.settings
     yield PhaseStarted(name="loading the base model")
     take_a_step(recipe.base.facts.family, plan, settings, DTYPES[weights_of(plan)])
-    family = load_base(recipe.base, plan)
+    family = load_base(recipe.base, plan, settings)
     if settings.with_prior:
         check_steps(family.pipe, settings.class_image_steps, "--class-image-steps")
     if settings.sample_every:
@@ -52,21 +56,30 @@ def make_training(recipe: Recipe, *, cache: Path | None = None, samples: Path | 
     class_paths: list[Path] = []
     if settings.with_prior:
         class_paths = yield from gather_class_images(family, recipe, cache)
-    if samples is not None and settings.sample_every != 0:
-        yield from draw_before(family, recipe, samples)
+    turns = takes_turns(recipe.base.facts, settings)
+    wanted = samples if settings.sample_every != 0 else None
+    if wanted is not None and not turns:
+        yield from draw_before(family, recipe, wanted)
     pictures = yield from encode(family, recipe, class_paths)
-    device, encoders = find_device(plan.device), list(text_encoders_of(family.pipe))
+    device, encoders = find_device(plan.device), list(recipe.base.facts.family.text_encoders)
     let_go(family.pipe, [VAE])
-    place(family.pipe, encoders, device)
+    bring_back(family.pipe, recipe.base, dtype=DTYPES[weights_of(plan)], device=find_device("cpu"), only=encoders)
+    place(family.pipe, encoders, find_device("cpu") if plan.text_off_card else device)
     places = (*recipe.prompts.places, "")
     captions = [filled(photo.caption, recipe.prompts.identifier) for photo in recipe.photos]
     in_places = [prompt_with(recipe.prompts.class_, one) for one in places]
     asked = encode_frozen(family, in_places) if len(places) > 1 and not all(captions) else None
+    embedded: dict[str, Embedded] = {}
     possible, kept = prompts_of(recipe, [prompts_with(recipe, one) for one in dict.fromkeys([*places, *captions])]), None
     if not plan.train_text_encoder:  # before the denoiser comes: both at once may be too much for a small card
-        kept = encode_frozen(family, possible)
+        kept = encode_frozen(family, possible).to(device)
+        embedded = embed_samples(family, recipe, device) if turns and settings.sample_every != 0 else {}
         let_go(family.pipe, encoders)
+    if bring_back(family.pipe, recipe.base, dtype=DTYPES[weights_of(plan)], device=find_device("cpu"), only=[family.record.denoiser]):
+        shrink(family, plan)
     place(family.pipe, [family.record.denoiser, *encoders], device)
+    if wanted is not None and turns:
+        yield from draw_before(family, recipe, wanted, embedded=embedded)
     said = captions
     if asked is not None:
         untold = [number for number, caption in enumerate(captions) if not caption]
@@ -84,17 +97,36 @@ def make_training(recipe: Recipe, *, cache: Path | None = None, samples: Path | 
         prompts=texts,
         conditioning=None if kept is None else kept.rows(list(map(possible.index, texts))),
         plain=plain_rows(recipe, texts) if settings.with_base_prior else (),
+        embedded=embedded,
     )
 
 
-def load_base(base: Base, plan: Plan) -> LatentDiffusion:
-    """The base in the machine's memory, ready to draw and encode, in the number format that its weights have in training."""
-    find_device(plan.device)  # asked now, before minutes of loading
-    family = load_family(base, dtype=DTYPES[weights_of(plan)], device=find_device("cpu"))
+def embed_samples(family: LatentDiffusion, recipe: Recipe, device: Any) -> dict[str, Embedded]:
+    """The prompts of the samples, read while the text encoder is there, each beside the denoiser."""
+    scale = guidance_of(recipe.base.name, family.record)
+    wanted = sample_prompts(recipe.prompts, recipe.settings.sample_prompt)
+    return {prompt: embed(family, prompt, guidance_scale=scale).to(device) for prompt in wanted}
+
+
+def shrink(family: LatentDiffusion, plan: Plan) -> None:
+    """Have a denoiser that stays as it is in the few bits that the plan says."""
+    denoiser = denoiser_of(family)
     if plan.quantized:
-        quantize(denoiser_of(family), DTYPES[plan.precision])
+        quantize(denoiser, DTYPES[plan.precision])
         # where its 4 bits are made: always there, so always the same
         place(family.pipe, [family.record.denoiser], find_device(plan.device))
+    elif plan.fp8:
+        store_in_8_bits(denoiser, family.record.parts[family.record.denoiser], DTYPES[plan.precision])
+
+
+def load_base(base: Base, plan: Plan, settings: TrainSettings) -> LatentDiffusion:
+    """The base in the machine's memory, ready to draw and encode, in the number format that its weights have in training; where its
+    networks take turns, ready to encode pictures."""
+    find_device(plan.device)  # asked now, before minutes of loading
+    if takes_turns(base.facts, settings):
+        return load_for_turns(base)
+    family = load_family(base, dtype=DTYPES[weights_of(plan)], device=find_device("cpu"))
+    shrink(family, plan)
     if DTYPES[weights_of(plan)] != DTYPES["fp32"]:
         # the VAE encodes once, so its half-precision faults are not worth their speed
         let_go(family.pipe, [VAE])

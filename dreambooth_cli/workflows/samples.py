@@ -1,20 +1,22 @@
 """Pictures of fixed prompts from one seed: by the base before training, on the way by the weights as they stand, and at the end."""
 
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..bases.catalog import guidance_of
 from ..captions import prompt_with
 from ..disk import disk_errors
-from ..engine.families.latent_diffusion import LatentDiffusion
+from ..engine.families.latent_diffusion import LatentDiffusion, autocast
 from ..engine.families.loading import DTYPES, bring_back, find_device, let_go, place
-from ..engine.images.sampling import Drawing, draw_in_turn
+from ..engine.images.sampling import Drawing, Embedded, decode, draw_in_turn, draw_latents
 from ..engine.refusal import out_of_memory_words
 from ..engine.training.loop import Training
 from ..events import Events, Noted, PhaseStarted, SampleSaved, Warned, Yielding
+from ..families.family import VAE
 from ..photos.picture import save_new
 from ..places import names_a_place
 from ..prompts import fill, understood
@@ -45,8 +47,11 @@ def drawing_of(recipe: Recipe, steps: int) -> Drawing:
     return Drawing(steps=steps, guidance_scale=guidance_of(base.name, base.facts.family), width=size, height=size)
 
 
-def draw_before(family: LatentDiffusion, recipe: Recipe, folder: Path) -> Events:
-    """What the base itself answers to the samples' prompts, as `step-000000-*.png`, once."""
+def draw_before(
+    family: LatentDiffusion, recipe: Recipe, folder: Path, *, embedded: Mapping[str, Embedded] = MappingProxyType({})
+) -> Events:
+    """What the base itself answers to the samples' prompts, as `step-000000-*.png`, once; from `embedded` where they were read before, and
+    the denoiser alone is there."""
     settings = recipe.settings
     lacking = [
         (number, prompt)
@@ -57,13 +62,20 @@ def draw_before(family: LatentDiffusion, recipe: Recipe, folder: Path) -> Events
         return
     yield PhaseStarted(name="the base model's answers, to compare")
     remark = ""
+    device, drawing = find_device(recipe.plan.device), drawing_of(recipe, settings.sample_steps)
+    at_work = networks_of(family, recipe.plan) if not embedded else None
+    brought = bring_back(family.pipe, recipe.base, dtype=DTYPES["fp32"], device=device, only=[VAE]) if embedded else []
     try:
-        at_work, drawing = networks_of(family, recipe.plan), drawing_of(recipe, settings.sample_steps)
         for number, prompt in lacking:
-            picture = draw_in_turn(family, prompt, settings.seed, drawing, at_work)
+            if at_work is not None:
+                picture = draw_in_turn(family, prompt, settings.seed, drawing, at_work)
+            else:
+                with autocast(recipe.plan.precision, device):
+                    picture = decode(family, draw_latents(family, [embedded[prompt]], [settings.seed], drawing))[0]
             save_sample(picture, folder, f"{BEFORE}-{number}", {"prompt": prompt, "seed": str(settings.seed), "step": "0"})
     except (RuntimeError, MemoryError) as error:
         remark = memory_remark(error, 0)
+    let_go(family.pipe, brought)
     if remark:
         yield Warned(message=remark)
 
@@ -158,12 +170,15 @@ def takes_too_much(round_seconds: float, run_seconds: float) -> bool:
 
 
 def drawn(
-    training: Training, recipe: Recipe, prompts: Iterable[str], *, steps: int, in_parts: bool = False
+    training: Training, recipe: Recipe, prompts: Sequence[str], *, steps: int, in_parts: bool = False
 ) -> Generator[tuple[str, Any], None, None]:
     """A picture of each prompt; the parts that were let go come back for it. `in_parts`: the networks take turns on the card."""
     base, pipe, drawing = recipe.base, training.family.pipe, drawing_of(recipe, steps)
+    known = all(prompt in training.embedded for prompt in prompts)  # those need the VAE alone
+    in_parts = in_parts and not known
     held = [name for name in base.facts.family.networks if getattr(pipe, name) is not None]
-    brought = bring_back(pipe, base, dtype=DTYPES["fp32"], device=find_device("cpu") if in_parts else training.device)
+    where = find_device("cpu") if in_parts else training.device
+    brought = bring_back(pipe, base, dtype=DTYPES["fp32"], device=where, only=[VAE] if known else None)
     try:
         for prompt in prompts:
             yield prompt, training.draw(prompt, recipe.settings.seed, drawing, in_parts=in_parts)

@@ -66,11 +66,13 @@ class Klein:
 
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
         """Prompts -> embeddings [B, 512, 3 D]: three layers side by side, of the padding too, which the transformer reads."""
-        encoder = self.pipe.text_encoder
-        ids, mask = tokens_of(self.pipe.tokenizer, prompts, most=self.record.prompt_length, padded=True)
-        seen = None if encoder.device.type == "meta" else mask.to(encoder.device)  # transformers looks at its values
-        states = encoder(ids.to(encoder.device), attention_mask=seen, output_hidden_states=True).hidden_states
-        return Conditioning(torch.cat([states[layer] for layer in READ_LAYERS], dim=-1))
+        encoder, rows = self.pipe.text_encoder, []
+        for prompt in prompts:  # one at a time: every layer's output of it is kept
+            ids, mask = tokens_of(self.pipe.tokenizer, [prompt], most=self.record.prompt_length, padded=True)
+            seen = None if encoder.device.type == "meta" else mask.to(encoder.device)  # transformers looks at its values
+            states = encoder(ids.to(encoder.device), attention_mask=seen, output_hidden_states=True).hidden_states
+            rows.append(torch.cat([states[layer] for layer in READ_LAYERS], dim=-1))
+        return Conditioning(torch.cat(rows))
 
     def predict(self, noisy_latents: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
         """The transformer's prediction [B, 128, h, w], of eps - z."""

@@ -64,6 +64,20 @@ def load_pipeline(base: Base, *, dtype: torch.dtype, only: Collection[str] | Non
     return pipe
 
 
+def load_for_turns(base: Base) -> LatentDiffusion:
+    """A base as a family of which the VAE alone is there, in float32 on the CPU: the other networks, which fit their files and each
+    other, come by `bring_back` when it is their turn. Raises ModelUnavailable."""
+    pipe = load_empty(base)
+    with refused(f"{base.name} can't be loaded from {base.path}", _again(base)):
+        fill(pipe.vae, find_files(base, VAE), torch.float32)
+    pipe.vae.requires_grad_(False).eval()
+    for name in base.facts.family.networks:
+        if name != VAE:
+            setattr(pipe, name, None)
+    pipe.set_progress_bar_config(disable=True)
+    return alive(base.facts.family, pipe)
+
+
 def load_empty(base: Base) -> Any:
     """A base as a diffusers pipeline whose networks are on torch's meta device, without their weights. Raises ModelUnavailable."""
     with refused(f"{base.name} can't be loaded from {base.path}", _again(base)):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.hooks.layerwise_casting import DEFAULT_SKIP_MODULES_PATTERN
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, inject_adapter_in_model
@@ -86,6 +87,13 @@ def quantize(denoiser: Any, dtype: torch.dtype) -> None:
             small.bias = child.bias
             setattr(module, name, small)
     denoiser.is_loaded_in_4bit = True  # by this peft knows which LoRA layer goes beside them
+
+
+def store_in_8_bits(denoiser: Any, part: Part, dtype: torch.dtype) -> None:
+    """Have a frozen denoiser's weights lie in 8 bits, each in `dtype` for its own product: diffusers' layerwise casting. What is told
+    beside it replaces the library's list of layers that stay, but not that of the class."""
+    stay = (*DEFAULT_SKIP_MODULES_PATTERN, *part.precise)
+    denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype, skip_modules_pattern=stay)
 
 
 def in_first_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from diffusers import ZImageTransformer2DModel
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ...families.qwen3 import CHAT
 from ...families.z_image import TRANSFORMER, Z_IMAGE
@@ -26,7 +27,8 @@ class ZImage:
         self.noising = RectifiedFlow(lambda shape: 1.0)
         self.vae_config = pipe.vae.config
         use_chat(pipe.tokenizer, CHAT)
-        pipe.transformer.rope_embedder.freqs_cis = None  # the trial without weights has counted them where nothing is computed
+        if pipe.transformer is not None:
+            pipe.transformer.rope_embedder.freqs_cis = None  # the trial without weights has counted them where nothing is computed
 
     def encode_images(self, pixels: Tensor) -> LatentDistribution:
         """Pixels [B, 3, H, W] in -1..1 -> the distribution of their latents, float32 [B, 16, H/8, W/8]."""
@@ -46,11 +48,11 @@ class ZImage:
 
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
         """Prompts -> embeddings [B, T, D], the last layer but one, and how many of each row are a prompt's own."""
-        encoder = self.pipe.text_encoder
-        ids, mask = tokens_of(self.pipe.tokenizer, prompts, most=self.record.prompt_length, padded=False)
-        # no mask: a word never sees what comes after it, so neither does a prompt its padding
-        states = encoder(ids.to(encoder.device), output_hidden_states=True).hidden_states[-2]
-        return Conditioning(states, lengths=tuple(mask.sum(dim=1).tolist()))
+        encoder, rows = self.pipe.text_encoder, []
+        for prompt in prompts:  # one at a time: every layer's output of it is kept
+            ids, _ = tokens_of(self.pipe.tokenizer, [prompt], most=self.record.prompt_length, padded=False)
+            rows.append(encoder(ids.to(encoder.device), output_hidden_states=True).hidden_states[-2][0])
+        return Conditioning(pad_sequence(rows, batch_first=True), lengths=tuple(map(len, rows)))
 
     def predict(self, noisy_latents: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
         """The transformer's prediction [B, c, h, w], of eps - z. It reads a list of prompts, each as long as it is."""

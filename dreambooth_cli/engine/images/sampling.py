@@ -105,6 +105,14 @@ class Embedded:
 
     arguments: Mapping[str, Any]
 
+    def to(self, device: torch.device) -> "Embedded":
+        """The same on another device."""
+        return Embedded({name: _moved(value, device) for name, value in self.arguments.items()})
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    return [each.to(device) for each in value] if isinstance(value, list) else value.to(device) if isinstance(value, Tensor) else value
+
 
 def _together(embedded: Sequence[Embedded]) -> dict[str, Any]:
     """What a pipeline's call takes for a batch of prompts."""

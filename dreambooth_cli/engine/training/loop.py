@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from math import isfinite
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from ...settings import TrainSettings
 from ..families.latent_diffusion import Conditioning, LatentDiffusion, autocast, denoiser_of, encode_frozen
 from ..families.loading import DTYPES, alone, text_encoders_of
 from ..families.lora import add_lora, lora_layers_of
-from ..images.sampling import Drawing, draw, draw_in_turn
+from ..images.sampling import Drawing, Embedded, decode, draw, draw_in_turn, draw_latents
 from ..seeds import Place, part_of, seed_of
 from ..tensor_file import shapes_of
 from .adamw import round_stochastically
@@ -89,16 +90,18 @@ class Training:
         prompts: list[str],
         conditioning: Conditioning | None,
         plain: Sequence[int] = (),
+        embedded: Mapping[str, Embedded] = MappingProxyType({}),
     ) -> None:
         """`examples` are the photos (`instance`) and, with a prior, the class images (`class`), `prompts` those that they name by
         their rows, the instance prompt first. `conditioning` holds the prompts' embeddings, a row each, or is None where the text encoder
         is trained and they change with every step. `plain`, where a LoRA is held against its base: of each prompt the row of the same
-        without the identifier. Raises ValueError where a step inside backward can't be: pictures of several sizes
-        are several passes."""
+        without the identifier. `embedded`: prompts of samples that were read before. Raises ValueError where a step inside backward can't
+        be: pictures of several sizes are several passes."""
         self.family, self.plan, self.settings = family, plan, settings
         self.examples = dict(examples)
         self.kinds = tuple(self.examples)
         self.prompts, self.conditioning, self.plain = prompts, conditioning, plain
+        self.embedded = embedded
         self.device = device
         self.reads_late = self.device.type == "cuda"
         self.unread: list[tuple[int, Reading]] = []  # steps and their losses
@@ -265,6 +268,8 @@ class Training:
         """A sample picture with the weights as they stand (their average, where one is kept). `in_parts`: the networks take turns on
         the device."""
         with autocast(self.plan.precision, self.device), self.averaged():
+            if prompt in self.embedded:
+                return decode(self.family, draw_latents(self.family, [self.embedded[prompt]], [seed], drawing))[0]
             if in_parts:
                 return draw_in_turn(self.family, prompt, seed, drawing, lambda names: alone(self.family.pipe, names, self.device))
             return draw(self.family, [prompt], [seed], drawing)[0]
