@@ -85,7 +85,7 @@ class Figures:
     `activations`: (full or a LoRA's layers, checkpointed) -> in half precision, in float32; `beside_lora`: what another network of the
     family keeps of them beside a LoRA, by its parameters, the LoRA's layers and checkpointing. `drawing`: GB of one row without
     gradients. `quantized`: bytes of a value where the linear layers have 4 bits, with a float32 scale for every 64 values, and the rest
-    16; `fp8`: where all but the precise layers have 8.
+    16; `fp8`: where all but the precise layers have 8, with `fp8_block` GB for the block that is being computed, in 16.
     `lora`, `lora_text`: values of the LoRA at rank 16, by its layers: exact, linear in the rank. These three by a network's
     parameters. `largest`: values of the largest tensor of the denoiser, `largest_with_text`: of the text encoders too. `tflop`: of
     forward and backward of one row, as a x + b x^2 of the pixels against 512 x 512 (the square is attention).
@@ -97,6 +97,7 @@ class Figures:
     drawing: float
     quantized: Mapping[int, float]
     fp8: float = 0.0
+    fp8_block: float = 0.0
     lora: Mapping[LoraLayers, Mapping[int, int]]
     lora_text: Mapping[LoraLayers, Mapping[int, int]]
     tflop: tuple[float, float]

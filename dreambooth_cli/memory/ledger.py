@@ -216,7 +216,7 @@ def _step_groups(choice: Choice, job: Job) -> dict[str, int]:
         "optimizer state": 0 if choice.off_card else round(trained * state),
         "EMA": trained * FP32 if asked.ema else 0,
         "half-precision copies": trained * HALF if choice.precision != "fp32" and size == FP32 else 0,
-        "activations": round(activations.forward * rows * 1e9 + text_activations),
+        "activations": round((activations.forward * rows + facts.family.figures.fp8_block * choice.fp8) * 1e9 + text_activations),
         "late": round((trained - of_text) * gradient + activations.late * rows * 1e9 + text_activations),
         "update": _lean_update(choice, largest, state) + (min(trained, GRADIENT_PIECE) * FP32 if in_pieces else 0),
     }
