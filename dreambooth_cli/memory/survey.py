@@ -39,7 +39,6 @@ class Row:
             "resolution": entry.facts.resolution,
             "recommended_gb": entry.recommended_gb,
             "licence": entry.licence,
-            **{key: told for key in ("gate", "twin", "sources") if (told := getattr(entry, key))},
             "on_disk": self.on_disk,
             "plan": {
                 "method": self.plan.method,

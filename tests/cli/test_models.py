@@ -80,7 +80,7 @@ def test_an_unknown_model(dreambooth: Dreambooth) -> None:
     done = dreambooth("models", "sd99")
     assert (done.code, done.err) == (
         5,
-        "Error: the catalogue has no base model 'sd99'\n  it has: sd15, sd14, sd21, sdxl, pocket\n",
+        "Error: the catalogue has no base model 'sd99'\n  it has: sd15, sd14, sd21, sdxl, klein, z-image, pocket\n",
     )
 
 

@@ -393,7 +393,8 @@ def attend(
     enable_gqa: bool = False,
 ) -> Tensor:
     """Attention as a card takes it: flash in half precision without a mask, else memory-efficient. torch would ask the driver which."""
-    assert not enable_gqa
+    if enable_gqa:  # a card's kernels read each head of key and value several times
+        key, value = (one.repeat_interleave(query.shape[-3] // one.shape[-3], dim=-3) for one in (key, value))
     if attn_mask is None and query.dtype != torch.float32:
         side = query.shape[-1]
         padded = [nn.functional.pad(one, (0, -side % 8)) if side % 8 else one for one in (query, key, value)]

@@ -9,7 +9,8 @@ from ...bases.catalog import CATALOG, CatalogEntry, moved_note
 from ...bases.facts import layout_of, read_facts, stated_prediction
 from ...bases.fingerprint import identify
 from ...bases.folder import missing_parts
-from ...bases.metadata import read_header
+from ...bases.kind import check_index
+from ...bases.metadata import read_header, read_json
 from ...disk import system_errors
 from ...errors import ModelUnavailable
 from ...events import Event, Noted, PhaseStarted, Warned
@@ -49,7 +50,12 @@ def obtain(request: BaseRequest) -> Generator[Event, None, Base]:
 def fetch(request: BaseRequest) -> Generator[Event, None, Path]:
     """Bring a hub base's files into the cache; what is there already is not fetched again. Returns the snapshot's folder."""
     with in_words(request):
-        return (yield from fetch_snapshot(request, lambda names: checked_choice(request, names)))
+        return (yield from fetch_snapshot(request, lambda names: checked_choice(request, names), look_at_index))
+
+
+def look_at_index(folder: Path) -> None:
+    """Refuse another kind of model by its model_index.json, before its weights are fetched. Raises ModelUnavailable."""
+    check_index(folder, read_json(folder / "model_index.json"))
 
 
 # Bases that are not one hub repository

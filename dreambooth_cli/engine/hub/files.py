@@ -8,7 +8,7 @@ from ...bases.folder import VARIANTS, variant_of
 from ...bases.kind import refuse
 from ...errors import ModelUnavailable
 from ...families.family import VAE, tokenizer_of
-from ...families.known import denoiser_names, text_encoder_names
+from ...families.known import FAMILIES, denoiser_names, text_encoder_names
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
@@ -60,6 +60,12 @@ def checked_choice(request: BaseRequest, names: list[str]) -> list[str]:
         raise ModelUnavailable(f"{repository} is no base model in diffusers' form: it has no model_index.json", hint)
     chosen = choose_files(names)
     denoiser, *_ = _parts_there(denoiser_names(), names)
+    families = [family for family in FAMILIES if family.denoiser == denoiser]
+    encoders = _parts_there(text_encoder_names(), names)
+    # a transformer that is trained here reads by one language model, whose tokenizer is one file; Flux 1 and Stable Diffusion 3 by CLIP
+    by_clip = denoiser != denoiser_names()[0] and f"{tokenizer_of(encoders[0])}/tokenizer.json" not in names
+    if by_clip or not any(set(encoders) <= set(family.text_encoders) for family in families):
+        raise refuse(Path(str(repository)), "it has a transformer in the place of a UNet, as Flux and Stable Diffusion 3 do")
     lacking = [
         part
         for part in (denoiser, VAE, *_parts_there(text_encoder_names(), names))

@@ -26,8 +26,11 @@ from .files import is_weight
 LOOK_AGAIN = 0.2  # seconds between two looks whether another process has done
 
 
-def fetch_snapshot(request: BaseRequest, choose: Callable[[list[str]], list[str]]) -> Generator[Event, None, Path]:
-    """Fetch the chosen files of a repository, small ones first, one event now and then. Returns the snapshot's folder."""
+def fetch_snapshot(
+    request: BaseRequest, choose: Callable[[list[str]], list[str]], look: Callable[[Path], None] | None = None
+) -> Generator[Event, None, Path]:
+    """Fetch the chosen files of a repository, small ones first, one event now and then; `look` is asked about the folder before any
+    weights come. Returns the snapshot's folder."""
     repository, store = str(request.repository), repository_folder(str(request.repository))
     if not is_revision(request.revision):
         raise no_revision(request)
@@ -44,6 +47,9 @@ def fetch_snapshot(request: BaseRequest, choose: Callable[[list[str]], list[str]
         _check_room(name_of(request), total - done)
         yield PhaseStarted(name=f"download {name_of(request)}", total=total, done=done, unit="B")
         for file in files:
+            if look is not None and is_weight(file.name):
+                look(store / "snapshots" / commit)
+                look = None
             before = done - there[file.name]
             url = f"{endpoint()}/{repository}/resolve/{commit}/{file.name}"
             with closing(bring(url, file, store, commit)) as brought:
