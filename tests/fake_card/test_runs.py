@@ -45,6 +45,7 @@ RUNS = {
         LORA | {"sample_every": "auto"},
     ),
     "SDXL, lora, text encoders, base in 4 bits": ("sdxl", {"quantized": True}, LORA | TEXT),
+    "klein": ("klein", {}, {"method": "lora", "class_images": 0}),
     "pocket, the photos' places told": ("pocket", {}, TEXT),
 }
 EIGHT_BIT = ("8-bit", "8 GB", "all means", "4 bits")
