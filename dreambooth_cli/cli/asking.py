@@ -95,7 +95,7 @@ def say_why(words: str) -> None:
 
 def of_the_answer(error: DreamboothError) -> str:
     """An error in words that speak of what was answered, not of flags: `--steps 0 is too small` -> `0 is too small`."""
-    return ". ".join(_without_flags(words) for words in (error.message, error.hint) if words)
+    return "; ".join(_without_flags(words) for words in (error.message, error.hint) if words)
 
 
 def _without_flags(words: str) -> str:

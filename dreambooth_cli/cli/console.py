@@ -6,12 +6,15 @@ import os
 import re
 import select
 import sys
-import textwrap
+from collections.abc import Iterator
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 
 # what a terminal obeys: C0, DEL, C1, and the marks that turn the rest of a line round
+WIDE = "[\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffe6]"
+CLOSING = "\uff0c\u3002\u3001\uff01\uff1f\uff1a\uff1b\u300d\u300f\uff09\u300b\"'.,;:)\\]"  # begins no line
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -54,13 +57,31 @@ def say(console: Console, line: str, style: str = "") -> None:
 
 
 def between_words(line: str, width: int) -> str:
-    """A line as lines of at most `width` characters, broken between words alone; the indent stays."""
-    if len(line) <= width:
+    """A line as lines of at most `width` columns, broken between words alone, where Chinese has none between its characters; the indent
+    stays."""
+    if cell_len(line) <= width:
         return line
     indent = line[: len(line) - len(line.lstrip())]
-    return textwrap.fill(
-        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
-    )
+    lines, room = [indent], width
+    for word, gap in _parts(line.strip()):
+        if cell_len(lines[-1] + gap + word) <= room or lines[-1] == indent:
+            lines[-1] += word if lines[-1] == indent else gap + word
+        else:
+            lines.append(indent + word)
+    return "\n".join(lines)
+
+
+def _parts(line: str) -> Iterator[tuple[str, str]]:
+    """The parts that a line is broken into, each with the gap before it: words and paths, and of other words their single wide
+    characters, with what closes behind them."""
+    for word in re.finditer(r"(\s*)(\S+)", line):
+        gap = word[1]
+        if "/" in word[2] or "\\" in word[2]:
+            yield word[2], gap
+            continue
+        for part in re.findall(rf"{WIDE}[{CLOSING}]*|(?:(?!{WIDE})\S)+", word[2]):
+            yield part, gap
+            gap = ""
 
 
 class Outlet(io.FileIO):

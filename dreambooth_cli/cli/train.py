@@ -5,11 +5,15 @@ from typing import Annotated
 
 import typer
 
+from ..bases.base import ask_for_base
+from ..bases.catalog import find_entry
 from ..config import Asked
 from ..errors import Interrupted, UsageError
 from ..events import ModelSaved, PlanMade, RunOpened
 from ..gpu import find_gpu
 from ..libraries import warned
+from ..memory.duration import predict, time_line
+from ..memory.plan import Plan
 from ..memory.search import check_fits
 from ..order import Order, check_output, check_prompt, continue_from, understand
 from ..project import check_is_free
@@ -128,7 +132,17 @@ def show_plan(asked: Asked, *, json: bool) -> None:
         JsonLines().show(PlanMade(plan=plan.to_json()))
     else:
         say(results(), format_plan(plan.to_json()))
+        say(results(), "\n" + "\n".join(foreseen(asked, plan)))
     check_fits(plan, asked.train)
+
+
+def foreseen(asked: Asked, plan: Plan) -> list[str]:
+    """How long the run may take, and what its base can't do."""
+    from ..workflows.plan import known_facts
+
+    facts, entry = known_facts(ask_for_base(asked.subject.model)), find_entry(asked.subject.model)
+    time = time_line(predict(plan, facts, asked.train, find_gpu())) if facts else ""
+    return [line for line in (time, entry.limits if entry else "") if line]
 
 
 def what_was_saved(seen: Seen) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Protocol, TypeVar, cast
 
+from rich.cells import cell_len, set_cell_size
 from rich.table import Table
 from rich.text import Text
 
@@ -200,8 +201,8 @@ def format_plan(plan: Mapping[str, Any]) -> str:
 
 def format_pairs(pairs: list[tuple[str, str]]) -> str:
     """Names and words in two columns."""
-    width = max((len(what) for what, _ in pairs), default=0)
-    return "\n".join(f"{what:<{width}}  {words}" for what, words in pairs)
+    width = max((cell_len(what) for what, _ in pairs), default=0)
+    return "\n".join(f"{set_cell_size(what, width)}  {words}" for what, words in pairs)
 
 
 def format_bytes(count: float) -> str:

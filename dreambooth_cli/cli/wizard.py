@@ -21,7 +21,7 @@ from ..bases.catalog import BaseFacts, advice_of, find_entry
 from ..errors import DreamboothError, Interrupted, ModelUnavailable, PhotoError, UsageError
 from ..gpu import Gpu, describe
 from ..identifier import FALLBACK, candidates, clip_tokenizer, identifier_remarks, load_tokenizer
-from ..memory.duration import Prediction, predict, words_of_time
+from ..memory.duration import predict, time_line, words_of_time
 from ..memory.plan import Plan
 from ..memory.survey import NO_GPU_VERDICT, Row, recommended, survey
 from ..oddity import find_oddity, frame_of, in_english
@@ -55,7 +55,7 @@ MANY = 50  # pictures in a folder: more than anybody takes of one subject
 LISTED = 20  # folders
 FEW = 10  # times less or more than advised
 QUIET = Style([("bottom-toolbar", "noreverse"), ("bottom-toolbar.text", "fg:ansiyellow")])
-NAME_WHY = "The name is what you type from now on: dreambooth train NAME. Most take what it is."
+NAME_WHY = "The name is what you type from now on: dreambooth train NAME. Most take the noun."
 INTRODUCTION = "Enter takes what is filled in, Esc (or <) goes back a question, Ctrl-C leaves. Nothing is written before the end."
 Told = dict[str, Any]  # what is answered so far, by the setting's name; `name`, `only` and what flags said beside them
 
@@ -520,9 +520,9 @@ def plan_lines(told: Told, plan: Plan | None, facts: BaseFacts | None, gpu: Gpu 
     entry, settings = find_entry(told["model"]), settings_of(told)
     base = entry.title if entry else told["model"]
     called = instance_prompt(told["class_prompt"], told["identifier"])
-    lines = [f'Learned: "{called}", from your photos, in {settings.steps:,} steps on {base}']
+    lines = [f'Learns: "{called}", from your photos, in {settings.steps:,} steps on {base}']
     if plan is None or facts is None:
-        fetch = "The base is fetched first; then train says how long it takes, and what memory and disk"
+        fetch = "Time, memory and disk: not known before the base is fetched; train says them then."
         return [*lines, fetch, leaves(told, "")]
     lines[0] += f": {'all layers' if plan.method == 'full' else 'a LoRA'}{', the text encoder too' * plan.train_text_encoder}"
     disk = sum(size for size in plan.disk.values())
@@ -539,16 +539,9 @@ def plan_lines(told: Told, plan: Plan | None, facts: BaseFacts | None, gpu: Gpu 
     ]
 
 
-def time_line(found: Prediction | None) -> str:
-    """How long it may take, or that this is not known."""
-    if found is None:
-        return "Time: not known: no such GPU was measured. train measures its first steps and says it then."
-    return f"Time: {words_of_time(found.seconds)}, predicted from {found.by}; train corrects it after its first steps."
-
-
 def leaves(told: Told, size: str) -> str:
     """What is there in the end."""
-    return f"Left in the end: the model{size} and copies of your photos, in {projects_folder() / told['name']}. Yours stay as they are."
+    return f"Leaves: the model{size} and copies of your photos, in {projects_folder() / told['name']}. Yours stay as they are."
 
 
 def command_of(told: Told) -> str:

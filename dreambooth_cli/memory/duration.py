@@ -18,6 +18,7 @@ MEASURED_TFLOPS = 66.9  # the H100's, in float32, by its cores and clock
 # Seconds a step of one photo and one class image on it (card.md), at the family's own size.
 MEASURED_STEP = {"sd": (0.242, 512), "sdxl": (0.587, 1024)}
 FORWARD = 1 / 3  # of a row's forward and backward
+SHORT = 180  # seconds; what takes no longer needs no word before it
 GUIDED = 2  # passes of a denoising step
 
 
@@ -71,3 +72,10 @@ def words_of_time(seconds: float) -> str:
             count = round(seconds / size)
             return f"about {count} {unit}{'s' if count > 1 else ''}"
     return "about a minute"
+
+
+def time_line(found: Prediction | None) -> str:
+    """How long a run may take, or that this is not known."""
+    if found is None:
+        return "Time: not known: no such GPU was measured. train measures its first steps and says it then."
+    return f"Time: {words_of_time(found.seconds)}, predicted from {found.by}; train corrects it after its first steps."

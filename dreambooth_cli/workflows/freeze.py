@@ -18,10 +18,12 @@ from ..events import Events, Noted, PlanMade, Warned, Yielding
 from ..gpu import Gpu, find_gpu
 from ..identity import content_of, former_identities, former_run_digest, run_digest
 from ..machine import free_memory, machine_memory, resident_memory
+from ..memory.duration import SHORT, predict, time_line
 from ..memory.plan import Plan
 from ..memory.search import at_rates_of, check_fits
 from ..memory.survey import slow_step_note
 from ..project import Project
+from ..prompts import class_noun
 from ..record import BaseRecord, Record
 from ..run import Run
 from ..settings import FORMER, SubjectSettings, TrainSettings, shaping
@@ -144,7 +146,7 @@ def freeze_plan(
     recipe = with_plan(as_begun(made_of, record), record.plan, record.prompts)
     check_still_fits(recipe.plan, gpu, made_of.settings)
     yield PlanMade(plan=recipe.plan.to_json())
-    yield from told_slow(recipe)
+    yield from told_slow(recipe, gpu)
     return run, recipe
 
 
@@ -161,9 +163,13 @@ def as_recipe(made_of: Ingredients, run: Run) -> Recipe:
     return with_plan(as_begun(made_of, record), record.plan, record.prompts)
 
 
-def told_slow(recipe: Recipe) -> Events:
-    """A warning where steps will take long, and where the machine's free memory is less than the run needs."""
+def told_slow(recipe: Recipe, gpu: Gpu | None) -> Events:
+    """What the base can't do; how long the run may take; a warning where the machine's free memory is less than the run needs."""
     plan, settings = recipe.plan, recipe.settings
+    yield from told_limits(recipe)
+    found = predict(plan, recipe.base.facts, settings, gpu)
+    if found is not None and found.seconds > SHORT:
+        yield Noted(message=f"{time_line(found)[0].lower()}{time_line(found)[1:]}")
     rows = sum(settings.rows) * settings.gradient_accumulation
     if plan.device == "cpu" and (note := slow_step_note(recipe.base.facts, plan.resolution, rows)):
         yield Warned(message=note)
@@ -172,6 +178,19 @@ def told_slow(recipe: Recipe) -> Events:
             message=f"the run needs {plan.ram_needed / 1e9:.1f} GB of the machine's memory and {free / 1e9:.1f} GB are free: "
             "it may swap, or be killed; close other programs"
         )
+
+
+def told_limits(recipe: Recipe) -> Events:
+    """What a base that knows little can't do, and whether the subject is of a kind that it has never seen."""
+    subject = recipe.asked.subject
+    entry = find_entry(subject.model)
+    if entry is None or not entry.knows:
+        return
+    noun = class_noun(subject.class_prompt or "", recipe.prompts.identifier)
+    if noun and noun.split()[-1].casefold() not in entry.knows:
+        yield Warned(message=f"{entry.name} has never seen a {noun}: {entry.limits}")
+    else:
+        yield Noted(message=entry.limits)
 
 
 def new_record(recipe: Recipe, shape: Mapping[str, Any]) -> Record:
