@@ -25,7 +25,7 @@ COMMANDS = {
     "train": "Fine-tune a base model on the photos; run it again to go on.",
     "generate": "Draw pictures with a fine-tuned model.",
     "export": "Write a model for ComfyUI, A1111, diffusers and others, and prove it.",
-    "demo": "See the whole story in a few minutes: no GPU, no download.",
+    "demo": "See the whole story in a few minutes: no GPU, no model to download.",
     "models": "List the base models and which of them fit this GPU; fetch one.",
     "projects": "List the projects, show one's runs, find one on disk, remove one.",
     "doctor": "Find what on this machine would stop a run, and how to mend it.",

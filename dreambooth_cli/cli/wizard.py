@@ -275,6 +275,9 @@ def read_paths(text: str) -> list[Path]:
     whole = read_path(text)
     if whole.exists():
         return [whole]
+    if text.strip().startswith("file://"):  # in which spaces are escaped, and quotes mean nothing
+        several = [read_path(word) for word in text.split()]
+        return several if all(path.exists() for path in several) else [whole]
     try:
         words = [word.strip("\"'") for word in shlex.split(text, posix=False)] if os.name == "nt" else shlex.split(text)
     except ValueError:
@@ -286,7 +289,7 @@ def read_paths(text: str) -> list[Path]:
 def read_path(text: str) -> Path:
     """A path as it was typed or dragged into the terminal: with quotes, escaped spaces or as a file:// address."""
     text = text.strip()
-    if not os.path.exists(expanded(text)):
+    if not text.startswith("file://") and not os.path.exists(expanded(text)):
         text = _unquoted(text)
     if text.startswith("file://"):
         text = unquote(urlsplit(text).path)

@@ -11,14 +11,18 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
+from dreambooth_cli.bases.catalog import CATALOG
+from dreambooth_cli.cli import asking, wizard
 from dreambooth_cli.cli import init as init_module
 from dreambooth_cli.cli import train as train_module
-from dreambooth_cli.cli import wizard
 from dreambooth_cli.errors import ModelUnavailable, PhotoError, UsageError
-from dreambooth_cli.gpu import sold_as
+from dreambooth_cli.gpu import Gpu, sold_as
 from dreambooth_cli.identifier import identifier_remarks, invented_words
+from dreambooth_cli.memory.duration import predict, time_line
 from dreambooth_cli.paths import projects_folder
 from dreambooth_cli.project import Project, list_projects
+from dreambooth_cli.settings import PrepSettings, TrainSettings, parse_value
+from dreambooth_cli.workflows.plan import plan_run
 
 from .conftest import Dreambooth
 
@@ -308,6 +312,93 @@ def test_a_path_as_it_is_typed_or_dragged(tmp_path: Path, monkeypatch: pytest.Mo
         assert wizard.read_path(text) == folder, text
     assert wizard.read_path("two words") == tmp_path / "two words"
     assert wizard.read_path("it's") == tmp_path / "it's"
+
+
+def test_several_dragged_files(photos: Path, tmp_path: Path) -> None:
+    folder = photos.rename(tmp_path / "my dog's photos")
+    one, two = folder / "one.jpg", folder / "two.jpg"
+    address = f"file://{str(one).replace(' ', '%20')} file://localhost{str(two).replace(' ', '%20')}"
+    for text in (f'"{one}" "{two}"', f"{shlex.quote(str(one))} {shlex.quote(str(two))} ", address, f'"{one}"\n"{two}"'):
+        assert wizard.read_paths(text) == [one, two], text
+        assert wizard.judge_photos(text) is None
+    assert wizard.read_paths(f'"{one}" and more') == [wizard.read_path(f'"{one}" and more')]
+    (tmp_path / "elsewhere.jpg").write_bytes(one.read_bytes())
+    with pytest.raises(PhotoError, match="several folders"):
+        wizard.judge_photos(f'"{one}" "{tmp_path / "elsewhere.jpg"}"')
+    (folder / "notes.txt").write_text("no picture")
+    with pytest.raises(PhotoError, match=r"notes\.txt is not a photo"):
+        wizard.judge_photos(str(folder / "notes.txt"))
+
+
+def test_dragged_photos_alone_or_all_of_their_folder(keys: Keys, photos: Path, dreambooth: Dreambooth) -> None:
+    words = ["--model", "sd15", "--class-prompt", "a dog", "--identifier", "ront", "--method", "full", "--steps", "500"]
+    dragged = pasted(f"'{photos / 'one.jpg'}' '{photos / 'two.jpg'}'") + ENTER
+    keys(dragged + ENTER + ENTER)
+    done = dreambooth("init", "few", *words)
+    assert done.code == 0, done.err
+    assert f"2 photos in {photos}" in done.err
+    assert sorted(path.name for path in Project(projects_folder() / "few").photos.iterdir()) == ["one.jpg", "two.jpg"]
+    keys(dragged + DOWN + ENTER + ENTER)
+    done = dreambooth("init", "all", *words)
+    assert f"5 photos in {photos}" in done.err
+    assert len(list(Project(projects_folder() / "all").photos.iterdir())) == 5
+
+
+def test_a_folder_of_folders_lists_those_that_hold_photos(keys: Keys, photos: Path, tmp_path: Path, dreambooth: Dreambooth) -> None:
+    album = tmp_path / "album"
+    for name in ("empty", "other", "zebra"):
+        (album / name).mkdir(parents=True)
+    photos = photos.rename(album / "my dog")
+    (album / "zebra" / "z.jpg").write_bytes((photos / "one.jpg").read_bytes())
+    assert [words for _, words in wizard.folders_with_photos(album)] == ["my dog: 5 photos", "zebra: 1 photo"]
+    words = ["--model", "sd15", "--class-prompt", "a dog", "--identifier", "ront", "--method", "full", "--steps", "500"]
+    keys(pasted(album) + ENTER + ENTER + ENTER)
+    done = dreambooth("init", "mine", *words)
+    assert done.code == 0, done.err
+    assert Project(projects_folder() / "mine").settings()["subject"]["photos"] == photos.resolve()
+    assert wizard.folders_with_photos(tmp_path)[0][0] == photos  # a level deeper
+    with pytest.raises(PhotoError, match="nor in the folders in it"):
+        wizard.judge_photos(str(album / "empty"))
+
+
+def test_a_folder_of_many_pictures_is_asked_about(tmp_path: Path) -> None:
+    for number in range(wizard.MANY + 1):
+        (tmp_path / f"{number}.jpg").write_bytes(b"\xff\xd8\xff")
+    doubt = wizard.judge_photos(str(tmp_path))
+    assert doubt is not None
+    assert "51 pictures, and 3 to 5 of one subject are wanted" in doubt.words
+
+
+def test_an_error_speaks_of_the_answer() -> None:
+    for text in ("0", "none", "1e3", "2k", "-5"):
+        with pytest.raises(UsageError) as caught:
+            TrainSettings(steps=parse_value(TrainSettings, "steps", text))
+        assert "--" in caught.value.message + caught.value.hint
+        assert "--" not in asking.of_the_answer(caught.value)
+    assert asking.of_the_answer(UsageError("--steps 0 is too small", "it must be at least 1")) == "0 is too small; it must be at least 1"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "seconds"),
+    [
+        (Gpu(name="H100", kind="cuda", total=80 * 10**9, free=79 * 10**9, tflops=66.9), 0.242),
+        (Gpu(name="a slower one", kind="cuda", total=24 * 10**9, free=23 * 10**9, tflops=66.9 / 4), 4 * 0.242),
+        (Gpu(name="not seen", kind="cuda", total=24 * 10**9, free=23 * 10**9), None),
+        (Gpu(name="AMD", kind="rocm", total=24 * 10**9, free=23 * 10**9), None),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_time_is_predicted_from_the_cards_figures(gpu: Gpu, seconds: float | None) -> None:
+    facts = CATALOG[0].facts
+    plan = plan_run("sd15", PrepSettings(), TrainSettings(gradient_checkpointing=False), gpu=gpu)
+    found = predict(plan, facts, TrainSettings(), gpu)
+    if seconds is None:
+        assert found is None
+        assert "not known" in time_line(found)
+    else:
+        assert found is not None
+        assert found.step == pytest.approx(seconds, rel=1e-3)
+        assert "predicted from the card's figures" in time_line(found)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a backslash parts folders there")
