@@ -42,7 +42,6 @@ CELLS = {
     "the newest, on cards from 8 GB; draws in 4 steps with its twin": "最新；8 GB 显存起；配合其孪生模型 4 步出图",
     "photographs, on cards from 12 GB": "照片风格；12 GB 显存起",
     "seeing it work: drawn scenes of 64 px, no GPU, no model to download": "看它如何工作：64 像素的手绘场景，不需要 GPU，不需要下载模型",
-    "seeing it work: drawn scenes of 64 px, no GPU, no model to download": "看它如何工作：64 像素的手绘场景，不需要 GPU，不需要下载模型",
     "16 GB or more": "16 GB 以上",
     "no GPU": "不需要 GPU",
     "none": "无",
