@@ -6,7 +6,6 @@ import os
 import re
 import select
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 from rich.cells import cell_len
@@ -71,17 +70,15 @@ def between_words(line: str, width: int) -> str:
     return "\n".join(lines)
 
 
-def _parts(line: str) -> Iterator[tuple[str, str]]:
+def _parts(line: str) -> list[tuple[str, str]]:
     """The parts that a line is broken into, each with the gap before it: words and paths, and of other words their single wide
     characters, with what closes behind them."""
+    parts = []
     for word in re.finditer(r"(\s*)(\S+)", line):
-        gap = word[1]
-        if "/" in word[2] or "\\" in word[2]:
-            yield word[2], gap
-            continue
-        for part in re.findall(rf"{WIDE}[{CLOSING}]*|(?:(?!{WIDE})\S)+", word[2]):
-            yield part, gap
-            gap = ""
+        is_path = "/" in word[2] or "\\" in word[2]
+        first, *rest = [word[2]] if is_path else re.findall(rf"{WIDE}[{CLOSING}]*|(?:(?!{WIDE})\S)+", word[2])
+        parts += [(first, word[1]), *((part, "") for part in rest)]
+    return parts
 
 
 class Outlet(io.FileIO):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from dreambooth_cli import events as happened
@@ -253,6 +254,17 @@ def test_long_lines_are_broken_between_words_and_paths_never() -> None:
     path = "/a/path/that-is-longer/than-the-line"
     assert between_words(f"  the checkpoint is {path} and more", 24) == f"  the checkpoint is\n  {path}\n  and more"
     assert between_words("short   as it is", 24) == "short   as it is"
+
+
+def test_chinese_is_broken_between_its_characters_and_stands_in_columns() -> None:
+    lines = between_words('  called "一只非常可爱的小狗在海滩上奔跑，天气很好" and more', 24).split("\n")
+    assert all(cell_len(line) <= 24 and line.startswith("  ") for line in lines)
+    assert "".join(line.strip() for line in lines).replace(" ", "") == 'called"一只非常可爱的小狗在海滩上奔跑，天气很好"andmore'
+    assert not any(line.strip()[0] in "，。" for line in lines)
+    path = "/home/用户/照片/一个很长的文件夹名字没有空格"
+    assert path in between_words(f"project made: {path} and more", 24).split("\n")
+    pairs = views.format_pairs([("狗", "one"), ("a dog", "two")])
+    assert [cell_len(line.partition(word)[0]) for line, word in zip(pairs.splitlines(), ("one", "two"), strict=True)] == [7, 7]
 
 
 def test_what_a_terminal_would_obey_is_shown() -> None:
