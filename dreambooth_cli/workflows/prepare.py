@@ -285,7 +285,7 @@ def _write_report(
         tiles = [_tile_of(row, looked and looked.shown) for row, looked in seen if row["status"] != "skipped"]
         photos = "1 photo" if len(tiles) == 1 else f"{len(tiles)} photos"
         kept = photos if usable == len(tiles) else f"{usable} of {photos}"
-        told = (report["verdict"], *(finding.words for finding in of_set)) if preparing.judged else ()
+        told: tuple[str, ...] = (str(report["verdict"]), *(finding.words for finding in of_set)) if preparing.judged else ()
         save_sheet(contact_sheet(f"{kept} at {sizes} pixels", tiles, told), part / SHEET)
     write_json(part / REPORT, with_schema(REPORT, report))
     return report

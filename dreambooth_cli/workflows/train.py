@@ -76,8 +76,8 @@ def train(
         if run is not None and run.is_finished:
             yield Noted(message=f"run {run.number} of {project.name} is finished already; --restart begins another")
             yield from logged(conclude(run, as_recipe(made_of, run)), run)
-            yield from deliver(run, output_dir, asked.train)
             yield from end(project, run, began)
+            yield from deliver(run, output_dir, asked.train)
             return
         if run is None and not restart:
             yield from told_apart(project, made_of, shape)
@@ -87,8 +87,8 @@ def train(
         with kept_when_freed() if recipe.plan.device == "cpu" else nullcontext():
             yield from logged(mended(fine_tune, run, recipe), run)
             yield from logged(conclude(run, recipe, time.monotonic() - began), run)
-        yield from deliver(run, output_dir, asked.train)
         yield from end(project, run, began)
+        yield from deliver(run, output_dir, asked.train)  # the model is the last event: scripts read it there
 
 
 def end(project: Project, run: Run, began: float) -> Events:

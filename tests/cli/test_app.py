@@ -233,7 +233,7 @@ def test_the_table_on_an_ascii_terminal() -> None:
 def test_the_module_is_the_same_program() -> None:
     done = in_process("models", "--json")
     assert done.code == 0
-    assert [model["name"] for model in json.loads(done.out)["models"]] == ["sd15", "sd14", "sd21", "sdxl", "pocket"]
+    assert [model["name"] for model in json.loads(done.out)["models"]] == ["sd15", "sd14", "sd21", "sdxl", "klein", "z-image", "pocket"]
 
 
 def test_a_name_that_no_disk_can_hold_is_wrong_usage(dreambooth: Dreambooth, tmp_path: Path) -> None:

@@ -232,6 +232,6 @@ def test_captions_come_and_go_with_the_folder(captioned, sd1):
         f"left out of project {project.name}, but kept: four.txt",
     ]
     assert (project.photos / "four.txt").is_file()
-    assert list(add_photos(project, captioned))[1:] == []
+    assert not of_kind(list(add_photos(project, captioned)), Noted)
     run(project, method="lora")
     assert captions_of(project) == {"one.jpg": "in the rain", "two.jpg": "at night"}

@@ -28,7 +28,8 @@ def test_a_run_of_0_2_is_found_and_not_made_anew(sd1, photos):
     new = {name for kind in (SubjectSettings, TrainSettings) for name in shaping(kind()) if name not in as_before(kind(), "0.2")}
     assert {"frames", "lora_layers"} <= new
     photos = [hashlib.sha256(png_of(path)).hexdigest() for path in sorted(project.prepared.glob("*.png"))]
-    was = {**record.shape, "photos": photos, "asked": {name: value for name, value in record.shape["asked"].items() if name not in new}}
+    asked = {name: value for name, value in record.shape["asked"].items() if name not in new} | {"class_guidance_scale": 7.5}
+    was = {**record.shape, "photos": photos, "asked": asked}
     made.write_record(replace(record, shape=was, digest=run_digest(**was)))
     events = run(project)
     assert any("finished already" in note.message for note in of_kind(events, Noted))
