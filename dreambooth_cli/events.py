@@ -352,6 +352,14 @@ class GridSaved(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PageWritten(Event):
+    """A page that shows all of it in a browser."""
+
+    event: ClassVar[str] = "page"
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class CommandShown(Event):
     """What the user would type for what comes next."""
 

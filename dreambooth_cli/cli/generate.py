@@ -15,6 +15,7 @@ from ..project import Project, choose_project
 from ..settings import RARE, GenerateSettings
 from ..source import Source, check_source, find_source, read_prompts
 from .console import can_ask
+from .interactive import draw_by_hand
 from .meant import check_meant
 from .options import Flags, Json, ProjectName, Yes, with_flags
 from .start import loading_torch
@@ -54,6 +55,9 @@ def generate(
     grid: Annotated[
         bool | None, flag("--grid/--no-grid", takes="", help="Put all pictures on one sheet as well; by default where there are several.")
     ] = None,
+    interactive: Annotated[
+        bool, typer.Option("-i", "--interactive", help="One start, then a prompt a line, by hand or from stdin; :seed 7, :again, :quit.")
+    ] = False,
     yes: Yes = False,
     *,
     flags: Flags,
@@ -71,13 +75,17 @@ def generate(
     check_meant(flags, insists=yes, asks=can_ask() and not json)
     where, asked = understand(project, words, prompt or [], model_path)
     texts = [*asked, *(read_prompts(expanded(prompts)) if prompts is not None else [])]
-    check_prompts(texts)
+    if not interactive or texts:
+        check_prompts(texts)
     path, stored, folder = find_source(where, run, step)
     settings = merge(GenerateSettings, stored, flags[GenerateSettings]).values
     source, place = Source(path, base, identifier, step), expanded(output_dir or folder)
     check_source(source, texts, settings, place)
     with loading_torch():
         from ..workflows.generate import generate as draw
+    if interactive:
+        draw_by_hand(source, texts, settings, place, grid=grid, json=json)
+        return
     events = draw(source, texts, settings, output_dir=place, grid=grid)
     results = (ImageSaved, GridSaved) if grid else (ImageSaved,)  # a sheet that nobody asked for is told beside them
     follow(warned(events), open_view(*results, json=json), kept="the pictures named above are whole")

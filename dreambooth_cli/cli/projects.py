@@ -1,6 +1,7 @@
 """`dreambooth projects`: list them, show one's runs, find one on disk, remove one."""
 
 import json as json_
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -8,18 +9,24 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from ..config import merge
 from ..disk import bytes_in, disk_errors, file_of, reason_of
 from ..errors import ProjectError, UsageError
+from ..events import GridSaved, PageWritten
 from ..inventory import RunFacts, pictures_of, runs_of, throw_away, waste_of, waste_of_cache
 from ..inventory import class_images as class_shares
+from ..libraries import warned
 from ..paths import projects_folder
 from ..project import Project, check_is_free, list_projects, open_project, remove_project, unreadable_projects
+from ..prompts import check_placeholder
+from ..settings import GenerateSettings
 from ..text import shortened
 from .app import CONTEXT
 from .console import can_ask, messages, results, say, visible
 from .help import Command, Group
-from .options import Json, Yes, complete_project, with_flags
-from .views import format_bytes
+from .options import Flags, Json, Yes, complete_project, with_flags
+from .start import loading_torch
+from .views import follow, format_bytes, open_view
 
 Name = Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete_project, help="A project's name.")]
 
@@ -29,7 +36,7 @@ projects = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     context_settings=CONTEXT,
-    subcommand_metavar="[list | show NAME | clean [NAME] | path NAME | remove NAME]",
+    subcommand_metavar="[list | show NAME | compare NAME --runs 1,2 | clean [NAME] | path NAME | remove NAME]",
 )
 
 
@@ -70,6 +77,41 @@ def show(name: Name, json: Json = False) -> None:
         say(results(), line)
     for line in damaged:
         say(messages(), f"warning: {line}", "yellow")
+
+
+@projects.command(cls=Command)
+@with_flags(GenerateSettings, only=("num_images", "seed", "steps"))
+def compare(
+    name: Name,
+    runs: Annotated[str, typer.Option("--runs", metavar="<1,2,3>", show_default=False, help="Their numbers, with commas between.")],
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", metavar="<text>", show_default=False, help="What each draws; several may be given.")
+    ] = None,
+    *,
+    flags: Flags,
+    json: Json = False,
+) -> None:
+    """Draw the same prompts from the same seeds with several runs: one sheet, and one page that says what differs."""
+    project = open_project(name)
+    chosen = [project.finished_run(number) for number in numbers_in(runs)]
+    for text in prompt or []:
+        check_placeholder(text)
+    settings = merge(GenerateSettings, project.settings()["generate"], flags[GenerateSettings]).values
+    with loading_torch():
+        from ..workflows.compare import compare as draw
+    seen = follow(warned(draw(project, chosen, prompt or [], settings)), open_view(*(() if json else (GridSaved, PageWritten)), json=False))
+    if json:
+        sheet, page = seen.get(GridSaved), seen.get(PageWritten)
+        told = {"sheet": str(sheet.path) if sheet else None, "page": str(page.path) if page else None}
+        print(json_.dumps({"project": project.name, "runs": [run.number for run in chosen], **told}))
+
+
+def numbers_in(words: str) -> list[int]:
+    """`1,2,3` as numbers. Raises UsageError."""
+    parts = [part for part in re.split(r"[,\s]+", words) if part]
+    if len(parts) < 2 or not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
+        raise UsageError(f"--runs {words} are not two or more runs", "name their numbers: --runs 1,2,3")
+    return list(dict.fromkeys(map(int, parts)))
 
 
 @projects.command(cls=Command)

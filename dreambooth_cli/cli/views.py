@@ -28,6 +28,7 @@ from ..events import (
     ImageSaved,
     ModelSaved,
     Noted,
+    PageWritten,
     PhaseStarted,
     PhotoLooked,
     PhotoRead,
@@ -104,6 +105,8 @@ def format_event(event: Event) -> str | None:
             return f"all on one sheet: {event.path}"
         case RunEnded():
             return format_end(event)
+        case PageWritten():
+            return f"the page: {event.path}"
         case CommandShown():
             return f"\n$ {event.command}"
         case StoryTold():
@@ -114,7 +117,9 @@ def format_event(event: Event) -> str | None:
 def result_of(event: Event) -> Path | None:
     """The path that an event hands over, for stdout."""
     match event:
-        case ProjectSaved() | PhotosPrepared() | BaseReady() | ModelSaved() | Exported() | ImageSaved() | GridSaved() | StoryTold():
+        case ProjectSaved() | PhotosPrepared() | BaseReady() | ModelSaved() | Exported():
+            return event.path
+        case ImageSaved() | GridSaved() | PageWritten() | StoryTold():
             return event.path
     return None
 

@@ -10,15 +10,17 @@ from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from ..disk import make_folder, sync, temporary
 from ..errors import UsageError
 from .crop import Size
+from .sheet import FAINT, INK, drawable, font_for, shorten
 
 MOST_GRID = 64_000_000  # pixels of a sheet, 3 bytes each in memory
 SMALLEST_TILE, GAP = 32, 4  # pixels
+READABLE, LABEL = 192, 42  # pixels: a tile of that side can be written beneath, in two lines
 AS_IT_IS = 128  # pixels: up to here a PNG is small, and a JPEG would blur
 
 
@@ -95,30 +97,41 @@ def with_parameters(text: Mapping[str, str]) -> dict[str, str]:
 
 
 class Grid:
-    """All pictures of a call on one sheet, as square as their number allows, white between them.
+    """All pictures of a call on one sheet, as square as their number allows, white between them; what each is stands beneath it.
 
-    Each is pasted when it comes, so that none need be kept. `tile` is the size that a picture has there: its own, or a smaller one
-    where the sheet would have more than 64 megapixels.
+    Each is pasted when it comes, so that none need be kept. `tile` is the size that a picture has there: its own; a whole multiple, where
+    that is too small to write beneath; or a smaller one, where all of them would have more than 64 megapixels. `columns`: how many in a
+    row, if not as many as rows.
     """
 
-    def __init__(self, count: int, size: Size) -> None:
+    def __init__(self, count: int, size: Size, *, columns: int | None = None) -> None:
         """A sheet for `count` pictures of one size. Raises UsageError where there are too many for any sheet."""
-        self._columns = math.ceil(math.sqrt(count))
+        self._columns = columns or math.ceil(math.sqrt(count))
         rows = math.ceil(count / self._columns)
-        self.tile = _tile_of(size, self._columns * rows)
+        times = max(1, math.ceil(READABLE / min(size))) if count * READABLE**2 <= MOST_GRID else 1
+        self.tile = _tile_of((size[0] * times, size[1] * times), self._columns * rows)
         if min(self.tile) < min(SMALLEST_TILE, *size):
             raise UsageError(
                 f"{count:,} pictures are too many for one grid", "leave out --grid, or draw fewer in one call: --num-images 1000"
             )
         width, height = self.tile
-        self.sheet = Image.new("RGB", (self._columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), "white")
+        self.label = LABEL if min(self.tile) >= READABLE else 0
+        self.sheet = Image.new("RGB", (self._columns * (width + GAP) - GAP, rows * (height + self.label + GAP) - GAP), "white")
         self._pasted = 0
 
-    def add(self, image: Image.Image) -> None:
-        """Put a picture in the next place."""
+    def add(self, image: Image.Image, prompt: str = "", detail: str = "") -> None:
+        """Put a picture in the next place, with its prompt and a line of detail beneath it where they can be read."""
         row, column = divmod(self._pasted, self._columns)
-        small = image if image.size == self.tile else image.resize(self.tile, Image.Resampling.LANCZOS)
-        self.sheet.paste(small, (column * (self.tile[0] + GAP), row * (self.tile[1] + GAP)))
+        width, height = self.tile
+        how = Image.Resampling.NEAREST if image.width < width else Image.Resampling.LANCZOS
+        small = image if image.size == self.tile else image.resize(self.tile, how)
+        left, top = column * (width + GAP), row * (height + self.label + GAP)
+        self.sheet.paste(small, (left, top))
+        if self.label and (prompt or detail):
+            pen = ImageDraw.Draw(self.sheet)
+            for line, (text, ink) in enumerate(((drawable(prompt), INK), (drawable(detail), FAINT))):
+                font = font_for(text, 14)
+                pen.text((left + 2, top + height + 3 + 18 * line), shorten(text, width - 4, font), fill=ink, font=font)
         self._pasted += 1
 
 

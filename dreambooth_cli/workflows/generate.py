@@ -77,6 +77,26 @@ def generate(
         yield from draw_prompts(easel, texts, settings, output_dir, grid=grid)
 
 
+def open_easel(source: Source, settings: GenerateSettings) -> Yielding[Easel]:
+    """Load a model for prompts that come later. Raises UsageError, ModelUnavailable, ProjectError, DoesNotFit."""
+    card = read_source(source)
+    settings = replace(settings, negative_prompt=fill_negative(settings.negative_prompt, card, source.identifier))
+    return (yield from set_up(source, card, settings, [], 0))
+
+
+def draw_one(easel: Easel, prompt: str, settings: GenerateSettings, output_dir: Path, *, grid: bool | None) -> Events:
+    """Pictures of one more prompt, with a model that is loaded. Raises UsageError, DiskError, DoesNotFit."""
+    source, several = easel.source, settings.num_images > 1 if grid is None else grid
+    with kept_projects(source.path, output_dir):
+        texts = yield from fill_prompts([prompt], easel.card, source)
+        tokenizer, most = load_tokenizer(easel.base.vocabulary), easel.base.facts.family.prompt_length
+        for remark in length_remarks(texts, tokenizer, most=most):
+            yield Warned(message=remark)
+        negative = fill_negative(settings.negative_prompt, easel.card, source.identifier)
+        settings = yield from with_seed(replace(settings, negative_prompt=negative))
+        yield from draw_prompts(easel, texts, settings, output_dir, grid=several)
+
+
 @contextmanager
 def kept_projects(*paths: Path) -> Iterator[None]:
     """Keep the projects that these paths lie in from being removed. Raises ProjectError."""
@@ -161,7 +181,7 @@ def draw_prompts(easel: Easel, texts: Sequence[str], settings: GenerateSettings,
                 stem = stem_of(text, picture.seed, label_of(source))
                 path = save_new(picture.image, output_dir, stem, with_parameters({**record, "seed": str(picture.seed)}))
                 if sheet is not None:
-                    sheet.add(picture.image)
+                    sheet.add(picture.image, text, ", ".join(filter(None, [f"seed {picture.seed}", model_words(source)])))
                 yield ImageSaved(path=path, seed=picture.seed, prompt=text)
                 if is_black(picture.image):
                     yield Warned(message=f"{path.name} {BLACK_WORDS}")

@@ -1,6 +1,7 @@
 """`generate`: from every kind of model, with what made it in each picture, and nothing overwritten."""
 
 import gc
+import io
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,10 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
+from dreambooth_cli.cli.interactive import draw_by_hand
 from dreambooth_cli.disk import temporary
 from dreambooth_cli.errors import DoesNotFit, DreamboothError, ModelUnavailable, ProjectError, UsageError
-from dreambooth_cli.events import GridSaved, ImageSaved, Noted, PhaseStarted, Warned
+from dreambooth_cli.events import GridSaved, ImageSaved, Noted, PageWritten, PhaseStarted, Warned
 from dreambooth_cli.identifier import load_tokenizer, unread_part
 from dreambooth_cli.paths import projects_folder
 from dreambooth_cli.photos.picture import MOST_GRID, Grid
@@ -25,6 +28,7 @@ from dreambooth_cli.project import KEPT, clear_up, keep, list_projects, open_pro
 from dreambooth_cli.settings import GenerateSettings, TrainSettings
 from dreambooth_cli.source import Source
 from dreambooth_cli.text import shortened
+from dreambooth_cli.workflows.compare import compare, differences
 from dreambooth_cli.workflows.deliver import deliver
 from dreambooth_cli.workflows.generate import generate
 from tests.forked import forks, run_forked
@@ -109,8 +113,11 @@ def test_the_grid_holds_all_of_them(trained, tmp_path):
     events = make(trained[0].runs()[0].model, folder=tmp_path, num_images=3, grid=True)
     (grid,) = of_kind(events, GridSaved)
     with Image.open(grid.path) as sheet:
-        assert sheet.size == (64 * 2 + 4, 64 * 2 + 4)
-        assert np.array_equal(np.asarray(sheet)[:64, :64], pixels(pictures(events)[0]))
+        assert sheet.size == (192 * 2 + 4, (192 + 42) * 2 + 4)  # three times as large, with two lines beneath
+        shown = np.asarray(sheet)
+        assert np.array_equal(shown[1:192:3, 1:192:3], pixels(pictures(events)[0]))
+        assert (shown[192:234, :192] < 128).any()
+        assert (shown[192 + 234 + 4 :, 196:] == 255).all()  # there is no fourth
 
 
 def test_a_seed_is_drawn_and_said(trained, tmp_path):
@@ -554,6 +561,35 @@ def test_a_step_of_a_run_draws_as_its_model_did(trained, tmp_path):
         assert not np.array_equal(pixels(plain), pixels(step))
         with Image.open(step) as image:
             assert (image.text["run"], image.text["run_step"]) == ("1", "1")
+
+
+def test_by_hand_it_is_one_start_and_what_is_wrong_is_said(trained, tmp_path, monkeypatch, capsys):
+    """`-i` with lines from a pipe: prompts, `:seed`, `:again`, and slips."""
+    words = ":again\n:seed 7\na [identifier] dog\n\n:again\na [identifer] dog\n:nothing\n:seed x\nthe [identifier] dog\n:quit\na dog\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(words))
+    run = trained[0].runs()[0]
+    settings = GenerateSettings(steps=1)
+    draw_by_hand(Source(run.path), [], settings, tmp_path, grid=None, json=True)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    drawn = [(line["prompt"], line["seed"]) for line in lines if line["event"] == "image"]
+    assert drawn == [("a sks dog", 7), ("a sks dog", 8), ("the sks dog", 9)]
+    assert [line["name"] for line in lines if line["event"] == "phase"] == ["loading the model", "drawing", "drawing", "drawing"]
+    wrong = " ".join(line["message"] for line in lines if line["event"] == "warning")
+    for part in ("nothing was drawn yet", "[identifer]", ":nothing is no command", "--seed"):
+        assert part in wrong
+
+
+def test_runs_side_by_side_are_one_sheet_and_one_page(copied):
+    run = copied.runs()[0]
+    settings = GenerateSettings(seed=3, steps=1)
+    events = list(compare(copied, [run, run], ["a [identifier] dog", "the [identifier] dog"], settings))
+    (sheet,), (written,) = of_kind(events, GridSaved), of_kind(events, PageWritten)
+    with Image.open(sheet.path) as image:
+        assert image.size == (192 * 2 + 4, (192 + 42) * 2 + 4)
+    text = written.path.read_text()
+    assert text.count("<img ") == 4
+    assert "http://" not in text and "https://" not in text  # noqa: PT018 - one question
+    assert differences([run.record(), replace(run.record(), asked={"subject": {}, "train": {**run.record().asked["train"], "rank": 9}})])
 
 
 def test_several_prompts_are_one_start_and_each_has_the_same_seeds(trained, tmp_path):

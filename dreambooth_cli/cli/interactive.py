@@ -1,0 +1,81 @@
+"""`generate -i`: one start, then prompts by hand, each drawn at once."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import DreamboothError, Interrupted, UsageError
+from ..events import Events, GridSaved, ImageSaved, Noted, Warned
+from ..libraries import warned
+from ..settings import GenerateSettings, parse_value
+from ..source import Source
+from .console import can_ask
+from .views import Seen, follow, open_view
+
+if TYPE_CHECKING:
+    from ..workflows.generate import Easel
+
+HELP = "a prompt draws it; :again draws the last one from the next seeds; :seed 7 or :seed auto; :quit, or Ctrl-D, ends"
+
+
+def draw_by_hand(
+    source: Source, first: list[str], settings: GenerateSettings, place: Path, *, grid: bool | None, json: bool
+) -> None:
+    """Load the model once, draw the first prompts, then each that is typed, until the input ends. What is wrong with one is said, and
+    the next is asked for. Raises DreamboothError where the model can't be loaded, Interrupted while a picture is drawn."""
+    from ..workflows.generate import draw_one, open_easel
+
+    made: list[Easel] = []
+
+    def load() -> Events:
+        made.append((yield from open_easel(source, settings)))
+        yield Noted(message=HELP)
+
+    follow(warned(load()), open_view(json=json))
+    last = ""
+    for line in chain(first, asked_for() if can_ask() else typed()):
+        try:
+            if line in (":quit", ":q"):
+                return
+            if line.startswith(":seed"):
+                settings = replace(settings, seed=parse_value(GenerateSettings, "seed", line.removeprefix(":seed").strip()))
+                continue
+            if line == ":again" and not last:
+                raise UsageError("nothing was drawn yet", "type a prompt first")
+            if line.startswith(":") and line != ":again":
+                raise UsageError(f"{line} is no command here", HELP)
+            last = last if line == ":again" else line
+            seen = follow(warned(draw_one(made[0], last, settings, place, grid=grid)), open_view(ImageSaved, GridSaved, json=json))
+            settings = with_next_seed(settings, seen)
+        except Interrupted:
+            raise
+        except DreamboothError as error:
+            with open_view(json=json) as view:
+                view.show(Warned(message="; ".join(filter(None, [error.message, error.hint]))))
+
+
+def with_next_seed(settings: GenerateSettings, seen: Seen) -> GenerateSettings:
+    """The settings with the seed after those that were drawn from, where one was given: so that `:again` draws others."""
+    drawn = seen.get(ImageSaved)
+    return settings if settings.seed == "auto" or drawn is None else replace(settings, seed=drawn.seed + 1)
+
+
+def asked_for() -> Iterator[str]:
+    """What a person types on a terminal, with a history, until Ctrl-D or Ctrl-C."""
+    from prompt_toolkit import PromptSession
+
+    session: PromptSession[str] = PromptSession()
+    while True:
+        try:
+            if line := session.prompt("prompt> ").strip():
+                yield line
+        except (EOFError, KeyboardInterrupt):
+            return
+
+
+def typed() -> Iterator[str]:
+    """The lines of stdin, but for empty ones."""
+    yield from filter(None, (line.strip() for line in sys.stdin))
