@@ -1,6 +1,7 @@
 """`dreambooth generate`: pictures of a prompt, drawn with a project's model or any other."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,9 +83,10 @@ def generate(
     source, place = Source(path, base, identifier, step), expanded(output_dir or folder)
     check_source(source, texts, settings, place)
     with loading_torch():
+        from ..workflows.generate import draw_one
         from ..workflows.generate import generate as draw
     if interactive:
-        draw_by_hand(source, texts, settings, place, grid=grid, json=json)
+        draw_by_hand(source, texts, settings, partial(draw_one, output_dir=place, grid=grid), json=json)
         return
     events = draw(source, texts, settings, output_dir=place, grid=grid)
     results = (ImageSaved, GridSaved) if grid else (ImageSaved,)  # a sheet that nobody asked for is told beside them

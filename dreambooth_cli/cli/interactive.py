@@ -1,14 +1,13 @@
 """`generate -i`: one start, then prompts by hand, each drawn at once."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DreamboothError, Interrupted, UsageError
-from ..events import Events, GridSaved, ImageSaved, Noted, Warned
+from ..events import Event, Events, GridSaved, ImageSaved, Noted, Warned
 from ..libraries import warned
 from ..settings import GenerateSettings, parse_value
 from ..source import Source
@@ -20,25 +19,22 @@ if TYPE_CHECKING:
 
 HELP = "a prompt draws it; :again draws the last one from the next seeds; :seed 7 or :seed auto; :quit, or Ctrl-D, ends"
 
+END = ":quit"
 
-def draw_by_hand(
-    source: Source, first: list[str], settings: GenerateSettings, place: Path, *, grid: bool | None, json: bool
-) -> None:
+
+def draw_by_hand(source: Source, first: list[str], settings: GenerateSettings, draw: Callable[..., Events], *, json: bool) -> None:
     """Load the model once, draw the first prompts, then each that is typed, until the input ends. What is wrong with one is said, and
-    the next is asked for. Raises DreamboothError where the model can't be loaded, Interrupted while a picture is drawn."""
-    from ..workflows.generate import draw_one, open_easel
+    the next is asked for; `draw` is `draw_one`, with its place. Raises DreamboothError where the model can't be loaded, Interrupted
+    while a picture is drawn."""
+    from ..workflows.generate import open_easel
 
     made: list[Easel] = []
-
-    def load() -> Events:
-        made.append((yield from open_easel(source, settings)))
-        yield Noted(message=HELP)
-
-    follow(warned(load()), open_view(json=json))
+    follow(warned(open_easel(source, settings, made)), open_view(json=json))
+    tell(Noted(message=HELP), json=json)
     last = ""
     for line in chain(first, asked_for() if can_ask() else typed()):
         try:
-            if line in (":quit", ":q"):
+            if line in (END, ":q"):
                 return
             if line.startswith(":seed"):
                 settings = replace(settings, seed=parse_value(GenerateSettings, "seed", line.removeprefix(":seed").strip()))
@@ -48,13 +44,18 @@ def draw_by_hand(
             if line.startswith(":") and line != ":again":
                 raise UsageError(f"{line} is no command here", HELP)
             last = last if line == ":again" else line
-            seen = follow(warned(draw_one(made[0], last, settings, place, grid=grid)), open_view(ImageSaved, GridSaved, json=json))
+            seen = follow(warned(draw(made[0], last, settings)), open_view(ImageSaved, GridSaved, json=json))
             settings = with_next_seed(settings, seen)
         except Interrupted:
             raise
         except DreamboothError as error:
-            with open_view(json=json) as view:
-                view.show(Warned(message="; ".join(filter(None, [error.message, error.hint]))))
+            tell(Warned(message="; ".join(filter(None, [error.message, error.hint]))), json=json)
+
+
+def tell(event: Event, *, json: bool) -> None:
+    """Show one event."""
+    with open_view(json=json) as view:
+        view.show(event)
 
 
 def with_next_seed(settings: GenerateSettings, seen: Seen) -> GenerateSettings:
@@ -68,14 +69,16 @@ def asked_for() -> Iterator[str]:
     from prompt_toolkit import PromptSession
 
     session: PromptSession[str] = PromptSession()
-    while True:
+
+    def read() -> str:
         try:
-            if line := session.prompt("prompt> ").strip():
-                yield line
+            return session.prompt("prompt> ").strip()
         except (EOFError, KeyboardInterrupt):
-            return
+            return END
+
+    return filter(None, iter(read, END))
 
 
 def typed() -> Iterator[str]:
     """The lines of stdin, but for empty ones."""
-    yield from filter(None, (line.strip() for line in sys.stdin))
+    return filter(None, map(str.strip, sys.stdin))

@@ -77,11 +77,12 @@ def generate(
         yield from draw_prompts(easel, texts, settings, output_dir, grid=grid)
 
 
-def open_easel(source: Source, settings: GenerateSettings) -> Yielding[Easel]:
-    """Load a model for prompts that come later. Raises UsageError, ModelUnavailable, ProjectError, DoesNotFit."""
+def open_easel(source: Source, settings: GenerateSettings, into: list[Easel]) -> Events:
+    """Load a model for prompts that come later, and put it `into` a list. Raises UsageError, ModelUnavailable, ProjectError,
+    DoesNotFit."""
     card = read_source(source)
     settings = replace(settings, negative_prompt=fill_negative(settings.negative_prompt, card, source.identifier))
-    return (yield from set_up(source, card, settings, [], 0))
+    into.append((yield from set_up(source, card, settings, [], 0)))
 
 
 def draw_one(easel: Easel, prompt: str, settings: GenerateSettings, output_dir: Path, *, grid: bool | None) -> Events:

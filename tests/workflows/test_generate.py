@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from dreambooth_cli.source import Source
 from dreambooth_cli.text import shortened
 from dreambooth_cli.workflows.compare import compare, differences
 from dreambooth_cli.workflows.deliver import deliver
-from dreambooth_cli.workflows.generate import generate
+from dreambooth_cli.workflows.generate import draw_one, generate
 from tests.forked import forks, run_forked
 from tests.workflows.projects import make_project, of_kind, run
 
@@ -569,7 +570,7 @@ def test_by_hand_it_is_one_start_and_what_is_wrong_is_said(trained, tmp_path, mo
     monkeypatch.setattr("sys.stdin", io.StringIO(words))
     run = trained[0].runs()[0]
     settings = GenerateSettings(steps=1)
-    draw_by_hand(Source(run.path), [], settings, tmp_path, grid=None, json=True)
+    draw_by_hand(Source(run.path), [], settings, partial(draw_one, output_dir=tmp_path, grid=None), json=True)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     drawn = [(line["prompt"], line["seed"]) for line in lines if line["event"] == "image"]
     assert drawn == [("a sks dog", 7), ("a sks dog", 8), ("the sks dog", 9)]
