@@ -178,6 +178,7 @@ CELLS = {
     "The fine-tuned model lies on disk.": "微调后的模型已在磁盘上。",
     "A picture that `generate` drew.": "`generate` 画的一张图片。",
     "All pictures of a call on one sheet.": "一次调用的所有图片合在一张大图上。",
+    "A page that shows all of it in a browser.": "一个网页，可在浏览器里查看全部内容。",
     "What the user would type for what comes next.": "接下来这一步用户会输入的命令。",
     "The demo's page: the photos, and the pictures before training and after.": "演示的页面：照片，训练前和训练后的图片。",
     "The command failed; the last line.": "命令失败；最后一行。",
