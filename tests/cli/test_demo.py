@@ -1,6 +1,7 @@
 """`demo` and `init --example`: from the built-in example to a page of pictures. The pocket base is the real one, the steps few."""
 
 import json
+from functools import partial
 
 import pytest
 from PIL import Image
@@ -11,6 +12,7 @@ from dreambooth_cli.model_card import read_card
 from dreambooth_cli.paths import projects_folder
 from dreambooth_cli.photos.story import SIDE, Column, story_page, story_strip
 from dreambooth_cli.project import open_project
+from dreambooth_cli.settings import GenerateSettings
 from dreambooth_cli.workflows import demo as workflow
 
 pytestmark = pytest.mark.slow
@@ -22,9 +24,9 @@ FEW = {"steps": 3, "class_images": 2, "class_image_steps": 2, "learning_rate": 1
 def quick(monkeypatch):
     monkeypatch.setattr("dreambooth_cli.config.advice_of", lambda model, stage, method: FEW)
     monkeypatch.setattr(workflow, "PROMPTS", workflow.PROMPTS[-2:])
+    monkeypatch.setattr(workflow, "GenerateSettings", partial(GenerateSettings, steps=3))
 
 
-@pytest.mark.slow
 def test_demo_tells_the_whole_story(quick, capsys):
     assert run(["demo"]) == 0
     out, err = capsys.readouterr()
