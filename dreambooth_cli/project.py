@@ -58,7 +58,7 @@ def clear_up() -> None:
     with suppress(OSError):  # what can't be read is told where it is needed
         for name in os.listdir(class_images):
             clear_leftovers(class_images / name)
-    for folder in (projects_folder(), home_folder(), cache_folder() / "digests"):
+    for folder in (projects_folder(), home_folder(), cache_folder() / "digests", cache_folder() / "looks"):
         clear_leftovers(folder)
     for left in home_folder().glob(".making-*"):
         with suppress(OSError):

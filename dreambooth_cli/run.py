@@ -193,6 +193,8 @@ class Run:
         clear_leftovers(self.path, old=r"plan\.json\.part|\.model\.part")
         clear_leftovers(self.checkpoints, old=r"\.step-[0-9]{6,}\.part")
         clear_leftovers(self.samples, old=r"\.step-[0-9]{6,}-[0-9]+\.[0-9]+\.part")
+        for step in self.steps():
+            clear_leftovers(self.checkpoint(step))
 
     def write_record(self, record: Record) -> None:
         """Write plan.json beside and rename it. Raises DiskError."""
