@@ -334,6 +334,16 @@ class RunEnded(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pushed(Event):
+    """A model lies in a repository on the hub, at this address."""
+
+    event: ClassVar[str] = "pushed"
+    repository: str
+    address: str
+    public: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageSaved(Event):
     """A picture that `generate` drew."""
 

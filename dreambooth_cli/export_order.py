@@ -1,19 +1,23 @@
 """What one call of `export` asks for, before any work: the format, where it goes, and what is refused."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from .config import Asked
 from .disk import check_folder, holds_something
 from .errors import UsageError
+from .formats import Format
+from .order import Order
 from .run import Run
-from .source import Source, is_whole, model_folder
+from .source import Source, card_for, is_whole, model_folder
 
-Format = Literal["single-file", "lora", "kohya", "merged", "diffusers"]
 Precision = Literal["fp32", "bf16", "fp16"]
 ENDING = ".safetensors"
 ADAPTERS = ("lora", "kohya")  # formats of a LoRA; the others are whole models
+MOST_RANK = 1024
+RANK = 64  # of a LoRA that is made of a whole model, where nothing is said
 ANOTHER = "name another place: -o ./my-model"
 
 
@@ -59,6 +63,8 @@ def order_export(wanted: Export) -> Export:
         )
     if wanted.strength is not None and not 0 < wanted.strength <= 2:
         raise UsageError(f"--strength can't be {wanted.strength:g}", "give one from 0 to 2: 1 is the LoRA as it was trained")
+    if wanted.rank is not None and not 1 <= wanted.rank <= MOST_RANK:
+        raise UsageError(f"--rank can't be {wanted.rank}", f"give one from 1 to {MOST_RANK}")
     if wanted.rank is not None and not wanted.is_adapter:
         raise UsageError(f"--rank is for a LoRA that is made of a whole model, and --to {wanted.format} makes none", "leave it out")
     order = Export(wanted.format, place, wanted.dtype, wanted.strength, wanted.rank)
@@ -81,19 +87,33 @@ def beside(place: Path) -> tuple[Path, ...]:
 
 
 def check_format(order: Export, source: Source) -> None:
-    """Refuse what a model can't become. Raises UsageError, ModelUnavailable."""
+    """Refuse what a model can't become. Raises UsageError, ModelUnavailable, ProjectError."""
     if source.step is not None:
         what, whole = f"step {source.step}", Run(source.path).record().plan.method == "full"
     else:
         folder = model_folder(source.path)
         what, whole = str(folder), is_whole(folder)
-    if not whole:
-        if order.rank is not None:
-            raise UsageError(f"{what} is a LoRA of its own rank", "leave --rank out: it is for a whole model")
-        return
-    if order.format == "merged":
+    if whole and order.format == "merged":
         raise UsageError(f"{what} is a whole model: there is no LoRA to bake in", "say --to diffusers, or --to single-file")
-    if order.strength is not None:
+    if whole and order.strength is not None:
         raise UsageError(f"{what} is a whole model, and --strength is of a LoRA", "leave --strength out")
-    if order.is_adapter:
-        raise UsageError(f"{what} is a whole model, not a LoRA", "say --to single-file, or --to diffusers")
+    if not whole and order.rank is not None:
+        raise UsageError(f"{what} is a LoRA of its own rank", "leave --rank out: it is for a whole model")
+    if whole and order.is_adapter and source.base is None and card_for(source) is None:
+        raise UsageError(f"{what} does not say which base it was made of, and a LoRA is what differs from that", "name it: --model sd15")
+
+
+def export_beside(format: Format, model: Path, name: str) -> Export:
+    """Where `train --export` puts what it writes: beside the model's folder, under this name and the format's. Raises UsageError."""
+    named = model.with_name(name if format == "single-file" else f"{name}-{format}")
+    is_file = format in ("single-file", "kohya")
+    return Export(format, named.with_name(f"{named.name}{ENDING}") if is_file else named)
+
+
+def with_export(order: Order, asked: Asked, format: Format) -> Order:
+    """A training whose model is exported at its end. Raises UsageError, where that can be seen now."""
+    if format == "merged" and asked.train.method == "full":
+        raise UsageError("--export merged bakes a LoRA in, and --method full trains none", "say --export diffusers, or --method lora")
+    if order.output_dir is not None and not os.path.lexists(order.output_dir):
+        check_free(export_beside(format, order.output_dir, order.output_dir.name))
+    return replace(order, export=format)

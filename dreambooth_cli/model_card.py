@@ -1,5 +1,6 @@
 """`dreambooth.json`, the card beside a finished model: what it knows, where it comes from, how it was made."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, get_args
 
 from .bases.cache import REPOSITORY
 from .bases.catalog import find_entry
-from .bases.metadata import read_json
+from .bases.metadata import read_header, read_json
 from .disk import write_json
 from .errors import ModelUnavailable, ProjectError
 from .record import BaseRecord, Record
@@ -17,6 +18,7 @@ from .schemas import check_schema, check_values, with_schema
 from .settings import LARGEST_SIDE, SECTIONS, annotation
 
 MOST_BYTES = 1_000_000
+IN_HEADER = "dreambooth"  # the key of a card in a file's header
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,21 +100,46 @@ def read_card(folder: Path) -> Card | None:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"it has {path.stat().st_size:,} bytes, more than any true one")
-        values = read_json(path)
-        check_schema(path, values)
-        check_values(Card, values)
-        base = BaseRecord(**{item.name: values["base"][item.name] for item in fields(BaseRecord)})
-        told = {item.name: values[item.name] for item in fields(Card) if item.name in values}
-        card = Card(**told | {"base": base, "photos": tuple(values.get("photos", ()))})
-        if not 32 <= card.resolution <= LARGEST_SIDE or card.resolution % 8:
-            raise ValueError(f"resolution can't be {card.resolution}")
-        train = card.settings.get("train")
-        if not isinstance(train, dict) or not isinstance(train.get("save_dtype"), str):
-            raise ValueError("its settings are not those of a run")
-        if base.repository and not REPOSITORY.fullmatch(base.repository):
-            raise ValueError("its base's repository is no owner/name")
-        if "/" in base.identity or not (base.path or base.repository or base.identity):
-            raise ValueError("its base can't be found by it")
+        return _read(path, read_json(path))
     except (ModelUnavailable, ValueError) as error:
         raise ProjectError(f"the card {path} can't be read: {error}", "train again, or restore that file") from error
+
+
+def card_in_header(card: Card) -> dict[str, str]:
+    """A card as the header of an exported file holds it."""
+    return {IN_HEADER: json.dumps(with_schema(CARD, asdict(card)))}
+
+
+def read_card_of_file(file: Path) -> Card | None:
+    """The card in the header of an exported file, or None where there is none, or none that can be read: files come from anywhere."""
+    try:
+        text = read_header(file).get("__metadata__", {}).get(IN_HEADER)
+        values = json.loads(text) if isinstance(text, str) and len(text) <= MOST_BYTES else None
+        return _read(file / CARD, values) if isinstance(values, dict) else None
+    except (ModelUnavailable, ProjectError, ValueError, RecursionError):
+        return None
+
+
+def public_card(card: Card) -> Card:
+    """A card as it may leave: one of 0.1 names the place of its base."""
+    base = public_base(card.base)
+    return replace(card, base=base, settings=public_settings(card.settings, base.name), plan=card.plan | {"name": base.name})
+
+
+def _read(path: Path, values: dict[str, Any]) -> Card:
+    """A card of what its JSON holds. Raises ValueError, ProjectError where it is of a newer version."""
+    check_schema(path, values)
+    check_values(Card, values)
+    base = BaseRecord(**{item.name: values["base"][item.name] for item in fields(BaseRecord)})
+    told = {item.name: values[item.name] for item in fields(Card) if item.name in values}
+    card = Card(**told | {"base": base, "photos": tuple(values.get("photos", ()))})
+    if not 32 <= card.resolution <= LARGEST_SIDE or card.resolution % 8:
+        raise ValueError(f"resolution can't be {card.resolution}")
+    train = card.settings.get("train")
+    if not isinstance(train, dict) or not isinstance(train.get("save_dtype"), str):
+        raise ValueError("its settings are not those of a run")
+    if base.repository and not REPOSITORY.fullmatch(base.repository):
+        raise ValueError("its base's repository is no owner/name")
+    if "/" in base.identity or not (base.path or base.repository or base.identity):
+        raise ValueError("its base can't be found by it")
     return card

@@ -8,6 +8,7 @@ from .bases.base import ask_for_base
 from .config import Asked, Told, ask
 from .disk import clear_leftovers, holds_something
 from .errors import ProjectError, UsageError
+from .formats import Format
 from .model_card import read_card
 from .paths import expanded, real_path
 from .project import ANOTHER_PLACE, Project, check_model_place, choose_project, find_project, unreadable_projects
@@ -27,6 +28,7 @@ class Order:
     project: Project | None
     photos: Path | None
     output_dir: Path | None
+    export: Format | None = None  # what the finished model is written as, too
     passed_over: tuple[str, ...] = ()
 
 

@@ -3,16 +3,19 @@ they are read. Known before torch is loaded, so that what can't be is refused at
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from .bases.catalog import find_entry
+from .bases.metadata import read_header
 from .disk import check_folder, read_text, system_errors
 from .errors import ModelUnavailable, ProjectError, UsageError
 from .events import Noted, Yielding
-from .model_card import Card, card_of_run, read_card
+from .families.known import FAMILIES
+from .model_card import Card, card_of_run, read_card, read_card_of_file
 from .project import Project
 from .prompts import PLACEHOLDER, check_identifier, check_placeholder, fill, prompt_remarks, understood
 from .run import CARD, LORA_FILE, Run
@@ -92,7 +95,17 @@ def is_run(path: Path) -> bool:
 
 def is_whole(folder: Path) -> bool:
     """Whether a folder holds a whole model and not a LoRA."""
-    return (folder / "model_index.json").is_file()
+    return (folder / "model_index.json").is_file() or is_whole_file(folder)
+
+
+def is_whole_file(path: Path) -> bool:
+    """Whether a file is a whole model in the layout of the original checkpoints."""
+    if not path.is_file() or path.suffix.lower() not in (".safetensors", ".sft"):
+        return False
+    starts = tuple(layout.starts[family.denoiser] for family in FAMILIES if (layout := family.single_file) is not None)
+    with suppress(ModelUnavailable):  # what it is instead is told where it is read
+        return any(name.startswith(starts) for name in read_header(path))
+    return False
 
 
 def model_folder(path: Path) -> Path:
@@ -123,10 +136,10 @@ def _where_models_are(path: Path) -> str:
 
 
 def card_of(model: Path) -> Card | None:
-    """The card of a model's folder, or the one beside a LoRA file that is still called as we called it."""
+    """The card of a model's folder, the one beside a LoRA file that is still called as we called it, or in an exported file's header."""
     if model.is_dir():
         return read_card(model)
-    return read_card(model.parent) if model.name == LORA_FILE else None
+    return read_card(model.parent) if model.name == LORA_FILE else read_card_of_file(model)
 
 
 def card_for(source: Source) -> Card | None:

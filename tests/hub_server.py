@@ -1,6 +1,7 @@
 """A small hub on loopback, for the real huggingface_hub client: listings, files with ETag, commit and ranges, large files behind a
 redirect to another host, and the answers that the hub gives for what is gone, gated or not there."""
 
+import base64
 import hashlib
 import json
 import re
@@ -69,6 +70,9 @@ class HubServer:
     ignore_ranges: bool = False
     listing: Callable[[dict[str, Any]], Any] | None = None  # what is made of a listing before it is sent; bytes go as they are
     bodies: dict[str, Callable[[bytes], tuple[bytes, dict[str, str]]]] = field(default_factory=dict)  # file -> other bytes, headers
+    created: dict[str, bool] = field(default_factory=dict)  # repositories made by a client -> whether they are private
+    commits: list[dict[str, bytes]] = field(default_factory=list)  # files by their names
+    cut_uploads: int = 0  # so many commits end in a broken connection
     held: str | None = None  # the file whose second half waits
     is_held: threading.Event = field(default_factory=threading.Event)  # its first half is sent
     go_on: threading.Event = field(default_factory=threading.Event)  # its second half may be sent
@@ -126,6 +130,40 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         self._route()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = unquote(urlsplit(self.path).path)
+        self.hub.requests.append((self.command, path, None))
+        if self.hub.answer is not None:
+            self._send(self.hub.answer, b"{}")
+        elif path == "/api/repos/create":
+            asked = json.loads(body)
+            name = f"{asked['organization']}/{asked['name']}"
+            self.hub.created.setdefault(name, asked.get("visibility") == "private")
+            self._answer({"url": f"{self.hub.url}/{name}"})
+        elif path == "/api/validate-yaml":
+            self._answer({"errors": [], "warnings": []})
+        elif path.endswith("/preupload/main"):
+            # all go within the commit: the client sends larger ones to a store of its own kind (Xet), which is not played here
+            files = [each["path"] for each in json.loads(body)["files"]]
+            self._answer({"files": [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in files]})
+        elif path.endswith("/commit/main") and self.hub.cut_uploads:
+            self.hub.cut_uploads -= 1
+            self.connection.close()
+        elif path.endswith("/commit/main"):
+            self._commit([json.loads(line) for line in body.splitlines()])
+        else:
+            self._send(404, b"")
+
+    def _commit(self, lines: list[dict[str, Any]]) -> None:
+        files = [line["value"] for line in lines if line["key"] == "file"]
+        self.hub.commits.append({file["path"]: base64.b64decode(file["content"]) for file in files})
+        oid = "0" * 40
+        self._answer({"success": True, "commitOid": oid, "commitUrl": f"{self.hub.url}/me/dog/commit/{oid}"})
+
+    def _answer(self, value: Any) -> None:
+        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
@@ -236,10 +274,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if self.command == "GET" and hold_at is None:
+        if self.command != "HEAD" and hold_at is None:
             with suppress(ConnectionError):  # a client that has seen enough
                 self.wfile.write(content[:cut_after])
-        elif self.command == "GET":
+        elif self.command != "HEAD":
             self.wfile.write(content[:hold_at])
             self.wfile.flush()
             self.hub.is_held.set()

@@ -176,6 +176,7 @@ CELLS = {
     "A picture drawn in the middle of training.": "训练途中画的一张图片。",
     "From here the run can go on.": "训练可以从这里继续。",
     "The fine-tuned model lies on disk.": "微调后的模型已在磁盘上。",
+    "A model lies in a repository on the hub, at this address.": "模型已在 Hub 上的一个仓库里，地址在此。",
     "A picture that `generate` drew.": "`generate` 画的一张图片。",
     "All pictures of a call on one sheet.": "一次调用的所有图片合在一张大图上。",
     "A page that shows all of it in a browser.": "一个网页，可在浏览器里查看全部内容。",

@@ -47,7 +47,7 @@ OWNERS: dict[str, set[str]] = {
 DEFERRED = {"pynvml", "tokenizers", "bitsandbytes", "pi_heif"}
 SLOW = ("torch", "diffusers", "transformers", "accelerate", "peft", "bitsandbytes", "numpy", "PIL", "pi_heif")
 SLOW_TOO = ("safetensors", "huggingface_hub", "tokenizers", "questionary", "prompt_toolkit")
-COMMANDS = ("init", "prep", "train", "generate", "export", "models", "projects")
+COMMANDS = ("init", "prep", "train", "generate", "export", "push", "models", "projects")
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,8 @@ def test_functions_are_short_and_are_given_few_values() -> None:
     lines = sorted((node.end_lineno or 0) - node.lineno + 1 for node in FUNCTIONS)
     assert lines[-1] <= 80
     assert lines[len(lines) * 9 // 10] <= 22
-    assert len([node.name for node in FUNCTIONS if len(values_of(node)) >= 6]) <= 19
+    given_many = [node.name for node in FUNCTIONS if len(values_of(node)) >= 6 and not node.decorator_list]  # a command's are its flags
+    assert len(given_many) <= 15, given_many
 
 
 def test_the_names_of_networks_come_from_the_record_of_the_family() -> None:

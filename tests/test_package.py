@@ -71,7 +71,7 @@ def test_the_source_archive_holds_what_is_needed_to_build_and_to_test(built: tup
         ".gitignore",
         "PKG-INFO",
     }
-    assert extra == {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"}
+    assert extra == {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "THIRD_PARTY.md"}
 
 
 def test_a_wheel_from_the_checkout_is_the_wheel_from_the_source_archive(

@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "Fine-tune a base model on the photos; run it again to go on.",
     "generate": "Draw pictures with a fine-tuned model.",
     "export": "Write a model for ComfyUI, A1111, diffusers and others, and prove it.",
+    "push": "Send a model to a repository of yours on the hub.",
     "demo": "See the whole story in a few minutes: no GPU, no model to download.",
     "models": "List the base models and which of them fit this GPU; fetch one.",
     "projects": "List the projects, show one's runs, find one on disk, remove one.",

@@ -3,17 +3,16 @@
 from pathlib import Path
 from typing import Annotated, get_args
 
-import typer
-
 from ..errors import UsageError
 from ..events import Exported
-from ..export_order import Export, Format, Precision, check_format, order_export
+from ..export_order import Export, Precision, check_format, order_export
+from ..formats import Format
 from ..libraries import warned
 from ..paths import expanded
 from ..project import choose_project
 from ..settings import RARE
 from ..source import Source, find_source
-from .options import Json, ProjectName, with_flags
+from .options import Json, ProjectName, flag, with_flags
 from .start import loading_torch
 from .views import follow, open_view
 
@@ -23,52 +22,33 @@ def export(
     project: ProjectName = None,
     to: Annotated[
         Format | None,
-        typer.Option(
+        flag(
             "--to",
-            metavar="<name>",
-            show_default=False,
+            takes="name",
             help="single-file: for ComfyUI, A1111, Forge, InvokeAI. kohya: a LoRA for these. lora: a LoRA for diffusers. "
             "merged: a LoRA baked into its base. diffusers: a folder.",
         ),
     ] = None,
-    place: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="<path>", show_default=False, help="The file or folder to write; none is overwritten."),
-    ] = None,
+    place: Annotated[Path | None, flag("--output", "-o", takes="path", help="The file or folder to write; none is overwritten.")] = None,
     model_path: Annotated[
         Path | None,
-        typer.Option(
-            "--model-path",
-            metavar="<path>",
-            show_default=False,
-            help="Export this, not a project: a model's folder, a LoRA file, a run.",
-        ),
+        flag("--model-path", takes="path", help="Export this, not a project: a model's folder, a LoRA file, a run."),
     ] = None,
-    run: Annotated[
-        int | None,
-        typer.Option("--run", metavar="<int>", show_default=False, help="Number of the run; without it, the latest finished one."),
-    ] = None,
-    step: Annotated[
-        int | None,
-        typer.Option("--step", metavar="<int>", show_default=False, help="As the run was after this step, where its weights are kept."),
-    ] = None,
+    run: Annotated[int | None, flag("--run", takes="int", help="Number of the run; without it, the latest finished one.")] = None,
+    step: Annotated[int | None, flag("--step", takes="int", help="As the run was after this step, where its weights are kept.")] = None,
     dtype: Annotated[
-        Precision | None,
-        typer.Option("--dtype", metavar="<name>", show_default=False, help="Number format: fp32, bf16, fp16; without it, as stored."),
+        Precision | None, flag("--dtype", takes="name", help="Number format: fp32, bf16, fp16; without it, as stored.")
     ] = None,
-    strength: Annotated[
-        float | None,
-        typer.Option("--strength", metavar="<num>", show_default=False, help="How much of the LoRA is baked in; without it, all: 1."),
-    ] = None,
+    strength: Annotated[float | None, flag("--strength", takes="num", help="How much of the LoRA is baked in; without it, all: 1.")] = None,
+    rank: Annotated[int | None, flag("--rank", takes="int", help="Of a LoRA made of a whole model; without it, 64.")] = None,
     base: Annotated[
         str | None,
-        typer.Option(
+        flag(
             "--model",
             "--model-name",
-            metavar="<text>",
-            show_default=False,
-            help="Base of a LoRA that has no dreambooth.json, or whose base has moved.",
-            rich_help_panel=RARE,
+            takes="text",
+            help="Base of a LoRA or model that has no dreambooth.json, or whose base has moved.",
+            panel=RARE,
         ),
     ] = None,
     *,
@@ -89,7 +69,7 @@ def export(
         raise UsageError("where does it go? -o is missing", "name a file or folder: -o ./my-model")
     if model_path is not None and project is not None:
         raise UsageError(f"there are two models: the project {project} and {model_path}", "leave one out")
-    order = order_export(Export(to, expanded(place), dtype, strength))
+    order = order_export(Export(to, expanded(place), dtype, strength, rank))
     path, _, _ = find_source(expanded(model_path) if model_path is not None else choose_project(project), run, step)
     source = Source(path, base, None, step)
     check_format(order, source)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,14 +18,9 @@ from ..source import Source, check_source, find_source, read_prompts
 from .console import can_ask
 from .interactive import draw_by_hand
 from .meant import check_meant
-from .options import Flags, Json, ProjectName, Yes, with_flags
+from .options import Flags, Json, ProjectName, Yes, flag, with_flags
 from .start import loading_torch
 from .views import follow, open_view
-
-
-def flag(*names: str, takes: str, help: str, panel: str | None = None) -> Any:
-    """A flag that takes something and has no default to be shown."""
-    return typer.Option(*names, metavar=takes and f"<{takes}>", show_default=False, help=help, rich_help_panel=panel)
 
 
 @with_flags(GenerateSettings)

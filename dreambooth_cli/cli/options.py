@@ -60,6 +60,11 @@ HelpAll = Annotated[bool, typer.Option("--help-all", help="Show every flag and e
 Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing; take unusual values as meant.")]
 
 
+def flag(*names: str, takes: str, help: str, panel: str | None = None) -> Any:
+    """A flag that takes something and has no default to be shown."""
+    return typer.Option(*names, metavar=takes and f"<{takes}>", show_default=False, help=help, rich_help_panel=panel)
+
+
 def with_flags(
     *owners: type[Settings], only: tuple[str, ...] | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -9,7 +9,9 @@ from ..bases.base import ask_for_base
 from ..bases.catalog import find_entry
 from ..config import Asked
 from ..errors import Interrupted, UsageError
-from ..events import ModelSaved, PlanMade, RunOpened
+from ..events import Exported, ModelSaved, PlanMade, RunOpened
+from ..export_order import with_export
+from ..formats import Format
 from ..gpu import find_gpu
 from ..libraries import warned
 from ..memory.duration import predict, time_line
@@ -55,6 +57,10 @@ def train(
             rich_help_panel=RARE,
         ),
     ] = None,
+    export: Annotated[
+        Format | None,
+        typer.Option("--export", metavar="<name>", show_default=False, help="At the end also what dreambooth export --to <name> writes."),
+    ] = None,
     yes: Yes = False,
     *,
     flags: Flags,
@@ -78,11 +84,13 @@ def train(
         show_plan(asked, json=json)
         return
     check_output(order.output_dir, order.project, asked, restart=restart)
+    if export is not None:
+        order = with_export(order, asked, export)
     check_order(order, asked)
     with loading_torch():
         from ..workflows.direct import carry_out, try_resume
     events = try_resume(order, asked) if verify_resume else carry_out(order, asked, restart=restart, replan=replan)
-    follow(warned(events), open_view(ModelSaved, json=json), kept=what_was_saved, again="run the same command again to go on")
+    follow(warned(events), open_view(ModelSaved, Exported, json=json), kept=what_was_saved, again="run the same command again to go on")
 
 
 def check_order(order: Order, asked: Asked) -> None:

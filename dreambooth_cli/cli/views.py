@@ -36,6 +36,7 @@ from ..events import (
     PictureEncoded,
     PlanMade,
     ProjectSaved,
+    Pushed,
     Rehearsed,
     RunEnded,
     RunJudged,
@@ -95,6 +96,8 @@ def format_event(event: Event) -> str | None:
             return f"best: {event.reason} (judged by {event.judge})"
         case ModelSaved():
             return f"the model is ready: {event.path}"
+        case Pushed():
+            return f"the model lies at {event.address}, {'for everybody to see' if event.public else 'for you alone'}"
         case Exported():
             return f"read again, {format_difference(event.largest_difference)}: {event.path}"
         case BaseReady():

@@ -1,9 +1,17 @@
 """`train`, from whatever it was called with: the direct form makes its project first, or brings it up to date with its folder."""
 
+import os
+from contextlib import closing
+from pathlib import Path
+
 from ..config import Asked
-from ..events import Events, ProjectSaved, Warned, Yielding
+from ..events import Events, ModelSaved, Noted, ProjectSaved, Warned, Yielding
+from ..export_order import export_beside
+from ..formats import Format
 from ..order import Order
 from ..project import Project
+from ..source import Source
+from .export import export
 from .initialise import add_photos, initialise
 from .train import train
 from .verify import verify_resume
@@ -12,7 +20,23 @@ from .verify import verify_resume
 def carry_out(order: Order, asked: Asked, *, restart: bool = False, replan: bool = False) -> Events:
     """Train what was ordered. Raises DreamboothError of every kind."""
     project = yield from project_of(order, asked)
-    yield from train(project, asked, output_dir=order.output_dir, restart=restart, replan=replan)
+    finished = None
+    with closing(train(project, asked, output_dir=order.output_dir, restart=restart, replan=replan)) as events:
+        for event in events:
+            finished = event.path if isinstance(event, ModelSaved) else finished
+            yield event
+    if finished is not None and order.export is not None:
+        yield from export_finished(order.export, finished, project.name)
+
+
+def export_finished(format: Format, model: Path, project: str) -> Events:
+    """Export a model that was just finished, unless that was done before. Raises DreamboothError of every kind."""
+    of_run = model.name == "model" and model.parent.parent.name == "runs"
+    wanted = export_beside(format, model, project if of_run else model.name)
+    if os.path.lexists(wanted.place):
+        yield Noted(message=f"{wanted.place} is there already")
+        return
+    yield from export(Source(model.parent if of_run else model), wanted)
 
 
 def try_resume(order: Order, asked: Asked) -> Events:

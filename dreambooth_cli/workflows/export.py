@@ -3,26 +3,34 @@
 import hashlib
 import itertools
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..bases.base import Base
+from ..bases.places import remember_place
 from ..disk import check_space, clear_leftovers, digests_of, disk_errors, settle, sha256_of, temporary
 from ..engine.exports import formats
+from ..engine.exports.extraction import extract
 from ..engine.exports.header import modelspec
 from ..engine.exports.proof import Proof
 from ..engine.exports.weights import Model, Weights
 from ..engine.families.loading import DTYPES, find_device, load_family
 from ..engine.saving import save_adapter, save_full
 from ..engine.training.trained import add_trained, fill_trained
-from ..errors import DreamboothError, ExportDiffers
-from ..events import Events, Exported, PhaseStarted, Warned
-from ..export_order import Export, check_format, check_free
-from ..licence import licence_of
+from ..errors import DreamboothError, ExportDiffers, UsageError
+from ..events import Events, Exported, Noted, PhaseStarted, Warned, Yielding
+from ..export_order import RANK, Export, beside, check_format, check_free
+from ..licence import entry_of, licence_of, notice_of, text_of
 from ..machine import kept_when_freed
-from ..model_card import Card
+from ..model_card import Card, card_in_header, public_card, write_card
+from ..model_readme import readme_of
+from ..photos.picture import data_uri, read_picture
 from ..run import Run
-from ..source import Source, model_folder
+from ..source import Source, is_whole, model_folder
 from .generate import find_model, kept_projects, read_source
+from .lora_base import obtain_base
+
+THUMBNAIL = 256  # pixels
 
 
 def export(source: Source, order: Export) -> Events:
@@ -30,17 +38,47 @@ def export(source: Source, order: Export) -> Events:
     with kept_projects(source.path):
         check_format(order, source)
         card = read_source(source)
-        if source.run is not None and source.step is None:
-            source.run.check_model()
+        if source.run is not None:
+            remember_base(source.run)
+            if source.step is None:
+                source.run.check_model()
         folder = source.path if source.step is not None else model_folder(source.path)
-        base = yield from find_model(folder, card, source.base)
+        extracts = order.is_adapter and source.step is None and is_whole(folder)
+        base = yield from find_model(folder, card, None if extracts else source.base)
         with disk_errors(order.place), kept_when_freed(), temporary(order.place.parent) as part:
             clear_leftovers(order.place.parent)
             if source.step is not None:
                 yield PhaseStarted(name=f"loading step {source.step}")
-                folder = save_step(Run(source.path), source.step, base, part / "step")
-                base = base if not (folder / "model_index.json").is_file() else (yield from find_model(folder, card, None))
-            yield from write(Model(base, None if folder == base.path else folder, order.strength or 1.0), card, order, part)
+                of_run, folder = base, save_step(Run(source.path), source.step, base, part / "step")
+                base = (yield from find_model(folder, card, None)) if is_whole(folder) else of_run
+            model = Model(base, None if folder == base.path else folder, order.strength or 1.0)
+            if order.is_adapter and model.lora is None:
+                model = yield from extracted(model, card, source, order, part)
+            yield from write(model, card, order, part, thumbnail_of(source))
+
+
+def remember_base(run: Run) -> None:
+    """Keep where a run's base lies, if that is on this machine: what is exported names no place, and is read back by that base's
+    configs."""
+    base = run.record().base
+    if base.repository is None and base.path is not None and os.path.isdir(base.path):
+        remember_place(base.identity, Path(base.path))
+
+
+def extracted(whole: Model, card: Card | None, source: Source, order: Export, part: Path) -> Yielding[Model]:
+    """A whole model as its base and a LoRA of what training has changed; how much of that it keeps is said. Raises UsageError,
+    ModelUnavailable, DiskError."""
+    base = yield from obtain_base(whole.base.path, card, source.base)
+    rank = order.rank or RANK
+    yield PhaseStarted(name=f"finding a LoRA of rank {rank}")
+    part.mkdir(exist_ok=True)
+    file = part / "extracted.safetensors"
+    try:
+        kept = extract(whole, Model(base), rank, file)
+    except ValueError as error:
+        raise UsageError(f"no LoRA can be made of {whole.base.path}: {error}", "name the base that it was made of: --model sd15") from error
+    yield Noted(message=f"a LoRA of rank {rank} keeps {kept:.1%} of what training has changed; a higher --rank keeps more")
+    return Model(base, file)
 
 
 def save_step(run: Run, step: int, base: Base, folder: Path) -> Path:
@@ -59,19 +97,48 @@ def save_step(run: Run, step: int, base: Base, folder: Path) -> Path:
     return folder
 
 
-def write(model: Model, card: Card | None, order: Export, part: Path) -> Events:
-    """Write a model below a folder of its own, read it again, and give it its name. Raises ModelUnavailable, DiskError, ExportDiffers."""
+def write(model: Model, card: Card | None, order: Export, part: Path, more: Mapping[str, str]) -> Events:
+    """Write a model below a folder of its own, `more` in its header, read it again, and give it its name. Raises ModelUnavailable,
+    DiskError, ExportDiffers."""
     yield PhaseStarted(name="loading the model")
     weights = formats.weigh(model, order)
     for remark in weights.remarks:
         yield Warned(message=remark)
     check_space([(order.place.parent, formats.size_of(weights, order))])
+    card = None if card is None else public_card(card)
     texts = modelspec(weights, card, title=order.place.stem, licence=licence_of(model.base, card), of_lora=order.is_adapter)
     yield PhaseStarted(name=f"writing {order.place.name}")
     part.mkdir(exist_ok=True)
-    place = formats.write(weights, order, part, texts)
+    place = formats.write(weights, order, part, {**texts, **words_of(model.base, card, order), **more})
+    if place.is_dir():
+        write_words(model.base, card, order, place)
     yield PhaseStarted(name=f"reading {order.place.name} again")
     yield from deliver(order, place, prove(weights, model, order, place))
+
+
+def words_of(base: Base, card: Card | None, order: Export) -> dict[str, str]:
+    """What the header of a file holds for people, and for `--model-path`: the card, the notice, and of a whole model the licence."""
+    told = {"notice": notice_of(base, card), **(card_in_header(card) if card else {})}
+    text = None if order.is_adapter else text_of(entry_of(base, card))
+    return told | ({"license_text": text} if text else {})
+
+
+def thumbnail_of(source: Source) -> dict[str, str]:
+    """The newest sample that a run has drawn of its subject, small, for the header of a file."""
+    samples = sorted(source.run.samples.glob("step-*-1.png")) if source.run is not None else []
+    return {"modelspec.thumbnail": data_uri(read_picture(samples[-1]), THUMBNAIL)} if samples else {}
+
+
+def write_words(base: Base, card: Card | None, order: Export, folder: Path) -> None:
+    """The same as files in a folder, with a card for the hub. Raises OSError."""
+    entry = entry_of(base, card)
+    texts = {"NOTICE": notice_of(base, card), "LICENSE": text_of(entry)}
+    if card is not None:
+        texts["README.md"] = readme_of(card, entry, base.facts.family.pipeline, of_lora=order.is_adapter)
+        write_card(card, folder)
+    for name, text in texts.items():
+        if text is not None:
+            (folder / name).write_text(text, encoding="utf-8")
 
 
 def prove(weights: Weights, model: Model, order: Export, place: Path) -> Proof:
@@ -95,6 +162,9 @@ def deliver(order: Export, place: Path, proof: Proof) -> Events:
         )
     digest = sha256_of(place) if place.is_file() else listed(place)
     check_free(order)  # somebody may have come in between
+    for path in beside(place) if order.is_file else ():
+        if path.is_file():  # first: what a file needs beside it is there when it is
+            settle(path, order.place.with_name(path.name))
     settle(place, order.place)
     yield Exported(path=order.place, format=order.format, sha256=digest, largest_difference=proof.largest_difference)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..bases.base import Base
+from ..bases.base import Base, ask_for_base
 from ..bases.catalog import guidance_of
 from ..bases.facts import read_facts
 from ..disk import check_folder, clear_leftovers, disk_errors, system_errors
@@ -15,6 +15,7 @@ from ..engine.device import as_torch_has_it
 from ..engine.families.latent_diffusion import LatentDiffusion
 from ..engine.families.loading import DTYPES, find_device, load_family
 from ..engine.families.lora_file import check_lora, load_lora
+from ..engine.hub.bases import obtain
 from ..engine.images.sampling import Drawing, check_memory, check_sampler, check_steps, draw, is_black, use_scheduler
 from ..engine.refusal import raise_if_out_of_memory
 from ..engine.training.trained import add_trained, fill_trained
@@ -238,6 +239,8 @@ def find_model(folder: Path, card: Card | None, base: str | None, *, fast: bool 
     if is_whole(folder):
         if base is not None:
             yield Warned(message=f"{folder} is a whole model, which needs no base: --model {base} is left out")
+        if folder.is_file():
+            return replace((yield from obtain(ask_for_base(str(folder)))), path=folder, identity="")
         facts = read_facts(folder)
         if fast and not facts.distilled:
             raise UsageError(f"{folder} is no distilled model: it does not draw in a few steps", "leave --fast out")

@@ -4,21 +4,32 @@ import getpass
 import json
 import shutil
 import socket
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from dreambooth_cli.bases.metadata import read_header
 from dreambooth_cli.bases.places import known_places
+from dreambooth_cli.disk import sha256_of
+from dreambooth_cli.engine.exports.proof import Proof
 from dreambooth_cli.engine.saving import forget_places
-from dreambooth_cli.errors import ModelUnavailable
-from dreambooth_cli.events import ImageSaved, SampleSaved, Warned
+from dreambooth_cli.errors import DiskError, ExportDiffers, ModelUnavailable, UsageError
+from dreambooth_cli.events import Exported, ImageSaved, Noted, Pushed, SampleSaved, Warned
+from dreambooth_cli.export_order import Export, order_export
 from dreambooth_cli.model_card import read_card
 from dreambooth_cli.project import open_project
+from dreambooth_cli.push_order import order_push, shows_a_person
 from dreambooth_cli.settings import GenerateSettings, TrainSettings
 from dreambooth_cli.source import Source
 from dreambooth_cli.workflows.deliver import deliver
+from dreambooth_cli.workflows.export import deliver as hand_over
+from dreambooth_cli.workflows.export import export
 from dreambooth_cli.workflows.generate import generate
+from dreambooth_cli.workflows.push import push
 from tests.conftest import draw_photo
+from tests.hub_server import serve_hub, use_hub
 from tests.workflows.projects import make_project, of_kind, run
 
 USER = "jane-unmistakable"
@@ -53,19 +64,78 @@ def published(tmp_path_factory, sd1):
     patch.undo()
 
 
+@pytest.fixture(scope="module")
+def exported(published):
+    """What is exported of the two: the places and the events."""
+    made = {}
+    for name, source, order in (
+        ("whole", "full", Export("single-file", published / "exports" / "whole.safetensors", "fp16")),
+        ("made", "full", Export("kohya", published / "exports" / "made.safetensors", rank=64)),
+        ("lora", "lora", Export("lora", published / "exports" / "lora")),
+        ("merged", "lora", Export("merged", published / "exports" / "merged", strength=0.5)),
+    ):
+        (published / "exports").mkdir(exist_ok=True)
+        run = published / "data" / "projects" / source / "runs" / "1"
+        made[name] = list(export(Source(run), order_export(order)))
+    return made
+
+
+def test_an_export_says_what_it_is_and_how_it_differs(exported, published):
+    for name, events in exported.items():
+        (done,) = of_kind(events, Exported)
+        assert done.path.stem == name
+        assert done.largest_difference < (0.06 if name == "whole" else 1e-4)
+        if done.path.is_file():
+            assert done.sha256 == sha256_of(done.path)
+    assert {file.name for file in (published / "exports" / "merged").iterdir()} > {"README.md", "NOTICE", "dreambooth.json", "unet"}
+    assert any("keeps 1" in event.message or "keeps 9" in event.message for event in of_kind(exported["made"], Noted))
+    told = read_header(published / "exports" / "whole.safetensors")["__metadata__"]
+    assert told["modelspec.thumbnail"].startswith("data:image/")
+    assert (told["modelspec.trigger_phrase"], told["modelspec.resolution"]) == ("a photo of a sks dog", "64x64")
+    assert (told["modelspec.architecture"], told["modelspec.prediction_type"]) == ("stable-diffusion-v1", "epsilon")
+    assert "Its weights were changed" in told["notice"]
+    with pytest.raises(UsageError, match="exists"):
+        order_export(Export("single-file", published / "exports" / "whole"))
+
+
+def test_one_that_differs_lies_under_another_name(tmp_path):
+    order = Export("single-file", tmp_path / "dog.safetensors")
+    for name in ("dog.failed.safetensors", "dog.failed1.safetensors"):
+        (tmp_path / "written").write_bytes(b"weights")
+        with pytest.raises(ExportDiffers, match="one weight is another") as caught:
+            list(hand_over(order, tmp_path / "written", Proof(0.5, "one weight is another")))
+        assert name in caught.value.hint
+        assert (tmp_path / name).read_bytes() == b"weights"
+    assert not order.place.exists()
+    assert ExportDiffers.exit_code == 1
+
+
+@pytest.mark.parametrize("name", ["whole.safetensors", "made.safetensors", "lora", "merged"])
+def test_what_was_exported_is_read_back(name, exported, published, tmp_path, monkeypatch):
+    """Without a word about its base or its subject: the card travels with it. A LoRA of all that was learned draws as the model."""
+    monkeypatch.setenv("DREAMBOOTH_HOME", str(published / "data"))
+    (made,) = of_kind(pictures(published / "exports" / name, tmp_path / "out"), ImageSaved)
+    assert made.prompt == "a sks dog"
+    if name == "made.safetensors":
+        (own,) = of_kind(pictures(published / "data/projects/full/runs/1", tmp_path / "own"), ImageSaved)
+        ours, theirs = (np.asarray(Image.open(path).convert("RGB"), dtype=float) for path in (made.path, own.path))
+        assert abs(ours - theirs).max() < 8
+
+
 def pictures(path, folder, *, base=None, grid=False):
     settings = GenerateSettings(seed=1, steps=1, num_images=1)
     return list(generate(Source(path, base), "a [identifier] dog", settings, output_dir=folder, grid=grid))
 
 
 @pytest.mark.slow
-def test_no_file_that_leaves_the_project_names_a_place_or_a_person(published):
+def test_no_file_that_leaves_the_project_names_a_place_or_a_person(published, exported):
     private = [USER, published.parent.name, "pytest-of-"]
     private += [name for name in (socket.gethostname(), getpass.getuser()) if len(name) > 5]
     folders = [published / f"{kind}-{method}" for kind in ("out", "pictures") for method in ("full", "lora")]
     for method in ("full", "lora"):
         project = published / "data" / "projects" / method
         folders += [project / part for part in ("images", "runs/1/model", "runs/1/samples", "prepared/contact-sheet.jpg")]
+    folders.append(published / "exports")
     files = [file for folder in folders for file in ([folder] if folder.is_file() else folder.rglob("*")) if file.is_file()]
     assert len(files) > 40
     told = [f"{file}: {name}" for file in files for name in private if name.encode() in file.read_bytes()]
@@ -99,6 +169,44 @@ def test_configs_lose_places_alone(tmp_path):
     assert json.loads((tmp_path / "tokenizer/tokenizer_config.json").read_text()) == values
     assert json.loads((tmp_path / "model_index.json").read_text()) == values
     assert json.loads((tmp_path / "tokenizer/vocab.json").read_text()) == gone
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A hub on loopback, and a token for it."""
+    with serve_hub() as served:
+        use_hub(served, monkeypatch)
+        monkeypatch.setenv("HF_TOKEN", "hf_unmistakable")
+        yield served
+
+
+def test_a_push_sends_the_model_with_its_card_and_goes_on_after_a_cut(published, hub, tmp_path, monkeypatch):
+    source = Source(published / "data/projects/lora/runs/1")
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # between its own tries
+    hub.cut_uploads = 99
+    with pytest.raises(DiskError, match="was cut") as caught:
+        list(push(source, "me/dog", is_whole=False))
+    assert "hf_unmistakable" not in caught.value.message
+    hub.cut_uploads = 0
+    (done,) = of_kind(list(push(source, "me/dog", is_whole=False)), Pushed)
+    assert (done.address, done.public, hub.created) == (f"{hub.url}/me/dog", False, {"me/dog": True})
+    (files,) = hub.commits
+    assert {"README.md", "NOTICE", "dreambooth.json", "pytorch_lora_weights.safetensors"} <= files.keys()
+    assert not [name for name, content in files.items() if USER.encode() in content]
+    hub.answer = 403
+    with pytest.raises(ModelUnavailable, match="refuses"):
+        list(push(source, "me/dog", is_whole=False))
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(UsageError, match="no token"):
+        list(push(source, "me/dog", is_whole=False))
+
+
+def test_what_has_no_known_licence_is_not_pushed_and_a_person_is_known_by_the_noun(published):
+    with pytest.raises(UsageError, match="licence of my-base is not known"):
+        order_push(Source(published / "out-full"), "me/dog")
+    card = read_card(published / "out-full")
+    assert not shows_a_person(card)
+    assert shows_a_person(replace(card, class_prompt="a photo of an old man"))
 
 
 @pytest.fixture

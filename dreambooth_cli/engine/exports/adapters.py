@@ -1,10 +1,11 @@
 """A LoRA beside its base in one file, as diffusers and as kohya's scripts name its layers; read again by `load_lora_weights`, and where
 that can't by our own reader.
 
-Each layer keeps its two matrices as they were; what their product is times goes into the second matrix (diffusers, whose oldest readers
-know no alpha) or into alpha (kohya).
+Each layer keeps its two matrices; what their product is times goes into the second matrix (diffusers, whose oldest readers know no alpha)
+or into alpha (kohya).
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from ...bases.metadata import read_header
+from ...errors import ModelUnavailable
+from ...families.family import Family
 from ..families.loading import load_pipeline, parts_of
 from ..families.lora import in_first_names, lora_metadata
-from ..families.lora_file import Pair, load_lora, read_pair, sgm_name
-from ..families.parts import nested, quiet
+from ..families.lora_file import load_lora, read_pair, sgm_name
+from ..families.parts import nested_name, quiet
 from ..tensor_file import write_stream
 from .proof import Proof, prove
 from .weights import Weights
@@ -47,7 +50,7 @@ def in_diffusers(weights: Weights, dtype: torch.dtype) -> tuple[Tensors, dict[st
     for network in dict.fromkeys(pair.network for pair in weights.pairs):
         mine: Tensors = {}
         for pair in (each for each in weights.pairs if each.network == network):
-            tensors, layer = read_pair(weights.file, pair), nested_name(weights, pair)
+            tensors, layer = read_pair(weights.file, pair), nested_name(weights.networks[pair.network], pair.layer)
             mine[f"{layer}.lora_A.weight"] = tensors["down"]
             mine[f"{layer}.lora_B.weight"] = tensors["up"] * pair.scale
             if (magnitude := magnitude_of(tensors)) is not None:
@@ -61,20 +64,24 @@ def in_diffusers(weights: Weights, dtype: torch.dtype) -> tuple[Tensors, dict[st
 def in_kohya(weights: Weights, dtype: torch.dtype) -> tuple[Tensors, dict[str, str]]:
     """The tensors of a LoRA by the names of kohya's scripts, which A1111 and ComfyUI took over, and their words for the header."""
     assert weights.file is not None
+    family = weights.base.facts.family
+    if not isinstance(weights.networks[family.denoiser], UNet2DConditionModel):
+        raise ModelUnavailable(f"for {family.title} there is no layout of kohya's that is known here", "say --to lora: others read that")
     found: Tensors = {}
+    # one alpha for all layers, though ranks differ: diffusers passes over that of single layers of attention
+    ((alpha, _),) = Counter(pair.scale * pair.rank for pair in weights.pairs).most_common(1)
     for pair in weights.pairs:
-        tensors, layer = read_pair(weights.file, pair), kohya_name(weights, pair)
+        tensors, layer = read_pair(weights.file, pair), kohya_name(family, weights.networks, pair.network, pair.layer)
         found[f"{layer}.lora_down.weight"] = tensors["down"].to(dtype)
-        found[f"{layer}.lora_up.weight"] = tensors["up"].to(dtype)
-        found[f"{layer}.alpha"] = torch.tensor(pair.scale * pair.rank)
+        found[f"{layer}.lora_up.weight"] = (tensors["up"] * (pair.scale * pair.rank / alpha)).to(dtype)
+        found[f"{layer}.alpha"] = torch.tensor(alpha)
         if (magnitude := magnitude_of(tensors)) is not None:
             found[f"{layer}.dora_scale"] = magnitude.reshape(-1, *(1,) * (tensors["down"].ndim - 1)).to(dtype)
     ranks = {pair.rank for pair in weights.pairs}
-    alphas = {pair.scale * pair.rank for pair in weights.pairs}
     told = {
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(ranks.pop()) if len(ranks) == 1 else "Dynamic",
-        "ss_network_alpha": f"{alphas.pop():g}" if len(alphas) == 1 else "Dynamic",
+        "ss_network_alpha": f"{alpha:g}",
     }
     return found, told
 
@@ -84,20 +91,15 @@ def magnitude_of(tensors: Mapping[str, Tensor]) -> Tensor | None:
     return tensors.get("magnitude", tensors.get("dora_scale"))
 
 
-def nested_name(weights: Weights, pair: Pair) -> str:
-    """A layer's name as every reader knows it."""
-    return next(iter(nested(weights.networks[pair.network], {pair.layer: torch.empty(0)})))
-
-
-def kohya_name(weights: Weights, pair: Pair) -> str:
+def kohya_name(family: Family, networks: Mapping[str, Any], network: str, layer: str) -> str:
     """`lora_unet_...`, `lora_te_...`; where there are two text encoders `lora_te1_...` and `lora_te2_...`, and the UNet's layers have the
     names of Stability's own code."""
-    encoders = weights.base.facts.family.text_encoders
-    network, layer = weights.networks[pair.network], nested_name(weights, pair)
-    if isinstance(network, UNet2DConditionModel):
-        prefix, layer = "lora_unet", sgm_name(layer, network) if len(encoders) > 1 else layer
+    encoders, live = family.text_encoders, networks[network]
+    layer = nested_name(live, layer)
+    if isinstance(live, UNet2DConditionModel):
+        prefix, layer = "lora_unet", sgm_name(layer, live) if len(encoders) > 1 else layer
     else:
-        number = encoders.index(pair.network) + 1 if len(encoders) > 1 else ""
+        number = encoders.index(network) + 1 if len(encoders) > 1 else ""
         prefix = f"lora_te{number}"
     return f"{prefix}_{layer.replace('.', '_')}"
 
@@ -156,7 +158,8 @@ def differing_pairs(weights: Weights, pipe: Any, dtype: torch.dtype) -> str:
         (name,) = layer.lora_A.keys()
         found = layer.scaling[name] * (layer.lora_B[name].weight.flatten(1) @ layer.lora_A[name].weight.flatten(1))
         up, down = tensors["up"].flatten(1), tensors["down"].flatten(1)
-        bound = ROUNDING * torch.finfo(dtype).eps * pair.scale * float((up.abs() @ down.abs()).max())
+        digits = ROUNDING * torch.finfo(dtype).eps + pair.rank * torch.finfo(torch.float32).eps  # of what is written, and of the sum
+        bound = digits * pair.scale * float((up.abs() @ down.abs()).max())
         if not float((found - pair.scale * (up @ down)).abs().max()) <= bound:
             wrong.append(f"{pair.network}'s {pair.layer}")
     return f"{len(wrong)} of its {len(weights.pairs)} layers were read with other values, such as {wrong[0]}" if wrong else ""

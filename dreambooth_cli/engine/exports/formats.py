@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 
-from ...export_order import Export
+from ...export_order import Export, beside
 from ...run import LORA_FILE
 from ..families.loading import DTYPES
 from ..saving import written
 from . import adapters, folder, single_file
-from .header import kohyas
+from .header import is_second, kohyas
+from .original_config import config_of
 from .proof import Proof
 from .weights import Model, Weights
 
@@ -35,6 +36,9 @@ def write(weights: Weights, order: Export, part: Path, texts: Mapping[str, str])
             adapters.write(file, tensors, {**texts, **told, **(kohyas(weights) if order.format == "kohya" else {})})
         elif order.is_file:
             single_file.write(weights, place, texts)
+            if is_second(weights):
+                (yaml,) = beside(place)
+                yaml.write_text(config_of(weights), encoding="utf-8")
         else:
             place.mkdir()
             folder.write(weights, place)

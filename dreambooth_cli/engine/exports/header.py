@@ -19,20 +19,21 @@ PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 
 def is_second(weights: Weights) -> bool:
     """Whether a model is of Stable Diffusion's second line."""
-    return is_openclip(weights.networks[weights.base.facts.family.text_encoders[0]])
+    family = weights.base.facts.family
+    return family.name in ARCHITECTURES and is_openclip(weights.networks[family.text_encoders[0]])
 
 
 def modelspec(weights: Weights, card: Card | None, *, title: str, licence: str, of_lora: bool) -> dict[str, str]:
     """The header's texts. Without a card a model has its file's name for a title, and no phrase that calls its subject."""
     facts, second = weights.base.facts, is_second(weights)
-    name = ARCHITECTURES[facts.family.name][second]
+    name = ARCHITECTURES.get(facts.family.name, (facts.family.name,) * 2)[second]
     if name == "stable-diffusion-v2":
         name += "-768-v" if facts.prediction_type == "v_prediction" else "-512"
     side = card.resolution if card else facts.resolution
     told = {
         "sai_model_spec": "1.0.0",
         "architecture": f"{name}/lora" if of_lora else name,
-        "implementation": "diffusers" if of_lora else IMPLEMENTATIONS[facts.family.name][second],
+        "implementation": "diffusers" if of_lora else IMPLEMENTATIONS.get(facts.family.name, ("diffusers",) * 2)[second],
         "title": title,
         "resolution": f"{side}x{side}",
         "prediction_type": PREDICTIONS.get(facts.prediction_type, facts.prediction_type),

@@ -247,6 +247,11 @@ def nested(network: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"text_model.{name}": value for name, value in weights.items()} if is_flat else weights
 
 
+def nested_name(network: nn.Module, layer: str) -> str:
+    """A layer's name as every reader knows it."""
+    return next(iter(nested(network, {layer: torch.empty(0)})))
+
+
 def load_tokenizer(source: Path, Tokenizer: type[Any], positions: int) -> Any:
     """The tokenizer in a folder, of this class, its prompts `positions` tokens long at most. Raises ModelUnavailable.
 

@@ -5,16 +5,18 @@ from pathlib import Path
 
 from ...bases.base import Base, BaseRequest, ask_for_base
 from ...bases.cache import find_cached, find_snapshot, hub_cache
-from ...bases.catalog import CATALOG, CatalogEntry, moved_note
+from ...bases.catalog import CATALOG, CatalogEntry, find_entry, moved_note
 from ...bases.facts import layout_of, read_facts, stated_prediction
 from ...bases.fingerprint import identify
 from ...bases.folder import missing_parts
 from ...bases.kind import check_index
 from ...bases.metadata import read_header, read_json
+from ...bases.places import known_places
 from ...disk import system_errors
 from ...errors import ModelUnavailable
 from ...events import Event, Noted, PhaseStarted, Warned
 from ...families.known import family_of_file
+from ...model_card import read_card_of_file
 from .failures import in_words, name_of
 from .files import checked_choice, choose_config_files, choose_vae_files
 from .snapshot import fetch_snapshot
@@ -78,6 +80,8 @@ def _configs_for(path: Path) -> Generator[Event, None, Path]:
     beside = path.with_suffix("")
     if (beside / "model_index.json").is_file():
         return beside
+    if (known := _configs_of_card(path)) is not None:
+        return known
     entries = _same_kind(path)
     for entry in entries:
         for repository in filter(None, (entry.repository, *entry.aliases)):
@@ -93,6 +97,16 @@ def _configs_for(path: Path) -> Generator[Event, None, Path]:
             f"{path.name} needs the configs of {entries[0].title}, which it does not hold itself: {error.message}",
             f"go online once, or put a diffusers folder of its kind (JSON and tokenizer files are enough) at {beside}",
         ) from error
+
+
+def _configs_of_card(path: Path) -> Path | None:
+    """The folder on this machine that an exported file's card names as its base; a file says nothing of how its networks are built."""
+    card = read_card_of_file(path)
+    if card is None:
+        return None
+    entry = find_entry(str(card.base.path or card.base.name))
+    places = [entry.folder] if entry is not None and entry.folder is not None else list(known_places(card.base.identity))
+    return next((place for place in places if (place / "model_index.json").is_file()), None)
 
 
 def _same_kind(path: Path) -> list[CatalogEntry]:

@@ -1,6 +1,7 @@
 """What is exported: read again by diffusers it has the same weights and draws the same picture; a file that differs is told."""
 
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from dreambooth_cli.bases.metadata import read_header
 from dreambooth_cli.engine.exports import adapters, folder, formats, single_file
 from dreambooth_cli.engine.exports.original import layout
+from dreambooth_cli.engine.exports.original_config import config_of
 from dreambooth_cli.engine.exports.weights import Model, Weights
 from dreambooth_cli.export_order import Export
 from dreambooth_cli.families.sdxl import SDXL
@@ -21,14 +23,17 @@ from dreambooth_cli.families.stable_diffusion import STABLE_DIFFUSION
 from tests import small_models
 from tests.engine.families.test_lora_file import ATTENTION, CONVOLUTIONS, fresh, in_peft, pairs_for
 from tests.engine.plans import base_of
+from tests.true_sizes import BIG_G, CLIP_L, VAE, XL_UNET
 
 
 def lora_of(kind, path, *, ends=ATTENTION, dora=False):
     """A LoRA of peft's names for a base, its alpha half its rank, as a file."""
     pipe, tensors = fresh(kind), {}
     for (network, name), (down, up) in pairs_for(pipe, ends=ends).items():
+        if "mid_block" in name:  # of another rank than the others
+            down, up = torch.cat([down, down / 2]), torch.cat([up, up], 1)
         a, b = in_peft(network, name)
-        tensors |= {a: down, b: up, a.replace("lora_A.weight", "alpha"): torch.tensor(2.0)}
+        tensors |= {a: down, b: up, a.replace("lora_A.weight", "alpha"): torch.tensor(len(down) / 2)}
         if dora:
             weight = getattr(pipe, network).get_submodule(name).weight
             tensors[a.replace("lora_A.weight", "lora_magnitude_vector")] = 1.1 * weight.flatten(1).norm(dim=1).detach()
@@ -53,6 +58,12 @@ def test_a_single_file_has_the_original_s_tensors_and_draws_the_same(kind, dtype
         told = file.metadata()
     assert told["modelspec.title"] == "a dog"
     assert told["modelspec.hash_sha256"] == f"0x{hash_of_tensors(path)}"
+
+
+def test_a_file_of_stable_diffusion_2_says_beside_it_that_it_predicts_velocity(sd2):
+    told = json.loads(config_of(Weights(Model(base_of(sd2)), None)))["model"]["params"]
+    assert (told["parameterization"], told["unet_config"]["params"]["context_dim"]) == ("v", 32)
+    assert told["first_stage_config"]["params"]["ddconfig"]["ch_mult"] == [1, 1, 2]
 
 
 def hash_of_tensors(path: Path) -> str:
@@ -121,31 +132,37 @@ def test_a_lora_with_another_alpha_is_told(sd1, tmp_path):
 
 # ---- the true models' files
 
-CLIP_L = {"vocab_size": 49408, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-BIG_G = {"vocab_size": 49408, "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20}
-UP, DOWN = "UpBlock2D", "DownBlock2D"
-XL_UNET = {
-    "down_block_types": (DOWN, f"CrossAttn{DOWN}", f"CrossAttn{DOWN}"),
-    "up_block_types": (f"CrossAttn{UP}", f"CrossAttn{UP}", UP),
-    "block_out_channels": (320, 640, 1280),
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20),
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
+
+# What other programs look for, with where that stands; beginnings of a file's tensors, and how many there are of each.
+# CompVis/stable-diffusion v1-inference.yaml's model, Stability-AI/generative-models sd_xl_base.yaml's: a true file of 1 has 1,131 tensors,
+# one of XL 2,515, of which the scale of OpenCLIP's loss is in no diffusers folder and read by nothing. ComfyUI tells the text encoders by
+# these beginnings (comfy/supported_models.py), A1111 too (modules/sd_models_config.py).
+FILES = {
+    "sd": {"model.diffusion_model.": 686, "first_stage_model.": 248, "cond_stage_model.transformer.text_model.": 197},
+    "sdxl": {
+        "model.diffusion_model.": 1680,
+        "first_stage_model.": 248,
+        "conditioner.embedders.0.transformer.text_model.": 197,
+        "conditioner.embedders.1.model.": 389,
+    },
 }
-VAE = {
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
+# kohya-ss/sd-scripts 48d368f, networks/lora.py: the layers of Transformer2DModel, CLIPAttention and CLIPMLP; it prints these numbers when
+# it makes a LoRA of such a base. ComfyUI's table of the same names: comfy/lora.py, model_lora_keys_unet and model_lora_keys_clip.
+KOHYAS = {
+    "sd": {
+        r"lora_unet_(down_blocks_\d|up_blocks_\d|mid_block)_attentions_\d_(proj_in|proj_out|transformer_blocks_\d_.+)": 192,
+        r"lora_te_text_model_encoder_layers_\d+_(self_attn_(q|k|v|out)_proj|mlp_fc[12])": 72,
+    },
+    "sdxl": {
+        r"lora_unet_(input_blocks_\d|output_blocks_\d|middle_block)_1_(proj_in|proj_out|transformer_blocks_\d_.+)": 722,
+        r"lora_te1_text_model_encoder_layers_\d+_(self_attn_(q|k|v|out)_proj|mlp_fc[12])": 72,
+        r"lora_te2_text_model_encoder_layers_\d+_(self_attn_(q|k|v|out)_proj|mlp_fc[12])": 192,
+    },
 }
 
 
-@pytest.mark.parametrize(("family", "count"), [(STABLE_DIFFUSION, 1131), (SDXL, 2514)])
-def test_the_true_models_have_as_many_tensors_as_their_files(family, count):
-    """1,131 of Stable Diffusion 1; of XL 2,515 but for the scale of OpenCLIP's loss, which no diffusers folder has and nothing reads."""
+def true_networks(family):
+    """A family's networks at their true size, without weights."""
     with torch.device("meta"):
         first = CLIPTextModel(CLIPTextConfig(hidden_act="quick_gelu", **CLIP_L))
         vae = AutoencoderKL(layers_per_block=2, latent_channels=4, **VAE)
@@ -153,4 +170,22 @@ def test_the_true_models_have_as_many_tensors_as_their_files(family, count):
         networks = {"unet": unet, "vae": vae, "text_encoder": first}
         if family is SDXL:
             networks["text_encoder_2"] = CLIPTextModelWithProjection(CLIPTextConfig(hidden_act="gelu", projection_dim=1280, **BIG_G))
-    assert len(layout(family, networks)) == count
+    return networks
+
+
+@pytest.mark.parametrize("family", [STABLE_DIFFUSION, SDXL], ids=lambda family: family.name)
+def test_the_true_models_have_the_names_that_other_programs_look_for(family):
+    networks = true_networks(family)
+    names = list(layout(family, networks))
+    assert {start: sum(name.startswith(start) for name in names) for start in FILES[family.name]} == FILES[family.name]
+    assert len(names) == sum(FILES[family.name].values())
+    named = [
+        adapters.kohya_name(family, networks, network, layer)
+        for network, module in networks.items()
+        for layer, each in module.named_modules()
+        if isinstance(each, torch.nn.Linear | torch.nn.Conv2d) and (".attentions." in layer or ".layers." in layer) and network != "vae"
+    ]
+    assert len(set(named)) == len(named)
+    found = {form: sum(re.fullmatch(form, name) is not None for name in named) for form in KOHYAS[family.name]}
+    assert found == KOHYAS[family.name]
+    assert len(named) == sum(found.values())

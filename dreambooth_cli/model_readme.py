@@ -1,0 +1,84 @@
+"""The card of a model for people: README.md in its folder, as the hub shows it. It names no path, no user and no machine."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from .bases.catalog import CatalogEntry
+from .licence import LIKENESS
+from .model_card import Card
+
+HUB_LICENCES = {"CreativeML OpenRAIL-M": "creativeml-openrail-m", "OpenRAIL++": "openrail++", "Apache-2.0": "apache-2.0"}
+TOLD = ("method", "resolution", "precision", "optimizer", "learning_rate", "text_encoder_learning_rate", "train_text_encoder", "batch_size")
+
+
+def readme_of(card: Card, entry: CatalogEntry | None, pipeline: str, *, of_lora: bool) -> str:
+    """The card of a model in Markdown, with what the hub reads of it at its top."""
+    base = entry.title if entry else card.base.name
+    repository = card.base.repository or (entry.repository if entry else None)
+    head: dict[str, Any] = {
+        "license": HUB_LICENCES.get(entry.licence, "other") if entry else "other",
+        "base_model": repository,
+        "instance_prompt": card.instance_prompt,
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "tags": ["text-to-image", "diffusers", "dreambooth", *(["lora"] if of_lora else [])],
+    }
+    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items() if value is not None]
+    return "\n".join(["---", *lines, "---", "", *_body(card, base, repository, entry, pipeline, of_lora), ""])
+
+
+def _body(card: Card, base: str, repository: str | None, entry: CatalogEntry | None, pipeline: str, of_lora: bool) -> list[str]:
+    link = f"[{base}](https://huggingface.co/{repository})" if repository else f"`{base}`"
+    what = "A LoRA for" if of_lora else "Made of"
+    licence = f"its licence, {entry.licence} (LICENSE)" if entry else "its licence, which is not known here"
+    restrictions = ", with the restrictions of use that it passes on" if entry and "RAIL" in entry.licence else ""
+    return [
+        f"# {card.instance_prompt}",
+        "",
+        f"{what} {link}, fine-tuned on a few photos of one subject by DreamBooth (Ruiz et al. 2022). The subject is called",
+        f"`{card.identifier}`: write `{card.instance_prompt}`, and what else you want to see after it.",
+        "",
+        f"For it holds {licence}{restrictions}. NOTICE says what was changed.",
+        "",
+        LIKENESS,
+        "",
+        "## Use it",
+        "",
+        "With diffusers:",
+        "",
+        "```python",
+        *_code(card, repository, pipeline, of_lora),
+        "```",
+        "",
+        "ComfyUI and A1111 read single files: `dreambooth export --model-path THIS-FOLDER --to "
+        f"{'kohya' if of_lora else 'single-file'} -o my-model`",
+        f"writes one, for `{'models/loras' if of_lora else 'models/checkpoints'}` (A1111:",
+        f"`{'models/Lora' if of_lora else 'models/Stable-diffusion'}`).",
+        "",
+        "## How it was trained",
+        "",
+        "| setting | value |",
+        "| --- | --- |",
+        *(f"| {name} | {value} |" for name, value in _settings(card).items()),
+        "",
+    ]
+
+
+def _code(card: Card, repository: str | None, pipeline: str, of_lora: bool) -> list[str]:
+    prompt = f"{card.instance_prompt} on the moon"
+    opened = json.dumps(repository or "the-base") if of_lora else '"this-folder"'
+    return [
+        f"from diffusers import {pipeline}",
+        "",
+        f"pipe = {pipeline}.from_pretrained({opened})",
+        *(['pipe.load_lora_weights("this-folder")'] if of_lora else []),
+        f"pipe({json.dumps(prompt, ensure_ascii=False)}).images[0].save({json.dumps('picture.png')})",
+    ]
+
+
+def _settings(card: Card) -> Mapping[str, Any]:
+    """What shaped the weights, and nothing of where it was done."""
+    told = {key.replace("_", " "): card.plan[key] for key in TOLD if card.plan.get(key) is not None}
+    told |= {"steps": card.steps, "class prompt": card.class_prompt, "photos": len(card.photos) or None}
+    return {name: value for name, value in told.items() if value is not None}

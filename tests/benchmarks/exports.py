@@ -1,0 +1,104 @@
+"""What exporting a model of true size takes: seconds, and the most memory that the process held, beside its largest part.
+
+`python -m tests.benchmarks.exports [sd15|sdxl]` makes a base of the true architecture with random weights in fp16, exports it as one file
+by the command, which reads it again and compares, and writes the row into exports.md. No network, no GPU.
+"""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from dreambooth_cli.bases.metadata import read_header
+from tests import small_models
+from tests.true_sizes import BIG_G, CLIP_L, VAE, XL_UNET
+
+TABLE = Path(__file__).with_suffix(".md")
+HEAD = """# Exports at true size
+
+Random weights in fp16, exported by `dreambooth export --to single-file` and read again by diffusers' `from_single_file`; both pictures are
+drawn in float32 arithmetic. By `python -m tests.benchmarks.exports`.
+
+| base | tensors | file | largest part | most memory held | of which the libraries | seconds | largest difference | machine |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+IMPORTS = "import resource, dreambooth_cli.workflows.export; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+
+
+def make(kind: str, folder: Path) -> int:
+    """Write a base of true size with random weights, and return the bytes of its largest part."""
+    torch.manual_seed(0)
+    sizes = []
+
+    def keep(network: Any, name: str) -> None:
+        network.to(torch.float16).save_pretrained(folder / name)
+        sizes.append(sum(value.numel() * value.element_size() for value in network.state_dict().values()))
+
+    keep(UNet2DConditionModel(cross_attention_dim=768) if kind == "sd15" else UNet2DConditionModel(**XL_UNET), "unet")
+    keep(AutoencoderKL(layers_per_block=2, latent_channels=4, sample_size=512, **VAE), "vae")
+    keep(CLIPTextModel(CLIPTextConfig(hidden_act="quick_gelu", eos_token_id=2, bos_token_id=0, **CLIP_L)), "text_encoder")
+    small_models.write_tokenizer(folder / "tokenizer", pad="<|endoftext|>")
+    if kind == "sd15":
+        scheduler: Any = DDIMScheduler(clip_sample=False, set_alpha_to_one=False, **small_models.BETAS)
+        small_models._write_index(folder, "StableDiffusionPipeline", scheduler="DDIMScheduler")
+    else:
+        config = CLIPTextConfig(hidden_act="gelu", projection_dim=1280, eos_token_id=2, bos_token_id=0, **BIG_G)
+        keep(CLIPTextModelWithProjection(config), "text_encoder_2")
+        small_models.write_tokenizer(folder / "tokenizer_2", pad="!")
+        scheduler = EulerDiscreteScheduler(timestep_spacing="leading", **small_models.BETAS)
+        small_models._write_index(
+            folder,
+            "StableDiffusionXLPipeline",
+            scheduler="EulerDiscreteScheduler",
+            text_encoder_2=["transformers", "CLIPTextModelWithProjection"],
+            tokenizer_2=["transformers", "CLIPTokenizer"],
+            force_zeros_for_empty_prompt=True,
+        )
+    scheduler.save_pretrained(folder / "scheduler")
+    return int(max(sizes))
+
+
+def measure(kind: str, folder: Path) -> str:
+    """Export a base and return its row."""
+    largest, file = make(kind, folder / "base"), folder / "model.safetensors"
+    libraries = int(subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, check=True, text=True).stdout) * 1024
+    words = ["export", "--model-path", str(folder / "base"), "--to", "single-file", "-o", str(file), "--json"]
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "dreambooth_cli", *words], capture_output=True, text=True, check=False)
+    seconds = time.monotonic() - began
+    if done.returncode:
+        sys.exit(done.stdout[-2000:] + done.stderr[-2000:])
+    event = json.loads(done.stdout.splitlines()[-1])
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    tensors = len(read_header(file)) - 1
+    cells = (
+        kind,
+        f"{tensors:,}",
+        f"{file.stat().st_size / 1e9:.2f} GB",
+        f"{largest / 1e9:.2f} GB",
+        f"{peak / 1e9:.2f} GB",
+        f"{libraries / 1e9:.2f} GB",
+        f"{seconds:.0f}",
+        f"{event['largest_difference']:.2g}",
+        f"{os.cpu_count()} cores, {platform.machine()}",
+    )
+    return f"| {' | '.join(cells)} |\n"
+
+
+if __name__ == "__main__":
+    for kind in sys.argv[1:] or ("sd15", "sdxl"):
+        with TemporaryDirectory(prefix="exports-") as made:
+            row = measure(kind, Path(made))
+        text = TABLE.read_text(encoding="utf-8") if TABLE.is_file() else HEAD
+        TABLE.write_text("".join(line for line in text.splitlines(True) if not line.startswith(f"| {kind} ")) + row, encoding="utf-8")
+        print(row)
