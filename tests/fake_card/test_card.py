@@ -183,7 +183,7 @@ def test_a_read_and_a_blocking_draw_in_the_step_are_seen(sd1, two_photos, monkey
     places = {(wait.place, wait.what.partition(":")[0]) for wait in odd_waits(waits)}
     assert places == {
         ("engine/training/loop.py:train_step", "aten._local_scalar_dense.default"),
-        ("engine/training/loop.py:batch_loss", "aten._to_copy.default"),
+        ("engine/training/loop.py:noised", "aten._to_copy.default"),
     }
 
 
