@@ -145,6 +145,11 @@ def _bar(board: Board) -> RenderableType:
     return line
 
 
+def pause_after(took: float) -> float:
+    """Seconds until the next redraw, after one that took so many."""
+    return max(FASTEST, took / SHARE)
+
+
 class Foot:
     """The foot of a terminal, redrawn in a thread of its own: so that a key is answered while a step is at work, ten times a second at
     most, and never for more than a hundredth of the time. `spent` is the seconds that its `redraws` have taken."""
@@ -190,4 +195,4 @@ class Foot:
             self.live.refresh()
             took = time.perf_counter() - began
             self.spent, self.redraws = self.spent + took, self.redraws + 1
-            pause, shown, last = max(FASTEST, took / SHARE), now, self.clock()
+            pause, shown, last = pause_after(took), now, self.clock()
