@@ -179,7 +179,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         recommended_gb=12,
         download_gb=16.0,
         twin="black-forest-labs/FLUX.2-klein-4B",
-        gate="perhaps: of four programs that fetch it two say so and two do not",
+        gate="perhaps gated: of four programs that fetch it, two say so and two do not",
         sources="licence: github.com/black-forest-labs/flux2 issue 32; sizes: counted from its configs; 2026-11-25, not read from the hub",
         advised={"train": {"rank": 32}},  # with its rate, for a subject (stephen37/workshops)
     ),

@@ -149,6 +149,7 @@ class Family:
     class_guidance: float = 7.5  # that of class images
     steps: int = 50  # denoising steps where nothing is said
     methods: tuple[Literal["full", "lora"], ...] = ("full", "lora")
+    fits_fp16: bool = True  # whether its networks' numbers stay within fp16's range
     rates: Rates
     figures: Figures
 

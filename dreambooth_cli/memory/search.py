@@ -89,7 +89,7 @@ def calm_down(plan: Plan, facts: BaseFacts, asked: TrainSettings, *, gpu: Gpu | 
     if plan.precision != "fp16":
         text_rate = plan.text_encoder_learning_rate / 2
         return replace(plan, learning_rate=plan.learning_rate / 2, text_encoder_learning_rate=text_rate)
-    wider: Precision = "bf16" if _auto_precision(gpu) == "bf16" else "fp32"
+    wider: Precision = "bf16" if _auto_precision(gpu, facts.family) == "bf16" else "fp32"
     further = replace(plan.choice, precision=wider)
     return at_rates_of(plan, _plan_of(further, _job_again(plan, facts, asked, gpu)))
 
@@ -111,9 +111,9 @@ def at_rates_of(plan: Plan, further: Plan) -> Plan:
     )
 
 
-def inference_precision(gpu: Gpu | None) -> tuple[Device, Precision]:
-    """The device and the number format to draw pictures with."""
-    return _device(gpu), _auto_precision(gpu)
+def inference_precision(gpu: Gpu | None, family: Family) -> tuple[Device, Precision]:
+    """The device and the number format to draw pictures of a family with."""
+    return device_of(gpu), _auto_precision(gpu, family)
 
 
 def _check_optimizer(job: Job) -> None:
@@ -145,6 +145,8 @@ def _check_family(family: Family, asked: TrainSettings) -> None:
     if asked.method == "full" and asked.with_base_prior:
         told = "--prior base holds a LoRA against the base that it lies beside, and --method full has none"
         raise UsageError(told, "use --prior class-images")
+    if asked.precision == "fp16" and not family.fits_fp16:
+        raise UsageError(f"--precision fp16 has too small a range for {family.title}", "use --precision bf16 or fp32, or leave it out")
     if asked.snr_gamma and family.noise == "flow":
         raise UsageError(f"--snr-gamma weighs the timesteps of diffusion, and {family.title} is trained by flow matching", "leave it out")
 
@@ -227,7 +229,7 @@ def _choices(job: Job) -> Iterator[Choice]:
                 gradient_checkpointing=asked.gradient_checkpointing is True,
                 rows_in_turn=job.largest > 0,  # pictures of several sizes are several passes, whose gradients add up
                 optimizer="adamw" if asked.optimizer == AUTO else asked.optimizer,
-                precision=_training_precision(job.gpu, job.resolution) if asked.precision == AUTO else asked.precision,
+                precision=_training_precision(job.gpu, job.resolution, family) if asked.precision == AUTO else asked.precision,
             )
 
 
@@ -281,7 +283,7 @@ def _plan_of(choice: Choice, job: Job) -> Plan:
         text_encoder_stop=_text_stop(choice, rates, asked.steps) if stop == AUTO else stop,
         alpha=float(asked.rank if asked.alpha == AUTO else asked.alpha),
         class_image_batch=class_images.batch,
-        device=_device(job.gpu),
+        device=device_of(job.gpu),
         means=means_of(choice),
         ledger=ledger,
         needed=needed,
@@ -306,22 +308,25 @@ def _text_stop(choice: Choice, rates: Rates, steps: int) -> int:
     return round(rates.text_stop * steps) if choice.method == "full" and choice.train_text_encoder else 0
 
 
-def _device(gpu: Gpu | None) -> Device:
+def device_of(gpu: Gpu | None) -> Device:
+    """Where torch finds it; the CPU where there is none."""
     if gpu is None:
         return "cpu"
     return "mps" if gpu.kind == "mps" else "cuda"  # ROCm's torch says cuda too
 
 
-def _training_precision(gpu: Gpu | None, resolution: int) -> Precision:
+def _training_precision(gpu: Gpu | None, resolution: int, family: Family) -> Precision:
     if gpu is None and resolution >= CPU_BF16_RESOLUTION and multiplies_bf16():
         return "bf16"
-    return _auto_precision(gpu)
+    return _auto_precision(gpu, family)
 
 
-def _auto_precision(gpu: Gpu | None) -> Precision:
+def _auto_precision(gpu: Gpu | None, family: Family) -> Precision:
     if gpu is None or gpu.kind == "mps" or NAN_IN_FP16 in gpu.name:
         return "fp32"
-    return "fp16" if gpu.capability is not None and gpu.capability < BF16_CAPABILITY else "bf16"
+    if gpu.capability is None or gpu.capability >= BF16_CAPABILITY:
+        return "bf16"
+    return "fp16" if family.fits_fp16 else "fp32"
 
 
 def _find_remedy(job: Job) -> str:

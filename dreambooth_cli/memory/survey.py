@@ -163,7 +163,7 @@ def _access(entry: CatalogEntry) -> str:
     if not entry.gate:
         return ""
     page = f"https://huggingface.co/{entry.repository}"
-    return f"gated {entry.gate}; if it is, log in at {page}, press Agree and access repository, then run: hf auth login"
+    return f"{entry.gate}; if it is, log in at {page}, press Agree and access repository, then run: hf auth login"
 
 
 def _verdict(entry: CatalogEntry, plan: Plan) -> str:

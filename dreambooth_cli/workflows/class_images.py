@@ -114,7 +114,7 @@ def class_image_folder(recipe: Recipe) -> tuple[Path, Drawing]:
             sampler=family.class_sampler,
             drawing=drawing,
             seed=settings.seed,
-            dtype=f"{'4-bit' if plan.quantized else weights_of(plan)} weights, {plan.precision}",
+            dtype=f"{'4-bit' if plan.quantized else 'fp8' if plan.fp8 else weights_of(plan)} weights, {plan.precision}",
         )
         for known in (content_of(base), base.identity)
     ]

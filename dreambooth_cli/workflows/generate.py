@@ -251,7 +251,7 @@ def find_model(folder: Path, card: Card | None, base: str | None, *, fast: bool 
 def load_model(base: Base, lora: Path | None, scheduler: Scheduler, source: Source | None = None) -> Yielding[LatentDiffusion]:
     """A model on the best device here, ready to draw, in half precision where the GPU has it: a base as it is, with a LoRA, or with the
     weights of a step of a run. Returns it. Raises DiskError where these are damaged."""
-    device, precision = inference_precision(as_torch_has_it(find_gpu()))
+    device, precision = inference_precision(as_torch_has_it(find_gpu()), base.facts.family)
     family = load_family(base, dtype=DTYPES[precision], device=find_device(device))
     if source is not None and source.step is not None:
         put_step(family, Run(source.path), source.step)

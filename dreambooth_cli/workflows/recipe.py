@@ -18,7 +18,7 @@ from ..frames import other_frames
 from ..gpu import Gpu, find_gpu
 from ..identifier import choose_identifier, identifier_remarks, length_remarks, load_tokenizer, unread_part
 from ..memory.plan import Plan
-from ..memory.search import check_trainable, inference_precision
+from ..memory.search import check_trainable, device_of
 from ..places import names_a_place, places_known
 from ..project import Project
 from ..prompts import check_class_prompt, check_placeholder, fill, instance_prompt, plain_class_prompt, understood
@@ -82,8 +82,7 @@ def gather(project: Project, asked: Asked) -> Yielding[Ingredients]:
 
 def check_card() -> None:
     """Refuse a GPU that torch can't use before a base is fetched for it. Raises UsageError."""
-    device, _ = inference_precision(as_torch_has_it(find_gpu()))
-    find_device(device)
+    find_device(device_of(as_torch_has_it(find_gpu())))
 
 
 def plan_for(made_of: Ingredients, gpu: Gpu | None) -> Plan:

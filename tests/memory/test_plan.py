@@ -8,9 +8,10 @@ from dreambooth_cli.bases.catalog import BaseFacts, find_entry
 from dreambooth_cli.errors import DoesNotFit, UsageError
 from dreambooth_cli.families.family import LoraLayers
 from dreambooth_cli.families.stable_diffusion import STABLE_DIFFUSION
+from dreambooth_cli.families.z_image import Z_IMAGE
 from dreambooth_cli.gpu import Gpu, sold_as
-from dreambooth_cli.memory.ledger import is_counted, lora_parameters, works_on_copies
-from dreambooth_cli.memory.plan import Job, Plan
+from dreambooth_cli.memory.ledger import STEP, count_bytes, is_counted, lora_parameters, works_on_copies
+from dreambooth_cli.memory.plan import Choice, Job, Plan
 from dreambooth_cli.memory.search import check_fits, inference_precision, make_plan, step_down
 from dreambooth_cli.settings import TrainSettings
 
@@ -279,11 +280,13 @@ def test_sdxls_text_encoders_are_trained_where_that_is_said() -> None:
 )
 def test_precision_follows_the_device(gpu: Gpu, device: str, precision: str) -> None:
     plan = make_plan(Job(facts("sd15"), TrainSettings(), resolution=512, gpu=gpu, has_8bit=True, name="sd15"))
-    assert (plan.device, plan.precision) == (device, precision) == inference_precision(gpu)
+    assert (plan.device, plan.precision) == (device, precision) == inference_precision(gpu, STABLE_DIFFUSION)
     stated = make_plan(
         Job(facts("sd15"), TrainSettings(precision="fp16"), resolution=512, gpu=gpu, has_8bit=True, name="sd15")
     )
     assert stated.precision == "fp16"
+    bf16 = make_plan(Job(facts("z-image"), TrainSettings(), resolution=512, gpu=gpu, has_8bit=True, name="z-image"))
+    assert bf16.precision == inference_precision(gpu, Z_IMAGE)[1] == ("fp32" if precision == "fp16" else precision)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +305,7 @@ def test_a_cpu_that_multiplies_bf16_uses_it_for_large_pictures(
     (tmp_path / "cpuinfo").write_text(f"flags\t: fpu {flags} sse\n")
     plan = make_plan(Job(facts("sd15"), TrainSettings(), resolution=resolution, gpu=None, has_8bit=False, name="sd15"))
     assert (plan.device, plan.precision) == ("cpu", precision)
-    assert inference_precision(None) == ("cpu", "fp32")
+    assert inference_precision(None, STABLE_DIFFUSION) == ("cpu", "fp32")
 
 
 def test_state_goes_off_the_card_only_where_the_machine_has_room_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -626,3 +629,34 @@ def test_a_plan_of_0_1_says_nothing_of_the_machine() -> None:
     values = plan_for(12).to_json()
     del values["ram"], values["ram_gb"]
     assert Plan.from_json(values).ram_needed == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "means", "counted_gb"),
+    [
+        ("klein", 1024, {}, 10.05),
+        ("klein", 768, {}, 9.26),
+        ("klein", 512, {}, 8.69),
+        ("klein", 1024, {"gradient_checkpointing": False}, 26.80),
+        ("klein", 1024, {"fp8": True}, 6.62),
+        ("klein", 1024, {"quantized": True}, 4.48),
+        ("z-image", 1024, {}, 14.82),
+        ("z-image", 512, {}, 13.14),
+        ("z-image", 1024, {"gradient_checkpointing": False}, 44.27),
+        ("z-image", 1024, {"fp8": True}, 9.16),
+        ("z-image", 1024, {"quantized": True}, 5.97),
+    ],
+)
+def test_a_step_of_the_flow_families_is_what_was_counted(name: str, side: int, means: dict[str, bool], counted_gb: float) -> None:
+    """The rows of tests/benchmarks/memory.md, within its 3%."""
+    base = facts(name)
+    asked = TrainSettings(rank=16).of_family(base.family)
+    choice = Choice(method="lora", train_text_encoder=False, precision="bf16", optimizer="adamw", gradient_checkpointing=True)
+    ledger, _ = count_bytes(replace(choice, **means), Job(base, asked, resolution=side, gpu=card(80), has_8bit=True, name=name))
+    assert ledger[STEP] / 1e9 == pytest.approx(counted_gb, rel=0.03)
+
+
+def test_fp16_is_refused_where_its_range_is_too_small() -> None:
+    with pytest.raises(UsageError, match="--precision fp16 has too small a range for Z-Image"):
+        plan_for(24, "z-image", precision="fp16")
+    assert plan_for(24, "klein", precision="fp16").precision == "fp16"
