@@ -14,12 +14,24 @@ from ..verdict import Figures, judge
 from .recipe import Recipe
 from .samples import TRY
 
-ROWS, ROWS_OF_A_TRY = 16, 4  # times and noises that a loss is the mean of
+# Of a run, of a try: times and noises that a loss is the mean of; denoising steps of the picture that is compared.
+ROWS, ROWS_OF_A_TRY = 16, 4
+STEPS, STEPS_OF_A_TRY = 10, 2
+
+
+def is_try(recipe: Recipe) -> bool:
+    """Whether a run is too short to learn: measured at full length it would take longer before and after than in between."""
+    return recipe.settings.steps < TRY
 
 
 def rows_of(recipe: Recipe) -> int:
     """How many noises the losses of a run are measured at."""
-    return ROWS if recipe.settings.steps >= TRY else ROWS_OF_A_TRY
+    return ROWS_OF_A_TRY if is_try(recipe) else ROWS
+
+
+def answer_of(training: Training, recipe: Recipe) -> Answer:
+    """What the weights answer as they stand."""
+    return training.answer(prompts_of(recipe), rows=rows_of(recipe), steps=STEPS_OF_A_TRY if is_try(recipe) else STEPS)
 
 
 def prompts_of(recipe: Recipe) -> tuple[str, str]:
@@ -29,7 +41,7 @@ def prompts_of(recipe: Recipe) -> tuple[str, str]:
 
 def first_answer(training: Training, recipe: Recipe) -> Yielding[Answer]:
     """What the base answers. Returns it, for the end of the run."""
-    answer = training.answer(prompts_of(recipe), rows=rows_of(recipe))
+    answer = answer_of(training, recipe)
     yield FixedNoiseLoss(step=0, loss=answer.loss, class_loss=answer.class_loss)
     return answer
 
@@ -42,11 +54,11 @@ def loss_now(training: Training, recipe: Recipe) -> FixedNoiseLoss:
 
 def tell_verdict(training: Training, before: Answer, run: Run, recipe: Recipe, samples: Mapping[str, Path]) -> Events:
     """The verdict of a run whose weights are finished, kept in its record; `samples` are its last pictures, by their prompts."""
-    after = training.answer(prompts_of(recipe), rows=rows_of(recipe))
+    after = answer_of(training, recipe)
     figures = with_copies(compare(before, after), recipe, samples)
     verdict, measured = judge(figures), figures.told()
     yield FixedNoiseLoss(step=training.step, loss=after.loss, class_loss=after.class_loss)
-    if verdict.word == "barely" and recipe.settings.steps >= TRY:
+    if verdict.word == "barely" and not is_try(recipe):
         yield Warned(message=verdict.sentences[0])
     run.write_record(run.record().with_verdict(verdict, measured))
     yield VerdictTold(verdict=verdict.word, of_class=verdict.of_class, sentences=verdict.sentences, figures=measured)

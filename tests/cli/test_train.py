@@ -236,6 +236,17 @@ def test_what_generate_lacks(given: tuple[str | None, ...], message: str, hint: 
     assert hint in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    "words", [["--model-path", "m"], ["dog"], ["dog", " "], ["dog", "--prompt", ""], ["dog", "--prompt", "a dog", "--prompt", " "]]
+)
+def test_generate_without_a_prompt(words: list[str], dreambooth: Dreambooth) -> None:
+    (projects_folder() / "dog").mkdir(parents=True)
+    (projects_folder() / "dog" / "project.toml").write_text("")
+    done = dreambooth("generate", *words)
+    assert (done.code, done.err.splitlines()[0]) == (2, "Error: the prompt is missing")
+    assert '--prompt "a [identifier] dog on the moon"' in done.err
+
+
 def test_generate_without_a_project(dreambooth: Dreambooth) -> None:
     with pytest.raises(ProjectError):
         understand_generate("dog", "a dog", [], None)

@@ -12,7 +12,7 @@ from dreambooth_cli.errors import DiskError
 from tests.engine.plans import base_of
 
 
-def test_a_tokenizer_that_can_not_bewritten_is_a_disk_error(sd1, tmp_path):
+def test_a_tokenizer_that_can_not_be_written_is_a_disk_error(sd1, tmp_path):
     """The tokenizers library raises a bare Exception."""
     pipe = load_pipeline(base_of(sd1), dtype=torch.float32)
     gone = tmp_path / "gone"

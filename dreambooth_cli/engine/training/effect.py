@@ -12,8 +12,6 @@ from ..seeds import generator_of
 from .examples import Example, stack
 from .objective import row_losses
 
-STEPS = 10  # denoising steps of the picture that is compared
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -74,9 +72,10 @@ def loss_at_fixed_noises(
 
 
 @torch.no_grad()
-def sketch(family: LatentDiffusion, conditioning: Conditioning, shape: torch.Size, *, seed: int = 0) -> Tensor:
-    """The latents [1, c, h, w] of a picture from a fixed seed, without guidance, so that nothing but the denoiser is needed."""
+def sketch(family: LatentDiffusion, conditioning: Conditioning, shape: torch.Size, *, steps: int, seed: int = 0) -> Tensor:
+    """The latents [1, c, h, w] of a picture from a fixed seed in so many denoising steps, without guidance, so that nothing but the
+    denoiser is needed."""
     noise = torch.randn(1, *shape, generator=generator_of(seed, 0, "sketch", 0)).to(conditioning.embeddings.device)
     prompt = conditioning.rows([0])
-    latents = family.noising.sketch(noise, lambda noisy, time: family.predict(noisy, time, prompt), steps=STEPS)
+    latents = family.noising.sketch(noise, lambda noisy, time: family.predict(noisy, time, prompt), steps=steps)
     return latents.float().cpu()

@@ -313,11 +313,12 @@ class Training:
             read, photos = [self.encode([self.prompts.index(prompt)]) for prompt in prompts], self.examples["instance"]
             return [loss_at_fixed_noises(self.family, photos, one, rows=rows, batch=self.settings.batch_size) for one in read]
 
-    def answer(self, prompts: tuple[str, str], *, rows: int) -> Answer:
-        """What the model makes of the instance prompt and the class prompt as it stands, for `effect.compare`."""
+    def answer(self, prompts: tuple[str, str], *, rows: int, steps: int) -> Answer:
+        """What the model makes of the instance prompt and the class prompt as it stands, for `effect.compare`: losses at `rows` fixed
+        noises, a picture in so many denoising steps."""
         (loss, class_loss), shape = self.losses(prompts, rows=rows), self.examples["instance"][0].shape
         with torch.no_grad(), autocast(self.plan.precision, self.device), self.averaged():
-            own, of_class = (sketch(self.family, self.encode([self.prompts.index(prompt)]), shape) for prompt in prompts)
+            own, of_class = (sketch(self.family, self.encode([self.prompts.index(prompt)]), shape, steps=steps) for prompt in prompts)
         return Answer(loss, class_loss, own, of_class)
 
     def check_learned(self) -> None:
