@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import numpy.ma  # loaded at the first median otherwise, where threads that come to it together recurse without end
 from PIL import Image, ImageCms
 
 from .crop import Size
