@@ -10,7 +10,7 @@ import torch
 
 from ..errors import UsageError
 from ..gpu import Gpu, Kind, held_back
-from ..machine import free_memory, machine_memory
+from ..machine import free_memory, machine_memory, resident_memory
 from ..memory.ledger import CONTEXT
 from ..memory.plan import Plan
 from ..torch_builds import BUILDS, has_kernels, processor_kind, reinstall_line
@@ -79,6 +79,24 @@ def bound_memory(plan: Plan) -> None:
         free, total = torch.cuda.mem_get_info(0)
         free = free_memory() if shared else free
         torch.cuda.set_per_process_memory_fraction(fraction_of(free + torch.cuda.memory_reserved(0), total), 0)
+
+
+def held_memory(device: torch.device) -> int:
+    """Bytes that this process holds: on a GPU the most that its allocator has had, and the driver's context as the plan counts
+    it; without one what is resident, the program and its libraries with it."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) + CONTEXT
+    return resident_memory()
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes of the GPU's memory in all; of the machine's where there is none."""
+    return torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else machine_memory()
+
+
+def peak_memory_gb(device: torch.device) -> float | None:
+    """The most GPU memory that this process has held so far, in GB of 1e9 bytes; None on a CPU."""
+    return torch.cuda.max_memory_reserved(device) / 1e9 if device.type == "cuda" else None
 
 
 def is_integrated() -> bool:

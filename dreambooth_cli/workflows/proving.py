@@ -12,10 +12,9 @@ from typing import Any
 from ..bases.catalog import CATALOG, CatalogEntry, find_entry
 from ..config import Asked, ask
 from ..disk import check_space, clear_leftovers, make_folder, temporary
-from ..engine.device import as_torch_has_it
+from ..engine.device import as_torch_has_it, held_memory
 from ..engine.families.loading import forget_failed_attempt
 from ..engine.families.random_base import TRUE_SIZES, write_random_base
-from ..engine.training.loop import held_memory
 from ..errors import DoesNotFit, DreamboothError, Interrupted, UsageError
 from ..events import Events, Noted, PhaseStarted, StepDone, Warned, Yielding
 from ..gpu import find_gpu

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..disk import disk_errors, temporary
+from ..engine.device import held_memory
 from ..engine.families.loading import forget_failed_attempt
 from ..engine.images.class_cache import missing_batches
 from ..engine.training.checkpoint import load_checkpoint, save_checkpoint
-from ..engine.training.loop import Training, held_memory
+from ..engine.training.loop import Training
 from ..events import PhaseStarted, Rehearsed, Yielding
 from ..run import Run
 from ..settings import TrainSettings

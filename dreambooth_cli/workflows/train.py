@@ -9,10 +9,10 @@ from pathlib import Path
 from ..bases.base import ask_for_base
 from ..config import Asked
 from ..disk import bytes_in, check_space, disk_errors
-from ..engine.device import bound_memory, why_slow
+from ..engine.device import bound_memory, held_memory, memory_of, peak_memory_gb, why_slow
 from ..engine.images.class_cache import hold_images
 from ..engine.training.checkpoint import last_weights, latest_checkpoint, load_weights, prune, save_checkpoint
-from ..engine.training.loop import Training, held_memory, memory_of, peak_memory_gb
+from ..engine.training.loop import Training
 from ..engine.training.repeat import circumstances
 from ..errors import DiskError, Interrupted, ProjectError, UsageError
 from ..events import (

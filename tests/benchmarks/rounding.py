@@ -92,7 +92,7 @@ def train_in(name: str, settings: TrainSettings, photos: list[Path]) -> tuple[fl
 def loss_of(training: Training) -> float:
     """The loss of the photos at fixed noises, in the format that the run computes in."""
     with torch.no_grad(), autocast(training.plan.precision, training.device):
-        prompt = training.encode((0,))
+        prompt = training.encode((0,), training.conditioning)
         return loss_at_fixed_noises(training.family, training.examples["instance"], prompt)
 
 

@@ -10,7 +10,8 @@ from dreambooth_cli.engine.families.latent_diffusion import LatentDistribution, 
 from dreambooth_cli.engine.families.loading import load_family, parts_of
 from dreambooth_cli.engine.families.lora import add_lora, lora_layers_of, store_in_8_bits
 from dreambooth_cli.engine.training.examples import Example
-from dreambooth_cli.engine.training.loop import Training, checkpoint_gradients
+from dreambooth_cli.engine.training.loop import Training
+from dreambooth_cli.engine.training.trained import checkpoint_gradients
 from dreambooth_cli.errors import UsageError
 from dreambooth_cli.events import ClassImageMade, StepDone
 from dreambooth_cli.settings import TrainSettings

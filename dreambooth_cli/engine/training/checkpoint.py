@@ -22,7 +22,7 @@ from torch import Tensor
 from ...disk import clear_leftovers, disk_errors, make_folder, read_text, settle, sha256_of, sync, temporary, write_json
 from ...errors import DiskError
 from ...run import MANIFEST, WEIGHTS, is_light, lighten
-from ..tensor_file import TensorFile, write_tensors
+from ..tensor_file import TensorFile, shapes_of, write_tensors
 
 OLD_PART = r"\.step-[0-9]{6,}\.part"  # what a save of 0.1 left when it was killed
 PARTS = ("weights", "optimizer", "ema")
@@ -92,6 +92,26 @@ def load_weights(path: Path) -> State:
         return State(step_of(path), TensorFile(path / WEIGHTS), {}, TensorFile(average) if average.is_file() else {})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DiskError(f"the weights of {path} can't be read: {error}", "name another step") from error
+
+
+def check_belongs(state: State, trained: Mapping[str, Tensor], *, steps: int, averaged: bool) -> None:
+    """Hold a checkpoint's tensors against what a run trains: their names and shapes. Raises ForeignCheckpoint."""
+    if state.step > steps:
+        raise ForeignCheckpoint(f"it was saved after step {state.step}, and the run has {steps}")
+    wanted = shapes_of(trained)
+    for kind, held in (("weights", state.weights), ("average", state.ema)):
+        shapes, found = wanted if kind == "weights" or averaged else {}, shapes_of(held)
+        if odd := sorted(found.keys() ^ shapes.keys()):
+            raise ForeignCheckpoint(f"its {kind} and the run's are not the same: {odd[0]}")
+        for name, shape in shapes.items():
+            if found[name] != shape:
+                raise ForeignCheckpoint(f"{name} is {found[name]} in its {kind}, and {shape} in the run")
+    for key, shape in shapes_of(state.optimizer).items():
+        name, _, slot = key.rpartition("|")
+        if name != "scaler" and name not in wanted:
+            raise ForeignCheckpoint(f"its optimizer knows a weight that the run does not train: {name}")
+        if slot in ("exp_avg", "exp_avg_sq") and shape != wanted[name]:
+            raise ForeignCheckpoint(f"{name} is {shape} in its optimizer, and {wanted[name]} in the run")
 
 
 def latest_checkpoint(folder: Path, run: str = "") -> Path | None:

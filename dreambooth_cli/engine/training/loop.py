@@ -5,7 +5,7 @@ the caller; close the generator explicitly (`contextlib.closing`).
 """
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -13,30 +13,27 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from diffusers import ModelMixin
-from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import TrainingFailed
-from ...machine import give_back, machine_memory, resident_memory
-from ...memory.ledger import CONTEXT, works_on_copies
+from ...machine import give_back
+from ...memory.ledger import works_on_copies
 from ...memory.plan import Plan
 from ...settings import TrainSettings
 from ..families.latent_diffusion import Conditioning, LatentDiffusion, autocast, denoiser_of, encode_frozen
 from ..families.loading import DTYPES, alone, text_encoders_of
-from ..families.lora import add_lora, lora_layers_of
 from ..images.sampling import Drawing, Embedded, decode, draw, draw_in_turn, draw_latents
 from ..seeds import Place, part_of, seed_of
-from ..tensor_file import shapes_of
 from .adamw import round_stochastically
 from .batches import Batch, Row, batches_of
-from .checkpoint import ForeignCheckpoint, State
+from .checkpoint import State, check_belongs
 from .effect import Answer, loss_at_fixed_noises, sketch
 from .ema import Average
 from .examples import Example, randomness_of
 from .objective import dreambooth_loss, row_losses
 from .optimizers import Update, rates_of
+from .trained import make_trainable, without_lora
 from .working_copies import WorkingCopies, widen_norms
 
 MUST_BE_REACHED = 2  # updates of a LoRA after which each of its weights has had a gradient
@@ -100,7 +97,8 @@ class Training:
         self.family, self.plan, self.settings = family, plan, settings
         self.examples = dict(examples)
         self.kinds = tuple(self.examples)
-        self.prompts, self.conditioning, self.plain = prompts, conditioning, plain
+        self.prompts, self.plain = prompts, plain
+        self.conditioning = self.of_base = conditioning  # the base's own differs where a text encoder was trained for a while
         self.embedded = embedded
         self.device = device
         self.reads_late = self.device.type == "cuda"
@@ -151,22 +149,26 @@ class Training:
         factor = self.rate(step)
         self.update.begin([self.plan.learning_rate * factor, self.plan.text_encoder_learning_rate * factor])
         batches = self.settings.gradient_accumulation
-        losses = []
+        held = self.settings.with_base_prior and (step + 1) % self.settings.prior_every == 0
+        losses, beside = [], []
         for number in range(batches):
             for batch in self.batches(step, number):
-                loss = self.batch_loss(batch)
-                self.update.backward(loss / batches)
-                losses.append(loss.detach())
-                del loss  # with its graph, before the next one is made
-                if self.settings.with_base_prior and (step + 1) % self.settings.prior_every == 0:
-                    self.update.backward(self.loss_of_base_prior(batch) / batches)
-        mean = torch.stack(losses).sum() / batches
+                losses.append(self.backward(self.batch_loss(batch) / batches))
+                if held:
+                    beside.append(self.backward(self.loss_of_base_prior(batch) / batches))
+        mean = torch.stack(losses).sum()
         if not self.reads_late:
-            check_loss(float(mean), step + 1)
+            for loss in (mean, *beside):
+                check_loss(float(loss), step + 1)
         self.update.step()
         if self.ema:
             self.ema.update(step)
         return torch.stack([mean, self.update.skipped])
+
+    def backward(self, loss: Tensor) -> Tensor:
+        """Add the gradients of a part of a step's loss. Returns it without its graph, which is gone before the next one is made."""
+        self.update.backward(loss)
+        return loss.detach()
 
     def check_reached(self) -> None:
         """After the first updates at a rate above zero: the second matrices are zero at first, so the first ones have a gradient from
@@ -188,6 +190,9 @@ class Training:
             self.copies.freeze(self.text_parameters)
         with autocast(self.plan.precision, self.device):
             self.conditioning = encode_frozen(self.family, self.prompts)
+            if self.settings.with_base_prior:
+                with without_lora(self.trained_networks):
+                    self.of_base = encode_frozen(self.family, self.prompts)
 
     def read_losses(self, *, leave: int = 0) -> None:
         """Wait for the losses that are not read yet, but for the last `leave`.
@@ -220,7 +225,7 @@ class Training:
     def batch_loss(self, batch: Batch) -> Tensor:
         """The DreamBooth loss of a batch; one forward pass."""
         noisy, times, target, mask = self.noised(batch)
-        losses = row_losses(self.predict(noisy, times, batch, batch.prompts), target, mask)
+        losses = row_losses(self.predict(noisy, times, batch, batch.prompts, kept=self.conditioning), target, mask)
         return dreambooth_loss(
             self.family.noising.loss_weights(times, self.settings.snr_gamma) * losses,
             instance_rows=batch.photos,
@@ -235,8 +240,8 @@ class Training:
         noisy, times, _, _ = self.noised(batch)
         prompts = [self.plain[row] for row in batch.prompts]
         with torch.no_grad(), without_lora(self.trained_networks):
-            target = self.predict(noisy, times, batch, prompts)
-        losses = row_losses(self.predict(noisy, times, batch, prompts), target)
+            target = self.predict(noisy, times, batch, prompts, kept=self.of_base)
+        losses = row_losses(self.predict(noisy, times, batch, prompts, kept=self.conditioning), target)
         weighed = self.family.noising.loss_weights(times, self.settings.snr_gamma) * losses
         return self.settings.prior_loss_weight * weighed.sum() / batch.of[0]
 
@@ -246,20 +251,22 @@ class Training:
         noising, mask = self.family.noising, None if batch.mask is None else self.bring(batch.mask)
         return noising.add_noise(latents, noise, times), times, noising.target(latents, noise, times), mask
 
-    def predict(self, noisy: Tensor, times: Tensor, batch: Batch, prompts: Sequence[int]) -> Tensor:
-        """The network's prediction of a batch under these rows of the run's prompts."""
+    def predict(
+        self, noisy: Tensor, times: Tensor, batch: Batch, prompts: Sequence[int], *, kept: Conditioning | None
+    ) -> Tensor:
+        """The network's prediction of a batch under these rows of the run's prompts, whose embeddings may be `kept`."""
         sizes = None if batch.sizes is None else self.bring(batch.sizes)
         with autocast(self.plan.precision, self.device):
-            return self.family.predict(noisy, times, replace(self.encode(prompts), sizes=sizes))
+            return self.family.predict(noisy, times, replace(self.encode(prompts, kept), sizes=sizes))
 
     def bring(self, made: Tensor) -> Tensor:
         """What was made on the CPU, on the training device; the way to a GPU does not wait for the work before it."""
         return made.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else made
 
-    def encode(self, prompts: Sequence[int]) -> Conditioning:
+    def encode(self, prompts: Sequence[int], kept: Conditioning | None) -> Conditioning:
         """The embeddings of these rows of the run's prompts: kept ones, or the trained text encoder's of this very step."""
-        if self.conditioning is not None:
-            return self.conditioning.rows(list(prompts))
+        if kept is not None:
+            return kept.rows(list(prompts))
         read = list(dict.fromkeys(prompts))
         found = self.family.encode_prompts([self.prompts[row] for row in read])
         return found.rows([read.index(row) for row in prompts])
@@ -310,7 +317,7 @@ class Training:
         """The loss of the photos under each of these prompts of the run, at `rows` fixed noises, by the weights as they stand (their
         average, where one is kept)."""
         with torch.no_grad(), autocast(self.plan.precision, self.device), self.averaged():
-            read, photos = [self.encode([self.prompts.index(prompt)]) for prompt in prompts], self.examples["instance"]
+            read, photos = [self.encode([self.prompts.index(prompt)], self.conditioning) for prompt in prompts], self.examples["instance"]
             return [loss_at_fixed_noises(self.family, photos, one, rows=rows, batch=self.settings.batch_size) for one in read]
 
     def answer(self, prompts: tuple[str, str], *, rows: int, steps: int) -> Answer:
@@ -318,7 +325,9 @@ class Training:
         noises, a picture in so many denoising steps."""
         (loss, class_loss), shape = self.losses(prompts, rows=rows), self.examples["instance"][0].shape
         with torch.no_grad(), autocast(self.plan.precision, self.device), self.averaged():
-            own, of_class = (sketch(self.family, self.encode([self.prompts.index(prompt)]), shape, steps=steps) for prompt in prompts)
+            own, of_class = (
+                sketch(self.family, self.encode([self.prompts.index(prompt)], self.conditioning), shape, steps=steps) for prompt in prompts
+            )
         return Answer(loss, class_loss, own, of_class)
 
     def check_learned(self) -> None:
@@ -378,26 +387,6 @@ class Training:
         self.refresh_copies()
 
 
-def check_belongs(state: State, trained: Mapping[str, Tensor], *, steps: int, averaged: bool) -> None:
-    """Hold a checkpoint's tensors against what a run trains: their names and shapes. Raises ForeignCheckpoint."""
-    if state.step > steps:
-        raise ForeignCheckpoint(f"it was saved after step {state.step}, and the run has {steps}")
-    wanted = shapes_of(trained)
-    for kind, held in (("weights", state.weights), ("average", state.ema)):
-        shapes, found = wanted if kind == "weights" or averaged else {}, shapes_of(held)
-        if odd := sorted(found.keys() ^ shapes.keys()):
-            raise ForeignCheckpoint(f"its {kind} and the run's are not the same: {odd[0]}")
-        for name, shape in shapes.items():
-            if found[name] != shape:
-                raise ForeignCheckpoint(f"{name} is {found[name]} in its {kind}, and {shape} in the run")
-    for key, shape in shapes_of(state.optimizer).items():
-        name, _, slot = key.rpartition("|")
-        if name != "scaler" and name not in wanted:
-            raise ForeignCheckpoint(f"its optimizer knows a weight that the run does not train: {name}")
-        if slot in ("exp_avg", "exp_avg_sq") and shape != wanted[name]:
-            raise ForeignCheckpoint(f"{name} is {shape} in its optimizer, and {wanted[name]} in the run")
-
-
 def check_loss(loss: float, step: int) -> None:
     """Raises NotFinite where a loss is not."""
     if not isfinite(loss):
@@ -408,45 +397,6 @@ def few_of(trained: Mapping[str, Tensor], count: int = 64) -> dict[str, Tensor]:
     """Copies of the smallest weights, by which it is told whether anything was learned: every optimizer step moves them all."""
     smallest = sorted(trained, key=lambda name: trained[name].numel())[:count]
     return {name: trained[name].detach().clone() for name in smallest}
-
-
-def make_trainable(
-    family: LatentDiffusion, plan: Plan, settings: TrainSettings
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Unfreeze, or add LoRA to, what the plan trains. Returns the trained parameters by name: the denoiser's, the text encoders'."""
-    record = family.record
-    trained = {record.denoiser: denoiser_of(family), **(text_encoders_of(family.pipe) if plan.train_text_encoder else {})}
-    found: dict[str, dict[str, nn.Parameter]] = {}
-    for name, module in trained.items():
-        if plan.method == "lora":
-            add_lora(
-                module,
-                layers=lora_layers_of(module, record.parts[name], settings.lora_layers),
-                rank=settings.rank,
-                alpha=plan.alpha,
-                seed=seed_of(settings.seed, "lora", name),
-            )
-        else:
-            module.requires_grad_(True)
-        if plan.gradient_checkpointing:
-            checkpoint_gradients(module)
-        found[name] = {f"{name}.{key}": value for key, value in module.named_parameters() if value.requires_grad}
-    text = {key: value for name, group in found.items() if name != record.denoiser for key, value in group.items()}
-    return found[record.denoiser], text
-
-
-@contextmanager
-def without_lora(networks: Iterable[nn.Module]) -> Iterator[None]:
-    """For a pass the networks as they were before their LoRA."""
-    layers = [layer for network in networks for layer in network.modules() if isinstance(layer, BaseTunerLayer)]
-    for layer in layers:
-        # not its `enable_adapters`, which decides anew what is trained
-        layer._disable_adapters = True
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer._disable_adapters = False
 
 
 def make_copies(family: LatentDiffusion, plan: Plan, settings: TrainSettings) -> WorkingCopies | None:
@@ -480,31 +430,3 @@ def make_update(
         copies=copies,
         adds_up=plan.rows_in_turn or settings.gradient_accumulation > 1 or not one_size or settings.with_base_prior,
     )
-
-
-def checkpoint_gradients(module: Any) -> None:
-    """Have a network compute its activations again in backward. Text encoders look at their mode: train, they have no dropout."""
-    is_diffusers = isinstance(module, ModelMixin)
-    if is_diffusers:
-        module.enable_gradient_checkpointing()
-    else:
-        module.activation_checkpointing_enable()
-    module.train()
-
-
-def held_memory(device: torch.device) -> int:
-    """Bytes that this process holds: on a GPU the most that its allocator has had, and the driver's context as the plan counts
-    it; without one what is resident, the program and its libraries with it."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device) + CONTEXT
-    return resident_memory()
-
-
-def memory_of(device: torch.device) -> int:
-    """Bytes of the GPU's memory in all; of the machine's where there is none."""
-    return torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else machine_memory()
-
-
-def peak_memory_gb(device: torch.device) -> float | None:
-    """The most GPU memory that this process has held so far, in GB of 1e9 bytes; None on a CPU."""
-    return torch.cuda.max_memory_reserved(device) / 1e9 if device.type == "cuda" else None

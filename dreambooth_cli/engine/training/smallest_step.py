@@ -10,8 +10,9 @@ from ...memory.plan import Plan
 from ...settings import TrainSettings
 from ..families.latent_diffusion import autocast, live_class
 from ..families.loading import find_device
-from ..families.lora import quantize
-from .loop import make_copies, make_trainable, make_update
+from ..families.lora import quantize, store_in_8_bits
+from .loop import make_copies, make_update
+from .trained import make_trainable
 
 
 def take_a_step(record: Family, plan: Plan, settings: TrainSettings, dtype: torch.dtype) -> None:
@@ -26,6 +27,8 @@ def take_a_step(record: Family, plan: Plan, settings: TrainSettings, dtype: torc
             weight.data = weight.data.to(dtype)
     if plan.quantized:
         quantize(networks[record.denoiser], dtype)
+    elif plan.fp8:
+        store_in_8_bits(networks[record.denoiser], record.parts[record.denoiser], dtype)
     networks = {name: network.to(device) for name, network in networks.items()}
     family: Any = SimpleNamespace(record=record, pipe=SimpleNamespace(components=networks, **networks))
     groups = make_trainable(family, plan, settings)

@@ -15,9 +15,9 @@ from dreambooth_cli.engine.families.loading import DTYPES, forget_failed_attempt
 from dreambooth_cli.engine.families.lora import quantize
 from dreambooth_cli.engine.refusal import out_of_memory_words
 from dreambooth_cli.engine.training.adamw import LeanAdamW
-from dreambooth_cli.engine.training.checkpoint import ForeignCheckpoint, State
+from dreambooth_cli.engine.training.checkpoint import ForeignCheckpoint, State, check_belongs
 from dreambooth_cli.engine.training.examples import Example, encode_pictures
-from dreambooth_cli.engine.training.loop import Training, check_belongs
+from dreambooth_cli.engine.training.loop import NotFinite, Training
 from dreambooth_cli.errors import TrainingFailed
 from dreambooth_cli.memory.plan import Plan
 from dreambooth_cli.settings import TrainSettings
@@ -35,7 +35,7 @@ def start(folder: Path, settings: TrainSettings, plan: Plan, pictures: Path, *, 
         quantize(family.pipe.unet, torch.bfloat16)
         place(family.pipe, family.record.networks, torch.device("cpu"))
     encoded = list(encode_pictures(family, sorted(pictures.iterdir())))
-    kinds = ["instance", "class"] if prior else ["instance"]
+    kinds = ["instance", "class"] if prior and not settings.with_base_prior else ["instance"]
     examples = {kind: [Example(one, (row,)) for one in encoded] for row, kind in enumerate(kinds)}
     conditioning = None if plan.train_text_encoder else encode_frozen(family, PROMPTS)
     return Training(
@@ -46,6 +46,7 @@ def start(folder: Path, settings: TrainSettings, plan: Plan, pictures: Path, *, 
         examples=examples,
         prompts=PROMPTS,
         conditioning=conditioning,
+        plain=[1, 1],
     )
 
 
@@ -75,6 +76,10 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "8 bit": ({"optimizer": "adamw8bit"}, {}),
     "lora, base in 4 bits": ({"method": "lora", "quantized": True, "precision": "bf16"}, {"rank": 4}),
     "lora of all layers": ({"method": "lora", "train_text_encoder": True}, {"rank": 4, "lora_layers": "all"}),
+    "lora held against its base": (
+        {"method": "lora", "train_text_encoder": True, "text_encoder_stop": 4, "precision": "fp16", "gradient_checkpointing": True},
+        {"rank": 4, "prior": "base", "prior_every": 2, "gradient_accumulation": 2},
+    ),
     "rows in turn": ({"rows_in_turn": True, "train_text_encoder": True}, {}),
     "state off the card": ({"off_card": True}, {}),
     "bf16 weights inside backward": (
@@ -201,6 +206,27 @@ def test_prompts_of_a_text_encoder_that_has_stopped_are_encoded_once(sd1, square
         others.append(step.loss)
         again.conditioning = None
     assert losses == others
+
+
+def test_the_base_reads_by_its_own_text_encoder_when_the_trained_one_has_stopped(sd1, squares):
+    settings = TrainSettings(steps=4, rank=4, prior="base", prior_every=1)
+    training = start(sd1, settings, plan_for(method="lora", train_text_encoder=True, text_encoder_stop=2), squares)
+    of_base = encode_frozen(training.family, PROMPTS)  # the second matrices are still zero
+    list(training.steps())
+    assert_close(training.of_base.embeddings, of_base.embeddings, rtol=0, atol=0)
+    assert not torch.equal(training.conditioning.embeddings, of_base.embeddings)
+
+
+def test_a_prior_of_the_base_that_is_not_finite_stops_before_the_weights_move(sd1, squares):
+    settings = TrainSettings(steps=4, rank=4, prior="base", prior_every=2)
+    training = start(sd1, settings, plan_for(method="lora"), squares)
+    steps, own = training.steps(), training.loss_of_base_prior
+    next(steps)
+    before = {name: value.clone() for name, value in training.state().weights.items()}
+    training.loss_of_base_prior = lambda batch: own(batch) * float("nan")
+    with pytest.raises(NotFinite, match="step 2"):
+        next(steps)
+    assert_close(training.state().weights, before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
