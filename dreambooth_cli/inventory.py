@@ -93,7 +93,8 @@ def waste_of(project: Project, *, pictures: bool = False) -> list[Waste]:
             found.append(_waste(f"{project.name}, run {run.number}: optimizer state of the finished run", states))
             found.append(_waste(f"{project.name}, run {run.number}: damaged checkpoints", damaged))
     if pictures:
-        found.append(_waste(f"{project.name}: pictures", tuple(project.images.glob("*.png"))))
+        made = tuple(path for pattern in ("*.png", "compare-runs-*.html") for path in project.images.glob(pattern))
+        found.append(_waste(f"{project.name}: pictures", made))
     return [one for one in found if one.paths]
 
 

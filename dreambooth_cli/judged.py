@@ -11,9 +11,9 @@ from statistics import mean, stdev
 from .disk import read_text, write_json
 from .schemas import check_values
 from .settings import TrainSettings
+from .verdict import COPY
 
 MOST = 8  # steps that are judged, and whose weights are kept until then
-COPY = 0.95  # from this correlation of pixels on, a picture is a photo again to the eye
 FALL = 0.1  # of a share: what is said to have fallen
 
 

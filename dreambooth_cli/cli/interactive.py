@@ -17,7 +17,7 @@ from .views import Seen, follow, open_view
 if TYPE_CHECKING:
     from ..workflows.generate import Easel
 
-HELP = "a prompt draws it; :again draws the last one from the next seeds; :seed 7 or :seed auto; :quit, or Ctrl-D, ends"
+HELP = "a prompt draws it; :again draws the last one from the next seeds; :seed 7 for each prompt from now on, or :seed auto; :quit ends"
 
 END = ":quit"
 
@@ -31,21 +31,22 @@ def draw_by_hand(source: Source, first: list[str], settings: GenerateSettings, d
     made: list[Easel] = []
     follow(warned(open_easel(source, settings, made)), open_view(json=json))
     tell(Noted(message=HELP), json=json)
-    last = ""
+    last, further = "", settings
     for line in chain(first, asked_for() if can_ask() else typed()):
         try:
             if line in (END, ":q"):
                 return
             if line.startswith(":seed"):
                 settings = replace(settings, seed=parse_value(GenerateSettings, "seed", line.removeprefix(":seed").strip()))
+                further = settings
                 continue
             if line == ":again" and not last:
                 raise UsageError("nothing was drawn yet", "type a prompt first")
             if line.startswith(":") and line != ":again":
                 raise UsageError(f"{line} is no command here", HELP)
-            last = last if line == ":again" else line
-            seen = follow(warned(draw(made[0], last, settings)), open_view(ImageSaved, GridSaved, json=json))
-            settings = with_next_seed(settings, seen)
+            last, how = (last, further) if line == ":again" else (line, settings)
+            seen = follow(warned(draw(made[0], last, how)), open_view(ImageSaved, GridSaved, json=json))
+            further = with_next_seed(settings, seen)
         except Interrupted:
             raise
         except DreamboothError as error:

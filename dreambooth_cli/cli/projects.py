@@ -133,13 +133,13 @@ def clean(
         for line in [*(f"{waste.what} ({format_bytes(waste.bytes)})" for waste in found), *format_stays(chosen, images, class_images)]:
             say(messages(), line)
     total = sum(waste.bytes for waste in found)
+    for project in chosen if found else ():
+        check_is_free(project)
     if found and not yes:
         if json or not can_ask():
             raise UsageError(f"cleaning up {format_bytes(total)} needs a yes", "give it: --yes")
         if not typer.confirm(f"Remove these ({format_bytes(total)})?"):
             raise typer.Exit
-    for project in chosen:
-        check_is_free(project)
     with disk_errors(projects_folder()):
         for waste in found:
             throw_away(waste)

@@ -1,16 +1,17 @@
 """`projects compare`: several runs of a project side by side, the same prompts and seeds, on one sheet and one page."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from html import escape
 from typing import Any
 
-from ..disk import disk_errors, write_whole
+from ..captions import prompt_with
+from ..disk import check_folder, disk_errors, write_whole
 from ..events import Events, GridSaved, PageWritten, PhaseStarted
 from ..page import page
 from ..photos.picture import Grid, data_uri, save_new
+from ..places import names_a_place
 from ..project import Project, keep
-from ..prompts import PLACEHOLDER
+from ..prompts import marked
 from ..record import Record
 from ..run import Run
 from ..settings import GenerateSettings
@@ -25,18 +26,18 @@ def compare(project: Project, runs: Sequence[Run], prompts: Sequence[str], setti
     """Draw the same with each run, a row each; the sheet and the page lie among the project's pictures. Raises DreamboothError of many
     kinds."""
     records = [run.record() for run in runs]
-    asked = list(prompts) or [f"{marked(records[0])} {place}".strip() for place in PLACES]
+    asked, count = list(prompts) or prompts_of(records[0]), settings.num_images
     seed, rows, grid = int(settings.seed) if settings.seed != "auto" else 0, [], None
-    with ExitStack() as held:
-        held.enter_context(keep(project))
+    check_folder(project.images, "make room for it: the sheet and the page are written there")
+    with keep(project):
         for run in runs:
             source = Source(run.path)
             card = read_source(source)
             texts = yield from fill_prompts(asked, card, source)
             easel = yield from set_up(source, card, settings, texts, 0)
             size = easel.drawing.width, easel.drawing.height
-            grid = grid or Grid(len(runs) * len(texts) * settings.num_images, size, columns=len(texts) * settings.num_images)
-            yield PhaseStarted(name=f"drawing with run {run.number}", total=len(texts) * settings.num_images, unit="images")
+            grid = grid or Grid(len(runs) * len(texts) * count, size, columns=len(texts) * count)
+            yield PhaseStarted(name=f"drawing with run {run.number}")  # no picture is an event: none is kept by itself
             row = []
             for text in texts:
                 for picture in draw_all(easel.family, text, seed, settings, easel.drawing):
@@ -54,9 +55,10 @@ def compare(project: Project, runs: Sequence[Run], prompts: Sequence[str], setti
         yield PageWritten(path=written)
 
 
-def marked(record: Record) -> str:
-    """A run's instance prompt with the placeholder in the place of its word, so that each run fills in its own."""
-    return record.prompts.instance.replace(record.prompts.identifier, PLACEHOLDER)
+def prompts_of(record: Record) -> list[str]:
+    """A run's instance prompt, alone and in PLACES where it names none, the placeholder in it, so that each run fills in its own word."""
+    own = marked(record.prompts.instance, record.prompts.identifier)
+    return [own] if names_a_place(record.prompts.class_) else [prompt_with(own, place) for place in PLACES]
 
 
 def page_of(project: Project, runs: Sequence[Run], records: Sequence[Record], rows: Sequence[Sequence[Any]]) -> str:

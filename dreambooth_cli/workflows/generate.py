@@ -91,9 +91,7 @@ def draw_one(easel: Easel, prompt: str, settings: GenerateSettings, output_dir: 
     source, several = easel.source, settings.num_images > 1 if grid is None else grid
     with kept_projects(source.path, output_dir):
         texts = yield from fill_prompts([prompt], easel.card, source)
-        tokenizer, most = load_tokenizer(easel.base.vocabulary), easel.base.facts.family.prompt_length
-        for remark in length_remarks(texts, tokenizer, most=most):
-            yield Warned(message=remark)
+        yield from too_long(texts, easel.base)
         negative = fill_negative(settings.negative_prompt, easel.card, source.identifier)
         settings = yield from with_seed(replace(settings, negative_prompt=negative))
         yield from draw_prompts(easel, texts, settings, output_dir, grid=several)
@@ -154,10 +152,8 @@ def set_up(
         if source.run is not None and source.step is None:
             source.run.check_model()
     base = yield from find_model(folder, card, source.base, fast=settings.fast)
-    of, tokenizer = base.facts.family, load_tokenizer(base.vocabulary)
-    for remark in length_remarks([*texts, settings.negative_prompt], tokenizer, most=of.prompt_length, frame=of.prompt_frame):
-        yield Warned(message=remark)
-    check_sampler(of, settings.scheduler)
+    yield from too_long([*texts, settings.negative_prompt], base)
+    check_sampler(base.facts.family, settings.scheduler)
     drawing = choose_drawing(settings, base, card)
     if on_sheet:
         tile = Grid(on_sheet, (drawing.width, drawing.height)).tile
@@ -168,6 +164,13 @@ def set_up(
     check_steps(family.pipe, drawing.steps, "--steps")
     check_memory(family.pipe, drawing, min(settings.batch_size, settings.num_images))
     return Easel(source, card, base, family, drawing)
+
+
+def too_long(texts: Sequence[str], base: Base) -> Events:
+    """A warning for each text of which the base reads only a part."""
+    of = base.facts.family
+    for remark in length_remarks(texts, load_tokenizer(base.vocabulary), most=of.prompt_length, frame=of.prompt_frame):
+        yield Warned(message=remark)
 
 
 def draw_prompts(easel: Easel, texts: Sequence[str], settings: GenerateSettings, output_dir: Path, *, grid: bool) -> Events:

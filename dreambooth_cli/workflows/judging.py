@@ -24,11 +24,12 @@ from ..errors import DreamboothError, Interrupted
 from ..events import Events, Noted, PhaseStarted, RunJudged, StepJudged, Yielding
 from ..frames import other_frames
 from ..identifier import load_tokenizer
-from ..judged import COPY, MOST, Judged, JudgedStep, best_of, due_steps, read_judged, reason_for, write_judged
+from ..judged import MOST, Judged, JudgedStep, best_of, due_steps, read_judged, reason_for, write_judged
 from ..photos.picture import read_picture
 from ..places import PLACES, names_a_place, places_known
 from ..pocket.eyes import PocketJudge
 from ..run import Run
+from ..verdict import COPY
 from .generate import load_model
 from .recipe import Recipe
 
@@ -62,8 +63,8 @@ def conclude(run: Run, recipe: Recipe, seconds: float = 0.0) -> Events:
     judged = read_judged(run.judged)
     with disk_errors(run.checkpoints):
         steps = [step_of(path) for path in checkpoints(run.checkpoints) if has_weights(path, run.id)]
-        if judged is None and settings.judge == "auto" and len(steps) > 1:
-            due = [step for step in steps if step in due_steps(settings)]
+        due = [step for step in steps if step in due_steps(settings)]
+        if judged is None and settings.judge == "auto" and len(due) > 1:
             judged = yield from judge(run, recipe, evenly(due), seconds)
         if settings.keep == "all":
             keep = set(steps)

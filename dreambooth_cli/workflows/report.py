@@ -73,7 +73,8 @@ def subtitle(record: Record) -> str:
     """What was trained on what, and when."""
     entry = find_entry(record.base.name)
     method = "all layers" if record.plan.method == "full" else "LoRA"
-    return f"{entry.title if entry else record.base.name}, {method}, {record.asked['train']['steps']} steps, {datetime.now():%d %B %Y}"
+    begun = f", {datetime.fromisoformat(record.date):%d %B %Y}" if record.date else ""  # 0.2 wrote none down
+    return f"{entry.title if entry else record.base.name}, {method}, {record.asked['train']['steps']} steps{begun}"
 
 
 def verdict_words(record: Record) -> str:

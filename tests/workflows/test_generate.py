@@ -29,7 +29,7 @@ from dreambooth_cli.project import KEPT, clear_up, keep, list_projects, open_pro
 from dreambooth_cli.settings import GenerateSettings, TrainSettings
 from dreambooth_cli.source import Source
 from dreambooth_cli.text import shortened
-from dreambooth_cli.workflows.compare import compare, differences
+from dreambooth_cli.workflows.compare import compare, differences, prompts_of
 from dreambooth_cli.workflows.deliver import deliver
 from dreambooth_cli.workflows.generate import draw_one, generate
 from tests.forked import forks, run_forked
@@ -573,7 +573,7 @@ def test_by_hand_it_is_one_start_and_what_is_wrong_is_said(trained, tmp_path, mo
     draw_by_hand(Source(run.path), [], settings, partial(draw_one, output_dir=tmp_path, grid=None), json=True)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     drawn = [(line["prompt"], line["seed"]) for line in lines if line["event"] == "image"]
-    assert drawn == [("a sks dog", 7), ("a sks dog", 8), ("the sks dog", 9)]
+    assert drawn == [("a sks dog", 7), ("a sks dog", 8), ("the sks dog", 7)]
     assert [line["name"] for line in lines if line["event"] == "phase"] == ["loading the model", "drawing", "drawing", "drawing"]
     wrong = " ".join(line["message"] for line in lines if line["event"] == "warning")
     for part in ("nothing was drawn yet", "[identifer]", ":nothing is no command", "--seed"):
@@ -591,6 +591,14 @@ def test_runs_side_by_side_are_one_sheet_and_one_page(copied):
     assert text.count("<img ") == 4
     assert "http://" not in text and "https://" not in text  # noqa: PT018 - one question
     assert differences([run.record(), replace(run.record(), asked={"subject": {}, "train": {**run.record().asked["train"], "rank": 9}})])
+
+
+def test_runs_are_compared_in_places_unless_their_prompt_names_one(copied):
+    record = copied.runs()[0].record()
+    boxed = replace(record.prompts, identifier="ox", instance="a photo of a ox box", class_="a photo of a box")
+    assert prompts_of(replace(record, prompts=boxed))[::3] == ["a photo of a [identifier] box", "a photo of a [identifier] box on the moon"]
+    placed = replace(boxed, instance="a photo of a ox box in the snow", class_="a photo of a box in the snow")
+    assert prompts_of(replace(record, prompts=placed)) == ["a photo of a [identifier] box in the snow"]
 
 
 def test_several_prompts_are_one_start_and_each_has_the_same_seeds(trained, tmp_path):

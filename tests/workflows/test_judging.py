@@ -96,6 +96,13 @@ def test_where_nobody_can_judge_the_last_is_kept_and_that_is_said(sd1, photos):
     }
 
 
+def test_where_only_the_last_is_kept_nothing_is_judged(sd1, photos):
+    project = make_project(photos, sd1, **{**FOUR, "steps": 2, "keep_checkpoints": 2}, keep="last")
+    events = run(project)
+    assert not [event for event in of_kind(events, Noted) if "which step is best" in event.message]
+    assert steps_of(project) == ["step-000002"]
+
+
 def test_a_judging_that_was_stopped_is_done_by_the_same_command(sd1, photos, quick, monkeypatch, eyes):
     from dreambooth_cli import stopping
 

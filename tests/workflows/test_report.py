@@ -19,7 +19,7 @@ from dreambooth_cli.record import Measured
 from dreambooth_cli.settings import PrepSettings
 from dreambooth_cli.verdict import Figures, judge
 from dreambooth_cli.workflows.prepare import prepare, prepared_photos
-from dreambooth_cli.workflows.report import curves_of, generate_line, write_report
+from dreambooth_cli.workflows.report import curves_of, generate_line, subtitle, write_report
 from tests.conftest import draw_photo
 from tests.records import a_record
 from tests.workflows.projects import make_project
@@ -219,3 +219,9 @@ def test_in_a_browser_pictures_load_and_the_slider_moves_them(run, tmp_path):
     assert (result["name"], result["alt"]) == ("before training", f"{PROMPTS[0]}, before training")
     assert result["wide"] <= 0
     assert "CONSOLE" not in done.stderr, done.stderr[-2000:]
+
+
+def test_a_page_says_when_its_run_began_however_late_it_is_written():
+    record = a_record()
+    assert subtitle(replace(record, date="2024-02-03T04:05:06+01:00")).endswith(f"{record.asked['train']['steps']} steps, 03 February 2024")
+    assert subtitle(replace(record, date="")).endswith(" steps")

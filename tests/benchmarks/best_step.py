@@ -1,0 +1,180 @@
+"""Is the step that a run keeps as its best the best one? Every judged step of the pocket's runs is scored by what its judge never drew.
+
+    python -m tests.benchmarks.best_step --work FOLDER [--times 1|4] [--subjects 0-11] [--write]
+
+The judge draws in another sentence, from other seeds; the score is S x place of the prompts and seeds of `fidelity`. What was measured is
+kept in FOLDER, so that a stopped table goes on where it was. `--write` puts what is kept into `best_step.md`, and measures nothing.
+"""
+
+import argparse
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+
+import torch
+
+from dreambooth_cli.engine import evaluation
+from dreambooth_cli.engine.families.loading import load_family
+from dreambooth_cli.engine.images.sampling import use_scheduler
+from dreambooth_cli.engine.training.trained import add_trained, fill_trained
+from dreambooth_cli.judged import read_judged
+from dreambooth_cli.run import Run
+from tests.machine import machine
+
+from .bench import Bench, Variant, agreement, settings_of
+from .recipe import numbers
+from .subjects import Study, drawn_study, name_of
+
+TABLE = Path(__file__).with_name("best_step.md")
+DEFAULT = settings_of(Variant("default"), {}).values
+LENGTHS = (1, 4)  # times the default's steps
+SUBJECTS = 12
+MOST_REGRET, LEAST_GAIN = 0.03, -0.01
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A run's judged steps, what the judge chose, and of each step S (a mean cosine) and the share of places that are right."""
+
+    steps: tuple[int, ...]
+    chosen: int
+    fidelity: tuple[float, ...]
+    place: tuple[float, ...]
+
+    @property
+    def scores(self) -> list[float]:
+        """S x place of each step."""
+        return [one * other for one, other in zip(self.fidelity, self.place, strict=True)]
+
+    @property
+    def score(self) -> float:
+        """That of the step that was chosen."""
+        return self.scores[self.steps.index(self.chosen)]
+
+    @property
+    def regret(self) -> float:
+        """How far the chosen step lies below the best one. The best of several noisy figures is too high, and so is this."""
+        return max(self.scores) - self.score
+
+    @property
+    def gain(self) -> float:
+        """How far the chosen step lies above the last."""
+        return self.score - self.scores[-1]
+
+
+def variant_of(times: int) -> Variant:
+    """The default, its steps so many times, all judged steps' weights kept."""
+    every = DEFAULT.checkpoint_every
+    return Variant(f"{times} times", {"steps": DEFAULT.steps * times, "checkpoint_every": every, "keep": "all", "sample_every": 0})
+
+
+def path_of(bench: Bench, number: int, times: int) -> Path:
+    """Where a subject's scores are kept: for these weights and settings alone."""
+    path = bench.path_of(name_of(number), variant_of(times))
+    return path.with_name(f"best step {path.name}")
+
+
+def score(bench: Bench, number: int, times: int) -> Scored:
+    """A subject's scores, from the kept file or by training and drawing now."""
+    path = path_of(bench, number, times)
+    if not path.exists():
+        study = drawn_study(number, bench.individuals, bench.seeds, bench.class_seeds)
+        run = bench.train(bench.project(study), study.noun, variant_of(times))
+        found = draw_and_score(bench, study, run)
+        shutil.rmtree(run.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(found)), encoding="utf-8")
+    return scored_of(path)
+
+
+def scored_of(path: Path) -> Scored:
+    """What was scored before, from its file."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return Scored(tuple(found["steps"]), found["chosen"], tuple(found["fidelity"]), tuple(found["place"]))
+
+
+def draw_and_score(bench: Bench, study: Study, run: Run) -> Scored:
+    """S and place of every step that the run's judge looked at."""
+    judged, record = read_judged(run.judged), run.record()
+    if judged is None:
+        raise RuntimeError(f"the steps of {run.path} were not judged")
+    family = load_family(bench.base, dtype=torch.float32, device=torch.device("cpu"))
+    use_scheduler(family.pipe, "dpm++")
+    trained = add_trained(family, record.plan, record.train_settings())
+    fidelity, place = [], []
+    for step in judged.steps:
+        fill_trained(trained, run.checkpoint(step.step), run.id)
+        drawn = bench.draw(family, study.named_prompts(study.noun), study.seeds)
+        fidelity.append(evaluation.subject_fidelity(study.eye, drawn, study.photos))
+        place.append(agreement(bench.judge.read(evaluation.to_pixels(drawn, 64)).answers("place"), study.places))
+    return Scored(tuple(step.step for step in judged.steps), judged.best, tuple(fidelity), tuple(place))
+
+
+HEAD = ("| subject | chosen | the best | S x place of each judged step | regret | above the last |", "|---|---|---|---|---|---|")
+
+
+def row_of(number: int, found: Scored) -> str:
+    """A subject's line."""
+    best = found.steps[found.scores.index(max(found.scores))]
+    each = ", ".join(f"{step}: {one:.3f}" for step, one in zip(found.steps, found.scores, strict=True))
+    return f"| {number} | {found.chosen} | {best} | {each} | {found.regret:.3f} | {found.gain:+.3f} |"
+
+
+def verdict_of(found: list[Scored]) -> str:
+    """The two things that are asked for, and whether they are so; an interval needs three subjects."""
+    regret = mean(one.regret for one in found)
+    said = f"Mean regret {regret:.3f} (at most {MOST_REGRET}): {'yes' if regret <= MOST_REGRET else 'NO'}."
+    if len(found) < 3:
+        return f"{said} Too few subjects for an interval of what is gained over the last."
+    gain = evaluation.bootstrap([one.gain for one in found])
+    above = f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+    return f"{said} Above the last by {above} (above {LEAST_GAIN}): {'yes' if gain.low > LEAST_GAIN else 'NO'}."
+
+
+def write(bench: Bench) -> None:
+    """Put what is kept into the page, and what is missing."""
+    lines = [
+        "# Is the step that a run keeps as its best the best one?",
+        "",
+        f"Written by `python -m tests.benchmarks.best_step --work FOLDER --write`; {machine()}; float32; weights `{bench.weights}`.",
+        "",
+        "The judge chose in another sentence than the one that is scored here, from other seeds (and so other noises); the places are of "
+        "the same world. S x place: the mean cosine with the photos in the recogniser's space, times the share of pictures whose place is "
+        f"the one asked for, of {len(bench.seeds)} seeds a place. Regret is held against the best of the judged steps by these same "
+        "pictures.",
+    ]
+    for times in LENGTHS:
+        kept = {number: path_of(bench, number, times) for number in range(SUBJECTS)}
+        found = {number: scored_of(path) for number, path in kept.items() if path.exists()}
+        missing = f"; not measured: {', '.join(str(number) for number in kept if number not in found)}" if len(found) < SUBJECTS else ""
+        steps = DEFAULT.steps * times
+        lines += ["", f"## {steps} steps{' (the default)' if times == 1 else ''}", "", f"{len(found)} of {SUBJECTS} subjects{missing}."]
+        if found:
+            lines += ["", *HEAD, *(row_of(number, one) for number, one in found.items()), "", verdict_of(list(found.values()))]
+    TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Measure subjects and tell them, or write the page."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.best_step")
+    parser.add_argument("--work", type=Path, required=True, help="folder that keeps the measurements")
+    parser.add_argument("--times", type=int, choices=LENGTHS, default=1, help="times the default's steps")
+    parser.add_argument("--subjects", type=numbers, default=numbers(f"0-{SUBJECTS - 1}"), help="such as 0-3 or 0,4")
+    parser.add_argument("--write", action="store_true", help=f"write {TABLE.name} of what is kept, and measure nothing")
+    asked = parser.parse_args()
+    bench = Bench(asked.work.resolve())
+    if asked.write:
+        write(bench)
+        return
+    print("\n".join(HEAD), flush=True)
+    found = []
+    for number in asked.subjects:
+        found.append(score(bench, number, asked.times))
+        print(row_of(number, found[-1]), flush=True)
+    print(f"\n{machine()}\n\n{verdict_of(found)}")
+
+
+if __name__ == "__main__":
+    main()
