@@ -139,7 +139,8 @@ def _individual(text: str) -> Oddity | None:
         return Oddity("names one individual", _general(words[1:]))
     phrase = read_phrase(text)
     inner = words[phrase.start : phrase.end]
-    if inner and all(word.casefold().strip(MARKS) in names() for word in inner):
+    is_any = phrase.start and plain[phrase.start - 1] in ("a", "an") and inner and inner[0].islower()  # a daisy, a lily
+    if inner and not is_any and all(word.casefold().strip(MARKS) in names() for word in inner):
         return Oddity("has a name, and does not say what it is", "")
     if not inner or phrase.doubt:
         return None
@@ -157,10 +158,15 @@ def _individual(text: str) -> Oddity | None:
 
 
 def _sentence(text: str) -> Oddity | None:
-    """This is my dog: what it is stands behind the verb."""
+    """This is my dog: what it is stands behind the verb. My dog is here: before it."""
     words = text.split()
     verb = next((place for place, word in enumerate(words) if word.casefold().replace("’", "'").strip(MARKS) in VERBS), None)
-    offer = _general(words[verb + 1 :]) if verb is not None else ""
+    if verb is None:
+        return None
+    behind, before = words[verb + 1 :], words[:verb]  # this is my dog; my dog is here
+    says_what = bool(behind) and behind[0].casefold() in DETERMINERS
+    individual = None if says_what else _individual(" ".join(before))
+    offer = individual.offer if individual else _general(behind if says_what else before)
     return Oddity("reads like a sentence", offer) if offer and read_phrase(text).doubt else None
 
 

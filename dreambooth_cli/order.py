@@ -12,7 +12,7 @@ from .formats import Format
 from .model_card import read_card
 from .paths import expanded, real_path
 from .project import ANOTHER_PLACE, Project, check_model_place, choose_project, find_project, unreadable_projects
-from .prompts import check_class_prompt, class_noun
+from .prompts import check_class_prompt, class_noun, oddity_line
 from .record import Continued
 from .run import WEIGHTS, Run
 from .settings import AUTO, FORMER, SubjectSettings, flag_of
@@ -23,13 +23,15 @@ DIRECT_OUTPUT = Path("output")  # where the model goes if there is no project to
 @dataclass(frozen=True, kw_only=True)
 class Order:
     """Whose training one call of `train` asks for, and where the model goes. `project` is None where the photos have no project yet;
-    `passed_over` says then which ones can't be read. `photos` is None where the project was named."""
+    `passed_over` says then which ones can't be read. `photos` is None where the project was named; `odd` is else what is odd about a
+    class prompt under which no run has begun, in a sentence."""
 
     project: Project | None
     photos: Path | None
     output_dir: Path | None
     export: Format | None = None  # what the finished model is written as, too
     passed_over: tuple[str, ...] = ()
+    odd: str = ""
 
 
 def understand(name: str | None, told: Told, output_dir: Path | None = None) -> tuple[Order, Asked]:
@@ -40,6 +42,7 @@ def understand(name: str | None, told: Told, output_dir: Path | None = None) -> 
         photos = subject["photos"] = real_path(photos)
     check_is_whole(name, photos, "class_prompt" in subject)
     passed_over: tuple[str, ...] = ()
+    odd = ""
     if photos is None:
         found: Project | None = choose_project(name)
     else:
@@ -47,11 +50,12 @@ def understand(name: str | None, told: Told, output_dir: Path | None = None) -> 
         wanted = settings.class_prompt or ""
         found = find_project(photos, class_noun(wanted, settings.identifier), class_prompt=wanted)
         passed_over = tuple(unreadable_projects()) if found is None else ()
+        odd = "" if found is not None and found.has_run_of(wanted) else oddity_line(wanted, settings.identifier)
         output_dir = output_dir or DIRECT_OUTPUT
     asked = ask(found.settings() if found else {}, {**told, SubjectSettings: subject})
     ask_for_base(asked.subject.model)
     place = expanded(output_dir) if output_dir else None
-    return Order(project=found, photos=photos, output_dir=place, passed_over=passed_over), asked
+    return Order(project=found, photos=photos, output_dir=place, passed_over=passed_over, odd=odd), asked
 
 
 KEPT = ("method", "train_text_encoder", "rank", "lora_layers", "alpha")  # settings that give a run's weights their form

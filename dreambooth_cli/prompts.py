@@ -4,7 +4,7 @@ import re
 
 from .errors import UsageError
 from .identifier import FALLBACK, invented_words, rare_tokens
-from .oddity import in_english
+from .oddity import Oddity, find_oddity, in_english
 from .phrase import agree, is_like, read_phrase
 from .settings import AUTO
 from .text import shortened
@@ -133,6 +133,20 @@ def check_class_prompt(class_prompt: str, identifier: str, *, with_class_images:
             f'the class prompt "{shown}" {phrase.doubt}',
             f'{english}mark the subject\'s place in it: --class-prompt "{proposal(text)}"',
         )
+
+
+def oddity_of(class_prompt: str, identifier: str = AUTO) -> Oddity | None:
+    """What is odd about a class prompt; nothing where `[identifier]` or the identifier says which word is meant."""
+    text = understood(class_prompt)
+    return None if PLACEHOLDER in text or _word(identifier).search(text) else find_oddity(text)
+
+
+def oddity_line(class_prompt: str, identifier: str = AUTO) -> str:
+    """The same as a sentence for where nobody is asked; "" where nothing is odd."""
+    odd, shown = oddity_of(class_prompt, identifier), shortened(" ".join(class_prompt.split()), 60)
+    if odd is None:
+        return ""
+    return f'the class prompt "{shown}" {odd.words}' + (f'; is "{odd.offer}" meant?' if odd.offer else "")
 
 
 def proposal(class_prompt: str) -> str:

@@ -31,10 +31,14 @@ class Doubt:
     firm: bool = False
 
 
-def ask_line(question: str, judge: Callable[[str], Doubt | None], default: str = "", **looks: Any) -> str:
+def ask_line(
+    question: str, judge: Callable[[str], Doubt | None], default: str = "", doubted: Doubt | None = None, **looks: Any
+) -> str:
     """A line of text, asked until it can be taken. One in doubt is asked about once, with what may be meant filled in; typed again it is
-    taken. `judge` raises DreamboothError for one that can't be taken; `looks` go to prompt_toolkit. Raises Back."""
-    doubted = None
+    taken. `judge` raises DreamboothError for one that can't be taken; `doubted` is what it says of the default; `looks` go to
+    prompt_toolkit. Raises Back."""
+    if doubted is not None:
+        default = show_doubt(doubted) or default
     while True:
         text = str(_answered(questionary.text(question, default=default, qmark=MARK, **looks))).strip()
         if text.endswith(BACK):
@@ -47,9 +51,14 @@ def ask_line(question: str, judge: Callable[[str], Doubt | None], default: str =
             continue
         if doubt is None or (doubt == doubted and not doubt.firm):
             return text
-        doubted, default = doubt, doubt.offer or text
-        say_why(doubt.words)
-        say_why(way_on(doubt))
+        doubted, default = doubt, show_doubt(doubt) or text
+
+
+def show_doubt(doubt: Doubt) -> str:
+    """Say what is in doubt and what the keys do now; returns what may be meant, to be filled in."""
+    say_why(doubt.words)
+    say_why(way_on(doubt))
+    return doubt.offer
 
 
 def way_on(doubt: Doubt) -> str:

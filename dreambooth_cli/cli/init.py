@@ -1,5 +1,6 @@
 """`dreambooth init`: make a project, by an interview or from flags."""
 
+from contextlib import closing
 from dataclasses import fields
 from typing import Annotated, Any
 
@@ -7,11 +8,12 @@ import typer
 
 from ..bases.base import ask_for_base
 from ..errors import UsageError
-from ..events import ProjectSaved
+from ..events import Events, ProjectSaved, Warned
 from ..gpu import find_gpu
 from ..paths import real_path
 from ..project import check_new_name
-from ..settings import PrepSettings, SubjectSettings, TrainSettings
+from ..prompts import oddity_line
+from ..settings import AUTO, PrepSettings, SubjectSettings, TrainSettings
 from .console import can_ask, messages, say
 from .meant import check_meant
 from .options import Flags, Json, Yes, with_flags
@@ -72,9 +74,19 @@ def init(
     with loading("Pillow"):
         from ..workflows.initialise import initialise
     events = initialise(name, subject=SubjectSettings(**subject), prep=prep, train=train, only=only)
+    if not asks:
+        events = with_warning(oddity_line(subject["class_prompt"], subject.get("identifier", AUTO)), events)
     made = follow(events, open_view(ProjectSaved, json=json), kept="nothing was made").get(ProjectSaved)
     if not json and made is not None:
         say(messages(), f"next: dreambooth prep {made.name}, and look at its contact sheet; then dreambooth train {made.name}")
+
+
+def with_warning(words: str, events: Events) -> Events:
+    """A workflow's events after what is to be said first, if anything."""
+    with closing(events):
+        if words:
+            yield Warned(message=words)
+        yield from events
 
 
 def ask(name: str | None, flags: Flags) -> Any:

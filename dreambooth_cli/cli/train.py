@@ -1,5 +1,6 @@
 """`dreambooth train`: a project, or at once a folder of photos and a class prompt, to a fine-tuned model."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -77,7 +78,9 @@ def train(
     check_meant(flags, insists=yes, asks=asks)
     order, asked = understand(project, flags, output_dir)
     check_meant(from_file(asked), insists=yes, asks=asks)
-    asked = clear_prompt(order, asked, asks=asks)
+    if asks and is_in_doubt(order, asked):
+        order, asked = with_answer(order, asked, flags, output_dir)
+    check_prompt(order, asked)
     if continue_ is not None:
         asked = continue_from(order.project, asked, continue_)
     if dry_run:
@@ -108,16 +111,22 @@ def check_order(order: Order, asked: Asked) -> None:
         check_fits(plan, asked.train)
 
 
-def clear_prompt(order: Order, asked: Asked, *, asks: bool) -> Asked:
-    """What is asked; where it is not certain what the class prompt's subject is, with what is answered. Raises UsageError where nobody
-    is there to ask."""
+def is_in_doubt(order: Order, asked: Asked) -> bool:
+    """Whether the class prompt is odd, or it is not certain what its subject is."""
     try:
         check_prompt(order, asked)
     except UsageError:
-        if not asks:
-            raise
-        return asked.with_class_prompt(ask_prompt(asked))
-    return asked
+        return True
+    return bool(order.odd)
+
+
+def with_answer(order: Order, asked: Asked, flags: Flags, output_dir: Path | None) -> tuple[Order, Asked]:
+    """The same with what is answered about the class prompt, which may be the subject of another project. Raises Interrupted."""
+    answer = ask_prompt(asked)
+    if order.photos is None:
+        return order, asked.with_class_prompt(answer)
+    order, asked = understand(None, {**flags, SubjectSettings: {**flags[SubjectSettings], "class_prompt": answer}}, output_dir)
+    return replace(order, odd=""), asked
 
 
 def ask_prompt(asked: Asked) -> str:

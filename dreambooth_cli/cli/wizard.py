@@ -24,7 +24,7 @@ from ..identifier import FALLBACK, candidates, clip_tokenizer, identifier_remark
 from ..memory.duration import predict, time_line, words_of_time
 from ..memory.plan import Plan
 from ..memory.survey import NO_GPU_VERDICT, Row, recommended, survey
-from ..oddity import find_oddity, frame_of, in_english
+from ..oddity import frame_of
 from ..paths import expanded, projects_folder
 from ..phrase import read_phrase
 from ..project import check_new_name, free_name, suggest_name
@@ -33,9 +33,9 @@ from ..prompts import (
     check_class_prompt,
     class_noun,
     instance_prompt,
+    oddity_of,
     plain_class_prompt,
     proposal,
-    understood,
 )
 from ..settings import AUTO, PrepSettings, Settings, SubjectSettings, TrainSettings, default_of, flag_of, parse_value
 from ..text import shortened
@@ -315,15 +315,11 @@ def ask_class_prompt(told: Told, gpu: Gpu | None) -> str:
     """What the subject is, read back as noun and frame; asked about where it is odd."""
     earlier, identifier = told.get("class_prompt", ""), told.get("identifier", AUTO)
     entry = find_entry(told["model"])
-    default = earlier
-    if earlier and (doubt := judge_class_prompt(earlier, identifier, entry.knows if entry else ())):
-        say_why(doubt.words)
-        default = doubt.offer or earlier
-    text = ask_line(
-        question_of(SubjectSettings, "class_prompt")[0],
-        lambda text: judge_class_prompt(bare(text), identifier, entry.knows if entry else ()),
-        default,
-    )
+
+    def judge(text: str) -> Doubt | None:
+        return judge_class_prompt(bare(text), identifier, entry.knows if entry else ())
+
+    text = ask_line(question_of(SubjectSettings, "class_prompt")[0], judge, earlier, judge(earlier) if earlier else None)
     show_reading(bare(text))
     return bare(text)
 
@@ -333,13 +329,12 @@ def bare(text: str) -> str:
     return text.strip().strip("\"“”").strip()
 
 
-def judge_class_prompt(text: str, identifier: str, knows: tuple[str, ...] = ()) -> Doubt | None:
+def judge_class_prompt(text: str, identifier: str, knows: tuple[str, ...] = (), *, with_class_images: bool = True) -> Doubt | None:
     """What is odd about a class prompt, with what may be meant. Raises UsageError for an empty one."""
     SubjectSettings(class_prompt=text)
-    says_where = PLACEHOLDER in understood(text) or (identifier != AUTO and identifier in text.split())
-    odd, refusal = None if says_where else find_oddity(text), ""
+    odd, refusal = oddity_of(text, identifier), ""
     try:
-        check_class_prompt(text, identifier)
+        check_class_prompt(text, identifier, with_class_images=with_class_images)
     except UsageError as error:
         refusal = error.message
     if odd is not None:
@@ -366,22 +361,18 @@ def show_reading(class_prompt: str) -> None:
 
 
 def make_clear(class_prompt: str, identifier: str, *, with_class_images: bool = True) -> str:
-    """The class prompt, or what is answered where it is not certain what its subject is: asked again until it is."""
+    """A class prompt, or what is answered where it is odd, or where it is not certain what its subject is."""
 
     def judge(text: str) -> Doubt | None:
-        check_class_prompt(text, identifier, with_class_images=with_class_images)
-        return None
+        return judge_class_prompt(bare(text), identifier, with_class_images=with_class_images)
 
-    try:
-        judge(class_prompt)
-    except UsageError as doubt:
-        say_why(f"{doubt.message}.")
+    doubt = judge(class_prompt)
+    while doubt is not None:
         question = f"What shall your photos be called? ({PLACEHOLDER} is where the rare word goes)"
-        while True:
-            try:
-                return ask_line(question, judge, in_english(class_prompt) or proposal(class_prompt))
-            except Back:
-                continue  # there is no question before it
+        try:
+            return bare(ask_line(question, judge, class_prompt, doubt))
+        except Back:
+            continue  # there is no question before it
     return class_prompt
 
 
@@ -489,6 +480,8 @@ def settle(told: Told, gpu: Gpu | None) -> None:
     say(console, "\n" + "\n".join(plan_lines(told, plan, facts, gpu)))
     say(console, "\nThe same as a command:\n")
     console.print(f"  {command_of(told)}\n", soft_wrap=True)
+    if told.get("only"):
+        say_why("As a command it takes all photos of the folder; to take yours alone, put them into a folder of their own.")
     choices = [("yes", "yes"), ("plan", "show the whole plan first"), ("back", "no, change an answer"), ("no", "no, leave nothing behind")]
     while True:
         match choose(f"Save the project {told['name']}?", choices if plan else [one for one in choices if one[0] != "plan"], "yes"):

@@ -47,7 +47,7 @@ def try_resume(order: Order, asked: Asked) -> Events:
 
 def project_of(order: Order, asked: Asked) -> Yielding[Project]:
     """The project of an order. Photos that have none get one; one that has been made of them before takes up what is new."""
-    for line in order.passed_over:
+    for line in filter(None, (*order.passed_over, order.odd)):
         yield Warned(message=line)
     if order.project is None:
         return (yield from make_project(asked))

@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prompt_toolkit.application import create_app_session
@@ -15,13 +16,15 @@ from dreambooth_cli.bases.catalog import CATALOG
 from dreambooth_cli.cli import asking, wizard
 from dreambooth_cli.cli import init as init_module
 from dreambooth_cli.cli import train as train_module
+from dreambooth_cli.config import Asked
 from dreambooth_cli.errors import ModelUnavailable, PhotoError, UsageError
 from dreambooth_cli.gpu import Gpu, sold_as
 from dreambooth_cli.identifier import identifier_remarks, invented_words
 from dreambooth_cli.memory.duration import predict, time_line
+from dreambooth_cli.order import Order, understand
 from dreambooth_cli.paths import projects_folder
 from dreambooth_cli.project import Project, list_projects
-from dreambooth_cli.settings import PrepSettings, TrainSettings, parse_value
+from dreambooth_cli.settings import PrepSettings, SubjectSettings, TrainSettings, parse_value
 from dreambooth_cli.workflows.plan import plan_run
 
 from .conftest import Dreambooth
@@ -169,6 +172,8 @@ ODD = [
     ("Rex, my dog", "a dog"),
     ("Max, a golden retriever", "a golden retriever"),
     ("this is my dog", "a dog"),
+    ("my dog is here", "a dog"),
+    ("my dog Rex is cute", "a dog"),
     ("ein Hund", "a dog"),
     ("mein Hund", "a dog"),
     ("un perro", "a dog"),
@@ -181,7 +186,7 @@ ODD = [
     ("a woman with a hat in Paris", "a woman with a hat"),
 ]
 PLAIN = ["a dog", "dog", "a photo of dog", "glasses", "a pair of shoes", "a dress", "a German shepherd", "a Siamese cat", "a bus"]
-PLAIN += ["a toy robot", "a backpack with a patch", "a red vase", "a painting of a dog", "a teddy bear", "a cup of coffee"]
+PLAIN += ["a daisy", "a photo of a lily", "a toy robot", "a backpack with a patch", "a red vase", "a painting of a dog", "a teddy bear", "a cup of coffee"]
 PLAIN += ["a photo of a [identifier] dog"]
 
 
@@ -244,6 +249,42 @@ def test_train_asks_about_a_class_prompt_in_doubt(
     assert dreambooth(*words).code == 0
     done = dreambooth(*words, "--json")
     assert (done.code, done.lines[-1]["hint"].split(": ", 1)[1]) == (2, '--class-prompt "my [identifier] dog is here"')
+
+
+def test_train_asks_about_an_odd_class_prompt_and_finds_the_answer_s_project(
+    keys: Keys, photos: Path, sd1: Path, dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_module, "can_ask", lambda: True)
+    orders: list[Order] = []
+    monkeypatch.setattr(train_module, "check_order", lambda order, asked: orders.append(order))
+    monkeypatch.setattr("dreambooth_cli.workflows.direct.carry_out", lambda order, asked, **more: iter_of(asked))
+    prompts: list[str | None] = []
+
+    def iter_of(asked: Asked) -> Iterator[Any]:
+        prompts.append(asked.subject.class_prompt)
+        yield from ()
+
+    assert dreambooth("init", "dog", "--photos", photos, "--model", sd1, "--class-prompt", "a dog", "--yes").code == 0
+    keys(ENTER)
+    words = ["train", "--photos", photos, "--model", sd1, "--class-prompt", "un perro"]
+    done = dreambooth(*words)
+    assert done.code == 0, done.err
+    assert 'Enter takes "a dog"' in done.err
+    keys(CLEAR + "our dog" + ENTER)  # typed again, it is kept at once
+    assert dreambooth(*words[:-1], "our dog").code == 0
+    assert prompts == ["a dog", "our dog"]
+    assert [(order.project is not None, order.odd) for order in orders] == [(True, ""), (True, "")]
+
+
+def test_where_nobody_is_asked_an_odd_class_prompt_is_warned_of(photos: Path, dreambooth: Dreambooth) -> None:
+    done = dreambooth("init", "mine", "--photos", photos, "--class-prompt", "my dog", "--json")
+    assert done.code == 0, done.err
+    said = 'the class prompt "my dog" says whose it is, which belongs to this one alone; is "a dog" meant?'
+    assert [line["message"] for line in done.lines if line["event"] == "warning"] == [said]
+    told = {SubjectSettings: {"photos": photos, "class_prompt": "my cat"}}
+    assert understand(None, told)[0].odd == said.replace("dog", "cat")
+    told = {SubjectSettings: {"photos": photos, "class_prompt": "my [identifier] cat"}}
+    assert understand(None, told)[0].odd == ""
 
 
 def test_another_base_than_the_catalogues(keys: Keys, photos: Path, sd1: Path, dreambooth: Dreambooth) -> None:
@@ -337,10 +378,12 @@ def test_dragged_photos_alone_or_all_of_their_folder(keys: Keys, photos: Path, d
     done = dreambooth("init", "few", *words)
     assert done.code == 0, done.err
     assert f"2 photos in {photos}" in done.err
+    assert "As a command it takes all photos of the folder" in done.err
     assert sorted(path.name for path in Project(projects_folder() / "few").photos.iterdir()) == ["one.jpg", "two.jpg"]
     keys(dragged + DOWN + ENTER + ENTER)
     done = dreambooth("init", "all", *words)
     assert f"5 photos in {photos}" in done.err
+    assert "As a command it takes all" not in done.err
     assert len(list(Project(projects_folder() / "all").photos.iterdir())) == 5
 
 
