@@ -245,8 +245,9 @@ def check_hub() -> Check:
     try:
         with urlopen(Request(address, method="HEAD", headers={"User-Agent": f"{PACKAGE}/{__version__}"}), timeout=PATIENCE):
             pass
-    except HTTPError:
-        pass  # it answers
+    except HTTPError as error:
+        if error.code >= 500:
+            return Check("hub", "warning", f"{address} answers with an error ({error.code}); models on disk still work", repair)
     except (URLError, OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         return Check("hub", "warning", f"{address} does not answer: {reason}; models on disk still work", repair)

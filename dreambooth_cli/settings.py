@@ -6,6 +6,7 @@ they name the run (see `identity.py`), so changing one begins another run.
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import cache
@@ -428,13 +429,11 @@ def parse_value(owner: type[Settings], name: str, text: str) -> Any:
     if text in choices_of(expected):
         return text
     scalar = scalar_of(expected)
-    try:
+    with suppress(ValueError, KeyError):  # what is no such value is refused below
         if scalar is bool:
             return {"true": True, "yes": True, "false": False, "no": False}[text.lower()]
         if scalar is not None:
             return scalar(text)
-    except (ValueError, KeyError):
-        pass
     takes, near = f"it takes {describe_type(expected)}", _meant(expected, text)
     raise UsageError(
         f"{flag_of(name)} can't be {shortened(repr(text))}", f"{takes}: did you mean {flag_of(name)} {near}?" if near else takes

@@ -4,8 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -110,11 +115,33 @@ def test_in_words_and_as_a_document(monkeypatch: pytest.MonkeyPatch, dreambooth:
     assert dreambooth("doctor").code == 1
 
 
+@contextmanager
+def answering(code: int) -> Iterator[str]:
+    """A server on the loopback that answers everything so; its address."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(code)
+            self.end_headers()
+
+        def log_message(self, *words: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 def test_the_hub_s_address_and_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_ENDPOINT", "http://user:password@127.0.0.1:9")
     found = check_hub()
     assert (found.status, "password" in found.message + found.repair) == ("warning", False)
+    for code, status in ((404, "ok"), (503, "warning")):
+        with answering(code) as address:
+            monkeypatch.setenv("HF_ENDPOINT", address)
+            assert check_hub().status == status
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)

@@ -6,6 +6,7 @@ import os
 import re
 import select
 import sys
+from contextlib import suppress
 from typing import Any
 
 from rich.cells import cell_len
@@ -143,9 +144,7 @@ def lost_results() -> OSError | None:
 
 def close_quietly() -> None:
     """After a reader has gone: point stdout at nothing, so that Python's own last flush says nothing."""
-    try:
+    with suppress(OSError, ValueError):  # a stdout that is closed already has nothing to flush
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, sys.stdout.fileno())
         os.close(nothing)
-    except (OSError, ValueError):
-        pass

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..bases.true_sizes import find_to_try
 from ..checkup import Check, check_up, is_well, to_json
 from ..disk import disk_errors
 from ..paths import expanded
@@ -40,6 +41,8 @@ def doctor(
       dreambooth doctor --json
       dreambooth doctor --try --model sdxl
     """
+    if tries:
+        find_to_try(model)  # refused before any work
     with spinner("looking..."):
         checks = check_up()
     if not json:

@@ -9,13 +9,14 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from ..bases.catalog import CATALOG, CatalogEntry, find_entry
+from ..bases.catalog import CATALOG, CatalogEntry
+from ..bases.true_sizes import TRUE_SIZES, find_to_try
 from ..config import Asked, ask
 from ..disk import check_space, clear_leftovers, make_folder, temporary
 from ..engine.device import as_torch_has_it, held_memory
 from ..engine.families.loading import forget_failed_attempt
-from ..engine.families.random_base import TRUE_SIZES, write_random_base
-from ..errors import DoesNotFit, DreamboothError, Interrupted, UsageError
+from ..engine.families.random_base import write_random_base
+from ..errors import DoesNotFit, DreamboothError, Interrupted
 from ..events import Events, Noted, PhaseStarted, StepDone, Warned, Yielding
 from ..gpu import find_gpu
 from ..machine import free_memory
@@ -34,7 +35,7 @@ from .verify import take_steps, verify_resume
 POCKET = "pocket"
 STEPS, TAKEN = 40, 3  # of pocket, of the base at true size
 WINDOW = 10  # steps over which a loss is averaged
-POCKET_RUN = {"steps": STEPS, "class_images": 4, "frames": "own", "rehearsal": False}
+POCKET_RUN = {"steps": STEPS, "class_images": 4, "frames": "own", "rehearsal": False, "sample_every": 0, "judge": "none"}
 # The means of each ten steps' losses of that run: a core of an AMD EPYC, torch 2.13.0, float32, November 2026; in bf16 there they are
 # 0.2% more. A GPU's other kernels and bf16 are given ten times that.
 CPU_LOSSES = (0.126905, 0.100992, 0.069382, 0.114830)
@@ -54,10 +55,8 @@ class Tried:
 
 
 def prove(model: str, parts: list[Tried]) -> Events:
-    """Try all three; `parts` takes up what they came to. Raises UsageError for a base that is not of the catalogue, DiskError."""
-    entry = find_entry(model)
-    if entry is None:
-        raise UsageError(f"--try knows only the catalogue's bases, not {model}", f"one of {', '.join(one.name for one in CATALOG)}")
+    """Try all three; `parts` takes up what they came to. Raises UsageError for a base that can't be tried without a download, DiskError."""
+    entry = find_to_try(model)
     make_folder(home_folder())
     clear_leftovers(home_folder())
     check_space([(home_folder(), int(bytes_of(entry) + SPARE))])

@@ -8,15 +8,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from dreambooth_cli.engine.families.random_base import (
-    CLIP_L,
-    TRUE_SIZES,
-    VAE,
-    Parts,
-    make_vae,
-    pipeline_of,
-    text_config,
-)
+from dreambooth_cli.bases.true_sizes import CLIP_L, TRUE_SIZES, VAE, Parts
+from dreambooth_cli.engine.families.random_base import make_vae, pipeline_of, text_config
 from tests import small_models
 
 CLIP_SMALL = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 4}

@@ -27,10 +27,11 @@ from diffusers import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from dreambooth_cli.bases.catalog import find_entry
+from dreambooth_cli.bases.true_sizes import VAE
 from dreambooth_cli.engine.families.latent_diffusion import Conditioning, LatentDistribution, alive
 from dreambooth_cli.engine.families.loading import DTYPES, let_go, place, text_encoders_of
 from dreambooth_cli.engine.families.lora import quantize
-from dreambooth_cli.engine.families.random_base import VAE, make_vae, pipeline_of, text_config
+from dreambooth_cli.engine.families.random_base import make_vae, pipeline_of, text_config
 from dreambooth_cli.engine.training.examples import Example
 from dreambooth_cli.engine.training.loop import Training
 from dreambooth_cli.gpu import sold_as

@@ -21,7 +21,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from dreambooth_cli.bases.catalog import find_entry
-from dreambooth_cli.engine.families.random_base import VAE, make_vae, pipeline_of, text_config
+from dreambooth_cli.bases.true_sizes import VAE
+from dreambooth_cli.engine.families.random_base import make_vae, pipeline_of, text_config
 from tests import small_models
 from tests.fake_card.card import Card, fake_card
 from tests.fake_card.counting import Count, StepCount

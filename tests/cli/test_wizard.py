@@ -186,8 +186,8 @@ ODD = [
     ("a woman with a hat in Paris", "a woman with a hat"),
 ]
 PLAIN = ["a dog", "dog", "a photo of dog", "glasses", "a pair of shoes", "a dress", "a German shepherd", "a Siamese cat", "a bus"]
-PLAIN += ["a daisy", "a photo of a lily", "a toy robot", "a backpack with a patch", "a red vase", "a painting of a dog", "a teddy bear", "a cup of coffee"]
-PLAIN += ["a photo of a [identifier] dog"]
+PLAIN += ["a toy robot", "a backpack with a patch", "a red vase", "a painting of a dog", "a teddy bear", "a cup of coffee"]
+PLAIN += ["a photo of a [identifier] dog", "a daisy", "a photo of a lily"]
 
 
 @pytest.mark.parametrize(("text", "offer"), ODD)

@@ -9,9 +9,10 @@ import pytest
 from dreambooth_cli import checkup
 from dreambooth_cli.bases.catalog import CATALOG, find_entry
 from dreambooth_cli.bases.facts import read_facts
+from dreambooth_cli.bases.true_sizes import TRUE_SIZES
 from dreambooth_cli.cli.views import Meter
 from dreambooth_cli.engine.families import random_base
-from dreambooth_cli.engine.families.random_base import TRUE_SIZES, write_random_base
+from dreambooth_cli.engine.families.random_base import write_random_base
 from dreambooth_cli.errors import TrainingFailed, UsageError
 from dreambooth_cli.events import PhaseStarted
 from dreambooth_cli.paths import home_folder
@@ -67,18 +68,6 @@ def test_a_random_base_is_read_as_any_other(tmp_path: Path, monkeypatch: pytest.
     assert (facts.family.name, facts.prediction_type, facts.resolution) == ("sd", "epsilon", 64)
 
 
-def test_three_steps_of_a_base_are_measured_beside_their_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TRUE_SIZES, "sd15", SMALL)
-    entry = find_entry("sd15")
-    assert entry is not None
-    with proving.moved_home(tmp_path):
-        done = result_of(proving.try_base(entry, tmp_path))
-    assert done.passed is True
-    assert set(done.predicted) == {"memory_gb"}
-    assert {"memory_gb", "step_seconds"} == set(done.measured)
-    assert done.measured["step_seconds"] > 0
-
-
 def test_what_fails_is_told_and_the_rest_goes_on() -> None:
     def fail() -> Any:
         yield PhaseStarted(name="x")
@@ -94,6 +83,18 @@ def test_what_fails_is_told_and_the_rest_goes_on() -> None:
         next(prove("no/such", []))
 
 
+@pytest.mark.parametrize("model", ["klein", "z-image", "black-forest-labs/FLUX.2-klein-base-4B", "no/such"])
+def test_a_base_that_would_have_to_be_fetched_is_refused_at_once(
+    model: str, dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch, tmp_path: Path  # noqa: F811
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dreambooth_cli.cli.doctor.check_up", lambda: pytest.fail("work before the refusal"))
+    done = dreambooth("doctor", "--try", "--model", model)
+    assert done.code == 2
+    assert "--model takes one of sd15, sd14, sd21, sdxl, pocket" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_all_of_it_on_this_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TRUE_SIZES, "sd15", SMALL)
@@ -101,6 +102,9 @@ def test_all_of_it_on_this_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     parts: list[Tried] = []
     result_of(prove("sd15", parts))
     assert [part.passed for part in parts] == [True, True, True], parts
+    assert set(parts[2].predicted) == {"memory_gb"}
+    assert set(parts[2].measured) == {"memory_gb", "step_seconds"}
+    assert parts[2].measured["step_seconds"] > 0
     assert list(home_folder().glob(".dreambooth-*")) == [], "nothing is left behind"
 
 

@@ -1,0 +1,50 @@
+"""The networks' sizes of the catalogue's bases, for what is tried at true size with random weights."""
+
+from typing import Any
+
+from ..errors import UsageError
+from .catalog import CATALOG, CatalogEntry, find_entry
+
+CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+CLIP_H = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16}
+CLIP_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20}
+SD1: dict[str, Any] = {"sample_size": 64, "cross_attention_dim": 768}
+SD2: dict[str, Any] = {
+    "sample_size": 96,
+    "cross_attention_dim": 1024,
+    "attention_head_dim": [5, 10, 20, 20],
+    "use_linear_projection": True,
+}
+XL: dict[str, Any] = {
+    "sample_size": 128,
+    "cross_attention_dim": 2048,
+    "attention_head_dim": [5, 10, 20],
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": [1, 2, 10],
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+VAE = (128, 256, 512, 512)
+# A base's UNet, its text encoders, its VAE's widths.
+Parts = tuple[dict[str, Any], list[dict[str, int]], tuple[int, ...]]
+TRUE_SIZES: dict[str, Parts] = {
+    "sd14": (SD1, [CLIP_L], VAE),
+    "sd15": (SD1, [CLIP_L], VAE),
+    "sd21": (SD2, [CLIP_H], VAE),
+    "sdxl": (XL, [CLIP_L, CLIP_G], VAE),
+}
+
+
+def find_to_try(model: str) -> CatalogEntry:
+    """The base of the catalogue that can be tried without a download. Raises UsageError."""
+    known = [entry for entry in CATALOG if entry.name in TRUE_SIZES or entry.folder is not None]
+    hint = f"--model takes one of {', '.join(entry.name for entry in known)}"
+    if (entry := find_entry(model)) is None:
+        raise UsageError(f"--try knows only the catalogue's bases, not {model}", hint)
+    if entry not in known:
+        raise UsageError(f"of {entry.name} no true sizes are written down for --try: it would have to be fetched", hint)
+    return entry
