@@ -52,4 +52,7 @@ def test_what_can_not_be_is_refused(to, name, more, words, tmp_path):
 
 def test_an_empty_folder_may_be_filled(tmp_path):
     (tmp_path / "dog").mkdir()
-    order_export(Export("merged", tmp_path / "dog"))
+    assert order_export(Export("merged", tmp_path / "dog")).place == tmp_path / "dog"
+    (tmp_path / "dog" / "mine.txt").touch()
+    with pytest.raises(UsageError, match="dog exists"):
+        order_export(Export("merged", tmp_path / "dog"))

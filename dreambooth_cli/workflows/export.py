@@ -108,8 +108,9 @@ def write(model: Model, card: Card | None, order: Export, part: Path, more: Mapp
     card = None if card is None else public_card(card)
     texts = modelspec(weights, card, title=order.place.stem, licence=licence_of(model.base, card), of_lora=order.is_adapter)
     yield PhaseStarted(name=f"writing {order.place.name}")
-    part.mkdir(exist_ok=True)
-    place = formats.write(weights, order, part, {**texts, **words_of(model.base, card, order), **more})
+    new = part / "export"  # whose own name may be that of any file beside
+    new.mkdir(parents=True)
+    place = formats.write(weights, order, new, {**texts, **words_of(model.base, card, order), **more})
     if place.is_dir():
         write_words(model.base, card, order, place)
     yield PhaseStarted(name=f"reading {order.place.name} again")

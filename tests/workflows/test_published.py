@@ -28,11 +28,13 @@ from dreambooth_cli.workflows.export import deliver as hand_over
 from dreambooth_cli.workflows.export import export
 from dreambooth_cli.workflows.generate import generate
 from dreambooth_cli.workflows.push import push
+from tests.cli import conftest as command_line
 from tests.conftest import draw_photo
 from tests.hub_server import serve_hub, use_hub
 from tests.workflows.projects import make_project, of_kind, run
 
 USER = "jane-unmistakable"
+dreambooth = command_line.dreambooth  # the fixture
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def published(tmp_path_factory, sd1):
             added = {"_name_or_path": f"/home/{USER}/made/here", "special_tokens_map_file": f"/home/{USER}", "run_name": f"{USER}-7"}
             told = json.loads(file.read_text()) | added | {"of": {"who": USER}, "list": [USER]}
             file.write_text(json.dumps(told))
-    with_samples = {"steps": 1, "sample_every": 1, "sample_steps": 1, "class_data_dir": home / "dogs"}
+    with_samples = {"steps": 2, "checkpoint_every": 1, "keep": "all", "sample_every": 1, "sample_steps": 1, "class_data_dir": home / "dogs"}
     for method in ("full", "lora"):
         project = make_project(home / "photos", base, name=method, method=method, train_text_encoder=True, **with_samples)
         events = run(project, output_dir=home / f"out-{method}")
@@ -98,6 +100,49 @@ def test_an_export_says_what_it_is_and_how_it_differs(exported, published):
         order_export(Export("single-file", published / "exports" / "whole"))
 
 
+@pytest.mark.parametrize(
+    ("project", "step", "to", "name"),
+    [("full", 1, "single-file", "of-one"), ("lora", 1, "merged", "step"), ("lora", 2, "lora", "of-two"), ("full", 1, "kohya", "extracted")],
+)
+def test_the_command_exports_a_run_as_it_was_after_a_step(project, step, to, name, published, dreambooth, tmp_path, monkeypatch):
+    """The event has what scripts read; a picture of what was exported is that of the step."""
+    monkeypatch.setenv("DREAMBOOTH_HOME", str(published / "data"))
+    done = dreambooth("export", project, "--to", to, "-o", tmp_path / name, "--step", str(step), "--json")
+    assert (done.code, done.err) == (0, "")
+    told = done.lines[-1]
+    place = tmp_path / (f"{name}.safetensors" if to in ("single-file", "kohya") else name)
+    assert {key: told[key] for key in ("event", "path", "format")} == {"event": "exported", "path": str(place), "format": to}
+    assert (told["largest_difference"] < 1e-4, len(told["sha256"])) == (True, 64)
+    if place.is_file():
+        assert told["sha256"] == sha256_of(place)
+    assert [path.name for path in tmp_path.iterdir()] == [place.name], "nothing else is left"
+    run = published / "data" / "projects" / project / "runs" / "1"
+    (made,) = of_kind(pictures(place, tmp_path / "made"), ImageSaved)
+    (wanted,) = of_kind(pictures(run, tmp_path / "wanted", step=step), ImageSaved)
+    ours, theirs = (np.asarray(Image.open(path).convert("RGB"), dtype=float) for path in (made.path, wanted.path))
+    assert abs(ours - theirs).max() <= (8 if to == "kohya" else 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "kind"),
+    [
+        (("full", "-o", "dog"), 2, "UsageError"),
+        (("full", "--to", "single-file"), 2, "UsageError"),
+        (("full", "--to", "merged", "-o", "dog"), 2, "UsageError"),
+        (("full", "--to", "single-file", "-o", "there.safetensors"), 2, "UsageError"),
+        (("full", "--to", "single-file", "-o", "dog", "--step", "9"), 3, "ProjectError"),
+        (("--model-path", "nowhere", "--to", "single-file", "-o", "dog"), 5, "ModelUnavailable"),
+    ],
+)
+def test_the_command_refuses_before_any_work(words, code, kind, published, dreambooth, tmp_path, monkeypatch):
+    monkeypatch.setenv("DREAMBOOTH_HOME", str(published / "data"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.safetensors").touch()
+    done = dreambooth("export", *words, "--json")
+    assert (done.code, done.lines[-1]["event"], done.lines[-1]["kind"]) == (code, "error", kind)
+    assert [path.name for path in tmp_path.iterdir()] == ["there.safetensors"]
+
+
 def test_one_that_differs_lies_under_another_name(tmp_path):
     order = Export("single-file", tmp_path / "dog.safetensors")
     for name in ("dog.failed.safetensors", "dog.failed1.safetensors"):
@@ -122,9 +167,9 @@ def test_what_was_exported_is_read_back(name, exported, published, tmp_path, mon
         assert abs(ours - theirs).max() < 8
 
 
-def pictures(path, folder, *, base=None, grid=False):
+def pictures(path, folder, *, base=None, step=None, grid=False):
     settings = GenerateSettings(seed=1, steps=1, num_images=1)
-    return list(generate(Source(path, base), "a [identifier] dog", settings, output_dir=folder, grid=grid))
+    return list(generate(Source(path, base, step=step), "a [identifier] dog", settings, output_dir=folder, grid=grid))
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The proof of an export: what was written is opened by a reader that is not ours, its weights are what was written, and it draws the
 picture that the model draws from the same seed."""
 
+import re
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -66,12 +67,14 @@ def picture(weights: Weights, opened: Open) -> Tensor:
     record = weights.base.facts.family
     embedded = embed(_family(weights, opened(record.text_encoders)), PROMPT, guidance_scale=GUIDANCE)
     weights.let_go()
+    decoder = _family(weights, opened([VAE]))
     family = _family(weights, opened([record.denoiser]))
+    family.pipe.register_modules(**{VAE: decoder.pipe.vae})  # FLUX.2's pipeline scales its latents by it
     side = LATENTS * family.pipe.vae_scale_factor
     latents = draw_latents(family, [embedded], [SEED], Drawing(steps=STEPS, guidance_scale=GUIDANCE, width=side, height=side))
     del family
     weights.let_go()
-    pixels = _family(weights, opened([VAE])).decode(latents)
+    pixels = decoder.decode(latents)
     weights.let_go()
     return (pixels.float() / 2 + 0.5).clamp(0, 1)
 
@@ -92,12 +95,13 @@ def _family(weights: Weights, pipe: Any) -> LatentDiffusion:
 
 def compute_in_float32(network: nn.Module) -> None:
     """Have a network compute in float32 whatever its weights are kept in: those of its large layers are widened only while they are
-    used."""
+    used. Those that the network itself looks at, by the names that its class has for them, are widened for good."""
     kept = next(network.parameters()).dtype
     if kept == torch.float32:
         return
-    for module in network.modules():
-        if not isinstance(module, nn.Linear | nn.Conv2d):
+    looked_at = tuple(getattr(network, "_skip_layerwise_casting_patterns", None) or ())
+    for name, module in network.named_modules():
+        if not isinstance(module, nn.Linear | nn.Conv2d) or any(re.search(pattern, name) for pattern in looked_at):
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.float()
-    apply_layerwise_casting(network, storage_dtype=kept, compute_dtype=torch.float32, skip_modules_pattern=())
+    apply_layerwise_casting(network, storage_dtype=kept, compute_dtype=torch.float32, skip_modules_pattern=looked_at)

@@ -1,0 +1,132 @@
+"""Every export that there is: family x method x format x number format, on small models of random weights and on Pocket, with how far the
+picture that is drawn after reading it again differs, and how many tensors were written.
+
+`python -m tests.benchmarks.export_matrix [FAMILY ...]` exports each by the workflow, which reads it again by another reader and compares,
+and writes export_matrix.md. No network, no GPU.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from dreambooth_cli.bases.metadata import read_header
+from dreambooth_cli.engine.families.loading import load_family, parts_of
+from dreambooth_cli.engine.families.lora import lora_layers_of
+from dreambooth_cli.errors import DreamboothError
+from dreambooth_cli.events import Exported
+from dreambooth_cli.export_order import ENDING, Export, check_format, order_export
+from dreambooth_cli.source import Source
+from dreambooth_cli.workflows.export import export
+from tests import small_flow, small_models
+from tests.engine.plans import base_of
+
+TABLE = Path(__file__).with_suffix(".md")
+POCKET = Path(__file__).parents[2] / "dreambooth_cli" / "pocket" / "model"
+KINDS = ("pocket", "sd1", "sd2", "sdxl", *small_flow.KINDS)
+PLACES = ("single-file", "lora", "kohya", "merged", f"merged{ENDING}", "diffusers")  # `merged` is a folder or one file
+DTYPES = (None, "fp32", "fp16", "bf16")
+CHANGE = 0.05  # of a weight's own size: what fine-tuning has done
+HEAD = """# Exports: the largest difference of the picture that is drawn after reading them again
+
+Of a channel's range of 0 to 1, over all pixels; 0 is the very same picture. `n`: the tensors of the file, or of all files of a folder.
+Small models of random weights, kept in float32, and Pocket, which is trained, as it is stored; `full`: every weight changed by 5% of the
+mean size of its tensor's, `lora`: one of rank 4 beside every attention layer. By `python -m tests.benchmarks.export_matrix`.
+
+| base | method | format | as stored | fp32 | fp16 | bf16 | n |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+
+
+def make(kind: str, folder: Path) -> Path:
+    """A base of a kind on disk."""
+    if kind == "pocket":
+        return Path(shutil.copytree(POCKET, folder))
+    return (small_flow if kind in small_flow.KINDS else small_models).build(kind, folder)
+
+
+def tuned(base: Path, folder: Path) -> Path:
+    """A copy of a base whose denoiser and text encoders have changed."""
+    shutil.copytree(base, folder)
+    record, generator = base_of(base).facts.family, torch.Generator().manual_seed(1)
+    for name in (record.denoiser, *record.text_encoders):
+        for file in (folder / name).glob(f"*{ENDING}"):
+            tensors = load_file(file)
+            for key, value in tensors.items():
+                if value.is_floating_point():
+                    noise = torch.randn(value.shape, generator=generator)
+                    tensors[key] = (value.float() + CHANGE * value.float().abs().mean() * noise).to(value.dtype)
+            save_file(tensors, file, {"format": "pt"})
+    return folder
+
+
+def adapted(base: Path, file: Path) -> Path:
+    """A LoRA for a base, of rank 4 and alpha 2, by peft's names."""
+    family = load_family(base_of(base), dtype=torch.float32, device=torch.device("cpu"))
+    record, generator, tensors = base_of(base).facts.family, torch.Generator().manual_seed(2), {}
+    for name in (record.denoiser, *(each for each in record.text_encoders if "full" in record.methods)):
+        module = parts_of(family.pipe)[name]
+        ends = tuple(f".{end}" for end in lora_layers_of(module, record.parts[name], "attention"))
+        for layer, each in module.named_modules():
+            if f".{layer}".endswith(ends) and isinstance(each, torch.nn.Linear):
+                key = f"{name}.{layer}"
+                tensors[f"{key}.lora_A.weight"] = torch.randn(4, each.in_features, generator=generator) * each.in_features**-0.5
+                tensors[f"{key}.lora_B.weight"] = torch.randn(each.out_features, 4, generator=generator) * 0.02
+                tensors[f"{key}.alpha"] = torch.tensor(2.0)
+    save_file(tensors, file)
+    return file
+
+
+def rows_of(kind: str, folder: Path) -> Iterator[str]:
+    """The lines of a kind."""
+    base = make(kind, folder / "base")
+    sources = {"full": tuned(base, folder / "tuned"), "lora": adapted(base, folder / "lora.safetensors")}
+    for method, path in sources.items():
+        for name in PLACES:
+            cells, counts = [], set()
+            for dtype in DTYPES:
+                place = folder / f"{method}-{name}-{dtype}" if not name.endswith(ENDING) else folder / f"{method}-{dtype}-{name}"
+                try:
+                    order = order_export(Export(name.removesuffix(ENDING), place, dtype))
+                    source = Source(path, str(base))
+                    check_format(order, source)
+                    (done,) = [event for event in export(source, order) if isinstance(event, Exported)]
+                except DreamboothError as error:
+                    cells.append(error.message.replace(str(folder), "").replace("|", "/"))
+                    continue
+                cells.append(f"{done.largest_difference:.2g}")
+                counts.add(count_of(done.path))
+            if counts:
+                yield f"| {kind} | {method} | {name} | {' | '.join(cells)} | {'/'.join(map(str, sorted(counts)))} |\n"
+            else:
+                yield f"| {kind} | {method} | {name} | refused: {cells[0]} | | | | |\n"
+
+
+def count_of(place: Path) -> int:
+    """The tensors of a file or of a folder's files."""
+    files = [place] if place.is_file() else sorted(place.rglob(f"*{ENDING}"))
+    return sum(name != "__metadata__" for file in files for name in read_header(file))
+
+
+def main(kinds: Sequence[str]) -> None:
+    """Write the table anew, or the lines of these kinds in it."""
+    torch.set_num_threads(1)
+    for kind in kinds:
+        with TemporaryDirectory(prefix="exports-") as made:
+            os.environ["DREAMBOOTH_HOME"] = f"{made}/home"
+            rows = []
+            for row in rows_of(kind, Path(made)):
+                print(row, end="", flush=True)
+                rows.append(row)
+        text = TABLE.read_text(encoding="utf-8") if TABLE.is_file() else HEAD
+        others = [line for line in text.splitlines(True) if not line.startswith(f"| {kind} |")]
+        TABLE.write_text("".join([*others, *rows]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or KINDS)
