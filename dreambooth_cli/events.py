@@ -280,8 +280,9 @@ class ModelSaved(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Exported(Event):
-    """A model lies on disk in another program's format, and was read again: from the same seed it draws the same picture, no channel of
-    any pixel more than `largest_difference` apart, of a range of 1. `sha256` is the file's, or of a folder that of the list of its files
+    """A model lies on disk in another program's format, read again: no channel of its picture is more than `largest_difference` of 1 off.
+
+    The picture is drawn from the same seed before and after. `sha256` is the file's, or of a folder that of the list of its files
     as `sha256sum` prints it, by their names in order."""
 
     event: ClassVar[str] = "exported"

@@ -63,7 +63,8 @@ class Weights:
             self.let_go()
             live = self.load([network])[network]
             self._held = (network, nested(live, live.state_dict()))
-        weight = self._held[1][name].to(self.formats[network])
+        weight = self._held[1][name]
+        weight = weight.to(self.formats[network]) if weight.is_floating_point() else weight
         self.digests[network, name] = digest_of(weight)
         return weight
 
