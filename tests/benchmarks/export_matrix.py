@@ -20,7 +20,8 @@ from dreambooth_cli.engine.families.loading import load_family, parts_of
 from dreambooth_cli.engine.families.lora import lora_layers_of
 from dreambooth_cli.errors import DreamboothError
 from dreambooth_cli.events import Exported
-from dreambooth_cli.export_order import ENDING, Export, check_format, order_export
+from dreambooth_cli.export_order import ENDING, Export, Precision, check_format, order_export
+from dreambooth_cli.formats import Format
 from dreambooth_cli.source import Source
 from dreambooth_cli.workflows.export import export
 from tests import small_flow, small_models
@@ -29,8 +30,16 @@ from tests.engine.plans import base_of
 TABLE = Path(__file__).with_suffix(".md")
 POCKET = Path(__file__).parents[2] / "dreambooth_cli" / "pocket" / "model"
 KINDS = ("pocket", "sd1", "sd2", "sdxl", *small_flow.KINDS)
-PLACES = ("single-file", "lora", "kohya", "merged", f"merged{ENDING}", "diffusers")  # `merged` is a folder or one file
-DTYPES = (None, "fp32", "fp16", "bf16")
+# format and the ending of the place: `merged` is a folder or one file
+PLACES: tuple[tuple[Format, str], ...] = (
+    ("single-file", ""),
+    ("lora", ""),
+    ("kohya", ""),
+    ("merged", ""),
+    ("merged", ENDING),
+    ("diffusers", ""),
+)
+DTYPES: tuple[Precision | None, ...] = (None, "fp32", "fp16", "bf16")
 CHANGE = 0.05  # of a weight's own size: what fine-tuning has done
 HEAD = """# Exports: the largest difference of the picture that is drawn after reading them again
 
@@ -47,7 +56,7 @@ def make(kind: str, folder: Path) -> Path:
     """A base of a kind on disk."""
     if kind == "pocket":
         return Path(shutil.copytree(POCKET, folder))
-    return (small_flow if kind in small_flow.KINDS else small_models).build(kind, folder)
+    return small_flow.build(kind, folder) if kind in small_flow.KINDS else small_models.build(kind, folder)
 
 
 def tuned(base: Path, folder: Path) -> Path:
@@ -87,12 +96,11 @@ def rows_of(kind: str, folder: Path) -> Iterator[str]:
     base = make(kind, folder / "base")
     sources = {"full": tuned(base, folder / "tuned"), "lora": adapted(base, folder / "lora.safetensors")}
     for method, path in sources.items():
-        for name in PLACES:
+        for to, ending in PLACES:
             cells, counts = [], set()
             for dtype in DTYPES:
-                place = folder / f"{method}-{name}-{dtype}" if not name.endswith(ENDING) else folder / f"{method}-{dtype}-{name}"
                 try:
-                    order = order_export(Export(name.removesuffix(ENDING), place, dtype))
+                    order = order_export(Export(to, folder / f"{method}-{to}-{dtype}{ending}", dtype))
                     source = Source(path, str(base))
                     check_format(order, source)
                     (done,) = [event for event in export(source, order) if isinstance(event, Exported)]
@@ -102,9 +110,9 @@ def rows_of(kind: str, folder: Path) -> Iterator[str]:
                 cells.append(f"{done.largest_difference:.2g}")
                 counts.add(count_of(done.path))
             if counts:
-                yield f"| {kind} | {method} | {name} | {' | '.join(cells)} | {'/'.join(map(str, sorted(counts)))} |\n"
+                yield f"| {kind} | {method} | {to}{ending} | {' | '.join(cells)} | {'/'.join(map(str, sorted(counts)))} |\n"
             else:
-                yield f"| {kind} | {method} | {name} | refused: {cells[0]} | | | | |\n"
+                yield f"| {kind} | {method} | {to}{ending} | refused: {cells[0]} | | | | |\n"
 
 
 def count_of(place: Path) -> int:
