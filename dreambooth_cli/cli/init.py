@@ -1,6 +1,5 @@
 """`dreambooth init`: make a project, by an interview or from flags."""
 
-from contextlib import closing
 from dataclasses import fields
 from typing import Annotated, Any
 
@@ -8,7 +7,7 @@ import typer
 
 from ..bases.base import ask_for_base
 from ..errors import UsageError
-from ..events import Events, ProjectSaved, Warned
+from ..events import ProjectSaved
 from ..gpu import find_gpu
 from ..paths import real_path
 from ..project import check_new_name
@@ -73,20 +72,11 @@ def init(
         require(subject)
     with loading("Pillow"):
         from ..workflows.initialise import initialise
-    events = initialise(name, subject=SubjectSettings(**subject), prep=prep, train=train, only=only)
-    if not asks:
-        events = with_warning(oddity_line(subject["class_prompt"], subject.get("identifier", AUTO)), events)
+    odd = "" if asks else oddity_line(subject["class_prompt"], subject.get("identifier", AUTO))
+    events = initialise(name, subject=SubjectSettings(**subject), prep=prep, train=train, only=only, odd=odd)
     made = follow(events, open_view(ProjectSaved, json=json), kept="nothing was made").get(ProjectSaved)
     if not json and made is not None:
         say(messages(), f"next: dreambooth prep {made.name}, and look at its contact sheet; then dreambooth train {made.name}")
-
-
-def with_warning(words: str, events: Events) -> Events:
-    """A workflow's events after what is to be said first, if anything."""
-    with closing(events):
-        if words:
-            yield Warned(message=words)
-        yield from events
 
 
 def ask(name: str | None, flags: Flags) -> Any:

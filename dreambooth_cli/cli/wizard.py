@@ -189,9 +189,9 @@ def ask_photos(told: Told, gpu: Gpu | None) -> Path:
     told.pop("only", None)
     earlier = str(told.get("photos", ""))
     completer = PathCompleter(only_directories=True, expanduser=True)
-    looks = {"completer": completer, "complete_while_typing": False}
+    question = question_of(SubjectSettings, "photos")[0]
     while True:
-        text = ask_line(question_of(SubjectSettings, "photos")[0], judge_photos, earlier, **looks)
+        text = ask_line(question, judge_photos, earlier, completer=completer, complete_while_typing=False)
         paths = read_paths(text)
         folder = paths[0] if paths[0].is_dir() else paths[0].parent
         only = frozenset(path.name for path in paths if path != folder)

@@ -33,13 +33,16 @@ def initialise(
     prep: Mapping[str, Any],
     train: Mapping[str, Any],
     only: Collection[str] | None = None,
+    odd: str = "",
 ) -> Events:
     """Make a project: copy the pictures of a folder, write project.toml. Left early or failed, nothing is there.
 
     `name` None takes the class noun, with a number where it is taken. `prep` and `train` hold what was told, no defaults. `only` names
-    the files of the folder that are meant, where it is not all of them.
+    the files of the folder that are meant, where it is not all of them. `odd` is what to warn of in the class prompt.
     Raises UsageError, PhotoError, ProjectError, ModelUnavailable, DiskError.
     """
+    if odd:
+        yield Warned(message=odd)
     sections = _sections(subject, prep, train)
     source, noun = _photo_folder(subject), class_noun(subject.class_prompt or "", subject.identifier)
     if name is not None:
