@@ -36,7 +36,7 @@ from dreambooth_cli.pocket.card import sheet_of
 from dreambooth_cli.project import Project
 from dreambooth_cli.prompts import instance_prompt
 from dreambooth_cli.run import Run
-from dreambooth_cli.settings import AUTO, SubjectSettings, TrainSettings
+from dreambooth_cli.settings import AUTO, SubjectSettings, TrainSettings, shaping
 from dreambooth_cli.workflows.initialise import initialise
 from dreambooth_cli.workflows.prepare import prepared_photos
 from dreambooth_cli.workflows.train import train
@@ -167,8 +167,9 @@ class Bench:
         return measured_of(json.loads(path.read_text())) if path.exists() else None
 
     def path_of(self, subject: str, variant: Variant) -> Path:
-        """Where a subject's measurements are kept: for these weights and these settings alone, whatever the variant is called."""
-        how = f"{settings_of(variant, {}).values} {variant.noun} {variant is PASTED} {self.seeds} {self.class_seeds} {self.drawing}"
+        """Where a subject's measurements are kept: for these weights and what shapes a model alone, whatever the variant is called."""
+        shape = dict(shaping(settings_of(variant, {}).values))
+        how = f"{shape} {variant.noun} {variant is PASTED} {self.seeds} {self.class_seeds} {self.drawing}"
         how += " captioned" if variant.captioned else ""
         name = f"{subject} {hashlib.sha256(how.encode()).hexdigest()[:12]}.json"
         return self.work / f"results-{self.weights}" / name
