@@ -5,6 +5,14 @@
 A small base with random weights learns two classes of drawn pictures by the engine's own loop, all its transformer's weights; then a LoRA
 learns five pictures of one subject, once alone and once with `--prior base`. Returns 1 where the subject's loss at fixed noises does not
 fall, or the class prompt's prediction drifts no less with the prior.
+
+2026-11-27, torch 2.13.0 on one thread of an AMD EPYC. The drift is a share of the prediction's own square:
+
+    | family  | prior | loss before | after  | drift of the class |
+    | z-image | none  | 1.0528      | 0.9394 | 0.7966             |
+    | z-image | base  | 1.0528      | 0.9440 | 0.5132             |
+    | klein   | none  | 0.3913      | 0.3388 | 0.0898             |
+    | klein   | base  | 0.3913      | 0.3443 | 0.0529             |
 """
 
 import argparse
@@ -27,7 +35,7 @@ from tests import small_flow
 from tests.engine.plans import base_of, plan_for
 
 CPU = torch.device("cpu")
-MOST_DRIFT = 0.8  # with the prior, as a share of that without
+MOST_DRIFT = 0.8  # with the prior, as a share of that without; .64 and .59 were measured
 
 
 def learn(

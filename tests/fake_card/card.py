@@ -119,6 +119,9 @@ class Card(TorchDispatchMode):
             return False
         if func in INDEXING:
             self._look_at_indices(func, tensors)
+            if func is aten.index.Tensor:
+                args = (args[0], [as_numbers(one) for one in args[1]], *args[2:])
+                tensors = list(tensors_in(args))
         elif any(tag in func.tags for tag in READS):
             return self._read(func, tensors)
         self._check_generator(kwargs.get("generator"))
@@ -210,8 +213,11 @@ class Card(TorchDispatchMode):
         """Indices in the machine's memory are copied, and how many are True is known to the card alone."""
         if any(not is_on_card(one) for one in tensors):
             self.wait(f"{func} by numbers of the machine's memory")
-        if any(one.dtype in (torch.bool, torch.uint8) for one in tensors[1:]):
+        masks = [one for one in tensors[1:] if one.dtype in (torch.bool, torch.uint8)]
+        if masks and (func is not aten.index.Tensor or any(one.ndim > 1 for one in masks)):
             self._read(func, tensors)
+        for _ in masks:
+            self.wait(f"{func} by a mask")
 
     def make_generator(self, device: Any = "cpu") -> torch.Generator:
         """A generator of the device's; one of the card's draws nothing."""
@@ -278,6 +284,11 @@ def is_on_card(tensor: Tensor) -> bool:
 def value_of(dtype: torch.dtype) -> Any:
     """What a read of the card gives."""
     return True if dtype == torch.bool else VALUES[dtype.is_floating_point]
+
+
+def as_numbers(index: Tensor | None) -> Tensor | None:
+    """A mask [n] as what it picks: all of it."""
+    return torch.arange(len(index), device=CUDA) if index is not None and index.dtype == torch.bool else index
 
 
 def is_of_scaler() -> bool:

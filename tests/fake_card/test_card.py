@@ -187,7 +187,7 @@ def test_a_read_and_a_blocking_draw_in_the_step_are_seen(sd1, two_photos, monkey
     }
 
 
-@pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
+@pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl", "klein", "z_image"])
 def test_generate_draws(kind, request, tmp_path):
     settings = GenerateSettings(num_images=2, steps=2, batch_size=1, negative_prompt="gray")
     with a_card_is_here() as card:

@@ -15,6 +15,7 @@ NO_TEXT, TEXT = {"train_text_encoder": False}, {"train_text_encoder": True}
 LORA = {"method": "lora"} | NO_TEXT
 ALL_LAYERS = {"lora_layers": "all"}
 SAMPLED = {"sample_every": 2}
+FLOW = {"method": "lora", "class_images": 0, "prior": "base", "prior_every": 1}
 # base, means of the plan, settings. A run takes seconds, so what has nothing to do with each other goes in one.
 RUNS = {
     "full": ("sd1", {}, NO_TEXT | SAMPLED),
@@ -45,7 +46,10 @@ RUNS = {
         LORA | {"sample_every": "auto"},
     ),
     "SDXL, lora, text encoders, base in 4 bits": ("sdxl", {"quantized": True}, LORA | TEXT),
-    "klein": ("klein", {}, {"method": "lora", "class_images": 0}),
+    "klein, base in fp8": ("klein", {"fp8": True, "gradient_checkpointing": True}, FLOW | SAMPLED),
+    "klein, base in 4 bits": ("klein", {"quantized": True}, FLOW),
+    "Z-Image, base in fp8": ("z_image", {"fp8": True, "gradient_checkpointing": True}, FLOW | SAMPLED),
+    "Z-Image, base in 4 bits, prompts of several lengths": ("z_image", {"quantized": True}, FLOW | {"frames": "varied", "batch_size": 2}),
     "pocket, the photos' places told": ("pocket", {}, TEXT),
 }
 EIGHT_BIT = ("8-bit", "8 GB", "all means", "4 bits")
