@@ -8,6 +8,7 @@ from typing import Literal
 from .config import Asked
 from .disk import check_folder, holds_something
 from .errors import UsageError
+from .families.family import Family
 from .formats import Format
 from .order import Order
 from .run import Run
@@ -16,6 +17,7 @@ from .source import Source, card_for, is_whole, model_folder
 Precision = Literal["fp32", "bf16", "fp16"]
 ENDING = ".safetensors"
 ADAPTERS = ("lora", "kohya")  # formats of a LoRA; the others are whole models
+ONE_FILE = ("single-file", "kohya")  # formats that are never folders
 MOST_RANK = 1024
 RANK = 64  # of a LoRA that is made of a whole model, where nothing is said
 ANOTHER = "name another place: -o ./my-model"
@@ -47,7 +49,7 @@ def order_export(wanted: Export) -> Export:
     """What is asked for, its place with the ending that it gets. Raises UsageError."""
     place = wanted.place
     is_file = place.suffix.lower() == ENDING
-    if wanted.format in ("single-file", "kohya"):
+    if wanted.format in ONE_FILE:
         place = place.with_name(place.stem if is_file else place.name) if place.name else place
         place = place.with_name(f"{place.name}{ENDING}") if place.name else place
     elif is_file and wanted.format == "diffusers":
@@ -103,10 +105,22 @@ def check_format(order: Export, source: Source) -> None:
         raise UsageError(f"{what} does not say which base it was made of, and a LoRA is what differs from that", "name it: --model sd15")
 
 
+def check_layout(format: Format, family: Family, *, is_file: bool) -> None:
+    """Refuse a form that a family's models have none of: one file, kohya's names. Raises UsageError."""
+    if family.single_file is not None or format == "lora" or not is_file:
+        return
+    if format == "kohya":
+        raise UsageError(f"for {family.title} there is no layout of kohya's that is known here", "say lora: ComfyUI and others read that")
+    raise UsageError(
+        f"for {family.title} there is no layout in one file that is known here",
+        "say merged, and name a folder, which diffusers reads; or lora, which ComfyUI reads beside the base that it has",
+    )
+
+
 def export_beside(format: Format, model: Path, name: str) -> Export:
     """Where `train --export` puts what it writes: beside the model's folder, under this name and the format's. Raises UsageError."""
     named = model.with_name(name if format == "single-file" else f"{name}-{format}")
-    is_file = format in ("single-file", "kohya")
+    is_file = format in ONE_FILE
     return Export(format, named.with_name(f"{named.name}{ENDING}") if is_file else named)
 
 

@@ -139,10 +139,11 @@ def invented_remarks(identifier: str, tokenizer: AnyTokenizer | None) -> list[st
     parts = pieces_in_prompt(tokenizer, identifier)
     if len(parts) < FEWEST_PIECES:
         return [f"{identifier} is a word that the model knows, and so means something already; for example {invented_words()[0]}"]
-    if len(parts) > MOST_PIECES:
+    better = _choose_invented(tokenizer)[0]
+    if len(parts) > max(MOST_PIECES, len(pieces_in_prompt(tokenizer, better))):  # else it is the nearest that there is
         return [
             f"{identifier} falls into {len(parts)} pieces ({' + '.join(parts)}): one of {FEWEST_PIECES} or {MOST_PIECES} is learned "
-            f"better, for example {_choose_invented(tokenizer)[0]}"
+            f"better, for example {better}"
         ]
     return []
 

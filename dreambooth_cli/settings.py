@@ -234,7 +234,11 @@ class TrainSettings(Settings):
         "Compute activations twice: less memory, slower steps; auto: only where memory is short.",
         shapes=True, sizes=True, group=MEMORY
     )
-    rank: int = setting(16, "Rank of the LoRA; its file grows with it.", at_least=1, shapes=True, sizes=True, group=LORA, usual=(1, 1024))
+    rank: int | Auto = setting(
+        AUTO,
+        "Rank of the LoRA, its file grows with it; auto: 16, for klein and Z-Image 32.",
+        at_least=1, shapes=True, sizes=True, was=16, group=LORA, usual=(1, 1024)
+    )
     lora_layers: LoraLayers = setting(
         "attention",
         "Layers that the LoRA is put beside: attention only, or all, feed-forward layers and convolutions too.",
@@ -344,6 +348,10 @@ class TrainSettings(Settings):
     def with_base_prior(self) -> bool:
         """Whether the base's own prediction does."""
         return self.prior == "base" and self.prior_loss_weight > 0
+
+    def rank_for(self, family: Family) -> int:
+        """The rank of a LoRA of a base of a family."""
+        return family.rates.rank if self.rank == AUTO else self.rank
 
     def of_family(self, family: Family) -> "TrainSettings":
         """The same with the prior of a base's family where nothing is said: the user's own class images say something."""

@@ -53,6 +53,20 @@ def build_vae(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
+def build_eyes(folder: Path) -> Path:
+    """Write what judges a run's steps, a CLIP and a DINO of random weights, to `clip` and `dino` in a folder, and return it."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTModel
+
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    vocabulary = write_tokenizer(folder / "clip", pad="<|endoftext|>")
+    text = {**size, "vocab_size": vocabulary, "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
+    CLIPModel(CLIPConfig(text_config=text, vision_config={**size, "patch_size": 56}, projection_dim=16)).save_pretrained(folder / "clip")
+    ViTModel(ViTConfig(**size, patch_size=56), add_pooling_layer=False).save_pretrained(folder / "dino")
+    return folder
+
+
 def _write_sd1(folder: Path, width: int) -> None:
     from diffusers import PNDMScheduler
 

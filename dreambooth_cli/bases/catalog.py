@@ -181,7 +181,6 @@ CATALOG: tuple[CatalogEntry, ...] = (
         twin="black-forest-labs/FLUX.2-klein-4B",
         gate="perhaps gated: of four programs that fetch it, two say so and two do not",
         sources="licence: github.com/black-forest-labs/flux2 issue 32; sizes: counted from its configs; 2026-11-25, not read from the hub",
-        advised={"train": {"rank": 32}},  # with its rate, for a subject (stephen37/workshops)
     ),
     CatalogEntry(
         name="z-image",
@@ -202,7 +201,6 @@ CATALOG: tuple[CatalogEntry, ...] = (
         recommended_gb=16,
         download_gb=20.5,
         sources="licence and gate: as peers' code has them; sizes: counted from its configs; 2026-11-25, not read from the hub",
-        advised={"train": {"rank": 32}},  # with its rate and times (kohya-ss/musubi-tuner#908)
     ),
     CatalogEntry(
         name="pocket",

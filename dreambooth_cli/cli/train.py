@@ -11,7 +11,7 @@ from ..bases.catalog import find_entry
 from ..config import Asked
 from ..errors import Interrupted, UsageError
 from ..events import Exported, ModelSaved, PlanMade, RunOpened
-from ..export_order import with_export
+from ..export_order import ONE_FILE, check_layout, with_export
 from ..formats import Format
 from ..gpu import find_gpu
 from ..libraries import warned
@@ -100,8 +100,10 @@ def check_order(order: Order, asked: Asked) -> None:
     """Refuse what needs no torch to be seen: a project in use, photos or class images that are not there, a plan that does not fit.
     Raises DreamboothError of several kinds."""
     from ..workflows.initialise import check_photos
-    from ..workflows.plan import check_class_folder, plan_of_known
+    from ..workflows.plan import check_class_folder, known_facts, plan_of_known
 
+    if order.export is not None and (facts := known_facts(ask_for_base(asked.subject.model))) is not None:
+        check_layout(order.export, facts.family, is_file=order.export in ONE_FILE)
     if order.project is not None:
         check_is_free(order.project)
     check_class_folder(asked.train)

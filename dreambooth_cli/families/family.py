@@ -57,12 +57,14 @@ class SingleFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """How a family is trained where nothing is said: the learning rate of each method, the text encoder's as a share of it, the share
-    of the steps after which a text encoder of full fine-tuning stays as it is (0: never), whether `auto` trains it at all."""
+    """How a family is trained where nothing is said: the learning rate of each method and a LoRA's rank, the text encoder's rate as a
+    share of it, the share of the steps after which a text encoder of full fine-tuning stays as it is (0: never), whether `auto` trains
+    it at all."""
 
     full_with_text: float
     full: float
     lora: float
+    rank: int = 16
     text_share: float = 0.5
     text_stop: float = 0.0
     trains_text: bool = True

@@ -74,7 +74,7 @@ KLEIN = Family(
     class_guidance=4.0,
     methods=("lora",),
     # 2e-4 at rank 32 for a subject, in 800 to 1,200 steps: its makers' workshop (stephen37/workshops)
-    rates=Rates(full_with_text=1e-5, full=1e-5, lora=2e-4, trains_text=False),
+    rates=Rates(full_with_text=1e-5, full=1e-5, lora=2e-4, rank=32, trains_text=False),
     # counted in a step of the full-size transformer on the fake card (`python -m tests.benchmarks.kernels --memory`), 2026-11-27
     figures=Figures(
         side=1024,

@@ -64,7 +64,7 @@ Z_IMAGE = Family(
     fits_fp16=False,  # so unslothai/unsloth's trainer, which takes bf16 alone
     # 1e-4, with times as they are (shift 1) and rank 32: what a user got a likeness with (kohya-ss/musubi-tuner#908); the same in
     # diffusers' script and ai-toolkit
-    rates=Rates(full_with_text=1e-5, full=1e-5, lora=1e-4, trains_text=False),
+    rates=Rates(full_with_text=1e-5, full=1e-5, lora=1e-4, rank=32, trains_text=False),
     # counted as FLUX.2 klein's were, with a prompt of 24 tokens
     figures=Figures(
         side=1024,

@@ -81,7 +81,8 @@ def lora_parameters(facts: BaseFacts, asked: TrainSettings) -> tuple[int, int]:
     counted, of_text = figures.lora[asked.lora_layers], figures.lora_text.get(asked.lora_layers, {})
     added = counted.get(facts.denoiser) or counted[figures.denoiser] * sqrt(facts.denoiser / figures.denoiser)
     text = sum(of_text.get(count) or _text_lora(of_text, count) for count in facts.text_encoders)
-    return round(added * asked.rank / 16), round(text * asked.rank / 16)
+    rank = asked.rank_for(facts.family)
+    return round(added * rank / 16), round(text * rank / 16)
 
 
 def _text_lora(counted: Mapping[int, int], parameters: int) -> float:

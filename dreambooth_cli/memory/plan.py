@@ -68,7 +68,8 @@ class Choice:
 class Plan(Choice):
     """How a run will be done: a choice with every `auto` resolved, what it takes, and why it was taken.
 
-    `largest` has the pixels of the largest photo where they keep their shapes (0: all are squares of the `resolution`).
+    `largest` has the pixels of the largest photo where they keep their shapes (0: all are squares of the `resolution`); `rank` is a
+    LoRA's (0: a plan of before 0.3, whose settings have it).
     `means` has them in words. `ledger` has bytes by tensor group, then the peaks (`peak: ...`); `needed` is the highest peak with
     context and slack. `remedy` says, where it does not fit, what would. `disk` has the bytes that the run writes, at their most;
     `ram` those of the machine's own memory by the moments of a run, the program's with them.
@@ -80,6 +81,7 @@ class Plan(Choice):
     learning_rate: float
     text_encoder_learning_rate: float
     text_encoder_stop: int = 0
+    rank: int = 0
     alpha: float
     class_image_batch: int
     device: Device

@@ -271,7 +271,7 @@ def _plan_of(choice: Choice, job: Job) -> Plan:
     needed = max(value for group, value in ledger.items() if group.startswith(PEAK))
     needed += ledger.get("context", 0) + ledger.get("allocator slack", 0)
     rate = _rate(choice, rates) if asked.learning_rate == AUTO else asked.learning_rate
-    text_rate, stop = asked.text_encoder_learning_rate, asked.text_encoder_stop
+    text_rate, stop, rank = asked.text_encoder_learning_rate, asked.text_encoder_stop, asked.rank_for(job.facts.family)
     free = None if job.gpu is None else job.gpu.free
     plan = Plan(
         **asdict(replace(choice, class_images_in_parts=class_images.in_parts)),
@@ -281,7 +281,8 @@ def _plan_of(choice: Choice, job: Job) -> Plan:
         learning_rate=rate,
         text_encoder_learning_rate=rate * rates.text_share if text_rate == AUTO else text_rate,
         text_encoder_stop=_text_stop(choice, rates, asked.steps) if stop == AUTO else stop,
-        alpha=float(asked.rank if asked.alpha == AUTO else asked.alpha),
+        rank=rank,
+        alpha=float(rank if asked.alpha == AUTO else asked.alpha),
         class_image_batch=class_images.batch,
         device=device_of(job.gpu),
         means=means_of(choice),

@@ -19,7 +19,7 @@ from ..engine.saving import save_adapter, save_full
 from ..engine.training.trained import add_trained, fill_trained
 from ..errors import DreamboothError, ExportDiffers, UsageError
 from ..events import Events, Exported, Noted, PhaseStarted, Warned, Yielding
-from ..export_order import RANK, Export, beside, check_format, check_free
+from ..export_order import RANK, Export, beside, check_format, check_free, check_layout
 from ..licence import entry_of, licence_of, notice_of, text_of
 from ..machine import kept_when_freed
 from ..model_card import Card, card_in_header, public_card, write_card
@@ -45,6 +45,7 @@ def export(source: Source, order: Export) -> Events:
         folder = source.path if source.step is not None else model_folder(source.path)
         extracts = order.is_adapter and source.step is None and is_whole(folder)
         base = yield from find_model(folder, card, None if extracts else source.base)
+        check_layout(order.format, base.facts.family, is_file=order.is_file)
         with disk_errors(order.place), kept_when_freed(), temporary(order.place.parent) as part:
             clear_leftovers(order.place.parent)
             if source.step is not None:

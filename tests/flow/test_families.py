@@ -20,6 +20,7 @@ from dreambooth_cli.engine.training.effect import sketch
 from dreambooth_cli.errors import ModelUnavailable, UsageError
 from dreambooth_cli.events import CheckpointSaved, ClassImageMade, ImageSaved, ModelSaved, SampleSaved, StepDone, Warned
 from dreambooth_cli.families.known import FAMILIES
+from dreambooth_cli.identifier import choose_identifier, identifier_remarks, load_tokenizer
 from dreambooth_cli.settings import GenerateSettings
 from dreambooth_cli.source import Source
 from dreambooth_cli.workflows.generate import generate
@@ -138,6 +139,16 @@ def test_its_own_template_says_what_the_base_s_does(kind, base, family):
     asked, thinking = [{"role": "user", "content": "a dog "}], kind == "z-image"
     own = family.pipe.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
     assert own == theirs.apply_chat_template(asked, tokenize=False, add_generation_prompt=True, enable_thinking=thinking)
+
+
+def test_the_nearest_identifier_is_not_held_against_itself(base):
+    """To a tokenizer without merges every word falls apart."""
+    tokenizer = load_tokenizer(base)
+    word, note = choose_identifier(tokenizer, by_rarity=False)
+    assert note is not None
+    assert identifier_remarks(word, tokenizer, by_rarity=False) == []
+    (remark,) = identifier_remarks(f"{word}{word}", tokenizer, by_rarity=False)
+    assert f"for example {word}" in remark
 
 
 def test_a_picture_is_encoded_and_decoded_back(family):

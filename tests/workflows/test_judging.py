@@ -25,16 +25,7 @@ FOUR = {"steps": 4, "checkpoint_every": 1, "keep_checkpoints": 1, "class_images"
 @pytest.fixture(scope="module")
 def eyes(tmp_path_factory):
     """The folders of a CLIP and a DINO of random weights."""
-    from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTModel
-
-    folder, size = tmp_path_factory.mktemp("eyes"), {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
-    size |= {"num_attention_heads": 4}
-    torch.manual_seed(0)
-    vocabulary = small_models.write_tokenizer(folder / "clip", pad="<|endoftext|>")
-    text = {**size, "vocab_size": vocabulary, "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
-    CLIPModel(CLIPConfig(text_config=text, vision_config={**size, "patch_size": 56}, projection_dim=16)).save_pretrained(folder / "clip")
-    ViTModel(ViTConfig(**size, patch_size=56), add_pooling_layer=False).save_pretrained(folder / "dino")
-    return folder
+    return small_models.build_eyes(tmp_path_factory.mktemp("eyes"))
 
 
 @pytest.fixture

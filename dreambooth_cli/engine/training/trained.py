@@ -33,7 +33,7 @@ def make_trainable(
             add_lora(
                 module,
                 layers=lora_layers_of(module, record.parts[name], settings.lora_layers),
-                rank=settings.rank,
+                rank=plan.rank or settings.rank_for(record),
                 alpha=plan.alpha,
                 seed=seed_of(settings.seed, "lora", name),
             )
