@@ -115,7 +115,7 @@ def write(model: Model, card: Card | None, order: Export, part: Path, more: Mapp
     if place.is_dir():
         write_words(model.base, card, order, place)
     yield PhaseStarted(name=f"reading {order.place.name} again")
-    yield from deliver(order, place, prove(weights, model, order, place))
+    yield from deliver(order, place, prove(weights, order, place))
 
 
 def words_of(base: Base, card: Card | None, order: Export) -> dict[str, str]:
@@ -143,10 +143,10 @@ def write_words(base: Base, card: Card | None, order: Export, folder: Path) -> N
             (folder / name).write_text(text, encoding="utf-8")
 
 
-def prove(weights: Weights, model: Model, order: Export, place: Path) -> Proof:
+def prove(weights: Weights, order: Export, place: Path) -> Proof:
     """What comes of the proof; a reader that refuses the file is one that differs."""
     try:
-        return formats.check(weights, model, order, place)
+        return formats.check(weights, order, place)
     except (DreamboothError, MemoryError, OSError):
         raise
     except Exception as error:

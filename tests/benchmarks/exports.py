@@ -43,16 +43,18 @@ IMPORTS = "import resource, dreambooth_cli.workflows.export; print(resource.getr
 
 
 def make(kind: str, folder: Path) -> int:
-    """Write a base of true size with random weights, and return the bytes of its largest part."""
+    """Write a base of true size with random weights, and return the bytes of its largest part. For a process of its own."""
     torch.manual_seed(0)
+    torch.set_default_dtype(torch.float16)  # made as it is kept: in float32 it would hold twice as much
     sizes = []
 
     def keep(network: Any, name: str) -> None:
-        network.to(torch.float16).save_pretrained(folder / name)
+        network.save_pretrained(folder / name)
         sizes.append(sum(value.numel() * value.element_size() for value in network.state_dict().values()))
 
     keep(UNet2DConditionModel(cross_attention_dim=768) if kind == "sd15" else UNet2DConditionModel(**XL_UNET), "unet")
-    keep(AutoencoderKL(layers_per_block=2, latent_channels=4, sample_size=512, **VAE), "vae")
+    scale = 0.18215 if kind == "sd15" else 0.13025
+    keep(AutoencoderKL(layers_per_block=2, latent_channels=4, sample_size=512, scaling_factor=scale, **VAE), "vae")
     keep(CLIPTextModel(CLIPTextConfig(hidden_act="quick_gelu", eos_token_id=2, bos_token_id=0, **CLIP_L)), "text_encoder")
     small_models.write_tokenizer(folder / "tokenizer", pad="<|endoftext|>")
     if kind == "sd15":

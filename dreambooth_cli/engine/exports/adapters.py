@@ -6,7 +6,8 @@ or into alpha (kohya).
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ from torch import Tensor
 from ...bases.metadata import read_header
 from ...errors import ModelUnavailable
 from ...families.family import Family
-from ..families.loading import load_pipeline, parts_of
+from ..families.loading import load_empty, load_pipeline, parts_of
 from ..families.lora import in_first_names, lora_metadata
-from ..families.lora_file import load_lora, read_pair, sgm_name
+from ..families.lora_file import LoraFile, Pair, find_pairs, put_in, read_pair, sgm_name
 from ..families.parts import nested_name, quiet
 from ..tensor_file import write_stream
-from .proof import Proof, prove
+from .proof import Open, Proof, prove
 from .weights import Weights
 
 Tensors = dict[str, Tensor]
@@ -104,24 +105,39 @@ def kohya_name(family: Family, networks: Mapping[str, Any], network: str, layer:
     return f"{prefix}_{layer.replace('.', '_')}"
 
 
-def check(weights: Weights, model: Path, path: Path, dtype: torch.dtype) -> Proof:
-    """Open the file `path` again with diffusers, beside its base, and hold it against the LoRA `model` that it was made of."""
+def check(weights: Weights, path: Path, dtype: torch.dtype) -> Proof:
+    """Open the file `path` again with diffusers, beside its base, and hold it against the LoRA that it was made of."""
+    ours, theirs = readers(weights, path)
+    return prove(weights, ours, theirs, partial(differing_pairs, weights, dtype), dtype)
 
-    def read(names: Sequence[str]) -> Any:
-        pipe = load_pipeline(weights.base, dtype=torch.float32)
-        with quiet():
-            if not_for_diffusers(path):
-                load_lora(pipe, path)
-            else:
-                pipe.load_lora_weights(str(path.parent), weight_name=path.name)
-        return pipe
 
-    def ours(names: Sequence[str]) -> Any:
-        pipe = load_pipeline(weights.base, dtype=torch.float32)
-        load_lora(pipe, model)
-        return pipe
+def readers(weights: Weights, path: Path) -> tuple[Open, Open]:
+    """What opens some of the base's networks with the LoRA that is exported, and what opens them with the file `path`."""
+    assert weights.file is not None
+    ours = partial(open_ours, weights, weights.file, weights.pairs)
+    if not not_for_diffusers(path):
+        return ours, partial(open_theirs, weights, path)
+    file, pairs, _ = find_pairs(weights.networks, path)
+    return ours, partial(open_ours, weights, file, pairs)
 
-    return prove(weights, once(ours), once(read), lambda pipe: differing_pairs(weights, pipe, dtype), dtype)
+
+def open_ours(weights: Weights, file: LoraFile, pairs: Sequence[Pair], names: Sequence[str]) -> Any:
+    """Some of the base's networks with a LoRA's layers, by our own reader."""
+    pipe = load_pipeline(weights.base, dtype=torch.float32, only=names)
+    networks = parts_of(pipe)
+    put_in(networks, file, [pair for pair in pairs if pair.network in networks])
+    return pipe
+
+
+def open_theirs(weights: Weights, path: Path, names: Sequence[str]) -> Any:
+    """Some of the base's networks with a LoRA's layers, by diffusers' reader. It wants all of them: the others have no values."""
+    pipe = load_pipeline(weights.base, dtype=torch.float32, only=names)
+    absent = {name: network for name, network in parts_of(load_empty(weights.base)).items() if name not in parts_of(pipe)}
+    pipe.register_modules(**absent)
+    with quiet():
+        pipe.load_lora_weights(str(path.parent), weight_name=path.name)
+    pipe.register_modules(**dict.fromkeys(absent))
+    return pipe
 
 
 def not_for_diffusers(path: Path) -> bool:
@@ -129,27 +145,16 @@ def not_for_diffusers(path: Path) -> bool:
     return any(name.endswith(".dora_scale") for name in read_header(path))
 
 
-def once(opened: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], Any]:
-    """The same whole pipeline for all of a picture's networks."""
-    kept: list[Any] = []
-
-    def again(names: Sequence[str]) -> Any:
-        if not kept:
-            kept.append(opened(names))
-        return kept[0]
-
-    return again
-
-
-def differing_pairs(weights: Weights, pipe: Any, dtype: torch.dtype) -> str:
-    """In words, what a reader has made of a LoRA's layers that is not what was written; "" where nothing is."""
+def differing_pairs(weights: Weights, dtype: torch.dtype, pipe: Any) -> str:
+    """In words, what a reader has made of the LoRA's layers of some networks that is not what was written; "" where nothing is."""
     assert weights.file is not None
     networks = parts_of(pipe)
+    pairs = [pair for pair in weights.pairs if pair.network in networks]
     placed = sum(isinstance(layer, LoraLayer) for network in networks.values() for layer in network.modules())
-    if placed != len(weights.pairs):
-        return f"{placed} of its {len(weights.pairs)} layers were read"
+    if placed != len(pairs):
+        return f"{placed} of its {len(pairs)} layers were read"
     wrong = []
-    for pair in weights.pairs:
+    for pair in pairs:
         tensors = read_pair(weights.file, pair)
         layer: Any = networks[pair.network].get_submodule(pair.layer)
         is_lora = isinstance(layer, LoraLayer)
@@ -162,4 +167,4 @@ def differing_pairs(weights: Weights, pipe: Any, dtype: torch.dtype) -> str:
         bound = digits * pair.scale * float((up.abs() @ down.abs()).max())
         if not float((found - pair.scale * (up @ down)).abs().max()) <= bound:
             wrong.append(f"{pair.network}'s {pair.layer}")
-    return f"{len(wrong)} of its {len(weights.pairs)} layers were read with other values, such as {wrong[0]}" if wrong else ""
+    return f"{len(wrong)} of its {len(pairs)} layers were read with other values, such as {wrong[0]}" if wrong else ""

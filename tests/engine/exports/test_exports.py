@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -17,10 +18,12 @@ from dreambooth_cli.engine.exports import adapters, folder, formats, single_file
 from dreambooth_cli.engine.exports.original import layout
 from dreambooth_cli.engine.exports.original_config import config_of
 from dreambooth_cli.engine.exports.weights import Model, Weights
+from dreambooth_cli.engine.families.loading import parts_of
 from dreambooth_cli.export_order import Export
 from dreambooth_cli.families.sdxl import SDXL
 from dreambooth_cli.families.stable_diffusion import STABLE_DIFFUSION
 from tests import small_models
+from tests.benchmarks.others.files import write_lora
 from tests.engine.families.test_lora_file import ATTENTION, CONVOLUTIONS, fresh, in_peft, pairs_for
 from tests.engine.plans import base_of
 from tests.true_sizes import BIG_G, CLIP_L, VAE, XL_UNET
@@ -83,7 +86,7 @@ def test_a_lora_of_every_layer_is_read_by_diffusers_as_it_was(kind, to, dora, re
     weights = formats.weigh(model, order)
     (tmp_path / "part").mkdir()
     place = formats.write(weights, order, tmp_path / "part", {})
-    proof = formats.check(weights, model, order, place)
+    proof = formats.check(weights, order, place)
     assert proof.differs == ""
     assert proof.largest_difference < 1e-5
     header = read_header(place)
@@ -93,6 +96,21 @@ def test_a_lora_of_every_layer_is_read_by_diffusers_as_it_was(kind, to, dora, re
         assert prefixes == wanted
         assert len([name for name in header if name.endswith(".alpha")]) == len(weights.pairs)
         assert {float(value) for name, value in load_file(place).items() if name.endswith(".alpha")} == {2.0}
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_a_lora_is_proved_with_one_network_in_memory_at_a_time(dora, sdxl, tmp_path):
+    """Two whole bases in float32 are more than most machines have room for."""
+    weights = Weights(Model(base_of(sdxl), lora_of(sdxl, tmp_path / "lora.safetensors", dora=dora)), None)
+    path = tmp_path / "kohya.safetensors"
+    adapters.write(path, *adapters.in_kohya(weights, torch.float32))
+    for read in adapters.readers(weights, path):
+        for names in (["unet"], ["text_encoder", "text_encoder_2"], ["vae"]):
+            there = parts_of(read(names))
+            assert list(there) == names
+            assert all(value.device.type == "cpu" for network in there.values() for value in network.parameters())
+            layers = sum(isinstance(layer, LoraLayer) for network in there.values() for layer in network.modules())
+            assert layers == sum(pair.network in names for pair in weights.pairs)
 
 
 def test_a_lora_is_baked_in_at_its_strength(sd1, tmp_path):
@@ -127,7 +145,7 @@ def test_a_lora_with_another_alpha_is_told(sd1, tmp_path):
     tensors, texts = adapters.in_kohya(weights, torch.float32)
     wrong = {name: value * 1.01 if name.endswith(".alpha") else value for name, value in tensors.items()}
     adapters.write(path, wrong, texts)
-    assert "with other values" in adapters.check(weights, model.lora, path, torch.float32).differs
+    assert "with other values" in adapters.check(weights, path, torch.float32).differs
 
 
 # ---- the true models' files
@@ -159,6 +177,28 @@ KOHYAS = {
         r"lora_te2_text_model_encoder_layers_\d+_(self_attn_(q|k|v|out)_proj|mlp_fc[12])": 192,
     },
 }
+
+
+# ComfyUI 30860264 (0.19.3, 2026-04-17), comfy/utils.py: the layers of flux_to_diffusers and z_image_to_diffusers, under the prefix that
+# comfy/lora.py's model_lora_keys_unet gives them.
+COMFYUIS = {
+    "klein": r"transformer\.(transformer_blocks\.\d+\.("
+    r"attn\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)|(ff|ff_context)\.linear_(in|out))"
+    r"|single_transformer_blocks\.\d+\.attn\.(to_qkv_mlp_proj|to_out))\.lora_[AB]\.weight",
+    "z_image": r"transformer\.(layers|context_refiner|noise_refiner)\.\d+\."
+    r"(attention\.(to_q|to_k|to_v|to_out\.0)|feed_forward\.w[123])\.lora_[AB]\.weight",
+}
+
+
+@pytest.mark.parametrize("kind", COMFYUIS)
+def test_a_flow_lora_has_the_names_that_comfyui_looks_for(kind, request, tmp_path):
+    """Beside attention and feed-forward layers; it reads no alpha of these, which is in the second matrix."""
+    base = request.getfixturevalue(kind)
+    write_lora(base, tmp_path / "lora.safetensors")
+    weights = Weights(Model(base_of(base), tmp_path / "lora.safetensors"), None)
+    tensors, _ = adapters.in_diffusers(weights, torch.float32)
+    assert len(tensors) == 2 * len(weights.pairs) > 50
+    assert [name for name in tensors if not re.fullmatch(COMFYUIS[kind], name)] == []
 
 
 def true_networks(family):
