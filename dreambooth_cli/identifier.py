@@ -12,7 +12,7 @@ import gzip
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +216,7 @@ def load_tokenizer(base_folder: Path | None) -> AnyTokenizer | None:
         if folder is None or not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
             continue
         try:
-            return _read_tokenizer(folder)
+            return _read_tokenizer(folder, _stamps(folder))
         except Exception as error:  # the tokenizers package raises bare Exception for a broken file
             if (versions := refusal_of(error)) is not None:
                 raise versions from error
@@ -239,7 +239,15 @@ def pieces(tokenizer: AnyTokenizer, word: str) -> list[str]:
     return [word[start:end] for start, end in encoding.offsets]
 
 
-def _read_tokenizer(folder: Path) -> AnyTokenizer:
+def _stamps(folder: Path) -> tuple[tuple[int, int], ...]:
+    """When the files of a tokenizer were written, in ns, and their bytes."""
+    there = [found.stat() for name in ("tokenizer.json", "vocab.json", "merges.txt") if (found := folder / name).is_file()]
+    return tuple((one.st_mtime_ns, one.st_size) for one in there)
+
+
+@lru_cache(maxsize=2)  # a command asks for it several times, and takes a quarter of a second to read it
+def _read_tokenizer(folder: Path, stamps: tuple[tuple[int, int], ...]) -> AnyTokenizer:
+    """The tokenizer in a folder, as long as its files have these stamps."""
     from tokenizers import Tokenizer
 
     if (folder / "tokenizer.json").is_file():

@@ -15,6 +15,7 @@ import pytest
 from dreambooth_cli import stopping
 
 from . import small_flow, small_models
+from .bases_once import read_each_base_once
 
 # Libraries read these once, when they are imported.
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_COLOR": "1", "COLUMNS": "80"}
@@ -126,31 +127,9 @@ def _build(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     torch.set_num_threads(1)
-    try_each_base_once()
+    read_each_base_once()
     module = small_flow if kind in small_flow.KINDS else small_models
     return module.build(kind, tmp_path_factory.mktemp("bases") / kind)
-
-
-def try_each_base_once() -> None:
-    """Networks and tokenizers that are described by the same words are tried without their weights once in a process, for runs of the
-    same few bases took a tenth of the suite's time to try them. What is damaged reads otherwise, and is tried."""
-    import torch
-
-    from dreambooth_cli.engine.families import loading
-
-    if getattr(loading.try_networks, "tried", None) is not None:
-        return
-    really_try, tried = loading.try_networks, set()
-
-    def try_networks(family: Any, device: torch.device) -> None:
-        parts = family.pipe.components.values()
-        what = (type(family), *(repr(part.config) if hasattr(part, "config") else repr(part) for part in parts))
-        if device.type != "meta" or what not in tried:
-            really_try(family, device)
-        tried.update({what} if device.type == "meta" else ())
-
-    try_networks.tried = tried  # type: ignore[attr-defined]  # a mark
-    loading.try_networks = try_networks
 
 
 @pytest.fixture

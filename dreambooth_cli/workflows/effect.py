@@ -15,7 +15,7 @@ from .recipe import Recipe
 from .samples import TRY
 
 # Of a run, of a try: times and noises that a loss is the mean of; denoising steps of the picture that is compared.
-ROWS, ROWS_OF_A_TRY = 16, 4
+ROWS, ROWS_OF_A_TRY = 16, 2
 STEPS, STEPS_OF_A_TRY = 10, 2
 
 

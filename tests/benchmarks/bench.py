@@ -292,9 +292,13 @@ def measured_of(found: dict[str, Any]) -> Measured:
     return Measured(**found | {name: tuple(found[name]) for name in ("identifier_loss", "unrelated_loss")})
 
 
+# The pictures are drawn here, of the last step alone; the weights are the same to the bit.
+UNWATCHED: dict[str, Any] = {"sample_every": 0, "judge": "none", "keep": "last"}
+
+
 def settings_of(variant: Variant, stored: dict[str, Any]) -> Resolved[TrainSettings]:
     """A variant's settings: its own, then the project's, then what the pocket is advised."""
-    return merge(TrainSettings, stored, variant.train, advised=advice_of(BASE, "train", variant.train.get("method", AUTO)))
+    return merge(TrainSettings, stored, UNWATCHED | variant.train, advised=advice_of(BASE, "train", variant.train.get("method", AUTO)))
 
 
 def passes_of(settings: TrainSettings, places: int) -> int:

@@ -67,7 +67,7 @@ class Scored:
 def variant_of(times: int) -> Variant:
     """The default, its steps so many times, all judged steps' weights kept."""
     every = DEFAULT.checkpoint_every
-    return Variant(f"{times} times", {"steps": DEFAULT.steps * times, "checkpoint_every": every, "keep": "all", "sample_every": 0})
+    return Variant(f"{times} times", {"steps": DEFAULT.steps * times, "checkpoint_every": every, "keep": "all", "judge": "auto"})
 
 
 def path_of(bench: Bench, number: int, times: int) -> Path:
