@@ -49,8 +49,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.maxschedchunk = 32
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slow tests first: one that is left for the end keeps one process busy while the others have nothing to do."""
+    """The slow tests first: one that is left for the end keeps one process busy while the others have nothing to do. Long ones are slow."""
+    for item in items:
+        if item.get_closest_marker("long") is not None:
+            item.add_marker("slow")
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 

@@ -256,7 +256,7 @@ def test_generate_without_a_project(dreambooth: Dreambooth) -> None:
     assert (done.code, "--run is for a project" in done.err) == (2, True)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.long), (signal.SIGTERM, 143)])
 @pytest.mark.slow
 def test_a_stopped_run_saves_says_so_and_goes_on(
     number: signal.Signals, code: int, photos: Path, sd1: Path, dreambooth: Dreambooth

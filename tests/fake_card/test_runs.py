@@ -52,10 +52,23 @@ RUNS = {
     "Z-Image, base in 4 bits, prompts of several lengths": ("z_image", {"quantized": True}, FLOW | {"frames": "varied", "batch_size": 2}),
     "pocket, the photos' places told": ("pocket", {}, TEXT),
 }
+LONG = {  # what they have is in the others too
+    "full",
+    "fp32, text encoder, no class images",
+    "fp16 with the scaler, clipping",
+    "checkpointing, rows in turn",
+    "bf16 weights, average, 8-bit",
+    "inside backward, class images in parts",
+    "off card",
+    "lora",
+    "lora, base in 4 bits, fp16",
+    "SDXL, lora",
+    "SDXL, lora, text encoders, base in 4 bits",
+}
 EIGHT_BIT = ("8-bit", "8 GB", "all means", "4 bits")
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long if name in LONG else ()) for name in RUNS])
 def test_it_goes_whole(name, request, two_photos):
     if any(word in name for word in EIGHT_BIT):
         pytest.importorskip("bitsandbytes", reason="the 8bit extra is not installed")

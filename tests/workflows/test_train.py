@@ -96,6 +96,13 @@ def our_picture(model, prompt, seed, folder):
 PAIRS = [(kind, method) for kind in CLASSES for method in METHODS]
 SUBJECTS = Path(__file__).parents[3] / "shared" / "subjects"
 NAMES = sorted(folder.name for folder in SUBJECTS.iterdir() if folder.is_dir()) if SUBJECTS.is_dir() else []
+# each family, and each method, once or twice; all pairs are long
+SHORT_PAIRS = {
+    ("sd1", "full + text encoder"),
+    ("sd1", "lora of all layers + text encoder"),
+    ("sd2", "lora"),
+    ("sdxl", "lora + text encoder"),
+}
 # the pairs of family and method dealt out over the real subjects, each subject at least once
 DEALT = [(kind, method, NAMES[place % len(NAMES)] if NAMES else None) for place, (kind, method) in enumerate(PAIRS)]
 
@@ -106,7 +113,9 @@ def test_every_real_subject_has_its_pair():
     assert {name for _, _, name in DEALT} == set(NAMES)
 
 
-@pytest.mark.parametrize(("kind", "method", "name"), DEALT)
+@pytest.mark.parametrize(
+    ("kind", "method", "name"), [pytest.param(*row, marks=() if row[:2] in SHORT_PAIRS else pytest.mark.long) for row in DEALT]
+)
 @pytest.mark.slow
 def test_plain_diffusers_draws_what_generate_draws(kind, method, name, request, photos, tmp_path):
     base = request.getfixturevalue(kind)
@@ -225,7 +234,7 @@ def test_left_early_it_saves_and_the_same_command_goes_on_to_the_bit(sd1, photos
     assert_close(found, whole, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "lora of all layers + text encoder"])
+@pytest.mark.parametrize("method", ["full", pytest.param("lora", marks=pytest.mark.long), "lora of all layers + text encoder"])
 @pytest.mark.slow
 @forks
 def test_killed_it_goes_on_to_the_bit(method, sd1, photos, tmp_path):
@@ -866,7 +875,7 @@ def test_a_loss_that_is_no_number_twice_is_an_error(sd1, photos, monkeypatch):
     assert "step-000004" in caught.value.hint
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_gradients_that_overflow_20_steps_in_a_row_are_told_apart_from_the_scalers_work(sd1, photos, monkeypatch):
     """fp16's scaler halves its scale at each; a loss that is finite all the while says nothing."""
     project = make_project(photos, sd1, method="full", steps=22, class_images=0, precision="fp16", checkpoint_every=0)
@@ -1102,7 +1111,7 @@ def test_memory_that_others_use_is_warned_of_and_the_run_goes_on(sd1, photos, mo
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="a process's peak is read from /proc")
 def test_what_a_run_holds_is_what_was_planned(tmp_path):
     """A base of 50 M weights, all of it trained, in a process of its own: from photos to the finished model."""

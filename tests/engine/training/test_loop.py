@@ -91,9 +91,10 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {},
     ),
 }
+LONG = ("8 bit", "bf16 checkpointing", "bf16 weights inside backward", "lora", "rows in turn", "state off the card")  # parts of the others
 
 
-@pytest.mark.parametrize("variant", sorted(VARIANTS))
+@pytest.mark.parametrize("variant", [pytest.param(name, marks=pytest.mark.long if name in LONG else ()) for name in sorted(VARIANTS)])
 @pytest.mark.slow
 def test_three_and_three_are_six(variant, sd1, squares):
     """Weights, optimizer state and average after a resume in a fresh object: equal to the bit."""
@@ -332,7 +333,7 @@ def fixed_loss(training):
         return sum(float(training.batch_loss(batch)) for step in range(10_000, 10_016) for batch in training.batches(step, 0)) / 16
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_learns(tmp_path, squares):
     """A base of about 10 M random weights, 200 steps on five photos at 5e-4, a rate for training from nothing: the loss at
     fixed noises and timesteps at least halves."""

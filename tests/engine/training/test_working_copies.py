@@ -26,6 +26,7 @@ FORMS = {
 }
 
 
+SHORT = [("sd1", "lora fp16"), ("sd1", "lora in turn"), ("sdxl", "text encoder that stops")]
 CASES = [("sd1", form) for form in sorted(FORMS)] + [("sdxl", "text encoder that stops"), ("sdxl", "lora")]
 
 
@@ -50,7 +51,7 @@ def assert_same(held, expected):
         assert torch.equal(held[name], value), name
 
 
-@pytest.mark.parametrize(("base", "form"), CASES)
+@pytest.mark.parametrize(("base", "form"), [pytest.param(*case, marks=() if case in SHORT else pytest.mark.long) for case in CASES])
 def test_a_run_on_copies_is_the_run_under_autocast(base, form, request, squares, monkeypatch):  # noqa: F811
     """Losses, weights, optimizer state and average."""
     if form == "8 bit":
