@@ -186,14 +186,14 @@ def told(found: evaluation.Interval) -> str:
     return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
-FEW: dict[str, Any] = {"steps": 100, "class_images": 24, "class_image_steps": 12, "rehearsal": False}
+FEW: dict[str, Any] = {"steps": 90, "class_images": 12, "class_image_steps": 10, "rehearsal": False}
 QUICK = Variant("quick", {**FEW, "learning_rate": 8e-4})
 QUICK_LORA = Variant("quick LoRA", {**FEW, "method": "lora", "rank": 16, "learning_rate": 4e-3})
 
 
 def quick(work: Path) -> list[tuple[str, bool]]:
     """Three subjects, few steps, one of them as a LoRA: subject fidelity up, the class kept, the prompt obeyed, in any frame."""
-    bench = Bench(work, seeds=(0,), class_seeds=range(100, 106), drawing=replace(DRAWING, steps=12))
+    bench = Bench(work, seeds=(0,), class_seeds=range(100, 106), drawing=replace(DRAWING, steps=10))
     studies = [in_few_places(study, 5) for study in studies_of(bench, "quick", 3, PHOTOS)]
     measured = [bench.measure(study, variant) for study, variant in zip(studies, (QUICK, QUICK_LORA, QUICK), strict=True)]
     print(table_of({"quick": measured}))
