@@ -12,6 +12,11 @@ def shortened(text: str, most: int = 200) -> str:
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 
+def listed(words: list[str]) -> str:
+    """Words as people list them: `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
 def plain_number(value: float) -> str:
     """A number as people write it: 7.5, 1000, 0.05, 5e-4, 2.5e-3."""
     if value == 0 or 0.01 <= abs(value) < 1e6:

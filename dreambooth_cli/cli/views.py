@@ -51,7 +51,7 @@ from ..events import (
 )
 from ..machine import resident_memory
 from ..memory.survey import Row, ledger_lines
-from ..text import shortened
+from ..text import listed, shortened
 from .console import is_live, messages, say, visible
 from .lines import print_line
 from .live import Board, Chart, Foot, shows_pictures, small_picture
@@ -148,7 +148,7 @@ def format_sizes(photos: PhotosPrepared) -> str:
     sizes = photos.sizes or ((photos.resolution, photos.resolution),)
     if sizes == ((photos.resolution, photos.resolution),):
         return f"{photos.resolution} px"
-    return f"{' and '.join(f'{width} x {height}' for width, height in sizes)} px"
+    return f"{listed([f'{width} x {height}' for width, height in sizes])} px"
 
 
 def format_run(run: RunOpened) -> str:

@@ -17,12 +17,14 @@ REACH = 56  # of the two colours, beyond which is the last bin
 RIM = 0.5  # of the way from the middle to the edge, from which on a place is background
 VIEW = 16  # places a side of a subject's picture
 SURE, TOUCHING_SURE = 0.4, 0.3  # of what is surest: the subject's places, and those that may touch an edge
+EDGE, DEEP = 2, 4  # places: an edge itself, and the rims that show what lies round a subject that is cut off there
+LEAST_AT_EDGE = 0.05  # of what is likely subject, by its own length: where an edge has less, nothing is cut off
 
 
 @dataclass(frozen=True, eq=False)
 class Common:
-    """Of each photo [photos]: how like the others its subject is (`likeness`, 0 to 1), how long a part of its edge the subject touches,
-    by the subject's own length (`touching`), at which edge (`edge`), and the share of the photo that is likely subject (`area`);
+    """Of each photo [photos]: how like the others its subject is (`likeness`, 0 to 1), how long a part of an edge the subject touches,
+    by the subject's own length (`touching`), which edge that is (`edge`), and the share of the photo that is likely subject (`area`);
     of each two [photos, photos] how alike their backgrounds are (`places`, 0 to 1) and, by correlation, the pictures of their subjects
     (`views`); how varied a background is (`variety`, LAB)."""
 
@@ -50,10 +52,9 @@ def in_common(measured: Sequence[Measures], sound: Sequence[bool]) -> Common:
     parts = others / others.sum(axis=1, keepdims=True)
     shared = (parts @ roots) ** 2
     elsewhere = (behind + parts @ behind) / 2
-    odds = shared / (shared + elsewhere + 1e-4)
-    likely = [_smooth(odds[each][where]) for each, where in enumerate(bins)]
+    likely = [_likely(where, shared[each], elsewhere[each]) for each, where in enumerate(bins)]
     shapes = [_shape(one) for one in likely]
-    touches = [_touching(_shape(one, TOUCHING_SURE)) for one in likely]
+    touches = [_cut_off(where, shared[each], behind[each], parts[each] @ behind) for each, where in enumerate(bins)]
     alike = roots @ roots.T
     rims = [_rim(one) * weight for one, weight in zip(likely, aside, strict=True)]
     grounds = np.sqrt(np.stack([_histogram(where, rim) for where, rim in zip(bins, rims, strict=True)]))
@@ -84,6 +85,11 @@ def _histogram(bins: Floats, weight: Floats) -> Floats:
         low, middle, high = (np.take(padded, range(start, start + BINS[axis]), axis) for start in range(3))
         shares = low / 4 + middle / 2 + high / 4
     return shares.ravel() / max(float(shares.sum()), 1e-12)
+
+
+def _likely(bins: Floats, subject: Floats, elsewhere: Floats) -> Floats:
+    """How likely each place is subject, 0 to 1, by the shares that its colour has in the subject and elsewhere."""
+    return _smooth((subject / (subject + elsewhere + 1e-4))[bins])
 
 
 def _smooth(values: Floats) -> Floats:
@@ -132,12 +138,27 @@ def _between(part: Floats) -> Floats:
     return np.logical_or.accumulate(part, axis=1) & np.logical_or.accumulate(part[:, ::-1], axis=1)[:, ::-1]
 
 
-def _touching(shape: Floats) -> tuple[float, str]:
-    """How much subject lies along one edge, by the subject's own length, and which edge that is."""
-    edges = {"left side": shape[:, :2], "right side": shape[:, -2:], "top": shape[:2].T, "bottom": shape[-2:].T}
-    runs = {edge: float(part.mean(axis=1).sum()) for edge, part in edges.items()}
-    edge = max(runs, key=lambda each: runs[each])
-    return runs[edge] / max(float(np.sqrt(shape.sum())), 1.0), edge
+def _cut_off(bins: Floats, shared: Floats, own: Floats, others: Floats) -> tuple[float, str]:
+    """How long a part of one edge the subject touches, by the subject's own length, and which edge that is.
+
+    At an edge that cuts the subject off its colours lie along the rim too: what is background there, the other three edges tell. The
+    length is the mean (geometric) of two: of the places that are taken for subject, and of how likely all places are it.
+    """
+    most = 0.0, ""
+    for edge, turned in {"left side": bins.T, "right side": bins.T[::-1], "top": bins, "bottom": bins[::-1]}.items():
+        rim = np.zeros(turned.shape)
+        rim[-DEEP:] = rim[:, :DEEP] = rim[:, -DEEP:] = 1
+        rim[:DEEP] = 0
+        likely = _likely(turned, shared, ((_histogram(turned, rim) + own) / 2 + others) / 2)
+        at_edge = _at_edge(likely**4)
+        if at_edge > LEAST_AT_EDGE:
+            most = max(most, (float(np.sqrt(at_edge * _at_edge(_shape(likely, TOUCHING_SURE)))), edge))
+    return most
+
+
+def _at_edge(weight: Floats) -> float:
+    """How much of a weight lies along the first rows, by its own length."""
+    return float(weight[:EDGE].mean(axis=0).sum() / max(np.sqrt(weight.sum()), 1e-6))
 
 
 def _view(light: Floats, shape: Floats) -> Floats:

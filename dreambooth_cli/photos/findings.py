@@ -3,7 +3,7 @@
 The thresholds are from half of the subjects of `tests/benchmarks/triage.py`, which measures on the other half what they find.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -29,24 +29,36 @@ WORDS: dict[FindingKind, str] = {
 BLUR, TIMES_BLUR = 1.05, 1.3  # pixels at 512, and beside the others
 DARK, TIMES_DARK = 0.45, 0.7  # light
 CLIPPED, COLOURED, TIMES_CLIPPED = 0.06, 0.1, 3.0  # shares of the photo, and beside three quarters of the others
-CLIPPED_SUBJECT = 0.065
-DETAIL, AREA = 0.019, 0.028  # shares of the photo
+CLIPPED_SUBJECT, BURNT_SUBJECT = 0.065, 0.15  # of the subject: enough to be said, and too much to know it by its colours
+HEAPED, FAR_HEAPED, PAIRED = 0.8, 1.2, 0.015  # times, and share of the photo in which two of three colours are at their end
+DETAIL, AREA, DETAIL_ODD = 0.019, 0.028, 0.03  # shares of the photo
 MOST_LOST = 0.2  # of what looks like the subject, by the crop
-TOUCHING = 0.72  # of the subject's own length
-LIKENESS = 0.74  # of the others'
+TOUCHING = 0.49  # of the subject's own length
+LIKENESS, LIKENESS_CHANGED = 0.74, 0.55  # of the others', and where something else explains why its colours differ
 PLACE, FLAT = 0.84, 2.0  # likeness of two backgrounds; LAB
 VIEW = 0.75  # correlation of two subjects' pictures
 MOSTLY, FEWEST_SIDES = 0.6, 3  # share of the photos, and how many at least, that are from one place or side
 UNSOUND: set[FindingKind] = {"near_duplicate", "screenshot", "dark", "burnt_out"}  # whose colours say nothing of the set's
-USUAL = {"blur": 0.8, "bright": 0.9, "clipped": 0.0, "coloured": 0.0}  # where there are no others
+FRAMED: set[FindingKind] = {"screenshot", "border"}  # at whose edges there is something else
+GREY = 3.0  # LAB, of a photo's most colourful place
+USUAL = {"blur": 0.8, "bright": 0.9}  # where there are no others
 
 
 def judge_photos(measured: Sequence[Measures], names: Sequence[str]) -> list[tuple[Finding, ...]]:
     """The findings of each photo, by itself and beside the others of its set."""
     alone = _alone(measured, names)
     kinds = [{finding.kind for finding in findings} for findings in alone]
-    common = in_common(measured, [not UNSOUND & each for each in kinds])
-    return [(*alone[each], *_subject(one, common, each, "dark" not in kinds[each])) for each, one in enumerate(measured)]
+    greys = [_is_grey(one) for one in measured]
+    tells = [all(greys) or not grey for grey in greys]
+    common = in_common(measured, [tell and not UNSOUND & each for tell, each in zip(tells, kinds, strict=True)])
+    return [
+        (*alone[each], *_subject(one, common, each, kinds[each])) if tells[each] else alone[each] for each, one in enumerate(measured)
+    ]
+
+
+def _is_grey(one: Measures) -> bool:
+    """Whether a photo has no colours, which say nothing then of a set that has."""
+    return bool(np.abs(one.colours[..., 1:]).max() < GREY)
 
 
 def judge_set(measured: Sequence[Measures]) -> list[Finding]:
@@ -114,10 +126,23 @@ def _round(one: Measures) -> Iterator[Finding]:
 def _light(one: Measures, others: Sequence[Measures]) -> Iterator[Finding]:
     if one.bright < DARK and one.bright < TIMES_DARK * _usual("bright", [other.bright for other in others]):
         yield Finding("dark", round(one.bright, 2), "Too dark: brighten it, or take it again in more light.")
-    clipped, coloured = [each.clipped for each in (one, *others)], [each.clipped - each.white for each in (one, *others)]
-    is_clipped = clipped[0] > CLIPPED + TIMES_CLIPPED * _usual("clipped", clipped[1:], 75) and one.clipped_subject > CLIPPED_SUBJECT
-    if is_clipped or coloured[0] > COLOURED + TIMES_CLIPPED * _usual("coloured", coloured[1:], 75):
+    if one.heaped > HEAPED and _is_burnt_out(one, others):
         yield Finding("burnt_out", round(one.clipped, 2), "Burnt out, and what is white has no detail: take it again with less light.")
+
+
+def _is_burnt_out(one: Measures, others: Sequence[Measures]) -> bool:
+    """Whether more of a photo is at its end than of the others: with its subject; in what is not white, as a backdrop may be; or, far
+    heaped, in what is neither white nor the pure colour of a thing, where most is not white."""
+
+    def beyond(share: Callable[[Measures], float], times: float) -> float:
+        return share(one) - times * (float(np.percentile([share(each) for each in others], 75)) if others else 0.0)
+
+    if beyond(lambda each: each.clipped, TIMES_CLIPPED) > CLIPPED and one.clipped_subject > CLIPPED_SUBJECT:
+        return True
+    if beyond(lambda each: each.clipped - each.white, TIMES_CLIPPED) > COLOURED:
+        return True
+    is_far_heaped = one.heaped > FAR_HEAPED and one.white < one.clipped / 2
+    return is_far_heaped and beyond(lambda each: each.paired - each.white, 1) > PAIRED
 
 
 def _blur(one: Measures, others: Sequence[Measures]) -> Iterator[Finding]:
@@ -125,17 +150,22 @@ def _blur(one: Measures, others: Sequence[Measures]) -> Iterator[Finding]:
         yield Finding("blur", round(one.blur, 1), "Blurred beside the others: leave it out, or take it again with a steady hand.")
 
 
-def _subject(one: Measures, common: Common, each: int, is_lit: bool) -> Iterator[Finding]:
-    """What is to be said of the subject in a photo, as far as it can be told where that lies."""
+def _subject(one: Measures, common: Common, each: int, known: set[FindingKind]) -> Iterator[Finding]:
+    """What is to be said of the subject in a photo, as far as it can be told where that lies; `known` are its other findings."""
     others = np.delete(common.likeness, each)
-    likeness = float(common.likeness[each] / np.median(others)) if len(others) > 1 and is_lit else 1.0
-    if likeness < LIKENESS:
+    likeness = float(common.likeness[each] / np.median(others)) if len(others) > 1 else 1.0
+    area, touching = float(common.area[each]), float(common.touching[each])
+    is_burnt = "burnt_out" in known and one.clipped_subject > BURNT_SUBJECT
+    is_lit, is_changed = "dark" not in known, is_burnt or bool(FRAMED & known)
+    is_cut = touching > TOUCHING and is_lit and not is_changed
+    # what is odd may not have been found: then its detail has a say
+    is_small = area < AREA and is_lit and not is_burnt and (likeness >= LIKENESS or one.detail < DETAIL_ODD)
+    is_tiny = one.detail < DETAIL or is_small
+    if likeness < (LIKENESS_CHANGED if is_tiny or is_cut or is_changed else LIKENESS) and is_lit:
         yield Finding("odd_one_out", round(likeness, 2), "It seems to show something else than the others: leave it out if it does.")
-    touching = float(common.touching[each])
-    if one.detail < DETAIL or (common.area[each] < AREA and likeness >= LIKENESS):
-        share = min(one.detail, float(common.area[each]))
-        yield Finding("tiny_subject", round(share, 3), "The subject is very small in it: go nearer, or crop it closer.")
-    if touching > TOUCHING:
+    if is_tiny:
+        yield Finding("tiny_subject", round(min(one.detail, area), 3), "The subject is very small in it: go nearer, or crop it closer.")
+    if is_cut:
         words = f"The subject seems to be cut off at the {common.edge[each]}: use a photo that shows all of it."
         yield Finding("cut_subject", round(touching, 2), words)
 
@@ -156,6 +186,6 @@ def _view(common: Common) -> Iterator[Finding]:
         yield Finding("few_views", round(alike / count, 2), words)
 
 
-def _usual(figure: str, others: Sequence[float], percent: float = 50) -> float:
-    """What so many percent of the others do not surpass, or what is usual where there are none."""
-    return float(np.percentile(others, percent)) if others else USUAL[figure]
+def _usual(figure: str, others: Sequence[float]) -> float:
+    """What half of the others do not surpass, or what is usual where there are none."""
+    return float(np.median(others)) if others else USUAL[figure]

@@ -37,10 +37,12 @@ class Frame:
 
     @property
     def is_screen(self) -> bool:
-        """Whether it has a phone's bars: above and below of one colour, with signs on them."""
-        if not _alike(self.top, self.bottom):
-            return False
+        """Whether it has a phone's bars: above and below of one colour, with signs on them. What goes all round it, with hardly a mark on
+        it, is a border."""
         bars = [bar for bar in (self.top, self.bottom) if bar]
+        is_all_round = _alike(self.left, self.right) and all(bar.marks < PLAIN for bar in bars)
+        if is_all_round or not _alike(self.top, self.bottom):
+            return False
         return min(bar.depth for bar in bars) >= NARROWEST and MARKS[0] <= max(bar.marks for bar in bars) <= MARKS[1]
 
     @property

@@ -23,9 +23,9 @@ from .measures import Measures, measure, smaller
 from .sheet import small_picture
 from .subject import Subject, find_subject
 
-VERSION = 1  # counts up when the same photo would be known otherwise
+VERSION = 2  # counts up when the same photo would be known otherwise
 MOST_KEPT = 2000  # photos, 200 KB each
-FIGURES = ("blur", "bright", "clipped", "white", "clipped_subject", "detail")
+FIGURES = ("blur", "bright", "clipped", "paired", "white", "clipped_subject", "heaped", "detail")
 ARRAYS = ("thumb", "colours", "weight")
 BARS = ("left", "top", "right", "bottom")
 

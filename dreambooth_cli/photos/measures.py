@@ -16,7 +16,7 @@ SIDE = 512  # pixels of the longer side of the small copy
 THUMB = 64  # pixels of both sides of the copy that photos are held against each other by
 CELLS = 48  # on the longer side of the colours' grid
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-END = 254  # of 255, from which a colour is at its end
+END, NEARLY = 254, 232  # of 255, from which a colour is at its end, and from which it is nearly there
 REBLUR = 1.0  # pixels, the sigma of the second blur by which the first is told
 WAYS = 6  # directions of edges
 EDGES, FEWEST_EDGES = 0.005, 40  # the strongest of one direction that are looked at: share of the photo's pixels, and at least
@@ -30,8 +30,9 @@ class Measures:
     """One photo's figures. Light goes from 0 (black) to 1, `size` is the photo's own.
 
     `blur` is the blur of its sharpest edges, of the direction in which they are least sharp: sigma in pixels of the small copy.
-    `bright` is the light that 1 pixel of 50 surpasses; `clipped` is the share of the photo in which a colour is at its end, `white` that
-    in which all are, `clipped_subject` the subject's. `detail` is the share of the photo that its finest detail takes. `colours`
+    `bright` is the light that 1 pixel of 50 surpasses; `clipped` is the share of the photo in which a colour is at its end, `paired` that
+    in which two are, `white` that in which all are, `clipped_subject` the subject's; `heaped` is how many times as much of a colour is at
+    its end as is nearly there. `detail` is the share of the photo that its finest detail takes. `colours`
     [rows, columns, 3] are LAB, `weight` [rows, columns], sum 1, says where the subject lies.
     """
 
@@ -39,8 +40,10 @@ class Measures:
     blur: float
     bright: float
     clipped: float
+    paired: float
     white: float
     clipped_subject: float
+    heaped: float
     detail: float
     frame: Frame
     thumb: Floats
@@ -63,8 +66,10 @@ def measure(image: Image.Image, size: Size, subject: Subject) -> Measures:
         blur=blur_of(light),
         bright=float(np.percentile(light, 98)),
         clipped=float(at_end.mean()),
+        paired=float((np.maximum(np.minimum(red, green), np.minimum(np.maximum(red, green), blue)) >= END).mean()),
         white=float((np.minimum(np.minimum(red, green), blue) >= END).mean()),
         clipped_subject=float(_at(np.square(subject.weight), small.size)[at_end].sum()),  # what is faint may as well be the background
+        heaped=_heaped(small.histogram()),
         detail=_detail(slope),
         frame=frame_of(pixels),
         thumb=np.asarray(small.resize((THUMB, THUMB), Image.Resampling.BOX)),
@@ -114,6 +119,13 @@ def _blurred(light: Floats) -> Floats:
         padded = np.pad(light, ((3, 3), (0, 0)), mode="edge")
         light = sum(weight * padded[start : start + len(light)] for start, weight in enumerate(kernel / kernel.sum())).T
     return light
+
+
+def _heaped(counts: list[int]) -> float:
+    """Of the colour of which that is most, what is at its end beside what is nearly there; counts are of 256 values of each colour. In
+    light that a photo can hold the counts run out; in more of it they pile up at the end."""
+    colours = [counts[start : start + 256] for start in range(0, len(counts), 256)]
+    return max(sum(one[END:]) / max(sum(one[NEARLY:END]), 0.001 * sum(one)) for one in colours)
 
 
 def _detail(slope: Floats) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 TILE, GAP, MARGIN, HEAD, CAPTION, LINE, SMALL = 240, 28, 40, 44, 48, 17, 13  # pixels
-MOST_LINES = 6
+MOST_LINES = 8
 PALE = 0.65  # of what is not kept
 MOST = 120
 PAPER, INK, FAINT, AMBER, EDGE = "#faf9f6", "#26241f", "#8b877d", "#b3690b", "#dcd8ce"

@@ -25,7 +25,7 @@ from ..photos.opened import Cut, Opened, Part, open_photo, part_of
 from ..settings import PrepSettings
 
 RECIPE = 1  # counts up when the same photo would become other pixels
-JUDGES = 2  # counts up when the same photos would be judged otherwise
+JUDGES = 3  # counts up when the same photos would be judged otherwise
 WORKERS = min(4, 1 + (os.cpu_count() or 1))  # photos that are worked on at a time; one more than cores, as disks are waited for
 AHEAD = 2 * WORKERS  # photos that are begun before one is waited for
 LEVEL = 1  # of compression: four times as fast as Pillow's own, for an eighth more bytes

@@ -38,11 +38,12 @@ from ..photos.sheet import Tile, contact_sheet, save_sheet
 from ..project import Project
 from ..schemas import check_schema, with_schema
 from ..settings import AUTO, PrepSettings
-from ..text import shortened
+from ..text import listed, shortened
 from .photo_rows import Preparing, kept_rows, photo_rows
 from .prepared import PreparedPhoto
 
 REPORT, SHEET, LEFT_OUT = "report.json", "contact-sheet.jpg", ".left-out"
+OF_THE_WHOLE = {"tiny_subject", "cut_subject"}  # findings that a box of one's own answers
 
 
 def prepare(
@@ -204,7 +205,7 @@ def _make(preparing: Preparing, target: Path, source: Path | None) -> Generator[
             for number, one in enumerate(rows_seen, start=1):
                 seen.append(one)
                 yield PhotoRead(number=number, total=len(preparing.looks))
-        of_set = _judge(seen) if preparing.judged else []
+        of_set = _judge(seen, preparing.boxes) if preparing.judged else []
         rows = [row for row, _ in seen]
         for look, row in zip(preparing.looks, rows, strict=True):
             if row["prepared"] is None or preparing.judged:
@@ -228,15 +229,17 @@ def _hint(rows: list[dict[str, Any]]) -> str:
     return "give 3 to 5 photos of the subject (jpg, png, webp, heic, ...): --photos DIR"
 
 
-def _judge(seen: list[tuple[dict[str, Any], Looked | None]]) -> list[Finding]:
-    """Write what is found into the rows of the photos that are used; returns what is to be said of the set."""
+def _judge(seen: list[tuple[dict[str, Any], Looked | None]], boxes: Mapping[str, Box]) -> list[Finding]:
+    """Write what is found into the rows of the photos that are used; returns what is to be said of the set. Of a photo with a box of its
+    own nothing is said about what part of it the subject has: its user has seen to that."""
     used = [(row, looked.measures) for row, looked in seen if row["prepared"] is not None and looked is not None]
     measured = [measures for _, measures in used]
     if not measured:
         return []
     for (row, _), judged in zip(used, judge_photos(measured, [row["file"] for row, _ in used]), strict=True):
         known = _findings_of(row)
-        findings = [*known, *(finding for finding in judged if finding.kind not in [each.kind for each in known])]
+        unsaid = {finding.kind for finding in known} | (OF_THE_WHOLE if row["file"] in boxes else set())
+        findings = [*known, *(finding for finding in judged if finding.kind not in unsaid)]
         row |= {"findings": [asdict(finding) for finding in findings], "word": word_for(findings)}
     return judge_set(measured)
 
@@ -281,7 +284,7 @@ def _write_report(
         "photos": rows,
     }
     if usable:
-        sizes = " and ".join(f"{width} x {height}" for width, height in _sizes(report))
+        sizes = listed([f"{width} x {height}" for width, height in _sizes(report)])
         tiles = [_tile_of(row, looked and looked.shown) for row, looked in seen if row["status"] != "skipped"]
         photos = "1 photo" if len(tiles) == 1 else f"{len(tiles)} photos"
         kept = photos if usable == len(tiles) else f"{usable} of {photos}"

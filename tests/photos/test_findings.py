@@ -112,6 +112,8 @@ def test_one_damaged_photo_is_found_and_no_other(damage: str) -> None:
     of_photos, _ = found(images)
     assert kind in of_photos[3]
     assert of_photos[:3] + of_photos[4:] == [set()] * 4
+    if kind in ("dark", "burnt_out", "screenshot", "border"):  # beside which nothing can be told of the subject
+        assert not of_photos[3] & {"odd_one_out", "tiny_subject", "cut_subject"}
 
 
 def test_a_subject_that_is_far_away() -> None:
@@ -159,6 +161,36 @@ def test_a_subject_whose_places_reach_an_edge_is_cut_off_and_one_that_ends_befor
     of_photos, _ = found([*images[:3], images[3].crop((width // 2, 0, width, height)), images[4]])
     assert "cut_subject" in of_photos[3]
     assert of_photos[:3] + of_photos[4:] == [set()] * 4
+
+
+def test_a_border_that_goes_all_round_is_none_of_a_screen_whatever_noise_is_on_it() -> None:
+    framed = np.asarray(ImageOps.expand(good_set()[3], 14, "black")).copy()
+    framed[2:5, 40:60] = framed[-5:-2, 40:60] = 30
+    images = list(good_set())
+    images[3] = Image.fromarray(framed)
+    assert found(images)[0] == [set()] * 3 + [{"border"}, set()]
+
+
+def test_a_photo_without_colours_is_not_something_else() -> None:
+    images = list(good_set())
+    images[3] = images[3].convert("L").convert("RGB")
+    assert "odd_one_out" not in set().union(*found(images)[0])
+
+
+def test_a_white_backdrop_is_not_burnt_out_and_a_thing_in_too_much_light_is() -> None:
+    images = list(good_set())
+    on_white = Image.new("RGB", (SIDE, SIDE), "white")
+    on_white.paste(images[3].crop((90, 90, 230, 230)), (90, 90))
+    assert "burnt_out" not in found([*images[:3], on_white, images[4]])[0][3]
+    lit = images[3].copy()
+    lit.paste(exposed(images[3].crop((90, 90, 230, 230)), 3.0), (90, 90))
+    assert "burnt_out" in found([*images[:3], lit, images[4]])[0][3]
+
+
+def test_counts_that_run_out_are_not_heaped_and_those_that_pile_up_at_the_end_are() -> None:
+    ramp = Image.linear_gradient("L").convert("RGB")
+    assert looked_at(ramp).heaped < 0.2
+    assert looked_at(exposed(ramp, 2.0)).heaped > 5
 
 
 def test_one_place() -> None:

@@ -125,6 +125,14 @@ def test_a_photo_s_own_box_wins(project):
     assert list(run(project, "top")["left.png"].box) == [400, 20, 500, 120]
 
 
+def test_of_a_photo_with_a_box_of_its_own_it_is_not_said_that_its_subject_is_small(project):
+    ball((600, 400), (400, 180, 424, 204)).save(project.photos / "left.png")
+    kinds = [[finding.kind for finding in event.findings] for event in run(project).values()]
+    say(project, '[photos."left.png"]\nbox = [380, 160, 444, 224]\n')
+    assert kinds[0] == ["tiny_subject"]
+    assert run(project)["left.png"].findings == ()
+
+
 def test_a_box_that_no_square_of_the_photo_holds_is_padded(project):
     say(project, '[photos."left.png"]\nbox = [0, 100, 600, 300]\n')
     said = run(project)

@@ -64,7 +64,7 @@ def test_what_is_said_of_the_sizes(photos, sd1, capsys):
     project = shaped(photos, sd1)
     assert run_command(["prep", project.name]) == 0
     told = capsys.readouterr().err
-    assert "5 photos ready at 80 x 56 and 56 x 80 and 72 x 56 and 64 x 64 and 56 x 72 px; look them over" in told
+    assert "5 photos ready at 80 x 56, 56 x 80, 72 x 56, 64 x 64 and 56 x 72 px; look them over" in told
     report = json.loads((project.prepared / "report.json").read_text())
     assert [row["into"] for row in report["photos"]] == [list(size) for size in SIZES]
     assert run_command(["prep", project.name, "--crop", "center"]) == 0
