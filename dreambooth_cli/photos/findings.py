@@ -26,7 +26,7 @@ WORDS: dict[FindingKind, str] = {
     "cut_subject": "cut off",
 }  # the word for a photo is that of its first finding in this order
 
-BLUR, TIMES_BLUR = 1.05, 1.3  # pixels at 512, and beside the others
+BLUR, TIMES_BLUR = 1.05, 1.42  # pixels at 512, and beside the others
 DARK, TIMES_DARK = 0.45, 0.7  # light
 CLIPPED, COLOURED, TIMES_CLIPPED = 0.06, 0.1, 3.0  # shares of the photo, and beside three quarters of the others
 CLIPPED_SUBJECT, BURNT_SUBJECT = 0.065, 0.15  # of the subject: enough to be said, and too much to know it by its colours
