@@ -24,7 +24,9 @@ from tests.machine import machine
 from . import (
     bases,
     documents,
+    exports,
     file_systems,
+    flow,
     full_disk,
     hostile_hub,
     hub,
@@ -48,6 +50,8 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "power-cuts": partial(kills.rows_of_changes, power_cut=True),
     "signals": kills.rows_of_instants,
     "full-disk": full_disk.rows,
+    "flow": flow.rows,
+    "exports": exports.rows,
     "permissions": permissions.rows,
     "file-systems": file_systems.rows,
     "terminals": terminals.rows,

@@ -46,7 +46,7 @@ def refuse(scenario: Scenario, home: Path, output: Path, number: int, refusal: i
         seen.append(change)
         return refusal if len(seen) == number + 1 else GO
 
-    code, _ = run_watched(lambda: scenario.train(home), home, output, answer)
+    code, _ = run_watched(lambda: scenario.run(home), home, output, answer)
     return code, seen[number] if len(seen) > number else None
 
 
@@ -97,7 +97,7 @@ def try_limits(scenario: Scenario, limits: Sequence[int]) -> Row:
         output.unlink(missing_ok=True)
         def limited(limit: int = limit, home: Path = home) -> int:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-            return scenario.train(home)
+            return scenario.run(home)
 
         began = time.monotonic()
         code = run_followed(limited, output, lambda child, line: None)  # into a pipe, which has no size

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from .kills import faults_after, small_scenario
@@ -59,7 +60,7 @@ def fill_before(scenario: Scenario, home: Path, output: Path, number: int) -> in
         seen += 1
         return GO
 
-    code, _ = run_watched(lambda: scenario.train(home), home, output, answer)
+    code, _ = run_watched(lambda: scenario.run(home), home, output, answer)
     for ballast in taken:
         ballast.unlink()
     return code
@@ -67,7 +68,7 @@ def fill_before(scenario: Scenario, home: Path, output: Path, number: int) -> in
 
 def try_every(scenario: Scenario, disk: Path, *, every: int) -> Row:
     """Fill the disk before every `every`-th change."""
-    on_disk = Scenario(disk, scenario.base, scenario.photos)
+    on_disk = replace(scenario, folder=disk)
     changes, wanted = on_disk.undisturbed
     numbers = range(0, len(changes), every)
     lost, unequal, slowest, remarks = 0, 0, 0.0, []

@@ -46,7 +46,7 @@ def kill_before(scenario: Scenario, home: Path, number: int, *, power_cut: bool)
         seen += 1
         return GO if seen <= number else KILL
 
-    run_watched(lambda: scenario.train(home), home, output, answer)
+    run_watched(lambda: scenario.run(home), home, output, answer)
     if power_cut:
         disk.cut()
     disk.close()
@@ -59,7 +59,7 @@ def faults_after(scenario: Scenario, home: Path, printed: Path, wanted: dict[str
     finished = any(event["event"] == "model" for event in events_in(printed))
     again = home.with_suffix(".again")
     again.unlink(missing_ok=True)
-    code = run_unwatched(lambda: scenario.train(home), again)
+    code = run_unwatched(lambda: scenario.run(home), again)
     if code != 0:
         return [f"the next run ended with {code}: {again.read_text()[-600:]}"], []
     begun = [event["step"] for event in events_in(again) if event["event"] == "run"]
@@ -101,7 +101,7 @@ def send_in_phase(
             for timer in timers:
                 timer.start()
 
-    code = run_followed(lambda: scenario.train(home), output, heard)
+    code = run_followed(lambda: scenario.run(home), output, heard)
     for timer in timers:
         timer.cancel()
     return output, code
@@ -128,12 +128,12 @@ def try_instants(scenario: Scenario, name: str, *, count: int) -> Row:
     return Row(f"{name} at random instants, {len(phases)} phases in turn", count, lost, unequal, slowest, remarks)
 
 
-def prepare_scenario(folder: Path) -> Scenario:
-    """The small base and the photos. A first run in this very process imports all that its children need."""
+def prepare_scenario(folder: Path, kind: str) -> Scenario:
+    """The small base of a kind and the photos. A first run in this very process imports all that its children need."""
     import torch
     from PIL import Image
 
-    from tests import conftest, small_models
+    from tests import conftest, small_flow, small_models
 
     torch.set_num_threads(1)
     photos = folder / "photos"
@@ -142,9 +142,10 @@ def prepare_scenario(folder: Path) -> Scenario:
         conftest.draw_photo(photos / f"{number}.png", (96, 80), seed=number)
     (photos / "0.txt").write_text("in the snow", encoding="utf-8")
     Image.new("L", (96, 80), 255).save(photos / "1.mask.png")
-    scenario = Scenario(folder, small_models.build("sd1", folder / "base"), photos)
+    build = small_flow.build if kind in small_flow.KINDS else small_models.build
+    scenario = Scenario(folder, build(kind, folder / "base"), photos)
     with (folder / "warm.out").open("w") as output, redirect_stdout(output):
-        scenario.train(scenario.home("warm"))
+        scenario.run(scenario.home("warm"))
     # or each child goes through all that was imported whenever its run gives memory back: more than half of its time
     gc.collect()
     gc.freeze()
@@ -152,10 +153,10 @@ def prepare_scenario(folder: Path) -> Scenario:
 
 
 @contextmanager
-def small_scenario() -> Iterator[Scenario]:
+def small_scenario(kind: str = "sd1") -> Iterator[Scenario]:
     """The scenario in a folder that lasts until the block ends. The process must have the watch loaded."""
     with TemporaryDirectory(prefix="dreambooth-faults-") as folder:
-        yield prepare_scenario(Path(folder).resolve())
+        yield prepare_scenario(Path(folder).resolve(), kind)
 
 
 def rows_of_changes(*, power_cut: bool, every: int = 1) -> Iterator[Row]:

@@ -35,7 +35,7 @@ def look_at(steps: int, scenario: Scenario, home: Path, output: Path) -> tuple[i
             process = psutil.Process(child)
             looks.append((process.memory_info().rss, process.num_fds()))
 
-    code = run_followed(lambda: scenario.train(home), output, heard)
+    code = run_followed(lambda: scenario.run(home), output, heard)
     (log,) = home.rglob("events.jsonl")
     return code, looks, log.stat().st_size
 

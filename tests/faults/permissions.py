@@ -55,7 +55,7 @@ def answer_to(scenario: Scenario, home: Path, command: str) -> tuple[int, str]:
         elif command in words:
             code = run(words[command])
         else:
-            code = Scenario(home, home / "base", home / "photos").train(home)
+            code = Scenario(home, home / "base", home / "photos").run(home)
     return code, out.getvalue()
 
 
@@ -64,7 +64,7 @@ def make_home(scenario: Scenario, home: Path) -> None:
     shutil.copytree(scenario.base, home / "base")
     shutil.copytree(scenario.photos, home / "photos")
     with redirect_stdout(io.StringIO()):
-        if (code := Scenario(home, home / "base", home / "photos").train(home)) != 0:
+        if (code := Scenario(home, home / "base", home / "photos").run(home)) != 0:
             raise RuntimeError(f"the first run ended with {code}")
     foreign = home / "dreambooth" / "projects" / "foreign"
     foreign.mkdir()

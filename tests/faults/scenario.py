@@ -13,6 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from dreambooth_cli.disk import remove
+
 from .watched import GO, Change, run_followed, run_watched
 
 STEPS, EVERY = 4, 2
@@ -47,13 +49,17 @@ class Scenario:
         home.mkdir(parents=True)
         return home
 
-    def train(self, home: Path) -> int:
+    def run(self, home: Path) -> int:
         """The command, in this process. Returns its exit status."""
         from dreambooth_cli import stopping
         from dreambooth_cli.cli.app import run
 
         os.environ["DREAMBOOTH_HOME"] = str(home / "dreambooth")
         stopping.reset()
+        return run(self.words(home))
+
+    def words(self, home: Path) -> list[str]:
+        """The command's words."""
         paths = [
             "--model_name",
             str(self.base),
@@ -64,13 +70,13 @@ class Scenario:
         ]
         settings = [str(word) for pair in self.settings.items() for word in pair]
         form = ["--json"] if self.as_json else []
-        return run(["train", *form, "--class_prompt", "a photo of a dog", *paths, *settings])
+        return ["train", *form, "--class_prompt", "a photo of a dog", *paths, *settings]
 
     @cached_property
     def undisturbed(self) -> tuple[list[Change], dict[str, str]]:
         """All changes of a run that nothing befalls, in their order, and its weights."""
         home, output = self.home("undisturbed"), self.folder / "undisturbed.out"
-        code, changes = run_watched(lambda: self.train(home), home, output, lambda _: GO)
+        code, changes = run_watched(lambda: self.run(home), home, output, lambda _: GO)
         if code != 0:
             raise RuntimeError(output.read_text())
         return changes, weights_of(home)
@@ -84,9 +90,28 @@ class Scenario:
             if phase := phase_in(line):
                 begun.append((phase, time.monotonic()))
 
-        run_followed(lambda: self.train(home), self.folder / "undisturbed.out", heard)
+        run_followed(lambda: self.run(home), self.folder / "undisturbed.out", heard)
         begun.append(("end", time.monotonic()))
         return {name: later - since for (name, since), (_, later) in pairwise(begun)}
+
+
+@dataclass(frozen=True)
+class Exporting(Scenario):
+    """`export` of a model in a format to `out/dog`. Where one lies there, its name is taken: then the same is done under another name,
+    and thrown away."""
+
+    model: Path = Path()
+    format: str = "single-file"
+
+    def run(self, home: Path) -> int:
+        code = super().run(home)
+        for path in (home / "out").glob("again*"):
+            remove(path)
+        return code
+
+    def words(self, home: Path) -> list[str]:
+        place = home / "out" / ("again" if list((home / "out").glob("dog*")) else "dog")
+        return ["export", "--json", "--model-path", str(self.model), "--model", str(self.base), "--to", self.format, "-o", str(place)]
 
 
 def phase_in(line: str) -> str | None:
@@ -96,10 +121,13 @@ def phase_in(line: str) -> str | None:
 
 
 def weights_of(home: Path) -> dict[str, str]:
-    """The sha256 of every file of weights of the delivered model."""
+    """The sha256 of every file of weights of the delivered model, its header in order: the library's own order is another each time."""
     found = {}
     for file in sorted((home / "out").rglob("*.safetensors")):
-        found[str(file.relative_to(home / "out"))] = hashlib.sha256(file.read_bytes()).hexdigest()
+        content = file.read_bytes()
+        end = 8 + int.from_bytes(content[:8], "little")
+        header = json.dumps(json.loads(content[8:end]), sort_keys=True).encode()
+        found[str(file.relative_to(home / "out"))] = hashlib.sha256(header + content[end:]).hexdigest()
     return found
 
 

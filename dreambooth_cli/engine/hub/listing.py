@@ -16,6 +16,7 @@ MOST_FILES = 200  # of one base
 LONGEST_NAME = 200  # characters
 DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 NAME = re.compile(r"\w([\w.-]*\w)?(/\w([\w.-]*\w)?)*", re.ASCII)
+LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}")
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # on Windows, with any ending
 
 
@@ -38,6 +39,13 @@ def read_listing(content: bytes, revision: str) -> tuple[str, list[RemoteFile]]:
     if not isinstance(siblings, list):
         raise ValueError(f"the files that it lists are {_shown(siblings)}")
     return commit, [_read_file(sibling) for sibling in siblings]
+
+
+def licence_in(content: bytes) -> str:
+    """What the same answer says of the repository's licence, as the hub writes licences: `apache-2.0`; "" where it says none."""
+    told = json.loads(content).get("cardData")
+    said = told.get("license") if isinstance(told, dict) else None
+    return said if isinstance(said, str) and LICENCE.fullmatch(said) else ""
 
 
 def _read_file(sibling: Any) -> RemoteFile:

@@ -36,7 +36,10 @@ def fetch_snapshot(
         raise no_revision(request)
     if is_offline_mode():
         raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
-    commit, files = _list_files(repository, request.revision, choose)
+    commit, files, licence = _list_files(repository, request.revision, choose)
+    if request.entry is not None and licence and licence != request.entry.licence.lower().replace(" ", "-"):
+        known = f"here {request.entry.licence} was known"
+        yield Warned(message=f"the hub names {licence} as the licence of {repository}, and {known}: read it before a model is passed on")
     unknown = [file.name for file in files if file.digest is None]
     if unknown:
         yield Warned(message=f"{endpoint()} lists no hash of {', '.join(unknown)}; only their sizes can be checked")
@@ -62,15 +65,16 @@ def fetch_snapshot(
 
 def _list_files(
     repository: str, revision: str, choose: Callable[[list[str]], list[str]]
-) -> tuple[str, list[RemoteFile]]:
-    """The commit that a revision stands for, and the chosen ones of its files, small ones first."""
+) -> tuple[str, list[RemoteFile], str]:
+    """The commit that a revision stands for, the chosen ones of its files, small ones first, and the licence that the hub names."""
     url = f"{endpoint()}/api/models/{repository}/revision/{quote(revision, safe='')}?blobs=true"
-    commit, listed = listing.read_listing(read_answer(url, listing.LIMIT), revision)
+    answer = read_answer(url, listing.LIMIT)
+    commit, listed = listing.read_listing(answer, revision)
     chosen = set(choose([file.name for file in listed]))
     files = [file for file in listed if file.name in chosen]
     listing.check_chosen(files, (name for name in chosen if not is_weight(name)))
     files = _held_against_known(repository, revision, files)
-    return commit, sorted(files, key=lambda file: (is_weight(file.name), file.name))
+    return commit, sorted(files, key=lambda file: (is_weight(file.name), file.name)), listing.licence_in(answer)
 
 
 def _wait_for_turn(repository: str) -> Generator[Event, None, AbstractContextManager[object]]:
