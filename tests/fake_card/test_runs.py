@@ -64,6 +64,10 @@ LONG = {  # what they have is in the others too
     "lora, base in 4 bits, fp16",
     "SDXL, lora",
     "SDXL, lora, text encoders, base in 4 bits",
+    "SDXL, samples at its end, in parts",
+    "klein, base in fp8",
+    "klein, base in 4 bits",
+    "pocket, the photos' places told",
 }
 EIGHT_BIT = ("8-bit", "8 GB", "all means", "4 bits")
 
