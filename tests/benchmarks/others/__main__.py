@@ -48,7 +48,9 @@ beside attention and feed-forward layers. By `python -m tests.benchmarks.others`
   `text_projection` of ComfyUI's own class, which no true file of these bases has (ComfyUI passes over them by itself).
 - The difference, of stable-diffusion.cpp: the largest of its picture from that of plain diffusers of the same file, seed and prompt, in 4
   steps of Euler's method, of 255. At most 1 is allowed: its picture has whole numbers, which is 0.5, and it computes with fp16 weights
-  where diffusers widens them. Beside it how far the LoRA alone moves the picture.
+  where diffusers widens them. Beside it how far the LoRA alone moves the picture. Of SDXL it multiplies the pooled text by the rows of
+  OpenCLIP's `text_projection` where it has to be the columns (clip.hpp, CLIPTextModel; name_conversion.cpp has no transposition for it), of
+  any file: the picture of diffusers that it is held against has the matrix turned as well, and without that differs by 20.8.
 - The difference, of ComfyUI and kohya's scripts: the largest of a weight, after their code has put the LoRA in, from the same weight of
   `--to merged`, in what rounding to fp16 may change: they keep it in fp32, so that it can be 1. Of a flow family: of what ComfyUI adds to a
   weight from the product of the file's two matrices; which weight that is tells diffusers' own reader of the original's files.

@@ -22,6 +22,8 @@ def draw(folder: Path, lora: Path | None) -> Any:
     pipeline = StableDiffusionXLPipeline if folder.name == "sdxl" else StableDiffusionPipeline
     with quiet():
         pipe: Any = pipeline.from_single_file(str(folder / SINGLE), config=str(folder / "base"), local_files_only=True, dtype=torch.float16)
+    if (second := getattr(pipe, "text_encoder_2", None)) is not None:  # as stable-diffusion.cpp 0.4.7 has it: see others.md
+        second.text_projection.weight.data = second.text_projection.weight.data.T.contiguous()
     for network in (pipe.unet, pipe.vae, pipe.text_encoder, getattr(pipe, "text_encoder_2", None)):
         if network is not None:
             compute_in_float32(network.requires_grad_(False).eval())
