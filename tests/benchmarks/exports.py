@@ -29,10 +29,10 @@ Random weights in fp16, exported by `dreambooth export --to single-file` and rea
 drawn in float32 arithmetic. By `python -m tests.benchmarks.exports`.
 
 Most of what is held are pages of the files that are read and written, which are mapped and which the system takes back where room is
-short. Of SD 1.5's, looked at 30 times a second, 1.85 GB were such pages, the largest part's 1.72 GB among them, and 0.68 GB were not: 0.39 GB
-were there before anything was read, and while the picture is drawn its layers are widened one at a time. So the most is 1.5 times the largest
-part with the libraries, and 1.3 times without them. A LoRA is proved beside its base in float32, one network at a time: SDXL's took 351 s
-and 14.0 GB at most, of which its UNet is 10.3.
+short. Of SD 1.5's, looked at 30 times a second, 1.85 GB were such pages, the largest part's 1.72 GB among them, and 0.68 GB were not:
+0.39 GB were there before anything was read, and while the picture is drawn its layers are widened one at a time. So the most is 1.5 times
+the largest part with the libraries, and 1.3 times without them. A LoRA is proved beside its base in float32, one network at a time: SDXL's
+took 351 s and 14.0 GB at most, of which its UNet is 10.3.
 
 | base | tensors | file | largest part | most memory held | of which the libraries | seconds | largest difference | machine |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
