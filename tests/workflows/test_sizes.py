@@ -197,7 +197,7 @@ def test_verify_resume_holds_with_several_sizes(photos, sd1):
     assert any("to the bit" in note.message for note in of_kind(events, Noted))
 
 
-@pytest.mark.parametrize(("kind", "method"), [("sd1", "full"), ("sdxl", "lora")])
+@pytest.mark.parametrize(("kind", "method"), [pytest.param("sd1", "full", marks=pytest.mark.long), ("sdxl", "lora")])
 def test_a_run_with_captions_masks_and_sizes_goes_on_to_the_bit(kind, method, request, photos, monkeypatch):
     (photos / "two.txt").write_text("in the snow")
     (photos / "five.txt").write_text("at night, from above")
