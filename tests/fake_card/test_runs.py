@@ -52,7 +52,7 @@ RUNS = {
     "Z-Image, base in 4 bits, prompts of several lengths": ("z_image", {"quantized": True}, FLOW | {"frames": "varied", "batch_size": 2}),
     "pocket, the photos' places told": ("pocket", {}, TEXT),
 }
-LONG = {  # what they have is in the others too
+LONG = {  # what they have is in the others too, but for the pocket's telling of places, which takes a minute
     "full",
     "fp32, text encoder, no class images",
     "fp16 with the scaler, clipping",
@@ -64,9 +64,7 @@ LONG = {  # what they have is in the others too
     "lora, base in 4 bits, fp16",
     "SDXL, lora",
     "SDXL, lora, text encoders, base in 4 bits",
-    "SDXL, samples at its end, in parts",
     "klein, base in fp8",
-    "klein, base in 4 bits",
     "pocket, the photos' places told",
 }
 EIGHT_BIT = ("8-bit", "8 GB", "all means", "4 bits")
