@@ -16,10 +16,10 @@ from PIL import Image
 from ..disk import make_folder, write_whole
 from ..paths import cache_folder
 from .crop import Size
-from .files import Photo
 from .frame import Bar, Frame
 from .mask import Mask, masked, subject_of
 from .measures import Measures, measure, smaller
+from .pixels import Photo
 from .sheet import small_picture
 from .subject import Subject, find_subject
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from ..errors import PhotoError
 from .crop import Box, Size
-from .files import BLACK, Photo, printable, read_photo, training_picture
+from .files import printable
+from .pixels import BLACK, Photo, read_photo, training_picture
 from .subject import MAP, Subject
 
 LEAST = 26  # of 255: what is darker counts as little as black

@@ -8,10 +8,10 @@ from PIL import Image
 
 from .buckets import bucket_for, cover_box
 from .crop import Box, Size, moved, size_of, square_box, square_round, within
-from .files import Photo, read_photo, training_picture
 from .inspect import judge_cover, judge_size
 from .looked import Looked
 from .mask import Mask, read_mask, training_mask
+from .pixels import Photo, read_photo, training_picture
 from .subject import STANDS_OUT, Subject, cut_share, square_of
 
 Crop = Literal["auto", "center", "top", "bottom", "left", "right", "pad", "none"]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .crop import Box, Size, square_box
-from .files import Photo
+from .pixels import Photo
 
 Floats = NDArray[Any]
 MAP = 64  # places of the map along the longer side

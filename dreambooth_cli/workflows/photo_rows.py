@@ -18,10 +18,11 @@ from ..errors import PhotoError
 from ..photo_table import check_box
 from ..photos.beside import MASK
 from ..photos.crop import Box, Size
-from ..photos.files import FORMER_LEVEL, Look, pixels_digest, printable, save_png, takes_much
+from ..photos.files import Look, printable
 from ..photos.findings import MOST_LOST, TWICE, cut_by_crop, same_file
 from ..photos.looked import VERSION, Looked, keep, look_at, recall
 from ..photos.opened import Cut, Opened, Part, open_photo, part_of
+from ..photos.pixels import FORMER_LEVEL, pixels_digest, save_png, takes_much
 from ..settings import PrepSettings
 
 RECIPE = 1  # counts up when the same photo would become other pixels

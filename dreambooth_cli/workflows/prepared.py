@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..photos.crop import Box, Size
-from ..photos.files import former_digest
+from ..photos.pixels import former_digest
 
 
 @dataclass(frozen=True, kw_only=True)

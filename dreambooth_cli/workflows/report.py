@@ -16,8 +16,9 @@ from ..judged import read_judged
 from ..page import page
 from ..page.charts import Curve, chart, smoothed
 from ..page.page import Film, Photo
-from ..photos.files import printable, read_photo
+from ..photos.files import printable
 from ..photos.picture import data_uri, read_picture, text_of
+from ..photos.pixels import read_photo
 from ..project import Project
 from ..prompts import marked
 from ..record import Record

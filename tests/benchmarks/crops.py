@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from dreambooth_cli.photos.crop import Box, square_box
-from dreambooth_cli.photos.files import Photo
+from dreambooth_cli.photos.pixels import Photo
 from dreambooth_cli.photos.subject import find_subject, square_of
 
 from .scenes import CUT, SET, SHAPES, scenes_of

@@ -8,7 +8,8 @@ from PIL import Image
 
 from dreambooth_cli.engine import evaluation
 from dreambooth_cli.photos.crop import square_box
-from dreambooth_cli.photos.files import find_photos, read_photo, training_picture
+from dreambooth_cli.photos.files import find_photos
+from dreambooth_cli.photos.pixels import read_photo, training_picture
 from dreambooth_cli.pocket import world
 from dreambooth_cli.workflows import example
 

@@ -14,10 +14,10 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 from dreambooth_cli.events import FindingKind
-from dreambooth_cli.photos.files import read_photo
 from dreambooth_cli.photos.findings import judge_photos, judge_set
-from dreambooth_cli.photos.measures import Measures, measure
-from dreambooth_cli.photos.subject import find_subject
+from dreambooth_cli.photos.looked import look_at
+from dreambooth_cli.photos.measures import Measures
+from dreambooth_cli.photos.pixels import read_photo
 
 from .damages import ALONE, as_jpeg, in_place, near_duplicate, opened, other_subject
 from .scenes import SUBJECTS, subjects, true_boxes
@@ -93,8 +93,7 @@ def measured_of(file: bytes) -> Measures:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "photo.jpg"
         path.write_bytes(file)
-        photo = read_photo(path, 512)
-    return measure(photo.image, photo.size, find_subject(photo))
+        return look_at(read_photo(path, 512), None).measures
 
 
 @cache

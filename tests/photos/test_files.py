@@ -13,17 +13,9 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from dreambooth_cli.errors import PhotoError
-from dreambooth_cli.photos import files
-from dreambooth_cli.photos.files import (
-    count_photos,
-    find_photos,
-    look_over,
-    natural_key,
-    printable,
-    read_photo,
-    save_png,
-    takes_much,
-)
+from dreambooth_cli.photos import pixels
+from dreambooth_cli.photos.files import count_photos, find_photos, look_over, natural_key, printable
+from dreambooth_cli.photos.pixels import read_photo, save_png, takes_much
 
 HEIC = Path(__file__).parent.parent / "data" / "turned.heic"
 WRITTEN_AS = {"a.jpg": "JPEG", "a.heic": "PNG"}
@@ -116,7 +108,7 @@ def test_heic_is_upright_once(tmp_path):
 def test_the_heic_reader_is_loaded_only_when_one_is_met(tmp_path):
     quarters().save(tmp_path / "a.jpg")
     code = (
-        "import sys; from pathlib import Path; from dreambooth_cli.photos.files import read_photo;"
+        "import sys; from pathlib import Path; from dreambooth_cli.photos.pixels import read_photo;"
         f"read_photo(Path({str(tmp_path / 'a.jpg')!r}), 64); before = 'pi_heif' in sys.modules;"
         f"read_photo(Path({str(HEIC)!r}), 64); print(before, 'pi_heif' in sys.modules)"
     )
@@ -633,7 +625,7 @@ def test_looking_writes_nothing_and_leaves_no_file_open(tmp_path):
 
 
 def test_formats_that_start_other_programs_are_never_tried():
-    assert "EPS" not in files.FORMATS
+    assert "EPS" not in pixels.FORMATS
 
 
 @pytest.mark.parametrize("band", [7, 64, 1000, 96 * 3])
@@ -650,9 +642,9 @@ def test_a_picture_is_converted_in_bands_as_it_is_at_once(mode, band, monkeypatc
         image.info["icc_profile"] = b"no profile"
     if mode == "RGB":
         image.info["icc_profile"] = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
-    whole = files.to_rgb(image)
-    monkeypatch.setattr(files, "BAND", band)
-    assert files.to_rgb(image).tobytes() == whole.tobytes()
+    whole = pixels.to_rgb(image)
+    monkeypatch.setattr(pixels, "BAND", band)
+    assert pixels.to_rgb(image).tobytes() == whole.tobytes()
 
 
 @pytest.mark.parametrize("target", ["x" * 300, "x" * 5000, "loop.jpg", "loop.jpg/loop.jpg", ".", "/dev/zero"])
@@ -676,7 +668,7 @@ def test_what_lies_beside_the_second_of_two_same_pictures_is_not_dropped_in_sile
 
 def test_pillow_s_limits_are_lifted_while_any_photo_is_read_and_then_are_as_they_were():
     before = (Image.MAX_IMAGE_PIXELS, list(warnings.filters))
-    first, second = files._quiet, files._quiet
+    first, second = pixels._quiet, pixels._quiet
     with first:
         with second:
             pass
@@ -686,7 +678,7 @@ def test_pillow_s_limits_are_lifted_while_any_photo_is_read_and_then_are_as_they
 
 @pytest.mark.parametrize(("options", "much"), [({}, False), ({"progressive": True}, True)])
 def test_a_photo_takes_much_as_it_is_decoded(options, much, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "MOST_TOGETHER", 640 * 480 // 2)
+    monkeypatch.setattr(pixels, "MOST_TOGETHER", 640 * 480 // 2)
     quarters((640, 480)).save(tmp_path / "a.jpg", **options)
     quarters((640, 480)).save(tmp_path / "a.png")
     assert takes_much(tmp_path / "a.jpg", 64) is much

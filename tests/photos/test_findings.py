@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from dreambooth_cli.photos.files import Photo
 from dreambooth_cli.photos.findings import judge_photos, judge_set, verdict_on, word_for
 from dreambooth_cli.photos.measures import Measures, measure
+from dreambooth_cli.photos.pixels import Photo
 from dreambooth_cli.photos.subject import find_subject
 
 SIDE = 320

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from dreambooth_cli.errors import PhotoError
-from dreambooth_cli.photos import files, headers
-from dreambooth_cli.photos.files import find_photos, read_photo
+from dreambooth_cli.photos import headers, pixels
+from dreambooth_cli.photos.files import find_photos
+from dreambooth_cli.photos.pixels import read_photo
 from tests.faults.mutants import chunk, jpeg_of_passes, tiff, with_chunks, with_segments, written
 
 
@@ -125,7 +126,7 @@ def test_tiffs_are_read(options, tmp_path):
 
 
 def test_a_webp_may_have_fewer_pixels(tmp_path, monkeypatch):
-    monkeypatch.setitem(files.MOST_PIXELS_OF, "WEBP", 5_000_000)
+    monkeypatch.setitem(pixels.MOST_PIXELS_OF, "WEBP", 5_000_000)
     Image.new("RGB", (3000, 2000)).save(tmp_path / "a.webp", quality=1, method=0)
     assert refusal(tmp_path / "a.webp", (tmp_path / "a.webp").read_bytes()) == (
         "too large: 3000 × 2000 pixels, at most 5 megapixels are read"

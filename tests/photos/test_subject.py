@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from dreambooth_cli.photos.crop import square_box
-from dreambooth_cli.photos.files import Photo
+from dreambooth_cli.photos.pixels import Photo
 from dreambooth_cli.photos.subject import cut_share, find_subject, square_of
 
 

@@ -16,7 +16,7 @@ from dreambooth_cli.engine.training.objective import row_losses
 from dreambooth_cli.errors import PhotoError
 from dreambooth_cli.events import CheckpointSaved, PhotoLooked
 from dreambooth_cli.model_card import read_card
-from dreambooth_cli.photos.files import read_photo
+from dreambooth_cli.photos.pixels import read_photo
 from dreambooth_cli.workflows.prepare import prepared_photos
 from tests.conftest import draw_photo
 from tests.workflows.kept_training import assert_same, trained

@@ -13,7 +13,7 @@ from dreambooth_cli.errors import DiskError, PhotoError, ProjectError, UsageErro
 from dreambooth_cli.events import PhaseStarted, PhotoLooked, PhotoRead, PhotosPrepared, Warned, as_json
 from dreambooth_cli.paths import cache_folder, projects_folder
 from dreambooth_cli.photos import opened
-from dreambooth_cli.photos.files import pixels_digest, read_photo
+from dreambooth_cli.photos.pixels import pixels_digest, read_photo
 from dreambooth_cli.project import Project
 from dreambooth_cli.settings import PrepSettings
 from dreambooth_cli.workflows import photo_rows
@@ -634,7 +634,7 @@ def test_several_at_a_time_make_what_one_alone_makes(project, monkeypatch):
     found = []
     for workers, together in ((1, 16_000_000), (3, 16_000_000), (3, 100)):
         monkeypatch.setattr(photo_rows, "WORKERS", workers)
-        monkeypatch.setattr("dreambooth_cli.photos.files.MOST_TOGETHER", together)
+        monkeypatch.setattr("dreambooth_cli.photos.pixels.MOST_TOGETHER", together)
         shutil.rmtree(cache_folder(), ignore_errors=True)
         shutil.rmtree(project.prepared, ignore_errors=True)
         events = run(project)
