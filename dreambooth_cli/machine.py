@@ -2,15 +2,18 @@
 
 import ctypes
 import gc
+import mmap
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import psutil
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of mallopt(3)
+MADV_PAGEOUT = 21  # of madvise(2), since Linux 5.4
 CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 # A group's files for its limit, for what it holds, and the line of memory.stat with what it would give back at once.
 V2 = ("memory.max", "memory.current", "inactive_file")
@@ -57,7 +60,17 @@ def kept_when_freed() -> Iterator[None]:
         _tell_glibc("malloc_trim", 0)
 
 
-def _tell_glibc(function: str, *values: int) -> None:
+def page_out(address: int, size: int) -> None:
+    """Have the pages that lie whole in this range leave memory where a file holds what they do; what was changed in them stays.
+
+    What is looked at again comes from the file once more. Only Linux has a word for it.
+    """
+    start, end = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE, (address + size) // mmap.PAGESIZE * mmap.PAGESIZE
+    if end > start:
+        _tell_glibc("madvise", ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_PAGEOUT)
+
+
+def _tell_glibc(function: str, *values: Any) -> None:
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library
             getattr(ctypes.CDLL(None), function)(*values)

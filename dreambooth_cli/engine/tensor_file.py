@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..disk import reserve
+from ..machine import page_out
 
 WORDS = {
     torch.float64: "F64",
@@ -118,6 +119,11 @@ def bytes_of(tensor: Tensor) -> memoryview:
     """The bytes of a tensor in the machine's memory, not copied where it lies there in one piece."""
     flat: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
     return memoryview(flat)
+
+
+def let_pages_go(tensor: Tensor) -> None:
+    """Have what a tensor on the CPU takes leave memory if it is mapped from a file, from which it comes again when it is looked at."""
+    page_out(tensor.data_ptr(), tensor.numel() * tensor.element_size())
 
 
 class TensorFile(Mapping[str, Tensor]):

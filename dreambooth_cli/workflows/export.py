@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..bases.base import Base
 from ..bases.places import remember_place
-from ..disk import check_space, clear_leftovers, digests_of, disk_errors, settle, sha256_of, temporary
+from ..disk import check_space, clear_leftovers, digests_of, disk_errors, settle, sha256_of, sync_all, temporary
 from ..engine.exports import formats
 from ..engine.exports.extraction import extract
 from ..engine.exports.header import modelspec
@@ -114,6 +114,7 @@ def write(model: Model, card: Card | None, order: Export, part: Path, more: Mapp
     place = formats.write(weights, order, new, {**texts, **words_of(model.base, card, order), **more})
     if place.is_dir():
         write_words(model.base, card, order, place)
+    sync_all(place)  # what is on the disk can leave memory while it is read
     yield PhaseStarted(name=f"reading {order.place.name} again")
     yield from deliver(order, place, prove(weights, order, place))
 

@@ -2,13 +2,13 @@
 picture that is drawn after reading it again differs, and how many tensors were written.
 
 `python -m tests.benchmarks.export_matrix [FAMILY ...]` exports each by the workflow, which reads it again by another reader and compares,
-and writes export_matrix.md. No network, no GPU.
+and writes the rows that export_matrix.md has not: delete those that are to be measured again. No network, no GPU.
 """
 
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -91,12 +91,15 @@ def adapted(base: Path, file: Path) -> Path:
     return file
 
 
-def rows_of(kind: str, folder: Path) -> Iterator[str]:
-    """The lines of a kind."""
+def rows_of(kind: str, folder: Path, there: Collection[str]) -> Iterator[str]:
+    """The rows of a kind that are not there, by how they begin."""
     base = make(kind, folder / "base")
     sources = {"full": tuned(base, folder / "tuned"), "lora": adapted(base, folder / "lora.safetensors")}
     for method, path in sources.items():
         for to, ending in PLACES:
+            start = f"| {kind} | {method} | {to}{ending} | "
+            if start in there:
+                continue
             cells, counts = [], set()
             for dtype in DTYPES:
                 try:
@@ -105,14 +108,14 @@ def rows_of(kind: str, folder: Path) -> Iterator[str]:
                     check_format(order, source)
                     (done,) = [event for event in export(source, order) if isinstance(event, Exported)]
                 except DreamboothError as error:
-                    cells.append(error.message.replace(str(folder), "").replace("|", "/"))
+                    cells.append(error.message.replace(str(path), "FOLDER"))
                     continue
                 cells.append(f"{done.largest_difference:.2g}")
                 counts.add(count_of(done.path))
             if counts:
-                yield f"| {kind} | {method} | {to}{ending} | {' | '.join(cells)} | {'/'.join(map(str, sorted(counts)))} |\n"
+                yield f"{start}{' | '.join(cells)} | {'/'.join(map(str, sorted(counts)))} |\n"
             else:
-                yield f"| {kind} | {method} | {to}{ending} | refused: {cells[0]} | | | | |\n"
+                yield f"{start}refused: {cells[0]} | | | | |\n"
 
 
 def count_of(place: Path) -> int:
@@ -122,18 +125,27 @@ def count_of(place: Path) -> int:
 
 
 def main(kinds: Sequence[str]) -> None:
-    """Write the table anew, or the lines of these kinds in it."""
+    """Write the rows of these kinds that the table has not, each as soon as it is measured."""
     torch.set_num_threads(1)
     for kind in kinds:
+        there = {" | ".join(line.split(" | ")[:3]) + " | " for line in lines()}
         with TemporaryDirectory(prefix="exports-") as made:
             os.environ["DREAMBOOTH_HOME"] = f"{made}/home"
-            rows = []
-            for row in rows_of(kind, Path(made)):
+            for row in rows_of(kind, Path(made), there):
                 print(row, end="", flush=True)
-                rows.append(row)
-        text = TABLE.read_text(encoding="utf-8") if TABLE.is_file() else HEAD
-        others = [line for line in text.splitlines(True) if not line.startswith(f"| {kind} |")]
-        TABLE.write_text("".join([*others, *rows]), encoding="utf-8")
+                TABLE.write_text(HEAD + "".join(sorted([*lines(), row], key=place_of)), encoding="utf-8")
+
+
+def lines() -> list[str]:
+    """The rows of the table."""
+    text = TABLE.read_text(encoding="utf-8") if TABLE.is_file() else HEAD
+    return text.splitlines(True)[HEAD.count("\n") :]
+
+
+def place_of(row: str) -> tuple[int, str, int]:
+    """Where a row stands in the table."""
+    kind, method, place = row.strip("| ").split(" | ")[:3]
+    return KINDS.index(kind), method, [f"{to}{ending}" for to, ending in PLACES].index(place)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What exporting a model of true size takes: seconds, and the most memory that the process held, beside its largest part.
 
 `python -m tests.benchmarks.exports [sd15|sdxl]` makes a base of the true architecture with random weights in fp16, exports it as one file
-by the command, which reads it again and compares, and writes the row into exports.md. No network, no GPU.
+and a LoRA beside it as kohya has it, by the command, which reads both again and compares, and writes the rows into exports.md. No network,
+no GPU.
 """
 
 import json
@@ -10,6 +11,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,19 +27,18 @@ from tests.true_sizes import BIG_G, CLIP_L, VAE, XL_UNET
 TABLE = Path(__file__).with_suffix(".md")
 HEAD = """# Exports at true size
 
-Random weights in fp16, exported by `dreambooth export --to single-file` and read again by diffusers' `from_single_file`; both pictures are
-drawn in float32 arithmetic. By `python -m tests.benchmarks.exports`.
+Random weights in fp16, exported by `dreambooth export` and read again by diffusers' `from_single_file` or `load_lora_weights`; both
+pictures are drawn in float32 arithmetic. By `python -m tests.benchmarks.exports`.
 
-Most of what is held are pages of the files that are read and written, which are mapped and which the system takes back where room is
-short. Of SD 1.5's, looked at 30 times a second, 1.85 GB were such pages, the largest part's 1.72 GB among them, and 0.68 GB were not:
-0.39 GB were there before anything was read, and while the picture is drawn its layers are widened one at a time. So the most is 1.5 times
-the largest part with the libraries, and 1.3 times without them. A LoRA is proved beside its base in float32, one network at a time: SDXL's
-took 351 s and 14.0 GB at most, of which its UNet is 10.3.
+What is held are pages of mapped files as well: they leave memory as soon as they were looked at, while a tensor is written, compared, or
+widened for one layer of the picture. A LoRA is proved beside its base's networks in float32, one at a time: its most is the largest of
+these.
 
-| base | tensors | file | largest part | most memory held | of which the libraries | seconds | largest difference | machine |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| base | format | tensors | file | largest part | most memory held | of which the libraries | seconds | largest difference | machine |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 MAKING = "from pathlib import Path; from tests.benchmarks import exports; print(exports.make({kind!r}, Path({folder!r})))"
+ADAPTING = "from pathlib import Path; from tests.benchmarks.others.files import write_lora; write_lora(Path({base!r}), Path({file!r}))"
 COMMAND = """
 import atexit, resource, sys
 from pathlib import Path
@@ -83,14 +84,22 @@ def make(kind: str, folder: Path) -> int:
     return int(max(sizes))
 
 
-def measure(kind: str, folder: Path) -> str:
-    """Export a base and return its row."""
-    file = folder / "model.safetensors"
+def rows_of(kind: str, folder: Path) -> Iterator[str]:
+    """Export a base of this kind, and a LoRA for it, and return their rows."""
+    base, lora = folder / "base", folder / "lora.safetensors"
     # by a process of its own: what a parent holds counts as held by its children too, as Linux counts it
-    making = [sys.executable, "-c", MAKING.format(kind=kind, folder=str(folder / "base"))]
+    making = [sys.executable, "-c", MAKING.format(kind=kind, folder=str(base))]
     largest = int(subprocess.run(making, capture_output=True, check=True, text=True).stdout)
+    yield row_of(kind, "single-file", largest, ["--model-path", str(base)], folder)
+    subprocess.run([sys.executable, "-c", ADAPTING.format(base=str(base), file=str(lora))], check=True)
+    yield row_of(kind, "kohya", largest, ["--model-path", str(lora), "--model", str(base)], folder)
+
+
+def row_of(kind: str, to: str, largest: int, model: Sequence[str], folder: Path) -> str:
+    """Export a model in a format, and return its row."""
+    file = folder / f"{to}.safetensors"
     libraries = int(subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, check=True, text=True).stdout) * 1024
-    words = ["export", "--model-path", str(folder / "base"), "--to", "single-file", "-o", str(file), "--json"]
+    words = ["export", *model, "--to", to, "-o", str(file), "--json"]
     began = time.monotonic()
     command = [sys.executable, "-c", COMMAND.format(file=str(folder / "peak")), *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -102,6 +111,7 @@ def measure(kind: str, folder: Path) -> str:
     tensors = len(read_header(file)) - 1
     cells = (
         kind,
+        to,
         f"{tensors:,}",
         f"{file.stat().st_size / 1e9:.2f} GB",
         f"{largest / 1e9:.2f} GB",
@@ -117,7 +127,8 @@ def measure(kind: str, folder: Path) -> str:
 if __name__ == "__main__":
     for kind in sys.argv[1:] or ("sd15", "sdxl"):
         with TemporaryDirectory(prefix="exports-") as made:
-            row = measure(kind, Path(made))
-        text = TABLE.read_text(encoding="utf-8") if TABLE.is_file() else HEAD
-        TABLE.write_text("".join(line for line in text.splitlines(True) if not line.startswith(f"| {kind} ")) + row, encoding="utf-8")
-        print(row)
+            for row in rows_of(kind, Path(made)):
+                start = " | ".join(row.split(" | ")[:2]) + " | "
+                text = TABLE.read_text(encoding="utf-8") if TABLE.is_file() else HEAD
+                TABLE.write_text("".join(line for line in text.splitlines(True) if not line.startswith(start)) + row, encoding="utf-8")
+                print(row)

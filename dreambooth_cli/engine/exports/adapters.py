@@ -123,7 +123,7 @@ def readers(weights: Weights, path: Path) -> tuple[Open, Open]:
 
 def open_ours(weights: Weights, file: LoraFile, pairs: Sequence[Pair], names: Sequence[str]) -> Any:
     """Some of the base's networks with a LoRA's layers, by our own reader."""
-    pipe = load_pipeline(weights.base, dtype=torch.float32, only=names)
+    pipe = load_pipeline(weights.base, dtype=torch.float32, only=names, lean=True)
     networks = parts_of(pipe)
     put_in(networks, file, [pair for pair in pairs if pair.network in networks])
     return pipe
@@ -131,7 +131,7 @@ def open_ours(weights: Weights, file: LoraFile, pairs: Sequence[Pair], names: Se
 
 def open_theirs(weights: Weights, path: Path, names: Sequence[str]) -> Any:
     """Some of the base's networks with a LoRA's layers, by diffusers' reader. It wants all of them: the others have no values."""
-    pipe = load_pipeline(weights.base, dtype=torch.float32, only=names)
+    pipe = load_pipeline(weights.base, dtype=torch.float32, only=names, lean=True)
     absent = {name: network for name, network in parts_of(load_empty(weights.base)).items() if name not in parts_of(pipe)}
     pipe.register_modules(**absent)
     with quiet():

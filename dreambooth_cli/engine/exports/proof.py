@@ -16,6 +16,7 @@ from ...families.family import VAE, Family
 from ..families.latent_diffusion import LatentDiffusion, alive
 from ..families.loading import parts_of
 from ..images.sampling import Drawing, draw_latents, embed
+from ..tensor_file import let_pages_go
 from .weights import Weights, tokenizers_of
 
 PROMPT, SEED, STEPS, GUIDANCE = "a photo of a dog on the moon", 0, 2, 3.0
@@ -103,9 +104,12 @@ class Widened(LayerwiseCastingHook):
     memory, beside the file that they were read from."""
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """Widen the weights for one call."""
+        """Widen the weights for one call; those of the file leave memory."""
         self.kept = {name: parameter.data for name, parameter in module.named_parameters(recurse=False)}
-        return super().pre_forward(module, *args, **kwargs)
+        given = super().pre_forward(module, *args, **kwargs)
+        for weight in self.kept.values():
+            let_pages_go(weight)
+        return given
 
     def post_forward(self, module: nn.Module, output: Any) -> Any:
         """Take back those that were kept."""

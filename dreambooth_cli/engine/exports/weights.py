@@ -14,7 +14,7 @@ from ...machine import give_back
 from ..families.loading import formats_of, load_empty, load_pipeline, parts_of
 from ..families.lora_file import LoraFile, Pair, changed, find_pairs, read_pair
 from ..families.parts import nested
-from ..tensor_file import bytes_of
+from ..tensor_file import bytes_of, let_pages_go
 
 LARGE = 30_000_000  # values of a network: smaller ones are not worth the second that looking for them takes
 
@@ -51,6 +51,7 @@ class Weights:
             self.file, self.pairs, self.remarks = find_pairs(self.networks, model.lora)
         self.digests: dict[tuple[str, str], str] = {}
         self._held: tuple[str, dict[str, Tensor]] = ("", {})
+        self._read: Tensor | None = None
 
     def outline(self, network: str) -> dict[str, Tensor]:
         """The names, shapes and number formats of a network's weights, on the meta device."""
@@ -63,21 +64,23 @@ class Weights:
             self.let_go()
             live = self.load([network])[network]
             self._held = (network, nested(live, live.state_dict()))
-        weight = self._held[1][name]
+        if self._read is not None:
+            let_pages_go(self._read)  # it is written
+        self._read = weight = self._held[1][name]
         weight = weight.to(self.formats[network]) if weight.is_floating_point() else weight
         self.digests[network, name] = digest_of(weight)
         return weight
 
     def let_go(self) -> None:
         """Let the network leave memory that was read last, and whatever else has been let go."""
-        self._held = ("", {})
+        self._held, self._read = ("", {}), None
         if max(sum(value.numel() for value in network.parameters()) for network in self.networks.values()) > LARGE:
             give_back()
 
     def load(self, names: Collection[str]) -> dict[str, nn.Module]:
         """Some of the networks, with the LoRA baked in, in the number format that holds what is stored and what is written. Raises
         ModelUnavailable, MemoryError."""
-        live = {name: parts_of(load_pipeline(self.base, dtype=self.loaded[name], only=[name]))[name] for name in names}
+        live = {name: parts_of(load_pipeline(self.base, dtype=self.loaded[name], only=[name], lean=True))[name] for name in names}
         with torch.no_grad():
             for pair in self.pairs:
                 if self.file is not None and pair.network in live:
@@ -108,7 +111,10 @@ def differing(network: str, live: nn.Module, written: Mapping[tuple[str, str], s
     """In words, what a network that was read has that is not what was written; "" where nothing is."""
     wanted = {name: digest for (owner, name), digest in written.items() if owner == network}
     state = nested(live, live.state_dict())
-    found = {name: digest_of(value) for name, value in state.items()}
+    found = {}
+    for name, value in state.items():
+        found[name] = digest_of(value)
+        let_pages_go(value)
     lacking, other = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     wrong = sorted(name for name in wanted.keys() & found.keys() if wanted[name] != found[name])
     told = [(lacking, "not read"), (other, "not written"), (wrong, "read with other values")]

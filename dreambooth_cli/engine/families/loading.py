@@ -45,11 +45,11 @@ def load_family(base: Base, *, dtype: torch.dtype, device: torch.device) -> Late
     return family
 
 
-def load_pipeline(base: Base, *, dtype: torch.dtype, only: Collection[str] | None = None) -> Any:
+def load_pipeline(base: Base, *, dtype: torch.dtype, only: Collection[str] | None = None, lean: bool = False) -> Any:
     """A base as a diffusers pipeline on the CPU, its networks or `only` these, without safety checker and without bars.
 
-    That they fit their files and each other is known before any weights are read. Raises ModelUnavailable, MemoryError where the
-    machine has no room for it.
+    That they fit their files and each other is known before any weights are read; `lean` as `fill` has it. Raises ModelUnavailable,
+    MemoryError where the machine has no room for it.
     """
     record = base.facts.family
     with refused(f"{base.name} can't be loaded from {base.path}", _again(base)):
@@ -59,7 +59,7 @@ def load_pipeline(base: Base, *, dtype: torch.dtype, only: Collection[str] | Non
         files = {name: find_files(base, name, places.get(name)) for name in wanted}
         pipe = _empty(base, files)
         for name, found in files.items():
-            fill(getattr(pipe, name), found, dtype)
+            fill(getattr(pipe, name), found, dtype, lean=lean)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

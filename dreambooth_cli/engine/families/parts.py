@@ -42,6 +42,7 @@ from ...errors import ModelUnavailable
 from ...families.family import VAE, tokenizer_of
 from ...text import shortened
 from ..refusal import DAMAGED, refused
+from ..tensor_file import let_pages_go
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
@@ -113,15 +114,19 @@ def build(files: PartFiles) -> nn.Module:
     return network
 
 
-def fill(network: nn.Module, files: PartFiles, dtype: torch.dtype) -> None:
-    """Give a network that was built its weights, in `dtype` on the CPU. Raises ModelUnavailable where one is not finite."""
+def fill(network: nn.Module, files: PartFiles, dtype: torch.dtype, *, lean: bool = False) -> None:
+    """Give a network that was built its weights, in `dtype` on the CPU. `lean`: what is mapped of the files leaves memory as soon as it
+    was looked at. Raises ModelUnavailable where one is not finite."""
     with ExitStack() as stack:
         opened = [(stack.enter_context(safe_open(file, framework="pt")), names) for file, names in files.weights]
         state = _renamed(files, network, {name: reader.get_tensor(name) for reader, names in opened for name in names})
         needed = {name: state.pop(name) for name in network.state_dict()}
         del state
         for name in needed:
-            needed[name] = _checked(needed[name], dtype, f"{files.where}: {name}")
+            stored = needed[name]
+            needed[name] = _checked(stored, dtype, f"{files.where}: {name}")
+            if lean:
+                let_pages_go(stored)
     network.load_state_dict(needed, assign=True)
     _count_buffers(network)
     network.eval()

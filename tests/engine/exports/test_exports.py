@@ -3,8 +3,11 @@
 import hashlib
 import json
 import re
+import shutil
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -14,15 +17,18 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from dreambooth_cli.bases.metadata import read_header
+from dreambooth_cli.disk import sync_all
 from dreambooth_cli.engine.exports import adapters, folder, formats, single_file
 from dreambooth_cli.engine.exports.original import layout
 from dreambooth_cli.engine.exports.original_config import config_of
-from dreambooth_cli.engine.exports.weights import Model, Weights
+from dreambooth_cli.engine.exports.proof import compute_in_float32
+from dreambooth_cli.engine.exports.weights import Model, Weights, differing
 from dreambooth_cli.engine.families.loading import parts_of
 from dreambooth_cli.export_order import Export
 from dreambooth_cli.families.sdxl import SDXL
 from dreambooth_cli.families.stable_diffusion import STABLE_DIFFUSION
 from tests import small_models
+from tests.benchmarks.export_matrix import POCKET
 from tests.benchmarks.others.files import write_lora
 from tests.engine.families.test_lora_file import ATTENTION, CONVOLUTIONS, fresh, in_peft, pairs_for
 from tests.engine.plans import base_of
@@ -146,6 +152,39 @@ def test_a_lora_with_another_alpha_is_told(sd1, tmp_path):
     wrong = {name: value * 1.01 if name.endswith(".alpha") else value for name, value in tensors.items()}
     adapters.write(path, wrong, texts)
     assert "with other values" in adapters.check(weights, path, torch.float32).differs
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a word for it")
+def test_what_was_looked_at_leaves_memory(tmp_path):
+    """Of the files of a base, and of one that was written and is read again, while they are written, compared and drawn from."""
+    base = Path(shutil.copytree(POCKET, tmp_path / "base"))  # what another process has mapped too would stay
+    sync_all(base)
+    weights = Weights(Model(base_of(base)), None)
+    most = dict.fromkeys(("loading", "writing", "comparing", "drawing"), 0)
+
+    def look(moment, file):
+        held = sum(each.rss for each in psutil.Process().memory_maps() if each.path == str(file))
+        most[moment] = max(most[moment], held)
+
+    unet, written = base / "unet/diffusion_pytorch_model.safetensors", tmp_path / "model.safetensors"
+    live = weights.load(["unet"])
+    look("loading", unet)
+    del live
+    for name in weights.outline("unet"):
+        weights.read("unet", name)
+    look("writing", unet)
+    weights.let_go()
+    single_file.write(weights, written, {})
+    sync_all(written)
+    network = single_file.open_file(weights, written, ["unet"]).unet
+    assert differing("unet", network, weights.digests) == ""
+    look("comparing", written)
+    compute_in_float32(network)
+    network.conv_norm_out.register_forward_hook(lambda *_: look("drawing", written))
+    with torch.no_grad():
+        network(torch.zeros(1, 4, 16, 16), 1, torch.zeros(1, 77, network.config.cross_attention_dim))
+    assert most["drawing"] > 0
+    assert max(most.values()) < unet.stat().st_size / 2, most  # small tensors' pages come along with their neighbours'
 
 
 # ---- the true models' files
