@@ -35,6 +35,7 @@ OWNERS: dict[str, set[str]] = {
     "numpy": {"photos", "engine", "pocket"},
     "PIL": {"photos", "engine", "pocket"},
     "pi_heif": {"photos"},
+    "dlib": {"photos"},
     "platformdirs": {"root"},
     "tomlkit": {"root"},
     "filelock": {"root"},
@@ -44,8 +45,8 @@ OWNERS: dict[str, set[str]] = {
     "tokenizers": {"identifier.py"},
 }
 # Imported inside the function that needs it, in whatever layer.
-DEFERRED = {"pynvml", "tokenizers", "bitsandbytes", "pi_heif"}
-SLOW = ("torch", "diffusers", "transformers", "accelerate", "peft", "bitsandbytes", "numpy", "PIL", "pi_heif")
+DEFERRED = {"pynvml", "tokenizers", "bitsandbytes", "pi_heif", "dlib"}
+SLOW = ("torch", "diffusers", "transformers", "accelerate", "peft", "bitsandbytes", "numpy", "PIL", "pi_heif", "dlib")
 SLOW_TOO = ("safetensors", "huggingface_hub", "tokenizers", "questionary", "prompt_toolkit")
 COMMANDS = ("init", "prep", "train", "generate", "export", "push", "models", "projects")
 

@@ -23,7 +23,7 @@ from .pixels import Photo
 from .sheet import small_picture
 from .subject import Subject, find_subject
 
-VERSION = 2  # counts up when the same photo would be known otherwise
+VERSION = 3  # counts up when the same photo would be known otherwise
 MOST_KEPT = 2000  # photos, 200 KB each
 FIGURES = ("blur", "bright", "clipped", "paired", "white", "clipped_subject", "heaped", "detail")
 ARRAYS = ("thumb", "colours", "weight")
@@ -86,6 +86,7 @@ def _packed(looked: Looked) -> bytes:
         "size": looked.size,
         "box": subject.box,
         "confidence": subject.confidence,
+        "faces": subject.faces,
         "figures": {name: float(getattr(one, name)) for name in FIGURES},
         "frame": asdict(one.frame),
     }
@@ -103,7 +104,8 @@ def _unpacked(data: bytes) -> Looked:
     width, height = told["size"]
     left, top, right, bottom = told["box"]
     frame = Frame(*(bar and Bar(bar["depth"], tuple(bar["colour"]), bar["marks"]) for bar in (told["frame"][name] for name in BARS)))
-    subject = Subject(arrays["subject"], (left, top, right, bottom), told["confidence"])
+    faces = tuple((face[0], face[1], face[2], face[3]) for face in told["faces"])
+    subject = Subject(arrays["subject"], (left, top, right, bottom), told["confidence"], faces)
     measures = Measures(
         size=(width, height), frame=frame, **{name: told["figures"][name] for name in FIGURES}, **{name: arrays[name] for name in ARRAYS}
     )

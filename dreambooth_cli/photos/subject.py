@@ -1,11 +1,12 @@
-"""Where the subject of a photo most likely lies, by plain statistics: no network, no names of things, no faces.
+"""Where the subject of a photo most likely lies, by plain statistics, no network; and where there are faces.
 
 Two things set a subject apart in most photos, and each is measured against the photo itself. It is in focus, so it has fine detail where
 what is behind it has less. And its colours are rare along the photo's rim, beside how much there is of them (as in boundary
 connectivity: Zhu et al., Saliency Optimization from Robust Background Detection, CVPR 2014). So it finds what stands out, which need
-not be what is meant.
+not be what is meant: of a person it may be the coat. So a face, where one is found, has a say beside it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .crop import Box, Size, square_box
+from .crop import Box, Size, scaled_box, square_box
+from .faces import find_faces
 from .pixels import Photo
 
 Floats = NDArray[Any]
@@ -27,7 +29,8 @@ HEIGHT, LENGTH = 0.7, 2.0  # deviation of the prior across the photo and along i
 FLOOR = 0.002  # what everywhere may be subject, beside a highest value of about 0.5
 LEAST = 0.2  # by which the highest value is over the mean, of 1, where anything stands out
 NEARLY = 0.01  # of the weight: squares that hold so little less are as good
-STANDS_OUT = 0.15  # the confidence under which the middle is kept
+STANDS_OUT = 0.15  # the confidence under which the middle is kept, unless there is a face
+FACES = 0.4  # their share, and that of the map the rest: a dog is not left out for who holds it, nor a face for a coat
 
 
 @dataclass(frozen=True)
@@ -36,33 +39,44 @@ class Subject:
 
     `weight` [rows, columns] float32, 64 on the longer side, sums to 1: how much of the subject lies at each place. `box` holds nearly
     all of it, in pixels of the turned photo. `confidence`, 0 to 1: by how much more of the weight lies in the box than its area would
-    hold of an even one; near 0 where nothing stands out.
+    hold of an even one; near 0 where nothing stands out. `faces` are people's heads, in the same pixels as the box; the map knows nothing
+    of them.
     """
 
     weight: Floats
     box: Box
     confidence: float
+    faces: tuple[Box, ...] = ()
 
 
 def find_subject(photo: Photo) -> Subject:
-    """What looks like the subject of a photo. Takes about 15 ms."""
+    """What looks like the subject of a photo, and the faces in it. Takes about 30 ms."""
     weight = _weigh(photo.image)
     rows, columns = weight.shape
     left, top, right, bottom = _box_of(weight)
     confidence = float(weight[top:bottom, left:right].sum()) - (right - left) * (bottom - top) / weight.size
     width, height = photo.size
     box = left * width // columns, top * height // rows, -(-right * width // columns), -(-bottom * height // rows)
-    return Subject(weight, box, max(0.0, confidence))
+    faces = tuple(_whole(scaled_box(face, photo.image.size, photo.size)) for face in find_faces(photo.image))
+    return Subject(weight, box, max(0.0, confidence), faces)
+
+
+def _whole(box: Iterable[float]) -> Box:
+    left, top, right, bottom = (round(edge) for edge in box)
+    return left, top, right, bottom
 
 
 def square_of(subject: Subject, size: Size) -> Box:
     """The largest square of a photo of this upright size that holds most of its subject, as central on it as there is room; the middle
     where nothing stands out."""
     length, side = max(size), min(size)
-    if subject.confidence < STANDS_OUT or length == side:
+    if (subject.confidence < STANDS_OUT and not subject.faces) or length == side:
         return square_box(size, "center")
     lies = size[0] > size[1]
     along = subject.weight.sum(0 if lies else 1)
+    if subject.faces:
+        heads = [_inside(len(along), length, *face[0 if lies else 1 :: 2]) for face in subject.faces]
+        along = (1 - FACES) * along + FACES * np.mean([head / head.sum() for head in heads], axis=0)
     edges = np.linspace(0, length, len(along) + 1)
     up_to = np.concatenate([[0.0], np.cumsum(along)])
     starts = np.arange(length - side + 1)
@@ -81,13 +95,22 @@ def _middle(along: Floats, edges: Floats, start: int, side: int) -> float:
 
 
 def cut_share(subject: Subject, box: Box, size: Size) -> float:
-    """The share of what looks like the subject that lies outside of a box in pixels of a photo of this upright size: 0 to 1.
+    """The share of what looks like the subject, faces too, that lies outside of a box in pixels of a photo of this upright size: 0 to 1.
 
     What is faint counts for little: it is as likely no part of the subject.
     """
     sure = np.square(subject.weight)
     across, down = _inside(sure.shape[1], size[0], box[0], box[2]), _inside(sure.shape[0], size[1], box[1], box[3])
-    return max(0.0, 1.0 - float(down @ sure @ across / sure.sum()))
+    lost = max(0.0, 1.0 - float(down @ sure @ across / sure.sum()))
+    if not subject.faces:
+        return lost
+    return (1 - FACES) * lost + FACES * sum(_outside(face, box) for face in subject.faces) / len(subject.faces)
+
+
+def _outside(face: Box, box: Box) -> float:
+    """The share of one box that lies outside of another."""
+    across, down = (max(0, min(face[end + 2], box[end + 2]) - max(face[end], box[end])) for end in (0, 1))
+    return 1 - across * down / max(1, (face[2] - face[0]) * (face[3] - face[1]))
 
 
 def _inside(count: int, length: int, start: int, stop: int) -> Floats:
