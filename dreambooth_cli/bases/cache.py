@@ -42,7 +42,7 @@ def is_revision(revision: str) -> bool:
 def check_inside(root: Path, path: Path) -> None:
     """Raise DiskError where a link below `root` would lead what is written to `path` out of it. `root` may be a link."""
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
-        raise DiskError(f"{path} leads out of {root} by a link; nothing is written there", "remove that link")
+        raise DiskError(f"{path} leads out of {root} through a link; nothing is written there", "remove that link")
 
 
 def take_download(repository: str) -> AbstractContextManager[object] | None:

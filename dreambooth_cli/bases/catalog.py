@@ -75,7 +75,7 @@ class CatalogEntry:
             return ""
         return (
             f"{self.name} knows only its drawn world of {self.facts.resolution} pixels ({', '.join(self.knows)}): it shows how the method "
-            "works, and makes nothing of photos of real things; for those take sd15"
+            "works, but can't learn from photos of real things; use sd15 for those"
         )
 
 
@@ -179,7 +179,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         recommended_gb=12,
         download_gb=16.0,
         twin="black-forest-labs/FLUX.2-klein-4B",
-        gate="perhaps gated: of four programs that fetch it, two say so and two do not",
+        gate="may be gated: of four programs that fetch it, two say so and two do not",
         sources="licence: github.com/black-forest-labs/flux2 issue 32; sizes: counted from its configs; 2026-11-25, not read from the hub",
     ),
     CatalogEntry(
@@ -200,7 +200,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         licence="Apache-2.0",
         recommended_gb=16,
         download_gb=20.5,
-        sources="licence and gate: as peers' code has them; sizes: counted from its configs; 2026-11-25, not read from the hub",
+        sources="licence and gate: as other programs' code has them; sizes: counted from its configs; 2026-11-25, not read from the hub",
     ),
     CatalogEntry(
         name="pocket",

@@ -60,7 +60,7 @@ def _what_it_is(folder: Path) -> str:
         return f"name it as the hub does: --model {name[1]}/{name[2]}"
     alone = [file for file in files_in(folder) if file.suffix.lower() in (".safetensors", ".sft")]
     if "model_index.json" not in os.listdir(folder) and len(alone) == 1:
-        return f"a base of one file is named by the file: --model {alone[0]}; a LoRA is drawn with: generate --model-path {folder}"
+        return f"if it is a single-file base, name the file: --model {alone[0]}; if a LoRA, draw with it: generate --model-path {folder}"
     return "fetch it again, or name another base (see `dreambooth models`)"
 
 
@@ -76,7 +76,7 @@ def _facts_of_folder(folder: Path) -> BaseFacts:
     denoiser, vae = configs[name], configs[VAE]
     family = family_told(families, denoiser)
     if family is None:
-        raise refuse(folder, f"its network is of no family that is known here ({name}/config.json)")
+        raise refuse(folder, f"its network belongs to no family that is known here ({name}/config.json)")
     check_latents(folder, family, denoiser, vae)
     _, schedule = schedule_of(folder)
     check_encoders(folder, family, denoiser, encoders, configs[encoders[-1]].get("projection_dim", 512))
@@ -195,7 +195,7 @@ def _facts_of_file(path: Path) -> BaseFacts:
 def layout_of(family: Family) -> SingleFile:
     """How a family's single files are laid out. Raises ModelUnavailable for a family that is not read from one."""
     if family.single_file is None:
-        raise ModelUnavailable(f"{family.title} is not read from a single file", "name a folder in diffusers' form")
+        raise ModelUnavailable(f"{family.title} is not read from a single file", "name a folder in diffusers' layout")
     return family.single_file
 
 

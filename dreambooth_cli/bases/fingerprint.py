@@ -36,9 +36,9 @@ def check_lengths(files: Iterable[Path]) -> None:
         size = file.stat().st_size
         if file.suffix in (".json", ".txt"):
             if size > (MOST_VOCABULARY if file.name in TOKENIZER_FILES else MOST_JSON):
-                raise ModelUnavailable(f"{file} has {size:,} bytes, more than any true one", REFETCH)
+                raise ModelUnavailable(f"{file} has {size:,} bytes, more than any real one", REFETCH)
         elif (told := _length_told(file)) not in (None, size):
-            raise ModelUnavailable(f"{file} has {size:,} bytes, and by its header {told:,}", "fetch it again")
+            raise ModelUnavailable(f"{file} has {size:,} bytes, but {told:,} by its header", "fetch it again")
 
 
 def _length_told(file: Path) -> int | None:

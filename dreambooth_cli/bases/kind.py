@@ -24,7 +24,7 @@ NAMED_AS_DISTILLED = ("turbo", "lightning", "lcm", "hyper-sd")
 
 def refuse(where: Path, what: str, hint: str = USE) -> ModelUnavailable:
     """The error that says what a base is."""
-    return ModelUnavailable(f"{where} is no base that can be trained: {what}", hint)
+    return ModelUnavailable(f"{where} is not a base that can be trained: {what}", hint)
 
 
 def check_index(folder: Path, index: Mapping[str, Any]) -> None:
@@ -42,7 +42,7 @@ def check_index(folder: Path, index: Mapping[str, Any]) -> None:
         if classes and part[1] not in classes:
             raise refuse(folder, f"its {name} is of the class {shortened(part[1], 80)}")
         if not classes and name not in (*left_out, "scheduler") and not name.startswith("_"):
-            raise refuse(folder, f"it has a part more, {shortened(name, 80)} ({shortened(part[1], 80)})")
+            raise refuse(folder, f"it has an extra part, {shortened(name, 80)} ({shortened(part[1], 80)})")
 
 
 def check_denoiser(where: Path, config: Mapping[str, Any], families: Sequence[Family]) -> None:
@@ -54,7 +54,7 @@ def check_denoiser(where: Path, config: Mapping[str, Any], families: Sequence[Fa
     if config.get("_class_name", part.classes[0]) not in part.classes or channels != given:
         kind = shortened(str(config.get("_class_name", "unknown")), 80)
         told = ACTS_ON.get(channels, "") if isinstance(channels, int) else ""
-        words = f"its network: {kind}, {shortened(str(channels), 80)} channels in{', as of ' + told if told else ''}"
+        words = f"its network is a {kind} with {shortened(str(channels), 80)} channels in{', like that of ' + told if told else ''}"
         raise refuse(where, f"{words} ({name}/config.json: _class_name, in_channels, out_channels)")
     for key, words in part.refused.items():
         if config.get(key) is not None:
@@ -62,7 +62,7 @@ def check_denoiser(where: Path, config: Mapping[str, Any], families: Sequence[Fa
     for key in {key: None for family in families for key in family.marks}:
         if config.get(key) not in (None, *(family.marks.get(key) for family in families)):
             told = shortened(str(config[key]), 80)
-            raise refuse(where, f"its network is told {told} beside the prompt ({name}/config.json: {key})")
+            raise refuse(where, f"its network is told {told} besides the prompt ({name}/config.json: {key})")
 
 
 def check_quantization(file: Path, config: Mapping[str, Any]) -> None:
@@ -72,7 +72,7 @@ def check_quantization(file: Path, config: Mapping[str, Any]) -> None:
         method = said.get("quant_method") if isinstance(said, dict) else said
         raise ModelUnavailable(
             f"{file}: quantization_config says that these weights are quantized ({shortened(str(method), 80)}), which can't be trained",
-            "use the base in fp32 or fp16; a run that has little memory makes its 4 bits itself",
+            "use the base in fp32 or fp16; a run that is short of memory quantizes it to 4 bits itself",
         )
 
 
@@ -85,7 +85,7 @@ def check_encoders(folder: Path, family: Family, denoiser: Mapping[str, Any], en
         return
     first, second = family.text_encoders
     if encoders == [second]:
-        raise refuse(folder, f"it has the second text encoder alone (model_index.json: {first}): it is a refiner")
+        raise refuse(folder, f"it has only the second text encoder (model_index.json: {first}): it is a refiner")
     if len(encoders) != 2:
         raise refuse(folder, f"an XL base has two text encoders, and this one has {had} (model_index.json: {second})")
     told, each = denoiser.get("projection_class_embeddings_input_dim"), denoiser.get("addition_time_embed_dim")
@@ -104,7 +104,7 @@ def check_vae(file: Path, vae: Mapping[str, Any], family: Family) -> None:
     if vae.get("latents_mean") is not None or vae.get("latents_std") is not None:
         raise refuse(file, "its latents are scaled channel by channel (as Playground 2.5's are), not by one number")
     if (vae.get("in_channels", 3), vae.get("out_channels", 3)) != (3, 3):
-        raise refuse(file, "its VAE does not make pictures of three colours")
+        raise refuse(file, "its VAE does not make pictures of three colour channels")
 
 
 def check_latents(folder: Path, family: Family, denoiser: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
@@ -121,7 +121,7 @@ def scheduler_named(index: Mapping[str, Any], config: Mapping[str, Any], file: P
     names = [name for name in (named, config.get("_class_name")) if isinstance(name, str)]
     for name in names:
         if name not in TRAINED[noise]:
-            why = next((words for start, words in NOT_TRAINED.items() if start in name), "its noise is another")
+            why = next((words for start, words in NOT_TRAINED.items() if start in name), "its noise is of another kind")
             raise refuse(file, f"{why}; its scheduler is {shortened(name, 80)}")
     if not names:
         raise refuse(file, "neither it nor model_index.json names its scheduler", "fetch the base model again")
@@ -145,10 +145,10 @@ def checked_schedule(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """What of a diffusion scheduler's config is used: the betas, what is predicted, how it draws. Raises ModelUnavailable where the
     noise is none that is trained on here."""
     if config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
-        raise refuse(file, "it is trained by flow matching")
+        raise refuse(file, "it was trained by flow matching")
     sigmas = [key for key in ("sigma_min", "sigma_max", "sigma_data") if config.get(key) is not None]
     if sigmas or config.get("timestep_type") == "continuous":
-        raise refuse(file, f"it is trained on continuous noise ({', '.join(sigmas) or 'timestep_type'}), as EDM models are")
+        raise refuse(file, f"it was trained on continuous noise ({', '.join(sigmas) or 'timestep_type'}), as EDM models are")
     checked = {key: value for key, value in checked_config(SCHEDULER, config, file).items() if value is not None}
     if checked.get("use_beta_sigmas") and installed(BETA_SIGMAS_NEED) is None:
         del checked["use_beta_sigmas"]
@@ -159,15 +159,15 @@ def checked_schedule(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
         )
     if checked.get("trained_betas") is not None:
         if len(checked["trained_betas"]) != checked.get("num_train_timesteps", 1000):
-            raise refuse(file, "it has not as many trained_betas as timesteps", "fetch the base model again")
+            raise refuse(file, "it does not have as many trained_betas as timesteps", "fetch the base model again")
         return checked
     lacking = [key for key in ("beta_start", "beta_end", "beta_schedule") if key not in checked]
     if lacking:
-        raise refuse(file, f"it does not say its noise: {', '.join(lacking)} missing", "fetch the base model again")
+        raise refuse(file, f"it does not say how noise is added: {', '.join(lacking)} missing", "fetch the base model again")
     if checked["beta_schedule"] not in BETA_SCHEDULES:
         raise refuse(file, f"its beta_schedule is {checked['beta_schedule']!r}, which is not known here")
     if checked["beta_start"] > checked["beta_end"]:
-        raise refuse(file, "its noise grows less with time (beta_start is above beta_end)", "fetch the base model again")
+        raise refuse(file, "its noise shrinks over time (beta_start is above beta_end)", "fetch the base model again")
     return checked
 
 
@@ -191,7 +191,7 @@ def remarks_on(schedule: Mapping[str, Any], title: str = "") -> Iterator[str]:
     ):
         yield (
             "this base looks distilled to draw in a few steps (Turbo, Lightning, LCM): it can be trained, but loses that; "
-            "the model that it was made of is the better base"
+            "the model that it was made from is the better base"
         )
 
 
@@ -233,18 +233,18 @@ def check_single_file(path: Path, header: Mapping[str, Any], family: Family, sta
     if not any(name.startswith(unet) and name.endswith(CROSS_ATTENTION) and len(_shape(header, name)) > 1 for name in header):
         what = next((words for mark, words in OTHER_FILES.items() if any(_marks(name, mark) for name in header)), "")
         told = f"it is {what}; it holds no UNet" if what else "it holds no UNet"
-        raise ModelUnavailable(f"{path} is no Stable Diffusion checkpoint: {told}", "name a base model, not a LoRA or a VAE")
+        raise ModelUnavailable(f"{path} is not a Stable Diffusion checkpoint: {told}", "name a base model, not a LoRA or a VAE")
     for mark in EDM_MARKS:
         if mark in header:
-            raise refuse(path, f"it is trained on EDM's continuous noise, as Playground 2.5 and CosXL are ({mark})")
+            raise refuse(path, f"it was trained on EDM's continuous noise, as Playground 2.5 and CosXL were ({mark})")
     if any(name.startswith(("control_model.", "adapter.")) for name in header):
         raise refuse(path, "it holds a ControlNet or adapter too")
     first, last = (_shape(header, unet + name) for name in (INPUT, OUTPUT))
     if len(first) == 4 and len(last) == 4 and first[1] != last[0]:
         told = ACTS_ON.get(first[1], "")
-        raise refuse(path, f"its network takes {first[1]} channels in and gives {last[0]}{', as of ' + told if told else ''}")
+        raise refuse(path, f"its network takes {first[1]} channels in and gives {last[0]}{', like that of ' + told if told else ''}")
     if not second and any(name.startswith("conditioner.embedders.0.model.") for name in header):
-        raise refuse(path, "it has the second text encoder alone: it is a refiner")
+        raise refuse(path, "it has only the second text encoder: it is a refiner")
     for part, start in (("VAE", vae), *(("text encoder", start) for start in encoders)):
         if not any(name.startswith(start) for name in header):
             raise ModelUnavailable(
@@ -252,7 +252,7 @@ def check_single_file(path: Path, header: Mapping[str, Any], family: Family, sta
                 "name a checkpoint that holds UNet, text encoder and VAE",
             )
     if not second and any(name.startswith(f"{unet}label_emb.") for name in header):
-        raise refuse(path, "its network has class embeddings, as of unCLIP and upscalers")
+        raise refuse(path, "its network has class embeddings, as unCLIP and upscalers do")
 
 
 def _marks(name: str, mark: str) -> bool:

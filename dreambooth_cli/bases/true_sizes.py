@@ -46,5 +46,5 @@ def find_to_try(model: str) -> CatalogEntry:
     if (entry := find_entry(model)) is None:
         raise UsageError(f"--try knows only the catalogue's bases, not {model}", hint)
     if entry not in known:
-        raise UsageError(f"of {entry.name} no true sizes are written down for --try: it would have to be fetched", hint)
+        raise UsageError(f"--try does not know the true sizes of {entry.name}: it would have to be fetched", hint)
     return entry

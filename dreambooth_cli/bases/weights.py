@@ -10,7 +10,7 @@ MOST_HEADER = 10 * 2**20  # bytes: kohya's headers hold the tags of every traini
 PICKLE = "a pickle, which is never loaded: it could run any program"
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")  # what they are called
 CONVERT = "ask its maker for safetensors, or convert it on a machine you can spare"
-FETCH = "fetch it again: it is not the file that was meant"
+FETCH = "fetch it again: it is not the file that it should be"
 STARTS = {
     b"version https://git-lfs": ("a Git LFS pointer, not the weights themselves", "fetch them: git lfs pull"),
     b"GGUF": ("a GGUF file, which is not read", "use the safetensors that it was made of"),
@@ -42,7 +42,7 @@ def check_is_safetensors(path: Path, most_header: int = MOST_HEADER) -> None:
     if length <= status.st_size - 8 and start[8:9] == b"{":
         if length > most_header:
             raise ModelUnavailable(
-                f"{path} has a header of {length:,} bytes, more than any true one ({most_header:,})", "fetch it again"
+                f"{path} has a header of {length:,} bytes, more than any real one ({most_header:,})", "fetch it again"
             )
         return
     if is_pickle(start):

@@ -1,11 +1,11 @@
 """How well a subject was learned: the measurements of the DreamBooth paper (Ruiz et al. 2022, sections 4.1 and 4.3).
 
-Pictures and texts become unit vectors by an `Eye`; the scores are means of their cosines:
+An `Eye` turns pictures and texts into unit vectors; the scores are means of their cosines:
 
 - subject fidelity (the paper's DINO and CLIP-I): generated pictures against real ones of the subject;
 - prompt fidelity (CLIP-T): each picture against its prompt, the identifier left out;
 - PRES: pictures of the class prompt against real ones of the subject: high where the class has become the subject;
-- DIV: how far pictures of the class prompt lie from each other: low where they have become one.
+- DIV: how far pictures of the class prompt lie from each other: low where they all look the same.
 
 CLIP and DINO come from a folder on disk; the pocket base has eyes of its own (`pocket/eyes.py`).
 """
@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer, ViTModel
 
-# Mean and deviation that each network was trained with, and the side of its pictures in px.
+# The mean and deviation of colours that each network was trained with, and the side of its pictures in px.
 CLIP_LOOK = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), 224)
 DINO_LOOK = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224)
 
@@ -47,42 +47,42 @@ class ReadingEye(Eye, Protocol):
 
 
 def subject_fidelity(eye: Eye, generated: Sequence[Image.Image], real: Sequence[Image.Image]) -> float:
-    """Mean cosine over all pairs of a generated and a real picture; also PRES, where the generated ones are of the class."""
+    """Mean cosine over all pairs of a generated and a real picture; this is PRES where the generated ones are of the class prompt."""
     return (eye.see(generated) @ eye.see(real).T).mean().item()
 
 
 def prompt_fidelity(eye: ReadingEye, generated: Sequence[Image.Image], prompts: Sequence[str]) -> float:
-    """Mean cosine of each picture and its own prompt, in which the identifier has no place: nothing says what it means."""
+    """Mean cosine of each picture with its own prompt. Leave the identifier out of the prompts: CLIP does not know what it means."""
     return (eye.see(generated) * eye.read(prompts)).sum(1).mean().item()
 
 
 def diversity(eye: Eye, generated: Sequence[Image.Image]) -> float:
-    """Mean of 1 - cosine over all pairs of different pictures. The paper takes LPIPS, whose weights no small model has."""
+    """Mean of 1 - cosine over all pairs of different pictures. The paper uses LPIPS, which needs weights of its own."""
     seen = eye.see(generated)
     count = len(seen)
     if count < 2:
-        raise ValueError("diversity needs two pictures at least")
+        raise ValueError("diversity needs at least two pictures")
     return (1 - ((seen @ seen.T).sum() - seen.square().sum()) / (count * (count - 1))).item()
 
 
 def closest(eye: Eye, generated: Sequence[Image.Image], gallery: Sequence[Sequence[Image.Image]]) -> list[int]:
-    """For each generated picture the number of the gallery's entry that it is most like; an entry is some pictures of one thing,
-    met by the mean of its vectors."""
+    """For each generated picture, the number of the gallery entry that it resembles most. An entry is several pictures of one thing,
+    compared by the mean of their vectors."""
     entries = torch.stack([F.normalize(eye.see(pictures).mean(0), dim=0) for pictures in gallery])
     places: list[int] = (eye.see(generated) @ entries.T).argmax(1).tolist()
     return places
 
 
 def copy_scores(generated: Sequence[Image.Image], photos: Sequence[Image.Image]) -> list[float]:
-    """For each generated picture the correlation of its pixels with those of the nearest photo, mirrored or not: 1 for a copy.
+    """For each generated picture, the correlation of its pixels with those of the nearest photo, mirrored or not: 1 for a copy.
 
-    Both are brought to 32 px and freed of their mean, so that brightness alone makes no copy.
+    Both are scaled to 32 x 32 px and their mean is subtracted, so that equal brightness alone makes no copy.
     """
     return [score for score, _ in copies_of(generated, photos)]
 
 
 def copies_of(generated: Sequence[Image.Image], photos: Sequence[Image.Image]) -> list[tuple[float, int]]:
-    """For each generated picture its `copy_scores` and the number of that photo."""
+    """For each generated picture, its score as in `copy_scores` and the number of the nearest photo."""
     ours = _flat(generated)
     theirs = torch.cat([_flat(photos), _flat([photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for photo in photos])])
     scores, places = (ours @ theirs.T).max(1)
@@ -90,7 +90,7 @@ def copies_of(generated: Sequence[Image.Image], photos: Sequence[Image.Image]) -
 
 
 def nearest_cosines(eye: Eye, generated: Sequence[Image.Image], photos: Sequence[Image.Image]) -> list[float]:
-    """For each generated picture its cosine with the nearest photo, both as an eye sees them whole: the other look at copying."""
+    """For each generated picture, its cosine with the nearest photo, both seen whole by an eye: another measure of copying."""
     nearest: list[float] = (eye.see(generated) @ eye.see(photos).T).amax(1).tolist()
     return nearest
 
@@ -106,7 +106,7 @@ def _flat(pictures: Sequence[Image.Image]) -> Tensor:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the bounds that hold 95% of its resamplings."""
+    """A mean and the bounds that contain 95% of its resamplings."""
 
     mean: float
     low: float
@@ -114,7 +114,7 @@ class Interval:
 
 
 def bootstrap(values: Sequence[float], *, seed: int = 0, resamplings: int = 10_000) -> Interval:
-    """The mean of one value a subject, and its 95% interval: subjects resampled with replacement (percentile bootstrap)."""
+    """The mean of one value per subject, and its 95% interval: subjects are resampled with replacement (percentile bootstrap)."""
     array = np.asarray(values, dtype=float)
     picks = np.random.default_rng(seed).integers(len(array), size=(resamplings, len(array)))
     low, high = np.percentile(array[picks].mean(1), (2.5, 97.5))
@@ -125,7 +125,7 @@ def bootstrap(values: Sequence[float], *, seed: int = 0, resamplings: int = 10_0
 
 
 class Clip:
-    """CLIP from a folder in transformers' layout (the paper's CLIP-I and CLIP-T are of ViT-B/32)."""
+    """CLIP from a folder in transformers' layout (the paper's CLIP-I and CLIP-T use ViT-B/32)."""
 
     def __init__(self, folder: Path) -> None:
         self.model: Any = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval().requires_grad_(False)
@@ -142,7 +142,7 @@ class Clip:
 
 
 class Dino:
-    """DINO from a folder in transformers' layout (the paper's is ViT-S/16); its class token is the vector."""
+    """DINO from a folder in transformers' layout (the paper uses ViT-S/16); the class token is the vector."""
 
     def __init__(self, folder: Path) -> None:
         self.model: Any = ViTModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, add_pooling_layer=False)
@@ -154,7 +154,7 @@ class Dino:
 
 
 def _vectors(found: Any) -> Tensor:
-    """What transformers gives for features: a tensor, or since version 5 an output whose pooled state it is."""
+    """The features out of what transformers returns: a tensor, or since version 5 an output that has them as its pooled state."""
     vectors: Tensor = found if isinstance(found, Tensor) else found.pooler_output
     return vectors
 
@@ -167,7 +167,8 @@ def to_pixels(pictures: Sequence[Image.Image], side: int) -> Tensor:
 
 
 def normalised(pictures: Sequence[Image.Image], look: tuple[tuple[float, ...], tuple[float, ...], int]) -> Tensor:
-    """Pictures as a network wants them: square, of its size, by its mean and deviation; a longer side is cropped evenly."""
+    """Pictures as a network wants them, float32 [pictures, 3, side, side]: the middle square, scaled to its size and normalised by its
+    mean and deviation. `look` is (mean, deviation, side in px)."""
     mean, deviation, side = look
     squares = []
     for picture in pictures:

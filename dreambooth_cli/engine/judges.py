@@ -1,4 +1,4 @@
-"""Judges of pictures: how like the subject's photos, how true to what was asked, how near to a single photo."""
+"""Judges of pictures: how much they resemble the subject's photos, how well they follow the prompt, how close they come to one photo."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,21 +9,22 @@ from PIL import Image
 from .evaluation import Clip, Dino, Eye, ReadingEye, copies_of, diversity
 from .families.parts import quiet
 
-LEAST = 0.01  # between the two ends of a scale: networks that see no difference give no figures
+LEAST = 0.01  # smallest distance between the ends of a scale, so that a network that sees no difference divides by no zero
 
 
 class Judge(Protocol):
-    """Somebody who looks at pictures."""
+    """What looks at pictures and scores them."""
 
     name: str
 
     @property
     def eye(self) -> Eye:
-        """What sees the subject."""
+        """The network that recognises the subject."""
         ...
 
     def follow(self, pictures: Sequence[Image.Image], asked: Sequence[str], base: Sequence[Image.Image]) -> list[float]:
-        """How true each picture is to what was asked of it (0: not at all, 1: as it can be); `base`: what the base drew of the same."""
+        """How well each picture follows its prompt in `asked` (0: not at all, 1: as well as the base model does); `base` holds what the
+        base model drew for the same prompts."""
         ...
 
 
@@ -34,7 +35,8 @@ class ByEyes:
         self.name, self.eye, self.reader = name, eye, reader
 
     def follow(self, pictures: Sequence[Image.Image], asked: Sequence[str], base: Sequence[Image.Image]) -> list[float]:
-        """Between what the base's pictures have in common with other prompts than their own (0) and with their own (1)."""
+        """CLIP's cosines, on a scale from what the base's pictures score against prompts that are not theirs (0) to what they score
+        against their own (1)."""
         texts = self.reader.read(asked)
         cosines = self.reader.see(base) @ texts.T
         own = cosines.diagonal().mean().item()
@@ -45,13 +47,13 @@ class ByEyes:
 
 
 def by_clip_and_dino(clip: Path, dino: Path) -> ByEyes:
-    """The judge of CLIP and DINO, from their folders. Raises OSError, ValueError where they can't be loaded."""
+    """The judge that sees by CLIP and DINO, from their folders. Raises OSError or ValueError if they can't be loaded."""
     with quiet():
         return ByEyes("DINO and CLIP", Dino(dino), Clip(clip))
 
 
 def likeness(judge: Judge, pictures: Sequence[Image.Image], photos: Sequence[Image.Image], base: Sequence[Image.Image]) -> list[float]:
-    """How like the subject each picture is: 0 as the base's pictures of the class, 1 as the photos are each other."""
+    """How much each picture resembles the subject: 0 like the base's pictures of the class, 1 like the photos resemble each other."""
     known = judge.eye.see(photos)
     floor = (judge.eye.see(base) @ known.T).mean().item()
     ceiling = 1 - diversity(judge.eye, photos) if len(photos) > 1 else 1.0
@@ -60,10 +62,10 @@ def likeness(judge: Judge, pictures: Sequence[Image.Image], photos: Sequence[Ima
 
 
 def on_scale(value: float, low: float, high: float) -> float:
-    """Where a value stands between two ends, 0 to 1."""
+    """Where a value lies between `low` (0) and `high` (1); what lies outside is clipped."""
     return min(1.0, max(0.0, (value - low) / max(high - low, LEAST)))
 
 
 def nearest_copy(pictures: Sequence[Image.Image], photos: Sequence[Image.Image]) -> tuple[float, int]:
-    """The largest correlation of any picture with any photo, and which photo that is."""
+    """The largest correlation of any picture with any photo, and the number of that photo."""
     return max(copies_of(pictures, photos))

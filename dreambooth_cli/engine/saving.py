@@ -1,4 +1,4 @@
-"""The finished model: a diffusers folder (full) or a LoRA file, in the layout that other tools read too."""
+"""Saving the finished model: a diffusers folder (full fine-tuning) or a LoRA file, laid out as other tools expect it."""
 
 import json
 import re
@@ -33,7 +33,7 @@ OF_TORCH = {"format": "pt"}  # what the libraries write into the header of every
 
 @contextmanager
 def written(folder: Path) -> Iterator[None]:
-    """What the disk refuses, in words. Raises DiskError."""
+    """Put into words whatever goes wrong while a model is written. Raises DiskError."""
     try:
         yield
     except Exception as error:
@@ -47,9 +47,9 @@ def written(folder: Path) -> Iterator[None]:
 
 
 def save_full(pipe: Any, base: Base, folder: Path, *, dtype: torch.dtype, at_most: int | None = None) -> None:
-    """Write a whole pipeline as a diffusers folder, its weights in `dtype`. Networks that were let go come back from the base, one
-    at a time; none takes memory when it is written. `at_most` bytes of each file are written for a rehearsal, as `write_tensors` does
-    it. Raises DiskError."""
+    """Write a whole pipeline as a diffusers folder, its weights in `dtype`. Networks that were freed are loaded from the base again, one
+    at a time, and every network is freed once it is written. `at_most` limits the bytes of each file for a rehearsal, as in
+    `write_tensors`. Raises DiskError."""
     with written(folder):
         for name in base.facts.family.networks:
             bring_back(pipe, base, dtype=dtype, device=torch.device("cpu"), only=[name])
@@ -60,39 +60,39 @@ def save_full(pipe: Any, base: Base, folder: Path, *, dtype: torch.dtype, at_mos
 
 
 def save_rest(pipe: Any, networks: Collection[str], folder: Path) -> None:
-    """Write what of a pipeline is no network: its scheduler, its tokenizers, its index."""
+    """Write the parts of a pipeline that are not networks: its scheduler, its tokenizers, its index."""
     for name, part in pipe.components.items():
         if name not in networks and part is not None:
             part.save_pretrained(folder / name)
         if name.startswith("tokenizer"):
-            # vocab.json and merges.txt beside tokenizer.json: readers older than transformers 5 know only those
+            # vocab.json and merges.txt besides tokenizer.json: programs older than transformers 5 read only those
             part.backend_tokenizer.model.save(str(folder / name))
     pipe.save_config(folder)
     forget_places(folder)
 
 
 def save_network(network: Any, folder: Path, dtype: torch.dtype, at_most: int | None = None) -> None:
-    """Write a network's config and its weights in `dtype`, from wherever it lies, one tensor after the other."""
+    """Write a network's config and its weights in `dtype`, from whatever device it is on, one tensor at a time."""
     file, weights = save_network_config(network, folder), nested(network, network.state_dict())
     write_tensors(file, weights, dtype=dtype, metadata=OF_TORCH, at_most=at_most)
 
 
 def save_network_config(network: Any, folder: Path) -> Path:
-    """Write a network's config into a new folder. Returns the file that its weights belong into."""
+    """Write a network's config into a new folder. Returns the path at which its weights belong."""
     folder.mkdir(parents=True)
     is_diffusers = isinstance(network, ModelMixin)
     if is_diffusers:
         network.save_config(folder)
         return Path(folder, diffusers.utils.SAFETENSORS_WEIGHTS_NAME)
     network.config.architectures = [type(network).__name__]
-    # transformers opens an encoder in the dtype of its config, diffusers a denoiser in float32: the two must agree
+    # transformers loads a text encoder in its config's dtype, diffusers loads a denoiser in float32: the two must agree
     network.config.dtype = "float32"
     network.config.save_pretrained(folder)
     return Path(folder, transformers.utils.SAFE_WEIGHTS_NAME)
 
 
 def forget_places(folder: Path) -> None:
-    """Take out of a model where its parts lay on this machine, or on that of who made the base: a model is published."""
+    """Remove from a model's files the paths of this machine, and of the machine that its base was made on: a model may be published."""
     if (lora := folder / LORA_FILE).is_file():
         _forget_places_in_header(lora)
     for file in folder.rglob("*.json"):
@@ -107,7 +107,7 @@ def forget_places(folder: Path) -> None:
 
 
 def _forget_places_in_header(lora: Path) -> None:
-    """The same for the header of a LoRA: with the peft of then, 0.1 wrote there where the text encoder lay."""
+    """The same for the header of a LoRA, where 0.1, with the peft of its time, wrote the text encoder's path."""
     try:
         with safe_open(lora, framework="pt") as file:
             texts = file.metadata() or {}
@@ -121,20 +121,20 @@ def _forget_places_in_header(lora: Path) -> None:
 
 
 def _is_place(value: Any) -> bool:
-    """Whether a config's value is a path, or holds one: from a root, a home, the current folder, another machine."""
+    """Whether a config's value is a path or contains one: from a root, a home, the current folder or another machine."""
     if isinstance(value, dict | list):
         return any(map(_is_place, value.values() if isinstance(value, dict) else value))
     return isinstance(value, str) and bool(re.match(r"(~?[\\/]{1,2}|[A-Za-z]:[\\/]|\.{1,2}[\\/]|file:/*)\w[\w.\\/-]+", value))
 
 
 def save_adapter(family: LatentDiffusion, folder: Path, *, train_text_encoder: bool, dtype: torch.dtype) -> None:
-    """Write the LoRA layers as `pytorch_lora_weights.safetensors`, which `load_lora_weights` takes."""
+    """Write the LoRA layers into a folder as `pytorch_lora_weights.safetensors`, which `load_lora_weights` reads. Raises DiskError."""
     modules = {family.record.denoiser: denoiser_of(family), **(text_encoders_of(family.pipe) if train_text_encoder else {})}
     with written(folder):
         save_lora(pipeline_class(family.record), folder, modules, dtype)
 
 
 def library_versions() -> dict[str, str]:
-    """The versions that made a model, for its card."""
+    """The versions of the libraries that matter for a model, by name, for its card."""
     libraries = (torch, diffusers, transformers, peft, accelerate)
     return {library.__name__: str(library.__version__) for library in libraries}

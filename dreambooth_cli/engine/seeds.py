@@ -1,5 +1,5 @@
-"""Every random number of a step, from (seed, step, row) alone: so there is no random state to save, a resume is exact, and
-accumulation, batch split and number of processes change none.
+"""Every random number of a step follows from (seed, step, row) alone: there is no random state to save, a resume is exact, and neither
+accumulation nor the batch split nor the number of processes changes any of them.
 
 Generators live on the CPU, so that a GPU gets the same numbers. Seeds are hashes, never `seed + step`, which would make
 step 1 of seed 0 and step 0 of seed 1 the same.
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Place:
-    """Where a row stands: the `row`-th of the `rows` of its kind (instance, class) in the global batch of a run's step."""
+    """Where a row stands: row `row` (from 0) of the `rows` rows of its kind (`instance` or `class`) in the global batch of a step."""
 
     seed: int
     step: int
@@ -25,8 +25,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Randomness:
-    """What chance decides for a row of a step: which example, under which of its prompts, mirrored or not, its time (a timestep or a
-    sigma), the noise of its latents and eps."""
+    """What chance decides for a row of a step: the number of its example and of its prompt, whether it is mirrored, its time (a timestep
+    or a sigma), the noise [c, h, w] that samples its latents, and the noise eps [c, h, w] that is added to them."""
 
     example: int
     prompt: int
@@ -37,7 +37,7 @@ class Randomness:
 
 
 def part_of(rows: int, parts: int, part: int) -> range:
-    """The rows of one of so many equal parts of a global batch: of a process, of a pass."""
+    """The rows of part number `part` when a global batch is split into `parts` equal parts, for processes or for passes."""
     each = rows // parts
     return range(part * each, (part + 1) * each)
 
@@ -54,7 +54,7 @@ def generator_of(*parts: object) -> torch.Generator:
 
 
 def example_at(seed: int, kind: str, position: int, count: int) -> int:
-    """Which of `count` examples stands at `position` of the endless sequence of shuffled epochs."""
+    """Which of `count` examples is at `position` in the endless sequence of shuffled epochs."""
     epoch, place = divmod(position, count)
     order = torch.randperm(count, generator=generator_of(seed, kind, "epoch", epoch))
     return int(order[place])

@@ -1,8 +1,8 @@
 """A safetensors file, one tensor at a time: written and read with no more memory than its largest tensor takes.
 
-The library's own writer wants every tensor of a file in the machine's memory at once, in the number format that it is saved in: for
-the state of a large model that is more than the run itself takes there. The format: 8 bytes with the header's length, the header as
-JSON (name -> dtype, shape, place), the tensors one after the other. What is written here is what the library writes, to the byte.
+The safetensors library's own writer needs every tensor of a file in the machine's memory at once, in the number format that it is saved
+in; for the state of a large model that is more than the run itself takes there. The format: 8 bytes with the header's length, the header
+as JSON (name -> dtype, shape, offsets), then the tensors one after the other. What is written here equals the library's file to the byte.
 """
 
 import hashlib
@@ -33,10 +33,10 @@ WORDS = {
     torch.bool: "BOOL",
 }
 DTYPES = {word: dtype for dtype, word in WORDS.items()}
-# The order of the library: wide values first, so that each tensor lies where its values are aligned.
+# The library's order: wide values first, so that every tensor starts at an aligned offset.
 ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "I16", "I8", "U8", "BOOL")
-ALIGNED = 8  # bytes: the header is filled up with spaces
-TOGETHER = 1 << 20  # bytes: smaller tensors go to the disk with their neighbours
+ALIGNED = 8  # bytes: the header is padded with spaces to a multiple of this
+TOGETHER = 1 << 20  # bytes: smaller tensors are written to disk together with their neighbours
 
 
 def write_tensors(
@@ -47,16 +47,17 @@ def write_tensors(
     metadata: Mapping[str, str] | None = None,
     at_most: int | None = None,
 ) -> str:
-    """Write tensors, from whatever device they lie on, to a new file; floating-point ones in `dtype`, where one is given. Returns the
-    SHA-256 of what was to be written, in hexadecimal.
+    """Write tensors, on whatever device they are, to a new file; floating-point ones in `dtype`, if one is given. Returns the SHA-256 of
+    the bytes written, in hexadecimal.
 
-    `at_most` bytes, for a rehearsal: of more only some tensors are written, and a file beside takes up the room of the others.
+    `at_most` is for a rehearsal: of a file of more bytes only some tensors are written, and a second file, `<name>.room`, takes up the
+    space of the others.
 
-    Raises OSError, KeyError for a number format that the file has no word for.
+    Raises OSError, or KeyError for a number format that safetensors has no name for.
     """
     if at_most is not None and (whole := size_of(tensors, dtype)) > at_most:
         tensors, room = some_of(tensors, at_most, dtype), path.with_name(f"{path.name}.room")
-        reserve(room, whole)  # all of it first: how large one file may be has bounds too
+        reserve(room, whole)  # all of it first: the size of one file may be limited too
         os.truncate(room, whole - size_of(tensors, dtype))
     outline = {name: torch.empty(value.shape, dtype=format_of(value, dtype), device="meta") for name, value in tensors.items()}
     return write_stream(path, outline, lambda name: tensors[name].detach(), metadata)
@@ -65,10 +66,11 @@ def write_tensors(
 def write_stream(
     path: Path, outline: Mapping[str, Tensor], read: Callable[[str], Tensor], metadata: Mapping[str, str] | None = None
 ) -> str:
-    """Write a new file of tensors that are made when their turn comes, each as `outline` says its shape and number format (its own may
-    lie on the meta device); those of one format come in the order of their names. Returns the SHA-256, in hexadecimal.
+    """Write a new file of tensors that `read` makes when their turn comes. `outline` gives each one's shape and number format (its tensors
+    may be on the meta device); tensors of one format are asked for in the order of their names. Returns the SHA-256 of the file, in
+    hexadecimal.
 
-    Raises OSError, KeyError for a number format that the file has no word for.
+    Raises OSError, or KeyError for a number format that safetensors has no name for.
     """
     names = sorted(outline, key=lambda name: (ORDER.index(WORDS[outline[name].dtype]), name))
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
@@ -81,7 +83,7 @@ def write_stream(
     digest = hashlib.sha256()
     with path.open("xb", buffering=TOGETHER) as file:
 
-        def put(piece: bytes | memoryview) -> None:  # whose bytes are let go before the next tensor's are made
+        def put(piece: bytes | memoryview) -> None:  # a function, so that a tensor's bytes are freed before the next one is made
             file.write(piece)
             digest.update(piece)
 
@@ -102,7 +104,8 @@ def size_of(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> int:
 
 
 def some_of(tensors: Mapping[str, Tensor], at_most: int, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """The largest tensor, the smallest of each number format and number of axes, then others while they stay within these bytes."""
+    """The largest tensor, the smallest one of each number format and number of axes, then others as long as they fit into `at_most`
+    bytes."""
     by_size = sorted(tensors, key=lambda name: tensors[name].numel(), reverse=True)
     forms = {(tensors[name].dtype, tensors[name].ndim): name for name in by_size}
     chosen = {name: tensors[name] for name in (*by_size[:1], *forms.values())}
@@ -116,7 +119,7 @@ def some_of(tensors: Mapping[str, Tensor], at_most: int, dtype: torch.dtype | No
 
 
 def bytes_of(tensor: Tensor) -> memoryview:
-    """The bytes of a tensor in the machine's memory, not copied where it lies there in one piece."""
+    """The bytes of a CPU tensor; they are not copied if the tensor is contiguous."""
     flat: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
     return memoryview(flat)
 
@@ -129,17 +132,17 @@ def let_pages_go(tensor: Tensor) -> None:
 class TensorFile(Mapping[str, Tensor]):
     """The tensors of a file by name, each read when it is asked for, into memory of its own.
 
-    The bytes are not looked at before: hold the file against its hash first. `shapes` is known without reading any.
+    Their bytes are not checked: compare the file with its hash first. `shapes` is known without reading any tensor.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError, and ValueError, KeyError, TypeError or AttributeError where the file is not one."""
+        """Read the header. Raises OSError, or ValueError, KeyError, TypeError or AttributeError if the file is not a safetensors file."""
         self.path = path
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
             size = path.stat().st_size
             if length > size:
-                raise ValueError(f"{path.name} is cut off or no safetensors file")
+                raise ValueError(f"{path.name} is cut off or is not a safetensors file")
             self.entries = {name: entry for name, entry in json.loads(file.read(length)).items() if name != "__metadata__"}
         self.start = 8 + length
         if size != self.start + max((entry["data_offsets"][1] for entry in self.entries.values()), default=0):
@@ -151,13 +154,13 @@ class TensorFile(Mapping[str, Tensor]):
                 raise ValueError(f"the header of {path.name} does not say where {name} lies")
 
     def __getitem__(self, name: str) -> Tensor:
-        """Read one tensor. Raises KeyError, OSError, ValueError where the file ends before it."""
+        """Read one tensor. Raises KeyError, OSError, or ValueError if the file ends too early."""
         entry = self.entries[name]
         tensor = torch.empty(prod(entry["shape"]), dtype=DTYPES[entry["dtype"]])
         with self.path.open("rb") as file:
             file.seek(self.start + entry["data_offsets"][0])
             if file.readinto(bytes_of(tensor)) != tensor.numel() * tensor.element_size():
-                raise ValueError(f"{self.path.name} ends in {name}")
+                raise ValueError(f"{self.path.name} ends in the middle of {name}")
         return tensor.reshape(entry["shape"])
 
     def __iter__(self) -> Iterator[str]:
@@ -168,7 +171,7 @@ class TensorFile(Mapping[str, Tensor]):
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """The shapes of tensors by name, without reading those that lie in a file."""
+    """The shapes of tensors by name, without reading those that are in a file."""
     if isinstance(tensors, TensorFile):
         return tensors.shapes
     return {name: tuple(value.shape) for name, value in tensors.items()}

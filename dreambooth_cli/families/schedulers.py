@@ -45,8 +45,8 @@ TRAINED: Mapping[Noise, tuple[str, ...]] = {
 }
 # Why a base with any other is refused, by a piece of the class's name.
 NOT_TRAINED = {
-    "EDM": "it is trained on EDM's continuous noise (Playground 2.5, CosXL and the like)",
-    "FlowMatch": "it is trained by flow matching",
+    "EDM": "it was trained on EDM's continuous noise (Playground 2.5, CosXL and the like)",
+    "FlowMatch": "it was trained by flow matching",
     "LCM": "it is distilled to draw in a few steps (a latent consistency model)",
     "TCD": "it is distilled to draw in a few steps (trajectory consistency)",
     "CMStochastic": "it is a consistency model",

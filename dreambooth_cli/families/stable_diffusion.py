@@ -22,9 +22,9 @@ UNET_PART = Part(
     classes=("UNet2DConditionModel",),
     config=UNET_2D_CONDITION,
     refused={
-        "time_cond_proj_dim": "is told the guidance, as of a model that is distilled to few steps (LCM)",
-        "class_embed_type": "has class embeddings, as of unCLIP and upscalers",
-        "num_class_embeds": "has class embeddings, as of unCLIP and upscalers",
+        "time_cond_proj_dim": "is told the guidance scale, like a model distilled to few steps (LCM)",
+        "class_embed_type": "has class embeddings, as unCLIP and upscalers do",
+        "num_class_embeds": "has class embeddings, as unCLIP and upscalers do",
         "encoder_hid_dim": "reads other embeddings than CLIP's (as Kolors and DeepFloyd do)",
         "encoder_hid_dim_type": "reads other embeddings than CLIP's (as Kolors and DeepFloyd do)",
     },

@@ -77,5 +77,5 @@ def words_of_time(seconds: float) -> str:
 def time_line(found: Prediction | None) -> str:
     """How long a run may take, or that this is not known."""
     if found is None:
-        return "Time: not known: no such GPU was measured. train measures its first steps and says it then."
+        return "Time: not known, as no such GPU has been measured; train measures its first steps and then says."
     return f"Time: {words_of_time(found.seconds)}, predicted from {found.by}; train corrects it after its first steps."

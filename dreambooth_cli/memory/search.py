@@ -41,15 +41,15 @@ def check_fits(plan: Plan, asked: TrainSettings) -> None:
         return
     flags = " ".join(_stated_flags(asked).values())
     what = f"{words_of(plan)}{f' (asked: {flags})' if flags else ''}"
-    again = "go on under a new plan: the same command with --replan"
+    again = "run the same command with --replan, to go on under a new plan"
     if plan.free is not None and plan.needed > plan.free:
         raise DoesNotFit(
-            f"{plan.name} does not fit in the GPU's memory: {what} needs {gb(plan.needed)} GB, {gb(plan.free)} GB are free",
+            f"{plan.name} does not fit in the GPU's memory: {what} needs {gb(plan.needed)} GB, but only {gb(plan.free)} GB are free",
             plan.remedy or f"close other programs that use the GPU, or {again}",
         )
     raise DoesNotFit(
-        f"{plan.name} does not fit in this machine's memory: {what} needs {gb(plan.ram_needed)} GB of it, and there are "
-        f"{gb(machine_memory())} GB in all",
+        f"{plan.name} does not fit in this machine's memory: {what} needs {gb(plan.ram_needed)} GB of it, but there are "
+        f"only {gb(machine_memory())} GB in all",
         plan.remedy or again,
     )
 
@@ -131,24 +131,24 @@ def check_trainable(facts: BaseFacts, asked: TrainSettings) -> None:
     _check_family(facts.family, asked)
     if facts.distilled and not asked.allow_distilled:
         raise ModelUnavailable(
-            f"this {facts.family.title} is distilled to draw in a few steps: training takes them from it",
-            f"train the base that it was made of: --model {facts.family.name}; or go on all the same: --allow-distilled",
+            f"this {facts.family.title} is distilled to draw in a few steps, and training takes that from it",
+            f"train the base that it was made from: --model {facts.family.name}; or train it all the same: --allow-distilled",
         )
 
 
 def _check_family(family: Family, asked: TrainSettings) -> None:
     """Raises UsageError where a family is asked for what is not done with it."""
     if asked.method not in (AUTO, *family.methods):
-        raise UsageError(f"--method {asked.method} is not for {family.title}", f"use --method {family.methods[0]}, or leave it out")
+        raise UsageError(f"--method {asked.method} does not work with {family.title}", f"use --method {family.methods[0]}, or leave it out")
     if asked.train_text_encoder is True and not family.may_train_text:
         raise UsageError(f"the text encoder of {family.title} is never trained", "leave out --train-text-encoder")
     if asked.method == "full" and asked.with_base_prior:
-        told = "--prior base holds a LoRA against the base that it lies beside, and --method full has none"
+        told = "--prior base compares a LoRA with the base beneath it, but --method full changes the base itself"
         raise UsageError(told, "use --prior class-images")
     if asked.precision == "fp16" and not family.fits_fp16:
         raise UsageError(f"--precision fp16 has too small a range for {family.title}", "use --precision bf16 or fp32, or leave it out")
     if asked.snr_gamma and family.noise == "flow":
-        raise UsageError(f"--snr-gamma weighs the timesteps of diffusion, and {family.title} is trained by flow matching", "leave it out")
+        raise UsageError(f"--snr-gamma weighs the timesteps of diffusion, but {family.title} is trained by flow matching", "leave it out")
 
 
 def _best_plan(job: Job) -> Plan:
@@ -343,7 +343,7 @@ def _find_remedy(job: Job) -> str:
     most = round(gpu.total * (1 - TAKEN)) if gpu is not None else 0
     if gpu is not None and gpu.free < most and (plan := _best_plan(replace(job, gpu=replace(gpu, free=most)))).fits:
         return (
-            f"close other programs that use the GPU, {gb(gpu.total - gpu.free)} GB of it are taken: it then {plan.why}"
+            f"close other programs that use the GPU ({gb(gpu.total - gpu.free)} GB of it are taken): it then {plan.why}"
         )
     relaxed = _without(asked, list(flags))
     for side in range(job.resolution - 64, facts.resolution // 2 - 1, -64):
@@ -361,7 +361,7 @@ def _smaller_base(job: Job) -> str:
             if plan.fits:
                 return f"use --model {entry.name}: it {needs_of(plan, entry.facts)}"
     where = "machine" if job.gpu is None else "GPU"
-    return f"no base model of the catalogue fits this {where}; see `dreambooth models`"
+    return f"no base model in the catalogue fits this {where}; see `dreambooth models`"
 
 
 def _stated_flags(asked: TrainSettings) -> dict[str, str]:

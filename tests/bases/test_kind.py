@@ -290,7 +290,7 @@ def test_a_config_of_many_megabytes_is_not_read(sd1, tmp_path):
     [
         ("tokenizer/vocab.json", "vocab.json has 1,000,000,000,000 bytes, more than any"),
         ("tokenizer/special_tokens_map.json", "special_tokens_map.json has 1,000,000,000,000 bytes"),
-        ("vae/diffusion_pytorch_model.safetensors", "model.safetensors has 1,000,000,000,000 bytes, and by its header"),
+        ("vae/diffusion_pytorch_model.safetensors", "model.safetensors has 1,000,000,000,000 bytes, but "),
     ],
 )
 def test_a_file_with_a_hole_of_a_terabyte_is_not_read(name, told, sd1, tmp_path):

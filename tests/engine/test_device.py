@@ -58,9 +58,9 @@ def test_which_cards_a_build_has_kernels_for(capability, architectures, runs):
         ("GTX 1080", (6, 1), CUDA_13, "x86_64", "cu126 has them (https://dev-discuss.pytorch.org/t/3432 of 4 September 2026"),
         ("Tesla V100", (7, 0), CUDA_13, "AMD64", "--force-reinstall \"torch<2.15\" --index-url https://download.pytorch.org/whl/cu126"),
         ("RTX 5090", (12, 0), ["sm_80", "sm_90"], "x86_64", "--force-reinstall \"torch\" --index-url https://download.pytorch.org/whl/cu130"),
-        ("Tesla K80", (3, 7), CUDA_13, "x86_64", "no build of PyTorch is known that has them; train without it: CUDA_VISIBLE_DEVICES"),
-        ("Xavier", (7, 2), ["sm_80", "sm_90"], "aarch64", "no build of PyTorch is known"),
-        ("a card of the year 2030", (15, 0), CUDA_13, "x86_64", "no build of PyTorch is known"),
+        ("Tesla K80", (3, 7), CUDA_13, "x86_64", "no build of PyTorch known here has them; train without it: CUDA_VISIBLE_DEVICES"),
+        ("Xavier", (7, 2), ["sm_80", "sm_90"], "aarch64", "no build of PyTorch known here has them"),
+        ("a card of the year 2030", (15, 0), CUDA_13, "x86_64", "no build of PyTorch known here has them"),
     ],
 )
 def test_a_card_without_kernels_is_told_with_the_build_that_has_them(name, capability, architectures, processor, hint):
@@ -184,15 +184,15 @@ def test_why_steps_are_slow(spills, monkeypatch):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     torch_has(monkeypatch, free=GB // 10, total=8 * GB)
     assert why_slow(cuda).startswith("the GPU's memory is full")
-    assert ("lies in the machine's" in why_slow(cuda)) == spills
+    assert ("spills into the machine's" in why_slow(cuda)) == spills
     torch_has(monkeypatch, free=4 * GB, total=8 * GB)
     monkeypatch.setattr(device, "held_back", lambda: "its heat")
-    assert why_slow(cuda) == "the GPU holds itself back because of its heat"
+    assert why_slow(cuda) == "the GPU is slowing itself down because of its heat"
     monkeypatch.setattr(device, "held_back", lambda: None)
     monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
     assert why_slow(cuda) == why_slow(cpu)
-    assert why_slow(cpu).startswith("nothing seen here says why")
+    assert why_slow(cpu).startswith("no reason was found here")
     monkeypatch.setattr("os.getloadavg", lambda: (500.0, 0.0, 0.0))
-    assert why_slow(cpu) == "other programs keep the processor busy"
+    assert why_slow(cpu) == "other programs are keeping the processor busy"
     monkeypatch.setattr(device, "free_memory", lambda: GB // 10)
-    assert "swaps" in why_slow(cpu)
+    assert "swapping" in why_slow(cpu)

@@ -92,7 +92,7 @@ def faults(files: dict[str, int]) -> Iterator[Fault]:
     yield Fault("on a mirror", redirect(to_mirror=True))
     yield Fault("sends files whole where the rest is asked for", lambda server: setattr(server, "ignore_ranges", True))
     for file, size in files.items():
-        yield Fault(f"wrong bytes in {file}", wrong(file), 5, "came damaged", passes=True)
+        yield Fault(f"wrong bytes in {file}", wrong(file), 5, "arrived damaged", passes=True)
         for part in (0, 1, size // 2, size - 1):
             yield Fault(f"{file} cut after {part} bytes", cut(file, part))
 

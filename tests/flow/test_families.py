@@ -183,7 +183,7 @@ def test_a_side_that_its_patches_do_not_divide_is_refused(base, photos, tmp_path
 
 
 def test_a_scheduler_of_diffusion_does_not_draw_with_it(kind, base, tmp_path):
-    with pytest.raises(UsageError, match=f"does not draw with {RECORDS[kind].title}"):
+    with pytest.raises(UsageError, match=f"does not work with {RECORDS[kind].title}"):
         our_picture(base, tmp_path, scheduler="ddim")
 
 

@@ -136,7 +136,7 @@ def test_a_lora_of_stable_diffusion_may_be_held_against_its_base_too(sd1, photos
     events = run(project)
     assert len(of_kind(events, StepDone)) == 3
     assert not of_kind(events, ClassImageMade)
-    with pytest.raises(UsageError, match="--method full has none"):
+    with pytest.raises(UsageError, match="--method full changes the base itself"):
         run(project, method="full")
 
 

@@ -417,7 +417,7 @@ def test_a_plan_leaves_a_little_of_the_card_free_where_a_means_more_does_it() ->
         (2.5, {"gradient_checkpointing": False, "precision": "bf16"}, "drop --no-gradient-checkpointing: "),
         (6, {"method": "full", "ema": True, "train_text_encoder": True}, "drop --method full: "),
         (2.2, {}, "use --resolution 320: it then needs "),
-        (0.5, {}, "no base model of the catalogue fits this GPU"),
+        (0.5, {}, "no base model in the catalogue fits this GPU"),
     ],
 )
 def test_the_nearest_thing_that_would_fit_is_named(free_gb: float, asked: dict[str, object], remedy: str) -> None:
@@ -427,7 +427,7 @@ def test_the_nearest_thing_that_would_fit_is_named(free_gb: float, asked: dict[s
     assert caught.value.exit_code == 4
     assert caught.value.hint.startswith(remedy)
     assert caught.value.message.startswith("sd15 does not fit in the GPU's memory: ")
-    assert caught.value.message.endswith(f"needs {plan.needed / 1e9:.1f} GB, {free_gb:.1f} GB are free")
+    assert caught.value.message.endswith(f"needs {plan.needed / 1e9:.1f} GB, but only {free_gb:.1f} GB are free")
 
 
 def test_the_message_says_what_was_asked() -> None:
@@ -452,7 +452,7 @@ def test_a_card_that_others_use_and_a_smaller_base() -> None:
     busy = make_plan(
         Job(facts("sdxl"), TrainSettings(), resolution=1024, gpu=card(3, total_gb=24), has_8bit=True, name="sdxl")
     )
-    assert busy.remedy.startswith("close other programs that use the GPU, 21.0 GB of it are taken: it then needs ")
+    assert busy.remedy.startswith("close other programs that use the GPU (21.0 GB of it are taken): it then needs ")
     small = make_plan(Job(facts("sdxl"), TrainSettings(), resolution=1024, gpu=card(2.5), has_8bit=True, name="sdxl"))
     assert small.remedy.startswith("use --model sd15: it needs ")
 
@@ -549,7 +549,7 @@ def test_what_the_machine_can_not_hold_does_not_fit(free_gb: float | None, monke
         check_fits(plan, TrainSettings(method="full", train_text_encoder=True))
     assert caught.value.exit_code == 4
     assert "does not fit in this machine's memory: full fine-tuning with the text encoder" in caught.value.message
-    assert caught.value.message.endswith(f"needs {plan.ram_needed / 1e9:.1f} GB of it, and there are 6.0 GB in all")
+    assert caught.value.message.endswith(f"needs {plan.ram_needed / 1e9:.1f} GB of it, but there are only 6.0 GB in all")
     assert caught.value.hint
 
 

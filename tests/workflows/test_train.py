@@ -1043,7 +1043,7 @@ def test_the_plan_is_held_against_the_card_that_torch_takes(sd1, photos, monkeyp
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: small)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: (10**8, 10**8))
     project = make_project(photos, sd1, method="full")
-    with pytest.raises(DoesNotFit, match=r"needs .* GB, 0\.1 GB are free"):
+    with pytest.raises(DoesNotFit, match=r"needs .* GB, but only 0\.1 GB are free"):
         run(project)
     assert project.runs() == []
 
@@ -1091,7 +1091,7 @@ def test_a_run_that_was_begun_on_a_larger_machine_says_so(sd1, photos, monkeypat
     project = checkpointed(photos, sd1)
     for place in ("dreambooth_cli.workflows.freeze", "dreambooth_cli.memory.search"):
         monkeypatch.setattr(f"{place}.machine_memory", lambda: 5 * 10**8)
-    with pytest.raises(DoesNotFit, match=r"and there are 0\.5 GB in all") as caught:
+    with pytest.raises(DoesNotFit, match=r"but there are only 0\.5 GB in all") as caught:
         run(project)
     assert "--replan" in caught.value.hint
 

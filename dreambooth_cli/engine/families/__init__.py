@@ -1,1 +1,1 @@
-"""Model families alive: a record of `dreambooth_cli/families` with its networks; how they are loaded, and their LoRA layers."""
+"""Model families at work: the records of `dreambooth_cli/families` with their networks, how these are loaded, and their LoRA layers."""

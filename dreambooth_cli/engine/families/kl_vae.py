@@ -1,4 +1,4 @@
-"""diffusers' AutoencoderKL, as the families that have it use it: one scale, and one shift in some, for all channels."""
+"""diffusers' AutoencoderKL as the families use it: one scale, and in some families one shift, for all channels."""
 
 from typing import Any
 
@@ -16,14 +16,14 @@ def encode(vae: Any, pixels: Tensor) -> LatentDistribution:
 
 
 def sample(config: Any, distribution: LatentDistribution, noise: Tensor) -> Tensor:
-    """One sample of scaled latents (Kingma and Welling 2013, eq. 10; scaling of Rombach et al. 2022, appendix G). `config` is the
-    VAE's, which may be gone by then."""
+    """One sample of scaled latents, float32 [B, c, h, w] (Kingma and Welling 2013, eq. 10; scaled as by Rombach et al. 2022, appendix G).
+    It takes the VAE's `config`, since the VAE itself may have been freed by then."""
     scaled: Tensor = (distribution.mean + distribution.std * noise - (config.shift_factor or 0.0)) * config.scaling_factor
     return scaled
 
 
 def decode(vae: Any, latents: Tensor) -> Tensor:
-    """Scaled latents -> pixels [B, 3, H, W], in the VAE's number format."""
+    """Scaled latents [B, c, h, w] -> pixels [B, 3, H, W] in -1..1, in the VAE's number format."""
     unscaled = latents.to(vae.dtype) / vae.config.scaling_factor
     if vae.config.shift_factor:
         unscaled = unscaled + vae.config.shift_factor

@@ -1,4 +1,4 @@
-"""FLUX.2 klein: a transformer over packed patches of latents, told sigma, whose answer is eps - z."""
+"""FLUX.2 klein: a transformer over packed patches of latents, which is told sigma and predicts eps - z."""
 
 from collections.abc import Mapping
 from math import exp
@@ -14,13 +14,13 @@ from .latent_diffusion import Conditioning, LatentDistribution
 from .noising import RectifiedFlow
 from .qwen3 import tokens_of, use_chat
 
-# Its makers trained it with FLUX.1's shift, by the picture's tokens (Nerogar/OneTrainer#1516); the larger one that its pipeline counts is
-# that of drawing.
+# Its makers trained it with FLUX.1's shift, which depends on the picture's number of tokens (Nerogar/OneTrainer#1516); the larger shift
+# that its pipeline computes is for drawing.
 FEW_TOKENS, MANY_TOKENS, LEAST_SHIFT, MOST_SHIFT = 256, 4096, 0.5, 1.15
 
 
 class Klein:
-    """A FLUX.2 klein pipeline seen as what is trained: text encoder, VAE, transformer, and the straight way between picture and noise."""
+    """A FLUX.2 klein pipeline as it is trained: text encoder, VAE, transformer, and the straight path between picture and noise."""
 
     record = KLEIN
 
@@ -28,14 +28,14 @@ class Klein:
         self.pipe = pipe
         self.noising = RectifiedFlow(training_shift)
         use_chat(pipe.tokenizer, CHAT_WITHOUT_THOUGHT)
-        # its latents' mean and spread, channel by channel; copies, since the VAE may be gone by then
+        # its latents' mean and variance, channel by channel; copies, since the VAE may be freed later
         self.mean = pipe.vae.bn.running_mean.detach().float().clone()[None, :, None, None]
         self.variance = pipe.vae.bn.running_var.detach().float().clone()[None, :, None, None]
         self.eps = float(pipe.vae.config.batch_norm_eps)
 
     def encode_images(self, pixels: Tensor) -> LatentDistribution:
-        """Pixels [B, 3, H, W] in -1..1 -> their latents in patches, float32 [B, 128, H/16, W/16]: the likeliest ones, as all who train it
-        take them, so without any spread."""
+        """Pixels [B, 3, H, W] in -1..1 -> their latents in patches, float32 [B, 128, H/16, W/16]: the most likely ones, as other trainers
+        of this model take them too, so their deviation is 0."""
         vae = self.pipe.vae
         with torch.no_grad():
             likeliest = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode()
@@ -43,31 +43,32 @@ class Klein:
         return LatentDistribution(patches, torch.zeros_like(patches))
 
     def sample_latents(self, distribution: LatentDistribution, noise: Tensor) -> Tensor:
-        """Normed latents; there is nothing to draw."""
+        """Normalised latents [B, 128, h, w]; there is nothing to sample."""
         mean, spread = self._scales(distribution.mean)
         return (distribution.mean - mean) / spread
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Normed latents [B, 128, h, w] -> pixels [B, 3, 16 h, 16 w]."""
+        """Normalised latents [B, 128, h, w] -> pixels [B, 3, 16 h, 16 w]."""
         mean, spread = self._scales(latents)
         unpacked = Flux2KleinPipeline._unpatchify_latents(latents * spread + mean)
         pixels: Tensor = self.pipe.vae.decode(unpacked.to(self.pipe.vae.dtype), return_dict=False)[0]
         return pixels
 
     def _scales(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and spread of latents, beside them, rounded as the pipeline rounds them."""
+        """The latents' mean and deviation, on the device and in the format of `latents`, rounded as the pipeline rounds them."""
         mean, variance = self.mean.to(latents.device), self.variance.to(latents.device)
         return mean.to(latents.dtype), torch.sqrt(variance + self.eps).to(latents.dtype)
 
     def unpack(self, drawn: Tensor, height: int, width: int) -> Tensor:
-        """The pipeline's tokens [B, h w, 128] as latents [B, 128, h, w]."""
+        """The pipeline's tokens [B, h w, 128], for pictures of this size in pixels, as latents [B, 128, h, w]."""
         side = int(self.pipe.vae_scale_factor) * 2
         return as_latents(drawn, height // side, width // side)
 
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
-        """Prompts -> embeddings [B, 512, 3 D]: three layers side by side, of the padding too, which the transformer reads."""
+        """Prompts -> embeddings [B, 512, 3 D]: the outputs of three layers side by side, those of the padding included, which the
+        transformer reads too."""
         encoder, rows = self.pipe.text_encoder, []
-        for prompt in prompts:  # one at a time: every layer's output of it is kept
+        for prompt in prompts:  # one at a time, because every layer's output is kept in memory
             ids, mask = tokens_of(self.pipe.tokenizer, [prompt], most=self.record.prompt_length, padded=True)
             seen = None if encoder.device.type == "meta" else mask.to(encoder.device)  # transformers looks at its values
             states = encoder(ids.to(encoder.device), attention_mask=seen, output_hidden_states=True).hidden_states
@@ -75,7 +76,7 @@ class Klein:
         return Conditioning(torch.cat(rows))
 
     def predict(self, noisy_latents: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
-        """The transformer's prediction [B, 128, h, w], of eps - z."""
+        """The transformer's prediction of eps - z, [B, 128, h, w]."""
         prompts, (height, width) = conditioning.embeddings, noisy_latents.shape[-2:]
         said = self.pipe.transformer(
             noisy_latents.to(prompts.dtype).flatten(2).transpose(1, 2),
@@ -88,7 +89,7 @@ class Klein:
         return as_latents(said, height, width)
 
     def prompted(self, prompts: list[str], negative_prompt: str) -> Mapping[str, Any]:
-        """What the pipeline's call takes of prompts; of one that it is guided away from it takes the embeddings alone."""
+        """The arguments of the pipeline's call for prompts; a negative prompt can only be given as embeddings."""
         if not negative_prompt:
             return {"prompt": list(prompts)}
         with torch.no_grad():
@@ -96,14 +97,14 @@ class Klein:
         return {"prompt": list(prompts), "negative_prompt_embeds": away}
 
     def embed(self, prompt: str, *, guided: bool) -> Mapping[str, Any]:
-        """The arguments of the pipeline's call that stand for a prompt."""
+        """The arguments of the pipeline's call in place of a prompt, and of the empty one if it is `guided` away from that."""
         device = self.pipe.text_encoder.device
         found = {"prompt_embeds": self.pipe.encode_prompt([prompt], device=device)[0]}
         return found | ({"negative_prompt_embeds": self.pipe.encode_prompt([""], device=device)[0]} if guided else {})
 
     @staticmethod
     def small_networks() -> dict[str, Any]:
-        """A transformer of one block of each kind."""
+        """A tiny transformer with one block of each kind."""
         made = Flux2Transformer2DModel(
             in_channels=16,
             num_layers=1,
@@ -133,7 +134,8 @@ class Klein:
 
 
 def training_shift(shape: torch.Size) -> float:
-    """e^mu for latents of a shape [c, h, w], mu straight from 0.5 at 256 tokens to 1.15 at 4,096; patches count as one."""
+    """The shift e^mu for latents in patches of this shape [c, h, w]: mu grows linearly from 0.5 at 256 tokens to 1.15 at 4,096. A patch is
+    one token."""
     tokens = shape[-2] * shape[-1]
     return exp(LEAST_SHIFT + (MOST_SHIFT - LEAST_SHIFT) * (tokens - FEW_TOKENS) / (MANY_TOKENS - FEW_TOKENS))
 
@@ -144,6 +146,6 @@ def as_latents(tokens: Tensor, height: int, width: int) -> Tensor:
 
 
 def positions(height: int, width: int, length: int, device: torch.device) -> Tensor:
-    """Where tokens stand, [n, 4]: picture, row, column, place in the prompt, all from 0."""
+    """The positions of tokens, [n, 4]: picture, row, column, place in the prompt, all from 0."""
     ranges = (torch.arange(count, device=device) for count in (1, height, width, length))
     return torch.cartesian_prod(*ranges)

@@ -1,4 +1,4 @@
-"""What a model family does, alive: the loop, the drawing and the saving ask this and no more of it.
+"""What a model family must be able to do: this is all that training, drawing and saving ask of it.
 
 Shapes: B rows, T tokens, D embedding width, h x w latents of c channels.
 """
@@ -17,9 +17,9 @@ from .noising import Noising
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a prompt tells the network: `embeddings` [B, T, D]; `pooled` [B, P] where the family has it (SDXL); `lengths`, of the
-    families whose prompts are not read to the end of T, the tokens of each row. Beside it `sizes` [B, n], where the network is told the
-    sizes of pictures that are not simply whole ones of the training size."""
+    """What prompts tell the network: `embeddings` [B, T, D]; `pooled` [B, P] in families that have it (SDXL); `lengths`, the number of
+    tokens in each row, in families where not all of T is read. Besides, `sizes` [B, n]: the numbers that tell the network a picture's
+    size, where it is not simply a whole one of the training size."""
 
     embeddings: Tensor
     pooled: Tensor | None = None
@@ -27,7 +27,8 @@ class Conditioning:
     sizes: Tensor | None = None
 
     def rows(self, index: list[int]) -> "Conditioning":
-        """One row for each entry of `index`. Row by row: a list as an index would be copied to the GPU, and waited for."""
+        """The rows of these numbers, which may repeat. Taken one by one: a list used as an index would be copied to the GPU, and waited
+        for."""
         lengths = None if self.lengths is None else tuple(self.lengths[row] for row in index)
         return self._each(lambda value: torch.stack([value[row] for row in index]), lengths)
 
@@ -42,14 +43,15 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class LatentDistribution:
-    """What the VAE makes of a picture: the mean and standard deviation of its latents, unscaled, float32 [B, c, h, w]."""
+    """What the VAE makes of pictures: the mean and standard deviation of their latents, unscaled, float32 [B, c, h, w] each."""
 
     mean: Tensor
     std: Tensor
 
 
 class LatentDiffusion(Protocol):
-    """A latent diffusion model that can be fine-tuned. `pipe` is a live diffusers pipeline; parts that idle are None in it."""
+    """A latent diffusion model that can be fine-tuned. `pipe` is its diffusers pipeline, in which parts that are not needed may be
+    None."""
 
     record: Family
     pipe: Any
@@ -59,60 +61,61 @@ class LatentDiffusion(Protocol):
         """Pixels [B, 3, H, W] in -1..1 -> the distribution of their latents."""
 
     def sample_latents(self, distribution: LatentDistribution, noise: Tensor) -> Tensor:
-        """One sample of scaled latents: (mean + std * noise), shifted and scaled as the network expects them."""
+        """One sample of the latents, mean + std * noise, shifted and scaled as the network expects them; `noise` is standard normal."""
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents [B, c, h, w] -> pixels [B, 3, H, W] in -1..1, in the VAE's number format."""
 
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
-        """Prompts -> conditioning, a row each, with gradients where the text encoder is trained."""
+        """Prompts -> conditioning, a row each, with gradients if the text encoder is trained."""
 
     def predict(self, noisy_latents: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
-        """The network's prediction of `noising`'s target, [B, c, h, w], at its times [B]."""
+        """The network's prediction of `noising`'s target, [B, c, h, w], for noisy latents at these times [B]."""
 
     def prompted(self, prompts: list[str], negative_prompt: str) -> Mapping[str, Any]:
-        """What the pipeline's call takes of prompts, and of one that it is guided away from ("": none but the empty one)."""
+        """The arguments of the pipeline's call for prompts, and for the negative prompt to guide it away from ("": the empty one)."""
 
     def embed(self, prompt: str, *, guided: bool) -> Mapping[str, Any]:
-        """What the pipeline's call takes in place of a prompt, one row: tensors with a first axis of 1, lists of one, None."""
+        """The arguments of the pipeline's call in place of one prompt: tensors with a first axis of 1, lists of one, or None. `guided`:
+        also those in place of the empty prompt, which it is guided away from."""
 
     def unpack(self, drawn: Tensor, height: int, width: int) -> Tensor:
-        """What the pipeline's last step leaves of pictures of this size in pixels, as latents [B, c, h, w]."""
+        """What the pipeline's last step gives for pictures of this size in pixels, as latents [B, c, h, w]."""
 
     @staticmethod
     def small_networks() -> dict[str, Any]:
-        """The family's trainable networks by name, of the real classes and a few weights."""
+        """The family's trainable networks by name, of the real classes but tiny."""
 
     @staticmethod
     def small_pass(networks: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> Tensor:
-        """A forward pass through the small networks: a scalar in float32 with gradients."""
+        """A forward pass through the small networks that gives a scalar loss in float32, with gradients."""
 
 
 def alive(record: Family, pipe: Any) -> LatentDiffusion:
-    """A pipeline as what its family does. Raises ModelUnavailable where the pipeline can't be trained."""
+    """A pipeline as its family's live class. Raises ModelUnavailable if it can't be trained."""
     family: LatentDiffusion = live_class(record)(pipe)
     return family
 
 
 def live_class(record: Family) -> Any:
-    """The class that a family's record names."""
+    """The class that a family's record names as its live one."""
     module, _, name = record.live.partition(":")
     return getattr(import_module(module), name)
 
 
 def denoiser_of(family: LatentDiffusion) -> Any:
-    """The network that a family's noise is taken away by: a UNet, a transformer."""
+    """The network that removes noise: a UNet or a transformer."""
     return getattr(family.pipe, family.record.denoiser)
 
 
 def encode_frozen(family: LatentDiffusion, prompts: list[str]) -> Conditioning:
-    """The embeddings of prompts whose encoder stays as it is, without gradients."""
+    """The embeddings of prompts by text encoders that are not trained, without gradients."""
     with torch.no_grad():
         return family.encode_prompts(prompts)
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The number format of a forward pass on the device that works (between its turns a network may lie elsewhere); fp32 is none at
-    all."""
+    """The autocast context of a forward pass on `device`, the one that computes (a network that waits may be elsewhere); for fp32 it does
+    nothing."""
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     return torch.autocast(device.type, dtype, enabled=dtype is not None)

@@ -26,8 +26,8 @@ from .parts import nested
 
 
 def lora_layers_of(module: Any, part: Part, which: LoraLayers) -> list[str]:
-    """The layers of a network that a LoRA is put beside: by the ends of their names, or each by its whole name where blocks are left
-    out since nothing reads them, or where what is no layer has such a name too (peft refuses it)."""
+    """The layers of a network that get a LoRA, for peft's `target_modules`: the ends of their names, or every layer's whole name where
+    blocks that nothing reads are left out, or where a module that is not a layer has such a name too, which peft would refuse."""
     ends = part.layers_for(which)
     found = [(name, layer) for name, layer in module.named_modules() if name.endswith(tuple(f".{end}" for end in ends))]
     layers = [name for name, layer in found if isinstance(layer, nn.Linear | nn.Conv2d)]
@@ -38,17 +38,17 @@ def lora_layers_of(module: Any, part: Part, which: LoraLayers) -> list[str]:
 
 
 def add_lora(module: Any, *, layers: Sequence[str], rank: int, alpha: float, seed: int) -> None:
-    """Add LoRA layers to a network, beside the layers whose names end so: float32, trainable, random by the seed."""
+    """Add LoRA layers to a network, at the layers whose names end like these: float32, trainable, initialised by the seed."""
     config = LoraConfig(
         r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # peft divides by the rank, a fraction is fine
+        lora_alpha=alpha,  # type: ignore[arg-type]  # peft only divides it by the rank: it need not be whole
         init_lora_weights="gaussian",
         target_modules=list(layers),
     )
-    # peft takes its numbers from the global generator: seed it for this moment only
+    # peft draws from the global generator: seed it only for this
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        # not the module's own `add_adapter`: transformers' refuses every peft that is older than the one it was written for
+        # not the module's own `add_adapter`: that of transformers refuses any peft older than the one it was written for
         inject_adapter_in_model(config, module)
     for parameter in module.parameters():
         if parameter.requires_grad:
@@ -56,9 +56,9 @@ def add_lora(module: Any, *, layers: Sequence[str], rank: int, alpha: float, see
 
 
 def quantize(denoiser: Any, dtype: torch.dtype) -> None:
-    """Have a frozen denoiser's linear layers in 4 bits (NF4: Dettmers et al. 2023, arXiv 2305.14314), their products in `dtype`.
+    """Store a frozen denoiser's linear layers in 4 bits (NF4: Dettmers et al. 2023, arXiv 2305.14314); they compute in `dtype`.
 
-    The layers are bitsandbytes'; they take their 4 bits when they are next moved to a device. Raises UsageError without it.
+    The layers are bitsandbytes'; they are quantized when they are next moved to a device. Raises UsageError if it is missing.
     """
     try:
         from bitsandbytes.nn import modules
@@ -66,8 +66,8 @@ def quantize(denoiser: Any, dtype: torch.dtype) -> None:
         raise UsageError("a base in 4 bits needs bitsandbytes", f"install it: {INSTALL_8BIT}") from error
 
     class Linear4bit(modules.Linear4bit):
-        """Answers in the number format of its product, as a linear layer does under autocast: bitsandbytes' own answers in that of what
-        it is given, so that all between a norm and the next layer would be kept in float32."""
+        """Returns the number format that it computes in, as a linear layer does under autocast. bitsandbytes' own layer returns the format
+        of its input, so that everything between a norm and the next layer would be kept in float32."""
 
         def forward(self, states: torch.Tensor) -> torch.Tensor:
             answer: torch.Tensor = super().forward(states.to(dtype))
@@ -86,28 +86,29 @@ def quantize(denoiser: Any, dtype: torch.dtype) -> None:
             )
             small.bias = child.bias
             setattr(module, name, small)
-    denoiser.is_loaded_in_4bit = True  # by this peft knows which LoRA layer goes beside them
+    denoiser.is_loaded_in_4bit = True  # tells peft which kind of LoRA layer to put beside them
 
 
 def store_in_8_bits(denoiser: Any, part: Part, dtype: torch.dtype) -> None:
-    """Have a frozen denoiser's weights lie in 8 bits, each in `dtype` for its own product: diffusers' layerwise casting. What is told
-    beside it replaces the library's list of layers that stay, but not that of the class."""
+    """Store a frozen denoiser's weights in 8 bits, each cast to `dtype` while its layer computes: diffusers' layerwise casting. The names
+    that are passed replace the library's default list of layers to leave alone, so that list is passed too; the network's class adds its
+    own."""
     stay = (*DEFAULT_SKIP_MODULES_PATTERN, *part.precise)
     denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype, skip_modules_pattern=stay)
 
 
 def in_first_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A LoRA of attention by the names of diffusers' first LoRAs, which the oldest readers know; one of more layers keeps peft's: of
-    a file with both kinds of names diffusers reads one kind."""
+    """The weights of an attention-only LoRA under the names of diffusers' first LoRAs, which even the oldest programs read. One with more
+    layers keeps peft's names: in a file with both kinds of names, diffusers reads only one kind."""
     renamed: dict[str, torch.Tensor] = convert_state_dict_to_diffusers(weights)
     return weights if any(".lora_A." in name for name in renamed) else renamed
 
 
 def save_lora(pipeline: type[Any], folder: Path, modules: Mapping[str, Any], dtype: torch.dtype) -> None:
-    """Write `pytorch_lora_weights.safetensors`, the rank in its header, so that `load_lora_weights` gives the same model.
+    """Write `pytorch_lora_weights.safetensors` with the rank in its header, so that `load_lora_weights` gives the same model.
 
-    Alpha over rank goes into the second matrices, and the header says that alpha is the rank: readers that don't look there take it
-    to be so.
+    The up matrices are multiplied by alpha / rank, and the header says that alpha equals the rank: programs that don't read the header
+    assume just that.
     """
     layers: dict[str, Any] = {}
     for name, module in modules.items():
@@ -117,19 +118,19 @@ def save_lora(pipeline: type[Any], folder: Path, modules: Mapping[str, Any], dty
             key: (value * scale if "lora_B" in key else value).to(dtype)
             for key, value in get_peft_model_state_dict(module).items()
         }
-        # readers find a layer of CLIP's by its nested name alone, and pass over one that they do not find
+        # programs find CLIP's layers only by their nested names, and skip those that they don't find
         weights = nested(module, weights)
-        is_first = isinstance(module, UNet2DConditionModel | CLIPPreTrainedModel)  # of the networks that diffusers' first LoRAs were for
+        is_first = isinstance(module, UNet2DConditionModel | CLIPPreTrainedModel)  # diffusers' first LoRAs were for these networks
         layers[f"{name}_lora_layers"] = in_first_names(weights) if is_first else weights
         layers[f"{name}_lora_adapter_metadata"] = config | {"lora_alpha": config["r"]}
     pipeline.save_lora_weights(folder, **layers)
     file = folder / LORA_FILE
-    write_whole(file, file.read_bytes())  # safetensors makes files that their owner alone can read, whatever the umask
+    write_whole(file, file.read_bytes())  # safetensors creates files that only their owner can read; this one follows the umask
 
 
 def lora_metadata(pairs: Sequence[Pair]) -> dict[str, str]:
-    """What the header of a LoRA says of these pairs, whose scales are in their second matrices: the rank of each network's layers, those
-    of single layers, and that alpha is the rank."""
+    """The header of a LoRA with these pairs, whose scales are already in their up matrices: the usual rank of each network's layers, the
+    ranks of layers that differ, and that alpha equals the rank."""
     told: dict[str, Any] = {}
     for network in dict.fromkeys(pair.network for pair in pairs):
         mine = [pair for pair in pairs if pair.network == network]

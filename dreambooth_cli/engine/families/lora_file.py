@@ -38,7 +38,7 @@ MOST_CONFIG = 1_000_000  # bytes of an adapter_config.json
 FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 RIGHT_BASE = "check that it was trained on this base, or name the right one: --model sd15 (or sdxl, or a base's folder)"
 OTHER_PROGRAM = "name a plain LoRA, such as `dreambooth train --method lora` makes, or draw with a program that reads these"
-DAMAGED = "fetch it again, or make it again: it is damaged"
+DAMAGED = "it is damaged: fetch it again, or make it again"
 
 # what follows a layer's name, in any of the layouts
 _IS_A, _IS_B = (
@@ -207,7 +207,7 @@ def _load(networks: Mapping[str, Any], file: LoraFile) -> list[str]:
     """Match, then put in; nothing is changed where the file does not fit."""
     pairs, remarks = pairs_of(networks, file)
     if not put_in(networks, file, pairs):
-        remarks.append(f"{file.path.name} changes nothing: its matrices are zeros")
+        remarks.append(f"{file.path.name} changes nothing: its matrices are all zeros")
     return remarks
 
 
@@ -230,16 +230,16 @@ def pairs_of(networks: Mapping[str, Any], file: LoraFile) -> tuple[list[Pair], l
     remarks = []
     if homeless:
         remarks.append(
-            f"{file.path.name} is left out in part: this base lacks {len(homeless)} of the {len(found)} layers that it is for, "
+            f"{file.path.name} is only partly used: this base lacks {len(homeless)} of the {len(found)} layers that it is for, "
             f"such as {shortened(homeless[0])}"
         )
     if bundled := [name for name in file.shapes if name.startswith(BUNDLED)]:
         remarks.append(f"the word embeddings bundled with {file.path.name} are left out, such as {shortened(bundled[0])}")
     if any(each.is_peft for each in found) and not (file.config or _adapter_metadata(file)):
-        remarks.append(f"nothing says the alpha of {file.path.name}: it is taken to be its rank")
+        remarks.append(f"{file.path.name} does not say its alpha: it is taken to be its rank")
     silent = {pair.network for pair in pairs if "alpha" not in pair.tensors and stated_of(file, pair.network) is None}
     if silent and _adapter_metadata(file):
-        remarks.append(f"the header of {file.path.name} says no alpha for {', '.join(sorted(silent))}: it is taken to be the rank")
+        remarks.append(f"the header of {file.path.name} gives no alpha for {', '.join(sorted(silent))}: it is taken to be the rank")
     return pairs, remarks
 
 
@@ -295,7 +295,7 @@ def _config_beside(path: Path) -> dict[str, Any]:
     if path.stem != "adapter_model" or not config.is_file():
         return {}
     if config.stat().st_size > MOST_CONFIG:
-        raise ModelUnavailable(f"{config} has {config.stat().st_size:,} bytes, more than any true one", DAMAGED)
+        raise ModelUnavailable(f"{config} has {config.stat().st_size:,} bytes, more than any real one", DAMAGED)
     return read_json(config)
 
 
@@ -314,7 +314,7 @@ def layers_in(file: LoraFile) -> Iterator[Found]:
                 break
         else:
             raise ModelUnavailable(
-                f"{file.path} holds a tensor of no known kind: {shortened(repr(name))}", OTHER_PROGRAM
+                f"{file.path} holds a tensor of an unknown kind: {shortened(repr(name))}", OTHER_PROGRAM
             )
     for layer, roles in layers.items():
         for role in ("down", "up"):
@@ -456,7 +456,7 @@ def match(file: LoraFile, found: list[Found], networks: Mapping[str, Any]) -> tu
         pairs[place] = Pair(network, layer, each.tensors, rank, scale_of(file, each, layer, rank, stated[network]))
     if not pairs:
         raise ModelUnavailable(
-            f"nothing of {file.path} fits this base: it is for layers such as {shortened(found[0].called)}", RIGHT_BASE
+            f"nothing in {file.path} fits this base: it is for layers such as {shortened(found[0].called)}", RIGHT_BASE
         )
     return list(pairs.values()), homeless
 
@@ -501,7 +501,7 @@ def rank_of(file: LoraFile, found: Found, layer: nn.Linear | nn.Conv2d) -> int:
     if (name := found.tensors.get("magnitude")) and math.prod(file.shapes[name]) != out:
         raise ModelUnavailable(f"{file.path}: the scale of {shortened(found.called)} is {_by(file.shapes[name])}", DAMAGED)
     if (name := found.tensors.get("dora_scale")) and without_ones(file.shapes[name]) not in ((out, 1), (out,)):
-        raise ModelUnavailable(f"{file.path} is a DoRA that is scaled by its inputs; one by its outputs would be read", OTHER_PROGRAM)
+        raise ModelUnavailable(f"{file.path} is a DoRA scaled by its inputs; only those scaled by their outputs are read", OTHER_PROGRAM)
     return rank
 
 
@@ -567,7 +567,7 @@ def put_in(networks: Mapping[str, Any], file: LoraFile, pairs: list[Pair]) -> bo
                 changes |= bool(tensors["down"].float().any()) and bool(tensors["up"].float().any())
     placed = sum(isinstance(layer, LoraLayer) for network in networks.values() for layer in network.modules())
     if placed != len(pairs):
-        raise ModelUnavailable(f"{placed} of the {len(pairs)} layers of {file.path} could be put into this base", RIGHT_BASE)
+        raise ModelUnavailable(f"only {placed} of the {len(pairs)} layers of {file.path} could be put into this base", RIGHT_BASE)
     return changes
 
 

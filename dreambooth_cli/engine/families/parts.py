@@ -101,7 +101,7 @@ def build(files: PartFiles) -> nn.Module:
     for name, entry in headers.items():
         if entry.get("dtype") not in DTYPES and not (_is_known_extra(name) or name.endswith(COUNTER)):
             raise ModelUnavailable(
-                f"{files.where}: {name} is {shortened(str(entry.get('dtype')), 40)}, no number format that is trained: it is quantized",
+                f"{files.where}: {name} is {shortened(str(entry.get('dtype')), 40)}, a quantized number format, which can't be trained",
                 "use the base in fp32, fp16 or bf16",
             )
     with refused(f"{files.where} does not hold what {files.config_file} says"):
@@ -148,11 +148,11 @@ def check_fit(network: nn.Module, state: Mapping[str, Tensor], where: str) -> No
     other = [name for name in needed if tuple(state[name].shape) != needed[name]]
     if other:
         shapes = f"{_by(tuple(state[other[0]].shape))} where {_by(needed[other[0]])} is needed"
-        raise ModelUnavailable(f"{where} is of another architecture than its config says: {_some(other)} ({shapes})", DAMAGED)
+        raise ModelUnavailable(f"{where} has another architecture than its config says: {_some(other)} ({shapes})", DAMAGED)
     unknown = [name for name in state if name not in needed and not _is_known_extra(name)]
     if unknown:
         raise ModelUnavailable(
-            f"{where} is of another architecture than its config says: it holds {_some(unknown)} that its config does not have",
+            f"{where} has another architecture than its config says: it holds {_some(unknown)}, which its config does not have",
             DAMAGED,
         )
 
@@ -282,7 +282,7 @@ def load_tokenizer(source: Path, Tokenizer: type[Any], positions: int) -> Any:
         tokenizer.model_max_length = min(told, positions) if isinstance(told, int) and told > 2 else positions
         ids = tokenizer("a photo", padding="max_length", max_length=tokenizer.model_max_length, truncation=True).input_ids
         if len(ids) != tokenizer.model_max_length or (is_clip and tokenizer.eos_token_id not in ids):
-            raise ValueError("it does not end a prompt")
+            raise ValueError("it does not mark the end of a prompt")
         if ids[1] in (tokenizer.unk_token_id, tokenizer.eos_token_id):
             raise ValueError("it knows no word of a prompt")
     return tokenizer
@@ -328,7 +328,7 @@ def load_scheduler(base: Base) -> Any:
             name = scheduler_that_draws(name, zero_snr=True)
     if not is_flow:
         config["clip_sample"] = False  # the default of some would cut latents off, which are not pixels
-    with refused(f"no scheduler can be made of {folder / 'scheduler' / 'scheduler_config.json'}"), quiet():
+    with refused(f"no scheduler can be made from {folder / 'scheduler' / 'scheduler_config.json'}"), quiet():
         scheduler = getattr(diffusers, name).from_config(config)
         scheduler.set_timesteps(5, **shift_for(scheduler))
     return scheduler

@@ -84,5 +84,5 @@ def _try_vae(family: LatentDiffusion, latents: Tensor) -> None:
 def _finite(tensor: Tensor, part: str) -> Tensor:
     with refused(f"a trial of {part}"):
         if tensor.device.type != "meta" and not bool(tensor.isfinite().all()):
-            raise ValueError("numbers that are not finite come out of it")
+            raise ValueError("it gives numbers that are not finite")
     return tensor

@@ -1,4 +1,4 @@
-"""A base model that was asked for: found on disk, or fetched from the hub."""
+"""The base model that was asked for: found on disk, or fetched from the hub."""
 
 from collections.abc import Generator
 from pathlib import Path
@@ -23,9 +23,9 @@ from .snapshot import fetch_snapshot
 
 
 def obtain(request: BaseRequest) -> Generator[Event, None, Base]:
-    """The requested base, fetched where it is not on disk: `base = yield from obtain(request)`.
+    """The requested base, fetched if it is not on disk: `base = yield from obtain(request)`.
 
-    A local base or one in the hub's cache needs no network. Raises ModelUnavailable or DiskError.
+    A base in a local folder or in the hub's cache needs no network. Raises ModelUnavailable or DiskError.
     """
     note = moved_note(request.asked)
     if note:
@@ -50,13 +50,14 @@ def obtain(request: BaseRequest) -> Generator[Event, None, Base]:
 
 
 def fetch(request: BaseRequest) -> Generator[Event, None, Path]:
-    """Bring a hub base's files into the cache; what is there already is not fetched again. Returns the snapshot's folder."""
+    """Download a hub base's files into the cache; what is there already is not fetched again. Returns the snapshot's folder. Raises
+    ModelUnavailable or DiskError."""
     with in_words(request):
         return (yield from fetch_snapshot(request, lambda names: checked_choice(request, names), look_at_index))
 
 
 def look_at_index(folder: Path) -> None:
-    """Refuse another kind of model by its model_index.json, before its weights are fetched. Raises ModelUnavailable."""
+    """Raise ModelUnavailable if a folder's model_index.json is that of another kind of model, before its weights are fetched."""
     check_index(folder, read_json(folder / "model_index.json"))
 
 
@@ -69,14 +70,15 @@ def _local_base(name: str, path: Path) -> Generator[Event, None, Base]:
     config = (yield from _configs_for(path)) if path.is_file() else None
     if path.is_file() and stated_prediction(path) is None:
         yield Noted(
-            message=f"{path.name} does not say what it predicts; taken as {facts.prediction_type}, as models of its kind"
+            message=f"{path.name} does not say what it predicts; it is taken to be {facts.prediction_type}, like others of its kind"
         )
     yield PhaseStarted(name="identify the base model")
     return Base(name=name, path=path, repository=None, identity=identify(path), facts=facts, config_path=config)
 
 
 def _configs_for(path: Path) -> Generator[Event, None, Path]:
-    """A diffusers folder with the configs of a single-file checkpoint: the one beside it, or the catalogue's of its kind."""
+    """A diffusers folder with the configs for a single-file checkpoint: the one beside it, or that of a catalogue base of the same
+    kind."""
     beside = path.with_suffix("")
     if (beside / "model_index.json").is_file():
         return beside
@@ -94,13 +96,14 @@ def _configs_for(path: Path) -> Generator[Event, None, Path]:
             return (yield from fetch_snapshot(request, choose_config_files))
     except ModelUnavailable as error:
         raise ModelUnavailable(
-            f"{path.name} needs the configs of {entries[0].title}, which it does not hold itself: {error.message}",
+            f"{path.name} needs the configs of {entries[0].title}, which a single file does not hold: {error.message}",
             f"go online once, or put a diffusers folder of its kind (JSON and tokenizer files are enough) at {beside}",
         ) from error
 
 
 def _configs_of_card(path: Path) -> Path | None:
-    """The folder on this machine that an exported file's card names as its base; a file says nothing of how its networks are built."""
+    """The folder on this machine of the base that an exported file's card names: the file itself does not say how its networks are
+    built."""
     card = read_card_of_file(path)
     if card is None:
         return None
@@ -110,7 +113,7 @@ def _configs_of_card(path: Path) -> Path | None:
 
 
 def _same_kind(path: Path) -> list[CatalogEntry]:
-    """The catalogue's models that a single-file checkpoint has the architecture of."""
+    """The catalogue's bases that have the same architecture as a single-file checkpoint."""
     header = read_header(path)
     family = family_of_file(header)
     marked = layout_of(family).has_velocity_mark(header)
@@ -119,7 +122,7 @@ def _same_kind(path: Path) -> list[CatalogEntry]:
 
 
 def _safe_vae(entry: CatalogEntry) -> Generator[Event, None, Path | None]:
-    """The snapshot of the VAE that does not overflow in fp16, of a model that needs one; None where it can't be fetched."""
+    """The snapshot of a VAE that does not overflow in fp16, for a model that needs one; None if it needs none or it can't be fetched."""
     if entry.vae_repository is None:
         return None
     revision = entry.vae_revision or "main"

@@ -1,8 +1,8 @@
-"""One file of the hub to its place in huggingface_hub's cache, continued after a break, a crash or a kill.
+"""Downloading one file from the hub to its place in huggingface_hub's cache; it resumes after a broken connection, a crash or a kill.
 
-huggingface_hub's own download begins every file anew in every process, holds no file against its hash and takes the name of a
-blob from a header. So of it serve the client (proxies, certificates, tokens), the words for a refusal, and the cache's layout.
-What the hub sends is not trusted: its length, its hash, its redirects and the number of its answers are bounded here.
+huggingface_hub's own download starts every file from the beginning in each new process, checks no file against its hash, and takes the
+name of a blob from a header. So only its client (proxies, certificates, tokens), its kinds of errors and its cache's layout are used.
+What the hub sends is not trusted: its length, its hash, its redirects and the number of requests are all bounded here.
 """
 
 import base64
@@ -32,13 +32,13 @@ from ...disk import make_folder, settle, sync
 from ...errors import ModelUnavailable, UsageError
 from ...hub_variables import split_endpoint
 
-CHUNK = 1 << 20  # bytes that are written at a time; a request that brings fewer counts as a failure
-PAUSES: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, 8.0)  # seconds before each new try of a hub that can't serve now or sends nothing
-LONGEST_PAUSE = 60.0  # seconds, where the hub itself says how long to wait
-EVENT_EVERY = 0.1  # seconds between two figures of progress at least
+CHUNK = 1 << 20  # bytes written at a time; a request that brings fewer than this counts as a failure
+PAUSES: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, 8.0)  # seconds before each retry, when the hub can't serve right now or sends nothing
+LONGEST_PAUSE = 60.0  # seconds, when the hub itself says how long to wait
+EVENT_EVERY = 0.1  # least number of seconds between two progress events
 TIMEOUT = 20.0  # seconds without a byte
-WINDOW, SLOWEST = 60.0, 1024.0  # fewer bytes a second than these, over so many seconds, are as good as none
-MOST_REQUESTS = 200  # for one file in one run
+WINDOW, SLOWEST = 60.0, 1024.0  # seconds; bytes a second: fewer than these over this long count as nothing
+MOST_REQUESTS = 200  # for one file in one call
 MOST_REDIRECTS = 10
 ERROR_HEADERS = (b"x-error-code", b"x-error-message", b"retry-after")
 PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -46,7 +46,7 @@ PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE"
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a hub repository. `size` in bytes; `digest` is its sha256 (64 hex digits) or git's hash of it (40), if known."""
+    """A file of a hub repository. `size` is in bytes; `digest` is its sha256 (64 hex digits) or git's hash of it (40), or None."""
 
     name: str
     size: int
@@ -54,18 +54,18 @@ class RemoteFile:
 
 
 class _Difference(Exception):
-    """What comes is not what was listed; says how."""
+    """What arrives is not what the hub lists; its text says how, to follow the file's name."""
 
 
 def endpoint() -> str:
-    """The hub's address, without a password. Raises UsageError for a malformed HF_ENDPOINT."""
+    """The hub's address, without any password. Raises UsageError if HF_ENDPOINT is malformed."""
     return split_endpoint(constants.ENDPOINT)[0]
 
 
 def read_answer(url: str, most: int) -> bytes:
-    """A short answer of the hub, asked for again after a pause while the hub can't serve.
+    """The body of a short answer from the hub; asked for again after a pause if the hub can't serve it right now.
 
-    Raises HTTPError, ValueError where it is longer than `most` bytes or no plain answer, ModelUnavailable, UsageError.
+    Raises HTTPError, ValueError if it is longer than `most` bytes or not a plain answer, ModelUnavailable, UsageError.
     """
     for pause in PAUSES:
         try:
@@ -78,7 +78,7 @@ def read_answer(url: str, most: int) -> bytes:
 
 
 def bytes_there(file: RemoteFile, store: Path, commit: str) -> int:
-    """How many bytes of a file are in the cache's folder of its repository already."""
+    """How many bytes of a file are already in `store`, the cache's folder of its repository."""
     if _holds(_pointer(file, store, commit), file) or (file.digest and _holds(store / "blobs" / file.digest, file)):
         return file.size
     part = _part(file, store, commit)
@@ -86,11 +86,11 @@ def bytes_there(file: RemoteFile, store: Path, commit: str) -> int:
 
 
 def bring(url: str, file: RemoteFile, store: Path, commit: str) -> Generator[int, None, None]:
-    """Bring one file into its snapshot; yields how many bytes of it are on disk, at the end its size.
+    """Download one file into its snapshot; yields how many bytes of it are on disk, and at the end its size.
 
-    `store` is the cache's folder of the repository, and the file's name is safe as a path below it. A file that comes otherwise
-    than listed leaves nothing; of one that breaks off, what came is kept. Raises HTTPError, OSError, ValueError, ModelUnavailable
-    where what is sent is not what was listed, DiskError, Interrupted.
+    `store` is the cache's folder of the repository; the file's name must have been checked to be safe as a path below it. A file that
+    differs from what is listed leaves nothing behind; of one that breaks off, what has arrived is kept. Raises HTTPError, OSError,
+    ValueError, DiskError, Interrupted, or ModelUnavailable if what is sent is not what was listed.
     """
     stopping.check()
     pointer, part = _pointer(file, store, commit), _part(file, store, commit)
@@ -103,7 +103,7 @@ def bring(url: str, file: RemoteFile, store: Path, commit: str) -> Generator[int
             except _Difference as difference:
                 part.unlink(missing_ok=True)
                 raise ModelUnavailable(
-                    f"{file.name} {difference}", "run this again: that file is fetched anew"
+                    f"{file.name} {difference}", "run this again: that file is then fetched from the start"
                 ) from None
             settle(part, blob)
         _point(pointer, blob, store)
@@ -111,7 +111,7 @@ def bring(url: str, file: RemoteFile, store: Path, commit: str) -> Generator[int
 
 
 def is_passing(error: HTTPError) -> bool:
-    """Whether a new try may help: too many requests, a server out of order, a connection that broke."""
+    """Whether trying again may help: too many requests, a server that is out of order, a broken connection."""
     return (
         not isinstance(error, HfHubHTTPError)
         or error.response.status_code in (408, 429)
@@ -127,7 +127,7 @@ def _pointer(file: RemoteFile, store: Path, commit: str) -> Path:
 
 
 def _part(file: RemoteFile, store: Path, commit: str) -> Path:
-    """Where a file grows: under its hash, or where none is known under one of what it is."""
+    """Where a file grows while it is downloaded: named by its hash, or if none is known by a hash of commit, name and size."""
     name = file.digest or hashlib.sha256(f"{commit}/{file.name}/{file.size}".encode()).hexdigest()
     return store / "blobs" / f"{name}.incomplete"
 
@@ -137,12 +137,12 @@ def _holds(path: Path, file: RemoteFile) -> bool:
 
 
 def _is_plain(part: Path) -> bool:
-    """Whether this is a file of this one name: no link, pipe or device, through which something else would be written."""
+    """Whether this is a regular file with no other name: through a link, pipe or device something else would be written."""
     return part.is_file() and not part.is_symlink() and part.stat().st_nlink == 1
 
 
 def _point(pointer: Path, blob: Path, store: Path) -> None:
-    """Put a blob into the snapshot as huggingface_hub does: a relative link, or the file itself where there are no links."""
+    """Put a blob into the snapshot as huggingface_hub does: as a relative link, or as the file itself where links can't be made."""
     check_inside(store, pointer.parent)
     make_folder(pointer.parent)
     pointer.unlink(missing_ok=True)  # a link whose blob is gone
@@ -154,9 +154,9 @@ def _point(pointer: Path, blob: Path, store: Path) -> None:
 
 
 def _checked_digest(file: RemoteFile, part: Path) -> str:
-    """Hold what came against the hub's hash of it: sha256, or git's. Raises _Difference.
+    """Compare what arrived with the hash that the hub lists for it, sha256 or git's. Raises _Difference.
 
-    Returns the hash; of a file without one, that which huggingface_hub would name it by.
+    Returns the hash; for a file without one, the hash that huggingface_hub would name it by.
     """
     is_large = len(file.digest) == 64 if file.digest else file.name.endswith(".safetensors")
     start = b"" if is_large else b"blob %d\0" % file.size
@@ -164,7 +164,7 @@ def _checked_digest(file: RemoteFile, part: Path) -> str:
     with part.open("rb") as opened:
         digest = hashlib.file_digest(opened, lambda: hashed(start, usedforsecurity=False)).hexdigest()
     if file.digest not in (None, digest):
-        raise _Difference(f"came damaged (its {kind} is not the hub's)")
+        raise _Difference(f"arrived damaged (its {kind} is not the hub's)")
     return digest
 
 
@@ -172,7 +172,7 @@ def _checked_digest(file: RemoteFile, part: Path) -> str:
 
 
 def _fetch(url: str, file: RemoteFile, store: Path, part: Path) -> Generator[int, None, None]:
-    """Stream a file to its part on disk from where that ends, and again after a broken connection."""
+    """Stream a file to `part` on disk, starting from where that ends, and go on after each broken connection."""
     check_inside(store, part.parent)
     make_folder(part.parent)
     if os.path.lexists(part) and not _is_plain(part):
@@ -198,20 +198,20 @@ def _fetch(url: str, file: RemoteFile, store: Path, part: Path) -> Generator[int
         has_come = part.stat().st_size - have >= min(CHUNK, file.size - have)
         failures = 0 if has_come else failures + 1
         if failures > len(PAUSES):
-            raise broken or HTTPError("the hub sends nothing more")
+            raise broken or HTTPError("the hub stopped sending")
         if failures:
             _wait(max(PAUSES[failures - 1], _asked_pause(broken) if broken else 0.0))
-    raise HTTPError("the hub breaks off again and again")
+    raise HTTPError("the hub broke off again and again")
 
 
 def _stream(url: str, file: RemoteFile, part: Path, start: int) -> Generator[int, None, None]:
-    """Append to `part` what the hub sends from byte `start` on; yields the bytes on disk. Raises _Difference."""
+    """Append to `part` what the hub sends from byte `start` on; yields how many bytes are on disk. Raises _Difference, HTTPError."""
     try:
         with _answer(url, start) as response:
             have = start if _continues(response, file, start) else 0
             with _open_part(part) as opened:
                 if start and not have:
-                    opened.truncate(0)  # the whole file comes, though only its rest was asked for
+                    opened.truncate(0)  # the whole file is sent, though only the rest was asked for
                 for piece in _pieces(response):
                     have += len(piece)
                     if have > file.size:
@@ -219,13 +219,13 @@ def _stream(url: str, file: RemoteFile, part: Path, start: int) -> Generator[int
                     opened.write(piece)
                     yield have
     except RemoteEntryNotFoundError:
-        raise _Difference("is listed by the hub, and is not there") from None
+        raise _Difference("is listed by the hub but is not there") from None
     except HfHubHTTPError as error:
-        if error.response.status_code == 416:  # nothing lies where the rest should be
+        if error.response.status_code == 416:  # the file ends before the rest begins
             raise _Difference(f"is shorter than the {file.size:,} bytes that the hub lists") from None
         raise
     except ValueError as error:
-        raise _Difference(f"does not come as the hub lists it: {error}") from None
+        raise _Difference(f"does not arrive as the hub lists it: {error}") from None
 
 
 def _open_part(part: Path) -> Any:
@@ -233,15 +233,15 @@ def _open_part(part: Path) -> Any:
 
 
 def _continues(response: Any, file: RemoteFile, start: int) -> bool:
-    """Whether an answer goes on from byte `start`; it brings the whole file otherwise. Raises _Difference."""
+    """Whether an answer goes on from byte `start` (True) or brings the whole file (False). Raises _Difference if it is neither."""
     announced = response.headers.get("Content-Length", "")
     if response.status_code != 206:
         if announced.isdecimal() and int(announced) != file.size:
-            raise _Difference(f"is {int(announced):,} bytes long, and the hub lists {file.size:,}")
+            raise _Difference(f"is {int(announced):,} bytes long, but the hub lists {file.size:,}")
         return False
     sent = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", response.headers.get("Content-Range", ""))
     if not sent or int(sent[1]) != start or sent[2] not in ("*", str(file.size)):
-        raise _Difference(f"comes from another place than the one asked for (byte {start:,} of {file.size:,})")
+        raise _Difference(f"arrives from another position than the one asked for (byte {start:,} of {file.size:,})")
     return True
 
 
@@ -257,9 +257,9 @@ def _read_once(url: str, most: int) -> bytes:
 
 @contextmanager
 def _answer(url: str, start: int = 0) -> Iterator[Any]:
-    """The hub's answer to a GET, from byte `start` on, its redirects followed; nothing of it is read yet.
+    """The hub's answer to a GET from byte `start` on, with redirects followed and no body read yet.
 
-    Not the client's own way with redirects: that one reads their bodies, however long. Raises HTTPError, ValueError.
+    The client's own way of following redirects is not used: it reads their bodies, however long. Raises HTTPError, ValueError.
     """
     client = _client()
     request = client.build_request("GET", url, headers=_headers(start), timeout=TIMEOUT)
@@ -270,27 +270,27 @@ def _answer(url: str, start: int = 0) -> Iterator[Any]:
                 _check_plain(response)
                 yield response
                 return
-            request = response.next_request  # without the token, where it leads to another host
+            request = response.next_request  # the client leaves out the token if it leads to another host
             if request is None or request.url.scheme not in ("http", "https"):
-                raise ValueError(f"it sends on to what is no web address: {response.headers['Location'][:80]!r}")
-    raise ValueError("it sends on from one address to the next without end")
+                raise ValueError(f"it redirects to something that is not a web address: {response.headers['Location'][:80]!r}")
+    raise ValueError("it redirects from one address to the next without end")
 
 
 def _check_plain(response: Any) -> None:
-    """Raises HTTPError in huggingface_hub's kinds for a refusal, ValueError for what is no content as it was asked for."""
+    """Raise one of huggingface_hub's kinds of HTTPError for a refusal, ValueError for any other answer than the plain content."""
     if response.status_code >= 400:
-        # of the refusal itself nothing is read: its length is the hub's choice
+        # the refusal's body is not read: it may be of any length
         headers = [(name, value) for name, value in response.headers.raw if name.lower() in ERROR_HEADERS]
         hf_raise_for_status(type(response)(response.status_code, headers=headers, request=response.request))
     if response.status_code not in (200, 206):
         raise ValueError(f"it answers {response.status_code}")
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.strip().lower() not in ("", "identity"):
-        raise ValueError(f"it packs what was asked for as it is ({encoding[:80]!r})")
+        raise ValueError(f"it compresses what was asked for uncompressed ({encoding[:80]!r})")
 
 
 def _pieces(response: Any) -> Iterator[bytes]:
-    """What comes, as it comes. Raises HTTPError where it comes too slowly to ever end, Interrupted."""
+    """The body, piece by piece, as it arrives. Raises HTTPError if it arrives too slowly to ever end, Interrupted."""
     since, came = time.monotonic(), 0
     for piece in response.iter_raw():
         stopping.check()
@@ -299,12 +299,12 @@ def _pieces(response: Any) -> Iterator[bytes]:
         passed = time.monotonic() - since
         if passed > WINDOW:
             if came < passed * SLOWEST:
-                raise HTTPError("the hub sends next to nothing")
+                raise HTTPError("the hub is sending next to nothing")
             since, came = time.monotonic(), 0
 
 
 def _client() -> Any:
-    """huggingface_hub's client. Raises ModelUnavailable where what the environment says of proxies can't be used."""
+    """huggingface_hub's client. Raises ModelUnavailable if the environment's proxy settings can't be used."""
     named = [name for upper in PROXIES for name in (upper, upper.lower()) if os.environ.get(name)]
     try:
         return get_session()
@@ -313,15 +313,16 @@ def _client() -> Any:
             f"a socks proxy ({', '.join(named)}) needs the package socksio, which is not installed",
             "pipx inject dreambooth-cli socksio (or pip install socksio), or name an http proxy",
         ) from None
-    except Exception:  # of no common kind; from None: what it says may quote a proxy's password
+    except Exception:  # these errors have no common class; `from None`, since they may quote a proxy's password
         raise ModelUnavailable(
-            f"no connection can be made as {', '.join(named) or 'the environment'} would have it",
-            "mend those variables, or unset them",
+            f"no connection can be made with the settings in {', '.join(named) or 'the environment'}",
+            "correct those variables, or unset them",
         ) from None
 
 
 def _headers(start: int) -> dict[str, str]:
-    """What is sent with a request. Raises ModelUnavailable or UsageError where the token can't be had or sent."""
+    """The headers of a request from byte `start` on. Raises ModelUnavailable if the token can't be read, UsageError if it can't be
+    sent."""
     credentials = split_endpoint(constants.ENDPOINT)[1]
     try:
         headers = build_hf_headers() | {"Accept-Encoding": "identity"}
@@ -333,22 +334,22 @@ def _headers(start: int) -> dict[str, str]:
         headers["authorization"] = "Basic " + base64.b64encode(credentials.encode()).decode()
     if not re.fullmatch("[!-~]+ [!-~]+", headers.get("authorization", "Bearer none")):
         raise UsageError(
-            "the token for the hub has a character in it that no token has (an accent, a space, a line's end?)",
+            "the token for the hub contains a character that no token has (an accent, a space, a line break?)",
             "copy it again from https://huggingface.co/settings/tokens into HF_TOKEN, or run: hf auth login",
         )
     if not re.fullmatch("[ -~]*", headers["user-agent"]):
-        raise UsageError("HF_HUB_USER_AGENT_ORIGIN holds more than plain letters", "unset it")
+        raise UsageError("HF_HUB_USER_AGENT_ORIGIN contains characters other than plain ASCII", "unset it")
     return headers | ({"Range": f"bytes={start}-"} if start else {})
 
 
 def _asked_pause(error: HTTPError) -> float:
-    """The seconds that the hub asks to wait, or 0."""
+    """How many seconds the hub asks to wait; 0 if it does not ask."""
     asked = error.response.headers.get("Retry-After", "") if isinstance(error, HfHubHTTPError) else ""
     return min(float(asked), LONGEST_PAUSE) if asked.isdecimal() else 0.0
 
 
 def _wait(seconds: float) -> None:
-    """Let time pass; a signal ends it. Raises Interrupted."""
+    """Wait this long. Raises Interrupted as soon as a signal comes."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         stopping.check()

@@ -1,4 +1,4 @@
-"""The eyes that judge pictures, CLIP and DINO as the DreamBooth paper has them: found in the cache, or fetched from the hub once."""
+"""The networks that judge pictures, CLIP and DINO as in the DreamBooth paper: found in the cache, or fetched from the hub once."""
 
 from collections.abc import Generator
 from pathlib import Path
@@ -11,7 +11,7 @@ from .failures import in_words
 from .files import PICKLES
 from .snapshot import fetch_snapshot
 
-# Of each the paper's own first; the next where that one has no safetensors, and a pickle is never loaded.
+# Of each, the paper's own first; the next one is for when that has no safetensors, since pickles are never loaded.
 CLIPS = ("openai/clip-vit-base-patch32", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K")
 DINOS = ("facebook/dino-vits16", "facebook/dino-vitb16")
 WEIGHTS = "model.safetensors"
@@ -20,14 +20,15 @@ DINO_FILES = ("config.json", WEIGHTS)
 
 
 def obtain_eyes() -> Generator[Event, None, tuple[Path, Path]]:
-    """The folders of a CLIP and a DINO. Raises ModelUnavailable, DiskError."""
+    """The folders of a CLIP and a DINO, in this order. Raises ModelUnavailable, DiskError."""
     clip = yield from obtain_eye(CLIPS, CLIP_FILES)
     dino = yield from obtain_eye(DINOS, DINO_FILES)
     return clip, dino
 
 
 def obtain_eye(repositories: tuple[str, ...], wanted: tuple[str, ...]) -> Generator[Event, None, Path]:
-    """The folder of the first of these repositories that is here or can be had. Raises ModelUnavailable, DiskError."""
+    """The folder of the first of these repositories that is in the cache or, if none is, can be fetched. Raises ModelUnavailable,
+    DiskError."""
     for repository in repositories:
         if (snapshot := find_snapshot(repository, "main")) and (snapshot / WEIGHTS).is_file() and (snapshot / "config.json").is_file():
             return snapshot
@@ -44,9 +45,9 @@ def obtain_eye(repositories: tuple[str, ...], wanted: tuple[str, ...]) -> Genera
 
 
 def chosen(names: list[str], wanted: tuple[str, ...]) -> list[str]:
-    """The files of a repository that an eye needs. Raises ModelUnavailable where it has no safetensors."""
+    """Those of a repository's files that are wanted. Raises ModelUnavailable if it has no safetensors."""
     if WEIGHTS not in names:
         pickles = any(name.endswith(PICKLES) for name in names)
-        why = "has its weights as pickles only, which are never loaded" if pickles else f"has no {WEIGHTS}"
+        why = "has its weights only as pickles, which are never loaded" if pickles else f"has no {WEIGHTS}"
         raise ModelUnavailable(f"the models that judge pictures can't be fetched: the repository {why}")
     return [name for name in names if name in wanted]

@@ -1,4 +1,4 @@
-"""What goes wrong between here and the hub, in words."""
+"""What goes wrong between this machine and the hub, put into words."""
 
 import errno
 from collections.abc import Iterator
@@ -21,13 +21,13 @@ from .download import endpoint
 
 
 def name_of(request: BaseRequest) -> str:
-    """What a requested base is called in messages."""
+    """What a requested base is called in messages: its name in the catalogue, or what the user typed."""
     return request.entry.name if request.entry else request.asked
 
 
 @contextmanager
 def in_words(request: BaseRequest) -> Iterator[None]:
-    """Raise what the hub's client raises as ModelUnavailable or DiskError, with what to do next."""
+    """Turn what the hub's client raises into ModelUnavailable or DiskError, with what to do next."""
     try:
         yield
     except (HTTPError, OSError, ValueError, OverflowError) as error:
@@ -53,8 +53,8 @@ def _explain(error: Exception, request: BaseRequest) -> DreamboothError:
             return _gone(repository)
         case HfHubHTTPError():
             return ModelUnavailable(
-                f"the hub can't serve {repository} now (it answers {error.response.status_code})",
-                "try again later; what came so far is kept",
+                f"the hub can't serve {repository} right now (it answers {error.response.status_code})",
+                "try again later; what has arrived so far is kept",
             )
         case HTTPError():
             return _not_here(request, f"the hub can't be reached ({str(error) or type(error).__name__})")
@@ -75,7 +75,7 @@ def no_revision(request: BaseRequest) -> ModelUnavailable:
 def _gone(repository: str) -> ModelUnavailable:
     return ModelUnavailable(
         f"the repository {repository} is gone or private",
-        "see `dreambooth models` for bases that are there; for a private one of yours run: hf auth login",
+        "see `dreambooth models` for bases that are there; for a private one of your own, run: hf auth login",
     )
 
 
@@ -83,15 +83,15 @@ def _not_here(request: BaseRequest, why: str) -> ModelUnavailable:
     title = f"{request.entry.title} ({request.repository})" if request.entry else str(request.repository)
     return ModelUnavailable(
         f"{title} is not on this machine, and {why}",
-        f"with a connection, fetch it once: dreambooth models pull {name_of(request)}",
+        f"once there is a connection, fetch it: dreambooth models pull {name_of(request)}",
     )
 
 
 def _disk_error(error: OSError) -> DiskError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskError(
-            f"the disk of {hub_cache()} is full",
-            "make room, or set HF_HOME to a folder on a larger disk; what came so far is kept",
+            f"the disk that holds {hub_cache()} is full",
+            "make room, or set HF_HOME to a folder on a larger disk; what has arrived so far is kept",
         )
     return DiskError(
         f"{error.filename or hub_cache()} can't be written: {error.strerror or error}",

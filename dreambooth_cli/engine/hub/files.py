@@ -1,4 +1,4 @@
-"""Which files of a repository training needs."""
+"""Which of a hub repository's files training needs."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,10 +11,11 @@ from ...families.family import VAE, tokenizer_of
 from ...families.known import FAMILIES, denoiser_names, text_encoder_names
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+OTHER_TRANSFORMER = "it has a transformer in place of a UNet, as Flux and Stable Diffusion 3 do"
 
 
 def choose_files(names: Iterable[str]) -> list[str]:
-    """The files of a diffusers repository that training needs, configs first: safetensors alone, in one number format."""
+    """The files of a diffusers repository that training needs, configs first; weights only as safetensors, in one number format."""
     names = sorted(names)
     chosen = [name for name in names if name == "model_index.json"]
     weights: list[str] = []
@@ -30,12 +31,12 @@ def choose_files(names: Iterable[str]) -> list[str]:
 
 
 def choose_config_files(names: Iterable[str]) -> list[str]:
-    """The files of a diffusers repository that say what it is: a few MB of JSON and text."""
+    """The files of a diffusers repository that say what it is, without weights: a few MB of JSON and text."""
     return [name for name in choose_files(names) if not is_weight(name)]
 
 
 def choose_vae_files(names: Iterable[str]) -> list[str]:
-    """The files of a repository that is one VAE."""
+    """The files to fetch of a repository that holds a VAE alone."""
     there = set(names)
     return [name for name in ("config.json", "diffusion_pytorch_model.safetensors") if name in there]
 
@@ -47,25 +48,26 @@ def _is_config(part: str, name: str) -> bool:
 
 
 def is_weight(name: str) -> bool:
-    """Whether a file of a repository holds weights, or is their index."""
+    """Whether a file of a repository holds weights, or is the index of several such files."""
     return variant_of(name.rpartition("/")[2]) is not None
 
 
 def checked_choice(request: BaseRequest, names: list[str]) -> list[str]:
-    """The files to fetch. Raises ModelUnavailable where they would be no whole base."""
+    """The files to fetch of a repository with these names. Raises ModelUnavailable if they would not make a whole base."""
     repository = request.repository
     if "model_index.json" not in names:
         single = [name for name in names if "/" not in name and name.endswith(".safetensors")]
-        hint = f"download {single[0]} and give its path" if single else "see `dreambooth models` for bases that serve"
-        raise ModelUnavailable(f"{repository} is no base model in diffusers' form: it has no model_index.json", hint)
+        hint = f"download {single[0]} and give its path" if single else "see `dreambooth models` for bases that work"
+        raise ModelUnavailable(f"{repository} is not a base model in diffusers' layout: it has no model_index.json", hint)
     chosen = choose_files(names)
     denoiser, *_ = _parts_there(denoiser_names(), names)
     families = [family for family in FAMILIES if family.denoiser == denoiser]
     encoders = _parts_there(text_encoder_names(), names)
-    # a transformer that is trained here reads by one language model, whose tokenizer is one file; Flux 1 and Stable Diffusion 3 by CLIP
+    # the transformers that are trained here read prompts by one language model, whose tokenizer is one file; Flux 1 and Stable Diffusion 3
+    # read them by CLIP
     by_clip = denoiser != denoiser_names()[0] and f"{tokenizer_of(encoders[0])}/tokenizer.json" not in names
     if by_clip or not any(set(encoders) <= set(family.text_encoders) for family in families):
-        raise refuse(Path(str(repository)), "it has a transformer in the place of a UNet, as Flux and Stable Diffusion 3 do")
+        raise refuse(Path(str(repository)), OTHER_TRANSFORMER)
     lacking = [
         part
         for part in (denoiser, VAE, *_parts_there(text_encoder_names(), names))
@@ -75,16 +77,16 @@ def checked_choice(request: BaseRequest, names: list[str]) -> list[str]:
         return chosen
     if any(name.startswith(f"{part}/") and name.endswith(PICKLES) for part in lacking for name in names):
         raise ModelUnavailable(
-            f"{repository} has weights as pickles only ({', '.join(lacking)}), which are never loaded: they could run any program",
+            f"{repository} has weights only as pickles ({', '.join(lacking)}), which are never loaded: they could run any program",
             "on a machine you can spare, open it with diffusers, save_pretrained() it as safetensors, and give that folder's path",
         )
     if denoiser in lacking and any(name.startswith("transformer/") for name in names):
-        raise refuse(Path(str(repository)), "it has a transformer in the place of a UNet, as Flux and Stable Diffusion 3 do")
+        raise refuse(Path(str(repository)), OTHER_TRANSFORMER)
     raise ModelUnavailable(
         f"{repository} is not a whole base model: it has no weights for {', '.join(lacking)}", "see `dreambooth models`"
     )
 
 
 def _parts_there(parts: Sequence[str], names: list[str]) -> list[str]:
-    """Those of these parts that a repository has a folder of; the first where it has none."""
+    """Those of these parts that a repository has a folder for; the first one if it has none of them."""
     return [part for part in parts if any(name.startswith(f"{part}/") for name in names)] or [parts[0]]

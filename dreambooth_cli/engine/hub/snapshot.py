@@ -1,4 +1,4 @@
-"""The chosen files of one repository, at one revision, into the cache."""
+"""Downloading the chosen files of one repository, at one revision, into the cache."""
 
 import shutil
 import time
@@ -23,14 +23,14 @@ from .download import RemoteFile, bring, bytes_there, endpoint, read_answer
 from .failures import name_of, no_revision
 from .files import is_weight
 
-LOOK_AGAIN = 0.2  # seconds between two looks whether another process has done
+LOOK_AGAIN = 0.2  # seconds between two checks whether another process has finished
 
 
 def fetch_snapshot(
     request: BaseRequest, choose: Callable[[list[str]], list[str]], look: Callable[[Path], None] | None = None
 ) -> Generator[Event, None, Path]:
-    """Fetch the chosen files of a repository, small ones first, one event now and then; `look` is asked about the folder before any
-    weights come. Returns the snapshot's folder."""
+    """Fetch the files of a repository that `choose` picks from their names, configs first, yielding events of progress; `look` may check
+    the folder, and raise, before any weights are fetched. Returns the snapshot's folder. To be called within `failures.in_words`."""
     repository, store = str(request.repository), repository_folder(str(request.repository))
     if not is_revision(request.revision):
         raise no_revision(request)
@@ -38,11 +38,11 @@ def fetch_snapshot(
         raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
     commit, files, licence = _list_files(repository, request.revision, choose)
     if request.entry is not None and licence and licence != request.entry.licence.lower().replace(" ", "-"):
-        known = f"here {request.entry.licence} was known"
-        yield Warned(message=f"the hub names {licence} as the licence of {repository}, and {known}: read it before a model is passed on")
+        known = f"the catalogue has {request.entry.licence}"
+        yield Warned(message=f"the hub gives {licence} as the licence of {repository}, but {known}: read it before you pass a model on")
     unknown = [file.name for file in files if file.digest is None]
     if unknown:
-        yield Warned(message=f"{endpoint()} lists no hash of {', '.join(unknown)}; only their sizes can be checked")
+        yield Warned(message=f"{endpoint()} lists no hash for {', '.join(unknown)}; only the size can be checked")
     held = yield from _wait_for_turn(repository)
     with held:
         there = {file.name: bytes_there(file, store, commit) for file in files}
@@ -66,7 +66,7 @@ def fetch_snapshot(
 def _list_files(
     repository: str, revision: str, choose: Callable[[list[str]], list[str]]
 ) -> tuple[str, list[RemoteFile], str]:
-    """The commit that a revision stands for, the chosen ones of its files, small ones first, and the licence that the hub names."""
+    """The commit that a revision stands for, its chosen files, configs first, and the licence that the hub gives."""
     url = f"{endpoint()}/api/models/{repository}/revision/{quote(revision, safe='')}?blobs=true"
     answer = read_answer(url, listing.LIMIT)
     commit, listed = listing.read_listing(answer, revision)
@@ -78,7 +78,7 @@ def _list_files(
 
 
 def _wait_for_turn(repository: str) -> Generator[Event, None, AbstractContextManager[object]]:
-    """Take a repository's downloads once no other process has them; a `with` lets them go. Raises Interrupted."""
+    """Take the lock on a repository's downloads as soon as no other process has it; a `with` releases it. Raises Interrupted."""
     told = False
     while (held := take_download(repository)) is None:
         if not told:
@@ -90,17 +90,17 @@ def _wait_for_turn(repository: str) -> Generator[Event, None, AbstractContextMan
 
 
 def _held_against_known(repository: str, revision: str, files: list[RemoteFile]) -> list[RemoteFile]:
-    """The files that the hub lists at a pinned revision, held against what the catalogue knows of them.
+    """The files that the hub lists, compared with the hashes that the catalogue knows for a pinned revision.
 
-    Where the hub lists no hash, the catalogue's is taken. Raises ModelUnavailable where the two differ.
+    Where the hub lists no hash, the catalogue's is taken. Raises ModelUnavailable if the two differ.
     """
     known = KNOWN_WEIGHTS.get((repository, revision), {})
     files = [replace(file, digest=file.digest or known.get(file.name)) for file in files]
     other = next((file for file in files if known.get(file.name, file.digest) != file.digest), None)
     if other is not None:
         raise ModelUnavailable(
-            f"{endpoint()} serves another {other.name} of {repository} than it was (its sha256 is not the catalogue's)",
-            "check HF_ENDPOINT and the network; to use those weights all the same, download them and give their folder",
+            f"{endpoint()} serves a changed {other.name} of {repository} (its sha256 is not the catalogue's)",
+            "check HF_ENDPOINT and the network; to use those weights all the same, download them and name their folder",
         )
     return files
 
@@ -111,13 +111,14 @@ def _check_room(name: str, missing: int) -> None:
     free = shutil.disk_usage(existing).free
     if missing > free:
         raise DiskError(
-            f"{name} takes {missing / 1e9:.1f} GB more, and {cache} has {free / 1e9:.1f} GB free",
+            f"{name} takes {missing / 1e9:.1f} GB more, but {cache} has only {free / 1e9:.1f} GB free",
             "make room, or set HF_HOME to a folder on a larger disk",
         )
 
 
 def _write_reference(store: Path, revision: str, commit: str) -> None:
-    """Note what a branch stood for, last of all: a half-fetched newer commit must not hide an older whole one."""
+    """Note in the cache which commit a branch stood for. This comes last: a newer commit that is only half fetched must not hide an older
+    whole one."""
     if not COMMIT.fullmatch(revision):
         reference = store / "refs" / revision
         check_inside(store, reference.parent)

@@ -1,5 +1,5 @@
-"""A folder to a repository of one's own on the hub. What is there already is known by its hash and not sent again, so that the same call
-goes on where one was cut."""
+"""Uploading a folder to a repository of one's own on the hub. Files that are there already are recognised by their hash and not sent again,
+so repeating a call that was cut off goes on from there."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,16 +20,16 @@ LOG_IN = "log in with a token that may write: hf auth login, or set HF_TOKEN"
 
 
 def check_token() -> None:
-    """Raises UsageError where there is no token, or the hub is not to be reached: before any work. The token itself is never shown."""
+    """Before any work: raise UsageError if there is no token, or if HF_HUB_OFFLINE is set. The token itself is never shown."""
     if constants.HF_HUB_OFFLINE:
-        raise UsageError("HF_HUB_OFFLINE is set, and a push needs the hub", "unset it")
+        raise UsageError("HF_HUB_OFFLINE is set, but a push needs the hub", "unset it")
     if not get_token():
         raise UsageError("there is no token for the hub", LOG_IN)
 
 
 def upload(folder: Path, repository: str, *, public: bool) -> str:
-    """Send a folder's files to a repository, which is made where there is none, and return its address. Raises ModelUnavailable where the
-    hub refuses it, DiskError where it was cut."""
+    """Send a folder's files to a repository, which is created if it does not exist, and return its address. Raises ModelUnavailable if
+    the hub refuses it, DiskError if the upload is cut off."""
     with _in_words(repository):
         api = HfApi(endpoint=endpoint(), token=get_token())
         address = str(api.create_repo(repository, private=not public, exist_ok=True))
@@ -42,9 +42,9 @@ def _in_words(repository: str) -> Iterator[None]:
     try:
         yield
     except OfflineModeIsEnabled as error:
-        raise UsageError("HF_HUB_OFFLINE is set, and a push needs the hub", "unset it") from error
+        raise UsageError("HF_HUB_OFFLINE is set, but a push needs the hub", "unset it") from error
     except RepositoryNotFoundError as error:
-        raise ModelUnavailable(f"the hub does not know {repository}, or not with this token", LOG_IN) from error
+        raise ModelUnavailable(f"the hub does not know {repository}, or does not show it to this token", LOG_IN) from error
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status < 500 and status != 429:
@@ -55,4 +55,4 @@ def _in_words(repository: str) -> Iterator[None]:
 
 
 def _cut(repository: str, why: str) -> DiskError:
-    return DiskError(f"the upload to {repository} was cut: {why}", "run the same command again: it goes on with what is lacking")
+    return DiskError(f"the upload to {repository} was cut off: {why}", "run the same command again: it sends what is still missing")

@@ -1,1 +1,1 @@
-"""Prompts to pictures."""
+"""From prompts to pictures."""

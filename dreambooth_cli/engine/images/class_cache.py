@@ -1,9 +1,9 @@
 """Class images: the frozen base model's own pictures of the class, made once and kept in a cache that projects share.
 
-The cache is keyed by content, so a changed prompt, base or size never reuses old images. How many are wanted is not in the
-key: 100 are the first 100 of 200. Image i has a seed of its own; images are made in batches of a fixed place (0-3, 4-7, ...),
-each kept whole or made again. `images.json` beside them holds the sha256 of each as it was made: one that is another now is made
-again. Where that file is missing (0.1 wrote none) the images there are taken as they are, once.
+The cache's key depends on all that shapes the images, so a changed prompt, base or size never reuses old ones. Their number is not part
+of the key: 100 images are the first 100 of 200. Image i has a seed of its own; images are made in fixed batches (0-3, 4-7, ...), and a
+batch is kept whole or made again. `images.json` beside them has the sha256 of each as it was made: an image that has changed since is
+made again. Where that file is missing (0.1 wrote none), the images there are taken as they are, once.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ from .sampling import AtWork, Drawing, decode, draw_latents, embed, is_black, us
 
 MANIFEST = "images.json"
 IMAGE = re.compile(r"[0-9]{6,}\.png")
-ATTEMPTS = 5  # a seed that gives a black picture is replaced by another, this often
+ATTEMPTS = 5  # how many more seeds are tried where one gives a black picture
 
 
 def cache_key(*, base: str, prompts: Sequence[str], sampler: str, drawing: Drawing, seed: int, dtype: str) -> str:
-    """The name of the folder that holds these class images: a hash of all that shapes them."""
+    """The name of the folder that these class images are kept in: a hash of all that shapes them."""
     parts = {
         "base": base,
         "prompt": list(prompts) if len(prompts) > 1 else prompts[0],
@@ -43,17 +43,17 @@ def cache_key(*, base: str, prompts: Sequence[str], sampler: str, drawing: Drawi
 
 
 def class_image_paths(folder: Path, count: int) -> list[Path]:
-    """Where the first `count` class images of a cache folder lie, or will."""
+    """The paths of the first `count` class images of a cache folder, whether they are there yet or not."""
     return [folder / f"{index:06d}.png" for index in range(count)]
 
 
 def hold_images(paths: list[Path]) -> str:
-    """sha256 over these pictures' bytes, in their order. Raises OSError."""
+    """One sha256 over the hashes of these pictures, in their order. Raises OSError."""
     return hashlib.sha256("".join(sha256_of(path) for path in paths).encode()).hexdigest()
 
 
 def known_images(folder: Path) -> dict[str, str]:
-    """The sha256 that each class image of a folder had when it was made; none where the record of them is damaged."""
+    """The sha256 that each class image in a folder had when it was made, by name; empty if `images.json` is damaged."""
     manifest = folder / MANIFEST
     if not manifest.exists():
         found = (path for path in folder.glob("*.png") if IMAGE.fullmatch(path.name) and is_usable(path))
@@ -66,14 +66,14 @@ def known_images(folder: Path) -> dict[str, str]:
 
 
 def adopt_images(folder: Path) -> None:
-    """Hold the images of a folder of 0.1 by what they are now."""
+    """Write `images.json` for a folder that 0.1 made, from the images as they are now."""
     if folder.is_dir() and not (folder / MANIFEST).exists():
-        with suppress(OSError):  # a cache that can only be read
+        with suppress(OSError):  # the cache may be read-only
             write_json(folder / MANIFEST, {"images": known_images(folder)})
 
 
 def is_usable(path: Path) -> bool:
-    """Whether a class image is there, whole and not black."""
+    """Whether a class image is there, can be opened and is not black."""
     if not path.is_file():
         return False
     try:
@@ -84,14 +84,14 @@ def is_usable(path: Path) -> bool:
 
 
 def missing_batches(folder: Path, count: int, batch: int) -> list[list[int]]:
-    """The batches, as image numbers, of which an image under `count` is missing or can't be used."""
+    """The batches, as lists of image numbers, in which one of the first `count` images is missing or not as it was made."""
     known = known_images(folder)
     lacking = {place // batch for place, path in enumerate(class_image_paths(folder, count)) if not is_as_made(path, known)}
     return [list(range(place * batch, (place + 1) * batch)) for place in sorted(lacking)]
 
 
 def is_as_made(path: Path, known: Mapping[str, str]) -> bool:
-    """Whether a class image is the one that was made."""
+    """Whether a class image is there and as it was made."""
     try:
         return path.is_file() and known.get(path.name) == sha256_of(path)
     except OSError:
@@ -109,12 +109,11 @@ def make_images(
     at_work: AtWork,
     turn: int = 1,
 ) -> Generator[Path, None, None]:
-    """Draw the class images of these batches, each that is lacking written beside and renamed, and yield the paths of all.
+    """Draw the class images of these batches, write those that are missing, and yield the paths of all.
 
-    Image i is of `prompts[i % len(prompts)]`. `at_work` has the networks that are named ready for the time of its context. Each prompt is
-    read once, at least `turn` pictures are
-    drawn before they are decoded. A black one is drawn again from another seed, never used. Raises TrainingFailed where every seed
-    gives black, DiskError.
+    Image i is of `prompts[i % len(prompts)]`. `at_work` has the named networks ready inside its context. Each prompt is encoded once, and
+    at least `turn` pictures are drawn before they are decoded together. A black picture is never used but drawn again from another seed.
+    Raises TrainingFailed if every seed gives a black one, or DiskError.
     """
     record, pipe = family.record, family.pipe
     with at_work(record.text_encoders):
@@ -154,13 +153,13 @@ def _not_black(
     if is_black(picture):
         raise TrainingFailed(
             f"the base model draws only black class images for {prompt!r}",
-            "use --precision fp32 or bf16, or give your own class images with --class-data-dir",
+            "use --precision fp32 or bf16, or give class images of your own with --class-data-dir",
         )
     return picture
 
 
 def _groups(batches: list[list[int]], least: int) -> Iterator[list[list[int]]]:
-    """Batches in groups of at least so many pictures; what is left at the end are fewer."""
+    """Batches in groups of at least `least` pictures; the last group may have fewer."""
     group: list[list[int]] = []
     for numbers in batches:
         group.append(numbers)

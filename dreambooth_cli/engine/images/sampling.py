@@ -1,7 +1,7 @@
 """Prompts and seeds -> pictures: for samples, class images and `generate`.
 
-Picture i uses its own seed, so any one can be made again alone: the same noise whatever the batch, the pixels equal up to the
-rounding of the kernels, which differ by batch.
+Every picture has a seed of its own, so that any one can be drawn again by itself: from the same noise whatever the batch, its pixels
+equal up to the rounding of the kernels, which depends on the batch.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -25,9 +25,9 @@ from ...settings import Scheduler
 from ..families.latent_diffusion import LatentDiffusion
 from ..families.parts import shift_for
 
-AtWork = Callable[[Collection[str]], AbstractContextManager[None]]  # has the networks of these names ready, and no other
+AtWork = Callable[[Collection[str]], AbstractContextManager[None]]  # has the networks of these names ready inside it, and no others
 
-SOLVERS_OWN = ("algorithm_type", "solver_type")
+SOLVERS_OWN = ("algorithm_type", "solver_type")  # settings whose values only one class of scheduler understands
 BLACK = 8  # of 255: a picture with no channel of any pixel above this counts as black
 
 
@@ -42,25 +42,26 @@ class Drawing:
 
 
 def check_sampler(record: Family, name: Scheduler) -> None:
-    """Refuse a scheduler that does not draw with a family. Raises UsageError."""
+    """Raise UsageError if a scheduler does not work with a family."""
     names = names_for(record.noise)
     if name not in ("auto", *names):
         known = f"use one of {', '.join(names)}, or leave --scheduler out" if names else "leave --scheduler out"
-        raise UsageError(f"the scheduler {name} does not draw with {record.title}", known)
+        raise UsageError(f"the scheduler {name} does not work with {record.title}", known)
 
 
 def use_scheduler(pipe: Any, name: Scheduler) -> None:
-    """Give a pipeline another noise scheduler by name, with its own betas and prediction type; `auto` leaves it."""
+    """Give a pipeline another noise scheduler by name, with the pipeline's own betas and prediction type; `auto` leaves it as it is. Raises
+    UsageError if it does not work with this model."""
     if name == "auto":
         return
     scheduler = SCHEDULERS[name]
     if pipe.scheduler.config.get("rescale_betas_zero_snr") and scheduler.kind not in KEEP_ZERO_SNR:
         raise UsageError(
-            f"the scheduler {name} can't draw with this model, whose last timestep is noise alone (zero terminal SNR)",
+            f"the scheduler {name} does not work with this model, whose last timestep is pure noise (zero terminal SNR)",
             "try --scheduler ddim, euler, dpm++ or unipc",
         )
     config = dict(pipe.scheduler.config)
-    if type(pipe.scheduler).__name__ != scheduler.kind:  # how another solver solves is its own: one may not know the other's words
+    if type(pipe.scheduler).__name__ != scheduler.kind:  # these names mean nothing to another class of scheduler
         config = {key: value for key, value in config.items() if key not in SOLVERS_OWN}
     try:
         pipe.scheduler = getattr(diffusers, scheduler.kind).from_config(config, **scheduler.options)
@@ -71,7 +72,7 @@ def use_scheduler(pipe: Any, name: Scheduler) -> None:
 
 
 def check_steps(pipe: Any, steps: int, flag: str) -> None:
-    """Look whether a pipeline's scheduler can draw in so many steps. Raises UsageError."""
+    """Raise UsageError if a pipeline's scheduler can't draw in `steps` steps; `flag` is the option that asked for them."""
     most = int(pipe.scheduler.config.num_train_timesteps)
     if steps > most:
         raise UsageError(f"{flag} {steps} is more than the {most} timesteps of this model", f"it takes at most {most}")
@@ -81,27 +82,27 @@ def check_steps(pipe: Any, steps: int, flag: str) -> None:
         if (versions := refusal_of(error)) is not None:
             raise versions from error
         raise UsageError(
-            f"{flag} {steps} can't be drawn with {type(pipe.scheduler).__name__}: {error}", "try another number of steps"
+            f"{flag} {steps} does not work with {type(pipe.scheduler).__name__}: {error}", "try another number of steps"
         ) from error
 
 
 def check_memory(pipe: Any, drawing: Drawing, batch: int) -> None:
-    """Hold the least that pictures take on a CPU, one tensor of the decoder's last layer, against the machine's free memory: a system
-    that runs out of it kills what it likes. A GPU says it itself. Raises DoesNotFit."""
-    values = pipe.vae.config.block_out_channels[0] + 3 * batch  # of a pixel
+    """Raise DoesNotFit if on a CPU even the least that pictures take, one tensor of the decoder's last layer, is more than the machine's
+    free memory: a system that runs out of memory kills any process it likes. A GPU refuses by itself."""
+    values = pipe.vae.config.block_out_channels[0] + 3 * batch  # for each pixel
     needed, free = drawing.width * drawing.height * values * pipe.vae.dtype.itemsize, free_memory()
     if pipe.device.type == "cpu" and needed > free:
         raise DoesNotFit(
-            f"pictures of {drawing.width} x {drawing.height} pixels take more than {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of the "
-            "machine's memory are free",
-            "draw smaller ones, or fewer at once: --width, --height, --batch-size",
+            f"pictures of {drawing.width} x {drawing.height} pixels take more than {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB of "
+            "the machine's memory are free",
+            "draw smaller ones, or fewer at a time: --width, --height, --batch-size",
         )
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """A prompt and what guidance holds against it, read by the text encoders once: what a pipeline's call takes in their place,
-    one row each."""
+    """A prompt, and the empty one that guidance compares it with, encoded once: the arguments that a pipeline's call takes in place of
+    prompts, one row each."""
 
     arguments: Mapping[str, Any]
 
@@ -115,7 +116,7 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 
 def _together(embedded: Sequence[Embedded]) -> dict[str, Any]:
-    """What a pipeline's call takes for a batch of prompts."""
+    """The arguments of a pipeline's call for a batch of prompts."""
     return {name: _joined([one.arguments[name] for one in embedded]) for name in embedded[0].arguments}
 
 
@@ -127,14 +128,14 @@ def _joined(values: Sequence[Any]) -> Any:
 
 @torch.no_grad()
 def embed(family: LatentDiffusion, prompt: str, *, guidance_scale: float) -> Embedded:
-    """Read a prompt with the text encoders, on the device where they are."""
+    """Encode a prompt with the text encoders, on the device where they are."""
     return Embedded(family.embed(prompt, guided=guidance_scale > family.record.no_guidance))
 
 
 def draw_latents(family: LatentDiffusion, embedded: Sequence[Embedded], seeds: list[int], drawing: Drawing) -> Tensor:
-    """The latents [B, c, h, w] of a picture for each seed, drawn as one batch, each from a prompt that was read before.
+    """The latents [B, c, h, w] of one picture for each encoded prompt and seed, drawn as one batch.
 
-    Raises Interrupted between denoising steps where a signal has come.
+    Raises Interrupted between denoising steps if a signal has come.
     """
     return _denoise(family, seeds, drawing, **_together(embedded))
 
@@ -144,15 +145,15 @@ def draw(
 ) -> list[Image.Image]:
     """One picture for each prompt and seed, drawn as one batch.
 
-    Raises Interrupted between denoising steps where a signal has come.
+    Raises Interrupted between denoising steps if a signal has come.
     """
     return decode(family, _denoise(family, seeds, drawing, **family.prompted(prompts, negative_prompt)))
 
 
 def draw_in_turn(family: LatentDiffusion, prompt: str, seed: int, drawing: Drawing, at_work: AtWork) -> Image.Image:
-    """One picture for which each network is had ready when its turn comes.
+    """One picture, for which the networks take turns: `at_work` has each of them ready only while it works.
 
-    Raises Interrupted between denoising steps where a signal has come.
+    Raises Interrupted between denoising steps if a signal has come.
     """
     record = family.record
     with at_work(record.text_encoders):
@@ -181,18 +182,18 @@ def _denoise(family: LatentDiffusion, seeds: list[int], drawing: Drawing, **prom
         output_type="latent",
         callback_on_step_end=after_each_step,
     )
-    # of the last step: what some pipelines call latents at the end is no longer what their steps worked on
+    # taken from the last step: what some pipelines return as latents has been changed since
     return family.unpack(drawn["latents"], drawing.height, drawing.width)
 
 
 @torch.no_grad()
 def decode(family: LatentDiffusion, latents: Tensor) -> list[Image.Image]:
-    """Latents [B, c, h, w] -> pictures, one after the other: the decoder's activations are the largest of all.
+    """Latents [B, c, h, w] -> pictures, decoded one after the other, since the decoder's activations are the largest of all.
 
-    A VAE that overflows in half precision (SDXL's own does) decodes in float32 from then on.
+    A VAE that overflows in half precision (as SDXL's own does) decodes in float32 from then on.
     """
     pixels = torch.cat([_decode(family, row) for row in latents.split(1)])
-    # what is still not finite becomes black, and `is_black` tells
+    # what is still not finite becomes black, which `is_black` notices
     pictures: list[Image.Image] = family.pipe.image_processor.postprocess(
         torch.where(pixels.isfinite(), pixels, -1.0), output_type="pil", do_denormalize=[True] * len(pixels)
     )
@@ -209,5 +210,5 @@ def _decode(family: LatentDiffusion, latents: Tensor) -> Tensor:
 
 
 def is_black(image: Image.Image) -> bool:
-    """Whether a picture is black all over: a model that overflowed, or weights that are broken."""
+    """Whether a picture is black all over, as from a model that overflowed or has broken weights."""
     return all(high <= BLACK for _, high in image.convert("RGB").getextrema())  # type: ignore[misc]

@@ -1,1 +1,1 @@
-"""Training pictures to weights: the loop, and what each of its steps is made of."""
+"""From training pictures to weights: the loop, and what each of its steps is made of."""

@@ -1,11 +1,11 @@
 """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2) one tensor at a time, for where memory is short.
 
-Weights may lie in bfloat16: each tensor is updated in float32 and rounded stochastically, so that steps much smaller than
-its last digit still move it on average (rounded to nearest they would not move at all). The two moments may take 8 bits
-(Dettmers et al. 2022, arXiv 2110.02861; bitsandbytes' kernel, on the float32 copy, since on bfloat16 weights it rounds to
-nearest itself) and may lie in the machine's memory instead of the card's.
+Weights may be in bfloat16: each tensor is updated in float32 and rounded stochastically, so that steps much smaller than
+its last digit still move it on average (rounded to nearest it would not move at all). The two moments may take 8 bits
+(Dettmers et al. 2022, arXiv 2110.02861; by bitsandbytes' kernel, run on a float32 copy, since on bfloat16 weights it would itself
+round to nearest) and may be kept in the machine's memory instead of the card's.
 
-On a GPU one kernel does all of that (`lean_kernel.py`), where it can be built and agrees on the first tensor with the plain form here.
+On a GPU one kernel does all of this (`lean_kernel.py`), if it can be built and agrees with the plain form here in a short trial.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,13 +19,13 @@ from ...errors import UsageError
 from ...memory.plan import INSTALL_8BIT
 from ..seeds import seed_of
 
-Maps = tuple[Tensor, Tensor]  # the 256 values that 8 bits stand for, of the first moment and the second
+Maps = tuple[Tensor, Tensor]  # the 256 values that an 8-bit code stands for: of the first moment, of the second
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8
 BLOCK = 256  # values that share a scale in 8-bit state
 PIECE = 1 << 23  # values of a tensor that are updated at a time; a multiple of BLOCK
-SMALL = 4096  # tensors below have float32 state, as bitsandbytes keeps them: they weigh nothing and err most
+SMALL = 4096  # values; smaller tensors have float32 state, as in bitsandbytes: they take little memory and 8 bits hurt them most
 
 
 class LeanAdamW(torch.optim.Optimizer):
@@ -42,7 +42,8 @@ class LeanAdamW(torch.optim.Optimizer):
         off_card: bool,
         seed: int,
     ) -> None:
-        """`names` and `seed` decide which way each tensor's values are rounded. Raises UsageError without bitsandbytes."""
+        """`groups` have a learning rate each; `names` and `seed` decide which way each tensor's values are rounded; `off_card` keeps the
+        state in the machine's memory. Raises UsageError if `eight_bit` is asked for and bitsandbytes is missing."""
         super().__init__([{"params": group} for group in groups], {"lr": 0.0, "weight_decay": weight_decay})
         self.names, self.seed = names, seed
         self.eight_bit, self.off_card = eight_bit, off_card
@@ -50,18 +51,18 @@ class LeanAdamW(torch.optim.Optimizer):
         self.maps = _eight_bit_maps() if eight_bit else None
         self.kernel: Callable[..., None] | None = None
         self.is_chosen = False  # whether the kernel has been tried
-        self.remark = ""  # why the plain form runs on a GPU, for the user
+        self.remark = ""  # for the user: why the plain form runs on a GPU
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # without a closure there is no loss to return
-        """Every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         for parameter in self.rates:
             if parameter.grad is not None:
                 self.step_one(parameter)
 
     @torch.no_grad()
     def step_one(self, parameter: Tensor) -> None:
-        """One parameter by its gradient, a piece after the other, so that the float32 copies stay small."""
+        """Update one parameter by its gradient, piece by piece, so that the float32 copies stay small."""
         slots = self.state[parameter]
         if not slots:
             slots |= self.first_slots(parameter)
@@ -70,7 +71,7 @@ class LeanAdamW(torch.optim.Optimizer):
         assert parameter.grad is not None
         if not self.is_chosen:
             self.choose_form(parameter)
-        # one for all pieces of the plain form; the kernel needs the seed alone
+        # one generator for all pieces in the plain form; the kernel needs only the seed
         generator = None if self.kernel else torch.Generator(parameter.device).manual_seed(seed)
         weights, gradient = parameter.view(-1), parameter.grad.view(-1)
         size = len(weights) if self.kernel else PIECE
@@ -79,7 +80,7 @@ class LeanAdamW(torch.optim.Optimizer):
             self._step_piece(weights[piece], gradient[piece], self._pieces(slots, piece), parameter, generator or seed)
 
     def choose_form(self, parameter: Tensor) -> None:
-        """On a GPU, the kernel if it can be had and does what the plain form does; `remark` says why not."""
+        """On a GPU, take the kernel if it can be built and does what the plain form does; `remark` says why not."""
         self.is_chosen = True
         if not parameter.is_cuda:
             return
@@ -124,7 +125,7 @@ class LeanAdamW(torch.optim.Optimizer):
                 slots[name].copy_(value, non_blocking=True)
 
     def _maps_on(self, device: torch.device) -> Maps | None:
-        """What 8 bits stand for, on a device."""
+        """The maps of the 8-bit codes, moved to a device once."""
         if self.maps is not None and self.maps[0].device != device:
             self.maps = (self.maps[0].to(device), self.maps[1].to(device))
         return self.maps
@@ -143,7 +144,8 @@ class LeanAdamW(torch.optim.Optimizer):
         }
 
     def place(self, value: Tensor, parameter: Tensor) -> Tensor:
-        """A copy of a slot where it is kept: beside its parameter, or in the machine's memory, pinned for the way to the card."""
+        """A copy of a piece of state where it is kept: on its parameter's device, or in the machine's memory, pinned so that it gets to
+        the card quickly."""
         if not self.off_card:
             return value.to(parameter.device, copy=True)
         kept = torch.empty(value.shape, dtype=value.dtype, pin_memory=parameter.is_cuda)
@@ -221,15 +223,15 @@ def step_by_kernel(
     group: Mapping[str, Any],
     seed: int,
 ) -> None:
-    """One tensor, flat, by the kernel; its moments in 8 bits where there are `maps`."""
+    """Update one flat tensor [n] in place by the kernel; its moments are in 8 bits if there are `maps`."""
     held = [moments[name] for name in ("state1", "state2", "absmax1", "absmax2")] if maps else None
     state = [*held, *maps] if held and maps else [moments["exp_avg"], moments["exp_avg_sq"], None, None, None, None]
     kernel(weights, gradient, *state, seed, step, group["lr"], group["weight_decay"], *BETAS, EPS)
 
 
 def difference_of_forms(kernel: Callable[..., None], device: torch.device, maps: Maps | None) -> str:
-    """Take two steps of random weights by the kernel and in the plain form, the second of either from the plain form's state. Returns
-    in what they differ, "" where they agree."""
+    """Take two steps on random weights by the kernel and in the plain form; both take the second one from the plain form's state.
+    Returns how they differ, or "" if they agree."""
     generator = torch.Generator().manual_seed(0)
     count, group = 2 * SMALL + 100, {"lr": 1e-3, "weight_decay": 0.01}
     before, *gradients = (torch.randn(count, generator=generator).bfloat16().to(device) for _ in range(3))
@@ -242,19 +244,19 @@ def difference_of_forms(kernel: Callable[..., None], device: torch.device, maps:
             step_by_kernel(kernel, in_half, gradient, again, form, step, group, 0)
             _step_plainly(theirs, gradient, plain, form, step, group, generator)
             if not torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6):
-                return "it moves weights otherwise"
-            if ((in_half.float() - theirs).abs() > theirs.abs() * 2**-7).any():  # a unit of bfloat16, at the least
-                return "it rounds weights to other than their neighbours"
+                return "it moves the weights differently"
+            if ((in_half.float() - theirs).abs() > theirs.abs() * 2**-7).any():  # one unit in bfloat16's last place, or more
+                return "it rounds weights to values that are not their neighbours"
             for name, value in _opened(moments, form).items():
-                # a code may be a neighbour's, where both are as near: they lie 0.014 apart at most
+                # where two codes are equally near, either may be taken: neighbours lie 0.014 apart at most
                 apart = 0.02 if name.startswith("state") else 1e-6
                 if not torch.allclose(value, _opened(plain, form)[name], rtol=1e-5, atol=apart):
-                    return f"its {name} is another"
+                    return f"its {name} differs"
     return ""
 
 
 def _no_moments(count: int, maps: Maps | None, device: torch.device) -> dict[str, Tensor]:
-    """The moments before the first step of a flat tensor."""
+    """The moments of a flat tensor of `count` values before its first step."""
     if maps is None:
         return {name: torch.zeros(count, device=device) for name in ("exp_avg", "exp_avg_sq")}
     codes = {name: torch.zeros(count, dtype=torch.uint8, device=device) for name in ("state1", "state2")}
@@ -262,7 +264,7 @@ def _no_moments(count: int, maps: Maps | None, device: torch.device) -> dict[str
 
 
 def _opened(moments: Mapping[str, Tensor], maps: Maps | None) -> Mapping[str, Tensor]:
-    """Moments as they are, or the values that their codes stand for and their scales."""
+    """Float32 moments as they are; of 8-bit ones the values that their codes stand for, and the scales."""
     if maps is None:
         return moments
     values = {name: one[moments[name].long()] for name, one in zip(("state1", "state2"), maps, strict=True)}
@@ -270,12 +272,12 @@ def _opened(moments: Mapping[str, Tensor], maps: Maps | None) -> Mapping[str, Te
 
 
 def round_stochastically(values: Tensor, generator: torch.Generator) -> Tensor:
-    """Float32 values to one of their two neighbours in bfloat16, each the likelier the nearer, so that the mean is the value
-    itself. What bfloat16 holds exactly stays; infinities and NaN stay what they are."""
+    """Round float32 values to one of their two neighbours in bfloat16, the nearer one being the likelier, so that the mean is the value
+    itself. Values that bfloat16 holds exactly stay as they are, and so do infinities and NaN."""
     bits = values.contiguous().view(torch.int32)
     noise = torch.randint(0, 1 << 16, bits.shape, dtype=torch.int32, device=bits.device, generator=generator)
     rounded = noise.add_(bits).bitwise_and_(-(1 << 16)).view(torch.float32).to(torch.bfloat16)
-    # the sum would carry a NaN of all ones, which is the GPU's, over into 0
+    # in a NaN of all ones, as GPUs make them, the sum would overflow to 0
     return torch.where(values.isfinite(), rounded, values.to(torch.bfloat16))
 
 

@@ -22,10 +22,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one size, photos first, on the CPU: `latents` and `noise` [rows, c, h, w], `times` [rows], the row of the run's prompts of
-    each, what each place counts ([rows, 1, h, w], None: all alike), the numbers that tell each row's size ([rows, n], None: none).
+    """Rows of one size, photos first, on the CPU: `latents` and `noise` [rows, c, h, w], `times` [rows], `prompts` (for each row, the
+    number of its prompt among the run's prompts), `mask` (how much each place counts, [rows, 1, h, w]; None: all the same) and `sizes`
+    (the numbers that tell each row's size, [rows, n]; None: the family is told none).
 
-    The first `photos` rows are photos; `of`, the photos and the class images that make up the loss which this is a part of.
+    The first `photos` rows are photos; `of` is how many photos and class images the whole loss has, of which this batch is a part.
     """
 
     latents: Tensor
@@ -39,7 +40,7 @@ class Batch:
 
 
 def batches_of(family: LatentDiffusion, rows: Sequence[Row], *, of: tuple[int, int]) -> Iterator[Batch]:
-    """Rows in as few batches as their sizes allow."""
+    """Put rows into as few batches as their sizes allow: one for each size. `of`: as in `Batch`."""
     for shape in dict.fromkeys(row.example.shape for row in rows):
         yield _batch(family, [row for row in rows if row.example.shape == shape], of)
 

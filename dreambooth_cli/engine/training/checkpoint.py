@@ -1,10 +1,11 @@
-"""Checkpoints: weights and optimizer state as safetensors, with a manifest: whose they are, of which step, sizes and hashes.
+"""Checkpoints: weights and optimizer state as safetensors, with a manifest that says which run and step they are of, and the size and
+hash of each file.
 
-Ours is a folder called `step-` and digits alone, nothing else beside it is loaded, renamed or removed; it counts where its manifest
-names that very step, the run, and every file as it is.
+A checkpoint is a folder called `step-` and digits; anything with another name is never loaded, renamed or removed. It counts as whole
+if its manifest names that step and this run, and every file is as the manifest says.
 
-Written beside, hashed on the way, synced and renamed, so that a folder with its final name is whole; the older ones are pruned only
-after the new one has been read back. No random state is kept: every random number follows from (seed, step).
+It is written under another name, hashed on the way, synced and renamed, so that a folder with its final name is whole; older ones are
+removed only after the new one has been read back. No random state is kept: every random number follows from (seed, step, row).
 """
 
 import json
@@ -24,19 +25,19 @@ from ...errors import DiskError
 from ...run import MANIFEST, WEIGHTS, is_light, lighten
 from ..tensor_file import TensorFile, shapes_of, write_tensors
 
-OLD_PART = r"\.step-[0-9]{6,}\.part"  # what a save of 0.1 left when it was killed
+OLD_PART = r"\.step-[0-9]{6,}\.part"  # what 0.1 left behind when it was killed while saving
 PARTS = ("weights", "optimizer", "ema")
 NAME = re.compile(r"step-([0-9]{1,18})")
 
 
 class ForeignCheckpoint(DiskError):
-    """A checkpoint, whole in itself, whose tensors are not those of the run that it lies in."""
+    """A checkpoint that is whole in itself, but whose tensors do not fit the run that it is in."""
 
 
 @dataclass(frozen=True)
 class State:
-    """All that a run needs to go on: the step reached, the trained weights, optimizer state, and EMA where it is on; of a checkpoint,
-    each tensor is read when it is asked for."""
+    """All that a run needs to go on: the step reached, the trained weights, the optimizer state, and their moving average (EMA) if it is
+    on. From a checkpoint, each tensor is read when it is asked for."""
 
     step: int
     weights: Mapping[str, Tensor]
@@ -45,8 +46,8 @@ class State:
 
 
 def save_checkpoint(folder: Path, state: State, *, keep: int | None, run: str = "", at_most: int | None = None) -> Path:
-    """Write a checkpoint under `folder`, read it back, then prune to the newest `keep` (None: the caller prunes). `run` is the run's id;
-    `at_most` bytes of each file are written for a rehearsal, as `write_tensors` does it. Raises DiskError."""
+    """Write a checkpoint into `folder`, read it back, then remove all but the newest `keep` (None: the caller does that). `run` is the
+    run's id; `at_most` limits the bytes of each file for a rehearsal, as in `write_tensors`. Returns its folder. Raises DiskError."""
     final = folder / f"step-{state.step:06d}"
     try:
         make_folder(folder)
@@ -70,70 +71,73 @@ def save_checkpoint(folder: Path, state: State, *, keep: int | None, run: str = 
 
 
 def parts_of(state: State) -> dict[str, Mapping[str, Tensor]]:
-    """What each file of a checkpoint holds."""
+    """The tensors of a state by the name of the checkpoint's file that holds them."""
     return {f"{name}.safetensors": getattr(state, name) for name in PARTS}
 
 
 def load_checkpoint(path: Path) -> State:
-    """Open a checkpoint. Raises DiskError where it is damaged."""
+    """Open a checkpoint. Raises DiskError if it is damaged."""
     try:
         there = {name: path / f"{name}.safetensors" for name in PARTS if name != "optimizer" or not is_light(path)}
         return State(step_of(path), **{"optimizer": {}} | {name: TensorFile(file) for name, file in there.items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DiskError(
-            f"the checkpoint {path} can't be read: {error}", "remove it; the run goes on from the one before"
+            f"the checkpoint {path} can't be read: {error}", "remove it; the run then goes on from the one before"
         ) from error
 
 
 def load_weights(path: Path) -> State:
-    """Open the weights of a checkpoint, and their average where one was kept, without what only a further step needs. Raises DiskError."""
+    """Open the weights of a checkpoint, and their average if one was kept, without the optimizer state, which may be gone. Raises
+    DiskError."""
     try:
         average = path / "ema.safetensors"
         return State(step_of(path), TensorFile(path / WEIGHTS), {}, TensorFile(average) if average.is_file() else {})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DiskError(f"the weights of {path} can't be read: {error}", "name another step") from error
+        raise DiskError(f"the weights of {path} can't be read: {error}", "choose another step") from error
 
 
 def check_belongs(state: State, trained: Mapping[str, Tensor], *, steps: int, averaged: bool) -> None:
-    """Hold a checkpoint's tensors against what a run trains: their names and shapes. Raises ForeignCheckpoint."""
+    """Compare the names and shapes of a checkpoint's tensors with what a run of `steps` steps trains; `averaged`: whether it keeps an
+    average. Raises ForeignCheckpoint if they differ."""
     if state.step > steps:
-        raise ForeignCheckpoint(f"it was saved after step {state.step}, and the run has {steps}")
+        raise ForeignCheckpoint(f"it was saved after step {state.step}, but the run has only {steps} steps")
     wanted = shapes_of(trained)
     for kind, held in (("weights", state.weights), ("average", state.ema)):
         shapes, found = wanted if kind == "weights" or averaged else {}, shapes_of(held)
         if odd := sorted(found.keys() ^ shapes.keys()):
-            raise ForeignCheckpoint(f"its {kind} and the run's are not the same: {odd[0]}")
+            raise ForeignCheckpoint(f"its {kind} and the run's differ: {odd[0]}")
         for name, shape in shapes.items():
             if found[name] != shape:
-                raise ForeignCheckpoint(f"{name} is {found[name]} in its {kind}, and {shape} in the run")
+                raise ForeignCheckpoint(f"{name} is {found[name]} in its {kind}, but {shape} in the run")
     for key, shape in shapes_of(state.optimizer).items():
         name, _, slot = key.rpartition("|")
         if name != "scaler" and name not in wanted:
-            raise ForeignCheckpoint(f"its optimizer knows a weight that the run does not train: {name}")
+            raise ForeignCheckpoint(f"its optimizer has state for a weight that the run does not train: {name}")
         if slot in ("exp_avg", "exp_avg_sq") and shape != wanted[name]:
-            raise ForeignCheckpoint(f"{name} is {shape} in its optimizer, and {wanted[name]} in the run")
+            raise ForeignCheckpoint(f"{name} is {shape} in its optimizer, but {wanted[name]} in the run")
 
 
 def latest_checkpoint(folder: Path, run: str = "") -> Path | None:
-    """The newest checkpoint from which a run can go on, if any."""
+    """The newest checkpoint that a run can go on from, or None."""
     return next((path for path in reversed(checkpoints(folder)) if is_whole(path, run)), None)
 
 
 def last_weights(folder: Path, step: int, run: str = "") -> Path | None:
-    """The checkpoint of a run's last step, after which no optimizer state is needed, if its weights are there."""
+    """The checkpoint of a run's last step, if its weights are whole; no optimizer state is needed after that step. None otherwise."""
     return next((path for path in checkpoints(folder) if step_of(path) == step and has_weights(path, run)), None)
 
 
 def put_damaged_aside(folder: Path, run: str = "") -> list[Path]:
-    """Take the damaged checkpoints, and those of another run, out of the way of those that are saved later, and keep them.
-    Returns where they lie now. Raises DiskError."""
+    """Rename damaged checkpoints, and those of another run, so that they are not in the way of later ones; they are kept.
+    Returns their new paths. Raises DiskError."""
     with disk_errors(folder):
         found = [path for path in checkpoints(folder) if not is_whole(path, run)]
         return [put_aside(path) for path in found if not (has_weights(path, run) and is_light(path))]
 
 
 def put_aside(path: Path) -> Path:
-    """Rename a checkpoint that is in the way, if it is there: `step-000004` -> `damaged-step-000004`, or `...-2`: a free name."""
+    """Rename a checkpoint that is in the way, if there is one: `step-000004` -> `damaged-step-000004`, or `...-2` and so on, whichever
+    name is free. Returns the new path."""
     names = (f"damaged-{path.name}{f'-{number}' if number > 1 else ''}" for number in count(1))
     aside = next(place for name in names if not os.path.lexists(place := path.with_name(name)))
     if path.exists():
@@ -143,29 +147,29 @@ def put_aside(path: Path) -> Path:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first: folders called `step-` and digits alone, by number."""
+    """The checkpoints of a run, oldest first: folders called `step-` and digits."""
     found = (path for path in folder.glob("step-*") if NAME.fullmatch(path.name))
     return sorted((path for path in found if path.is_dir() and not path.is_symlink()), key=lambda path: (step_of(path), path.name))
 
 
 def step_of(checkpoint: Path | None) -> int:
-    """The step that a checkpoint was saved after, by its name; 0 for none."""
+    """The step that a checkpoint was saved after, from its name; 0 for None."""
     return int(checkpoint.name.removeprefix("step-")) if checkpoint is not None else 0
 
 
 def is_whole(path: Path, run: str = "") -> bool:
-    """Whether a run can go on from a checkpoint: its weights, optimizer state and average are there as they were saved."""
+    """Whether a run can go on from a checkpoint: its weights, optimizer state and average are as they were saved."""
     return _holds(path, run, PARTS)
 
 
 def has_weights(path: Path, run: str = "") -> bool:
-    """Whether a checkpoint's weights are there as they were saved, to draw with: what only a further step needs may be gone."""
+    """Whether a checkpoint's weights are as they were saved, so that it can be drawn with; the optimizer state may be gone."""
     return _holds(path, run, PARTS[:1])
 
 
 def _holds(path: Path, run: str, parts: Sequence[str]) -> bool:
-    """Whether a checkpoint's manifest is of the step of its name and of this run (0.1 named none; "": any) and lists these parts at
-    least, and every file is there with the size and hash that it says."""
+    """Whether a checkpoint's manifest has the step of the folder's name and this run's id (0.1 wrote none; "": any run), lists at least
+    these parts, and every file has the size and hash that it gives."""
     try:
         manifest = json.loads(read_text(path / MANIFEST))
         files: Mapping[str, Mapping[str, object]] = manifest["files"]
@@ -184,23 +188,23 @@ def _holds(path: Path, run: str, parts: Sequence[str]) -> bool:
 
 
 def prune(folder: Path, keep: int, *, saved: int, outlive: Collection[int] = ()) -> None:
-    """Remove all but the newest `keep` checkpoints up to the one just saved, of those steps that `outlive` them all but the weights, and
-    what a killed save left half written. One of a later step is not this run's yet: it neither goes nor counts."""
+    """Remove what a killed save left half written, and all but the newest `keep` checkpoints up to step `saved`; of the steps in `outlive`
+    only the optimizer state goes. Checkpoints of later steps neither go nor count: this run has not reached them yet."""
     clear_leftovers(folder, old=OLD_PART)
     for path in [path for path in checkpoints(folder) if step_of(path) <= saved][:-keep]:
         _let_go(path, outlive)
 
 
 def keep_weights(folder: Path, steps: Collection[int]) -> None:
-    """After a run: of its checkpoints let these steps' weights stay, and nothing else. Raises OSError."""
+    """After a run: keep the weights of these steps' checkpoints, and remove everything else. Raises OSError."""
     for path in checkpoints(folder):
         _let_go(path, steps)
 
 
 def _let_go(path: Path, steps: Collection[int]) -> None:
-    """Remove a checkpoint; of one of these steps the optimizer's state alone. Raises OSError."""
+    """Remove a checkpoint, or only its optimizer state if it is of one of these steps. Raises OSError."""
     if step_of(path) in steps:
-        with suppress(ValueError, KeyError, TypeError, AttributeError, FileNotFoundError):  # what has no manifest is no checkpoint
+        with suppress(ValueError, KeyError, TypeError, AttributeError, FileNotFoundError):  # without a manifest it is not a checkpoint
             lighten(path)
             return
     shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""What training has changed: the same questions asked of the weights before and after, from the same noise."""
+"""What training has changed: the weights before and after are asked the same questions, from the same noise."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from .objective import row_losses
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model makes of the instance prompt and of the class prompt: the `loss` of the photos under each, at fixed noises, and the
-    `latents` [1, c, h, w] of a picture of each, from a fixed seed."""
+    """What a model makes of the instance prompt and the class prompt: under each of them the loss of the photos, at fixed noises, and
+    the latents [1, c, h, w] of a picture, from a fixed seed."""
 
     loss: float
     class_loss: float
@@ -25,7 +25,7 @@ class Answer:
 
 
 def compare(before: Answer, after: Answer) -> Figures:
-    """From the answer before training and the one after it."""
+    """The figures of the verdict, from the answers before and after training."""
     return Figures(
         loss=(before.loss, after.loss),
         class_loss=(before.class_loss, after.class_loss),
@@ -35,7 +35,7 @@ def compare(before: Answer, after: Answer) -> Figures:
 
 
 def _apart(before: Tensor, after: Tensor) -> float:
-    """The share of a picture's latents that differs, by root mean square."""
+    """How much a picture's latents differ, as a share of the earlier ones, by root mean square."""
     share: float = ((after - before).norm() / before.norm()).item()
     return share
 
@@ -49,10 +49,10 @@ def loss_at_fixed_noises(
     rows: int = 64,
     batch: int = 32,
 ) -> float:
-    """The denoising loss of examples, those of the first one's size, under a prompt (one row of conditioning), at `rows` times and
-    noises that are the same in every call.
+    """The mean denoising loss of the examples (only those of the first one's size) under one prompt, the first row of `conditioning`, at
+    `rows` times and noises that are the same in every call. `batch` rows go through the network at once.
 
-    Before and after training, and between prompts, the noises are the same, so that a difference is the prompt's or the weights'.
+    Because the noises are the same before and after training, and for every prompt, a difference comes from the prompt or the weights.
     """
     alike = stack(each.latents for each in examples if each.shape == examples[0].shape)
     mean, device = alike.mean, conditioning.embeddings.device
@@ -73,8 +73,8 @@ def loss_at_fixed_noises(
 
 @torch.no_grad()
 def sketch(family: LatentDiffusion, conditioning: Conditioning, shape: torch.Size, *, steps: int, seed: int = 0) -> Tensor:
-    """The latents [1, c, h, w] of a picture from a fixed seed in so many denoising steps, without guidance, so that nothing but the
-    denoiser is needed."""
+    """The latents [1, c, h, w] of a picture from a fixed seed, float32 on the CPU, in `steps` denoising steps without guidance, so that
+    only the denoiser is needed. `shape` is theirs without the first axis."""
     noise = torch.randn(1, *shape, generator=generator_of(seed, 0, "sketch", 0)).to(conditioning.embeddings.device)
     prompt = conditioning.rows([0])
     latents = family.noising.sketch(noise, lambda noisy, time: family.predict(noisy, time, prompt), steps=steps)

@@ -1,4 +1,4 @@
-"""An exponential moving average of the trained weights, by diffusers' EMAModel, its state as flat names -> tensors."""
+"""An exponential moving average (EMA) of the trained weights, by diffusers' EMAModel, with its state as flat names -> tensors."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,17 +9,18 @@ from torch import Tensor, nn
 
 
 class Average:
-    """The average that follows the weights: with decay min(decay, (1 + n) / (10 + n)) at step n, so that it starts quickly."""
+    """The average that follows the weights. Its decay at step n is min(decay, (1 + n) / (10 + n)), so that it follows quickly at first."""
 
     def __init__(self, trained: Mapping[str, nn.Parameter], decay: float) -> None:
         self.names = list(trained)
         self.parameters = list(trained.values())
         self.model = EMAModel(self.parameters, decay=decay)
-        self.model.to(dtype=torch.float32)  # in bfloat16 an average of many steps would stand still
+        self.model.to(dtype=torch.float32)  # in bfloat16 a slow average would not move at all
         self.groups = list(_groups(self.model.shadow_params, self.parameters))
 
     def update(self, step: int) -> None:
-        """Follow the weights after step `step` (from 0), those too that have stopped: EMAModel's own step would copy them."""
+        """Follow the weights after step `step` (from 0), including those that are no longer trained: EMAModel's own step would copy
+        those instead."""
         rate = 1 - self.model.get_decay(step + 1)
         with torch.no_grad():
             for shadows, weights in self.groups:
@@ -30,20 +31,20 @@ class Average:
         return dict(zip(self.names, self.model.shadow_params, strict=True))
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take up averaged weights."""
+        """Take over averaged weights from a saved state."""
         with torch.no_grad():
             for name, shadow in zip(self.names, self.model.shadow_params, strict=True):
                 shadow.copy_(state[name])
 
     def take(self) -> None:
-        """Put the averaged weights into the networks for good: in float32, since what a bfloat16 weight rounds off them is most of what
-        many steps have moved."""
+        """Put the averaged weights into the networks for good: in float32, since rounding them to bfloat16 would lose most of what the
+        steps have moved."""
         for shadow, parameter in zip(self.model.shadow_params, self.parameters, strict=True):
             parameter.data = shadow.to(parameter.device)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The averaged weights in the networks for the time of a sample or a save, then the trained ones again."""
+        """Have the averaged weights in the networks inside a `with` block, for a sample or a save, and the trained ones again after it."""
         self.model.store(self.parameters)
         self.model.copy_to(self.parameters)
         try:
@@ -53,7 +54,7 @@ class Average:
 
 
 def _groups(shadows: list[Tensor], weights: list[nn.Parameter]) -> Iterator[tuple[list[Tensor], list[nn.Parameter]]]:
-    """What is averaged in one kernel: all float32 weights; each bfloat16 one alone, since it is cast."""
+    """What is averaged in one kernel: all float32 weights together; each bfloat16 one by itself, since it is cast first."""
     pairs = list(zip(shadows, weights, strict=True))
     together = [pair for pair in pairs if pair[1].dtype == torch.float32]
     for group in [together, *([pair] for pair in pairs if pair[1].dtype != torch.float32)]:

@@ -1,7 +1,7 @@
-"""The lean AdamW's update of one tensor as a single GPU kernel: state out of its 8 bits, the step, state back into 8 bits, weights
-rounded stochastically. About 10 bytes a value pass the card's memory, where the plain form in `adamw.py` moves ten times that.
+"""The lean AdamW's update of one tensor as a single GPU kernel: state read from 8 bits, the step, state written back to 8 bits, weights
+rounded stochastically. It moves about 10 bytes a value through the card's memory; the plain form in `adamw.py` moves ten times that.
 
-Triton comes with PyTorch's Linux builds for CUDA; this module is imported where it is wanted alone.
+Triton comes only with PyTorch's Linux builds for CUDA, so this module is imported only where it is used.
 """
 
 import math
@@ -12,13 +12,13 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK = 256  # values that share a scale in 8-bit state
-ROWS = 8  # blocks of one program
-DRAWN = ["seed", "decay", "rate", "root"]  # change from step to step: no kernel of their own for each value
+ROWS = 8  # blocks that one program updates
+DRAWN = ["seed", "decay", "rate", "root"]  # these change from step to step: no kernel is compiled for each of their values
 
 
 @triton.jit
 def _nearest(values, codes):
-    """The place of the nearest of 256 sorted codes, the lower of two as near."""
+    """The index of the nearest of 256 sorted codes; of two that are equally near, the lower one."""
     low = tl.zeros_like(values).to(tl.int32)
     high = low + 255
     for _ in tl.static_range(8):
@@ -39,12 +39,12 @@ def _opened(state, scales, codes, places, inside, blocks, held, EIGHT_BIT: tl.co
         moment = tl.load(codes + code) * scale[:, None]
     else:
         moment = tl.load(state + places, mask=inside, other=0.0)
-    return moment  # once: the compiler looks at every `return`, also at one that this form never comes to
+    return moment  # a single `return`: the compiler checks all of them, even those that this form never reaches
 
 
 @triton.jit
 def _close(moment, state, scales, codes, places, inside, blocks, held, EIGHT_BIT: tl.constexpr):
-    """Keep a moment: in 8 bits by the largest of each block, or as it is."""
+    """Store a moment: in 8 bits, scaled by the largest value of each block, or in float32."""
     if EIGHT_BIT:
         scale = tl.max(tl.abs(tl.where(inside, moment, 0.0)), axis=1)
         divisor = tl.where(scale > 0.0, scale, 1.0)
@@ -76,7 +76,7 @@ def _step(
         bits = weight.to(tl.int32, bitcast=True)
         noise = (tl.randint(seed, places) & 0xFFFF).to(tl.int32)
         rounded = ((bits + noise) & -65536).to(tl.float32, bitcast=True)
-        # the sum would carry a NaN of all ones over into 0
+        # in a NaN of all ones the sum would overflow to 0
         weight = tl.where(tl.abs(weight) < float("inf"), rounded, weight)
     tl.store(weights + places, weight.to(weights.dtype.element_ty), mask=inside)
 
@@ -99,8 +99,9 @@ def lean_adamw(
     beta2: float,
     eps: float,
 ) -> None:
-    """AdamW's step `step` (from 1) of flat `weights` [n], bfloat16 or float32, in place. `state1` and `state2` [n] are the moments:
-    float32, or uint8 codes with `scales` [n / 256] and the 256 values that the codes stand for. `seed` decides the rounding."""
+    """AdamW's step number `step` (from 1) on flat `weights` [n], bfloat16 or float32, in place. `state1` and `state2` [n] are the moments:
+    float32, or uint8 codes with `scales1`, `scales2` [n / 256, rounded up] and the 256 values `codes1`, `codes2` that the codes stand
+    for. `rate` is the learning rate; `seed` decides the rounding of bfloat16 weights."""
     count = weights.numel()
     _step[(triton.cdiv(count, BLOCK * ROWS),)](
         weights, gradients, state1, state2, scales1, scales2, codes1, codes2,
@@ -112,4 +113,4 @@ def lean_adamw(
 
 @lean_adamw.register_fake
 def _(*_: object) -> None:
-    """Nothing comes back: the tensors are changed in place."""
+    """For tracing: nothing is returned, the tensors are changed in place."""

@@ -1,7 +1,7 @@
-"""The loop, and the one thing here that has a life: `Training`.
+"""The loop, and `Training`, the one object here with state of its own.
 
-Traps of a generator loop, each measured: never `yield` inside `no_grad`, `autocast` or `accumulate`, the mode leaks into
-the caller; close the generator explicitly (`contextlib.closing`).
+Traps of a loop that is a generator, each of them tried: never `yield` inside `no_grad`, `autocast` or `accumulate`, because the mode
+leaks into the caller; and close the generator explicitly (`contextlib.closing`).
 """
 
 import time
@@ -36,18 +36,18 @@ from .optimizers import Update, rates_of
 from .trained import make_trainable, without_lora
 from .working_copies import WorkingCopies, widen_norms
 
-MUST_BE_REACHED = 2  # updates of a LoRA after which each of its weights has had a gradient
-MOST_SKIPPED = 20  # steps in a row whose gradients are not finite; fewer are the fp16 scaler's normal work
+MUST_BE_REACHED = 2  # updates of a LoRA after which every one of its weights must have had a gradient
+MOST_SKIPPED = 20  # steps in a row with gradients that are not finite; fewer than that are the fp16 scaler's normal work
 
 
 class NotFinite(TrainingFailed):
-    """A loss, gradients or weights that are not finite: to go on otherwise from the last good checkpoint may help."""
+    """A loss, gradients or weights that are not finite. Going on from the last good checkpoint under another plan may help."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step, counted from 1. `loss` is the mean over its batches (on a GPU that of the step before, but for the first
-    and the last); `seconds` its wall time."""
+    """One optimizer step, counted from 1. `loss` is the mean over its batches (on a GPU it is that of the step before, except for the
+    first and the last step); `seconds` is its wall time."""
 
     number: int
     loss: float
@@ -56,8 +56,8 @@ class Step:
 
 
 class Reading:
-    """Numbers on their way from the device. Read later, they don't wait for work that was sent after them: the copy is sent at once,
-    right behind what it copies."""
+    """Numbers on their way from the device. The copy is queued at once, right behind what computes them, so that reading them later does
+    not wait for work that was queued after them."""
 
     def __init__(self, values: Tensor) -> None:
         self.values, self.arrived = values, None
@@ -67,7 +67,7 @@ class Reading:
             self.arrived.record()
 
     def wait(self) -> list[float]:
-        """The numbers, when they are there."""
+        """The numbers, once they have arrived."""
         if self.arrived is not None:
             self.arrived.synchronize()
         return self.values.tolist()
@@ -89,16 +89,16 @@ class Training:
         plain: Sequence[int] = (),
         embedded: Mapping[str, Embedded] = MappingProxyType({}),
     ) -> None:
-        """`examples` are the photos (`instance`) and, with a prior, the class images (`class`), `prompts` those that they name by
-        their rows, the instance prompt first. `conditioning` holds the prompts' embeddings, a row each, or is None where the text encoder
-        is trained and they change with every step. `plain`, where a LoRA is held against its base: of each prompt the row of the same
-        without the identifier. `embedded`: prompts of samples that were read before. Raises ValueError where a step inside backward can't
-        be: pictures of several sizes are several passes."""
+        """`examples`: the photos (`instance`) and, with prior preservation, the class images (`class`). `prompts`: the run's prompts, the
+        instance prompt first, which the examples refer to by number. `conditioning`: the prompts' embeddings, a row each, or None if the
+        text encoder is trained, so that they change with every step. `plain`, where a LoRA is compared with its base: for each prompt,
+        the number of the same prompt without the identifier. `embedded`: the prompts of samples that have been encoded already. Raises
+        ValueError if the plan steps inside backward and the pictures have several sizes, which takes several passes."""
         self.family, self.plan, self.settings = family, plan, settings
         self.examples = dict(examples)
         self.kinds = tuple(self.examples)
         self.prompts, self.plain = prompts, plain
-        self.conditioning = self.of_base = conditioning  # the base's own differs where a text encoder was trained for a while
+        self.conditioning = self.of_base = conditioning  # they differ once a text encoder has been trained for a while
         self.embedded = embedded
         self.device = device
         self.reads_late = self.device.type == "cuda"
@@ -120,19 +120,19 @@ class Training:
         self.rate = rates_of(settings.lr_schedule, warmup_steps=settings.warmup_steps, steps=settings.steps)
         self.ema = Average(self.trained, settings.ema_decay) if settings.ema else None
         self.before = few_of(self.trained)
-        self.updates = 0  # of a LoRA, at a rate above zero, until all of it must have had a gradient
+        self.updates = 0  # of a LoRA, at a rate above zero; counted up to MUST_BE_REACHED
 
     def steps(self) -> Generator[Step, None, None]:
-        """Train from the step reached to the last; a `Step` after each, when the state is whole.
+        """Train from the step reached to the last, and yield a `Step` after each, when the state is consistent.
 
-        Raises NotFinite where a loss is not. Without a GPU the weights are then still those of the step before; with
-        one it is known a step late, and the last checkpoint counts.
+        Raises NotFinite if a loss is not finite. On a CPU the weights are then still those of the step before; on a GPU it is noticed
+        one step late, and the run must go back to the last checkpoint.
         """
         while self.step < self.settings.steps:
             began = time.perf_counter()
             self.unread.append((self.step + 1, Reading(self.train_step(self.step))))
             self.step += 1
-            # on a GPU, waiting for this step's loss would have it idle until the next step's work is sent
+            # a GPU would be idle if this step's loss were waited for before the next step's work is queued
             is_late = self.reads_late and self.last_read is not None and self.step < self.settings.steps
             self.read_losses(leave=1 if is_late else 0)
             assert self.last_read is not None
@@ -142,8 +142,8 @@ class Training:
             yield Step(self.step, self.last_read, rate, time.perf_counter() - began)
 
     def train_step(self, step: int) -> Tensor:
-        """One optimizer step over all batches of step `step` (from 0). Returns [mean loss, steps skipped in a row], on the device; what
-        holds a LoRA against its base, in some steps, is not in that loss."""
+        """One optimizer step over all batches of step `step` (from 0). Returns [mean loss, steps skipped in a row], on the device. The
+        loss does not include the term that, in some steps, keeps a LoRA close to its base."""
         if 0 < self.plan.text_encoder_stop <= step and self.conditioning is None:
             self.stop_text_encoder()
         factor = self.rate(step)
@@ -166,24 +166,25 @@ class Training:
         return torch.stack([mean, self.update.skipped])
 
     def backward(self, loss: Tensor) -> Tensor:
-        """Add the gradients of a part of a step's loss. Returns it without its graph, which is gone before the next one is made."""
+        """Add the gradients of a part of a step's loss. Returns the loss without its graph, which is freed before the next one is made."""
         self.update.backward(loss)
         return loss.detach()
 
     def check_reached(self) -> None:
-        """After the first updates at a rate above zero: the second matrices are zero at first, so the first ones have a gradient from
-        the second update on. Raises TrainingFailed that names a weight which the loss does not reach."""
-        if self.rate(self.step - 1) == 0 or self.update.skipped > 0:  # waits for a GPU, in the first steps alone
+        """Check, after a LoRA's first updates at a rate above zero, that all its weights have had a gradient. The up matrices start at
+        zero, so the down matrices get a gradient only from the second update on. Raises TrainingFailed, naming a weight that the loss
+        does not reach."""
+        if self.rate(self.step - 1) == 0 or self.update.skipped > 0:  # this waits for the GPU, but only in the first steps
             return
         self.updates += 1
         if self.updates == MUST_BE_REACHED and (dead := self.update.without_gradient()):
             raise TrainingFailed(
                 f"{len(dead)} of {len(self.trained)} LoRA weights have had no gradient after {self.updates} updates: {dead[0]}",
-                "this is a fault of dreambooth or of a library's version: please report it, with the line above",
+                "this is a bug in dreambooth or in a version of a library: please report it, with the line above",
             )
 
     def stop_text_encoder(self) -> None:
-        """Leave the text encoders as they are from now on; their embeddings of the prompts are then computed once."""
+        """Stop training the text encoders; the prompts' embeddings are now computed once and for all."""
         for parameter in self.text_parameters:
             parameter.requires_grad_(False)
         if self.copies:
@@ -195,26 +196,26 @@ class Training:
                     self.of_base = encode_frozen(self.family, self.prompts)
 
     def read_losses(self, *, leave: int = 0) -> None:
-        """Wait for the losses that are not read yet, but for the last `leave`.
+        """Wait for the losses that have not been read yet, except the last `leave`.
 
-        Raises NotFinite where one is not finite, or too many steps in a row had gradients that were not.
+        Raises NotFinite if one is not finite, or if too many steps in a row had gradients that were not.
         """
         while len(self.unread) > leave:
             step, read = self.unread.pop(0)
             self.last_read, skipped = read.wait()
             check_loss(self.last_read, step)
             if skipped >= MOST_SKIPPED:
-                raise NotFinite(f"the gradients were not finite {MOST_SKIPPED} steps in a row, up to step {step}")
+                raise NotFinite(f"the gradients were not finite for {MOST_SKIPPED} steps in a row, up to step {step}")
 
     def batches(self, step: int, number: int) -> Iterator[Batch]:
-        """What goes through in a pass each, of batch `number` of step `step`: all its rows where they have one size, photos first; kind
-        by kind where the plan has rows in turn."""
+        """The passes that batch `number` of step `step` is split into: one for each size of picture, photos first; and where the plan
+        takes rows in turn, photos and class images separately."""
         for kinds in [(kind,) for kind in self.kinds] if self.plan.rows_in_turn else [self.kinds]:
             rows = [row for kind in kinds for row in self.rows(step, number, kind)]
             yield from batches_of(self.family, rows, of=self.settings.rows)
 
     def rows(self, step: int, number: int, kind: str) -> Iterator[Row]:
-        """The rows of a kind in batch `number` of step `step`: a part of those of the whole step."""
+        """The rows of one kind in batch `number` of step `step`: its part of the whole step's rows."""
         settings, examples = self.settings, self.examples[kind]
         photos, beside = settings.rows
         rows = (photos if kind == "instance" else beside) * settings.gradient_accumulation
@@ -234,9 +235,9 @@ class Training:
         )
 
     def loss_of_base_prior(self, batch: Batch) -> Tensor:
-        """How far the LoRA's prediction of these noisy photos lies from its base's own, both without the identifier in the prompt: what
-        the base knows of the class stays. Two forward passes, one of them without gradients. The LoRA is on again when this returns, so
-        also in backward, where checkpointed blocks are computed once more."""
+        """How far the LoRA's prediction for these noisy photos is from the base's own, both with the identifier left out of the prompt:
+        this preserves what the base knows of the class. Two forward passes, one of them without gradients. The LoRA is on again when this
+        returns, and so it is in backward, where checkpointed blocks are computed once more."""
         noisy, times, _, _ = self.noised(batch)
         prompts = [self.plain[row] for row in batch.prompts]
         with torch.no_grad(), without_lora(self.trained_networks):
@@ -246,7 +247,8 @@ class Training:
         return self.settings.prior_loss_weight * weighed.sum() / batch.of[0]
 
     def noised(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """A batch's noisy latents, their times, what is to be predicted, what each place counts, on the training device."""
+        """A batch's noisy latents, their times, the target to predict, and the mask of how much each place counts, on the training
+        device."""
         times, noise, latents = self.bring(batch.times), self.bring(batch.noise), self.bring(batch.latents)
         noising, mask = self.family.noising, None if batch.mask is None else self.bring(batch.mask)
         return noising.add_noise(latents, noise, times), times, noising.target(latents, noise, times), mask
@@ -254,17 +256,18 @@ class Training:
     def predict(
         self, noisy: Tensor, times: Tensor, batch: Batch, prompts: Sequence[int], *, kept: Conditioning | None
     ) -> Tensor:
-        """The network's prediction of a batch under these rows of the run's prompts, whose embeddings may be `kept`."""
+        """The network's prediction for a batch under the prompts of these numbers; `kept`: their embeddings, unless the text encoder is
+        trained."""
         sizes = None if batch.sizes is None else self.bring(batch.sizes)
         with autocast(self.plan.precision, self.device):
             return self.family.predict(noisy, times, replace(self.encode(prompts, kept), sizes=sizes))
 
     def bring(self, made: Tensor) -> Tensor:
-        """What was made on the CPU, on the training device; the way to a GPU does not wait for the work before it."""
+        """A CPU tensor, copied to the training device; the copy does not wait for a GPU's earlier work."""
         return made.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else made
 
     def encode(self, prompts: Sequence[int], kept: Conditioning | None) -> Conditioning:
-        """The embeddings of these rows of the run's prompts: kept ones, or the trained text encoder's of this very step."""
+        """The embeddings of the prompts of these numbers: those that were kept, or what the text encoder makes of them in this step."""
         if kept is not None:
             return kept.rows(list(prompts))
         read = list(dict.fromkeys(prompts))
@@ -272,8 +275,8 @@ class Training:
         return found.rows([read.index(row) for row in prompts])
 
     def draw(self, prompt: str, seed: int, drawing: Drawing, *, in_parts: bool = False) -> Image.Image:
-        """A sample picture with the weights as they stand (their average, where one is kept). `in_parts`: the networks take turns on
-        the device."""
+        """A sample picture with the weights as they are now (their average, if one is kept). `in_parts`: the networks take turns on the
+        device."""
         with autocast(self.plan.precision, self.device), self.averaged():
             if prompt in self.embedded:
                 return decode(self.family, draw_latents(self.family, [self.embedded[prompt]], [seed], drawing))[0]
@@ -283,24 +286,24 @@ class Training:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """For the time of a sample: the average of the weights in their place, where one is kept."""
+        """Have the average of the weights in their place inside a `with` block, if one is kept."""
         with self.ema.in_place() if self.ema else nullcontext():
             self.refresh_copies()
             yield
         self.refresh_copies()
 
     def refresh_copies(self) -> None:
-        """Have the passes read what the weights are now."""
+        """Bring the half-precision copies, which the passes read, up to date with the weights."""
         if self.copies:
             self.copies.refresh()
 
     def is_finite(self) -> bool:
-        """Whether every trained weight is finite: a state that is not is no good checkpoint."""
+        """Whether every trained weight is finite; otherwise the state must not become a checkpoint."""
         found = [parameter.isfinite().all() for parameter in self.trained.values()]
-        return bool(torch.stack(found).all())  # one read, not one of each
+        return bool(torch.stack(found).all())  # read from the device once, not once per weight
 
     def check_finite(self) -> None:
-        """Before a checkpoint: read every loss up to its step. Raises NotFinite where one, or a trained weight, is not finite."""
+        """Before a checkpoint: read every loss up to its step. Raises NotFinite if a loss or a trained weight is not finite."""
         self.read_losses()
         if not self.is_finite():
             raise NotFinite(f"the weights are not finite after step {self.step}")
@@ -314,15 +317,15 @@ class Training:
         return True
 
     def losses(self, prompts: Sequence[str], *, rows: int) -> list[float]:
-        """The loss of the photos under each of these prompts of the run, at `rows` fixed noises, by the weights as they stand (their
-        average, where one is kept)."""
+        """The loss of the photos under each of these prompts of the run, at `rows` fixed noises, with the weights as they are now (their
+        average, if one is kept)."""
         with torch.no_grad(), autocast(self.plan.precision, self.device), self.averaged():
             read, photos = [self.encode([self.prompts.index(prompt)], self.conditioning) for prompt in prompts], self.examples["instance"]
             return [loss_at_fixed_noises(self.family, photos, one, rows=rows, batch=self.settings.batch_size) for one in read]
 
     def answer(self, prompts: tuple[str, str], *, rows: int, steps: int) -> Answer:
-        """What the model makes of the instance prompt and the class prompt as it stands, for `effect.compare`: losses at `rows` fixed
-        noises, a picture in so many denoising steps."""
+        """What the model now makes of `prompts`, the instance prompt and the class prompt, for `effect.compare`: losses at `rows` fixed
+        noises, and a picture in `steps` denoising steps."""
         (loss, class_loss), shape = self.losses(prompts, rows=rows), self.examples["instance"][0].shape
         with torch.no_grad(), autocast(self.plan.precision, self.device), self.averaged():
             own, of_class = (
@@ -331,7 +334,7 @@ class Training:
         return Answer(loss, class_loss, own, of_class)
 
     def check_learned(self) -> None:
-        """At the end. Raises TrainingFailed where the weights are not finite or are still the base's own."""
+        """At the end of a run. Raises TrainingFailed if the weights are not finite or are still those that it began with."""
         self.check_finite()
         if all(torch.equal(value, self.trained[name]) for name, value in self.before.items()):
             raise TrainingFailed(
@@ -340,14 +343,14 @@ class Training:
             )
 
     def finish(self) -> None:
-        """At the end: let the average, where one is kept, be the weights, and the networks hold them in their own format."""
+        """At the end of a run: make the average, if one is kept, the weights, and have the networks hold the weights, not copies."""
         if self.ema:
             self.ema.take()
         if self.copies:
             self.copies.leave()
 
     def let_state_go(self) -> None:
-        """At the end: have what only a further step needs leave memory, the optimizer's state and the average."""
+        """At the end of a run: free what only another step would need, the optimizer state and the average."""
         self.update.forget()
         self.ema = None
         give_back()
@@ -358,7 +361,7 @@ class Training:
         return State(self.step, weights, self.update.state(), self.ema.state() if self.ema else {})
 
     def load(self, state: State) -> None:
-        """Go on from a checkpoint's state. Raises ForeignCheckpoint, before anything is changed, where it is not of this run."""
+        """Go on from a checkpoint's state. Raises ForeignCheckpoint, before anything is changed, if it does not fit this run."""
         check_belongs(state, self.trained, steps=self.settings.steps, averaged=self.ema is not None)
         self._take(state.weights, state.step)
         self.update.load(state.optimizer)
@@ -367,8 +370,8 @@ class Training:
         self.step = state.step
 
     def begin_with(self, state: State) -> None:
-        """Begin at step 0 with another run's weights, their average where that kept one. Raises ForeignCheckpoint, before anything is
-        changed, where they are not of the same form."""
+        """Begin at step 0 with another run's weights, or with their average if that run kept one. Raises ForeignCheckpoint, before
+        anything is changed, if their names or shapes differ."""
         check_belongs(state, self.trained, steps=state.step, averaged=bool(state.ema))
         self._take(state.ema or state.weights, state.step)
         self.before = few_of(self.trained)
@@ -380,7 +383,7 @@ class Training:
             for name, parameter in self.trained.items():
                 value = weights[name]
                 if parameter.dtype == torch.bfloat16 and value.dtype == torch.float32:
-                    # a new plan's form: to nearest, all the small movements since the base would be lost
+                    # the plan has changed to bf16 weights; rounding to nearest would lose all small movements since the base
                     seed = seed_of(self.settings.seed, step, "loading", name)
                     value = round_stochastically(value, torch.Generator().manual_seed(seed))
                 parameter.copy_(value)
@@ -388,19 +391,19 @@ class Training:
 
 
 def check_loss(loss: float, step: int) -> None:
-    """Raises NotFinite where a loss is not."""
+    """Raise NotFinite if a loss is not finite."""
     if not isfinite(loss):
         raise NotFinite(f"the loss is not finite at step {step}")
 
 
 def few_of(trained: Mapping[str, Tensor], count: int = 64) -> dict[str, Tensor]:
-    """Copies of the smallest weights, by which it is told whether anything was learned: every optimizer step moves them all."""
+    """Copies of the `count` smallest weights, to see later whether anything was learned: every optimizer step moves all weights."""
     smallest = sorted(trained, key=lambda name: trained[name].numel())[:count]
     return {name: trained[name].detach().clone() for name in smallest}
 
 
 def make_copies(family: LatentDiffusion, plan: Plan, settings: TrainSettings) -> WorkingCopies | None:
-    """Working copies of the trained weights, where the plan has them."""
+    """Half-precision working copies of the trained weights, if the plan has them."""
     if not works_on_copies(plan, settings.gradient_accumulation):
         return None
     encoders = text_encoders_of(family.pipe) if plan.train_text_encoder else {}
@@ -415,8 +418,8 @@ def make_update(
     copies: WorkingCopies | None,
     one_size: bool = True,
 ) -> Update:
-    """The optimizer of what `make_trainable` returned; `one_size`: whether all pictures have one.
-    Raises UsageError without bitsandbytes."""
+    """The optimizer of the parameters that `make_trainable` returned; `one_size`: whether all pictures have the same size. Raises
+    UsageError if it needs bitsandbytes and that is missing."""
     return Update(
         [*groups],
         kind=plan.optimizer,

@@ -1,10 +1,10 @@
-"""The DreamBooth objective (Ruiz et al. 2022, arXiv 2208.12242, eq. 2), in the form that latent diffusion trains:
+"""The DreamBooth objective (Ruiz et al. 2022, arXiv 2208.12242, eq. 2), in the form that latent diffusion uses:
 
     E w_t ||target - pred||^2  +  lambda E w_t' ||target' - pred'||^2
 
-The first term runs over instance rows (the photos, with the identifier), the second over class rows (the frozen model's
-own pictures of the class, without it): the class-specific prior preservation loss. It knows no noise schedule; a row's
-weight comes from its own time.
+The first term runs over instance rows (the photos, with the identifier in the prompt), the second over class rows (the frozen model's
+own pictures of the class, without it): it is the class-specific prior preservation loss. Nothing here knows the noise schedule; a row's
+weight w_t comes from its own time.
 """
 
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor
 
 
 def row_losses(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean squared error of each row, [B, c, h, w] twice -> [B], in float32 whatever the precision; with a mask [B, 1, h, w] the mean
-    of what it lets count."""
+    """The mean squared error of each row, [B, c, h, w] twice -> [B], in float32 whatever the precision; with a mask [B, 1, h, w], the
+    mean weighted by it."""
     squares = (prediction.float() - target.float()).square()
     if mask is None:
         return squares.mean(dim=(1, 2, 3))
@@ -21,11 +21,12 @@ def row_losses(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -
 
 
 def dreambooth_loss(losses: Tensor, *, instance_rows: int, prior_loss_weight: float, of: tuple[int, int] | None = None) -> Tensor:
-    """The loss of a batch whose first `instance_rows` rows are photos and whose others are class images: a scalar. There may be
-    rows of one kind alone.
+    """The loss, a scalar, of a batch whose first `instance_rows` rows are photos and whose other rows are class images. All rows may be
+    of one kind.
 
-    `losses` [B] are the rows', each weighed by its time; `prior_loss_weight` is the paper's lambda. Where a batch goes through in
-    several passes, `of` is how many photos and class images it has in all, and the passes' losses add up to its own.
+    `losses` [B] are the rows' losses, each already weighted by its time; `prior_loss_weight` is the paper's lambda. Where a batch goes
+    through the network in several passes, `of` is how many photos and class images it has in all; the passes' losses then add up to the
+    batch's.
     """
     instance, prior = losses[:instance_rows], losses[instance_rows:]
     photos, beside = of or (len(instance), len(prior))

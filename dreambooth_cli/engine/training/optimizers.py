@@ -1,6 +1,6 @@
-"""The update of the weights after backward: clips, scales and steps, and hands out its state as flat names -> tensors.
+"""The update of the weights: it clips and scales gradients, steps, and gives out its state as flat names -> tensors.
 
-AdamW is torch's own; where weights or state must be smaller, see `adamw.py`.
+AdamW is torch's own, unless weights or state must be smaller: see `adamw.py`.
 """
 
 import weakref
@@ -18,14 +18,14 @@ Parameters = Mapping[str, nn.Parameter]
 
 
 class Update:
-    """The optimizer of a run: parameters by name, in two groups with a learning rate each (UNet; text encoders).
+    """The optimizer of a run: parameters by name, in two groups (the denoiser; the text encoders) with a learning rate each.
 
-    Of two forms. After backward: gradients add up over several calls of `backward`, are clipped and scaled, and `step` moves
-    all weights. Inside backward: each weight moves as soon as its gradient is whole, which is let go at once; there is nothing
-    to clip, to add up or to scale then.
+    It has two forms. After backward: gradients add up over several calls of `backward`, are clipped and scaled, and `step` moves
+    all weights. Inside backward: each weight moves as soon as its gradient is complete, and the gradient is freed at once; then nothing
+    can be clipped, added up or scaled.
 
-    Where the passes read working copies, gradients of one backward stay in half precision until their weights' turn comes; those
-    that add up, or are scaled, are taken to float32 at once.
+    Where the passes read half-precision working copies, the gradients of a single backward stay in half precision until their weights'
+    turn comes; gradients that add up, or are scaled, are converted to float32 at once.
     """
 
     def __init__(
@@ -43,9 +43,10 @@ class Update:
         copies: WorkingCopies | None = None,
         adds_up: bool = False,
     ) -> None:
-        """`kind` is adamw or adamw8bit; `scaled` turns the fp16 loss scaler on; `off_card`: the state lies in the machine's
-        memory; `seed` decides the rounding of bfloat16 weights; `copies` are what the passes read in place of the weights, and
-        `adds_up` says that several backward passes make a step. Raises UsageError without bitsandbytes."""
+        """`kind` is `adamw` or `adamw8bit`; `max_grad_norm` is the norm that gradients are clipped to (0: never); `scaled` turns on the
+        fp16 loss scaler; `off_card` keeps the state in the machine's memory; `seed` decides the rounding of bfloat16 weights; `copies`
+        are what the passes read in place of the weights; `adds_up`: several backward passes make one step. Raises UsageError if 8-bit
+        AdamW is asked for and bitsandbytes is missing."""
         self.names: dict[Tensor, str] = {parameter: name for group in groups for name, parameter in group.items()}
         self.max_grad_norm, self.inside_backward = max_grad_norm, inside_backward
         self.copies, self.takes_at_once = copies, adds_up or scaled
@@ -70,18 +71,17 @@ class Update:
             )
         self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
         self.one = torch.ones((), device=device)
-        self.skipped = torch.zeros(
-            (), device=device
-        )  # steps in a row that the scaler left out, their gradients not finite
-        self.failed: Exception | None = None  # inside this backward
+        # steps in a row that the scaler has skipped because their gradients were not finite
+        self.skipped = torch.zeros((), device=device)
+        self.failed: Exception | None = None  # what was raised inside backward
 
     def begin(self, rates: Iterable[float]) -> None:
-        """Before the backward passes of a step: its learning rate for each group."""
+        """Before the backward passes of a step: set its learning rate for each group."""
         for group, rate in zip(self.optimizer.param_groups, rates, strict=False):
             group["lr"] = rate
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of `loss`, scaled where fp16 asks for it; inside backward, the weights move now."""
+        """Add the gradients of `loss`, scaled for fp16 if need be; in the form that steps inside backward, the weights move now."""
         self.scaler.scale(loss).backward()
         if self.failed:
             raise self.failed
@@ -89,7 +89,7 @@ class Update:
             self.copies.take_gradients(self.names)
 
     def step(self) -> None:
-        """After backward: move the weights and let the gradients go."""
+        """After backward: move the weights and free the gradients."""
         if self.inside_backward:
             return
         if self.copies and not self.takes_at_once:
@@ -108,7 +108,7 @@ class Update:
             self.copies.refresh()
 
     def step_in_pieces(self, copies: WorkingCopies) -> None:
-        """Move some weights after the others, so that few gradients lie in float32 at a time. Both optimizers pass over weights
+        """Move the weights in groups, so that few gradients are in float32 at a time. This works because both optimizers skip weights
         without a gradient."""
         norm = norm_of(copies.gradients(self.names)) if self.max_grad_norm else None
         for piece in copies.pieces(self.names):
@@ -122,11 +122,12 @@ class Update:
 
     @property
     def remark(self) -> str:
-        """What the user should know of how the weights move, after the first step."""
+        """What the user should know about the optimizer after the first step, or ""."""
         return self.optimizer.remark if isinstance(self.optimizer, LeanAdamW) else ""
 
     def without_gradient(self) -> list[str]:
-        """The names of the trained weights whose gradients were zero, or not there, in every step so far: their averages say so."""
+        """The names of the trained weights whose gradients have been zero, or missing, in every step so far, judged by the optimizer's
+        running averages."""
         held = [(name, self.optimizer.state.get(weight, {})) for weight, name in self.names.items() if weight.requires_grad]
         averages = [(name, slots.get("exp_avg", slots.get("absmax1"))) for name, slots in held]
         some = [bool(value) for value in torch.stack([average.any() for _, average in averages if average is not None]).tolist()]
@@ -134,7 +135,7 @@ class Update:
         return [name for name, average in averages if average is None or not next(reached)]
 
     def state(self) -> dict[str, Tensor]:
-        """Everything but the weights that the next step depends on, as `<parameter>|<slot>` and `scaler|<slot>`."""
+        """Everything besides the weights that the next step depends on, named `<parameter>|<slot>` and `scaler|<slot>`."""
         flat = {
             f"{self.names[parameter]}|{slot}": _as_tensor(value)
             for parameter, slots in self.optimizer.state.items()
@@ -146,7 +147,7 @@ class Update:
         }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take up a state that `state` gave."""
+        """Take over a state that `state` returned."""
         by_name = {name: parameter for parameter, name in self.names.items()}
         scaler: dict[str, float | int] = {}
         for key, value in state.items():
@@ -160,13 +161,13 @@ class Update:
             self.scaler.load_state_dict(scaler)
 
     def forget(self) -> None:
-        """Let state and gradients go: no step follows."""
+        """Free state and gradients, when no step follows."""
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.state.clear()
 
     def _slot(self, slot: str, value: Tensor, parameter: Tensor) -> Any:
-        """A saved slot in the form its optimizer keeps it, whichever form saved it: we count steps in an int, torch in a tensor,
-        which a fused step wants beside the weights."""
+        """A saved slot in the form that this optimizer keeps it in, whichever one saved it: LeanAdamW counts steps in an int, torch in a
+        tensor, which its fused step needs on the weights' device."""
         if isinstance(self.optimizer, LeanAdamW):
             return int(value) if slot == "step" else self.optimizer.place(value, parameter)
         if slot == "step":
@@ -175,15 +176,15 @@ class Update:
 
 
 def norm_of(gradients: list[Tensor]) -> Tensor:
-    """The norm of all gradients together, in float32, as `clip_grad_norm_` takes it."""
+    """The norm of all gradients together, a scalar in float32, as `clip_grad_norm_` computes it."""
     norms = [torch.linalg.vector_norm(one, dtype=torch.float32) for one in gradients]
     return torch.as_tensor(torch.linalg.vector_norm(torch.stack(norms)))
 
 
 def _step_inside_backward(optimizer: LeanAdamW, update: Update) -> None:
-    """Have each weight move by a hook. Two traps of torch 2.13: its garbage collector does not look into hooks, so they refer to
-    what holds their weights by weak references; and what is raised out of a hook keeps the graph below it, weights and
-    activations, for good, so it is raised when backward is over."""
+    """Have a hook move each weight. Two traps of torch 2.13: garbage collection does not look into hooks, so they hold only weak
+    references to what holds their weights; and an error raised out of a hook keeps the graph below it, with weights and activations,
+    in memory for good, so it is raised only when backward is over."""
     weak = weakref.proxy(optimizer)
 
     def move(parameter: Tensor) -> None:
@@ -199,8 +200,8 @@ def _step_inside_backward(optimizer: LeanAdamW, update: Update) -> None:
 
 
 def rates_of(schedule: str, *, warmup_steps: int, steps: int) -> Any:
-    """The learning rate's factor as a function of the step (counted from 0), by diffusers' `get_scheduler`."""
-    # the factor is read off a schedule over one dummy weight, so the schedule itself has no state to save
+    """The factor on the learning rate, 0 to 1, as a function of the step (from 0), by diffusers' `get_scheduler`."""
+    # only the function is taken from a schedule over a dummy weight, so there is no state of a schedule to save
     dummy = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=1.0)
     made = get_scheduler(schedule, dummy, num_warmup_steps=warmup_steps, num_training_steps=steps)
     return made.lr_lambdas[0]

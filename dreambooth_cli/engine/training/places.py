@@ -6,17 +6,17 @@ from ..families.latent_diffusion import Conditioning, LatentDiffusion, LatentDis
 from ..seeds import generator_of
 from .objective import row_losses
 
-# Places are told where there is most noise: there the background is decided. Of 40 steps from none to all; with these three the base
-# of the tests' drawn world is right for 65 of 65 photos, with four at half of the noise for 34 (tests/benchmarks/recipe.md); with
-# the worse half of the places left out after each, for the same 65.
+# Places are recognised where there is most noise, since that is where the background is decided. With these last three of 39 times spread
+# from little noise to much, pocket is right for 65 of 65 photos; with four at half the noise, for 34 (tests/benchmarks/recipe.md). When
+# the worse half of the places is left out after each time, it is right for the same 65.
 TIMES = slice(-3, None)
 STEPS = 39
 
 
 @torch.no_grad()
 def find_place(family: LatentDiffusion, photo: LatentDistribution, prompts: Conditioning, *, batch: int) -> int:
-    """The row of `prompts` that fits a photo best: argmin over prompts c of the mean of ||target - prediction(z_t, t, c)||^2 at the same
-    times and noises for all, the worse half of them left out after each time. `batch` prompts go through the network at once."""
+    """The row of `prompts` that fits a photo best: argmin over prompts c of the sum of ||target - prediction(z_t, t, c)||^2 at the same
+    times and noises for all; the worse half of the prompts is left out after each time. `batch` prompts go through the network at once."""
     device, losses = prompts.embeddings.device, torch.zeros(len(prompts.embeddings))
     left = torch.arange(len(losses))
     clean = family.sample_latents(photo, torch.zeros_like(photo.mean)).to(device)

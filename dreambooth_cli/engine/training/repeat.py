@@ -1,4 +1,4 @@
-"""The same steps twice: kernels that give the same bits, and how far two states lie apart."""
+"""Running the same steps twice: kernels that give the same bits each time, and how far two states differ."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ from .checkpoint import PARTS, State
 
 
 def circumstances(device: torch.device) -> dict[str, str | int]:
-    """What else than a run's own settings the last bits of its weights depend on: versions, and whose kernels, by how many threads."""
+    """What the last bits of a run's weights depend on besides its settings: versions, the GPU or processor, the number of threads."""
     versions: dict[str, str | int] = {"dreambooth": __version__, **library_versions()}
     if device.type == "cuda":
         return versions | {"GPU": torch.cuda.get_device_name(device)}
@@ -24,13 +24,13 @@ def circumstances(device: torch.device) -> dict[str, str | int]:
 
 
 def copied(state: State) -> State:
-    """A state that later steps do not change, in the machine's memory."""
+    """A copy of a state, in the machine's memory, which later steps do not change."""
     parts = {name: {key: value.cpu().clone() for key, value in getattr(state, name).items()} for name in PARTS}
     return State(state.step, **parts)
 
 
 def largest_difference(found: State, expected: State) -> tuple[float, str]:
-    """The largest difference of any value and the name of its tensor; 0 and "" where all bits are equal."""
+    """The largest absolute difference of any value and the name of its tensor; 0 and "" if all bits are equal."""
     largest, name = 0.0, ""
     for part in PARTS:
         theirs = getattr(expected, part)
@@ -42,14 +42,14 @@ def largest_difference(found: State, expected: State) -> tuple[float, str]:
 
 
 class NoFixedForm(Exception):
-    """A kernel that gives other bits each time and has no form that does not; by its name."""
+    """A kernel, given by its name, that has no deterministic form: it gives different bits each time."""
 
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """Kernels that give the same bits each time. Raises NoFixedForm where there is none for what is computed.
+    """Use only kernels that give the same bits each time. Raises NoFixedForm where there is none for what is computed.
 
-    Not by warnings alone: told to warn, torch leaves attention's backward as it is.
+    Not torch's `warn_only`, under which attention's backward stays as it is.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, when CUDA wakes
     torch.use_deterministic_algorithms(True)
@@ -65,8 +65,8 @@ def deterministic() -> Iterator[None]:
 
 @contextmanager
 def nearly_deterministic() -> Iterator[set[str]]:
-    """The same as far as it goes; the names of the kernels that have no such form, or are left without it, are added to the set that
-    this gives."""
+    """Use kernels that give the same bits each time as far as there are any. The names of the other kernels that were used are added to
+    the set that this yields."""
     names: set[str] = set()
 
     def note(message: Warning | str, *rest: object, **options: object) -> None:
@@ -87,7 +87,7 @@ def nearly_deterministic() -> Iterator[set[str]]:
 
 
 def _kernel_in(words: str) -> str | None:
-    """The kernel that torch names, in an error or a warning, as one without a fixed form."""
+    """The kernel that torch's error or warning names as not deterministic; None if it is about something else."""
     found = re.match(r"(\S+) does not have a deterministic implementation", words)
     found = found or re.match(r"(.+? [Aa]ttention) defaults to a non-deterministic algorithm", words)
     return found[1] if found else None

@@ -1,4 +1,4 @@
-"""One step of training on networks of a few weights: what a library refuses is told now, not after an hour of class images."""
+"""One step of training on tiny networks, so that what a library refuses is known at once, not after an hour of class images."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +16,8 @@ from .trained import make_trainable
 
 
 def take_a_step(record: Family, plan: Plan, settings: TrainSettings, dtype: torch.dtype) -> None:
-    """Make networks of a family's real classes with weights of `dtype` trainable as the plan says, and take one step: all but the size
-    is as in the run. Raises what a library raises."""
+    """Build tiny networks of the family's real classes with weights in `dtype`, make them trainable as the plan says, and take one step:
+    everything but the size is as in the run. Raises what a library raises."""
     device, live = find_device(plan.device), live_class(record)
     with torch.random.fork_rng(devices=[]):  # the weights come from the global generator
         networks = live.small_networks()

@@ -1,4 +1,4 @@
-"""What of a base is trained: its own weights, or LoRA layers beside them; and those of a step of a run, put into it to draw with."""
+"""What is trained in a base: its own weights, or LoRA layers beside them; and the weights of a run's checkpoint, put in to draw with."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +24,8 @@ from .checkpoint import check_belongs, has_weights, load_weights, step_of
 def make_trainable(
     family: LatentDiffusion, plan: Plan, settings: TrainSettings
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Unfreeze, or add LoRA to, what the plan trains. Returns the trained parameters by name: the denoiser's, the text encoders'."""
+    """Unfreeze what the plan trains, or add LoRA layers to it. Returns the trained parameters by name: the denoiser's, and the text
+    encoders'."""
     record = family.record
     trained = {record.denoiser: denoiser_of(family), **(text_encoders_of(family.pipe) if plan.train_text_encoder else {})}
     found: dict[str, dict[str, nn.Parameter]] = {}
@@ -47,7 +48,8 @@ def make_trainable(
 
 
 def checkpoint_gradients(module: Any) -> None:
-    """Have a network compute its activations again in backward. Text encoders look at their mode: train, they have no dropout."""
+    """Have a network compute its activations again in backward. It is put into train mode, since transformers' text encoders do this only
+    in train mode; none of the networks has dropout."""
     is_diffusers = isinstance(module, ModelMixin)
     if is_diffusers:
         module.enable_gradient_checkpointing()
@@ -58,10 +60,10 @@ def checkpoint_gradients(module: Any) -> None:
 
 @contextmanager
 def without_lora(networks: Iterable[nn.Module]) -> Iterator[None]:
-    """For a pass the networks as they were before their LoRA."""
+    """Have the networks as they were before their LoRA, inside a `with` block."""
     layers = [layer for network in networks for layer in network.modules() if isinstance(layer, BaseTunerLayer)]
     for layer in layers:
-        # not its `enable_adapters`, which decides anew what is trained
+        # not peft's `enable_adapters`, which also changes what is trained
         layer._disable_adapters = True
     try:
         yield
@@ -71,21 +73,21 @@ def without_lora(networks: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def add_trained(family: LatentDiffusion, plan: Plan, settings: TrainSettings) -> dict[str, Any]:
-    """What a run of this plan trains, in a base as it came: its own weights, or LoRA layers put beside them, by their names in a
-    checkpoint. Nothing of it will be trained."""
+    """The weights of a freshly loaded base that a run of this plan trains, its own or those of LoRA layers added to it, by their names in
+    a checkpoint. They are frozen: this is for drawing."""
     denoiser, text = make_trainable(family, replace(plan, gradient_checkpointing=False), settings)
     trained: dict[str, nn.Parameter] = {**denoiser, **text}
     for parameter in trained.values():
         parameter.requires_grad_(False)
-        parameter.data = parameter.data.to(family.pipe.dtype)  # LoRA layers come in float32
+        parameter.data = parameter.data.to(family.pipe.dtype)  # LoRA layers are made in float32
     return trained
 
 
 def fill_trained(trained: Mapping[str, Any], checkpoint: Path, run: str) -> None:
-    """Copy a checkpoint's weights, their average where the run keeps one, into what is trained; `run` is the run's id. Raises DiskError
-    where they are damaged or of another run."""
+    """Copy a checkpoint's weights, or their average if the run keeps one, into these tensors; `run` is the run's id. Raises DiskError
+    if they are damaged or belong to another run."""
     if not has_weights(checkpoint, run):
-        raise DiskError(f"the weights of {checkpoint} are damaged or of another run", "draw with another step, or the finished model")
+        raise DiskError(f"the weights of {checkpoint} are damaged or belong to another run", "use another step, or the finished model")
     state = load_weights(checkpoint)
     check_belongs(state, trained, steps=step_of(checkpoint), averaged=bool(state.ema))
     with torch.no_grad():

@@ -434,7 +434,7 @@ def test_keys_that_name_code_do_not_reach_the_libraries(part, sd1, tmp_path):
 @pytest.mark.parametrize(
     ("part", "values", "told"),
     [
-        ("unet", {"cross_attention_dim": 48}, "of another architecture"),
+        ("unet", {"cross_attention_dim": 48}, "has another architecture"),
         ("unet", {"act_fn": "x"}, "no unet can be built as .*unet/config.json says"),
         ("text_encoder", {"hidden_act": "x"}, "no text_encoder can be built"),
         ("text_encoder", {"eos_token_id": 0}, "eos_token_id 0 is not the end"),

@@ -279,7 +279,7 @@ def test_a_header_that_is_silent_on_one_network_is_told(sd1, pipe, tmp_path):
     pairs = pairs_for(pipe)
     metadata = header({place: both for place, both in pairs.items() if place[0] == "unet"}, lora_alpha=4)
     (told,) = load_lora(pipe, file_of(tensors_of(pairs, in_peft), tmp_path / "x.safetensors", metadata))
-    assert "says no alpha for text_encoder" in told
+    assert "gives no alpha for text_encoder" in told
     assert_same(pipe, by_hand(sd1, pairs))
 
 
@@ -298,16 +298,16 @@ def wrong(tensors, change):
 REFUSED = {
     "no tensors": (lambda t: {}, "no pair"),
     "half a pair": (lambda t: {n: v for n, v in t.items() if n != sorted(t)[0]}, "lacks the"),
-    "no layer of it here": (lambda t: wrong(t, lambda n: n.replace("attentions", "rooms").replace("layers", "rows")), "nothing of"),
+    "no layer of it here": (lambda t: wrong(t, lambda n: n.replace("attentions", "rooms").replace("layers", "rows")), "nothing in"),
     "an encoder that is not here": (
         lambda t: {n.replace("text_encoder.", "text_encoder_2."): v for n, v in t.items() if n.startswith("text")},
-        "nothing of",
+        "nothing in",
     ),
     "another base's shapes": (lambda t: {n: torch.cat([v, v], -1) if "lora.down" in n else v for n, v in t.items()}, "another base"),
     "a rank that differs within a pair": (lambda t: {n: v[:3] if "down" in n else v for n, v in t.items()}, "another base"),
     "no finite numbers": (lambda t: {n: v / 0 for n, v in t.items()}, "not finite"),
     "integers": (lambda t: {n: v.int() for n, v in t.items()}, "dtype I32"),
-    "some other tensor": (lambda t: t | {"something.weight": torch.zeros(3)}, "no known kind"),
+    "some other tensor": (lambda t: t | {"something.weight": torch.zeros(3)}, "an unknown kind"),
     "alphas of some": (lambda t: t | {sorted(t)[0].partition(".lora")[0] + ".alpha": torch.tensor(1.0)}, "lacks the alpha"),
     "an alpha of zero": (lambda t: t | {n.partition(".lora")[0] + ".alpha": torch.tensor(0.0) for n in t}, "alpha can't be"),
     "a scale of some": (

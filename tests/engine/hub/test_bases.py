@@ -181,12 +181,12 @@ def test_another_revision_of_a_repository_now_gone_does_not(sd1: Path) -> None:
 def test_offline_and_not_cached_says_how_to_fetch_it() -> None:
     assert failure(GUIDES_OWN) == (
         f"Stable Diffusion 1.5 ({SD15}) is not on this machine, and HF_HUB_OFFLINE is set",
-        "with a connection, fetch it once: dreambooth models pull sd15",
+        "once there is a connection, fetch it: dreambooth models pull sd15",
         5,
     )
     assert (
         failure("someone/their-base")[1]
-        == "with a connection, fetch it once: dreambooth models pull someone/their-base"
+        == "once there is a connection, fetch it: dreambooth models pull someone/their-base"
     )
 
 
@@ -218,7 +218,7 @@ def test_a_single_file_without_configs_says_where_to_put_them(sd1: Path, tmp_pat
     file = small_models.single_file(sd1, tmp_path / "mine.safetensors")
     message, hint, code = failure(str(file))
     assert message.startswith(
-        "mine.safetensors needs the configs of Stable Diffusion 1.5, which it does not hold itself: "
+        "mine.safetensors needs the configs of Stable Diffusion 1.5, which a single file does not hold: "
     )
     assert hint == (
         "go online once, or put a diffusers folder of its kind (JSON and tokenizer files are enough) "
@@ -310,8 +310,8 @@ def test_a_file_that_came_damaged_is_not_kept(sd1: Path, server: HubServer) -> N
     server.add(SD15, sd1, PINNED)
     server.corrupt.add(UNET)
     assert failure("sd15") == (
-        f"{UNET} came damaged (its sha256 is not the hub's)",
-        "run this again: that file is fetched anew",
+        f"{UNET} arrived damaged (its sha256 is not the hub's)",
+        "run this again: that file is then fetched from the start",
         5,
     )
     server.corrupt.clear()
@@ -322,7 +322,7 @@ def test_a_file_that_came_damaged_is_not_kept(sd1: Path, server: HubServer) -> N
 def test_a_small_file_that_came_damaged_is_not_kept(sd1: Path, server: HubServer, small: str) -> None:
     server.add(SD15, sd1, PINNED)
     server.corrupt.add(small)
-    assert failure("sd15")[0] == f"{small} came damaged (its git hash is not the hub's)"
+    assert failure("sd15")[0] == f"{small} arrived damaged (its git hash is not the hub's)"
     server.corrupt.clear()
     assert (obtain("sd15")[0].path / small).read_bytes() == (sd1 / small).read_bytes()
 
@@ -392,7 +392,7 @@ def test_other_weights_under_a_pinned_revision_are_not_fetched(
     assert entry.repository is not None
     server.add(entry.repository, request.getfixturevalue(kind), entry.revision)
     message, hint, code = failure(name)
-    assert message.startswith(f"{server.url} serves another ")
+    assert message.startswith(f"{server.url} serves a changed ")
     assert ("HF_ENDPOINT" in hint, code, server.fetched()) == (True, 5, set())
 
 
@@ -455,7 +455,7 @@ def test_sdxl_without_that_vae_keeps_its_own(sdxl: Path, server: HubServer) -> N
 def test_a_repository_that_is_gone(server: HubServer) -> None:
     assert failure("someone/gone") == (
         "the repository someone/gone is gone or private",
-        "see `dreambooth models` for bases that are there; for a private one of yours run: hf auth login",
+        "see `dreambooth models` for bases that are there; for a private one of your own, run: hf auth login",
         5,
     )
 
@@ -484,8 +484,8 @@ def test_a_revision_that_is_not_there(sd1: Path, server: HubServer) -> None:
 def test_a_hub_out_of_order(server: HubServer) -> None:
     server.answer = 503
     assert failure("sd15") == (
-        f"the hub can't serve {SD15} now (it answers 503)",
-        "try again later; what came so far is kept",
+        f"the hub can't serve {SD15} right now (it answers 503)",
+        "try again later; what has arrived so far is kept",
         5,
     )
 
@@ -495,7 +495,7 @@ def test_a_hub_that_fails_in_the_middle(sd1: Path, server: HubServer) -> None:
     fetching = hub.obtain(ask_for_base("sd15"))
     next(event for event in fetching if isinstance(event, BytesFetched) and event.file == UNET)
     server.answer = 500
-    with pytest.raises(ModelUnavailable, match=r"the hub can't serve .* now"):
+    with pytest.raises(ModelUnavailable, match=r"the hub can't serve .* right now"):
         list(fetching)
 
 
@@ -511,14 +511,14 @@ def test_a_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
         use_hub(gone, monkeypatch)
     message, hint, code = failure("sd15")
     assert message.startswith(f"Stable Diffusion 1.5 ({SD15}) is not on this machine, and the hub can't be reached (")
-    assert (hint, code) == ("with a connection, fetch it once: dreambooth models pull sd15", 5)
+    assert (hint, code) == ("once there is a connection, fetch it: dreambooth models pull sd15", 5)
 
 
 def test_pickles_only(sd1: Path, tmp_path: Path, server: HubServer) -> None:
     server.add("someone/pickled", with_pickles(sd1, tmp_path / "repository", safetensors=False), COMMIT)
     message, hint, code = failure("someone/pickled")
     assert message.startswith(
-        "someone/pickled has weights as pickles only (unet, vae, text_encoder), which are never loaded"
+        "someone/pickled has weights only as pickles (unet, vae, text_encoder), which are never loaded"
     )
     assert "save_pretrained() it as safetensors" in hint
     assert (code, server.fetched()) == (5, set())
@@ -529,7 +529,7 @@ def test_no_diffusers_repository(tmp_path: Path, server: HubServer) -> None:
     (tmp_path / "lora" / "toy.safetensors").write_bytes(b"weights")
     server.add("someone/lora", tmp_path / "lora", COMMIT)
     assert failure("someone/lora") == (
-        "someone/lora is no base model in diffusers' form: it has no model_index.json",
+        "someone/lora is not a base model in diffusers' layout: it has no model_index.json",
         "download toy.safetensors and give its path",
         5,
     )
@@ -546,7 +546,7 @@ def test_a_model_of_another_kind_is_named_before_anything_is_fetched(sd1: Path, 
     (folder / "unet").rename(folder / "transformer")
     server.add("someone/flux", folder, COMMIT)
     message, _, code = failure("someone/flux")
-    assert (message.startswith("someone/flux is no base that can be trained: it has a transformer"), code) == (True, 5)
+    assert (message.startswith("someone/flux is not a base that can be trained: it has a transformer"), code) == (True, 5)
     assert server.fetched() == set()
 
 
@@ -566,7 +566,7 @@ def test_no_room(sd1: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch) 
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))
     assert failure("sd15", DiskError) == (
-        f"sd15 takes 0.0 GB more, and {hub_cache()} has 0.0 GB free",
+        f"sd15 takes 0.0 GB more, but {hub_cache()} has only 0.0 GB free",
         "make room, or set HF_HOME to a folder on a larger disk",
         6,
     )
@@ -579,8 +579,8 @@ def test_a_disk_that_fills_up_on_the_way(
     server.add(SD15, sd1, PINNED)
     monkeypatch.setattr(transfer, "_open_part", lambda part: Path("/dev/full").open("wb"))  # noqa: SIM115
     assert failure("sd15", DiskError) == (
-        f"the disk of {hub_cache()} is full",
-        "make room, or set HF_HOME to a folder on a larger disk; what came so far is kept",
+        f"the disk that holds {hub_cache()} is full",
+        "make room, or set HF_HOME to a folder on a larger disk; what has arrived so far is kept",
         6,
     )
 
@@ -722,7 +722,7 @@ def test_a_hash_that_is_none_means_that_none_is_known(etag: Any, sd1: Path, serv
     assert (base.path / UNET).read_bytes() == (sd1 / UNET).read_bytes()
     said = [event.message for event in events if isinstance(event, Warned)]
     assert len(said) == 1
-    assert said[0].startswith(f"{server.url} lists no hash of ")
+    assert said[0].startswith(f"{server.url} lists no hash for ")
     named = {file.etag for file in server.repositories[SD15][1].values()}
     assert {blob.name for blob in hub_cache().rglob("blobs/*")} == named  # as huggingface_hub would name them
 
@@ -737,7 +737,7 @@ def test_where_the_hub_lists_no_hash_the_catalogues_is_held_against(
         return listing | {"siblings": [{**file, "lfs": None, "blobId": None} for file in listing["siblings"]]}
 
     server.listing = without_hashes
-    assert failure("sd15")[0] == f"{UNET} came damaged (its sha256 is not the hub's)"
+    assert failure("sd15")[0] == f"{UNET} arrived damaged (its sha256 is not the hub's)"
 
 
 CONFIG = "unet/config.json"
@@ -774,7 +774,7 @@ def test_the_rest_of_a_file_from_another_place_is_not_kept(sd1: Path, server: Hu
     server.add(SD15, sd1, PINNED)
     server.cut_after[UNET] = transfer.CHUNK
     server.bodies[UNET] = lambda rest: (rest, {"Content-Range": f"bytes 0-{len(rest) - 1}/{len(rest)}"})
-    assert failure("sd15")[0].startswith(f"{UNET} comes from another place than the one asked for")
+    assert failure("sd15")[0].startswith(f"{UNET} arrives from another position than the one asked for")
     assert list(hub_cache().rglob("*.incomplete")) == []
 
 
@@ -795,7 +795,7 @@ def test_a_hub_that_breaks_off_again_and_again_is_given_up(
     monkeypatch.setattr(transfer, "MOST_REQUESTS", 12)
     server.bodies[UNET] = lambda rest: server.cut_after.update({UNET: 10}) or (rest, {})
     message, _, code = failure("sd15")
-    assert ("breaks off again and again" in message, code) == (True, 5)
+    assert ("broke off again and again" in message, code) == (True, 5)
     assert len([path for _, path, _ in server.requests if path.startswith("/store/") and UNET in path]) == 12
     server.bodies.clear()
     server.cut_after.clear()
@@ -812,7 +812,7 @@ def test_a_hub_that_sends_next_to_nothing_is_given_up(
     monkeypatch.setattr(transfer, "time", clock)
     server.bodies[UNET] = lambda rest: slow.set() or (rest, {})
     message, _, code = failure("sd15")
-    assert ("sends next to nothing" in message, code) == (True, 5)
+    assert ("is sending next to nothing" in message, code) == (True, 5)
     assert len([path for _, path, _ in server.requests if path.startswith("/store/") and UNET in path]) == 1 + len(transfer.PAUSES)
     (part,) = hub_cache().rglob("*.incomplete")
     assert part.stat().st_size > 0  # what came is gone on from
@@ -829,7 +829,7 @@ def test_a_redirect_to_what_is_no_web_address(target: str, server: HubServer) ->
 
 def test_a_redirect_without_end(server: HubServer) -> None:
     server.answers = [(302, {"Location": f"/{number}"}) for number in range(100)]
-    assert failure("sd15")[0].endswith("it sends on from one address to the next without end")
+    assert failure("sd15")[0].endswith("it redirects from one address to the next without end")
     assert len(server.requests) == transfer.MOST_REDIRECTS + 1
 
 
@@ -892,7 +892,7 @@ def test_a_token_that_none_can_be_is_told_and_not_shown(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", token)
     message, hint, code = failure("sd15", UsageError)
-    assert message.startswith("the token for the hub has a character in it that no token has")
+    assert message.startswith("the token for the hub contains a character that no token has")
     assert (token in message + hint, code, server.requests) == (False, 2, [])
 
 
@@ -942,9 +942,9 @@ def test_a_refusal_is_not_read(body: bytes, server: HubServer) -> None:
     ("name", "value", "words"),
     [
         ("ALL_PROXY", "socks5://me:s3cret@127.0.0.1:9", "a socks proxy (ALL_PROXY) needs the package socksio"),
-        ("HTTP_PROXY", "gopher://me:s3cret@127.0.0.1", "no connection can be made as HTTP_PROXY would have it"),
-        ("HTTPS_PROXY", "http://me:s3/cret@127.0.0.1", "no connection can be made as HTTPS_PROXY would have it"),
-        ("SSL_CERT_FILE", "/nowhere/s3cret.pem", "no connection can be made as SSL_CERT_FILE would have it"),
+        ("HTTP_PROXY", "gopher://me:s3cret@127.0.0.1", "no connection can be made with the settings in HTTP_PROXY"),
+        ("HTTPS_PROXY", "http://me:s3/cret@127.0.0.1", "no connection can be made with the settings in HTTPS_PROXY"),
+        ("SSL_CERT_FILE", "/nowhere/s3cret.pem", "no connection can be made with the settings in SSL_CERT_FILE"),
     ],
 )
 def test_a_proxy_that_can_not_be_used_is_told_by_its_variable(
