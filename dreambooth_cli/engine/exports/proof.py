@@ -99,7 +99,7 @@ def _family(weights: Weights, pipe: Any) -> LatentDiffusion:
     return family
 
 
-class Widened(LayerwiseCastingHook):
+class Widened(LayerwiseCastingHook):  # type: ignore[misc]
     """Has a layer compute in float32, its weights kept as they are and where they are: diffusers' own hook rounds them back into new
     memory, beside the file that they were read from."""
 

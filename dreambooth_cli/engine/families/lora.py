@@ -41,7 +41,7 @@ def add_lora(module: Any, *, layers: Sequence[str], rank: int, alpha: float, see
     """Add LoRA layers to a network, at the layers whose names end like these: float32, trainable, initialised by the seed."""
     config = LoraConfig(
         r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # peft only divides it by the rank: it need not be whole
+        lora_alpha=alpha,  # peft only divides it by the rank: it need not be whole
         init_lora_weights="gaussian",
         target_modules=list(layers),
     )
