@@ -1,4 +1,4 @@
-"""A base model: what the user named, and where it lies on disk."""
+"""A base model: what the user named, and where it is on disk."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from .catalog import BaseFacts, CatalogEntry, find_entry, nearest_name
 
 @dataclass(frozen=True)
 class BaseRequest:
-    """What the user named: a local path, or a hub repository with a revision, and the catalogue's entry if it has one."""
+    """What the user named (`asked`): a local path, or a hub repository with a revision; and the catalogue's entry, if there is one."""
 
     asked: str
     path: Path | None
@@ -25,8 +25,8 @@ class BaseRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """A base model that lies on disk. `path` is a diffusers folder or a single .safetensors file; `identity` is its hub
-    revision, or `sha256:...` of its files."""
+    """A base model on disk. `path` is a diffusers folder or a single .safetensors file; `identity` is its commit on the hub, or
+    `sha256:...` of its files; `vae_path` is a VAE that is safe in fp16; `config_path` is the folder with a single file's configs."""
 
     name: str
     path: Path
@@ -43,24 +43,24 @@ class Base:
 
     @property
     def vocabulary(self) -> Path | None:
-        """The folder with its tokenizers; None for a single file without configs."""
+        """The folder with its configs and tokenizers; None for a single file without them."""
         return self.config_path if self.is_single_file else self.path
 
 
 def ask_for_base(model: str) -> BaseRequest:
-    """What a model name means: a path on disk, a name of the catalogue (or the guide's), or a hub repository, also by the address
-    of its page or with a revision.
+    """What a model's name stands for: a path on disk, a name in the catalogue (or the guide's name for it), or a hub repository, which may
+    be given by the address of its page or with a revision.
 
-    Raises ModelUnavailable where it can be none of these.
+    Raises ModelUnavailable if it can't be any of these.
     """
     model = model.strip()
     model = unquote(re.sub("^file://[^/]*", "", model)) if model.startswith("file://") else model
     path = expanded(model)
-    if path.name == "model_index.json" and os.path.isfile(path):  # of a whole base
+    if path.name == "model_index.json" and os.path.isfile(path):  # stands for the folder that it is in
         model, path = str(path.parent), path.parent
     entry = find_entry(model)
     if entry is None and model and os.path.exists(path):
-        # a file by the name that was given: behind it may lie a blob of the hub's cache, and its configs lie beside the name
+        # a file keeps the name that was given: it may link to a blob in the hub's cache, but its configs are beside the link
         return BaseRequest(model, real_path(path) if path.is_dir() else path.absolute(), None, "", None)
     entry = entry or find_entry(model.rstrip("/"))
     if entry is not None:
@@ -78,7 +78,7 @@ def ask_for_base(model: str) -> BaseRequest:
 
 
 def _check_may_be_repository(model: str, path: Path) -> None:
-    """Raises ModelUnavailable for what was meant for a path, or for a name of the catalogue."""
+    """Raise ModelUnavailable for what was evidently meant as a path, or as a name in the catalogue."""
     parts = model.rstrip("/").split("/")
     is_path = model.startswith((".", "/", "~")) or "\\" in model or len(parts) > 2
     if is_path or path.suffix.lower() in (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf"):

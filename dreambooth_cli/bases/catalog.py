@@ -1,6 +1,6 @@
-"""The base models known by name: where they are to be had, what they are, and what they ask of a GPU.
+"""The base models known by name: where to get them, what they are, and what GPU they need.
 
-Sizes, revisions and licences were collected in 2026; parameter counts were counted from the models' configs.
+Sizes, revisions and licences were collected in 2026; parameters were counted from the models' configs.
 """
 
 from collections.abc import Mapping
@@ -20,10 +20,11 @@ from ..settings import AUTO
 
 @dataclass(frozen=True, kw_only=True)
 class BaseFacts:
-    """What a base is. Parameter counts are of its parts; `resolution` is the side in pixels that it was made for.
+    """What a base is. `denoiser`, `text_encoders` and `vae` are their numbers of parameters; `resolution` is the side in pixels that it
+    was made for.
 
-    `zero_snr`: its last timestep is noise alone. `distilled`: it was made of another to draw in a few steps.
-    `remarks` speak against training it, though it can be done.
+    `zero_snr`: its last timestep is pure noise. `distilled`: it was made from another model, to draw in a few steps.
+    `remarks`: what speaks against training it, though it can be done.
     """
 
     family: Family
@@ -39,14 +40,15 @@ class BaseFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogEntry:
-    """One base model. `recommended_gb` is the guide's figure; sizes are in GB of 1e9 bytes.
+    """One base model. `recommended_gb` is the guide's figure for the GPU's memory; sizes are in GB of 1e9 bytes.
 
-    `twin`: the repository of the same model distilled to a few steps, which draws with a LoRA that was trained on this one. `gate`: what
-    is known of the owner's consent where it may be asked for. `sources` says where licence, gate and sizes are from, and when.
+    `aliases`: former names of its repository. `twin`: the repository of the same model distilled to a few steps, which draws with LoRAs
+    that were trained on this one. `gate`: what is known about whether the owner asks for consent; "": none is known to be asked. `sources` says
+    where licence, gate and sizes come from, and when.
 
-    One that comes with this package has a `folder` and no repository. `advised` holds, by stage, the settings that a base takes
-    where nothing is said, in place of the defaults; under `train lora` those that it takes beside them where a LoRA is asked for.
-    `knows` are the only kinds of things that it knows, where they are few.
+    A base that comes with this package has a `folder` and no repository. `advised` holds, by stage, the settings that replace the defaults
+    for this base; under `train lora`, those that are added if a LoRA is asked for. `knows`: the only kinds of things that it knows, if
+    they are few.
     """
 
     name: str
@@ -70,7 +72,7 @@ class CatalogEntry:
 
     @property
     def limits(self) -> str:
-        """What a base that knows little can't do, in a sentence; "" for any other."""
+        """A sentence on what a base that knows only a few things can't do; "" for any other."""
         if not self.knows:
             return ""
         return (
@@ -256,8 +258,8 @@ CATALOG: tuple[CatalogEntry, ...] = (
     ),
 )
 
-# sha256 of weights at pinned revisions, by repository and revision: what is served there later must be these. From public lists
-# of the files, each found in two places at least; 1.4's were not, and 2.1 is not pinned.
+# sha256 of weights at pinned revisions, by repository and revision: what is served there must match these. From public lists of the
+# files, each found in at least two places; those of 1.4 were not, and 2.1 is not pinned.
 KNOWN_WEIGHTS: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"): {
         "unet/diffusion_pytorch_model.safetensors": "19da7aaa4b880e59d56843f1fcb4dd9b599c28a1d9d9af7c1143057c8ffae9f1",
@@ -277,7 +279,7 @@ KNOWN_WEIGHTS: Mapping[tuple[str, str], Mapping[str, str]] = {
 
 
 def find_entry(model: str) -> CatalogEntry | None:
-    """The catalogue's entry for a name, a live repository or the guide's own repository; None for anything else."""
+    """The catalogue's entry for its name, its repository or a former name of that, such as the guide's; None for anything else."""
     for entry in CATALOG:
         if model.lower() in (name.lower() for name in (entry.name, entry.repository, *entry.aliases) if name):
             return entry
@@ -285,19 +287,19 @@ def find_entry(model: str) -> CatalogEntry | None:
 
 
 def advice_of(model: str, stage: str, method: str = AUTO) -> Mapping[str, Any]:
-    """What a base of the catalogue takes in a stage (`train`, `generate`) where nothing is said, by the method that was asked for;
-    nothing for any other."""
+    """The settings that replace the defaults for a catalogue base in a stage (`train`, `generate`), by the method that was asked for;
+    empty for any other base."""
     entry = find_entry(model)
     return {**entry.advised.get(stage, {}), **entry.advised.get(f"{stage} {method}", {})} if entry else {}
 
 
 def guidance_of(model: str, family: Family) -> float:
-    """The guidance scale that a base is drawn with where nothing is said: the catalogue's, or that of diffusers' own pipelines."""
+    """The default guidance scale for drawing with a base: the catalogue's, or else its family's."""
     return float(advice_of(model, "generate").get("guidance_scale", family.guidance))
 
 
 def moved_note(model: str) -> str | None:
-    """One line where the name given is of a repository that is gone and the catalogue knows where it went."""
+    """A line for the user if the name is that of a repository that is gone, and the catalogue knows where it went; else None."""
     entry = find_entry(model)
     if entry and model.lower() in (alias.lower() for alias in entry.aliases):
         return f"{model} is gone from the hub; using {entry.repository}, the same model"
@@ -305,6 +307,6 @@ def moved_note(model: str) -> str | None:
 
 
 def nearest_name(model: str) -> str | None:
-    """The catalogue's name nearest to a mistyped one."""
+    """The catalogue's name that is nearest to a mistyped one; None if none is near."""
     near = get_close_matches(model, [entry.name for entry in CATALOG], n=1, cutoff=0.5)
     return near[0] if near else None

@@ -1,4 +1,4 @@
-"""What a base is, read from its own configs and headers, never guessed from its name: of a folder, of a single file."""
+"""What a base is, a folder or a single file, read from its own configs and headers and never guessed from its name."""
 
 import os
 import re
@@ -42,15 +42,15 @@ TEXT_LAYER = re.compile(r"(?:text_model\.)?encoder\.layers\.(\d{1,4})\.")
 
 
 def read_facts(path: Path) -> BaseFacts:
-    """What a base is, read from a diffusers folder's configs and headers or a single file's header.
+    """What a base is, from a diffusers folder's configs and headers or a single file's header.
 
-    Raises ModelUnavailable for what is no Stable Diffusion 1, 2 or XL base that can be trained.
+    Raises ModelUnavailable for anything but a base that can be trained here.
     """
     return _facts_of_folder(path) if path.is_dir() else _facts_of_file(path)
 
 
 def _what_it_is(folder: Path) -> str:
-    """What to do with a folder that is no whole base."""
+    """What to do about a folder that is not a whole base, as a hint."""
     parts = [folder, *(folder / part for part in (*denoiser_names(), VAE, *text_encoder_names()))]
     if any(file.suffix.lower() in PICKLES for part in parts for file in files_in(part)):
         return "its weights are pickles, which are never loaded: load it with diffusers and save_pretrained() it as safetensors"
@@ -65,7 +65,7 @@ def _what_it_is(folder: Path) -> str:
 
 
 def _facts_of_folder(folder: Path) -> BaseFacts:
-    if (folder / "model_index.json").is_file():  # first: what is another kind of model does not lack our parts
+    if (folder / "model_index.json").is_file():  # first, so that another kind of model is not said to lack our parts
         check_index(folder, read_json(folder / "model_index.json"))
     missing = missing_parts(folder)
     if missing:
@@ -101,18 +101,19 @@ def _facts_of_folder(folder: Path) -> BaseFacts:
 
 
 def _is_distilled(family: Family, index: Mapping[str, Any], schedule: Mapping[str, Any]) -> bool:
-    """Whether a base says of itself what its family's distilled ones do."""
+    """Whether a base's index and schedule say what its family's distilled ones do."""
     said = ((family.distilled_index, index), (family.distilled_schedule, schedule))
     return any(marks for marks, _ in said) and all(told.get(key, False) == value for marks, told in said for key, value in marks.items())
 
 
 def _read_of(part: Part, header: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a weight file's header its family reads."""
+    """The entries of a weight file's header for the weights that its family reads."""
     return {name: entry for name, entry in header.items() if is_read(part, name)}
 
 
 def is_read(part: Part, name: str) -> bool:
-    """Whether a weight of this name is read: not where a body alone is built, and it is of the head, or of a layer after those."""
+    """Whether the weight of this name is read: not if only a body is built and the weight belongs to the head, or to a layer beyond those
+    that are read."""
     if not part.built or name == "__metadata__":
         return True
     layer = DECODER_LAYER.match(name)
@@ -120,7 +121,7 @@ def is_read(part: Part, name: str) -> bool:
 
 
 def unread_layers(config: Mapping[str, Any], names: Iterable[str]) -> int:
-    """How many of a text encoder's last layers its config leaves out, as bases do whose prompts are read with clip skip."""
+    """How many of a text encoder's last layers in the file its config leaves out, as in bases that are meant for clip skip."""
     found = [int(match[1]) + 1 for name in names if (match := TEXT_LAYER.match(name))]
     return max(0, max(found, default=0) - int(config.get("num_hidden_layers", 12)))
 
@@ -130,8 +131,8 @@ def _layers(count: int) -> str:
 
 
 def architecture_of(folder: Path, part: str, families: Sequence[Family]) -> dict[str, Any]:
-    """The config of a network as it may be built, from its own folder; the base is of one of these families. Raises ModelUnavailable
-    for what can't be trained."""
+    """The checked config of a network, from its own folder; the base belongs to one of these families. Raises ModelUnavailable if it can't
+    be trained."""
     file = folder / "config.json"
     config = read_json(file)
     check_quantization(file, config)
@@ -139,15 +140,15 @@ def architecture_of(folder: Path, part: str, families: Sequence[Family]) -> dict
         check_denoiser(folder.parent, config, families)
     elif part == VAE:
         check_vae(file, config, families[0])
-    elif isinstance(config.get("text_config"), dict):  # of a whole CLIP
+    elif isinstance(config.get("text_config"), dict):  # the config is that of a whole CLIP
         config = config["text_config"]
     bounds = next(family.parts[part].config for family in families if part in family.parts)
     return checked_config(bounds, config, file)
 
 
 def schedule_of(folder: Path) -> tuple[str, dict[str, Any]]:
-    """The class of the scheduler that draws with a diffusers folder, and its config. Raises ModelUnavailable for a noise that is not
-    trained on."""
+    """The class of the scheduler that draws with a diffusers folder, and its checked config. Raises ModelUnavailable if it has a kind of
+    noise that is not trained here."""
     named, config = _scheduler_of(folder)
     file = folder / "scheduler" / "scheduler_config.json"
     if _noise_of(folder) == "flow":
@@ -157,7 +158,7 @@ def schedule_of(folder: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _scheduler_of(folder: Path) -> tuple[str, dict[str, Any]]:
-    """The class that a diffusers folder names, and its config as it is."""
+    """The class of scheduler that a diffusers folder names, and its config as it is."""
     file = folder / "scheduler" / "scheduler_config.json"
     config = read_json(file)
     return scheduler_named(read_json(folder / "model_index.json"), config, file, _noise_of(folder)), config
@@ -193,15 +194,15 @@ def _facts_of_file(path: Path) -> BaseFacts:
 
 
 def layout_of(family: Family) -> SingleFile:
-    """How a family's single files are laid out. Raises ModelUnavailable for a family that is not read from one."""
+    """How a family's single files are laid out. Raises ModelUnavailable for a family that is not read from single files."""
     if family.single_file is None:
         raise ModelUnavailable(f"{family.title} is not read from a single file", "name a folder in diffusers' layout")
     return family.single_file
 
 
 def stated_prediction(path: Path, header: Mapping[str, Any] | None = None) -> str | None:
-    """The prediction type that a single-file checkpoint states: in its header, by the marks that trainers of velocity models
-    leave, or in the scheduler config of the folder beside it; None where nothing says it."""
+    """The prediction type that a single-file checkpoint states: in its header, by marks that trainers of velocity models leave, or in the
+    scheduler config of the folder beside it. None if it is not stated; other values than `epsilon` and `v_prediction` are passed on."""
     header = read_header(path) if header is None else header
     texts = header.get("__metadata__", {})
     told = str(texts.get("modelspec.prediction_type") or texts.get("modelspec.predict_key") or "")  # the second is ComfyUI's
@@ -216,19 +217,19 @@ def stated_prediction(path: Path, header: Mapping[str, Any] | None = None) -> st
 
 
 def _resolution_beside(path: Path, family: Family) -> int | None:
-    """The resolution that the configs in the folder beside a single file say, or None."""
+    """The resolution by the configs in the folder beside a single file, or None if there are none."""
     files = [path.with_suffix("") / part / "config.json" for part in (family.denoiser, VAE)]
     return _resolution(family, *map(read_json, files)) if all(file.is_file() for file in files) else None
 
 
 def _resolution(family: Family, denoiser: Mapping[str, Any], vae: Mapping[str, Any]) -> int:
-    """The side in pixels: the denoiser's latents times the VAE's factor."""
+    """The side in pixels: that of the denoiser's latents times the VAE's factor."""
     levels, side = vae.get("block_out_channels", [0] * 4), denoiser.get("sample_size")
     if not isinstance(levels, list) or not 1 <= len(levels) <= MOST_AXES:
         raise ModelUnavailable(f"a VAE can't have block_out_channels {shortened(repr(levels))}", REFETCH)
     factor: int = 2 ** (len(levels) - 1)
     if side is None and "sample_size" not in family.parts[family.denoiser].config and is_count(vae.get("sample_size")):
-        return min(int(vae["sample_size"]), LARGEST_SIDE)  # a transformer takes any size: the VAE alone says one
+        return min(int(vae["sample_size"]), LARGEST_SIDE)  # a transformer takes any size; only the VAE states one
     if side is None:
         side = family.latent_side
     if not is_count(side) or not 1 <= side <= LARGEST_SIDE:

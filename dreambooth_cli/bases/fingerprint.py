@@ -1,4 +1,4 @@
-"""A local base's identity: a hash of the files that are read of it."""
+"""A local base's identity: a hash of those of its files that are read."""
 
 import hashlib
 import struct
@@ -10,25 +10,25 @@ from ..errors import ModelUnavailable
 from .folder import TOKENIZER_FILES, files_read
 from .metadata import MOST_JSON, REFETCH, read_header
 
-MOST_VOCABULARY = 32_000_000  # bytes of a tokenizer's file; CLIP's have 2
+MOST_VOCABULARY = 32_000_000  # bytes of a tokenizer's file; CLIP's have 2 million
 
 
 def identify(path: Path) -> str:
-    """`sha256:...` over the files that are read of a local base, wherever it lies, whatever its folder is called and what else lies
-    there. Raises OSError, ModelUnavailable."""
+    """`sha256:...` over those of a local base's files that are read, independent of where it is, what its folder is called and what else
+    is there. Raises OSError, ModelUnavailable."""
     files = [path] if path.is_file() else files_read(path)
     check_lengths(files)
     return f"sha256:{remembered_digest(path)}" if path.is_file() else identify_files(path, files)
 
 
 def identify_files(folder: Path, files: Iterable[Path]) -> str:
-    """`sha256:...` over some files of a folder, by their names within it and their content. Raises OSError."""
+    """`sha256:...` over files in a folder: their paths within it and their content. Raises OSError."""
     lines = [f"{file.relative_to(folder).as_posix()}\0{remembered_digest(file)}\n" for file in sorted(files)]
     return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def check_lengths(files: Iterable[Path]) -> None:
-    """Hold the lengths of a base's files against what they can be, before their content is read: one may have a hole of terabytes.
+    """Check that the lengths of a base's files are possible before their content is read: a sparse file may claim terabytes.
 
     Raises OSError, ModelUnavailable.
     """
@@ -42,11 +42,11 @@ def check_lengths(files: Iterable[Path]) -> None:
 
 
 def _length_told(file: Path) -> int | None:
-    """The bytes of a safetensors file by its header; None where it has none that says so."""
+    """The length in bytes of a safetensors file according to its header; None if that does not say."""
     try:
         ends = [entry["data_offsets"][1] for name, entry in read_header(file).items() if name != "__metadata__"]
         with file.open("rb") as opened:
             (length,) = struct.unpack("<Q", opened.read(8))
         return 8 + int(length) + int(max(ends, default=0))
     except (ModelUnavailable, LookupError, TypeError, ValueError):
-        return None  # told where it is loaded
+        return None  # the error is raised when it is loaded

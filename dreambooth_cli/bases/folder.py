@@ -1,4 +1,4 @@
-"""A base in diffusers' form: its parts, and which files are read of each."""
+"""A base in diffusers' layout: its parts, and which files of each are read."""
 
 import re
 from contextlib import suppress
@@ -11,11 +11,11 @@ from ..families.family import VAE, tokenizer_of
 from ..families.known import denoiser_names, families_of, text_encoder_names
 from .metadata import REFETCH, read_json
 
-MOST_FILES = 1000  # of a part's folder that are looked at
-# the same weights in one number format or another, the first that is there is loaded; other variants (ema, non_ema) are other weights
+MOST_FILES = 1000  # that are looked at in a part's folder
+# the same weights in different number formats, of which the first that is there is loaded; other variants (ema, non_ema) are other weights
 VARIANTS = ("", "fp32", "fp16", "bf16")
 _VARIANT = r"(?:\.(fp32|fp16|bf16))?"
-# a part's weights as the libraries name them: whole or a shard, and the index of shards
+# a part's weights as the libraries name them: a whole file, a shard, or the index of shards
 WEIGHTS = re.compile(
     rf"(diffusion_pytorch_model|model){_VARIANT}(-(\d{{1,5}})-of-(\d{{1,5}}))?{_VARIANT}\.(safetensors|sft)", re.IGNORECASE
 )
@@ -27,7 +27,7 @@ TOKENIZER_FILES = (
 
 
 def missing_parts(folder: Path) -> list[str]:
-    """The parts of a diffusers folder that training needs and that are not there."""
+    """The files that training needs and that are missing from a diffusers folder."""
     needed = ["model_index.json", "scheduler/scheduler_config.json"]
     missing = [name for name in needed if not (folder / name).is_file()]
     for part in network_parts(folder):
@@ -44,14 +44,14 @@ def missing_parts(folder: Path) -> list[str]:
 
 
 def missing_weights(folder: Path) -> list[str]:
-    """The weight files of one part that are not there: a shard that its index or the other shards tell of, or all."""
+    """The weight files of one part that are missing: shards that its index or the other shards' names announce, or all."""
     files, named = weight_files(folder), set(_shards(folder))
     if not files:
         return sorted(named) or ["*.safetensors"]
     there = {file.name for file in files}
     found = [WEIGHTS.fullmatch(name) for name in sorted(there)]
     if not all(match and match[3] for match in found):
-        # one whole file; an index that does not name it is left over from when the weights were in shards
+        # one whole file; an index that does not name it is left over from weights in shards
         return sorted(name for name in named if not (folder / name).is_file()) if named & there else []
     first = found[0]
     assert first is not None
@@ -65,7 +65,7 @@ def missing_weights(folder: Path) -> list[str]:
 
 
 def _shards(folder: Path) -> list[str]:
-    """The files that a part's index names, where its weights are split over several."""
+    """The files that a part's index names, if its weights are split into several."""
     indexes = [file for file in files_in(folder) if variant_of(file.name) == "" and INDEX.fullmatch(file.name)]
     maps = [read_json(index).get("weight_map", {}) for index in indexes]
     if not all(isinstance(each, dict) and all(_is_file_name(name) for name in each.values()) for each in maps):
@@ -96,9 +96,9 @@ def index_of(folder: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of one part that are loaded: the whole file before shards, one number format of VARIANTS.
+    """The safetensors files of one part that are loaded: the whole file rather than shards, in one number format of VARIANTS.
 
-    Told by name, but a pickle is loaded under no name: `read_header` looks at what a file holds.
+    They are chosen by name, but a pickle is not loaded under any name: `read_header` looks at what a file contains.
     """
     found = [(file, match) for file in files_in(folder) if (match := WEIGHTS.fullmatch(file.name))]
     for variant in VARIANTS:
@@ -113,7 +113,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def variant_of(name: str) -> str | None:
-    """Which of VARIANTS a file of weights or their index is; None for any other file."""
+    """Which of VARIANTS a weight file or an index is; None for any other file."""
     if match := WEIGHTS.fullmatch(name):
         return (match[2] or match[6] or "").lower()
     match = INDEX.fullmatch(name)
@@ -121,14 +121,14 @@ def variant_of(name: str) -> str | None:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The files of a part's folder, sorted, so many at most; not those that macOS puts beside each (`._name`)."""
+    """The files in a part's folder, sorted, at most MOST_FILES of them; without hidden ones, such as macOS's (`._name`)."""
     with suppress(OSError):
         return sorted(file for file in islice(folder.iterdir(), MOST_FILES) if file.name[:1] != "." and file.is_file())
     return []
 
 
 def files_read(folder: Path) -> list[Path]:
-    """The files of a diffusers folder that loading it reads. Raises ModelUnavailable."""
+    """The files of a diffusers folder that are read when it is loaded. Raises ModelUnavailable."""
     return [*config_files(folder), *(file for part in network_parts(folder) for file in weight_files(folder / part))]
 
 

@@ -1,4 +1,5 @@
-"""What a base is by its pipeline, its parts, its channels and its noise: one that this program trains, or another that is named.
+"""What kind of model a base is, by its pipeline, its parts, its channels and its noise: one that can be trained here, or another, which
+an error names.
 
 A base that is not what it seems would train without an error, on noise that its network was never made for.
 """
@@ -23,12 +24,12 @@ NAMED_AS_DISTILLED = ("turbo", "lightning", "lcm", "hyper-sd")
 
 
 def refuse(where: Path, what: str, hint: str = USE) -> ModelUnavailable:
-    """The error that says what a base is."""
+    """The error that says what a base is instead of one that can be trained."""
     return ModelUnavailable(f"{where} is not a base that can be trained: {what}", hint)
 
 
 def check_index(folder: Path, index: Mapping[str, Any]) -> None:
-    """Hold a model_index.json against the parts of a text-to-image base. Raises ModelUnavailable."""
+    """Raise ModelUnavailable if a model_index.json does not have the parts of a text-to-image base that can be trained here."""
     families = families_of(index)
     if not families:
         raise refuse(folder, f"it is made for {shortened(str(index['_class_name']), 80)}")
@@ -46,7 +47,7 @@ def check_index(folder: Path, index: Mapping[str, Any]) -> None:
 
 
 def check_denoiser(where: Path, config: Mapping[str, Any], families: Sequence[Family]) -> None:
-    """Hold a denoiser's config against what is trained here, of families with the same denoiser. Raises ModelUnavailable."""
+    """Raise ModelUnavailable if a denoiser's config is not that of one of these families, which share the denoiser's class."""
     name = families[0].denoiser
     part = families[0].parts[name]
     channels = config.get("in_channels", 4)
@@ -66,7 +67,7 @@ def check_denoiser(where: Path, config: Mapping[str, Any], families: Sequence[Fa
 
 
 def check_quantization(file: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a part whose config says that its weights are quantized. Raises ModelUnavailable."""
+    """Raise ModelUnavailable if a part's config says that its weights are quantized."""
     said = config.get("quantization_config")
     if said is not None:
         method = said.get("quant_method") if isinstance(said, dict) else said
@@ -77,7 +78,7 @@ def check_quantization(file: Path, config: Mapping[str, Any]) -> None:
 
 
 def check_encoders(folder: Path, family: Family, denoiser: Mapping[str, Any], encoders: list[str], pooled: Any) -> None:
-    """Hold a base's text encoders against its family's; `pooled` is the width of the last one's projection. Raises ModelUnavailable."""
+    """Raise ModelUnavailable if a base's text encoders are not its family's; `pooled` is the width of the last one's projection."""
     had = ", ".join(encoders)
     if not family.size_numbers:
         if encoders != list(family.text_encoders):
@@ -90,14 +91,14 @@ def check_encoders(folder: Path, family: Family, denoiser: Mapping[str, Any], en
         raise refuse(folder, f"an XL base has two text encoders, and this one has {had} (model_index.json: {second})")
     told, each = denoiser.get("projection_class_embeddings_input_dim"), denoiser.get("addition_time_embed_dim")
     if not (isinstance(told, int) and isinstance(each, int) and isinstance(pooled, int)):
-        return  # told by the trial
+        return  # the trial will notice
     if told != pooled + family.size_numbers * each:
         refiner = " (a refiner is told five)" if told == pooled + (family.size_numbers - 1) * each else ""
         raise refuse(folder, f"its network is not told the six numbers of a picture's size{refiner}")
 
 
 def check_vae(file: Path, vae: Mapping[str, Any], family: Family) -> None:
-    """Hold a VAE's config against what is trained here. Raises ModelUnavailable."""
+    """Raise ModelUnavailable if a VAE's config is not one that can be used here."""
     classes = family.parts[VAE].classes
     if vae.get("_class_name", classes[0]) not in classes:
         raise refuse(file, f"its VAE is of the class {shortened(str(vae['_class_name']), 80)}")
@@ -108,14 +109,14 @@ def check_vae(file: Path, vae: Mapping[str, Any], family: Family) -> None:
 
 
 def check_latents(folder: Path, family: Family, denoiser: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
-    """Hold a denoiser's channels against those of the VAE's latents. Raises ModelUnavailable."""
+    """Raise ModelUnavailable if a denoiser's channels do not match those of the VAE's latents."""
     theirs, ours = vae.get("latent_channels", 4), denoiser.get("in_channels", 4)
     if theirs * family.channels != ours:
         raise refuse(folder, f"its VAE's latents have {theirs} channels, and its {family.denoiser_title} works on {ours}")
 
 
 def scheduler_named(index: Mapping[str, Any], config: Mapping[str, Any], file: Path, noise: Noise = "diffusion") -> str:
-    """The class of a base's scheduler, of those whose noise is trained on here. Raises ModelUnavailable for any other."""
+    """The class of a base's scheduler. Raises ModelUnavailable if its noise is not one that can be trained here."""
     entry = index.get("scheduler")
     named = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
     names = [name for name in (named, config.get("_class_name")) if isinstance(name, str)]
@@ -129,7 +130,7 @@ def scheduler_named(index: Mapping[str, Any], config: Mapping[str, Any], file: P
 
 
 def scheduler_that_draws(named: str, *, zero_snr: bool) -> str:
-    """The class that draws with a base whose scheduler is `named`: another one where that can't, from the same noise."""
+    """The class of scheduler that draws with a base whose own is `named`: another for the same noise, if that one can't be used."""
     if zero_snr and named not in KEEP_ZERO_SNR:
         return KEEP_ZERO_SNR[0]
     package, other = NEEDS.get(named, ("", ""))
@@ -137,13 +138,13 @@ def scheduler_that_draws(named: str, *, zero_snr: bool) -> str:
 
 
 def checked_flow_schedule(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """What of a rectified flow's scheduler config is used: how its sigmas are shifted. Raises ModelUnavailable."""
+    """The part of a rectified flow's scheduler config that is used: how sigmas are shifted. Raises ModelUnavailable."""
     return {key: value for key, value in checked_config(FLOW_SCHEDULER, config, file).items() if value is not None}
 
 
 def checked_schedule(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """What of a diffusion scheduler's config is used: the betas, what is predicted, how it draws. Raises ModelUnavailable where the
-    noise is none that is trained on here."""
+    """The part of a diffusion scheduler's config that is used: the betas, what is predicted, how it draws. Raises ModelUnavailable if
+    its noise is not one that can be trained here."""
     if config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction":
         raise refuse(file, "it was trained by flow matching")
     sigmas = [key for key in ("sigma_min", "sigma_max", "sigma_data") if config.get(key) is not None]
@@ -172,7 +173,7 @@ def checked_schedule(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
 
 
 def remarks_on_drawing(named: str, config: Mapping[str, Any]) -> Iterator[str]:
-    """What is said of a scheduler that needs a package which is not here. Training needs none of it."""
+    """A remark on a scheduler that needs a package which is not installed. Only drawing needs it, not training."""
     package, other = NEEDS.get(named, ("", ""))
     if package and installed(package) is None:
         yield f"its scheduler {named} needs the package {package}, which is not installed: {other} draws in its place"
@@ -184,7 +185,7 @@ def remarks_on_drawing(named: str, config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def remarks_on(schedule: Mapping[str, Any], title: str = "") -> Iterator[str]:
-    """What speaks against training a base that can be trained all the same; `title` is what it calls itself."""
+    """Remarks that speak against training a base, though it can be done; `title` is what the base calls itself."""
     spaced = schedule.get("timestep_spacing") == "trailing" and not schedule.get("rescale_betas_zero_snr")
     if any(name in title.lower() for name in NAMED_AS_DISTILLED) or (
         spaced and schedule.get("prediction_type", "epsilon") == "epsilon"
@@ -225,8 +226,8 @@ EDM_MARKS = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min"
 
 
 def check_single_file(path: Path, header: Mapping[str, Any], family: Family, starts: Mapping[str, str]) -> None:
-    """Hold a single file's tensors against those of a base that is trained here; `starts`: what the names of each part begin with.
-    Raises ModelUnavailable that says what it is instead."""
+    """Raise ModelUnavailable if a single file's tensors are not those of a base that can be trained here, saying what it is instead.
+    `starts`: the prefix of each part's names."""
     unet, vae = starts[family.denoiser], starts[VAE]
     encoders = [starts[name] for name in family.text_encoders]
     second = any(name.startswith("conditioner.embedders.1.") for name in header)

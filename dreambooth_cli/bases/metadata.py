@@ -1,5 +1,5 @@
-"""The JSON of a base, within bounds: its configs, and the headers of its weights. No torch: a safetensors header is JSON behind an
-8-byte length."""
+"""Reading a base's JSON within bounds: its configs, and the headers of its weights. No torch is needed: a safetensors header is JSON after
+an 8-byte length."""
 
 import json
 import math
@@ -16,11 +16,11 @@ from .weights import check_is_safetensors
 
 REFETCH = "fetch the base model again"
 MOST_AXES = 8  # of a tensor
-MOST_JSON = 10_000_000  # bytes of a config or an index; true ones have some thousand
+MOST_JSON = 10_000_000  # bytes of a config or an index; real ones have a few thousand
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises ModelUnavailable where it is missing, not JSON or not an object."""
+    """A JSON object from a file. Raises ModelUnavailable if the file is missing, too large, not JSON or not an object."""
     try:
         state = path.stat()
         if not stat.S_ISREG(state.st_mode):
@@ -36,8 +36,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file: tensor name -> dtype, shape, offsets. Raises ModelUnavailable where it is broken or
-    the file is something else."""
+    """The header of a safetensors file: tensor name -> dtype, shape, offsets. Raises ModelUnavailable if it is broken or the file is
+    something else."""
     check_is_safetensors(path)
     try:
         with path.open("rb") as file:
@@ -52,7 +52,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def _check_header(header: Mapping[str, Any]) -> None:
-    """Raises ValueError where an entry is no tensor with a shape."""
+    """Raise ValueError if an entry is not a tensor with a shape."""
     for name, entry in header.items():
         if name == "__metadata__":
             if not isinstance(entry, dict):
@@ -64,7 +64,7 @@ def _check_header(header: Mapping[str, Any]) -> None:
 
 
 def is_count(value: Any) -> bool:
-    """Whether a value of JSON is a number of things."""
+    """Whether a JSON value is a whole number of reasonable size, 0 or more."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_SEED
 
 

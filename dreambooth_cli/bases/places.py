@@ -1,7 +1,7 @@
-"""Where bases lie on this machine, by what they hold: a LoRA's card names its base, and no card names a place.
+"""Where bases are on this machine, by their content: a LoRA's card names its base by a hash, since no card contains a path.
 
-`bases.json` in the user's data directory. It is only ever a help: a damaged one is begun anew, one that can't be written
-or that a newer version wrote is left.
+Kept in `bases.json` in the user's data directory. Nothing depends on it: a damaged file is replaced, and one that can't be written, or that
+a newer version wrote, is left alone.
 """
 
 import json
@@ -19,15 +19,15 @@ MOST_BYTES = 1_000_000
 
 
 def known_places(identity: str) -> Iterator[Path]:
-    """Where a base of this identity has lain, the latest place first."""
+    """Where a base of this identity has been seen, the latest place first."""
     with suppress(ProjectError):
         yield from [Path(place) for known, place in _read() if known == identity]
 
 
 def remember_place(identity: str, place: Path) -> None:
-    """Keep where a base lies, before all that was kept; the oldest is forgotten."""
+    """Note where a base is, as the latest entry; when there are too many, the oldest is forgotten."""
     entry = (identity, str(place))
-    with suppress(OSError, ValueError, ProjectError):  # a name that is no text, say
+    with suppress(OSError, ValueError, ProjectError):  # such as a name that is not valid text
         kept = [entry, *(each for each in _read() if each != entry)][:MOST]
         make_folder(home_folder())
         write_json(_file(), with_schema("bases.json", {"bases": [{"identity": known, "path": at} for known, at in kept]}))
@@ -38,7 +38,7 @@ def _file() -> Path:
 
 
 def _read() -> list[tuple[str, str]]:
-    """What is kept, as far as it can be read. Raises ProjectError where it is of a newer schema."""
+    """The entries (identity, path), as far as they can be read. Raises ProjectError if a newer version wrote the file."""
     try:
         if _file().stat().st_size > MOST_BYTES:
             return []

@@ -1,4 +1,4 @@
-"""The networks' sizes of the catalogue's bases, for what is tried at true size with random weights."""
+"""The sizes of the networks of the catalogue's bases, for trials at true size with random weights."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ XL: dict[str, Any] = {
     "projection_class_embeddings_input_dim": 2816,
 }
 VAE = (128, 256, 512, 512)
-# A base's UNet, its text encoders, its VAE's widths.
+# A base's UNet, its text encoders (config values each), and its VAE's widths.
 Parts = tuple[dict[str, Any], list[dict[str, int]], tuple[int, ...]]
 TRUE_SIZES: dict[str, Parts] = {
     "sd14": (SD1, [CLIP_L], VAE),
@@ -40,7 +40,7 @@ TRUE_SIZES: dict[str, Parts] = {
 
 
 def find_to_try(model: str) -> CatalogEntry:
-    """The base of the catalogue that can be tried without a download. Raises UsageError."""
+    """The catalogue base of this name, if it can be tried without a download. Raises UsageError if not."""
     known = [entry for entry in CATALOG if entry.name in TRUE_SIZES or entry.folder is not None]
     hint = f"--model takes one of {', '.join(entry.name for entry in known)}"
     if (entry := find_entry(model)) is None:

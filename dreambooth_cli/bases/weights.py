@@ -1,4 +1,4 @@
-"""What a weight file is, by what it holds and never by its name: safetensors, or something else that is said for what it is."""
+"""What a weight file is, judged by its content and never by its name: safetensors, or something else, which an error names."""
 
 import stat
 import struct
@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ..errors import ModelUnavailable
 
-MOST_HEADER = 10 * 2**20  # bytes: kohya's headers hold the tags of every training picture
+MOST_HEADER = 10 * 2**20  # bytes; kohya's headers contain the tags of every training picture
 PICKLE = "a pickle, which is never loaded: it could run any program"
-PICKLES = (".bin", ".ckpt", ".pt", ".pth")  # what they are called
+PICKLES = (".bin", ".ckpt", ".pt", ".pth")  # the suffixes of pickles
 CONVERT = "ask its maker for safetensors, or convert it on a machine you can spare"
 FETCH = "fetch it again: it is not the file that it should be"
 STARTS = {
@@ -22,9 +22,9 @@ STARTS = {
 
 
 def check_is_safetensors(path: Path, most_header: int = MOST_HEADER) -> None:
-    """Look whether a file is safetensors, whatever it is called, with a header of no more than so many bytes.
+    """Check that a file is safetensors, whatever it is called, with a header of at most `most_header` bytes.
 
-    Raises ModelUnavailable that says what it is instead: a pickle, a device, a pointer, a web page.
+    Raises ModelUnavailable that says what it is instead: a pickle, a device, a Git LFS pointer, a web page.
     """
     try:
         status = path.stat()
@@ -54,6 +54,6 @@ def check_is_safetensors(path: Path, most_header: int = MOST_HEADER) -> None:
 
 
 def is_pickle(start: bytes) -> bool:
-    """Whether the first bytes of a file are a pickle's: a bare one, torch's zip of one, or its tar of old."""
+    """Whether a file's first bytes are those of a pickle: a bare one, torch's zip, or torch's older tar."""
     bare = start[:1] == b"\x80" and start[1] in range(1, 6)
     return bare or start[:4] == b"PK\x03\x04" or start[257:262] == b"ustar" or start[:2] in (b"(d", b"(l", b"co", b"cp")

@@ -1,5 +1,5 @@
-"""What a model family is, as data: no torch, no code. A new family is a record like these in a file of its own, its live class in
-`engine/families/`, and its line in `known`."""
+"""What a model family is, as data: no torch, no code. A new family takes a record like these in a file of its own, a live class in
+`engine/families/`, and a line in `known.py`."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,13 +14,13 @@ VAE = "vae"  # every family's, in a diffusers folder
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A network or a tokenizer of a base. `classes`: what model_index.json may call it; the first is built where it says none.
+    """A network or a tokenizer of a base. `classes`: what model_index.json may call it; the first one is built if it names none.
 
-    `config`: the keys of its config that reach the libraries, each within its bounds. `refused`: the keys that only a network of another
-    kind has, and what they say of it. `lora`: the layers that a LoRA is put beside, by the ends of their names: of attention, and the
-    others; none: it is never trained. The `unread` last blocks of a text encoder are never read by its family. `built`: the class that
-    is built, where it is none of those, a body without its head; of that no more than `layers` are read and kept (0: all).
-    `precise`: parts of the names of those layers that stay as they are where a frozen network is stored in 8 bits; none: it never is.
+    `config`: the config's keys that are passed to the libraries, each with its bounds. `refused`: keys that only networks of another kind
+    have, and what they say about the network. `lora` and `lora_others`: the layers that get a LoRA, those of attention and the rest, by
+    the ends of their names; none: it is never trained. `unread`: how many of a text encoder's last blocks its family never reads. `built`:
+    the class to build if it is not one of `classes`, a body without its head; of it only `layers` layers are read and kept (0: all).
+    `precise`: pieces of the names of layers that keep their number format when a frozen network is stored in 8 bits.
     """
 
     classes: tuple[str, ...]
@@ -34,15 +34,15 @@ class Part:
     precise: tuple[str, ...] = ()
 
     def layers_for(self, which: LoraLayers) -> tuple[str, ...]:
-        """The ends of the names of the layers that a LoRA is put beside."""
+        """The ends of the names of the layers that get a LoRA."""
         return self.lora if which == "attention" else (*self.lora, *self.lora_others)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SingleFile:
-    """How a base in one .safetensors file is told by what its tensors' names begin with: `mark` no other family has ("": one family's,
-    whose files are known by having no other's), `starts` are those of each part. Where a file does not say what it predicts, it is
-    velocity if it has the `velocity_mark`."""
+    """How a base in one .safetensors file is recognised by the prefixes of its tensors' names. `mark` is a prefix that no other family
+    has ("" for the one family that is assumed if no other's mark is found); `starts` are the prefixes of each part. If a file does not say
+    what it predicts, it predicts velocity if it has the `velocity_mark`. `resolution` and `velocity_resolution` are in px."""
 
     mark: str
     starts: Mapping[str, str]
@@ -51,15 +51,15 @@ class SingleFile:
     velocity_resolution: int = 0
 
     def has_velocity_mark(self, names: Iterable[str]) -> bool:
-        """Whether tensors of these names are of a base that predicts velocity."""
+        """Whether these tensor names have the mark of a base that predicts velocity."""
         return self.velocity_mark is not None and any(name.startswith(self.velocity_mark) for name in names)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """How a family is trained where nothing is said: the learning rate of each method and a LoRA's rank, the text encoder's rate as a
-    share of it, the share of the steps after which a text encoder of full fine-tuning stays as it is (0: never), whether `auto` trains
-    it at all."""
+    """How a family is trained by default: the learning rate of each method, a LoRA's rank, the text encoder's rate as a share of the
+    learning rate, the share of the steps after which full fine-tuning stops training the text encoder (0: never), and whether `auto`
+    trains it at all."""
 
     full_with_text: float
     full: float
@@ -72,8 +72,9 @@ class Rates:
 
 @dataclass(frozen=True)
 class Activations:
-    """GB of one row at the family's reference side: the most before gradients of any size are there (the end of forward, or where
-    backward computes the first layers again), and beside the denoiser's whole gradients late in backward."""
+    """GB of activations for one row at the family's reference size: `forward` is the most before there are many gradients (at the end of
+    forward, or where backward computes the first layers again); `late` is what is there together with all the denoiser's gradients, late
+    in backward."""
 
     forward: float
     late: float
@@ -81,16 +82,17 @@ class Activations:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What the memory plan reckons with, counted or measured on the network of so many parameters (`denoiser`) at a `side` in pixels.
-    A denoiser that reads its prompt beside the picture has activations of it too, as many as of `prompt_pixels`.
+    """The figures that the memory plan uses, counted or measured on a network of `denoiser` parameters with pictures of `side` pixels.
+    A denoiser that reads its prompt beside the picture has activations for the prompt too, as many as for `prompt_pixels` pixels.
 
-    `activations`: (full or a LoRA's layers, checkpointed) -> in half precision, in float32; `beside_lora`: what another network of the
-    family keeps of them beside a LoRA, by its parameters, the LoRA's layers and checkpointing. `drawing`: GB of one row without
-    gradients. `quantized`: bytes of a value where the linear layers have 4 bits, with a float32 scale for every 64 values, and the rest
-    16; `fp8`: where all but the precise layers have 8, with `fp8_block` GB for the block that is being computed, in 16.
-    `lora`, `lora_text`: values of the LoRA at rank 16, by its layers: exact, linear in the rank. These three by a network's
-    parameters. `largest`: values of the largest tensor of the denoiser, `largest_with_text`: of the text encoders too. `tflop`: of
-    forward and backward of one row, as a x + b x^2 of the pixels against 512 x 512 (the square is attention).
+    `activations`: (full or a LoRA's layers, checkpointed) -> in half precision, in float32. `beside_lora`: the share of these that another
+    network of the family has with a LoRA, by its parameters, the LoRA's layers and checkpointing. `drawing`: GB for one row without
+    gradients. `quantized`: bytes for each value if the linear layers are in 4 bits, with a float32 scale for every 64 values, and the rest
+    in 16 bits; `fp8`: the same if all but the precise layers are in 8 bits, plus `fp8_block` GB for the block that is being computed, in
+    16 bits. `lora`, `lora_text`: how many values a LoRA of rank 16 has, by its layers; exact, and proportional to the rank. `quantized`,
+    `lora` and `lora_text` are keyed by a network's parameters. `largest`: values in the denoiser's largest tensor; `largest_with_text`:
+    in that of denoiser and text encoders. `tflop`: (a, b) of a x + b x^2, the TFLOP for forward and backward of one row, where x is the
+    number of pixels relative to 512 x 512 (the square is attention).
     """
 
     side: int
@@ -111,45 +113,45 @@ class Figures:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """A model family: what its bases are called and made of, how they are told from others, how they are trained and drawn with."""
+    """A model family: what its bases are called and made of, how they are recognised, how they are trained and drawn with."""
 
-    name: str  # as plans and `models --json` have it
+    name: str  # in plans and `models --json`
     title: str
     live: str  # `module:Class` of its `engine.families.latent_diffusion.LatentDiffusion`, imported when a base of it is loaded
 
-    pipeline: str  # the diffusers class that is made
-    named: tuple[str, ...]  # those that model_index.json may name
-    denoiser: str  # the names of its networks in a diffusers folder, beside the VAE's
+    pipeline: str  # the diffusers class that is built
+    named: tuple[str, ...]  # the classes that model_index.json may name
+    denoiser: str  # in a diffusers folder: the name of its denoiser, and below those of its text encoders; the VAE's is always `vae`
     denoiser_title: str
     text_encoders: tuple[str, ...]
     parts: Mapping[str, Part]  # what each network and tokenizer may be
     left_out: tuple[str, ...] = ()  # parts that training and drawing do without
-    pipeline_options: Mapping[str, Any] = field(default_factory=dict)  # what the pipeline is told
-    pipeline_flags: Mapping[str, bool] = field(default_factory=dict)  # the same, where model_index.json does not say it
-    marks: Mapping[str, Any] = field(default_factory=dict)  # in the denoiser's config, what tells it from others of one pipeline
-    # what model_index.json and the scheduler's config say of a base that is distilled to a few steps, all of it; and how such a twin is
-    # drawn with, its steps and scale (None: none is known that draws with a LoRA of the base)
+    pipeline_options: Mapping[str, Any] = field(default_factory=dict)  # arguments of the pipeline
+    pipeline_flags: Mapping[str, bool] = field(default_factory=dict)  # arguments that model_index.json may give; these are the defaults
+    marks: Mapping[str, Any] = field(default_factory=dict)  # in the denoiser's config: what sets it apart from others with its pipeline
+    # what model_index.json and the scheduler's config say about a base that is distilled to a few steps (all of it must be there); and the
+    # steps and guidance scale to draw with such a twin (None: no twin is known that draws with a LoRA of the base)
     distilled_index: Mapping[str, Any] = field(default_factory=dict)
     distilled_schedule: Mapping[str, Any] = field(default_factory=dict)
     fast: tuple[int, float] | None = None
     single_file: SingleFile | None = None  # None: it is not read from one
 
     noise: Noise
-    channels: int = 1  # of the denoiser for each channel of the VAE's latents
-    latent_side: int  # of the latents where the denoiser's config says none
-    size_numbers: int = 0  # so many tell the denoiser a picture's size
-    side_of: int = 8  # pixels: what the sides of any picture are a multiple of
-    size_step: int = 64  # pixels: what its VAE and its denoiser divide evenly, in which pictures that are not square are as wide and high
+    channels: int = 1  # the denoiser's channels for each channel of the VAE's latents
+    latent_side: int  # the side of the latents if the denoiser's config does not give it
+    size_numbers: int = 0  # how many numbers tell the denoiser a picture's size
+    side_of: int = 8  # pixels: the sides of every picture are a multiple of this
+    size_step: int = 64  # pixels: the sides of pictures that are not square are a multiple of this, which VAE and denoiser divide evenly
 
-    prompt_length: int  # tokens that are read of a prompt at most, with those that frame it
-    prompt_frame: int = 2  # the tokens of that frame: its two ends, or those of a chat
-    rare_words: bool = True  # whether a word of one rare token means nothing yet: not to a language model
-    class_sampler: SchedulerName | Literal["auto"]  # the one of class images
-    guidance: float  # the scale where nothing is said, as its pipeline counts it
-    no_guidance: float = 1.0  # the scale there that leaves the prediction as it is
-    prior: Literal["class-images", "base"] = "class-images"  # what keeps the class as it was where nothing is said
-    class_guidance: float = 7.5  # that of class images
-    steps: int = 50  # denoising steps where nothing is said
+    prompt_length: int  # the most tokens that are read of a prompt, including those of its frame
+    prompt_frame: int = 2  # tokens in that frame: start and end, or those of a chat
+    rare_words: bool = True  # whether a word of one rare token has no meaning yet; to a language model it may have one
+    class_sampler: SchedulerName | Literal["auto"]  # the scheduler for class images
+    guidance: float  # the default guidance scale, as its pipeline defines it
+    no_guidance: float = 1.0  # the guidance scale at which that pipeline leaves the prediction as it is
+    prior: Literal["class-images", "base"] = "class-images"  # what preserves the class by default
+    class_guidance: float = 7.5  # the guidance scale for class images
+    steps: int = 50  # the default number of denoising steps
     methods: tuple[Literal["full", "lora"], ...] = ("full", "lora")
     fits_fp16: bool = True  # whether its networks' numbers stay within fp16's range
     rates: Rates
@@ -162,7 +164,7 @@ class Family:
 
     @property
     def tokenizers(self) -> tuple[str, ...]:
-        """The names of its tokenizers there, one to each text encoder."""
+        """The names of its tokenizers there, one for each text encoder."""
         return tuple(map(tokenizer_of, self.text_encoders))
 
     @property
@@ -172,5 +174,5 @@ class Family:
 
 
 def tokenizer_of(text_encoder: str) -> str:
-    """The name of the tokenizer that a text encoder reads by."""
+    """The name of a text encoder's tokenizer."""
     return text_encoder.replace("text_encoder", "tokenizer")

@@ -6,8 +6,8 @@ from .qwen3 import FRAME_WITHOUT_THOUGHT, TOKENIZER_PART, text_encoder_part
 
 TRANSFORMER, TEXT_ENCODER = "transformer", "text_encoder"
 KLEIN_4B = 3_875_544_576  # parameters, counted from its config
-READ_LAYERS = (9, 18, 27)  # of the text encoder, whose outputs are put side by side
-QWEN3_4B_READ = 3_215_021_568  # parameters of its first 28 layers and its words
+READ_LAYERS = (9, 18, 27)  # the text encoder's layers whose outputs are put side by side
+QWEN3_4B_READ = 3_215_021_568  # parameters of its first 28 layers and its token embeddings
 CONFIG = {
     "patch_size": whole(1, 1),
     "in_channels": whole(1, 512),
@@ -21,7 +21,7 @@ CONFIG = {
     "axes_dims_rope": many(whole(2, 512)),
     "rope_theta": number(1, 1e7),
     "eps": eps,
-    "guidance_embeds": lambda value: value is False,  # FLUX.2 dev is told the guidance
+    "guidance_embeds": lambda value: value is False,  # true in FLUX.2 dev, which is told the guidance scale
 }
 FLUX2_VAE = {
     **{key: bound for key, bound in KL_VAE.items() if key not in ("scaling_factor", "shift_factor")},
@@ -44,9 +44,9 @@ KLEIN = Family(
         TRANSFORMER: Part(
             classes=("Flux2Transformer2DModel",),
             config=CONFIG,
-            # those of diffusers' script; without the single blocks' to_out a peer drew other dogs (unslothai/unsloth#8267)
+            # those of diffusers' script; without the single blocks' to_out another trainer drew the wrong dogs (unslothai/unsloth#8267)
             lora=("to_q", "to_k", "to_v", "to_out.0", "to_qkv_mlp_proj", "attn.to_out"),
-            # all that enters and leaves the blocks, and what time does in them
+            # everything that leads into the blocks, and what time does in them
             precise=("x_embedder", "context_embedder", "time_guidance_embed", "stream_modulation"),
             lora_others=(
                 *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
@@ -54,26 +54,26 @@ KLEIN = Family(
             ),
         ),
         VAE: Part(classes=("AutoencoderKLFlux2",), config=FLUX2_VAE),
-        # one layer more than is read: the last one's output is normed
+        # one layer more than is read, since the last layer's output is normalised
         TEXT_ENCODER: text_encoder_part("Qwen3ForCausalLM", "Qwen3Model", layers=max(READ_LAYERS) + 1),
         "tokenizer": TOKENIZER_PART,
     },
     pipeline_flags={"is_distilled": False},
-    distilled_index={"is_distilled": True},  # both say a shift of 3, without effect
+    distilled_index={"is_distilled": True},  # not by the schedule: both state a shift of 3, which has no effect
     fast=(4, 1.0),
     noise="flow",
     channels=4,  # patches of 2 x 2
     latent_side=128,
-    side_of=16,  # the VAE's 8, in patches of 2
+    side_of=16,  # the VAE's 8 times patches of 2
     prompt_length=512,
     prompt_frame=FRAME_WITHOUT_THOUGHT,
     rare_words=False,
     class_sampler="auto",
-    guidance=4.0,  # its makers' and its pipeline's, in 50 steps
+    guidance=4.0,  # its makers' and its pipeline's default, with 50 steps
     prior="base",  # no source shows that class images help here, and its makers use none
     class_guidance=4.0,
     methods=("lora",),
-    # 2e-4 at rank 32 for a subject, in 800 to 1,200 steps: its makers' workshop (stephen37/workshops)
+    # 2e-4 at rank 32 for a subject, with 800 to 1,200 steps: from its makers' workshop (stephen37/workshops)
     rates=Rates(full_with_text=1e-5, full=1e-5, lora=2e-4, rank=32, trains_text=False),
     # counted in a step of the full-size transformer on the fake card (`python -m tests.benchmarks.kernels --memory`), 2026-11-27
     figures=Figures(

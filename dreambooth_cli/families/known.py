@@ -18,8 +18,8 @@ FAMILIES: list[Family] = [
 
 
 def families_of(index: Mapping[str, Any]) -> list[Family]:
-    """The families that a model_index.json may be of: by the pipeline that it names, or where it names none by its denoiser and that
-    one's class; none for a pipeline that is not known here."""
+    """The families that a model_index.json may belong to: by the pipeline that it names, or if it names none, by its denoiser and the
+    denoiser's class. Empty for a pipeline that is not known here."""
     named = index.get("_class_name")
     if isinstance(named, str | list):
         return [family for family in FAMILIES if named in family.named]
@@ -30,22 +30,22 @@ def families_of(index: Mapping[str, Any]) -> list[Family]:
 
 
 def family_told(families: Iterable[Family], denoiser: Mapping[str, Any]) -> Family | None:
-    """The one of these families that a denoiser's config is of: the one with the most marks, all of which it bears."""
+    """The one of these families that a denoiser's config belongs to: of those whose marks it all has, the one with the most marks."""
     found = [family for family in families if all(denoiser.get(key) == value for key, value in family.marks.items())]
     return max(found, key=lambda family: len(family.marks), default=None)
 
 
 def family_of_file(names: Iterable[str]) -> Family:
-    """The family of a single file by its tensors' names: the one whose mark is found, else the one that has none."""
+    """The family of a single file by its tensors' names: the one whose mark is found, else the one whose mark is ""."""
     names, files = list(names), {family.single_file.mark: family for family in FAMILIES if family.single_file is not None}
     return files[next((mark for mark in files if mark and any(name.startswith(mark) for name in names)), "")]
 
 
 def text_encoder_names() -> tuple[str, ...]:
-    """What any family calls its text encoders."""
+    """The names that families give their text encoders."""
     return tuple(dict.fromkeys(name for family in FAMILIES for name in family.text_encoders))
 
 
 def denoiser_names() -> tuple[str, ...]:
-    """What any family calls its denoiser."""
+    """The names that families give their denoiser."""
     return tuple(dict.fromkeys(family.denoiser for family in FAMILIES))

@@ -1,6 +1,6 @@
-"""A part's config as far as it reaches the libraries: the keys that say an architecture or a noise schedule, each within bounds.
+"""A part's config as far as it is passed to the libraries: the keys that describe an architecture or a noise schedule, each with bounds.
 
-Every other key is left out: those that name code to fetch (`auto_map`, `attn_implementation`, `custom_pipeline`...) among them.
+Every other key is left out, among them those that name code to fetch (`auto_map`, `attn_implementation`, `custom_pipeline`...).
 """
 
 import math
@@ -16,7 +16,7 @@ Bound = Callable[[Any], bool]
 MOST_WIDTH = 65_536
 MOST_LEVELS = 16  # of a UNet or VAE
 MOST_LAYERS = 512  # of a part; SDXL's UNet has 60 by this count
-MOST_STEPS = 10_000  # a base is trained on; 1,000 in all that are known
+MOST_STEPS = 10_000  # timesteps of a schedule; all known bases have 1,000
 
 
 def whole(low: int, high: int) -> Bound:
@@ -32,12 +32,12 @@ def number(low: float, high: float) -> Bound:
 
 
 def one_of(*bounds: Bound) -> Bound:
-    """What any of these takes."""
+    """Whatever one of these bounds accepts."""
     return lambda value: any(bound(value) for bound in bounds)
 
 
 def many(bound: Bound, most: int = MOST_LEVELS) -> Bound:
-    """A list of these that is not empty."""
+    """A list of these with at least one and at most `most` entries."""
     return lambda value: isinstance(value, list) and 0 < len(value) <= most and all(map(bound, value))
 
 
@@ -64,12 +64,12 @@ eps, share, factor = number(1e-12, 0.1), number(0, 0.99), number(1e-6, 1e6)
 
 
 def maybe(bound: Bound) -> Bound:
-    """The same, or null."""
+    """What this bound accepts, or null."""
     return one_of(nothing, bound)
 
 
 def only(bounds: Mapping[str, Bound]) -> Bound:
-    """An object of these keys, each within its bounds."""
+    """An object with only these keys, each within its bounds."""
     return lambda value: isinstance(value, dict) and all(key in bounds and bounds[key](each) for key, each in value.items())
 
 
@@ -163,7 +163,7 @@ QWEN3: Mapping[str, Bound] = {
     "hidden_act": word,
     "max_position_embeddings": whole(3, 2**20),
     "rms_norm_eps": eps,
-    # transformers 5 writes the second, those before it the first; without either it takes a base of 10,000 where Qwen3 has 1,000,000
+    # transformers 5 writes the second, earlier versions the first; without either it assumes a base of 10,000 where Qwen3 has 1,000,000
     "rope_theta": number(1, 1e9),
     "rope_parameters": only({"rope_theta": number(1, 1e9), "rope_type": lambda value: value == "default"}),
     "rope_scaling": nothing,
@@ -225,7 +225,8 @@ BLOCKS = ("num_hidden_layers", "num_layers", "num_single_layers", "n_layers", "n
 
 
 def checked_config(bounds: Mapping[str, Bound], values: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """What of a part's config the libraries are given. Raises ModelUnavailable that names the file and the key."""
+    """The part of a config that the libraries are given: its known keys. Raises ModelUnavailable, naming the file and the key, if a value
+    is out of bounds."""
     kept = {key: value for key, value in values.items() if key in bounds}
     for key, value in kept.items():
         if not bounds[key](value):
@@ -239,7 +240,7 @@ def checked_config(bounds: Mapping[str, Bound], values: Mapping[str, Any], file:
 
 
 def depth(config: Mapping[str, Any]) -> int:
-    """How many layers a config asks for, at most."""
+    """The most layers that a config can ask for."""
     blocks = sum(int(config.get(key, 0)) for key in BLOCKS)
     levels = max(len(config.get(key, ())) for key in ("block_out_channels", "down_block_types", "up_block_types"))
     return blocks + levels * _largest(config.get("layers_per_block", 1)) * _largest(config.get("transformer_layers_per_block", 1))

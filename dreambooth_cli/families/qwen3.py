@@ -6,14 +6,15 @@ from .part_config import QWEN3
 QWEN3_4B = 4_022_468_096  # parameters without a head, counted from its config
 TOKENIZER_PART = Part(classes=("Qwen2Tokenizer", "Qwen2TokenizerFast"))
 START, END = "<|im_start|>", "<|im_end|>"
-# A message of the user's and the beginning of the answer, as the model's own template has it, which is a program and never run. Here
-# the answer may begin with thoughts, and there with none. As expressions: a newline at a template's end is left out.
+# The user's message and the beginning of the answer, as the model's own chat template writes them; that one is a program, which is never
+# run. With CHAT the answer may begin with thoughts, with CHAT_WITHOUT_THOUGHT it has none. Written as expressions, since a newline at the
+# end of a template would be dropped.
 _MESSAGES = f"{{% for each in messages %}}{{{{ '{START}' + each.role + '\\n' + each.content + '{END}\\n' }}}}{{% endfor %}}"
 CHAT = f"{_MESSAGES}{{{{ '{START}assistant\\n' }}}}"
 CHAT_WITHOUT_THOUGHT = f"{CHAT}{{{{ '<think>\\n\\n</think>\\n\\n' }}}}"
-FRAME, FRAME_WITHOUT_THOUGHT = 8, 12  # tokens of these beside the prompt's own
+FRAME, FRAME_WITHOUT_THOUGHT = 8, 12  # tokens that these add to the prompt's own
 
 
 def text_encoder_part(*classes: str, layers: int = 0) -> Part:
-    """Qwen3 under these names, built without a head; `layers`: so many are read (0: all)."""
+    """Qwen3 under these class names, built without a head; `layers`: how many of its layers are read (0: all)."""
     return Part(classes=classes, config=QWEN3, built="Qwen3Model", layers=layers)

@@ -1,4 +1,4 @@
-"""Noise schedulers: the names that `--scheduler` takes, and the classes of diffusers that a base may come with."""
+"""Noise schedulers: the names that `--scheduler` takes, and the diffusers classes that a base may come with."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ SchedulerName = Literal["ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "dpm
 
 @dataclass(frozen=True)
 class Scheduler:
-    """A class of diffusers that draws from the noise of one kind. `options`: what it is told beside the base's own config."""
+    """A diffusers class that draws with one kind of noise. `options`: arguments in addition to the base's own config."""
 
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -27,7 +27,7 @@ SCHEDULERS: dict[SchedulerName, Scheduler] = {
     "dpm++": Scheduler("DPMSolverMultistepScheduler"),
     "unipc": Scheduler("UniPCMultistepScheduler"),
 }
-# What a base's own scheduler may be. Diffusion: those that add noise as DDPM does, alpha and sigma of whole timesteps, from betas.
+# What a base's own scheduler may be. For diffusion: those that add noise as DDPM does, with alpha and sigma of whole timesteps from betas.
 TRAINED: Mapping[Noise, tuple[str, ...]] = {
     "diffusion": (
         *(scheduler.kind for scheduler in SCHEDULERS.values() if scheduler.noise == "diffusion"),
@@ -43,7 +43,7 @@ TRAINED: Mapping[Noise, tuple[str, ...]] = {
     ),
     "flow": ("FlowMatchEulerDiscreteScheduler",),
 }
-# Why a base with any other is refused, by a piece of the class's name.
+# Why a base with another scheduler is refused, by a piece of the class's name.
 NOT_TRAINED = {
     "EDM": "it was trained on EDM's continuous noise (Playground 2.5, CosXL and the like)",
     "FlowMatch": "it was trained by flow matching",
@@ -51,13 +51,13 @@ NOT_TRAINED = {
     "TCD": "it is distilled to draw in a few steps (trajectory consistency)",
     "CMStochastic": "it is a consistency model",
 }
-# Those that need a package which this program does not ask for, and what draws in their place where it is not here.
+# Schedulers that need a package which this program does not depend on, and what draws instead if it is not installed.
 NEEDS = {
     "LMSDiscreteScheduler": ("scipy", "EulerDiscreteScheduler"),
     "DPMSolverSDEScheduler": ("torchsde", "DPMSolverMultistepScheduler"),
 }
 BETA_SIGMAS_NEED = "scipy"
-# Those that draw from a last timestep which is noise alone (zero terminal SNR).
+# Schedulers that can draw from a last timestep of pure noise (zero terminal SNR).
 KEEP_ZERO_SNR = (
     "DDIMScheduler",
     "DDPMScheduler",
@@ -69,5 +69,5 @@ KEEP_ZERO_SNR = (
 
 
 def names_for(noise: Noise) -> tuple[SchedulerName, ...]:
-    """The names that draw from a kind of noise."""
+    """The names for `--scheduler` that draw with a kind of noise."""
     return tuple(name for name, scheduler in SCHEDULERS.items() if scheduler.noise == noise)

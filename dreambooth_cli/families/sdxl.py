@@ -49,14 +49,14 @@ SDXL = Family(
     ),
     noise="diffusion",
     latent_side=128,
-    size_numbers=6,  # a refiner is told five
+    size_numbers=6,  # a refiner gets five
     pipeline_options={"add_watermarker": False},
     pipeline_flags={"force_zeros_for_empty_prompt": True},
     left_out=LEFT_OUT,
     prompt_length=77,
     class_sampler="dpm++",
-    guidance=5.0,  # what diffusers' own pipeline takes where nothing is said
-    # As Stable Diffusion's; nobody trains XL's two encoders in full by default.
+    guidance=5.0,  # the default of diffusers' own pipeline
+    # as for Stable Diffusion; no trainer trains XL's two text encoders in full by default
     rates=Rates(full_with_text=2e-6, full=5e-6, lora=1e-4, text_stop=0.4, trains_text=False),
     # counted as Stable Diffusion's were
     figures=Figures(

@@ -4,7 +4,7 @@ from .family import VAE, Activations, Family, Figures, LoraLayers, Part, Rates, 
 from .part_config import CLIP_TEXT_MODEL, KL_VAE, UNET_2D_CONDITION
 
 UNET, TEXT_ENCODER = "unet", "text_encoder"
-# A base is told by its UNet, whatever pipeline of the two families its index names.
+# A base is recognised by its UNet, whichever pipeline of the two families its index names.
 PIPELINES = (
     "StableDiffusionPipeline",
     "StableDiffusionImg2ImgPipeline",
@@ -63,13 +63,13 @@ STABLE_DIFFUSION = Family(
     left_out=LEFT_OUT,
     prompt_length=77,
     class_sampler="dpm++",
-    guidance=7.5,  # what diffusers' own pipeline takes where nothing is said
-    # Full fine-tuning with the text encoder: 2e-6 for 400 steps was right for objects, 1e-6 to 2e-6 for 800 to 1,200 for faces
-    # (huggingface.co/blog/dreambooth, 2022); without it 5e-6, as the same library's DreamBooth script has it in its README. The text
-    # encoder at half the rate and for 40% of the steps: it is what overfits first, as that page and users of the peers say. LoRA:
-    # 1e-4 and 5e-5, the rates of diffusers' and kohya's LoRA scripts.
+    guidance=7.5,  # the default of diffusers' own pipeline
+    # Full fine-tuning with the text encoder: 2e-6 for 400 steps was right for objects, 1e-6 to 2e-6 for 800 to 1,200 steps for faces
+    # (huggingface.co/blog/dreambooth, 2022); without it 5e-6, as in the README of diffusers' DreamBooth script. The text encoder at half
+    # the rate and for 40% of the steps: it overfits first, as that page and users of other trainers say. LoRA: 1e-4 and 5e-5, the rates
+    # of diffusers' and kohya's LoRA scripts.
     rates=Rates(full_with_text=2e-6, full=5e-6, lora=1e-4, text_stop=0.4),
-    # counted in a step of the full-size network (2026, fused attention, norms in float32 as CUDA's autocast has them), by
+    # counted in a step of the full-size network (2026; fused attention, norms in float32 as under autocast on CUDA) by
     # `python -m tests.benchmarks.memory`
     figures=Figures(
         side=512,
@@ -89,7 +89,7 @@ STABLE_DIFFUSION = Family(
         tflop=(2.042, 0.365),
         largest=29_491_200,  # a convolution
         largest_with_text=50_593_792,  # the embedding of CLIP ViT-H
-        # its attention is entered by linear layers, not convolutions
+        # Stable Diffusion 2's attention begins with linear layers, not convolutions
         beside_lora={
             (SD2_UNET, "attention", False): 0.958,
             (SD2_UNET, "attention", True): 0.83,

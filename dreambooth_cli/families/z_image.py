@@ -18,7 +18,7 @@ CONFIG = {
     "norm_eps": number(1e-12, 0.1),
     "qk_norm": flag,
     "cap_feat_dim": width,
-    "siglip_feat_dim": nothing,  # of the one that edits pictures
+    "siglip_feat_dim": nothing,  # set in the variant that edits pictures
     "rope_theta": number(1, 1e7),
     "t_scale": number(1e-3, 1e6),
     "axes_dims": many(whole(2, 512)),
@@ -38,9 +38,9 @@ Z_IMAGE = Family(
         TRANSFORMER: Part(
             classes=("ZImageTransformer2DModel",),
             config=CONFIG,
-            # those of diffusers' script, by whose names the refiners' are meant too
+            # those of diffusers' script; the names also match the refiners' layers
             lora=("to_q", "to_k", "to_v", "to_out.0"),
-            precise=("all_x_embedder", "all_final_layer", "adaLN_modulation"),  # and the embedders of time and prompt, as its class says
+            precise=("all_x_embedder", "all_final_layer", "adaLN_modulation"),  # its class adds the embedders of time and prompt
             lora_others=("feed_forward.w1", "feed_forward.w2", "feed_forward.w3"),
         ),
         VAE: Part(classes=("AutoencoderKL",), config=KL_VAE),
@@ -50,20 +50,20 @@ Z_IMAGE = Family(
     distilled_schedule={"shift": 3.0, "use_dynamic_shifting": False},  # Turbo; the base's is 6
     noise="flow",
     latent_side=128,
-    side_of=16,  # the VAE's 8, in patches of 2
+    side_of=16,  # the VAE's 8 times patches of 2
     prompt_length=512,
     prompt_frame=FRAME,
     rare_words=False,
     class_sampler="auto",
-    guidance=4.0,  # of the 3 to 5 that its makers name; its pipeline computes p + s (p - n)
+    guidance=4.0,  # its makers name 3 to 5; its pipeline computes p + s (p - n)
     no_guidance=0.0,
     prior="base",  # no source shows that class images help here, and its makers use none
     class_guidance=4.0,
-    steps=30,  # of the 28 to 50 that its makers name
+    steps=30,  # its makers name 28 to 50
     methods=("lora",),
-    fits_fp16=False,  # so unslothai/unsloth's trainer, which takes bf16 alone
-    # 1e-4, with times as they are (shift 1) and rank 32: what a user got a likeness with (kohya-ss/musubi-tuner#908); the same in
-    # diffusers' script and ai-toolkit
+    fits_fp16=False,  # as in unslothai/unsloth's trainer, which takes only bf16
+    # 1e-4 with unshifted times (shift 1) and rank 32, with which a user got a good likeness (kohya-ss/musubi-tuner#908); diffusers' script
+    # and ai-toolkit have the same rate
     rates=Rates(full_with_text=1e-5, full=1e-5, lora=1e-4, rank=32, trains_text=False),
     # counted as FLUX.2 klein's were, with a prompt of 24 tokens
     figures=Figures(

@@ -1,1 +1,1 @@
-"""What a run takes, by arithmetic."""
+"""How much memory, disk and time a run takes, by arithmetic."""

@@ -1,7 +1,7 @@
-"""How long a run may take, before anything of it was measured: a prediction from counted arithmetic and the card's own figures. No torch.
+"""How long a run may take, before any of it has been measured: a prediction from counted operations and the card's own figures. No torch.
 
-What was measured is one card and one kind of processor (tests/benchmarks/card.md, speed.md). Another NVIDIA card is held against that
-one by its cores and their clock; of other GPUs nothing is known, and nothing is said. The first steps of a run correct all of it.
+One card and one kind of processor were measured (tests/benchmarks/card.md, speed.md). Another NVIDIA card is compared with that one by its
+number of cores and their clock; nothing is predicted for other GPUs. A run's first steps correct the prediction.
 """
 
 from dataclasses import dataclass
@@ -12,19 +12,20 @@ from ..machine import cores_allowed
 from ..settings import TrainSettings
 from .plan import Plan
 
-# Of one core: float32 measured at 0.025 (laptops differ by a factor of two); bf16 where the processor multiplies it, speed.md's true size.
+# TFLOP a second of one core: float32 was measured at 0.025 (laptops differ by a factor of two); bf16 on processors that multiply it, by
+# speed.md's run at true size.
 CPU_TFLOPS = {"fp32": 0.03, "bf16": 0.12, "fp16": 0.03}
 MEASURED_TFLOPS = 66.9  # the H100's, in float32, by its cores and clock
-# Seconds a step of one photo and one class image on it (card.md), at the family's own size.
+# On it, seconds for a step with one photo and one class image (card.md), and the pictures' side in px.
 MEASURED_STEP = {"sd": (0.242, 512), "sdxl": (0.587, 1024)}
-FORWARD = 1 / 3  # of a row's forward and backward
-SHORT = 180  # seconds; what takes no longer needs no word before it
-GUIDED = 2  # passes of a denoising step
+FORWARD = 1 / 3  # share of the forward pass in forward and backward
+SHORT = 180  # seconds; a run that takes no longer needs no warning
+GUIDED = 2  # passes of a denoising step with guidance
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Seconds of a whole run and of one step, and by what they are predicted: `2 cores`, `the card's figures`."""
+    """Seconds for a whole run and for one step, and what they are predicted from: `2 cores`, `the card's figures`."""
 
     seconds: float
     step: float
@@ -32,7 +33,7 @@ class Prediction:
 
 
 def tflop_of(facts: BaseFacts, resolution: int) -> float:
-    """Of forward and backward of one row."""
+    """TFLOP for forward and backward of one row at this resolution (the side in px)."""
     figures = facts.family.figures
     linear, square = figures.tflop
     pixels = (resolution**2 + figures.prompt_pixels) / (512**2 + figures.prompt_pixels)
@@ -40,7 +41,7 @@ def tflop_of(facts: BaseFacts, resolution: int) -> float:
 
 
 def predict(plan: Plan, facts: BaseFacts, settings: TrainSettings, gpu: Gpu | None, *, cores: int | None = None) -> Prediction | None:
-    """How long a run may take; None on a card of which nothing is known."""
+    """How long a run may take; None on a card that nothing is known about. `cores` are the processor's (None: looked up)."""
     cores = cores or cores_allowed()
     rate = rate_of(gpu, facts) if plan.device != "cpu" else CPU_TFLOPS[plan.precision] * cores
     if rate is None:
@@ -54,7 +55,8 @@ def predict(plan: Plan, facts: BaseFacts, settings: TrainSettings, gpu: Gpu | No
 
 
 def rate_of(gpu: Gpu | None, facts: BaseFacts) -> float | None:
-    """TFLOP a second that a card may reach on a base: what the measured one reached, and on a slower card its share of it."""
+    """TFLOP a second that a card may reach on a base: what the measured card reached, less in proportion on a slower one. None where
+    nothing is known."""
     if gpu is None or gpu.tflops is None or facts.family.name not in MEASURED_STEP:
         return None
     seconds, side = MEASURED_STEP[facts.family.name]
@@ -75,7 +77,7 @@ def words_of_time(seconds: float) -> str:
 
 
 def time_line(found: Prediction | None) -> str:
-    """How long a run may take, or that this is not known."""
+    """The line of the plan that says how long a run may take, or that this is not known."""
     if found is None:
         return "Time: not known, as no such GPU has been measured; train measures its first steps and then says."
     return f"Time: {words_of_time(found.seconds)}, predicted from {found.by}; train corrects it after its first steps."

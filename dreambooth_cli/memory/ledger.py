@@ -1,9 +1,10 @@
-"""The ledger: what a run takes of the card, the machine and the disk, by tensor group and moment. Arithmetic only, no torch.
+"""The ledger: how much a run takes of the card's memory, the machine's memory and the disk, by group of tensors and by moment.
+Arithmetic only, no torch.
 
-Weights, gradients and optimizer state follow exactly from parameter counts. Activations are the family's counted figures:
-the bytes alive at the peak of one step of the full-size network, scaled by pixels and rows. The driver's context and the
-allocator's slack are predictions. The machine's own memory is counted beside the card's: what a run holds there at its largest
-moments. Bytes everywhere; GB is 1e9 bytes.
+Weights, gradients and optimizer state follow exactly from parameter counts. Activations come from the family's figures: the bytes that
+were counted at the peak of one step of the full-size network, scaled by pixels and rows. The driver's context and the allocator's slack
+are predictions. The machine's own memory is counted separately: what a run holds there at its largest moments. All figures are bytes;
+GB is 1e9 bytes.
 """
 
 from collections.abc import Mapping
@@ -20,43 +21,44 @@ FP32, HALF = 4, 2  # bytes of a value
 ADAMW_STATE = 8  # bytes of a trained parameter: two float32 moments
 ADAMW_8BIT_STATE = 2.03  # two 8-bit moments and a float32 scale for each block of 256
 
-# What the driver holds for a process beside its tensors; a prediction for the cards that people have. An H100 (132 multiprocessors,
-# CUDA 13) was measured: 552 MB as it wakes, 810 to 817 MB once every kernel of a run is loaded.
+# What the driver holds for a process besides its tensors; a prediction for the cards that people have. On an H100 (132 multiprocessors,
+# CUDA 13) it was measured: 552 MB at the start, 810 to 817 MB once every kernel of a run is loaded.
 CONTEXT = 500_000_000
-WORKSPACE = 100_000_000  # convolution and matrix workspaces; a prediction
-# Part of the peak that the allocator holds and can't use. On an H100 it had 0.02 to 0.07 of the planned peak more than that, workspaces
-# among it, and 0.39 in the one run whose base was in 4 bits: that is not explained, not planned for, and whether it would be given back
-# where memory is short was not tried. `expandable_segments` would lower it, and are left to PYTORCH_ALLOC_CONF: torch's own tests leave
-# them out on Windows, Jetson and ROCm.
+WORKSPACE = 100_000_000  # workspaces of convolutions and matrix products; a prediction
+# Part of the peak that the allocator holds but can't use. On an H100 it held 0.02 to 0.07 of the planned peak more than that, including
+# workspaces, and 0.39 more in the one run whose base was in 4 bits: this is not explained and not planned for, and whether it would be
+# given back where memory is short was not tried. `expandable_segments` would lower it; that is left to PYTORCH_ALLOC_CONF, since torch's
+# own tests leave it out on Windows, Jetson and ROCm.
 SLACK = 0.04
-LARGEST_TENSOR = 160_000_000  # saving copies one tensor at a time: CLIP's embedding in float32
-# The lean AdamW's plain form: one piece of a tensor in float32, rounding's draws, what is rounded. Its kernel takes none of it.
+LARGEST_TENSOR = 160_000_000  # saving copies one tensor at a time; the largest is CLIP's embedding in float32
+# The lean AdamW's plain form: values in a piece of a tensor, and bytes for each (a float32 copy, random bits, the rounded value). Its
+# kernel needs none of this.
 PIECE, OF_A_PIECE = 8_388_608, 17
 
-GRADIENT_PIECE = 1 << 25  # values whose gradients are in float32 at a time, as they leave half precision
+GRADIENT_PIECE = 1 << 25  # values whose gradients are converted from half precision to float32 at a time
 
 PEAK = "peak: "
 STEP = "peak: step"
-# of the machine's memory, measured by `tests.benchmarks.ram`: Python and its libraries, with the CPU's build of torch
+# of the machine's memory: Python and its libraries with torch's CPU build, measured by `tests.benchmarks.ram`
 PROGRAM = 520_000_000
-PROGRAM_ON_GPU = 2_000_000_000  # with CUDA's build, its driver and kernels; a prediction
-# and what a CPU's convolutions and the heap hold while the denoiser works, as a part of its weights in float32
+PROGRAM_ON_GPU = 2_000_000_000  # with torch's CUDA build, its driver and kernels; a prediction
+# on a CPU: what convolutions and the heap hold while the denoiser works, as a share of its weights in float32; measured likewise
 BESIDE_DENOISER = 0.35
-PINNED = 1.35  # torch rounds each block of pinned memory up to a power of two: SDXL's 8-bit state of 6.9 GB takes 9.1
+PINNED = 1.35  # torch rounds each block of pinned memory up to a power of two: SDXL's 8-bit state of 6.9 GB takes 9.1 GB
 
-# Largest first; a batch is taken only where it does not raise what the run needs.
+# Largest first; a batch size is chosen only if it does not raise what the run needs.
 CLASS_IMAGE_BATCHES = (8, 4, 2, 1)
 
-TEXT_ACTIVATIONS, TEXT_CHECKPOINTED = 0.29, 0.012  # bytes of a row for each parameter of a text encoder
-PROMPT_ACTIVATIONS = 205_000_000  # bytes of one prompt of 512 tokens in Qwen3 of 4 B, counted: the outputs of all layers are kept
-VAE_ENCODE, VAE_DECODE = 0.674, 0.806  # GB of one picture at 512 px in float32, the same VAE in all families
+TEXT_ACTIVATIONS, TEXT_CHECKPOINTED = 0.29, 0.012  # bytes for each row and each parameter of a text encoder
+PROMPT_ACTIVATIONS = 205_000_000  # bytes for one prompt of 512 tokens in Qwen3 4B, counted: the outputs of all layers are kept
+VAE_ENCODE, VAE_DECODE = 0.674, 0.806  # GB for one picture of 512 px in float32; all families have the same VAE
 
 
 def works_on_copies(choice: Choice, gradient_accumulation: int) -> bool:
-    """Whether the passes read half-precision copies of the trained float32 weights, which autocast would cast anew each time.
+    """Whether the passes read half-precision copies of the trained float32 weights, which autocast would otherwise cast each time.
 
-    Gradients that add up, or that the fp16 scaler looks over, lie in float32 all at once: for a whole network that would be two
-    bytes a value more than autocast takes, for a LoRA it is nothing.
+    Gradients that add up, or that the fp16 scaler checks, are all in float32 at once: for a whole network that would take two bytes a
+    value more than autocast does; for a LoRA it is next to nothing.
     """
     if choice.precision == "fp32" or choice.weights != "fp32" or choice.inside_backward:
         return False
@@ -64,7 +66,7 @@ def works_on_copies(choice: Choice, gradient_accumulation: int) -> bool:
 
 
 def takes_turns(facts: BaseFacts, asked: TrainSettings) -> bool:
-    """Whether a run's networks are in memory one at a time: where no text encoder is ever trained and no class images are drawn."""
+    """Whether a run's networks are in memory one at a time: if no text encoder is ever trained and no class images are drawn."""
     return not (facts.family.may_train_text or asked.with_prior)
 
 
@@ -73,9 +75,9 @@ def _gradients_at_once(choice: Choice, gradient_accumulation: int) -> bool:
 
 
 def lora_parameters(facts: BaseFacts, asked: TrainSettings) -> tuple[int, int]:
-    """The values that a LoRA adds to the denoiser and to the text encoders together.
+    """How many values a LoRA adds to the denoiser, and to all text encoders together.
 
-    Exact for the catalogue's bases; for any other an estimate: a network's attention grows like the root of its size.
+    Exact for the catalogue's bases; an estimate for others, as a network's attention grows with the square root of its size.
     """
     figures = facts.family.figures
     counted, of_text = figures.lora[asked.lora_layers], figures.lora_text.get(asked.lora_layers, {})
@@ -86,22 +88,22 @@ def lora_parameters(facts: BaseFacts, asked: TrainSettings) -> tuple[int, int]:
 
 
 def _text_lora(counted: Mapping[int, int], parameters: int) -> float:
-    """By the first text encoder that was counted; 0 for a family whose text encoders are never trained."""
+    """An estimate from the first text encoder that was counted; 0 for a family whose text encoders are never trained."""
     nearest, values = next(iter(counted.items()), (1, 0))
     return values * sqrt(parameters / nearest)
 
 
 def is_counted(facts: BaseFacts) -> bool:
-    """Whether a base's networks are the catalogue's, whose activations were counted; for others they are estimates."""
+    """Whether a base's networks are among the catalogue's, whose activations were counted; for others they are estimated."""
     figures = facts.family.figures
     texts = figures.lora_text.get("attention")
     return facts.denoiser in figures.quantized and (not texts or all(count in texts for count in facts.text_encoders))
 
 
 def count_bytes(choice: Choice, job: Job) -> tuple[dict[str, int], "ClassImages"]:
-    """The ledger of one choice, bytes by tensor group and peak (groups of 0 left out), and how class images are drawn.
+    """The ledger of one choice, bytes by tensor group and by peak (without groups of 0), and how class images are drawn.
 
-    Copies and activations leave as the gradients come, so a step's peak is less than the sum of its groups, unless gradients
+    Copies and activations are freed while the gradients are made, so a step's peak is less than the sum of its groups, unless gradients
     are kept from one backward pass to the next.
     """
     asked, on_gpu = job.asked, job.gpu is not None
@@ -122,25 +124,25 @@ def count_bytes(choice: Choice, job: Job) -> tuple[dict[str, int], "ClassImages"
 
 
 def count_ram(choice: Choice, job: Job, ledger: Mapping[str, int], *, in_parts: bool) -> dict[str, int]:
-    """Bytes of the machine's memory by the moments of a run, from its ledger; `in_parts`: how class images are drawn.
+    """Bytes of the machine's memory by moment of a run, from its ledger; `in_parts`: class images are drawn by networks in turn.
 
-    Without a card, and where it shares the machine's memory, every tensor lies there. Beside a card of its own memory the base lies
-    there until it is placed, what waits for its turn, and the state that has no room on the card; a checkpoint and the finished
-    model are written from the card one tensor after the other. What is only mapped from a base's files does not count: the system
-    takes it back where it needs room.
+    Without a card, or with one that shares the machine's memory, every tensor is in it. Beside a card with its own memory, the machine
+    holds the base until it is moved to the card, the networks that wait for their turn, and optimizer state that does not fit on the card;
+    checkpoints and the finished model are written from the card one tensor at a time. What is only mapped from a base's files does not
+    count: the system takes it back when it needs room.
     """
     facts, asked, gpu = job.facts, job.asked, job.gpu
     vae = facts.vae * FP32
     base = _base_bytes(choice, facts, with_text=True) + vae
     turns = takes_turns(facts, asked)
-    if turns:  # a weight is cast as it is read: no network lies there twice
+    if turns:  # weights are cast as they are read, so that no network is there twice
         text = sum(facts.text_encoders) * _value_bytes(choice.precision)
         base = max(vae, text, facts.denoiser * _value_bytes(choice.precision))
     largest = LARGEST_TENSOR if _width(facts) == 1 else 0
     saved = FP32 if asked.save_dtype == "fp32" else HALF
     frozen = () if choice.train_text_encoder else facts.text_encoders
     brought = max((facts.vae, *frozen)) * saved if choice.method == "full" else 0
-    stored = ledger.get("EMA", 0)  # beside a preview by the average, the weights themselves
+    stored = ledger.get("EMA", 0)  # while a preview is drawn with the average, the weights are kept here
     if gpu is None or gpu.shared:
         peaks = {group.removeprefix(PEAK): size for group, size in ledger.items() if group.startswith(PEAK)}
         peaks["checkpoint"] = peaks.pop("saving")
@@ -167,8 +169,8 @@ def count_ram(choice: Choice, job: Job, ledger: Mapping[str, int], *, in_parts: 
 
 
 def count_disk(choice: Choice, job: Job) -> dict[str, int]:
-    """Bytes that a run writes to disk, at their most: checkpoints (the newest is whole before the oldest goes), the finished
-    model, class images (a PNG is no larger than its pixels)."""
+    """The most bytes that a run has on disk: checkpoints (the oldest is removed only after the newest is whole), the finished model,
+    class images (a PNG counts as no larger than its pixels)."""
     facts, asked, text = job.facts, job.asked, choice.train_text_encoder
     if choice.method == "full":
         trained = facts.denoiser + (sum(facts.text_encoders) if text else 0)
@@ -178,9 +180,9 @@ def count_disk(choice: Choice, job: Job) -> dict[str, int]:
         trained = model = added + (text_lora if text else 0)
     state = ADAMW_STATE if choice.optimizer == "adamw" else ADAMW_8BIT_STATE
     a_value = (HALF if choice.weights == "bf16" else FP32) + state + (FP32 if asked.ema else 0)
-    by_clock = asked.checkpoint_every and asked.checkpoint_minutes  # where steps are slow, perhaps after each
+    by_clock = asked.checkpoint_every and asked.checkpoint_minutes  # if steps are slow, perhaps one after each step
     saves = asked.steps if by_clock else -(-asked.steps // (asked.checkpoint_every or asked.steps))
-    drawn = (HALF if choice.weights == "bf16" else FP32) + (FP32 if asked.ema else 0)  # of a value of weights alone
+    drawn = (HALF if choice.weights == "bf16" else FP32) + (FP32 if asked.ema else 0)  # bytes a value without optimizer state
     whole, light = min(saves, asked.keep_checkpoints + 1), max(0, len(due_steps(asked)) - asked.keep_checkpoints - 1)
     return {
         "checkpoints": round(trained * a_value) * whole + trained * drawn * light,
@@ -194,7 +196,7 @@ def _step_groups(choice: Choice, job: Job) -> dict[str, int]:
     text = sum(facts.text_encoders) if choice.train_text_encoder else 0
     photos, beside = asked.rows
     rows = max(photos, beside) if choice.rows_in_turn else photos + beside
-    of_class = beside if asked.frames == "varied" else min(1, beside)  # some of them say a place
+    of_class = beside if asked.frames == "varied" else min(1, beside)  # if varied, some class prompts name a place
     prompts = max(photos, of_class) if choice.rows_in_turn else photos + of_class
     if choice.method == "full":
         trained, of_text, frozen = facts.denoiser + text, text, 0
@@ -209,7 +211,7 @@ def _step_groups(choice: Choice, job: Job) -> dict[str, int]:
     gradient = HALF if in_pieces else size
     largest = min(trained, facts.family.figures.largest_with_text if text else facts.family.figures.largest)
     activations = _activations(choice, asked.lora_layers, facts, job.pixels)
-    # The text encoders read each prompt of a pass once: at most one for each photo, and one for the class images, or each.
+    # The text encoders read each prompt of a pass once: at most one for each photo, and one for all class images, or one for each.
     text_activations = (TEXT_CHECKPOINTED if choice.gradient_checkpointing else TEXT_ACTIVATIONS) * text * prompts
     return {
         "weights": trained * size + (_base_bytes(choice, facts, with_text=bool(text)) if frozen else 0),
@@ -224,8 +226,8 @@ def _step_groups(choice: Choice, job: Job) -> dict[str, int]:
 
 
 def _lean_update(choice: Choice, largest: int, state: float) -> int:
-    """What moves one tensor at a time, in the form that takes more of it: the plain one a piece, the kernel the whole tensor's moments
-    from the machine's memory."""
+    """Bytes that the lean AdamW needs to update one tensor, in the form that needs more: the plain form copies a piece; the kernel brings
+    the whole tensor's moments from the machine's memory."""
     if choice.weights == "fp32" and not choice.inside_backward and not choice.off_card:
         return 0
     brought = state if choice.off_card else 0
@@ -235,7 +237,7 @@ def _lean_update(choice: Choice, largest: int, state: float) -> int:
 def _step_working_set(groups: Mapping[str, int], choice: Choice, asked: TrainSettings) -> int:
     forward = _passing_copies(groups, choice, asked) + groups["activations"]
     update = groups["gradients"] + groups["update"]
-    if choice.inside_backward:  # the weights that move while the activations are there are small
+    if choice.inside_backward:  # while most activations are there, only small weights are moved
         return max(forward, update)
     if asked.gradient_accumulation > 1 or choice.rows_in_turn:
         return max(groups["gradients"] + forward, update)
@@ -243,12 +245,13 @@ def _step_working_set(groups: Mapping[str, int], choice: Choice, asked: TrainSet
 
 
 def _passing_copies(groups: Mapping[str, int], choice: Choice, asked: TrainSettings) -> int:
-    """Of the half-precision copies those that autocast makes and lets go in every pass."""
+    """Bytes of the half-precision copies that autocast makes and frees in every pass; 0 if working copies are kept."""
     return 0 if works_on_copies(choice, asked.gradient_accumulation) else groups["half-precision copies"]
 
 
 def _activations(choice: Choice, layers: LoraLayers, facts: BaseFacts, pixels: int) -> Activations:
-    """Of one row. A denoiser that is not the catalogue's: its width, hence its activations, go like the root of its size."""
+    """GB for one row. For a denoiser that is not in the catalogue, its width, and so its activations, grow with the square root of its
+    size."""
     figures = facts.family.figures
     half, single = figures.activations["full" if choice.method == "full" else layers, choice.gradient_checkpointing]
     figure = single if choice.precision == "fp32" else half
@@ -264,8 +267,8 @@ def _width(facts: BaseFacts) -> float:
 
 
 def _other_peaks(choice: Choice, job: Job, *, kept: int) -> dict[str, int]:
-    """Peaks outside the step. `kept`: what stays beside a preview or a save; its gradients are gone by then. A card holds the VAE
-    alone while pictures are encoded; the machine's memory holds the whole base."""
+    """The peaks outside the step. `kept`: bytes that stay in memory during a preview or a save (gradients have been freed by then). While
+    pictures are encoded, a card holds only the VAE; the machine's memory holds the whole base."""
     facts, resolution = job.facts, job.resolution
     base = facts.vae * FP32 + (0 if job.gpu else _base_bytes(choice, facts, with_text=True))
     peaks = {
@@ -279,7 +282,7 @@ def _other_peaks(choice: Choice, job: Job, *, kept: int) -> dict[str, int]:
     if job.asked.sample_every and takes_turns(facts, job.asked):
         peaks["peak: preview"] = kept + facts.vae * FP32 + _drawing(facts, resolution, pictures=1)
     elif job.asked.sample_every:
-        # The VAE and a frozen text encoder come back in float32 for their moment.
+        # The VAE and a frozen text encoder are loaded again, in float32, for as long as it takes.
         back = facts.vae * FP32 + (0 if choice.train_text_encoder else sum(facts.text_encoders) * FP32)
         passing = _passing_copies(_step_groups(choice, job), choice, job.asked)
         peaks["peak: preview"] = kept + passing + back + _drawing(facts, resolution, pictures=1)
@@ -288,7 +291,8 @@ def _other_peaks(choice: Choice, job: Job, *, kept: int) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class ClassImages:
-    """How class images are drawn: so many at a time, the base's networks together on the card or in turn; the bytes it takes."""
+    """How class images are drawn: `batch` at a time, the base's networks on the card together or (`in_parts`) in turn; `peak`: the bytes
+    that this takes."""
 
     batch: int
     in_parts: bool
@@ -296,7 +300,8 @@ class ClassImages:
 
 
 def _class_images(choice: Choice, job: Job, *, below: int) -> ClassImages:
-    """The largest batch that stays below the run's other peaks, all networks together if one does; else in parts on a card."""
+    """The largest batch that stays below the run's other peaks, with all networks together if that is possible; else, on a card, in
+    parts."""
     facts, resolution, on_gpu = job.facts, job.resolution, job.gpu is not None
     weights = _base_bytes(choice, facts, with_text=True) + facts.vae * FP32
     denoiser = _base_bytes(choice, facts, with_text=False)
@@ -309,7 +314,7 @@ def _class_images(choice: Choice, job: Job, *, below: int) -> ClassImages:
         peak = weights + _drawing(facts, resolution, pictures=batch)
         if peak <= below or not on_gpu:
             return ClassImages(batch, in_parts=False, peak=peak)
-    # after memory ran out only the least is safe
+    # once memory has run out, only the smallest batch is safe
     for batch in (1,) if choice.class_images_in_parts else batches:
         peak = round(max(*others, denoiser + 2 * batch * _row(facts, resolution)))
         if peak <= below or batch == 1:
@@ -318,8 +323,8 @@ def _class_images(choice: Choice, job: Job, *, below: int) -> ClassImages:
 
 
 def _base_bytes(choice: Choice, facts: BaseFacts, *, with_text: bool) -> int:
-    """The base's denoiser, and its text encoders, as they lie in memory: of the trained weights' kind where they are trained
-    themselves, else in the plan's precision; a quantized denoiser in 4 bits where it can be."""
+    """Bytes of the base's denoiser, and of its text encoders, in memory: in full fine-tuning in the trained weights' format, otherwise in
+    the plan's precision; a frozen denoiser in 4 or 8 bits if the choice says so."""
     size = _value_bytes(choice.weights) if choice.method == "full" else _value_bytes(choice.precision)
     figures = facts.family.figures
     in_4_bits = figures.quantized.get(facts.denoiser, figures.quantized[figures.denoiser])
@@ -328,18 +333,19 @@ def _base_bytes(choice: Choice, facts: BaseFacts, *, with_text: bool) -> int:
 
 
 def _drawing(facts: BaseFacts, resolution: int, *, pictures: int) -> int:
-    """Drawing pictures as one batch: the denoiser's rows with and without the prompt, then decoding one after the other."""
+    """Bytes for drawing pictures as one batch: the denoiser's rows with and without the prompt, then decoding them one at a time."""
     return round(max(2 * pictures * _row(facts, resolution), _picture(VAE_DECODE, facts, resolution**2)))
 
 
 def _row(facts: BaseFacts, resolution: int) -> float:
-    """One row of the denoiser without gradients."""
+    """Bytes for one row of the denoiser without gradients."""
     figures = facts.family.figures
     return figures.drawing * _share(figures, resolution**2) * _width(facts) * 1e9
 
 
 def _share(figures: Figures, pixels: int) -> float:
-    """The activations of a picture of so many pixels, as a share of those that were counted; a prompt has its own."""
+    """The activations for a picture of so many pixels, as a share of those that were counted; prompts that are read beside the picture
+    add their own."""
     return (pixels + figures.prompt_pixels) / (figures.side**2 + figures.prompt_pixels)
 
 

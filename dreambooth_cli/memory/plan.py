@@ -1,4 +1,4 @@
-"""The memory plan: what is trained, by which means, what that takes, and why. Bytes everywhere; GB is 1e9 bytes."""
+"""The memory plan: what is trained, by which means, how much memory that takes, and why. All figures are bytes; GB is 1e9 bytes."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -21,8 +21,8 @@ INSTALL_8BIT = 'pipx inject dreambooth-cli "bitsandbytes"'
 
 @dataclass(frozen=True)
 class Job:
-    """What a plan is made for: a base, what is asked of the run, the pictures' side in pixels, the card (None: the CPU), whether
-    bitsandbytes is there, and what the base is called in messages. `largest`: where photos keep their shapes, the pixels of the
+    """What a plan is made for: the base, the settings asked for, the pictures' side in pixels, the card (None: the CPU), whether
+    bitsandbytes is installed, and the base's name in messages. `largest`: if photos keep their shapes, the number of pixels of the
     largest (0: all pictures are squares)."""
 
     facts: BaseFacts
@@ -35,18 +35,18 @@ class Job:
 
     @property
     def pixels(self) -> int:
-        """Those of the largest picture that is trained on."""
+        """The number of pixels of the largest picture that is trained on."""
         return max(self.largest, self.resolution**2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One rung of the ladder: what is trained, and by which means.
+    """One rung of the ladder: what is trained, and by which means of saving memory.
 
-    Of the means: `rows_in_turn`: instance and class rows in two passes; `weights` in bf16 are rounded stochastically;
-    `inside_backward`: each weight moves as soon as it has its gradient; `off_card`: the optimizer's state lies in the machine's
-    memory; `quantized`: a LoRA's base in 4 bits, `fp8`: in 8; `text_off_card`: a text encoder that stays as
-    it is reads on the CPU; `class_images_in_parts`: for class images the base's networks take turns on the card.
+    The means: `rows_in_turn`: instance and class rows go through in two passes; `weights` in bf16 are rounded stochastically;
+    `inside_backward`: each weight moves as soon as its gradient is complete; `off_card`: the optimizer state is kept in the machine's
+    memory; `quantized`: a LoRA's base is in 4 bits; `fp8`: it is in 8 bits; `text_off_card`: a text encoder that is not trained runs on
+    the CPU; `class_images_in_parts`: the base's networks take turns on the card while class images are drawn.
     """
 
     method: Method
@@ -61,18 +61,19 @@ class Choice:
     quantized: bool = False
     fp8: bool = False
     text_off_card: bool = False
-    class_images_in_parts: bool = False  # of a choice: whatever they would take together
+    class_images_in_parts: bool = False  # in a choice, True asks for it even where they would fit together
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Choice):
-    """How a run will be done: a choice with every `auto` resolved, what it takes, and why it was taken.
+    """How a run will be done: a choice with every `auto` resolved, what it takes, and why it was chosen.
 
-    `largest` has the pixels of the largest photo where they keep their shapes (0: all are squares of the `resolution`); `rank` is a
-    LoRA's (0: a plan of before 0.3, whose settings have it).
-    `means` has them in words. `ledger` has bytes by tensor group, then the peaks (`peak: ...`); `needed` is the highest peak with
-    context and slack. `remedy` says, where it does not fit, what would. `disk` has the bytes that the run writes, at their most;
-    `ram` those of the machine's own memory by the moments of a run, the program's with them.
+    `largest` is the number of pixels of the largest photo if photos keep their shapes (0: all are squares of side `resolution`); `rank`
+    is the LoRA's (0: a plan from before 0.3, when only the settings had it); `text_encoder_stop` is the step after which the text encoder
+    is no longer trained (0: never). `means` has the means in words. `ledger` has bytes by tensor group, then the peaks (`peak: ...`);
+    `needed` is the highest peak plus context and slack; `free` is what is free on the card (None: no card). `remedy` says what would fit
+    if this does not. `disk` has the most bytes that the run has on disk, by what they are; `ram` has the bytes of the machine's memory by
+    moment, including the program.
     """
 
     resolution: int
@@ -98,26 +99,26 @@ class Plan(Choice):
 
     @property
     def choice(self) -> Choice:
-        """What is trained, and by which means, alone."""
+        """Only what is trained and by which means."""
         return Choice(**{item.name: getattr(self, item.name) for item in fields(Choice)})
 
     @property
     def samples_on_the_way(self) -> bool:
-        """Whether pictures were counted that are drawn beside the optimizer's state; else they wait until it is gone."""
+        """Whether the plan has room for sample pictures during training; otherwise they are drawn when the optimizer state is gone."""
         return "peak: preview" in self.ledger
 
     @property
     def ram_needed(self) -> int:
-        """Bytes of the machine's memory at the largest moment; 0 for a plan of 0.1, which did not count them."""
+        """The most bytes of the machine's memory that the run needs at any moment; 0 for a plan made by 0.1, which did not count them."""
         return max(self.ram.values(), default=0)
 
     def to_json(self) -> dict[str, Any]:
-        """As plan.json and the events hold it."""
+        """The plan as plan.json and the events have it."""
         return asdict(self) | {"means": list(self.means), "ram_gb": round(self.ram_needed / 1e9, 2)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Plan":
-        """A plan that `to_json` gave; keys that are not a plan's are left out. Raises ValueError where it is none."""
+        """A plan from what `to_json` returned; unknown keys are ignored. Raises ValueError if it is not a plan."""
         check_values(cls, values)
         if values["resolution"] < 8 or values["batch_size"] < 1 or values["class_image_batch"] < 1:
             raise ValueError("resolution and batches can't be that small")
@@ -129,11 +130,11 @@ class Plan(Choice):
 
 
 def weights_of(plan: Plan) -> Precision:
-    """The number format of the loaded weights: the trained weights' own, or a LoRA's base in the plan's precision."""
+    """The number format to load the base's weights in: that of the trained weights, or for a LoRA the plan's precision."""
     return plan.weights if plan.method == "full" else plan.precision
 
 
 def job_of(entry: CatalogEntry, gpu: Gpu | None, *, has_8bit: bool) -> Job:
-    """A base of the catalogue at its own size, as it is trained where nothing is said."""
+    """The job of training a catalogue base at its own resolution with default settings."""
     facts = entry.facts
     return Job(facts, TrainSettings().of_family(facts.family), resolution=facts.resolution, gpu=gpu, has_8bit=has_8bit, name=entry.name)

@@ -1,4 +1,4 @@
-"""The search for a plan: the best that fits, the next one down where memory ran out, or what would make one fit."""
+"""The search for a plan: the best one that fits, the next one down after memory ran out, or what would make one fit."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, replace
@@ -15,19 +15,20 @@ from .ledger import PEAK, PINNED, STEP, count_bytes, count_disk, count_ram, take
 from .plan import INSTALL_8BIT, Choice, Device, Job, Method, Plan, Precision, job_of
 from .words import gb, means_of, needs_of, why_of, words_of
 
-BF16_CAPABILITY = (8, 0)  # NVIDIA's Ampere and newer compute in bf16
-NAN_IN_FP16 = "GTX 16"  # these cards' fp16 convolutions give NaN with Stable Diffusion, as many of their owners report
-# On a CPU that multiplies bf16 it pays where pictures are large: 0.5 to 0.8 times the steps a second at 64 and 128 px, 1.0 to 1.8 at 256.
+BF16_CAPABILITY = (8, 0)  # from this compute capability (Ampere) on, NVIDIA's cards compute in bf16
+NAN_IN_FP16 = "GTX 16"  # with Stable Diffusion, fp16 convolutions on these cards give NaN, as many of their owners report
+# On a CPU that multiplies bf16, it pays only with large pictures: 0.5 to 0.8 times the steps a second at 64 and 128 px, 1.0 to 1.8 at 256.
 CPU_BF16_RESOLUTION = 256
-ROOM = 0.95  # of a card's free memory that a plan reckons with: what else runs there takes a little more or less as time goes by
+ROOM = 0.95  # of a card's free memory that a plan counts on: other programs there take a little more or less as time goes by
 
 
 def make_plan(job: Job) -> Plan:
-    """The best plan that fits the GPU's free memory and the machine, or the nearest miss (`fits` False). What was stated is never
-    changed.
+    """The best plan that fits the GPU's free memory and the machine, or the one that misses by least (`fits` False). What the user stated
+    is never changed.
 
-    Without a GPU the plan is for the CPU: the best that fits the machine's free memory, else the smallest. What the machine has in
-    all decides whether it fits: what is free there comes and goes. Raises UsageError where 8-bit AdamW is asked for and can't be had.
+    Without a GPU the plan is for the CPU: the best that fits the machine's free memory, else the smallest. Whether that fits is decided
+    by the machine's total memory, since what is free comes and goes. Raises UsageError for a setting that does not work here or with this
+    family, ModelUnavailable for a distilled base.
     """
     _check_optimizer(job)
     check_trainable(job.facts, job.asked)
@@ -36,7 +37,7 @@ def make_plan(job: Job) -> Plan:
 
 
 def check_fits(plan: Plan, asked: TrainSettings) -> None:
-    """Stop before any work where a plan does not fit. Raises DoesNotFit naming what would, or the flag to drop."""
+    """Before any work: raise DoesNotFit if a plan does not fit, naming what would fit or which flag to drop."""
     if plan.fits:
         return
     flags = " ".join(_stated_flags(asked).values())
@@ -57,9 +58,9 @@ def check_fits(plan: Plan, asked: TrainSettings) -> None:
 def step_down(
     plan: Plan, facts: BaseFacts, asked: TrainSettings, *, gpu: Gpu | None, drawing_class_images: bool = False
 ) -> Plan | None:
-    """The plan with one means more after memory ran out, of those that leave the state of a run its form and, by the ledger,
-    need less in a step, at its peak or else of activations (which then took more than was counted); None where there is none.
-    Class images are drawn one by one, in parts, and nothing else helps them."""
+    """After memory ran out: the plan with one means more. Only means that leave the saved state's form as it is are tried, and only if
+    by the ledger a step then needs less, at its peak or in activations (which have evidently taken more than was counted). None if there
+    is none. If memory ran out while class images were drawn, they are drawn one at a time by networks in turn; nothing else helps."""
     job = _job_again(plan, facts, asked, gpu)
     on_card, full = plan.device == "cuda" and not (gpu is not None and gpu.shared), plan.method == "full"
     may_check, may_turn = asked.gradient_checkpointing == AUTO, asked.with_prior and not plan.inside_backward
@@ -79,13 +80,13 @@ def step_down(
 
 
 def _in_a_step(plan: Plan) -> tuple[int, int]:
-    """Bytes at the peak of a step, and those of its activations."""
+    """The bytes at the peak of a step, and those of its activations."""
     return plan.ledger[STEP], plan.ledger["activations"]
 
 
 def calm_down(plan: Plan, facts: BaseFacts, asked: TrainSettings, *, gpu: Gpu | None) -> Plan:
-    """The plan to go on with after numbers that were not finite: fp16 has too small a range, so bf16 or fp32 in its place;
-    otherwise half the learning rate."""
+    """The plan to go on with after numbers that were not finite: bf16 or fp32 instead of fp16, whose range is too small; otherwise half
+    the learning rate."""
     if plan.precision != "fp16":
         text_rate = plan.text_encoder_learning_rate / 2
         return replace(plan, learning_rate=plan.learning_rate / 2, text_encoder_learning_rate=text_rate)
@@ -95,14 +96,14 @@ def calm_down(plan: Plan, facts: BaseFacts, asked: TrainSettings, *, gpu: Gpu | 
 
 
 def _job_again(plan: Plan, facts: BaseFacts, asked: TrainSettings, gpu: Gpu | None) -> Job:
-    """What a later plan of the same run is made for; its means are named, none is looked for."""
+    """The job for a later plan of the same run. Its means are given, so that whether bitsandbytes is installed does not matter."""
     if asked.sample_every == AUTO:
         asked = replace(asked, sample_every=int(plan.samples_on_the_way))
     return Job(facts, asked, resolution=plan.resolution, gpu=gpu, has_8bit=False, name=plan.name, largest=plan.largest)
 
 
 def at_rates_of(plan: Plan, further: Plan) -> Plan:
-    """A later plan of the same run, with the learning rates that it has by now, and the same end of the text encoder's."""
+    """A later plan of the same run, but with the learning rates and the end of the text encoder's training of the plan so far."""
     return replace(
         further,
         learning_rate=plan.learning_rate,
@@ -112,7 +113,7 @@ def at_rates_of(plan: Plan, further: Plan) -> Plan:
 
 
 def inference_precision(gpu: Gpu | None, family: Family) -> tuple[Device, Precision]:
-    """The device and the number format to draw pictures of a family with."""
+    """The device and the number format for drawing pictures with a family."""
     return device_of(gpu), _auto_precision(gpu, family)
 
 
@@ -126,8 +127,8 @@ def _check_optimizer(job: Job) -> None:
 
 
 def check_trainable(facts: BaseFacts, asked: TrainSettings) -> None:
-    """Refuse what is not done with a base, before any work. Raises UsageError for what its family has not, ModelUnavailable for a base
-    that is distilled."""
+    """Before any work: raise UsageError for a setting that does not work with a base's family, ModelUnavailable for a distilled base
+    unless it is allowed."""
     _check_family(facts.family, asked)
     if facts.distilled and not asked.allow_distilled:
         raise ModelUnavailable(
@@ -137,7 +138,7 @@ def check_trainable(facts: BaseFacts, asked: TrainSettings) -> None:
 
 
 def _check_family(family: Family, asked: TrainSettings) -> None:
-    """Raises UsageError where a family is asked for what is not done with it."""
+    """Raise UsageError for a setting that does not work with a family."""
     if asked.method not in (AUTO, *family.methods):
         raise UsageError(f"--method {asked.method} does not work with {family.title}", f"use --method {family.methods[0]}, or leave it out")
     if asked.train_text_encoder is True and not family.may_train_text:
@@ -152,7 +153,8 @@ def _check_family(family: Family, asked: TrainSettings) -> None:
 
 
 def _best_plan(job: Job) -> Plan:
-    """The best plan. Samples that nobody asked for are counted where they fit beside it, and move nothing: else they wait for the end."""
+    """The best plan. Samples that nobody asked for are included if they fit without changing anything else; otherwise they wait for the
+    end of the run."""
     if job.asked.sample_every != AUTO:
         return _best_of_ladder(job)
     plan = _best_of_ladder(_with_samples(job, 0))
@@ -165,13 +167,13 @@ def _with_samples(job: Job, every: int) -> Job:
 
 
 def _lacking(plan: Plan, gpu: Gpu | None) -> float:
-    """Bytes of the card and of the machine's memory that a plan lacks."""
+    """How many bytes of the card's and the machine's memory a plan lacks; 0 if it fits."""
     room, machine = _room(gpu)
     return max(0, plan.needed - room) + max(0, plan.ram_needed - machine)
 
 
 def _best_of_ladder(job: Job) -> Plan:
-    """The first that fits with a little to spare, or the one that lacks least. A means that would not help is passed over."""
+    """The first plan that fits with a little to spare, or the one that lacks least. A means that would not help is skipped."""
     plans = []
 
     def lacking(plan: Plan) -> float:
@@ -195,26 +197,26 @@ def _best_of_ladder(job: Job) -> Plan:
 
 
 def _room(gpu: Gpu | None) -> tuple[float, float]:
-    """Bytes of the card and of the machine's memory that a plan is chosen for. Without a GPU, those of the machine that are free."""
+    """Bytes of the card's and of the machine's memory that a plan may use: without a GPU, what is free of the machine's."""
     if gpu is None:
         return inf, min(machine_memory(), free_memory() + resident_memory())
     return ROOM * gpu.free, _machine(gpu)
 
 
 def _machine(gpu: Gpu | None) -> float:
-    """Bytes of the machine's memory in all; no bound where a card alone is asked about."""
+    """The machine's total memory in bytes; unlimited if the question is only about a card."""
     return inf if gpu is not None and gpu.alone else machine_memory()
 
 
 def _machine_holds_state(plan: Plan, gpu: Gpu | None) -> bool:
-    """Whether the optimizer state, on the card until now, would fit in what is free of the machine's memory."""
+    """Whether the optimizer state, which is on the card so far, would fit into the machine's free memory."""
     if gpu is not None and gpu.alone:
         return True
     return PINNED * plan.ledger["optimizer state"] <= free_memory()
 
 
 def _choices(job: Job) -> Iterator[Choice]:
-    """What is trained, the best first, without any means that was not asked for."""
+    """What may be trained, the best first, with no means but those that were asked for."""
     asked, family = job.asked, job.facts.family
     possible: Sequence[Method] = ("lora",) if asked.with_base_prior else family.methods
     methods = possible if asked.method == AUTO else [asked.method]
@@ -227,16 +229,16 @@ def _choices(job: Job) -> Iterator[Choice]:
                 method=method,
                 train_text_encoder=with_text,
                 gradient_checkpointing=asked.gradient_checkpointing is True,
-                rows_in_turn=job.largest > 0,  # pictures of several sizes are several passes, whose gradients add up
+                rows_in_turn=job.largest > 0,  # pictures of several sizes take several passes, whose gradients add up
                 optimizer="adamw" if asked.optimizer == AUTO else asked.optimizer,
                 precision=_training_precision(job.gpu, job.resolution, family) if asked.precision == AUTO else asked.precision,
             )
 
 
 def _ladder(choice: Choice, job: Job) -> Iterator[dict[str, Any]]:
-    """The means that may be taken, in their order: first what costs time, then what costs exactness.
+    """The means that may be taken, in order: first those that cost time, then those that cost exactness.
 
-    A step inside backward clips nothing, adds nothing up and scales nothing, so it is not for runs that were asked to.
+    A step inside backward can't clip gradients or add them up, so it is not for runs that were asked to.
     """
     asked, gpu, full = job.asked, job.gpu, choice.method == "full"
     card = gpu is not None and gpu.kind != "mps"
@@ -246,7 +248,7 @@ def _ladder(choice: Choice, job: Job) -> Iterator[dict[str, Any]]:
         yield {"gradient_checkpointing": True}
     if gpu is not None and asked.with_prior and not job.largest:
         yield {"rows_in_turn": True}
-    # a LoRA's own weights and state are too small for these to gain anything
+    # for a LoRA these would gain nothing: its own weights and state are small
     if full and card and job.has_8bit and asked.optimizer == AUTO:
         yield {"optimizer": "adamw8bit"}
     if half:
@@ -255,7 +257,7 @@ def _ladder(choice: Choice, job: Job) -> Iterator[dict[str, Any]]:
         yield {"inside_backward": True, "rows_in_turn": False}
     if full and card and not (gpu is not None and gpu.shared):
         yield {"off_card": True}
-    # each weight's copy in 16 bits lives as long as the graph that it is in: without checkpointing all would
+    # a layer's 16-bit copy of its weights lives as long as its part of the graph: without checkpointing all of them would be kept
     if not full and card and job.facts.family.figures.fp8 and asked.gradient_checkpointing is not False:
         yield {"fp8": True, "gradient_checkpointing": True}
     if not full and card and job.has_8bit:
@@ -305,12 +307,12 @@ def _rate(choice: Choice, rates: Rates) -> float:
 
 
 def _text_stop(choice: Choice, rates: Rates, steps: int) -> int:
-    """The step after which the text encoder stays as it is; 0: never."""
+    """The step after which the text encoder is no longer trained; 0: never."""
     return round(rates.text_stop * steps) if choice.method == "full" and choice.train_text_encoder else 0
 
 
 def device_of(gpu: Gpu | None) -> Device:
-    """Where torch finds it; the CPU where there is none."""
+    """The name of torch's device for a GPU; the CPU if there is none."""
     if gpu is None:
         return "cpu"
     return "mps" if gpu.kind == "mps" else "cuda"  # ROCm's torch says cuda too
@@ -331,11 +333,11 @@ def _auto_precision(gpu: Gpu | None, family: Family) -> Precision:
 
 
 def _find_remedy(job: Job) -> str:
-    """The nearest thing that would fit: the 8-bit extra, a flag to drop, more of the card, a smaller size, another base."""
+    """The least change that would make a plan fit: the 8-bit extra, dropping a flag, freeing the card, a smaller size, another base."""
     facts, asked, gpu = job.facts, job.asked, job.gpu
     flags = _stated_flags(asked)
     if not job.has_8bit and gpu is not None and gpu.kind != "mps" and (plan := _best_plan(replace(job, has_8bit=True))).fits:
-        # all that was asked for stays as it is
+        # first, since everything that was asked for stays as it is
         return f"install the 8bit extra ({INSTALL_8BIT}): it then {needs_of(plan, facts)}"
     for dropped in [[setting] for setting in flags] + ([list(flags)] if len(flags) > 1 else []):
         if (plan := _best_plan(replace(job, asked=_without(asked, dropped)))).fits:
@@ -365,7 +367,7 @@ def _smaller_base(job: Job) -> str:
 
 
 def _stated_flags(asked: TrainSettings) -> dict[str, str]:
-    """The settings that size a run and were not left at their default: name -> as it is spelled on the command line."""
+    """The settings that decide a run's memory and are not at their default: name -> how the command line spells it."""
     stated = {item.name: getattr(asked, item.name) for item in fields(asked) if item.metadata["sizes"]}
     return {name: _spelled(name, value) for name, value in stated.items() if value != default_of(TrainSettings, name)}
 

@@ -21,7 +21,7 @@ SLOW = 3.0  # seconds; a step under this needs no warning
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One base model on one GPU. `means` says of each whether it needs an extra; `verdict` is a word or two."""
+    """One base model on one GPU. `means` are the plan's, each with a note if it needs an extra; `verdict` is a few words."""
 
     entry: CatalogEntry
     plan: Plan
@@ -30,7 +30,7 @@ class Row:
     on_disk: bool
 
     def to_json(self) -> dict[str, Any]:
-        """As `models --json` shows it."""
+        """The row as `models --json` shows it."""
         entry = self.entry
         return {
             "name": entry.name,
@@ -53,7 +53,7 @@ class Row:
 
     @property
     def takes(self) -> str:
-        """What a run would take and by which means: `10.8 GB: full + text encoder, 8-bit Adam`."""
+        """How much memory a run would take, and by which means: `10.8 GB: full + text encoder, 8-bit Adam`."""
         method = "full" if self.plan.method == "full" else "LoRA"
         text = " + text encoder" if self.plan.train_text_encoder else ""
         needed = self.plan.ram_needed if self.plan.device == "cpu" else self.plan.needed
@@ -61,17 +61,17 @@ class Row:
 
 
 def survey(gpu: Gpu | None, *, has_8bit: bool | None = None) -> list[Row]:
-    """A row for each base model of the catalogue, with the plan that a run without further flags would have.
+    """A row for each base model in the catalogue, with the plan that a run without further flags would have.
 
-    The 8-bit extra is taken as at hand, since it can be installed; `has_8bit` says whether it is (None: looked up), and
-    a row that needs it and lacks it says so.
+    The plans assume the 8-bit extra, since it can be installed. `has_8bit` says whether it is installed (None: looked up); if it is not, a
+    row that needs it says so.
     """
     installed = find_spec("bitsandbytes") is not None if has_8bit is None else has_8bit
     return [_row(entry, gpu, installed) for entry in CATALOG]
 
 
 def row_of(name: str, gpu: Gpu | None, *, has_8bit: bool | None = None) -> Row:
-    """The row of one base model. Raises ModelUnavailable for a name that the catalogue does not have."""
+    """The row of one base model. Raises ModelUnavailable if the catalogue does not have it."""
     entry = find_entry(name)
     if entry is None:
         names = ", ".join(entry.name for entry in CATALOG)
@@ -80,17 +80,17 @@ def row_of(name: str, gpu: Gpu | None, *, has_8bit: bool | None = None) -> Row:
 
 
 def recommended(rows: Sequence[Row]) -> Row:
-    """The row that the interview preselects: the first of the catalogue's order that fits, the guide's advice for a first try."""
+    """The row that the interview preselects: the first in the catalogue's order that fits."""
     return next((row for row in rows if row.plan.fits and row.entry.repository), rows[0])
 
 
 def to_json(rows: Sequence[Row], gpu: Gpu | None) -> dict[str, Any]:
-    """The one document of `models --json`."""
+    """The JSON document of `models --json`."""
     return {"gpu": gpu.to_json() if gpu else None, "models": [row.to_json() for row in rows]}
 
 
 def details(row: Row) -> dict[str, str]:
-    """One model in full, for `models NAME`: what -> in words, in the order to be shown."""
+    """One model in full, for `models NAME`: label -> text, in the order in which they are shown; empty ones are left out."""
     entry, plan = row.entry, row.plan
     parts = [
         f"{entry.facts.family.denoiser_title} {_millions(entry.facts.denoiser)}",
@@ -119,14 +119,14 @@ def details(row: Row) -> dict[str, str]:
 
 
 def ledger_lines(ledger: Mapping[str, int]) -> list[tuple[str, str]]:
-    """A plan's ledger, group and GB, the peaks last, for `models NAME` and `train --dry-run`."""
+    """A plan's ledger as (group, GB), the peaks last, for `models NAME` and `train --dry-run`."""
     return [(group, f"{count / 1e9:.2f} GB") for group, count in ledger.items()]
 
 
 def slow_step_note(facts: BaseFacts, resolution: int, rows: int, *, cores: int | None = None) -> str | None:
-    """How long a step may take without a GPU, as a sentence; None where it is a moment. A prediction, not a measurement.
+    """A sentence on how long a step may take without a GPU; None if it takes less than SLOW seconds. A prediction, not a measurement.
 
-    `rows` go through the UNet in one step; `cores` is the CPU's (None: looked up).
+    `rows` is how many rows go through the denoiser in one step; `cores` is the number of the processor's cores (None: looked up).
     """
     cores = cores or cores_allowed()
     seconds = tflop_of(facts, resolution) * rows / (CPU_TFLOPS["fp32"] * cores)
@@ -159,7 +159,7 @@ def _download(row: Row) -> str:
 
 
 def _access(entry: CatalogEntry) -> str:
-    """Where the owner's consent may be asked for, the page and the button."""
+    """For a base whose owner may ask for consent: which page to open and which button to press."""
     if not entry.gate:
         return ""
     page = f"https://huggingface.co/{entry.repository}"

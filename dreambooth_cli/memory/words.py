@@ -1,4 +1,4 @@
-"""A plan in words: by which means, what it needs, and why it was taken."""
+"""A plan in words: its means, what it needs, and why it was chosen."""
 
 from ..bases.catalog import BaseFacts
 from .ledger import is_counted
@@ -6,7 +6,7 @@ from .plan import EIGHT_BIT_ADAM, FOUR_BIT_BASE, Choice, Plan
 
 
 def means_of(choice: Choice) -> tuple[str, ...]:
-    """The means in words; those that change the arithmetic say how."""
+    """The means of a choice in words; those that change the results say how."""
     words = {
         EIGHT_BIT_ADAM: choice.optimizer == "adamw8bit",
         "gradient checkpointing": choice.gradient_checkpointing,
@@ -22,7 +22,7 @@ def means_of(choice: Choice) -> tuple[str, ...]:
 
 
 def why_of(plan: Plan, facts: BaseFacts) -> str:
-    """What a plan needs, of what, and that there is no GPU where there is none."""
+    """What a plan needs and for what; without a GPU it says so first."""
     if plan.free is not None:
         return needs_of(plan, facts)
     words, about = words_of(plan, encoders=len(facts.text_encoders)), "" if is_counted(facts) else "about "
@@ -30,7 +30,7 @@ def why_of(plan: Plan, facts: BaseFacts) -> str:
 
 
 def needs_of(plan: Plan, facts: BaseFacts) -> str:
-    """What a plan needs, and of what: `needs 11.1 of 12.0 GB free: full fine-tuning...`."""
+    """What a plan needs and for what: `needs 11.1 of 12.0 GB free: full fine-tuning...`."""
     words, about = words_of(plan, encoders=len(facts.text_encoders)), "" if is_counted(facts) else "about "
     if plan.free is None:
         return f"needs {about}{gb(plan.ram_needed)} GB of the machine's memory: {words}"
@@ -48,5 +48,5 @@ def words_of(plan: Plan, *, encoders: int = 1) -> str:
 
 
 def gb(count: int) -> str:
-    """Bytes as GB with one place: `11.1`."""
+    """Bytes as GB with one decimal: `11.1`."""
     return f"{count / 1e9:.1f}"

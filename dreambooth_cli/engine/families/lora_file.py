@@ -1,8 +1,8 @@
-"""A LoRA file, whoever wrote it: which layer of which network each of its tensors is for, and its way into those layers.
+"""A LoRA file, whoever wrote it: which layer of which network each of its tensors belongs to, and how it gets into those layers.
 
-diffusers', peft's and kohya's names are read. Every tensor is accounted for before anything is changed: its kind known, its layer
-found, its shape held against that layer's, its partner there, its scale known. Only safetensors is ever opened, whatever the file
-is called.
+The naming schemes of diffusers, peft and kohya's scripts are read. Every tensor is accounted for before anything is changed: its kind is
+known, its layer found, its shape fits that layer, its partner is there, its scale is known. Only safetensors files are ever opened,
+whatever a file is called.
 """
 
 import json
@@ -40,7 +40,7 @@ RIGHT_BASE = "check that it was trained on this base, or name the right one: --m
 OTHER_PROGRAM = "name a plain LoRA, such as `dreambooth train --method lora` makes, or draw with a program that reads these"
 DAMAGED = "it is damaged: fetch it again, or make it again"
 
-# what follows a layer's name, in any of the layouts
+# what follows a layer's name, in any of the naming schemes
 _IS_A, _IS_B = (
     rf"(?:\.lora_{letter}(?:\.\w+)?|\.lora_{word}|[._]lora\.{word}|\.lora_linear_layer\.{word})\.weight"
     for letter, word in (("A", "down"), ("B", "up"))
@@ -52,7 +52,7 @@ ROLES = {
     "magnitude": re.compile(r"(.+?)\.lora_magnitude_vector(?:\.\w+)?(?:\.weight)?"),
     "dora_scale": re.compile(r"(.+)\.dora_scale"),
 }
-# what precedes it, and the network that it names; a base's denoiser is a UNet or a transformer, whatever a file calls it
+# what precedes a layer's name, and the network that this stands for; a base's denoiser is a UNet or a transformer, whatever a file calls it
 DENOISER = "denoiser"
 PREFIXES = {
     "base_model.model.": None,
@@ -70,7 +70,7 @@ PREFIXES = {
     "lora_te1_": "text_encoder",
     "lora_te2_": "text_encoder_2",
 }
-# other kinds of files, by a mark in a tensor's name
+# other kinds of files, recognised by a pattern in a tensor's name
 OTHERS = {
     r"\.hada_": "a LoHa, whose weights are products of four matrices",
     r"\.lokr_": "a LoKr, whose weights are Kronecker products",
@@ -96,8 +96,8 @@ FOR_A_TRANSFORMER = {
         "a LoRA for a transformer (Flux, Stable Diffusion 3 and the like)"
     )
 }
-BUNDLED = "bundle_emb."  # word embeddings that came along
-# a base that these have changed as well: the pairs alone are half of what was learned
+BUNDLED = "bundle_emb."  # word embeddings that come with the LoRA
+# initialisations that also change the base's own weights: the pairs alone are only half of what was learned
 CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 SGM = {
@@ -122,7 +122,7 @@ TO_OLD = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_
 
 @dataclass(frozen=True)
 class LoraFile:
-    """What a LoRA file says before its tensors are read: each one's shape and dtype, and the texts of its header."""
+    """What a LoRA file says before its tensors are read: their shapes and dtypes by name, and the texts in its header."""
 
     path: Path
     shapes: dict[str, tuple[int, ...]]
@@ -133,7 +133,8 @@ class LoraFile:
 
 @dataclass(frozen=True)
 class Found:
-    """The tensors of one layer by their role, and the layer as the file calls it; `network` is None where it does not say."""
+    """The names of one layer's tensors by their role (see ROLES), and the layer as the file calls it; `network` is None if the file does
+    not say which it is."""
 
     network: str | None
     called: str
@@ -143,7 +144,8 @@ class Found:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two matrices whose product is added to a layer's weights: the layer, the tensors' names by role, rank, what it is times."""
+    """Two matrices whose product, times `scale`, is added to a layer's weights: the network, the layer's name in it, the tensors' names
+    by role, and the rank."""
 
     network: str
     layer: str
@@ -154,7 +156,8 @@ class Pair:
 
 @dataclass(frozen=True)
 class Stated:
-    """What a header states of a network's LoRA: alpha and rank, those of single layers, and whether alpha is over the root."""
+    """What a header states about a network's LoRA: alpha and rank, those of single layers that differ, and whether alpha is divided by
+    the square root of the rank (rsLoRA) instead of the rank."""
 
     alpha: float
     rank: int | None
@@ -164,7 +167,7 @@ class Stated:
 
 
 def find_lora(path: Path) -> Path:
-    """The LoRA file that a path means: itself, or the one in a folder. What it holds is looked at later. Raises ModelUnavailable."""
+    """The LoRA file that a path stands for: itself, or the one in a folder. Its contents are checked later. Raises ModelUnavailable."""
     if not path.is_dir():
         return path
     try:
@@ -188,23 +191,23 @@ def find_lora(path: Path) -> Path:
 
 
 def load_lora(pipe: Any, path: Path) -> list[str]:
-    """Put a LoRA, a file or a folder, into a pipeline's networks. Returns what must be told: what found no place, and the like.
+    """Put a LoRA, a file or a folder, into a pipeline's networks. Returns remarks for the user, such as which layers found no place.
 
-    Raises ModelUnavailable where it is no LoRA that can be read, is damaged, or does not belong to this base.
+    Raises ModelUnavailable if it is not a LoRA that can be read, is damaged, or does not belong to this base.
     """
     with refused(f"the LoRA {path} can't be read", DAMAGED):
         return _load(parts_of(pipe), read_lora(find_lora(path)))
 
 
 def check_lora(path: Path) -> None:
-    """Look at what can be seen of a LoRA, a file or a folder, before its base is fetched and loaded. Raises ModelUnavailable."""
+    """Check what can be checked of a LoRA, a file or a folder, before its base is fetched and loaded. Raises ModelUnavailable."""
     with refused(f"the LoRA {path} can't be read", DAMAGED):
         for _ in layers_in(read_lora(find_lora(path))):
             pass
 
 
 def _load(networks: Mapping[str, Any], file: LoraFile) -> list[str]:
-    """Match, then put in; nothing is changed where the file does not fit."""
+    """Match the whole file, then put it in: nothing is changed if it does not fit."""
     pairs, remarks = pairs_of(networks, file)
     if not put_in(networks, file, pairs):
         remarks.append(f"{file.path.name} changes nothing: its matrices are all zeros")
@@ -213,14 +216,15 @@ def _load(networks: Mapping[str, Any], file: LoraFile) -> list[str]:
 
 def find_pairs(networks: Mapping[str, Any], path: Path) -> tuple[LoraFile, list[Pair], list[str]]:
     """A LoRA, a file or a folder, with its pairs of matrices and their places in these networks, which may be on the meta device; and
-    what must be told. Raises ModelUnavailable as `load_lora` does."""
+    remarks for the user. Raises ModelUnavailable as `load_lora` does."""
     with refused(f"the LoRA {path} can't be read", DAMAGED):
         file = read_lora(find_lora(path))
         return file, *pairs_of(networks, file)
 
 
 def pairs_of(networks: Mapping[str, Any], file: LoraFile) -> tuple[list[Pair], list[str]]:
-    """The pairs of a file with their places in the networks, and what must be told of what has none. Raises ModelUnavailable."""
+    """The pairs of a file with their places in the networks, and remarks for the user, such as on what has no place. Raises
+    ModelUnavailable."""
     if TRANSFORMER not in networks:
         refuse_others(file.path, file.shapes, FOR_A_TRANSFORMER)
     found = list(layers_in(file))
@@ -244,7 +248,7 @@ def pairs_of(networks: Mapping[str, Any], file: LoraFile) -> tuple[list[Pair], l
 
 
 def read_pair(file: LoraFile, pair: Pair) -> dict[str, Tensor]:
-    """The tensors of a pair by their role, in float32. Raises ModelUnavailable where a value is not finite."""
+    """The tensors of a pair by their role, in float32. Raises ModelUnavailable if a value is not finite."""
     with safe_open(file.path, framework="pt") as opened:
         tensors = {role: opened.get_tensor(name).float() for role, name in pair.tensors.items()}
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
@@ -253,8 +257,8 @@ def read_pair(file: LoraFile, pair: Pair) -> dict[str, Tensor]:
 
 
 def changed(weight: Tensor, tensors: Mapping[str, Tensor], scale: float) -> Tensor:
-    """A layer's weight with a pair's product, `scale` B A, added, float32; a DoRA's is brought to its magnitudes (Liu et al. 2024, arXiv
-    2402.09353, eq. 5)."""
+    """A layer's weight plus a pair's product, `scale` * B A, in float32; with a DoRA, each output's weights are scaled to its magnitude
+    (Liu et al. 2024, arXiv 2402.09353, eq. 5)."""
     product = tensors["up"].flatten(1) @ tensors["down"].flatten(1)
     made: Tensor = weight.float() + scale * product.reshape(weight.shape)
     magnitude = tensors.get("magnitude", tensors.get("dora_scale"))
@@ -270,27 +274,28 @@ def changed(weight: Tensor, tensors: Mapping[str, Tensor], scale: float) -> Tens
 
 
 def read_lora(path: Path) -> LoraFile:
-    """The header of a LoRA file. Raises ModelUnavailable where it is no safetensors file, or is another kind of file by its tensors."""
+    """The header of a LoRA file. Raises ModelUnavailable if it is not a safetensors file, or if its tensors are those of another kind of
+    file."""
     check_is_safetensors(path)
     header = read_header(path)
     texts = header.pop("__metadata__", {})
     shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
     dtypes = {name: str(entry.get("dtype")) for name, entry in header.items()}
     refuse_others(path, shapes, OTHERS if TRANSFORMER in denoiser_names() else OTHERS | FOR_A_TRANSFORMER)
-    with safe_open(path, framework="pt"):  # the library's own look at the offsets
+    with safe_open(path, framework="pt"):  # has the library check the offsets
         pass
     return LoraFile(path, shapes, dtypes, texts, _config_beside(path))
 
 
 def refuse_others(path: Path, names: Iterable[str], others: Mapping[str, str]) -> None:
-    """Raises ModelUnavailable where a tensor's name has the mark of another kind of file."""
+    """Raise ModelUnavailable if a tensor's name shows that this is another kind of file."""
     for mark, what in others.items():
         if any(re.search(mark, name) for name in names):
             raise ModelUnavailable(f"{path} is {what}; only LoRA, LoCon and DoRA files are read", OTHER_PROGRAM)
 
 
 def _config_beside(path: Path) -> dict[str, Any]:
-    """peft's adapter_config.json, where the file is called as peft calls it."""
+    """peft's adapter_config.json beside the file, if the file has the name that peft gives."""
     config = path.with_name("adapter_config.json")
     if path.stem != "adapter_model" or not config.is_file():
         return {}
@@ -300,7 +305,7 @@ def _config_beside(path: Path) -> dict[str, Any]:
 
 
 def layers_in(file: LoraFile) -> Iterator[Found]:
-    """The layers that a file's tensors are for. Raises ModelUnavailable for a tensor of no known kind, or without its partner."""
+    """The layers that a file's tensors are for. Raises ModelUnavailable for a tensor of an unknown kind, or one without its partner."""
     layers: dict[str, dict[str, str]] = {}
     for name in sorted(file.shapes):
         if name.startswith(BUNDLED):
@@ -327,7 +332,7 @@ def layers_in(file: LoraFile) -> Iterator[Found]:
 
 
 def _adapter_metadata(file: LoraFile) -> dict[str, Any]:
-    """What diffusers wrote into the header about peft's config."""
+    """peft's config as diffusers writes it into the header."""
     text = file.texts.get("lora_adapter_metadata")
     value = json.loads(text) if text is not None else {}
     if not isinstance(value, dict):
@@ -336,9 +341,9 @@ def _adapter_metadata(file: LoraFile) -> dict[str, Any]:
 
 
 def stated_of(file: LoraFile, network: str) -> Stated | None:
-    """What the header, or peft's config beside the file, states of a network; None where they are silent.
+    """What the header, or peft's config beside the file, states about a network; None if neither says anything.
 
-    Raises ModelUnavailable for what is no plain LoRA, ValueError for values that can't be.
+    Raises ModelUnavailable for anything but a plain LoRA, ValueError for impossible values.
     """
     prefix = f"{network}."
     told = {key.removeprefix(prefix): value for key, value in _adapter_metadata(file).items() if key.startswith(prefix)}
@@ -366,7 +371,7 @@ def stated_of(file: LoraFile, network: str) -> Stated | None:
 
 
 def _by_layer(told: Mapping[str, Any], key: str) -> dict[str, float]:
-    """A pattern's values by the ends of layers' names. peft would take the names as regular expressions, which may run for ever."""
+    """A pattern's values by the ends of layers' names. peft would use the names as regular expressions, which could run for ever."""
     pattern = told.get(key) or {}
     if not isinstance(pattern, dict):
         raise ValueError(f"its header's {key} can't be {shortened(repr(pattern))}")
@@ -377,7 +382,7 @@ def _by_layer(told: Mapping[str, Any], key: str) -> dict[str, float]:
 
 
 def _positive(value: Any, what: str) -> float:
-    """A number above zero, and no larger than any true one."""
+    """The value as a number, checked to be above zero and not impossibly large. Raises ValueError."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not (is_number and 0 < value <= MOST_ALPHA):
         raise ValueError(f"its {what} can't be {shortened(repr(value))}")
@@ -385,7 +390,7 @@ def _positive(value: Any, what: str) -> float:
 
 
 def _for_layer(values: Mapping[str, float], names: tuple[str, str], otherwise: float | None) -> float | None:
-    """The value whose key is a layer's name or its end."""
+    """The value whose key is a layer's name or its end; `otherwise` if there is none."""
     found = (value for key, value in values.items() if any(f".{name}".endswith(f".{key}") for name in names))
     return next(found, otherwise)
 
@@ -394,7 +399,8 @@ def _for_layer(values: Mapping[str, float], names: tuple[str, str], otherwise: f
 
 
 def names_in(module: nn.Module) -> dict[str, str]:
-    """The layers of a network that a LoRA may be for: every name that a file gives one, its dots as underscores -> its own name."""
+    """The layers of a network that a LoRA may be for: every name that a file may give one, with underscores for dots -> the layer's own
+    name."""
     layers = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     others = sgm_name if isinstance(module, UNet2DConditionModel) else old_name
     names: dict[str, str] = {}
@@ -406,13 +412,13 @@ def names_in(module: nn.Module) -> dict[str, str]:
 
 
 def old_name(layer: str, encoder: nn.Module) -> str:
-    """What the first LoRAs of diffusers called a layer of a text encoder's attention."""
+    """What diffusers' first LoRAs called a layer of a text encoder's attention."""
     head, last = layer.removeprefix("text_model.").rpartition(".")[::2]
     return f"text_model.{head}.{TO_OLD.get(last, last)}"
 
 
 def sgm_name(layer: str, unet: Any) -> str:
-    """What Stability's own code, and so kohya's for SDXL, calls a layer of the UNet."""
+    """What Stability AI's own code, and so kohya's scripts for SDXL, call a layer of the UNet."""
     if layer in SGM:
         return SGM[layer]
     part = re.fullmatch(r"(?:(down|up)_blocks\.(\d+)|mid_block)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", layer)
@@ -435,9 +441,9 @@ def sgm_name(layer: str, unet: Any) -> str:
 
 
 def match(file: LoraFile, found: list[Found], networks: Mapping[str, Any]) -> tuple[list[Pair], list[str]]:
-    """Each layer of the file with its place in the networks, and those that have none, by the file's own names.
+    """The pairs of the file that have a place in the networks, and the layers that have none, by the file's own names.
 
-    Raises ModelUnavailable where nothing has a place, or a shape is not the layer's.
+    Raises ModelUnavailable if nothing has a place, or if a shape does not fit the layer.
     """
     check_alike(file, found)
     names = {network: names_in(module) for network, module in networks.items() if network != VAE}
@@ -462,7 +468,7 @@ def match(file: LoraFile, found: list[Found], networks: Mapping[str, Any]) -> tu
 
 
 def check_alike(file: LoraFile, found: list[Found]) -> None:
-    """All layers of a file have an alpha or none, and all a DoRA's scale or none: else a part of it is lost. Raises ModelUnavailable."""
+    """Raise ModelUnavailable if only some layers of a file have an alpha, or only some a DoRA's scale: then a part of it is lost."""
     for what, roles in (("alpha", {"alpha"}), ("DoRA scale", {"magnitude", "dora_scale"})):
         have = sum(not roles.isdisjoint(each.tensors) for each in found)
         if 0 < have < len(found):
@@ -470,7 +476,7 @@ def check_alike(file: LoraFile, found: list[Found]) -> None:
 
 
 def place_of(file: LoraFile, found: Found, names: Mapping[str, Mapping[str, str]]) -> tuple[str, str] | None:
-    """The network and the layer that a file's layer is for; None where there is no such layer. Raises ModelUnavailable."""
+    """The network and the layer that a file's layer is for; None if there is no such layer. Raises ModelUnavailable if there are two."""
     flat = found.called.replace(".", "_")
     denoisers = set(denoiser_names())
     networks = [name for name in names if found.network in (None, name, DENOISER if name in denoisers else name)]
@@ -483,7 +489,7 @@ def place_of(file: LoraFile, found: Found, names: Mapping[str, Mapping[str, str]
 
 
 def rank_of(file: LoraFile, found: Found, layer: nn.Linear | nn.Conv2d) -> int:
-    """The rank of a pair, its shapes held against the layer's. Raises ModelUnavailable."""
+    """The rank of a pair, after checking that its shapes fit the layer. Raises ModelUnavailable."""
     down, up = (file.shapes[found.tensors[role]] for role in ("down", "up"))
     for tensor in found.tensors.values():
         if file.dtypes[tensor] not in FLOATS and tensor != found.tensors.get("alpha"):
@@ -506,14 +512,15 @@ def rank_of(file: LoraFile, found: Found, layer: nn.Linear | nn.Conv2d) -> int:
 
 
 def shapes_for(layer: nn.Linear | nn.Conv2d, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shapes of the two matrices beside a layer: [rank, in] and [out, rank], a convolution's with its kernel and with 1x1."""
+    """The shapes of the two matrices beside a layer: [rank, in] and [out, rank]; for a convolution, the first with the layer's kernel and
+    the second with 1x1."""
     if isinstance(layer, nn.Conv2d):
         return (rank, layer.in_channels, *layer.kernel_size), (layer.out_channels, rank, 1, 1)
     return (rank, layer.in_features), (layer.out_features, rank)
 
 
 def without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape of two axes and no more 1x1 after them: a linear layer's is a 1x1 convolution's as well."""
+    """A shape without trailing axes of 1 after the second: a linear layer may be written as a 1x1 convolution, and the reverse."""
     while len(shape) > 2 and shape[-1] == 1:
         shape = shape[:-1]
     return shape
@@ -524,7 +531,8 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def scale_of(file: LoraFile, found: Found, layer: str, rank: int, stated: Stated | None) -> float:
-    """What a pair's product is multiplied by: alpha over rank. alpha is a tensor of the file, or stated, or else the rank itself."""
+    """What a pair's product is multiplied by: alpha / rank. Alpha is a tensor in the file, or stated in a header, or else the rank
+    itself. Raises ModelUnavailable, ValueError."""
     if name := found.tensors.get("alpha"):
         if math.prod(file.shapes[name]) != 1:
             raise ModelUnavailable(f"{file.path}: {shortened(name)} is not one number", DAMAGED)
@@ -549,9 +557,9 @@ def scale_of(file: LoraFile, found: Found, layer: str, rank: int, stated: Stated
 
 
 def put_in(networks: Mapping[str, Any], file: LoraFile, pairs: list[Pair]) -> bool:
-    """Put every pair beside its layer, by peft's own layers. Returns whether any of them changes anything.
+    """Put every pair beside its layer, in peft's own layers. Returns whether any of them changes anything.
 
-    Raises ModelUnavailable where a value is not finite.
+    Raises ModelUnavailable if a value is not finite.
     """
     changes = False
     for network in {pair.network: None for pair in pairs}:
@@ -572,11 +580,11 @@ def put_in(networks: Mapping[str, Any], file: LoraFile, pairs: list[Pair]) -> bo
 
 
 def add_layers(network: nn.Module, pairs: list[Pair]) -> None:
-    """LoRA layers beside these layers of a network, each of its pair's rank, their values still to come."""
+    """Add LoRA layers beside these layers of a network, each with its pair's rank; their values are filled in later."""
     ranks = Counter(pair.rank for pair in pairs)
     (usual, _), *others = ranks.most_common()
     patterns = {
-        # one expression a rank: peft tries them one after the other
+        # one expression for each rank: peft tries them one after the other
         f"^(?:{'|'.join(re.escape(pair.layer) for pair in pairs if pair.rank == rank)})": rank
         for rank, _ in others
     }
@@ -589,13 +597,13 @@ def add_layers(network: nn.Module, pairs: list[Pair]) -> None:
     )
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
-        # by the names alone: targets are compared by their ends, so that one could take in a layer too many
+        # a state dict pins the exact layers: target_modules match by the ends of names, and might include one layer too many
         keys = {f"{pair.layer}.lora_A.weight": torch.empty(0) for pair in pairs}
         inject_adapter_in_model(config, network, state_dict=keys)
 
 
 def fill(layer: Any, tensors: Mapping[str, Tensor], scale: float) -> None:
-    """Give a LoRA layer of peft's its values and its scale."""
+    """Give one of peft's LoRA layers its values and its scale."""
     name = "default"
     targets = {"down": layer.lora_A, "up": layer.lora_B}
     magnitude = tensors.get("magnitude", tensors.get("dora_scale"))

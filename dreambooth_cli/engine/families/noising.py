@@ -1,6 +1,6 @@
-"""How noise is mixed into latents and what the network is to say of it: diffusion, rectified flow.
+"""How noise is added to latents and what the network is to predict: diffusion and rectified flow.
 
-z are clean latents, eps is noise of their shape, both [B, c, h, w]; times are [B].
+z are clean latents, eps is noise of the same shape, both [B, c, h, w]; times are [B].
 """
 
 from collections.abc import Callable
@@ -15,34 +15,34 @@ Predict = Callable[[Tensor, Tensor], Tensor]  # noisy latents [1, c, h, w] and t
 
 
 class Noising(Protocol):
-    """What the loop asks of a family's noise."""
+    """What training needs to know of a family's noise."""
 
     def random_time(self, generator: torch.Generator, shape: torch.Size) -> int | float:
-        """One time, as the family trains on them; `shape` is that of one row's latents, c, h, w."""
+        """A random time, distributed as the family is trained; `shape` is that of one row's latents, c, h, w."""
 
     def spread(self, count: int) -> Tensor:
-        """So many times [count], spread evenly from little noise to much."""
+        """`count` times [count], spread evenly from little noise to much."""
 
     def add_noise(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
-        """The latents at their times."""
+        """The noisy latents at these times."""
 
     def target(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
         """What the network should predict."""
 
     def loss_weights(self, times: Tensor, snr_gamma: float) -> Tensor:
-        """The weight of each row by its own time [B]; ones where `snr_gamma` is 0."""
+        """The weight of each row's loss by its own time [B]; all 1 if `snr_gamma` is 0."""
 
     def sketch(self, noise: Tensor, predict: Predict, *, steps: int) -> Tensor:
-        """From noise alone [1, c, h, w] to latents, in a few steps without any randomness."""
+        """From pure noise [1, c, h, w] to latents, in a few steps without any randomness."""
 
 
 class Diffusion:
     """z_t = alpha_t z + sigma_t eps at whole timesteps t (Ho et al. 2020, arXiv 2006.11239, eq. 4), alpha_t^2 + sigma_t^2 = 1."""
 
     def __init__(self, scheduler: Any) -> None:
-        """`scheduler`, a DDPMScheduler, has the betas and says whether the network predicts eps (`epsilon`) or v (`v_prediction`)."""
+        """`scheduler`, a DDPMScheduler, gives the betas and says whether the network predicts eps (`epsilon`) or v (`v_prediction`)."""
         self.scheduler = scheduler
-        self.snr_weights: dict[tuple[float, torch.device], Tensor] = {}  # of every timestep, where they were asked for
+        self.snr_weights: dict[tuple[float, torch.device], Tensor] = {}  # of every timestep, computed when first needed
 
     @property
     def predicts_noise(self) -> bool:
@@ -76,16 +76,16 @@ class Diffusion:
         if not snr_gamma:
             return torch.ones(len(times), device=times.device)
         key = (snr_gamma, times.device)
-        if key not in self.snr_weights:  # copied once: to look them up on the CPU would wait for the GPU in every step
+        if key not in self.snr_weights:  # copied once: looking them up on the CPU would wait for the GPU in every step
             self.snr_weights[key] = self.every_loss_weight(snr_gamma).to(times.device)
         return self.snr_weights[key][times]
 
     def every_loss_weight(self, snr_gamma: float) -> Tensor:
         """The weight of every timestep, float32 [T], on the CPU."""
-        # in float64: in float32, 1 - alpha has lost its last digits at the smallest timesteps
+        # in float64, since in float32 1 - alpha loses its last digits at the smallest timesteps
         alphas = torch.cumprod(1 - self.scheduler.betas.double(), dim=0)
         sigmas = 1 - alphas
-        # SNR = alphas / sigmas; written so that a schedule ending in SNR 0 divides by nothing
+        # SNR = alphas / sigmas; written so that a schedule that ends in SNR 0 does not divide by zero
         if self.predicts_noise:
             weights = torch.clamp(snr_gamma * sigmas / alphas.clamp_min(1e-12), max=1.0)
         else:
@@ -103,17 +103,16 @@ class Diffusion:
 
 
 class RectifiedFlow:
-    """z_sigma = (1 - sigma) z + sigma eps at any sigma in 0..1: a straight way whose velocity is dz/dsigma = eps - z (Liu et al.
-    2022, arXiv 2209.03003, eq. 1). Of the signs that families use this is the one here: a network that says z - eps is negated by
-    its own live class."""
+    """z_sigma = (1 - sigma) z + sigma eps at any sigma in 0..1: a straight path whose velocity is dz/dsigma = eps - z (Liu et al.
+    2022, arXiv 2209.03003, eq. 1). This is the sign used here; the live class of a family whose network predicts z - eps negates it."""
 
     def __init__(self, shift: Callable[[torch.Size], float]) -> None:
-        """`shift`: from the shape of a row's latents, c, h, w, how far its times lie towards noise; 1: not at all."""
+        """`shift` gives, from the shape of a row's latents, c, h, w, how far its times are shifted towards noise; 1: not at all."""
         self.shift = shift
 
     def random_time(self, generator: torch.Generator, shape: torch.Size) -> float:
-        """u = logistic(n), n ~ N(0, 1) (Esser et al. 2024, arXiv 2403.03206, section 3.1), then shifted. Never one of a scheduler's
-        thousand sigmas, whose own shift may be that of drawing."""
+        """sigma = logistic(n), n ~ N(0, 1) (Esser et al. 2024, arXiv 2403.03206, section 3.1), then shifted. It is not taken from a
+        scheduler's thousand sigmas, whose own shift may be meant for drawing."""
         spread = torch.randn((), generator=generator, dtype=torch.float64).sigmoid()
         return float(shifted(spread, self.shift(shape)))
 
@@ -131,7 +130,7 @@ class RectifiedFlow:
         return noise - latents
 
     def loss_weights(self, times: Tensor, snr_gamma: float) -> Tensor:
-        """Ones: how sigmas are chosen is the weighting. The plan refuses a gamma."""
+        """All 1: the choice of sigmas is the weighting. The plan refuses a gamma."""
         return torch.ones(len(times), device=times.device)
 
     def sketch(self, noise: Tensor, predict: Predict, *, steps: int) -> Tensor:
@@ -144,5 +143,6 @@ class RectifiedFlow:
 
 
 def shifted(sigma: Tensor, shift: float) -> Tensor:
-    """s sigma / (1 + (s - 1) sigma) (Esser et al. 2024, eq. 23): the same share of noise to see at a resolution s^2 times as large."""
+    """s sigma / (1 + (s - 1) sigma) (Esser et al. 2024, eq. 23): keeps the visible share of noise the same with s^2 times as many
+    pixels."""
     return shift * sigma / (1 + (shift - 1) * sigma)

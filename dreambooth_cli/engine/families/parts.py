@@ -1,7 +1,7 @@
-"""One part of a base -> a live network, tokenizer or scheduler: built from its checked config, held against its weights, then filled.
+"""One part of a base -> a live network, tokenizer or scheduler: built from its checked config, compared with its weights, then filled.
 
-The only place that a base's weights come through: safetensors alone, files that `bases.folder` has chosen, no code but the libraries' own.
-Weights that are missing are never made up: the network is built without any, and each one is there or it is named.
+This is the only place where a base's weights are read: only from safetensors, only from files that `bases.folder` has chosen, and with no
+code but the libraries' own. Missing weights are never made up: a network is built without any, and an error names each that is missing.
 """
 
 import codecs
@@ -46,11 +46,11 @@ from ..tensor_file import let_pages_go
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
-# what files hold beside a text encoder's own weights: a buffer of old, the scale of CLIP's loss, its other half
+# what files hold besides a text encoder's own weights: a buffer of earlier versions, the scale of CLIP's loss, its projection
 NOT_USED = ("position_ids", "logit_scale", "text_projection.weight", "text_projection")
 MOST_UNREAD = 2  # last layers of a text encoder that its config may leave out
-LEFT_BY_TRAINING = ("loss.", "model_ema.")  # beside a VAE's own weights in a single file
-COUNTER = ".num_batches_tracked"  # of a batch norm, a whole number that training alone reads
+LEFT_BY_TRAINING = ("loss.", "model_ema.")  # found besides a VAE's own weights in single files
+COUNTER = ".num_batches_tracked"  # of a batch norm: a whole number that only training reads
 OTHER_HALF = ("vision_model.", "visual_projection.")
 TOKENIZER_CONFIG, TOKENIZER_MAP = "tokenizer_config.json", "special_tokens_map.json"
 TOKENIZER_KEYS = ("bos_token", "eos_token", "unk_token", "pad_token", "added_tokens_decoder", "additional_special_tokens")
@@ -59,8 +59,8 @@ TOKEN_FIELDS = ("__type", "content", "lstrip", "normalized", "rstrip", "single_w
 
 @dataclass(frozen=True)
 class PartFiles:
-    """What a network is made of: its name, its class and config, its weight files with the entries of their headers that are its
-    own, and what the names begin with in a single file (else None). `where` is what is named when something is wrong."""
+    """What a network is made from: its name, its class and config, its weight files with those entries of their headers that belong to
+    it, and the prefix of its tensors' names in a single file (else None). `where` is what error messages name."""
 
     part: str
     kind: type[Any]
@@ -72,7 +72,7 @@ class PartFiles:
 
 
 def find_files(base: Base, part: str, place: Path | None = None) -> PartFiles:
-    """The files of a network of a base, or of one that lies at `place` instead. Raises ModelUnavailable."""
+    """The files of a base's network, or of the one in the folder `place` instead. Raises ModelUnavailable."""
     folder = place or folder_of(base) / part
     config, kind, told = architecture_of(folder, part, [base.facts.family]), _class_of(base, part), base.facts.family.parts[part]
     if told.layers:
@@ -90,7 +90,7 @@ def find_files(base: Base, part: str, place: Path | None = None) -> PartFiles:
 
 
 def build(files: PartFiles) -> nn.Module:
-    """A network without weights, on torch's meta device, which its files fit. Raises ModelUnavailable."""
+    """A network without weights, on torch's meta device, after checking that its files fit it. Raises ModelUnavailable."""
     with refused(f"no {files.part} can be built as {files.config_file} says"), torch.device("meta"), quiet():
         is_text = issubclass(files.kind, PreTrainedModel)
         network: nn.Module = files.kind(files.kind.config_class(**files.config)) if is_text else files.kind(**files.config)
@@ -115,8 +115,8 @@ def build(files: PartFiles) -> nn.Module:
 
 
 def fill(network: nn.Module, files: PartFiles, dtype: torch.dtype, *, lean: bool = False) -> None:
-    """Give a network that was built its weights, in `dtype` on the CPU. `lean`: what is mapped of the files leaves memory as soon as it
-    was looked at. Raises ModelUnavailable where one is not finite."""
+    """Give a network from `build` its weights, in `dtype` on the CPU. `lean`: the mapped pages of the files leave memory as soon as they
+    have been read. Raises ModelUnavailable if a weight is not finite."""
     with ExitStack() as stack:
         opened = [(stack.enter_context(safe_open(file, framework="pt")), names) for file, names in files.weights]
         state = _renamed(files, network, {name: reader.get_tensor(name) for reader, names in opened for name in names})
@@ -133,14 +133,14 @@ def fill(network: nn.Module, files: PartFiles, dtype: torch.dtype, *, lean: bool
 
 
 def stored_format(files: PartFiles) -> torch.dtype:
-    """The widest number format that a network's floating-point weights are stored in."""
+    """The widest number format among a network's stored floating-point weights."""
     words = {entry["dtype"] for _, entries in files.weights for entry in entries.values()}
     return reduce(torch.promote_types, [kind for word, kind in DTYPES.items() if word in words])
 
 
 def check_fit(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Hold what a file has against what a network needs. Raises ModelUnavailable that names what is missing, too much or of another
-    shape: the first few, and how many."""
+    """Compare the tensors of a file with those that a network needs. Raises ModelUnavailable naming the first few that are missing,
+    superfluous or of another shape, and how many there are."""
     needed = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     missing = [name for name in needed if name not in state]
     if missing:
@@ -179,7 +179,8 @@ def folder_of(base: Base) -> Path:
 
 
 def _class_of(base: Base, part: str) -> type[Any]:
-    """The class that a network or tokenizer is built as: of its family's the one that the index names, or its body's."""
+    """The class that a network or tokenizer is built as: the one of its family's classes that model_index.json names, or that of the bare
+    body without a head, if the family uses only that."""
     told, record = read_json(folder_of(base) / "model_index.json").get(part), base.facts.family.parts[part]
     name = record.built or next((name for name in record.classes if isinstance(told, list) and name in told), record.classes[0])
     kind: type[Any] = getattr(diffusers, name, None) or getattr(transformers, name)
@@ -191,7 +192,7 @@ def _tensors(file: Path) -> dict[str, Any]:
 
 
 def _renamed(files: PartFiles, network: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under the names that the network has for them, the meta device's as well."""
+    """Tensors, which may be on the meta device, under the names that the network has for them."""
     state = dict(tensors)
     with refused(f"{files.where} does not hold what {files.config_file} says"), quiet():
         if files.start is not None:
@@ -210,7 +211,7 @@ def _renamed(files: PartFiles, network: Any, tensors: Mapping[str, Tensor]) -> d
 
 
 def _from_single_file(start: str, network: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """diffusers' own way from Stable Diffusion's original names to its own."""
+    """Tensors under diffusers' names, converted from Stable Diffusion's original ones by diffusers' own code."""
     is_unet, is_vae = isinstance(network, UNet2DConditionModel), isinstance(network, AutoencoderKL)
     if is_unet:
         return dict(convert_ldm_unet_checkpoint(tensors, network.config))
@@ -223,7 +224,7 @@ def _from_single_file(start: str, network: Any, tensors: dict[str, Tensor]) -> d
 
 
 def _checked(tensor: Tensor, dtype: torch.dtype, what: str) -> Tensor:
-    """A weight in the number format that it has in the network. Raises ModelUnavailable where it is not finite there."""
+    """A weight in the number format that it has in the network. Raises ModelUnavailable if it is not finite in that format."""
     weight = tensor.to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
     low, high = (float(bound) for bound in weight.aminmax()) if weight.numel() else (0.0, 0.0)
     if not (abs(low) < float("inf") and abs(high) < float("inf")):  # false for NaN as well
@@ -232,8 +233,8 @@ def _checked(tensor: Tensor, dtype: torch.dtype, what: str) -> Tensor:
 
 
 def _count_buffers(network: nn.Module) -> None:
-    """Count once more what is in no file: CLIP's positions, a language model's rotary angles. Raises NotImplementedError for any other
-    buffer without values."""
+    """Compute the buffers that are in no file: CLIP's positions, a language model's rotary angles. Raises NotImplementedError for any
+    other buffer without values."""
     for module in network.modules():
         for name, buffer in list(module._buffers.items()):
             if buffer is not None and buffer.device.type == "meta":
@@ -246,21 +247,21 @@ def _count_buffers(network: nn.Module) -> None:
 
 
 def nested(network: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A network's weights by the names that every reader knows: those of CLIP's flat class of transformers >= 5.6 begin with
-    `text_model.` as they always did."""
+    """A network's weights under the names that every program knows: for CLIP's flat class of transformers >= 5.6 they begin with
+    `text_model.`, as they always did before."""
     is_flat = isinstance(network, CLIPPreTrainedModel) and not hasattr(network, "text_model")
     return {f"text_model.{name}": value for name, value in weights.items()} if is_flat else weights
 
 
 def nested_name(network: nn.Module, layer: str) -> str:
-    """A layer's name as every reader knows it."""
+    """A layer's name as every program knows it."""
     return next(iter(nested(network, {layer: torch.empty(0)})))
 
 
 def load_tokenizer(source: Path, Tokenizer: type[Any], positions: int) -> Any:
-    """The tokenizer in a folder, of this class, its prompts `positions` tokens long at most. Raises ModelUnavailable.
+    """The tokenizer in a folder, of this class, with prompts of at most `positions` tokens. Raises ModelUnavailable.
 
-    transformers sees a folder with the files that a vocabulary needs, and of its configs the special tokens alone.
+    transformers is shown a temporary folder with only the vocabulary's files and, of the configs, only the special tokens.
     """
     config = source / TOKENIZER_CONFIG
     with TemporaryDirectory(prefix="dreambooth-tokenizer-") as made, refused(f"the tokenizer in {source} can't be read"):
@@ -289,14 +290,14 @@ def load_tokenizer(source: Path, Tokenizer: type[Any], positions: int) -> Any:
 
 
 def _special_tokens(file: Path) -> dict[str, Any]:
-    """What a tokenizer's config says of its special tokens; whatever else is in it would come into the saved model. Raises
+    """What a tokenizer's config says about its special tokens; anything else in it would end up in the saved model. Raises
     ModelUnavailable."""
     told = read_json(file) if file.is_file() else {}
     return {key: _token(value) for key, value in told.items() if key in TOKENIZER_KEYS}
 
 
 def _token(value: Any) -> Any:
-    """A token as it is read, or a list or table of some, without other fields: tokenizers prints to stdout what it does not know."""
+    """A token, or a list or table of tokens, without unknown fields, which the tokenizers library would print to stdout."""
     if isinstance(value, list):
         return [_token(each) for each in value]
     if isinstance(value, dict) and "content" in value:
@@ -305,9 +306,10 @@ def _token(value: Any) -> Any:
 
 
 def _check_merges(source: Path) -> None:
-    """Every token of CLIP's but its letters, once within a word and once at its end, and its two marks is made by a merge.
+    """Check that CLIP's merges are all there: every token is made by one, except the letters (256 within a word, 256 at its end) and the
+    two marks of start and end.
 
-    Raises ValueError where merges are missing: words would fall apart into letters, and no error would say so.
+    Raises ValueError if merges are missing: words would silently fall apart into letters.
     """
     tokens = len(json.loads(read_text(source / "vocab.json")))
     merges = sum(len(line.split()) == 2 for line in read_text(source / "merges.txt").split("\n") if not line.startswith("#version"))
@@ -321,13 +323,13 @@ def load_scheduler(base: Base) -> Any:
     name, config = schedule_of(folder)
     is_flow = base.facts.family.noise == "flow"
     if base.is_single_file and not is_flow:
-        # the configs came from elsewhere; what the file itself says of its noise stands
+        # the configs are another model's; what the file itself says about its noise takes precedence
         config |= {"prediction_type": base.facts.prediction_type}
         if base.facts.zero_snr:
             config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
             name = scheduler_that_draws(name, zero_snr=True)
     if not is_flow:
-        config["clip_sample"] = False  # the default of some would cut latents off, which are not pixels
+        config["clip_sample"] = False  # true by default in some: it clips to -1..1, which suits pixels, not latents
     with refused(f"no scheduler can be made from {folder / 'scheduler' / 'scheduler_config.json'}"), quiet():
         scheduler = getattr(diffusers, name).from_config(config)
         scheduler.set_timesteps(5, **shift_for(scheduler))
@@ -335,7 +337,7 @@ def load_scheduler(base: Base) -> Any:
 
 
 def shift_for(scheduler: Any) -> dict[str, float]:
-    """What `set_timesteps` must be told of a schedule that is shifted by the picture's size: a shift to try it with."""
+    """What `set_timesteps` must be given by a schedule whose shift depends on the picture's size: some shift, to try it with."""
     return {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}
 
 
@@ -350,14 +352,14 @@ def load_tokenizers(base: Base) -> dict[str, Any]:
 
 
 def flags_of(base: Base) -> dict[str, bool]:
-    """What a pipeline is told as model_index.json says: SDXL's, whether it draws without a negative prompt from zeros."""
+    """The flags that a pipeline takes from model_index.json, such as SDXL's `force_zeros_for_empty_prompt`."""
     index = read_json(folder_of(base) / "model_index.json")
     return {name: told if isinstance(told := index.get(name), bool) else usual for name, usual in base.facts.family.pipeline_flags.items()}
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No remarks of the libraries on configs and names, and no bars: what is wrong is raised, and told in our own words."""
+    """Inside a `with` block, silence the libraries' remarks and progress bars: what is wrong is raised, and told in our own words."""
     loggers = (diffusers.utils.logging, transformers.utils.logging)
     told = [(logger.get_verbosity(), logger.is_progress_bar_enabled()) for logger in loggers]
     for logger in loggers:

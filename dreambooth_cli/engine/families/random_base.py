@@ -1,4 +1,4 @@
-"""The catalogue's bases at their true size with random weights, for trying what a machine does with them: nothing is fetched."""
+"""The catalogue's bases at their true size with random weights, to try what a machine can do with them: nothing is fetched."""
 
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,14 @@ BETAS: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "steps_offset": 1,
 }
-POOL = 1_000_003  # random values that are laid end to end; a prime, so that no two rows begin alike
+POOL = 1_000_003  # random values, repeated end to end; a prime number, so that no two rows begin alike
 
 
 def write_random_base(name: str, folder: Path, *, tokenizer: Path) -> Path:
-    """Write a base of the catalogue with random weights in half precision, in diffusers' layout; returns its folder.
+    """Write a catalogue base with random weights in half precision, in diffusers' layout; returns its folder.
 
-    `tokenizer` is the folder of any CLIP tokenizer of at most CLIP's size. It takes the bytes of the base's weights in half precision,
-    on disk and, for that time, in the machine's memory. Raises OSError, KeyError for a name that the catalogue does not have.
+    `tokenizer` is the folder of any CLIP tokenizer of at most CLIP's size. The weights' bytes in half precision are needed on disk and,
+    while this runs, in the machine's memory. Raises OSError, or KeyError for a name whose true size is not known.
     """
     unet, encoders, widths = TRUE_SIZES[name]
     read = load_tokenizer(tokenizer, CLIPTokenizer, STABLE_DIFFUSION.prompt_length)
@@ -51,13 +51,13 @@ def write_random_base(name: str, folder: Path, *, tokenizer: Path) -> Path:
 
 
 def fill_randomly(network: Any) -> Any:
-    """A network from the meta device, in half precision, every weight a random number of the size that keeps what passes through it
-    about as large as it came."""
+    """A network from the meta device, now on the CPU in half precision, its weights random and scaled so that what passes through keeps
+    its size."""
     pool = torch.randn(POOL, generator=torch.Generator().manual_seed(0)).half()
     network = network.half().to_empty(device="cpu")
     with torch.no_grad():
         for name, weight in network.named_parameters():
-            if weight.ndim < 2:  # of norms the weights are 1, all others are biases
+            if weight.ndim < 2:  # norms' weights become 1, biases 0
                 weight.fill_(1.0 if name.endswith("weight") else 0.0)
                 continue
             often = -(-weight.numel() // POOL)
@@ -67,7 +67,7 @@ def fill_randomly(network: Any) -> Any:
 
 
 def pipeline_of(name: str, parts: dict[str, Any], texts: list[Any], tokenizer: Any) -> Any:
-    """The parts as the pipeline that a base of this name is."""
+    """The parts put together as the pipeline of the base of this name."""
     parts |= {"tokenizer": tokenizer}
     if name == "sdxl":
         euler = EulerDiscreteScheduler(timestep_spacing="leading", **BETAS)
@@ -83,7 +83,7 @@ def pipeline_of(name: str, parts: dict[str, Any], texts: list[Any], tokenizer: A
 
 
 def text_config(sizes: dict[str, int], vocabulary: int) -> CLIPTextConfig:
-    """A CLIP text encoder's configuration; its last two tokens are start and end."""
+    """A CLIP text encoder's configuration; the last two tokens of its vocabulary are start and end."""
     last = vocabulary - 1
     tokens = {"vocab_size": vocabulary, "bos_token_id": last - 1, "eos_token_id": last, "pad_token_id": last}
     values: dict[str, Any] = {**sizes, **tokens, "projection_dim": 1280}
@@ -91,7 +91,7 @@ def text_config(sizes: dict[str, int], vocabulary: int) -> CLIPTextConfig:
 
 
 def make_vae(widths: tuple[int, ...]) -> AutoencoderKL:
-    """Stable Diffusion's VAE, of these widths."""
+    """A VAE like Stable Diffusion's, with these widths."""
     return AutoencoderKL(
         latent_channels=4,
         layers_per_block=2,

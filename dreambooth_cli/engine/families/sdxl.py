@@ -9,7 +9,7 @@ from .stable_diffusion import StableDiffusion
 
 
 class StableDiffusionXL(StableDiffusion):
-    """A Stable Diffusion XL pipeline seen as what is trained."""
+    """A Stable Diffusion XL pipeline as it is trained."""
 
     record = SDXL
 
@@ -25,13 +25,13 @@ class StableDiffusionXL(StableDiffusion):
 
     def added_conditions(self, latents: Tensor, conditioning: Conditioning) -> dict[str, Tensor] | None:
         """The pooled embedding and the six size numbers [B, 6]: original size, crop corner, target size (Podell et al. 2023,
-        section 2.2). Where nothing else is said, a picture is a whole one of the training size, so the corner is 0, 0."""
+        section 2.2). Unless `sizes` are given, a picture is a whole one of the training size, so the corner is 0, 0."""
         if conditioning.pooled is None:
             raise ValueError("SDXL needs the pooled embedding")
         if conditioning.sizes is not None:
             return {"text_embeds": conditioning.pooled, "time_ids": conditioning.sizes}
         height, width = (side * self.pipe.vae_scale_factor for side in latents.shape[-2:])
-        # filled on the device: numbers from here would have to be copied to the GPU, and waited for
+        # created on the device: numbers from the CPU would have to be copied to the GPU, and waited for
         sizes = [
             torch.full((len(latents),), side, device=latents.device, dtype=conditioning.pooled.dtype)
             for side in (height, width, 0, 0, height, width)

@@ -16,22 +16,22 @@ from .latent_diffusion import Conditioning, LatentDistribution
 from .noising import Diffusion
 
 TRAINABLE_PREDICTIONS = ("epsilon", "v_prediction")
-WIDTH = 32  # channels of the small networks: the largest weights are then large enough for 8-bit state
-WORDS = 8  # that their text encoder knows
+WIDTH = 32  # channels of the small networks: wide enough that the largest weights get 8-bit optimizer state
+WORDS = 8  # the vocabulary of their text encoder
 
 
 class StableDiffusion:
-    """A Stable Diffusion 1 or 2 pipeline seen as what is trained: text encoder, VAE, UNet, noise."""
+    """A Stable Diffusion 1 or 2 pipeline as it is trained: text encoder, VAE, UNet, noise."""
 
     record = STABLE_DIFFUSION
 
     def __init__(self, pipe: Any) -> None:
-        """Raises ModelUnavailable where the base predicts something that DreamBooth has no target for."""
+        """Raises ModelUnavailable if the base predicts something that can't be trained here."""
         self.pipe = pipe
         scheduler: Any = DDPMScheduler.from_config(pipe.scheduler.config)
         self.noising = Diffusion(scheduler)
         self.vae_config = pipe.vae.config
-        self.tokens: dict[tuple[str, str], Tensor] = {}  # of prompts, beside the text encoder that reads them
+        self.tokens: dict[tuple[str, str], Tensor] = {}  # by part and prompt, on the text encoder's device
         predicted = str(scheduler.config.prediction_type)
         if predicted not in TRAINABLE_PREDICTIONS:
             raise ModelUnavailable(
@@ -48,28 +48,28 @@ class StableDiffusion:
         return kl_vae.sample(self.vae_config, distribution, noise)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents -> pixels [B, 3, H, W]."""
+        """Scaled latents [B, c, h, w] -> pixels [B, 3, H, W]."""
         return kl_vae.decode(self.pipe.vae, latents)
 
     def unpack(self, drawn: Tensor, height: int, width: int) -> Tensor:
-        """What the pipeline draws is latents."""
+        """The pipeline's steps give latents as they are."""
         return drawn
 
     def encode_prompts(self, prompts: list[str]) -> Conditioning:
-        """Prompts -> embeddings [B, T, D], what the pipeline's own `encode_prompt` makes of them; that one would copy the prompts'
-        tokens to a GPU anew in every step, and wait."""
+        """Prompts -> embeddings [B, T, D], the same as the pipeline's own `encode_prompt` gives, which would copy the tokens to a GPU in
+        every step, and wait for it."""
         encoder = self.pipe.text_encoder
         return Conditioning(encoder(self.tokens_of(prompts, TEXT_ENCODER))[0].to(encoder.dtype))
 
     def tokens_of(self, prompts: list[str], part: str) -> Tensor:
-        """The tokens [B, T] of prompts, beside the text encoder that reads them; each prompt's are made once."""
+        """The tokens [B, T] of prompts, int64 on the device of the text encoder `part`; each prompt is tokenized once."""
         device, tokenizer = getattr(self.pipe, part).device, getattr(self.pipe, tokenizer_of(part))
         for prompt in prompts:
             key = (part, prompt)
             if key not in self.tokens or self.tokens[key].device != device:
                 most = tokenizer.model_max_length
                 made = tokenizer(prompt, padding="max_length", max_length=most, truncation=True, return_tensors="pt")
-                # a prompt may come for the first time in any step, which is not to wait for it
+                # pinned and without waiting: a prompt may come up for the first time in any step
                 ids = made.input_ids.pin_memory() if device.type == "cuda" else made.input_ids
                 self.tokens[key] = ids.to(device, non_blocking=True)
         return torch.cat([self.tokens[part, prompt] for prompt in prompts])
@@ -86,15 +86,15 @@ class StableDiffusion:
         return prediction
 
     def added_conditions(self, latents: Tensor, conditioning: Conditioning) -> dict[str, Tensor] | None:
-        """What the UNet is told beside the embeddings: nothing in this family."""
+        """What the UNet is told besides the embeddings: nothing in this family."""
         return None
 
     def prompted(self, prompts: list[str], negative_prompt: str) -> Mapping[str, Any]:
-        """What the pipeline's call takes of prompts."""
+        """The arguments of the pipeline's call for prompts."""
         return {"prompt": list(prompts), "negative_prompt": [negative_prompt] * len(prompts) if negative_prompt else None}
 
     def embed(self, prompt: str, *, guided: bool) -> Mapping[str, Any]:
-        """The arguments of the pipeline's call that stand for a prompt, and for the empty one where it is `guided` away from that."""
+        """The arguments of the pipeline's call in place of a prompt, and of the empty one if it is `guided` away from that."""
         found = self.pipe.encode_prompt(
             prompt, device=self.pipe.text_encoder.device, num_images_per_prompt=1, do_classifier_free_guidance=guided
         )
@@ -103,7 +103,7 @@ class StableDiffusion:
 
     @staticmethod
     def small_networks() -> dict[str, Any]:
-        """A UNet of one block down and one up, a text encoder of two layers that knows eight words."""
+        """A UNet with one block down and one up, and a text encoder with two layers and a vocabulary of eight."""
         unet = UNet2DConditionModel(
             sample_size=8,
             block_out_channels=(WIDTH,),
@@ -116,7 +116,7 @@ class StableDiffusion:
             vocab_size=WORDS,
             hidden_size=WIDTH,
             intermediate_size=WIDTH,
-            num_hidden_layers=2,  # SDXL reads the last but one
+            num_hidden_layers=2,  # SDXL reads the last but one layer
             num_attention_heads=1,
             max_position_embeddings=WORDS,
             bos_token_id=0,

@@ -1,4 +1,4 @@
-"""A short trial of a pipeline before any long work: each network once, on the smallest input that it takes."""
+"""A short trial of a pipeline before any long work: each network runs once, on a very small input."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from ...families.family import VAE, tokenizer_of
 from ..refusal import refused
 from .latent_diffusion import Conditioning, LatentDiffusion, denoiser_of
 
-SIDE = 8  # latents in one direction, or what a UNet of more levels needs
+SIDE = 8  # of the trial's latents; more where a UNet of many levels needs it
 
 
 def try_networks(family: LatentDiffusion, device: torch.device) -> None:
-    """Run prompt, denoiser and VAE once, on torch's meta device (shapes alone, nothing computed) or where the weights are.
+    """Run text encoders, denoiser and VAE once, on torch's meta device (only shapes, nothing is computed) or where the weights are.
 
-    Raises ModelUnavailable where parts do not fit each other, or a number that comes out is not finite.
+    Raises ModelUnavailable if parts do not fit each other, or if a result is not finite.
     """
     with torch.no_grad():
         conditioning = _try_text(family)
@@ -25,7 +25,7 @@ def try_networks(family: LatentDiffusion, device: torch.device) -> None:
 
 
 def _try_text(family: LatentDiffusion) -> Conditioning:
-    """What a prompt becomes."""
+    """The conditioning that a short prompt gives."""
     names = family.record.text_encoders
     for name in names:
         with refused(f"a prompt can't go through {name}"):
@@ -40,7 +40,7 @@ def _try_text(family: LatentDiffusion) -> Conditioning:
 
 
 def _check_tokens(encoder: Any, tokenizer: Any) -> None:
-    """Hold a text encoder's words against its tokenizer's. Raises ValueError."""
+    """Check that a text encoder's vocabulary fits its tokenizer's. Raises ValueError."""
     ids = tokenizer("a photo", padding="max_length", max_length=tokenizer.model_max_length, truncation=True).input_ids
     if max(ids) >= encoder.config.vocab_size:
         raise ValueError(f"vocab_size {encoder.config.vocab_size:,} is too small for its tokenizer ({max(ids):,})")
@@ -77,7 +77,7 @@ def _try_vae(family: LatentDiffusion, latents: Tensor) -> None:
         back = family.sample_latents(encoded, torch.zeros_like(encoded.std))
         if back.shape != latents.shape:
             raise ValueError(f"it gives latents of {tuple(back.shape)} where {tuple(latents.shape)} is needed")
-    if vae.dtype == torch.float32:  # in half precision SDXL's own overflows, and is decoded in float32
+    if vae.dtype == torch.float32:  # in half precision SDXL's own overflows, which is normal: it then decodes in float32
         _finite(back, VAE)
 
 

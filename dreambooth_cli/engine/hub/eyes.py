@@ -5,10 +5,10 @@ from pathlib import Path
 
 from ...bases.base import BaseRequest
 from ...bases.cache import find_snapshot
+from ...bases.weights import PICKLES
 from ...errors import ModelUnavailable
 from ...events import Event
 from .failures import in_words
-from .files import PICKLES
 from .snapshot import fetch_snapshot
 
 # Of each, the paper's own first; the next one is for when that has no safetensors, since pickles are never loaded.

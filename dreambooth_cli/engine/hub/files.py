@@ -6,11 +6,11 @@ from pathlib import Path
 from ...bases.base import BaseRequest
 from ...bases.folder import VARIANTS, variant_of
 from ...bases.kind import refuse
+from ...bases.weights import PICKLES
 from ...errors import ModelUnavailable
 from ...families.family import VAE, tokenizer_of
 from ...families.known import FAMILIES, denoiser_names, text_encoder_names
 
-PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 OTHER_TRANSFORMER = "it has a transformer in place of a UNet, as Flux and Stable Diffusion 3 do"
 
 
