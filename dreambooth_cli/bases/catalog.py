@@ -43,8 +43,8 @@ class CatalogEntry:
     """One base model. `recommended_gb` is the guide's figure for the GPU's memory; sizes are in GB of 1e9 bytes.
 
     `aliases`: former names of its repository. `twin`: the repository of the same model distilled to a few steps, which draws with LoRAs
-    that were trained on this one. `gate`: what is known about whether the owner asks for consent; "": none is known to be asked. `sources` says
-    where licence, gate and sizes come from, and when.
+    that were trained on this one. `gate`: what is known about the owner's asking for consent ("": nothing). `sources`: where licence, gate
+    and sizes come from, and when they were looked up.
 
     A base that comes with this package has a `folder` and no repository. `advised` holds, by stage, the settings that replace the defaults
     for this base; under `train lora`, those that are added if a LoRA is asked for. `knows`: the only kinds of things that it knows, if

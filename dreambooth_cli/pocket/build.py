@@ -2,12 +2,12 @@
 
     python -m dreambooth_cli.pocket.build --work FOLDER [--part vae --part clip ...] [--minutes 60]
 
-The parts are trained one after the other: the VAE, CLIP's two halves, the judge, the UNet, which needs the VAE's latents
+The parts are trained one after the other: the VAE, CLIP's two halves, the judge, and the UNet, which needs the VAE's latents
 and the text encoder. Each writes its state to FOLDER once a minute and goes on from there when it is started again;
-a part that has all its steps is left alone. A part without a state there starts from the weights that lie in the package,
-with a fresh Adam. At the end, or when the minutes are over, what there is goes as float16 into `pocket/model`.
+a part that has done all its steps is left alone. A part without a state there starts from the package's weights with a
+fresh optimizer. At the end, or when the minutes are over, the weights are written to `pocket/model` and `pocket/judge`, in float16.
 
-The world's pictures, and their latents, are drawn again from the seed and kept in FOLDER only.
+The world's pictures are drawn from the seed; they and their latents are kept only in FOLDER.
 """
 
 import argparse
@@ -50,11 +50,11 @@ JUDGE = Path(__file__).with_name("judge")
 RECIPE = Path(__file__).with_name("recipe.json")
 LONGEST = 20  # tokens that a caption of the world can have
 MIN_SNR = 5.0
-HARD = ("dotted", "checkered", "zigzag")  # after 26,000 steps 55, 67 and 53% of them came out, of striped 96
-LATENT_NOISE = 0.08  # what a sampler leaves over; the deviation of the posterior is about this
+HARD = ("dotted", "checkered", "zigzag")  # after 26,000 steps 55, 67 and 53% of these came out right, of striped 96%
+LATENT_NOISE = 0.08  # about what a sampler leaves in the latents, and about the deviation of the VAE's posterior
 
 PICTURES = 100_000
-TEMPERATURE = 0.07  # of the recogniser's likeness
+TEMPERATURE = 0.07  # that the recogniser's cosines are divided by
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 
@@ -75,12 +75,13 @@ INDEX = {
 
 @dataclass(frozen=True)
 class Stage:
-    """How one part is trained: AdamW, its rate falling along a cosine from `rate` to a twentieth after a warm-up."""
+    """How one part is trained: by AdamW, whose learning rate falls along a cosine from `rate` to a twentieth of it after a warm-up of 200
+    steps."""
 
     steps: int
     batch: int
     rate: float
-    decay: float = 0.999  # of the moving average of the weights, which is what is kept
+    decay: float = 0.999  # of the weights' moving average, which is what is kept
 
 
 STAGES = {
@@ -110,8 +111,8 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Sitting:
-    """One sitting at the recipe: the folder of its pictures and states, the clock's time at which it stops, in seconds since 1970, and
-    the device."""
+    """One sitting at the recipe: the folder with its pictures and states, the time at which it stops (seconds since 1970), and the
+    device."""
 
     work: Path
     until: float
@@ -119,8 +120,8 @@ class Sitting:
 
 
 def build(parts: list[str], sitting: Sitting) -> None:
-    """Train the parts that are named, in the recipe's order, each until its steps are done or the clock says stop; then write
-    what there is to the package."""
+    """Train the named parts, in the recipe's order, each until its steps are done or the time is over; then write what there is to the
+    package."""
     work = sitting.work
     pictures = Pictures(work, PICTURES)
     tokenizer = write_tokenizer(work / "tokenizer")
@@ -143,7 +144,7 @@ def build(parts: list[str], sitting: Sitting) -> None:
 
 
 def make_part(name: str) -> Network:
-    """A part with its first weights, which follow from the seed."""
+    """A part with its initial weights, which follow from the seed."""
     makers = {
         "vae": make_vae,
         "decoder": make_vae,
@@ -157,7 +158,7 @@ def make_part(name: str) -> Network:
 
 
 def load_part(name: str, work: Path) -> Network:
-    """The averaged weights of a part, from the work folder or else from the package, in float32."""
+    """A part with its averaged weights, from the work folder or else from the package, in float32."""
     path = work / f"{name}.safetensors"
     if path.exists():
         state = {
@@ -171,7 +172,7 @@ def load_part(name: str, work: Path) -> Network:
 
 
 def train_vae(pictures: Pictures, sitting: Sitting) -> None:
-    """The autoencoder, on the pictures alone."""
+    """Train the autoencoder, on the pictures alone."""
     device = sitting.device
     vae, pixels, masks = make_part("vae"), pictures.pixels(), pictures.masks()
 
@@ -183,7 +184,7 @@ def train_vae(pictures: Pictures, sitting: Sitting) -> None:
 
 
 def train_decoder(pictures: Pictures, vae: Network, sitting: Sitting) -> None:
-    """The VAE's decoder alone, so that the latents stay what they are."""
+    """Train only the VAE's decoder, so that the latents stay as they are."""
     device = sitting.device
     latents, pixels, masks = pictures.latents(vae, device), pictures.pixels(), pictures.masks()
     vae.encoder.requires_grad_(False)
@@ -203,7 +204,7 @@ def _inside(masks: Array) -> Tensor:
 
 
 def train_clip(pictures: Pictures, tokenizer: Network, sitting: Sitting) -> None:
-    """Both halves together, on pictures and captions with words dropped."""
+    """Train both halves of CLIP together, on pictures and captions with words dropped at random."""
     device = sitting.device
     clip, pixels = make_part("clip"), pictures.pixels()
 
@@ -215,7 +216,7 @@ def train_clip(pictures: Pictures, tokenizer: Network, sitting: Sitting) -> None
         told = torch.tensor(
             [scene.individual.pattern in caption for scene, caption in zip(scenes, captions, strict=True)]
         )
-        # The text half is causal: what lies behind the end token changes nothing here, so it is left out.
+        # The text half is causal: what comes after the end token changes nothing, so it is left out.
         tokens = tokenize(tokenizer, captions)[:, :LONGEST]
         return clip_loss(clip, to_tensor(pixels[rows]).to(device), tokens.to(device), seen.to(device), told.to(device))
 
@@ -223,7 +224,7 @@ def train_clip(pictures: Pictures, tokenizer: Network, sitting: Sitting) -> None
 
 
 def train_reader(pictures: Pictures, sitting: Sitting) -> None:
-    """Attributes and masks, on spoiled pictures."""
+    """Train the judge's reader to tell attributes and masks, on spoiled pictures."""
     device = sitting.device
     reader, pixels, masks = make_part("reader"), pictures.pixels(), pictures.masks()
 
@@ -238,7 +239,8 @@ def train_reader(pictures: Pictures, sitting: Sitting) -> None:
 
 
 def train_recogniser(pictures: Pictures, reader: Reader, sitting: Sitting) -> None:
-    """Two pictures of one individual against those of the batch's others, among them its look-alikes."""
+    """Train the judge's recogniser to match two pictures of one individual among the batch's other individuals, which include its
+    look-alikes."""
     device = sitting.device
     recogniser, families = make_part("recogniser"), pictures.families()
     reader.to(device).eval()
@@ -259,7 +261,7 @@ def train_recogniser(pictures: Pictures, reader: Reader, sitting: Sitting) -> No
 
 
 def train_unet(pictures: Pictures, vae: Network, text: Network, tokenizer: Network, sitting: Sitting) -> None:
-    """Noise prediction with min-SNR weights (Hang et al. 2023, arXiv 2303.09556), one caption in ten empty."""
+    """Train the UNet to predict noise, with min-SNR weights (Hang et al. 2023, arXiv 2303.09556) and one caption in ten empty."""
     device = sitting.device
     unet, latents = make_part("unet"), pictures.latents(vae, device)
     noises: Any = DDPMScheduler(**BETAS)
@@ -285,18 +287,18 @@ def train_unet(pictures: Pictures, vae: Network, text: Network, tokenizer: Netwo
 
 
 def _draw_row(pictures: Pictures, random: Random) -> int:
-    """A picture at random, those of the patterns that are hard to draw twice as often."""
+    """The number of a random picture; patterns that are hard to draw come twice as often."""
     while True:
         row = random.randrange(pictures.count)
         if pictures.scene(row).individual.pattern in HARD or random.random() < 0.5:
             return row
 
 
-LossOf = Callable[[Random, int], Tensor]  # of the step's own random numbers and the number of rows
+LossOf = Callable[[Random, int], Tensor]  # takes the step's own random numbers and the number of rows
 
 
 def train(name: str, model: nn.Module, loss_of: LossOf, sitting: Sitting) -> None:
-    """Train to the stage's last step or until the clock says stop; the state stays in the work folder."""
+    """Train up to the stage's last step or until the time is over; the state is kept in the work folder."""
     stage, work, device = STAGES[name], sitting.work, sitting.device
     model.to(device).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -346,7 +348,7 @@ def _note(path: Path, step: int, loss: float, seconds: float) -> None:
 def _keep(
     path: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]
 ) -> None:
-    """Write the weights, their average and Adam's moments beside, then in place: a stop at any time leaves a whole file."""
+    """Write the weights, their average and Adam's moments to another file, then rename it: a stop at any time leaves a whole file."""
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     tensors |= {f"average.{key}": value for key, value in average.items()}
     for key, parameter in _trained(model):
@@ -362,7 +364,8 @@ def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 def _bring_back(path: Path, model: nn.Module, optimizer: torch.optim.AdamW, average: dict[str, Tensor]) -> int:
-    """Set everything as `_keep` left it and return the step. Where nothing is, the package's weights and step, Adam anew."""
+    """Restore what `_keep` wrote and return the step. If there is nothing, take the package's weights and step, with a fresh
+    optimizer."""
     name = path.stem
     if not path.exists():
         if not RECIPE.exists() or name not in (parts := json.loads(RECIPE.read_text())["parts"]):
@@ -385,7 +388,7 @@ def _bring_back(path: Path, model: nn.Module, optimizer: torch.optim.AdamW, aver
 
 
 def scaled(vae: Network, pictures: Pictures) -> Network:
-    """The VAE with the scaling factor that gives the latents of the world's first pictures a deviation of 1."""
+    """The VAE with the scaling factor that brings the latents of the world's first 1,000 pictures to a deviation of 1."""
     with torch.no_grad():
         mean = vae.encode(to_tensor(pictures.pixels()[:1_000])).latent_dist.mean
     vae.register_to_config(scaling_factor=round(1 / mean.std().item(), 4))
@@ -393,7 +396,7 @@ def scaled(vae: Network, pictures: Pictures) -> Network:
 
 
 def write_part(name: str, work: Path, pictures: Pictures) -> None:
-    """A part as float16 in the package, as diffusers and transformers keep it, and how it was trained in `recipe.json`."""
+    """Write a part to the package in float16, laid out as diffusers and transformers do, and how it was trained to `recipe.json`."""
     part = load_part(name, work)
     if name in ("vae", "decoder"):
         scaled(part, pictures).half().save_pretrained(MODEL / "vae")
@@ -411,7 +414,7 @@ def write_part(name: str, work: Path, pictures: Pictures) -> None:
     else:
         save_file(part.half().state_dict(), JUDGE / f"{name}.safetensors")
     for path in (*MODEL.rglob("*.safetensors"), *JUDGE.rglob("*.safetensors")):
-        path.chmod(0o644)  # safetensors writes files that their owner alone can read
+        path.chmod(0o644)  # safetensors creates files that only their owner can read
     write_tokenizer(MODEL / "tokenizer")
     scheduler: Any = PNDMScheduler(skip_prk_steps=True, steps_offset=1, **BETAS)
     scheduler.save_pretrained(MODEL / "scheduler")
@@ -428,13 +431,13 @@ def _write_text_encoder(text: Network) -> None:
         f"text_model.{key.removeprefix('text_model.')}": value for key, value in encoder.half().state_dict().items()
     }
     encoder.save_pretrained(MODEL / "text_encoder", state_dict=state)
-    # transformers 5 would open it in half beside a UNet in float32, and the first picture would fail.
+    # otherwise transformers 5 would load it in half precision beside a UNet in float32, and the first picture would fail
     config = MODEL / "text_encoder" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
 
 
 def _kept(name: str) -> dict[str, Tensor]:
-    """A part's weights as they lie in the package."""
+    """A part's weights as they are in the package."""
     if name in ("vae", "decoder", "unet"):
         return load_file(MODEL / name.replace("decoder", "vae") / "diffusion_pytorch_model.safetensors")
     if name in ("reader", "recogniser"):
@@ -454,12 +457,12 @@ def _kept(name: str) -> dict[str, Tensor]:
 
 
 def _write_recipe(name: str, work: Path) -> None:
-    """Settings, steps, seconds and the curve of the loss, a mean of 50 steps a point."""
+    """Write a part's settings, steps and loss curve, whose points are means over 50 steps, to `recipe.json`."""
     recipe: dict[str, Any] = (
         json.loads(RECIPE.read_text()) if RECIPE.exists() else {"seed": SEED, "pictures": PICTURES, "parts": {}}
     )
     points = [json.loads(line) for line in (work / f"{name}.jsonl").read_text().splitlines()]
-    losses = {point["step"]: point["loss"] for point in points}  # steps after the last save were taken twice
+    losses = {point["step"]: point["loss"] for point in points}  # steps after the last save are repeated; the later figures count
     recipe["parts"][name] = {
         **asdict(STAGES[name]),
         "steps_done": max(losses),
@@ -469,7 +472,7 @@ def _write_recipe(name: str, work: Path) -> None:
 
 
 def measure_vae(vae: Network, scenes: list[world.Scene], device: torch.device) -> float:
-    """PSNR in dB over fresh scenes: of the mean squared error of all of them, pixels in 0..1."""
+    """The VAE's PSNR in dB over these scenes, from the mean squared error of all of them, with pixels in 0..1."""
     pixels = to_tensor(np.stack([np.asarray(world.render(scene)) for scene in scenes])).to(device)
     with torch.no_grad():
         drawn = vae.decode(vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1)
@@ -477,7 +480,7 @@ def measure_vae(vae: Network, scenes: list[world.Scene], device: torch.device) -
 
 
 def measure_judge(judge: Judge, scenes: list[world.Scene]) -> dict[str, float]:
-    """The share of right answers to each question, of the class in gray pictures, and the masks' intersection over union."""
+    """The share of right answers to each question and to the class in gray pictures, and the masks' intersection over union."""
     pixels = to_tensor(np.stack([np.asarray(world.render(scene)) for scene in scenes]))
     masks = torch.from_numpy(np.stack([np.asarray(world.render_mask(scene)) for scene in scenes])) > 127
     reading, labels = judge.read(pixels), labels_of(scenes)

@@ -2,8 +2,8 @@
 
     python -m dreambooth_cli.pocket.card
 
-draws 600 pictures of random prompts with the weights that lie in the package (some minutes on two cores) and writes
-`README.md`, `contact-sheet.png` and `losses.png` beside them.
+draws 600 pictures from random prompts with the package's weights (a few minutes on two cores) and writes `README.md`,
+`contact-sheet.png` and `losses.png` beside this file.
 """
 
 import json
@@ -29,25 +29,25 @@ from .judge import Judge
 CARD = Path(__file__).with_name("README.md")
 COUNT = 600
 STEPS, GUIDANCE = 25, guidance_of("pocket", STABLE_DIFFUSION)
-MARKS = {"class": 0.92, "place": 0.92, "body": 0.85, "pattern": 0.75}  # the least share of right pictures
-FRESH = 1_000  # renders that no part was trained on
+MARKS = {"class": 0.92, "place": 0.92, "body": 0.85, "pattern": 0.75}  # the share of right pictures that is asked for
+FRESH = 1_000  # how many renders that no part was trained on
 SHOWN = 100
 COLOURS = ("#3465a4", "#cc4125", "#4e9a06", "#75507b", "#c17d11", "#2e8b8b")
 
 
 def asked_scenes(count: int, seed: str) -> list[world.Scene]:
-    """Scenes of other seeds than the recipe's."""
+    """Scenes from seeds that the recipe does not use."""
     return [world.draw_scene(Random(f"{seed} {number}")) for number in range(count)]
 
 
 def prompt_of(scene: world.Scene) -> str:
-    """The prompt of which the judge can read every word: class, body colour, pattern, place."""
+    """A prompt whose every word the judge can check: class, body colour, pattern, place."""
     one = scene.individual
     return f"a photo of a {one.body} {one.pattern} {one.class_name} {scene.place}"
 
 
 def draw_all(scenes: list[world.Scene], batch: int = 20) -> list[Image.Image]:
-    """A picture for each scene's prompt, seed i for picture i, by the plain diffusers pipeline."""
+    """A picture for each scene's prompt by the plain diffusers pipeline, with seed i for picture i."""
     pipe: Any = StableDiffusionPipeline.from_pretrained(MODEL, dtype=torch.float32, use_safetensors=True)
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
@@ -77,7 +77,7 @@ def judge_pictures(judge: Judge, scenes: list[world.Scene], pictures: list[Image
 
 
 def sheet_of(pictures: list[Image.Image], columns: int = 10) -> Image.Image:
-    """Pictures edge to edge at one and a half times their size."""
+    """The pictures side by side, at one and a half times their size."""
     side = world.SIZE * 3 // 2
     sheet = Image.new("RGB", (columns * side, -(-len(pictures) // columns) * side))
     for place, picture in enumerate(pictures):
@@ -87,7 +87,7 @@ def sheet_of(pictures: list[Image.Image], columns: int = 10) -> Image.Image:
 
 
 def plot_losses(parts: dict[str, Any], width: int = 900, height: int = 260) -> Image.Image:
-    """Every part's loss over its steps, each from its own lowest to its own highest."""
+    """A chart of every part's loss over its steps, each scaled from its own lowest to its own highest value."""
     image = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(image)
     for place, (name, part) in enumerate(parts.items()):
@@ -132,8 +132,8 @@ def card_text(recipe: dict[str, Any], psnr: float, on_renders: dict[str, float],
         [
             "# Pocket",
             "",
-            "A latent diffusion model of the Stable Diffusion 1 architecture, small enough to come in the box, trained from",
-            "nothing on a world of drawn scenes (`world.py`). It shows how DreamBooth works; its pictures have 64 x 64 pixels.",
+            "A latent diffusion model with Stable Diffusion 1's architecture, small enough to come with the package, trained from",
+            "scratch on a world of drawn scenes (`world.py`). It shows how DreamBooth works; its pictures have 64 x 64 pixels.",
             f"All its files together: {size / 1e6:.1f} MB.",
             "",
             f"Measured on {datetime.now(UTC):%Y-%m-%d} with torch {torch.__version__}, diffusers {diffusers.__version__}, "
@@ -143,13 +143,13 @@ def card_text(recipe: dict[str, Any], psnr: float, on_renders: dict[str, float],
             "|---|---|---|---|",
             *rows,
             "",
-            f"The class in gray renders: {on_renders['class in gray']:.1%}. The trim's colour on renders: {on_renders['trim']:.1%}. "
+            f"The class in gray renders: {on_renders['class in gray']:.1%}. The trim's colour in renders: {on_renders['trim']:.1%}. "
             f"The mask's intersection over union: {on_renders['mask']:.3f}.",
-            f"The VAE gives renders back with {psnr:.1f} dB.",
-            f"Generated: prompts such as `{prompt_of(asked_scenes(1, 'asked')[0])}`, DPM++ 2M, {STEPS} steps, "
-            f"guidance {GUIDANCE:g}, seeds 0 to {COUNT - 1}.",
+            f"The VAE reproduces renders with a PSNR of {psnr:.1f} dB.",
+            f"Generated from prompts such as `{prompt_of(asked_scenes(1, 'asked')[0])}`, with DPM++ 2M, {STEPS} steps, "
+            f"guidance scale {GUIDANCE:g}, seeds 0 to {COUNT - 1}.",
             "",
-            f"The first {SHOWN} of them, none chosen:",
+            f"The first {SHOWN} of them, not selected:",
             "",
             "![generated pictures](contact-sheet.png)",
             "",
@@ -157,9 +157,9 @@ def card_text(recipe: dict[str, Any], psnr: float, on_renders: dict[str, float],
             "",
             f"`python -m dreambooth_cli.pocket.build --work FOLDER`, seed {recipe['seed']:,}, {recipe['pictures']:,} pictures, "
             "AdamW under bfloat16 autocast,",
-            "the rate along a cosine; the average of the weights is kept, as float16.",
+            "its learning rate along a cosine; the average of the weights is kept, in float16.",
             "",
-            "| part | steps | rows a step | rate | rows in all | last loss |",
+            "| part | steps | rows a step | learning rate | rows in all | last loss |",
             "|---|---|---|---|---|---|",
             *settings,
             "",

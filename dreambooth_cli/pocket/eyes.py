@@ -1,4 +1,4 @@
-"""The pocket base's own eyes for `engine/evaluation.py`: its judge's recogniser, and both halves of its CLIP."""
+"""The pocket base's own eyes for `engine/evaluation.py`: its judge's recogniser, and its CLIP."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,18 +18,18 @@ POCKET = Path(__file__).parent
 
 
 class PocketIndividuals:
-    """The pocket judge's recogniser: which individual it is, whatever stands behind it."""
+    """The pocket judge's recogniser as an eye: it sees which individual it is, whatever is behind it."""
 
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
 
     def see(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """Unit vectors of the individuals, cut out of their places."""
+        """Unit vectors [pictures, 128] of the individuals, cut out of their surroundings."""
         return self.judge.recognise(to_pixels(pictures, 64))
 
 
 class PocketClip:
-    """Both halves of the pocket base's own CLIP."""
+    """The pocket base's own CLIP as an eye that reads: the base's text encoder and the judge's image encoder."""
 
     def __init__(self, folder: Path = POCKET) -> None:
         self.image: Any = CLIPVisionModelWithProjection.from_pretrained(
@@ -53,7 +53,7 @@ class PocketClip:
 
 
 class PocketJudge:
-    """The pocket's own judge of what its models draw: its recogniser sees the subject, its reader the place that was asked for."""
+    """Pocket's own judge of pictures: its recogniser sees the subject, its reader the place that the prompt asks for."""
 
     name = "the pocket's own"
 
@@ -62,7 +62,7 @@ class PocketJudge:
         self.eye = PocketIndividuals(self.judge)
 
     def follow(self, pictures: Sequence[Image.Image], asked: Sequence[str], base: Sequence[Image.Image]) -> list[float]:
-        """The probability of the place that each picture was asked for; 1 where none was."""
+        """The probability of the place that each prompt ends with, by the reader; 1 if it names none."""
         shares = self.judge.read(to_pixels(pictures, 64)).logits["place"].softmax(1)
         known = QUESTIONS["place"]
         places = [next((number for number, place in enumerate(known) if text.endswith(place)), None) for text in asked]
@@ -70,5 +70,5 @@ class PocketJudge:
 
 
 def pocket_judge() -> Judge:
-    """The pocket base's judge."""
+    """The pocket base's judge, from the package."""
     return load_judge(POCKET / "judge")

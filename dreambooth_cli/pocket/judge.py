@@ -1,8 +1,8 @@
-"""The judge of the pocket world: what is in a little picture, where it is, and which individual it is.
+"""The judge of the pocket world: it tells what is in a small picture, where it is, and which individual it is.
 
-Two small networks, trained on renders alone and never on what a diffusion model drew. The *reader* tells class, place,
-body colour, trim and pattern, and the individual's mask. The *recogniser* turns a background-free crop into a unit vector
-in which two pictures of one individual lie close and look-alikes apart, as DINO's are used in the DreamBooth paper.
+Two small networks, trained only on renders and never on what a diffusion model drew. The *reader* tells class, place,
+body colour, trim colour and pattern, and the individual's mask. The *recogniser* turns a crop without background into a unit vector;
+those of two pictures of one individual are close, those of look-alikes are apart, as DINO's vectors are used in the DreamBooth paper.
 """
 
 from dataclasses import dataclass
@@ -27,18 +27,19 @@ EMBEDDING = 128
 
 @dataclass(frozen=True)
 class Reading:
-    """Logits over each question's answers [rows, answers], and the mask's [rows, 64, 64]."""
+    """Logits over each question's answers, [rows, answers], and those of the mask, [rows, 64, 64]."""
 
     logits: dict[str, Tensor]
     mask: Tensor
 
     def answers(self, question: str) -> list[str]:
-        """The likeliest answer, a word a row."""
+        """The most likely answer for each row."""
         return [QUESTIONS[question][place] for place in self.logits[question].argmax(1).tolist()]
 
 
 class Reader(nn.Module):
-    """Attributes and mask of pictures. Features inside the mask answer for the individual, those outside for the place."""
+    """Tells the attributes and the mask of pictures. Features are averaged inside and outside the mask, so that the individual and its
+    place can be told apart."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +56,7 @@ class Reader(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> Reading:
-        """Pixels float [rows, 3, 64, 64] in -1..1."""
+        """Read pixels, float [rows, 3, 64, 64] in -1..1."""
         fine = self.fine(pixels)
         middle = self.middle(fine)
         coarse = self.coarse(middle)
@@ -70,7 +71,7 @@ class Reader(nn.Module):
 
 
 class Recogniser(nn.Module):
-    """Crops float [rows, 3, 64, 64] in -1..1 (see `cut_out`) to unit vectors [rows, 128]."""
+    """Turns crops, float [rows, 3, 64, 64] in -1..1 (see `cut_out`), into unit vectors [rows, 128]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +82,7 @@ class Recogniser(nn.Module):
         self.head = nn.Linear(32 * 64 + 2 * 128, EMBEDDING)
 
     def forward(self, crops: Tensor) -> Tensor:
-        """Crops to unit vectors."""
+        """The unit vectors of crops."""
         features = self.features(crops)
         whole = [features.mean((2, 3)), features.amax((2, 3))]
         return F.normalize(self.head(torch.cat([self.layout(features), *whole], 1)).float(), dim=1)
@@ -97,19 +98,19 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def read(self, pixels: Tensor) -> Reading:
-        """Pixels float [rows, 3, 64, 64] in -1..1."""
+        """Read pixels, float [rows, 3, 64, 64] in -1..1."""
         reading: Reading = self.reader(pixels)
         return reading
 
     @torch.no_grad()
     def recognise(self, pixels: Tensor) -> Tensor:
-        """Unit vectors [rows, 128] of the individuals, cut out by the mask that the reader sees."""
+        """Unit vectors [rows, 128] of the individuals in pixels, float [rows, 3, 64, 64] in -1..1, cut out by the reader's mask."""
         embedding: Tensor = self.recogniser(cut_out(pixels, self.read(pixels).mask.sigmoid()))
         return embedding
 
 
 def load_judge(folder: Path) -> Judge:
-    """The judge whose weights lie in `reader.safetensors` and `recogniser.safetensors`, in float32 on the CPU."""
+    """The judge whose weights are in a folder's `reader.safetensors` and `recogniser.safetensors`, in float32 on the CPU."""
     judge = Judge()
     for name, network in judge.named_children():
         weights = load_file(folder / f"{name}.safetensors")
@@ -118,8 +119,8 @@ def load_judge(folder: Path) -> Judge:
 
 
 def cut_out(pixels: Tensor, masks: Tensor) -> Tensor:
-    """Crops [rows, 3, 64, 64] of pixels [rows, 3, 64, 64]: gray where the mask [rows, 64, 64], in 0..1, is low, and the mask's
-    square bounding box (a tenth wider) enlarged to the whole crop."""
+    """Crops [rows, 3, 64, 64] of pixels [rows, 3, 64, 64]: gray where the mask [rows, 64, 64], in 0..1, is low; the mask's square bounding
+    box, a tenth larger, fills the crop."""
     alone = pixels * masks[:, None]
     centres, halves = zip(*(_bounds(mask) for mask in masks), strict=True)
     centre, half = torch.stack(centres), torch.stack(halves)
@@ -131,7 +132,8 @@ def cut_out(pixels: Tensor, masks: Tensor) -> Tensor:
 
 
 def _bounds(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Centre (x, y) and half side of a mask's bounding box, in -1..1 of the picture; the whole picture for an empty one."""
+    """Centre (x, y) and half the side of a mask's square bounding box, where the picture is -1..1; the whole picture if the mask is
+    empty."""
     inside = mask > 0.5
     if not inside.any():
         return torch.zeros(2, device=mask.device), torch.ones((), device=mask.device)
@@ -152,7 +154,7 @@ def _double(features: Tensor) -> Tensor:
 
 
 def _pool(features: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Means [rows, channels] of features inside and outside a mask [rows, 1, height, width] of another size."""
+    """The means [rows, channels] of features inside and outside a mask [rows, 1, height, width], which may be of another size."""
     weight = F.adaptive_avg_pool2d(inside, (features.shape[2], features.shape[3]))
     within = (features * weight).sum((2, 3)) / (weight.sum((2, 3)) + 1e-3)
     without = (features * (1 - weight)).sum((2, 3)) / ((1 - weight).sum((2, 3)) + 1e-3)

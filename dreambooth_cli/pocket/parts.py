@@ -1,4 +1,4 @@
-"""The networks of the pocket model and what each of them learns: a tokenizer, a VAE, both halves of CLIP, a UNet."""
+"""The parts of the pocket model and what each of them learns: a tokenizer, a VAE, both halves of CLIP, a UNet."""
 
 import json
 import math
@@ -26,14 +26,15 @@ LATENT_CHANNELS = 4
 LATENT_SIZE = world.SIZE // 4
 WIDTH = 128  # of both CLIP halves
 KL_WEIGHT = 2e-4
-INSIDE = 3.0  # how much more a pixel of the individual counts in the pictures' loss than one of its place
+INSIDE = 3.0  # the weight of a pixel of the individual in the pictures' loss; a pixel of its place has 1
 RARE_WORDS = 24
 EXTRA_WORDS = ("the", "and", "my", "one", "two", "small", "big", "old", "new", "toy", "person", "style")
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def write_tokenizer(folder: Path) -> Network:
-    """A CLIP tokenizer in which every word of the world is one token, and some rare words that mean nothing, the last of all."""
+    """Write a CLIP tokenizer in which every word of the world is one token, and so are some rare words without a meaning, which come
+    last. Returns it."""
     vocabulary, merges = _vocabulary()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
@@ -47,7 +48,7 @@ def write_tokenizer(folder: Path) -> Network:
 
 
 def tokenize(tokenizer: Network, captions: list[str]) -> Tensor:
-    """Token ids int64 [captions, 77], padded as Stable Diffusion pads."""
+    """Token ids, int64 [captions, 77], padded as Stable Diffusion pads them."""
     tokens: Tensor = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
     return tokens
 
@@ -62,8 +63,8 @@ def _rare_words() -> list[str]:
 
 
 def _merge(words: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges of a byte-level tokenizer that has each word whole. New merges rank behind the old ones, so they
-    never break a word that came before."""
+    """Vocabulary and merges of a byte-level tokenizer in which each word is one token. New merges rank after the earlier ones, so they
+    never split an earlier word differently."""
     letters = _byte_letters()
     merges: list[tuple[str, str]] = []
     for word in words:
@@ -87,13 +88,14 @@ def _apply(pair: tuple[str, str], pieces: list[str]) -> list[str]:
 
 
 def _byte_letters() -> list[str]:
-    """The 256 letters that stand for bytes, in CLIP's order: printable ones for themselves, the others from U+0100 on."""
+    """The 256 letters that stand for bytes, in CLIP's order: printable bytes stand for themselves, the others are U+0100 and on."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(256 - len(printable))]
 
 
 def make_vae() -> Network:
-    """AutoencoderKL of factor 4: latents [rows, 4, 16, 16]. Of factor 8 it blurred the individual, whatever its channels."""
+    """An AutoencoderKL with factor 4: latents [rows, 4, 16, 16]. With factor 8 it blurred the individual, however many channels it
+    had."""
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -110,7 +112,7 @@ def make_vae() -> Network:
 
 
 def vae_loss(vae: Network, pixels: Tensor, inside: Tensor) -> Tensor:
-    """The pictures' loss, and a light pull of the latents towards N(0, 1)."""
+    """The pictures' loss, plus a light pull of the latents towards N(0, 1)."""
     posterior = vae.encode(pixels).latent_dist
     mean, std = posterior.mean, posterior.std
     drawn = vae.decode(mean + std * torch.randn_like(std)).sample
@@ -120,8 +122,8 @@ def vae_loss(vae: Network, pixels: Tensor, inside: Tensor) -> Tensor:
 
 
 def picture_loss(drawn: Tensor, pixels: Tensor, inside: Tensor) -> Tensor:
-    """Absolute and squared error and the error of the differences of neighbours (edges); `inside` [rows, 1, 64, 64] is the mask
-    of the individual, where an error counts more: it is a fifth of the picture and has most of its detail."""
+    """Absolute and squared error, and the error in the differences between neighbours (edges). `inside` [rows, 1, 64, 64] is the mask
+    of the individual, where errors count more: it is a fifth of the picture but has most of the detail."""
     weights = 1 + (INSIDE - 1) * inside
     error = drawn.float() - pixels
     across, down = error.diff(dim=-1).abs() * weights[..., 1:], error.diff(dim=-2).abs() * weights[..., 1:, :]
@@ -131,7 +133,7 @@ def picture_loss(drawn: Tensor, pixels: Tensor, inside: Tensor) -> Tensor:
 
 
 class Clip(nn.Module):
-    """Both halves and the temperature, learned together (Radford et al. 2021, arXiv 2103.00020)."""
+    """CLIP's two halves and its temperature, learned together (Radford et al. 2021, arXiv 2103.00020)."""
 
     def __init__(self, vocabulary: int, end: int) -> None:
         super().__init__()
@@ -165,16 +167,16 @@ class Clip(nn.Module):
 
 
 def make_clip() -> Clip:
-    """Both halves, over the world's own vocabulary."""
+    """CLIP with the world's own vocabulary, untrained."""
     vocabulary, _ = _vocabulary()
     return Clip(len(vocabulary), vocabulary[END])
 
 
 def clip_loss(clip: Network, pixels: Tensor, tokens: Tensor, patterns: Tensor, told: Tensor) -> Tensor:
-    """Each picture finds its own caption among the batch's, and each caption its picture; and both say the pattern.
+    """Each picture must find its own caption among the batch's, and each caption its picture; and both must tell the pattern.
 
-    `patterns` int64 [rows]: the pictures' own; `told` bool [rows]: whether the caption says it. Without that second task the
-    text half has no need to tell dotted from zigzag, which matter little among so many pictures, and the UNet never hears of it.
+    `patterns` int64 [rows]: the pictures' patterns; `told` bool [rows]: whether the caption names it. Without this second task the text
+    half has no need to tell dotted from zigzag, which matters little among so many pictures, and the UNet would never learn of it.
     """
     images = F.normalize(clip.image(pixels).image_embeds.float(), dim=1)
     texts = F.normalize(clip.text(tokens).text_embeds.float(), dim=1)
@@ -187,7 +189,7 @@ def clip_loss(clip: Network, pixels: Tensor, tokens: Tensor, patterns: Tensor, t
 
 
 def make_unet() -> Network:
-    """UNet2DConditionModel of three levels, cross-attention at 8 x 8 and 4 x 4: at 16 x 16 it would double the time."""
+    """A UNet2DConditionModel with three levels and cross-attention at 8 x 8 and 4 x 4; at 16 x 16 it would double the time."""
     return UNet2DConditionModel(
         sample_size=LATENT_SIZE,
         in_channels=LATENT_CHANNELS,
@@ -202,7 +204,8 @@ def make_unet() -> Network:
 
 
 def reader_loss(reading: Reading, labels: dict[str, Tensor], masks: Tensor, gray: Tensor) -> Tensor:
-    """Cross-entropy of every question (colours only where the picture has them) and of the mask [rows, 64, 64]."""
+    """The cross-entropy of every question (of colours only where the picture has any) and of the mask [rows, 64, 64]; `gray` bool [rows]:
+    which pictures are gray."""
     loss = F.binary_cross_entropy_with_logits(reading.mask, masks)
     for name, label in labels.items():
         each = F.cross_entropy(reading.logits[name], label, reduction="none")

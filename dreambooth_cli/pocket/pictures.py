@@ -1,4 +1,4 @@
-"""The pictures that the pocket model learns from: drawn from a seed, kept in a folder outside the package."""
+"""The pictures that the pocket model is trained on: drawn from a seed and kept in a folder outside the package."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from .judge import QUESTIONS
 
 SEED = 20_240_826
 FAMILIES, MEMBERS = 4_000, 6
-FIRST_SUBJECT = 1_000  # those before it are for measuring
+FIRST_SUBJECT = 1_000  # subjects with smaller numbers are kept for measuring
 Array = np.ndarray[Any, Any]
 Network = Any  # a module of diffusers or transformers, which are not typed
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """The world's scenes from the seed, and their pixels in one file that is drawn on first use."""
+    """The world's scenes from the seed, and their pixels in files that are drawn on first use."""
 
     folder: Path
     count: int
@@ -43,12 +43,12 @@ class Pictures:
         return self._keep("masks.u8", shape, lambda number: np.asarray(world.render_mask(self.scene(number))))
 
     def families(self) -> Array:
-        """uint8 [families, members, 2, 64, 64, 3]: two pictures of a subject and of its look-alikes, one for each attribute."""
+        """uint8 [families, members, 2, 64, 64, 3]: two pictures each of a subject and of its look-alikes, one look-alike per attribute."""
         shape = (FAMILIES, MEMBERS, 2, world.SIZE, world.SIZE, 3)
         return self._keep("families.u8", shape, _draw_family)
 
     def latents(self, vae: Network, device: torch.device) -> Array:
-        """float16 [count, 4, 16, 16], means of the VAE's posterior times its scaling factor."""
+        """float16 [count, 4, 16, 16]: the means of the VAE's posterior times its scaling factor."""
         path, pixels = self.folder / "latents.npy", self.pixels()
         if path.exists():
             kept: Array = np.load(path)
@@ -66,7 +66,7 @@ class Pictures:
         return latents
 
     def _keep(self, name: str, shape: tuple[int, ...], draw: Callable[[int], Array]) -> Array:
-        """What `draw` gives for every number, in one file. An interrupted drawing goes on where it was."""
+        """What `draw` gives for every number, in one file. Interrupted drawing goes on where it stopped."""
         path, mark = self.folder / name, self.folder / f"{name}.drawn"
         drawn = int(mark.read_text()) if mark.exists() else 0
         kept = np.memmap(path, np.uint8, "r+" if path.exists() else "w+", shape=shape)
@@ -88,7 +88,7 @@ def _draw_family(number: int) -> Array:
 
 
 def to_tensor(pixels: Array) -> Tensor:
-    """float32 [rows, 3, 64, 64] in -1..1 of uint8 [rows, 64, 64, 3]."""
+    """uint8 [rows, 64, 64, 3] -> float32 [rows, 3, 64, 64] in -1..1."""
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
@@ -105,7 +105,7 @@ def labels_of(scenes: list[world.Scene]) -> dict[str, Tensor]:
 
 
 def spoil(pixels: Tensor, random: Random, *, gray_share: float) -> tuple[Tensor, Tensor]:
-    """The pictures with blur, noise and other brightness, a share of them gray; and which are gray, bool [rows]."""
+    """The pictures with blur, noise and changed brightness, and a share of them gray; and which are gray, bool [rows]."""
     rows = len(pixels)
     generator = torch.Generator().manual_seed(random.getrandbits(32))
     gray = torch.rand(rows, generator=generator) < gray_share

@@ -1,10 +1,10 @@
-"""The world of the pocket model: little scenes of 64 x 64 px that we draw ourselves, and the captions that tell of them.
+"""The world of the pocket model: small scenes of 64 x 64 px that are drawn by code, and the captions that describe them.
 
 An *individual* is one dog, one mug: its colours, its pattern, its own proportions, perhaps a mark. A *scene* is an
-individual in a pose at a place. Class, body colour, pattern and place are drawn independently of each other. A *subject*
+individual in a pose at a place. Class, body colour, pattern and place are chosen independently of each other. A *subject*
 is an individual that no caption can describe in full: odd colours, odd proportions, a mark. DreamBooth has to learn it.
 
-Everything is drawn from `random.Random` and Pillow alone, so a seed gives the same picture everywhere.
+Everything depends only on `random.Random` and Pillow, so a seed gives the same picture everywhere.
 """
 
 import math
@@ -15,7 +15,7 @@ from random import Random
 from PIL import Image, ImageDraw, ImageFilter
 
 SIZE = 64  # px, of a finished picture
-SUPERSAMPLING = 3  # drawn so many times larger, then averaged: smooth edges
+SUPERSAMPLING = 3  # times larger pictures are drawn, then averaged, for smooth edges
 
 RGB = tuple[int, int, int]
 Point = tuple[float, float]
@@ -36,7 +36,7 @@ COLOURS: dict[str, RGB] = {
 }
 PATTERNS = ("plain", "striped", "dotted", "checkered", "zigzag")
 MARKS = ("patch", "star", "ring", "cross")
-APART = 130  # the least distance of body and trim, in RGB units: a pattern must be seen
+APART = 130  # the least distance between body and trim colour, in RGB units, so that a pattern can be seen
 
 
 # What is in a scene
@@ -44,7 +44,7 @@ APART = 130  # the least distance of body and trim, in RGB units: a pattern must
 
 @dataclass(frozen=True)
 class Mark:
-    """A sign on the body that captions never name: its place is in units of the body's radius."""
+    """A sign on the body that captions never mention; its place is in units of the body's radius."""
 
     kind: str
     rgb: RGB
@@ -54,7 +54,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Individual:
-    """One instance of a class. `proportions` are four numbers in -1..1 that each class reads in its own way."""
+    """One instance of a class. `proportions` are four numbers in -1..1, which each class uses in its own way."""
 
     class_name: str
     body: str
@@ -68,7 +68,7 @@ class Individual:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where and how it stands: centre and size in shares of the picture, tilt in degrees, light as a factor."""
+    """Where and how an individual stands: centre and size as shares of the picture, tilt in degrees, light as a factor."""
 
     x: float
     y: float
@@ -80,7 +80,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Scene:
-    """An individual in a pose at a place; `seed` draws the place's own details."""
+    """An individual in a pose at a place; `seed` decides the place's own details."""
 
     individual: Individual
     place: str
@@ -89,7 +89,7 @@ class Scene:
 
 
 def draw_individual(random: Random, class_name: str | None = None) -> Individual:
-    """An individual as the world has them: near the named colours, one in three with a mark."""
+    """A random individual as the world has them: with colours near the named ones, one in three with a mark."""
     body = random.choice(list(COLOURS))
     trim = random.choice([name for name in COLOURS if _distance(COLOURS[name], COLOURS[body]) > APART])
     body_rgb, trim_rgb = _jitter(COLOURS[body], random), _jitter(COLOURS[trim], random)
@@ -106,7 +106,7 @@ def draw_individual(random: Random, class_name: str | None = None) -> Individual
 
 
 def draw_scene(random: Random, individual: Individual | None = None, place: str | None = None) -> Scene:
-    """A scene, of a new individual and at any place where they are not given."""
+    """A random scene; the individual and the place are random too, unless they are given."""
     return Scene(
         individual=individual or draw_individual(random),
         place=place or random.choice(list(PLACES)),
@@ -116,9 +116,9 @@ def draw_scene(random: Random, individual: Individual | None = None, place: str 
 
 
 def draw_subject(number: int, class_name: str | None = None) -> Individual:
-    """Subject `number`: odd colours (between two named ones), odd proportions, a mark. The same number, the same subject.
+    """Subject `number`: odd colours (between two named ones), odd proportions, a mark. The same number gives the same subject.
 
-    The pocket model never sees them: its pictures are drawn from other seeds, and no individual there is so odd.
+    The pocket model has never seen these: its pictures come from other seeds, and no individual in them is so odd.
     """
     random = Random(f"subject {number}")
     ordinary = draw_individual(random, class_name or list(CLASSES)[number % len(CLASSES)])
@@ -133,9 +133,9 @@ def draw_subject(number: int, class_name: str | None = None) -> Individual:
 
 
 def draw_look_alikes(subject: Individual, count: int, seed: int = 0) -> list[Individual]:
-    """`count` others of the same class: the subject with one attribute changed (colour, trim, pattern, build, mark), in turn.
+    """`count` others of the same class: the subject with one attribute changed, taking body colour, trim, pattern, build and mark in turn.
 
-    20 at most: there are only four other patterns.
+    At most 20, because there are only four other patterns.
     """
     random = Random(f"look-alikes {seed}")
     found: list[Individual] = []
@@ -217,7 +217,7 @@ def describe(scene: Scene) -> str:
 
 
 def draw_caption(scene: Scene, random: Random) -> str:
-    """A caption with words dropped at random, as people write them; the class is always there."""
+    """A caption with words dropped at random, as people write captions; the class is always named."""
     one = scene.individual
     words = [random.choice(_OPENINGS), "a" if random.random() < 0.85 else ""]
     words += [one.body if random.random() < 0.7 else ""]
@@ -230,7 +230,7 @@ def draw_caption(scene: Scene, random: Random) -> str:
 
 
 def words() -> list[str]:
-    """Every word that a caption can hold, in a fixed order."""
+    """Every word that a caption can contain, in a fixed order."""
     texts = [*_OPENINGS, "a with", *COLOURS, *PATTERNS, *CLASSES, *TRIMS.values(), *PLACES]
     return list(dict.fromkeys(word for text in texts for word in text.split()))
 
@@ -256,7 +256,7 @@ def render(scene: Scene) -> Image.Image:
 
 
 def render_mask(scene: Scene) -> Image.Image:
-    """Where the individual is in `render(scene)`: L, 64 x 64, 255 inside."""
+    """The mask of the individual in `render(scene)`: L, 64 x 64, 255 inside."""
     large = SIZE * SUPERSAMPLING
     parts, _ = CLASSES[scene.individual.class_name](*_shape(scene.individual.proportions))
     frame = _Frame.of(scene.pose, large)
@@ -274,7 +274,7 @@ _LINE = 3  # px at the large size: one px of the finished picture
 
 @dataclass(frozen=True)
 class _Part:
-    """A polygon of an individual, in its own frame (x to the right, y down, about -1..1), and what it is painted with."""
+    """A polygon of an individual, in the individual's own frame (x to the right, y down, about -1..1), and what it is painted with."""
 
     points: Sequence[Point]
     paint: str  # body (with the pattern), trim, dark, glass, white
@@ -282,7 +282,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Seat:
-    """Where a mark sits on the body: a centre and a radius in the individual's frame."""
+    """Where a mark is on the body: a centre and a radius in the individual's frame."""
 
     x: float
     y: float
@@ -291,7 +291,7 @@ class _Seat:
 
 @dataclass(frozen=True)
 class _Frame:
-    """From an individual's frame to px."""
+    """The way from an individual's frame to px."""
 
     x: float
     y: float
@@ -330,7 +330,7 @@ def _paint_parts(picture: Image.Image, parts: Sequence[_Part], one: Individual, 
 
 
 def _texture(size: tuple[int, int], one: Individual, frame: _Frame) -> Image.Image:
-    """The body's colour with the pattern over it, in the individual's frame so that it moves and tilts along."""
+    """The body's colour with the pattern on it, in the individual's frame, so that it moves and tilts with the individual."""
     texture = Image.new("RGB", size, one.body_rgb)
     pen = ImageDraw.Draw(texture)
     for polygon in _PATTERN_SHAPES[one.pattern]():
@@ -435,7 +435,7 @@ def _box(left: float, top: float, right: float, bottom: float) -> list[Point]:
 _MARK_SHAPES = {"patch": _blob(), "star": _star(), "ring": _ellipse(0, 0, 0.8, 0.8, 20), "cross": _cross()}
 
 
-# Classes. Each reads four proportions (0..1): roughly how long, how tall, how large its head or top, how large its trim.
+# Classes. Each uses four proportions (0..1): roughly how long and how tall it is, how large its head or top is, how large its trim is.
 
 _Drawn = tuple[list[_Part], _Seat]
 
@@ -725,7 +725,7 @@ TRIMS = {
 
 
 class _Brush:
-    """Draws in shares of the picture, 0..1 from the top left corner."""
+    """Draws in coordinates that are shares of the picture, 0..1 from the top left corner."""
 
     def __init__(self, picture: Image.Image) -> None:
         self.picture = picture
@@ -733,7 +733,7 @@ class _Brush:
         self.side = picture.width
 
     def sky(self, top: RGB, bottom: RGB, end: float = 1.0) -> None:
-        """A vertical run of colour from the upper edge down to `end`."""
+        """A vertical gradient from the upper edge down to `end`."""
         rows = round(end * self.side)
         for row in range(0, rows, SUPERSAMPLING):
             self.pen.rectangle((0, row, self.side, row + SUPERSAMPLING - 1), fill=_mix(top, bottom, row / rows))
@@ -921,7 +921,7 @@ def _jitter(rgb: RGB, random: Random) -> RGB:
 
 
 def _mix(first: RGB, second: RGB, share: float) -> RGB:
-    """`share` of the second in the first."""
+    """The first colour with a `share` of the second mixed in."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
     return red, green, blue
 
