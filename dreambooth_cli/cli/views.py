@@ -75,7 +75,7 @@ def format_event(event: Event) -> str | None:
             return format_photo(event)
         case PhotosPrepared():
             photos = "1 photo" if event.count == 1 else f"{event.count} photos"
-            told = [finding.words for finding in event.findings] + ([event.verdict] if event.verdict else [])
+            told = ([event.verdict] if event.verdict else []) + [finding.words for finding in event.findings]
             return "\n".join([*told, f"{photos} ready at {format_sizes(event)}; look them over: {event.contact_sheet}"])
         case ProjectSaved():
             return f"project {event.name} {'made' if event.created else 'saved'}: {event.path}"

@@ -24,13 +24,15 @@ LEAST_AT_EDGE = 0.05  # of what is likely subject, by its own length: where an e
 @dataclass(frozen=True, eq=False)
 class Common:
     """Of each photo [photos]: how like the others its subject is (`likeness`, 0 to 1), how long a part of an edge the subject touches,
-    by the subject's own length (`touching`), which edge that is (`edge`), and the share of the photo that is likely subject (`area`);
+    by the subject's own length (`touching`), which edge that is (`edge`) and whether from corner to corner, as ground of its colours does
+    (`ground`), and the share of the photo that is likely subject (`area`);
     of each two [photos, photos] how alike their backgrounds are (`places`, 0 to 1) and, by correlation, the pictures of their subjects
     (`views`); how varied a background is (`variety`, LAB)."""
 
     likeness: Floats
     touching: Floats
     edge: list[str]
+    ground: list[bool]
     area: Floats
     places: Floats
     views: Floats
@@ -61,8 +63,9 @@ def in_common(measured: Sequence[Measures], sound: Sequence[bool]) -> Common:
     views = np.stack([_view(one.colours[..., 0], shape) for one, shape in zip(measured, shapes, strict=True)])
     return Common(
         likeness=np.array([np.median(row[keep]) for row, keep in zip(alike, others, strict=True)]),
-        touching=np.array([value for value, _ in touches]),
-        edge=[edge for _, edge in touches],
+        touching=np.array([value for value, _, _ in touches]),
+        edge=[edge for _, edge, _ in touches],
+        ground=[is_ground for _, _, is_ground in touches],
         area=np.array([float(shape.mean()) for shape in shapes]),
         places=grounds @ grounds.T,
         views=views @ views.T,
@@ -138,21 +141,23 @@ def _between(part: Floats) -> Floats:
     return np.logical_or.accumulate(part, axis=1) & np.logical_or.accumulate(part[:, ::-1], axis=1)[:, ::-1]
 
 
-def _cut_off(bins: Floats, shared: Floats, own: Floats, others: Floats) -> tuple[float, str]:
-    """How long a part of one edge the subject touches, by the subject's own length, and which edge that is.
+def _cut_off(bins: Floats, shared: Floats, own: Floats, others: Floats) -> tuple[float, str, bool]:
+    """How long a part of one edge the subject touches, by the subject's own length, which edge that is, and whether all of it is touched.
 
     At an edge that cuts the subject off its colours lie along the rim too: what is background there, the other three edges tell. The
-    length is the mean (geometric) of two: of the places that are taken for subject, and of how likely all places are it.
+    length is the mean (geometric) of two: of the places that are taken for subject, and of how likely all places are it. What goes from
+    corner to corner may be the ground it stands on: then only the likely counts.
     """
-    most = 0.0, ""
+    most = 0.0, "", False
     for edge, turned in {"left side": bins.T, "right side": bins.T[::-1], "top": bins, "bottom": bins[::-1]}.items():
         rim = np.zeros(turned.shape)
         rim[-DEEP:] = rim[:, :DEEP] = rim[:, -DEEP:] = 1
         rim[:DEEP] = 0
         likely = _likely(turned, shared, ((_histogram(turned, rim) + own) / 2 + others) / 2)
-        at_edge = _at_edge(likely**4)
+        at_edge, part = _at_edge(likely**4), _shape(likely, TOUCHING_SURE)
         if at_edge > LEAST_AT_EDGE:
-            most = max(most, (float(np.sqrt(at_edge * _at_edge(_shape(likely, TOUCHING_SURE)))), edge))
+            is_ground = bool(part[0, 0] and part[0, -1])
+            most = max(most, (at_edge if is_ground else float(np.sqrt(at_edge * _at_edge(part))), edge, is_ground))
     return most
 
 

@@ -161,7 +161,7 @@ def _subject(one: Measures, common: Common, each: int, known: set[FindingKind]) 
     # what is odd may not have been found: then its detail has a say
     is_small = area < AREA and is_lit and not is_burnt and (likeness >= LIKENESS or one.detail < DETAIL_ODD)
     is_tiny = one.detail < DETAIL or is_small
-    if likeness < (LIKENESS_CHANGED if is_tiny or is_cut or is_changed else LIKENESS) and is_lit:
+    if likeness < (LIKENESS_CHANGED if is_tiny or is_cut or is_changed or common.ground[each] else LIKENESS) and is_lit:
         yield Finding("odd_one_out", round(likeness, 2), "It seems to show something else than the others: leave it out if it does.")
     if is_tiny:
         yield Finding("tiny_subject", round(min(one.detail, area), 3), "The subject is very small in it: go nearer, or crop it closer.")

@@ -34,8 +34,22 @@ def near_twins(thumbs: Sequence[Floats]) -> list[tuple[int, int, float]]:
 
 
 def _closely(one: Image.Image, other: Image.Image, alike: float) -> float:
-    """The correlation of two pictures where they fit best; where they are the same already, no closer look is needed."""
-    return alike if alike >= CERTAIN else max(_closest(one, other), _closest(other, one))
+    """The correlation of two pictures where they fit best; where they are the same already, no closer look is needed. One may be so much
+    lighter that it has burnt out, so the other is made as light."""
+    if alike >= CERTAIN:
+        return alike
+    one, other = _as_light(one, other), _as_light(other, one)
+    return max(_closest(one, other), _closest(other, one))
+
+
+def _as_light(grey: Image.Image, other: Image.Image) -> Image.Image:
+    """A picture with as much light as another, where that has more: what is beyond white is white."""
+    pixels, light = np.asarray(grey), float(np.asarray(other).mean())
+    low, high = 1.0, 4.0
+    for _ in range(20 if pixels.mean() < light else 0):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.minimum(pixels * middle, 255).mean() < light else (low, middle)
+    return Image.fromarray(np.minimum(pixels * low, 255))
 
 
 def _windows() -> Iterator[Window]:

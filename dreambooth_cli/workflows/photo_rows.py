@@ -26,7 +26,7 @@ from ..photos.pixels import FORMER_LEVEL, pixels_digest, save_png, takes_much
 from ..settings import PrepSettings
 
 RECIPE = 1  # counts up when the same photo would become other pixels
-JUDGES = 3  # counts up when the same photos would be judged otherwise
+JUDGES = 4  # counts up when the same photos would be judged otherwise
 WORKERS = min(4, 1 + (os.cpu_count() or 1))  # photos that are worked on at a time; one more than cores, as disks are waited for
 AHEAD = 2 * WORKERS  # photos that are begun before one is waited for
 LEVEL = 1  # of compression: four times as fast as Pillow's own, for an eighth more bytes

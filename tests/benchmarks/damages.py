@@ -5,12 +5,15 @@ Lengths are shares of the photo's shorter side, so that a strength means the sam
 
 from collections.abc import Callable
 from io import BytesIO
+from math import log2
 from random import Random
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 FEATHER = 0.12  # of a subject that is set into another place
+LARGEST = 0.8  # of that place's side
+GREY = 0.18  # of the light, that a well exposed photo has on average
 SIDE = 1024  # pixels of a photo's longer side before it is damaged
 Shares = tuple[float, float, float, float]  # a box: left, top, right, bottom as shares of the sides
 Damage = Callable[[Image.Image, Shares, int, Random], Image.Image]
@@ -62,8 +65,9 @@ def dark(image: Image.Image, box: Shares, strength: int, random: Random) -> Imag
 
 
 def burnt_out(image: Image.Image, box: Shares, strength: int, random: Random) -> Image.Image:
-    """Overexposed by 1, 2 or 3 stops."""
-    return _exposed(image, (1, 2, 3)[strength])
+    """Overexposed by 1, 2 or 3 stops; a dark photo, which so many would only set right, is brought to middle grey first."""
+    light = float(np.mean((np.asarray(image, np.float32) / 255) ** 2.2))
+    return _exposed(image, (1, 2, 3)[strength] + max(0.0, log2(GREY / light)))
 
 
 def _exposed(image: Image.Image, stops: float) -> Image.Image:
@@ -147,6 +151,16 @@ def tiny_subject(image: Image.Image, box: Shares, strength: int, random: Random)
     return ground
 
 
+def _cleared(image: Image.Image, box: Shares, random: Random) -> Image.Image:
+    """The photo without its subject, in the place of which is what lies round it."""
+    edges = [round(edge * image.size[axis % 2]) for axis, edge in enumerate(box)]
+    margin = round(0.04 * min(image.size))
+    mask = Image.new("L", image.size)
+    mask.paste(255, (edges[0] - margin, edges[1] - margin, edges[2] + margin, edges[3] + margin))
+    ground = _ground(image, box, max(image.size), random).resize(image.size)
+    return Image.composite(ground, image, mask.filter(ImageFilter.GaussianBlur(margin / 2)))
+
+
 def _ground(image: Image.Image, box: Shares, side: int, random: Random) -> Image.Image:
     """The photo's surroundings, out of focus, its subject painted over by what lies round it."""
     cells = 48
@@ -200,19 +214,21 @@ def other_subject(image: Image.Image, own: Image.Image, strength: int) -> Image.
 
 
 def in_place(image: Image.Image, box: Shares, place: Image.Image, hidden: Shares, random: Random) -> Image.Image:
-    """The photo's subject in another photo's place, over that one's own subject, the camera moved a little between two shots."""
+    """The photo's subject, whole, in another photo's place, whose own subject has gone, the camera moved a little between two shots."""
     size = place.size
     shift = [random.uniform(0, 0.06) for _ in range(4)]
-    seen = _cut(place, (shift[0], shift[1], 1 - shift[2], 1 - shift[3]))
+    seen = _cut(_cleared(place, hidden, random), (shift[0], shift[1], 1 - shift[2], 1 - shift[3]))
     gain = random.uniform(0.93, 1.07)
     ground = seen.resize(size, Image.Resampling.LANCZOS).point([min(255, round(value * gain)) for value in range(256)] * 3)
     wide, high = (box[2] - box[0]) * FEATHER, (box[3] - box[1]) * FEATHER
     subject = _cut(image, (box[0] - wide, box[1] - high, box[2] + wide, box[3] + high))
     scale = 1.25 * max((hidden[2] - hidden[0]) * size[0] / subject.width, (hidden[3] - hidden[1]) * size[1] / subject.height)
     scale = max(scale, 0.4 * min(size) / max(subject.size))
+    scale = min(scale, LARGEST * min(size[0] / subject.width, size[1] / subject.height))
     subject = subject.resize((round(subject.width * scale), round(subject.height * scale)), Image.Resampling.LANCZOS)
     middle = (hidden[0] + hidden[2]) / 2 * size[0], (hidden[1] + hidden[3]) / 2 * size[1]
-    ground.paste(subject, (round(middle[0] - subject.width / 2), round(middle[1] - subject.height / 2)), _feather(subject.size, FEATHER))
+    left, top = (min(max(0, round(middle[axis] - subject.size[axis] / 2)), size[axis] - subject.size[axis]) for axis in (0, 1))
+    ground.paste(subject, (left, top), _feather(subject.size, FEATHER))
     return ground
 
 

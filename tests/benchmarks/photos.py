@@ -1,10 +1,17 @@
-"""What is found in photos, measured on the subjects of ../shared/subjects; writes photos.md: python -m tests.benchmarks.photos"""
+"""What is found in photos, measured on the subjects of ../shared/subjects; writes photos.md:
 
+    python -m tests.benchmarks.photos [crops] [triage] [many]
+
+all of its tables, or those that are named.
+"""
+
+import sys
 from pathlib import Path
 
-from . import crops, triage
+from . import crops, many_photos, triage
 
 PAGE = Path(__file__).with_name("photos.md")
+TABLES = {"crops": crops.table, "triage": triage.table, "many": many_photos.table}
 
 
 def put(name: str, text: str) -> None:
@@ -16,9 +23,8 @@ def put(name: str, text: str) -> None:
 
 def main() -> None:
     """Measure and write."""
-    put("crops", crops.table())
-    half = triage.halves()[1]
-    put("triage", triage.table(triage.score(half, range(triage.SEEDS, 2 * triage.SEEDS))))
+    for name in sys.argv[1:] or TABLES:
+        put(name, TABLES[name]())
 
 
 if __name__ == "__main__":

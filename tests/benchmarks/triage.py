@@ -13,6 +13,8 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 from dreambooth_cli.events import FindingKind
 from dreambooth_cli.photos.findings import judge_photos, judge_set
 from dreambooth_cli.photos.looked import look_at
@@ -25,7 +27,7 @@ from .scenes import SUBJECTS, subjects, true_boxes
 SEEDS = 3  # of each half
 STRENGTHS = (0, 1, 2)
 ADDED = "z.jpg"
-OF_SET = ("same_place", "few_views")
+MOST_HIDDEN, PLAIN = 0.5, 5.0  # of a place, by its own subject; of 255, the spread of plain paper
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def score(half: list[str], seeds: range) -> Score:
         photos = photos_of(subject)
         clean = judged(photos)
         found.untouched += len(photos)
-        found.accused[subject] = [f"{name}: {', '.join(sorted(kinds))}" for name, kinds in clean.items() if kinds and name]
+        found.accused[subject] = [f"{name}: {', '.join(_labels(subject, name, kinds))}" for name, kinds in clean.items() if kinds and name]
         found.said_of_sets[subject] = sorted(clean[""])
         for one in planted(subject, [other for other in half if other != subject], seeds):
             now, key = judged(one.files), (one.damage, one.strength)
@@ -75,8 +77,14 @@ def score(half: list[str], seeds: range) -> Score:
             if one.name:
                 for name in photos.keys() - {one.name}:
                     found.untouched_beside += 1
-                    found.accused_beside.update(now[name] - clean[name])
+                    found.accused_beside.update(_labels(subject, name, now[name] - clean[name]))
     return found
+
+
+def _labels(subject: str, name: str, kinds: set[FindingKind]) -> list[str]:
+    """The kinds that a photo is accused of, and where that is no wrong of them."""
+    is_cut = not is_whole(subject, name)
+    return [f"{kind} (its subject does reach an edge)" if kind == "cut_subject" and is_cut else kind for kind in sorted(kinds)]
 
 
 def judged(files: dict[str, bytes]) -> dict[str, set[FindingKind]]:
@@ -144,8 +152,19 @@ def _moved(subject: str, others: list[str], strength: int, random: Random) -> It
 
 
 def _place(others: list[str], random: Random) -> tuple[str, str]:
-    other = random.choice(others)
-    return other, random.choice(list(photos_of(other)))
+    places = {other: [name for name in photos_of(other) if _is_place(other, name)] for other in others}
+    other = random.choice([other for other in others if places[other]])
+    return other, random.choice(places[other])
+
+
+@cache
+def _is_place(subject: str, name: str) -> bool:
+    """Whether a photo's own subject leaves the place to be seen, and that is more than plain paper."""
+    left, top, right, bottom = true_boxes()[f"{subject}/{name}"]
+    pixels = np.asarray(opened(photos_of(subject)[name]).resize((100, 100)), np.float32)
+    is_round = np.ones((100, 100), bool)
+    is_round[round(100 * top) : round(100 * bottom), round(100 * left) : round(100 * right)] = False
+    return (right - left) * (bottom - top) < MOST_HIDDEN and float(pixels[is_round].std(axis=0).mean()) > PLAIN
 
 
 def _set_into(subject: str, name: str, place: tuple[str, str], random: Random) -> bytes:
@@ -182,8 +201,15 @@ def _crossing(rising: Callable[[float], float]) -> float:
     return low
 
 
-def table(one: Score) -> str:
-    """The table, in Markdown, and in lines what was said of untouched photos."""
+def table() -> str:
+    """The table of the other half of the subjects, in Markdown, and in lines what was said of untouched photos, of the known half's too."""
+    known, others = halves()
+    told = ["", "Of the subjects that the thresholds are from:", "", *_of_untouched(score(known, range(0)))]
+    return "\n".join([table_of(score(others, range(SEEDS, 2 * SEEDS))), *told])
+
+
+def table_of(one: Score) -> str:
+    """The table of a score, and what was said of untouched photos."""
     lines = ["| planted | weak | middle | strong | the upper two | exact 95% interval |", "| --- | --- | --- | --- | --- | --- |"]
     damages = list(dict.fromkeys(damage for damage, _ in one.planted))
     for damage in [*damages, ""]:
@@ -195,12 +221,19 @@ def table(one: Score) -> str:
         low, high = interval(upper, of)
         cells = [f"{a}/{b}" for a, b in zip(found, tried, strict=True)]
         lines.append(f"| {damage or 'all'} | {' | '.join(cells)} | {upper}/{of} | {100 * low:.1f} to {100 * high:.1f}% |")
-    accused = [f"{subject}/{said}" for subject, all_said in one.accused.items() for said in all_said]
-    lines += ["", f"Of {one.untouched} untouched photos in their own sets {len(accused)} are accused: {'; '.join(accused) or 'none'}."]
-    sets = [f"{subject}: {', '.join(said)}" for subject, said in one.said_of_sets.items() if said]
-    lines.append(f"Of the {len(one.said_of_sets)} untouched sets is said: {'; '.join(sets) or 'nothing'}.")
+    lines += ["", *_of_untouched(one)]
     beside = ", ".join(f"{kind} {count}" for kind, count in sorted(one.accused_beside.items()))
     lines.append(
         f"Beside a damaged photo {one.accused_beside.total()} new findings on {one.untouched_beside} untouched ones: {beside or 'none'}."
     )
     return "\n".join(lines)
+
+
+def _of_untouched(one: Score) -> list[str]:
+    """What was said of photos and sets in which nothing was planted."""
+    accused = [f"{subject}/{said}" for subject, all_said in one.accused.items() for said in all_said]
+    sets = [f"{subject}: {', '.join(said)}" for subject, said in one.said_of_sets.items() if said]
+    return [
+        f"Of {one.untouched} untouched photos in their own sets {len(accused)} are accused: {'; '.join(accused) or 'none'}.",
+        f"Of the {len(one.said_of_sets)} untouched sets is said: {'; '.join(sets) or 'nothing'}.",
+    ]

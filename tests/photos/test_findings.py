@@ -1,6 +1,7 @@
 """What is found in photos, each kind in a drawn set that is good but for it, and nothing in a good one."""
 
 from functools import cache
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -8,10 +9,13 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from dreambooth_cli.photos.findings import judge_photos, judge_set, verdict_on, word_for
+from dreambooth_cli.photos.likeness import near_twins
+from dreambooth_cli.photos.looked import look_at
 from dreambooth_cli.photos.measures import Measures, measure
-from dreambooth_cli.photos.pixels import Photo
+from dreambooth_cli.photos.pixels import Photo, read_photo
 from dreambooth_cli.photos.subject import find_subject
 
+SUBJECTS = Path(__file__).parents[3] / "shared" / "subjects"
 SIDE = 320
 PLACES = ["#4a6b3a", "#8a8f98", "#b79a6e", "#38506e", "#6d4a5e"]
 RED, BLUE = ("#c42a1e", "#d2b21c"), ("#1e6ad4", "#e8f0ff")
@@ -143,6 +147,12 @@ def test_nearly_the_same_photo_twice(copy: str) -> None:
     assert of_photos == [set()] * 5 + [{"near_duplicate"}]
 
 
+def test_a_copy_that_is_so_bright_that_it_has_burnt_out_is_one() -> None:
+    pale = draw(1, place="#d8d4cc", colours=("#e8d8b8", "#c8b898"))
+    (pair,) = near_twins([looked_at(image).thumb for image in (pale, exposed(pale, 1.6), draw(2))])
+    assert pair[:2] == (0, 1)
+
+
 def test_of_two_the_smaller_one_is_the_copy() -> None:
     images = list(good_set())
     of_photos, _ = found([images[1].resize((200, 200)), *images])
@@ -161,6 +171,15 @@ def test_a_subject_whose_places_reach_an_edge_is_cut_off_and_one_that_ends_befor
     of_photos, _ = found([*images[:3], images[3].crop((width // 2, 0, width, height)), images[4]])
     assert "cut_subject" in of_photos[3]
     assert of_photos[:3] + of_photos[4:] == [set()] * 4
+
+
+@pytest.mark.parametrize("subject", ["teapot", "vase"])  # among dark wood, and with another thing beside it
+def test_good_photos_are_not_accused(subject: str) -> None:
+    paths = sorted((SUBJECTS / subject).glob("*.jpg"))
+    if not paths:
+        pytest.skip(f"{SUBJECTS} is not there")
+    measured = [look_at(read_photo(path, 512), None).measures for path in paths]
+    assert judge_photos(measured, [path.name for path in paths]) == [()] * len(paths)
 
 
 def test_a_border_that_goes_all_round_is_none_of_a_screen_whatever_noise_is_on_it() -> None:
