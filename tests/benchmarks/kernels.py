@@ -357,7 +357,7 @@ def main() -> int:
     if asked.json:
         print(json.dumps({"rows": [row.to_json() for row in rows]}, indent=2))
     worst = max((abs(row.ratio - 1) for row in rows), default=0.0)
-    print(f"the ledger's furthest off: {worst:.1%} (at most {TOLERANCE:.0%})", file=sys.stderr)
+    print(f"the ledger's largest error is {worst:.1%} (allowed: {TOLERANCE:.0%})", file=sys.stderr)
     return 0 if worst <= TOLERANCE else 1
 
 

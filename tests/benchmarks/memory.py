@@ -296,7 +296,7 @@ def main() -> int:
         predicted, counted = predict(case), measure(case)
         worst = max(worst, abs(predicted / counted - 1))
         print(f"| {case.words} | {predicted / 1e9:.2f} | {counted / 1e9:.2f} | {predicted / counted:.3f} |", flush=True)
-    print(f"\nfurthest off: {worst:.1%} (at most {TOLERANCE:.0%})")
+    print(f"\nThe largest error is {worst:.1%} (allowed: {TOLERANCE:.0%})")
     return 0 if worst <= TOLERANCE else 1
 
 

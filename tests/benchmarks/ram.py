@@ -176,7 +176,7 @@ def main() -> int:
             if os.environ.get("MOMENTS"):
                 for what in ("planned", "held"):
                     print(what, {name: round(count / 1e9, 3) for name, count in found[what].items()}, flush=True)
-    print(f"\nfurthest off: {worst:.1%} (at most {TOLERANCE:.0%})")
+    print(f"\nThe largest error is {worst:.1%} (allowed: {TOLERANCE:.0%})")
     return 0 if worst <= TOLERANCE else 1
 
 

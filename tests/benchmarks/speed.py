@@ -101,7 +101,7 @@ def main() -> int:
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES])
     asked = parser.parse_args()
     print(f"{machine()}; {asked.threads} threads; medians of {asked.rounds} runs each\n")
-    print("| run | peer | ours | ratio | asked | peak memory, ours / peer | planned / held |\n|---|---|---|---|---|---|---|")
+    print("| run | peer | ours | ratio | target | peak memory, ours / peer | planned / held |\n|---|---|---|---|---|---|---|")
     missed = False
     with TemporaryDirectory() as folder:
         for case in (case for case in CASES if asked.case is None or case.name in asked.case):

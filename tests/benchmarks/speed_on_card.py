@@ -70,7 +70,7 @@ def main() -> int:
     asked = parser.parse_args()
     print(f"{torch.cuda.get_device_name()}; torch {torch.__version__}, CUDA {torch.version.cuda}\n")
     print(
-        "| run | peer, ms a step | ours, ms a step | ratio | loop | utilisation | asked |\n|---|---|---|---|---|---|---|"
+        "| run | peer, ms a step | ours, ms a step | ratio | loop | utilisation | target |\n|---|---|---|---|---|---|---|"
     )
     met = []
     for row in (row for row in ROWS if asked.case is None or row.case.name in asked.case):
