@@ -1,5 +1,5 @@
-"""What every run of the tests' small bases begins with, done once in a process for all that is described by the same words. It was a fifth
-of the suite's time. What is damaged, or written anew, reads otherwise and is tried again."""
+"""What every run on the tests' small bases begins with, done once per process for bases with the same description. It used to take a fifth
+of the suite's time. A base that is damaged or rewritten has another description and is tried again."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def read_each_base_once() -> None:
-    """From now on networks are tried without their weights, and tokenizers read, once for each base."""
+    """From now on, the trial of networks without weights, and the reading of tokenizers, happen once for each base."""
     from dreambooth_cli.engine.families import loading, parts
 
     if not hasattr(loading.try_networks, "__wrapped__"):

@@ -1,4 +1,4 @@
-"""What every test stands on: homes of its own, no network but loopback, small base models and photos."""
+"""What every test relies on: home folders of its own, no network but loopback, small base models and photos."""
 
 import gc
 import os
@@ -34,7 +34,7 @@ for name in (
     os.environ.pop(name, None)
 
 KEPT = Path(__file__).parent / "kept"
-# Whoever starts the tests in the background or under nohup has these ignored, and a run leaves it so.
+# If the tests are started in the background or under nohup, these are ignored, and a run leaves ignored signals alone.
 for number in (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
@@ -43,15 +43,15 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Where tests run in several processes, shares of 32 at most: of a larger first one, with the slow tests in it, a process would
-    still have much to do when the others are through."""
+    """If tests run in several processes, hand them out in shares of at most 32: with a larger first share, which has the slow tests,
+    one process would still be busy when the others are done."""
     if config.pluginmanager.hasplugin("xdist") and config.option.maxschedchunk is None:
         config.option.maxschedchunk = 32
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slow tests first: one that is left for the end keeps one process busy while the others have nothing to do. Long ones are slow."""
+    """Slow tests first: one that comes last keeps one process busy while the others have nothing to do. Long ones count as slow."""
     for item in items:
         if item.get_closest_marker("long") is not None:
             item.add_marker("slow")
@@ -59,15 +59,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What was imported stays: kept out of the collector's sight, it isn't gone through each time that a run gives memory back, which
-    was a third of the suite's time."""
+    """Hide everything imported so far from garbage collection, since it stays anyway: going through it each time that a run gives memory
+    back took a third of the suite's time."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def own_homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Projects, caches and the hub's downloads in the test's own folder; no signal left over."""
+    """Projects, caches and the hub's downloads are in the test's own folder; no signal is left over from an earlier test."""
     monkeypatch.setenv("DREAMBOOTH_HOME", str(tmp_path / "dreambooth-home"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
     yield
@@ -99,31 +99,31 @@ def _guarded(connect: Callable[[socket.socket, Any], Any]) -> Callable[[socket.s
 
 @pytest.fixture(scope="session")
 def sd1(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small Stable Diffusion 1 base (epsilon). Read it only: it is the whole session's."""
+    """A small Stable Diffusion 1 base (epsilon). It belongs to the whole session: read it only."""
     return _build("sd1", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def sd2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small Stable Diffusion 2 base (velocity). Read it only: it is the whole session's."""
+    """A small Stable Diffusion 2 base (velocity). It belongs to the whole session: read it only."""
     return _build("sd2", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small Stable Diffusion XL base. Read it only: it is the whole session's."""
+    """A small Stable Diffusion XL base. It belongs to the whole session: read it only."""
     return _build("sdxl", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def z_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small Z-Image base. Read it only: it is the whole session's."""
+    """A small Z-Image base. It belongs to the whole session: read it only."""
     return _build("z-image", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def klein(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small FLUX.2 klein base. Read it only: it is the whole session's."""
+    """A small FLUX.2 klein base. It belongs to the whole session: read it only."""
     return _build("klein", tmp_path_factory)
 
 
@@ -138,7 +138,7 @@ def _build(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def refused_torchao(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A torchao is here whose version peft refuses, by a check of its own, whenever it puts adapters into a network."""
+    """A torchao whose version peft refuses, in a check of its own, whenever it puts adapters into a network."""
     from peft.import_utils import is_torchao_available
 
     place = tmp_path / "torchao's"
@@ -156,7 +156,7 @@ def refused_torchao(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 @pytest.fixture
 def kept_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What version 0.1.0 left, the test's own copy: its base, photos, projects and delivered folders; DREAMBOOTH_HOME is there."""
+    """The test's own copy of what version 0.1.0 left: base, photos, projects and delivered folders; DREAMBOOTH_HOME points to it."""
     folder = Path(shutil.copytree(KEPT / "0.1.0", tmp_path / "kept"))
     for path in folder.rglob("*"):
         if path.suffix in (".toml", ".json", ".jsonl"):
@@ -167,13 +167,13 @@ def kept_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path, drawn_photos: Path) -> Path:
-    """A folder of five small photos of one thing, the test's own copy."""
+    """The test's own folder of five small photos of one thing."""
     return Path(shutil.copytree(drawn_photos, tmp_path / "photos"))
 
 
 @pytest.fixture(scope="session")
 def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five pictures of a brown ball with two eyes, before five backgrounds, 96 to 160 px, in three formats."""
+    """Five pictures of a brown ball with two eyes in front of five backgrounds, 96 to 160 px, in three formats."""
     folder = tmp_path_factory.mktemp("drawn")
     for number, (name, size) in enumerate(
         (
@@ -189,7 +189,7 @@ def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def draw_photo(path: Path, size: tuple[int, int], *, seed: int) -> Path:
-    """Draw one sharp, coloured picture that differs with `seed`; its format is the name's."""
+    """Draw one sharp, coloured picture that depends on `seed`, in the format that its name says."""
     from PIL import Image, ImageDraw
 
     rng = random.Random(seed)

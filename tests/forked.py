@@ -1,4 +1,4 @@
-"""Work in a process of its own that has the libraries already: a fork of the tests' own. To import them anew takes seconds."""
+"""Work in a process of its own that already has the libraries: a fork of the tests' process. Importing them again would take seconds."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that
 
 
 def run_forked(work: Callable[[], int], output: Path) -> tuple[int, str]:
-    """Do `work` in a fork, with what it prints in `output`. Returns its exit status (-9 where it was killed) and what it printed."""
+    """Do `work` in a fork that prints into `output`. Returns its exit status (-9 if it was killed) and what it printed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads, of which none holds anything that the child needs
         child = os.fork()

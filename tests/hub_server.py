@@ -1,5 +1,5 @@
-"""A small hub on loopback, for the real huggingface_hub client: listings, files with ETag, commit and ranges, large files behind a
-redirect to another host, and the answers that the hub gives for what is gone, gated or not there."""
+"""A small hub on loopback for the real huggingface_hub client: listings, files with ETag, commit and ranges, large files behind a
+redirect to another host, and the hub's answers for what is gone, gated or missing."""
 
 import base64
 import hashlib
@@ -52,42 +52,42 @@ class File:
 
 @dataclass
 class HubServer:
-    """What the hub holds and how it behaves. `requests` is what came: method, path, Range header; `tokens` whom it was shown to."""
+    """What the hub holds and how it behaves. `requests`: method, path and Range header of each; `tokens`: which hosts were shown one."""
 
     url: str = ""
     store: str = ""
     repositories: dict[str, tuple[str, dict[str, File]]] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
-    tokens: set[tuple[str, str]] = field(default_factory=set)  # host and port that was asked, Authorization header
+    tokens: set[tuple[str, str]] = field(default_factory=set)  # host and port, Authorization header
     answer: int | None = None  # every request gets this status
     answers: list[tuple[int, dict[str, str]]] = field(default_factory=list)  # the next requests get these
-    refusal: bytes = b"<html>not now</html>"  # the body of those
+    refusal: bytes = b"<html>not now</html>"  # the body of those answers
     moved: dict[str, str] = field(default_factory=dict)  # repository -> its other name, or another host's URL
     gone: set[str] = field(default_factory=set)  # answered 404 instead of the 401 that strangers get
     cut_after: dict[str, int] = field(default_factory=dict)  # file -> bytes, then the connection breaks, once
-    corrupt: set[str] = field(default_factory=set)  # files that come with a byte changed
+    corrupt: set[str] = field(default_factory=set)  # files that are sent with one byte changed
     ignore_ranges: bool = False
-    listing: Callable[[dict[str, Any]], Any] | None = None  # what is made of a listing before it is sent; bytes go as they are
+    listing: Callable[[dict[str, Any]], Any] | None = None  # changes a listing before it is sent; bytes are sent as they are
     bodies: dict[str, Callable[[bytes], tuple[bytes, dict[str, str]]]] = field(default_factory=dict)  # file -> other bytes, headers
     created: dict[str, bool] = field(default_factory=dict)  # repositories made by a client -> whether they are private
     commits: list[dict[str, bytes]] = field(default_factory=list)  # files by their names
-    cut_uploads: int = 0  # so many commits end in a broken connection
+    cut_uploads: int = 0  # how many commits end in a broken connection
     held: str | None = None  # the file whose second half waits
     is_held: threading.Event = field(default_factory=threading.Event)  # its first half is sent
     go_on: threading.Event = field(default_factory=threading.Event)  # its second half may be sent
 
     def add(self, repository: str, folder: Path, revision: str) -> None:
-        """Serve a folder as a repository whose `main` is `revision`."""
+        """Serve a folder as a repository whose branch `main` is the commit `revision`."""
         names = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
         self.repositories[repository] = (revision, {name: File(name, folder / name) for name in names})
 
     def fetched(self) -> set[str]:
-        """The files whose content was asked for."""
+        """The names of the files whose content was asked for."""
         return {path.split("/", 5)[5] for method, path, _ in self.requests if method == "GET" and "/resolve/" in path}
 
     def ranges(self) -> list[str]:
-        """The Range headers that came."""
+        """The Range headers that were sent."""
         return [wanted for _, path, wanted in self.requests if wanted and "/resolve/" in path]
 
 

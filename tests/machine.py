@@ -1,4 +1,4 @@
-"""What a figure was measured on, in words: every table says it."""
+"""What a figure was measured on, in words, for every table."""
 
 import platform
 import re

@@ -1,8 +1,8 @@
 # ruff: noqa: E501 - a cell and its rendering stand on one line
-"""README.zh-CN.md beside README.md: what of it is generated, and how the rest is held to the English page.
+"""README.zh-CN.md and README.md: what is generated, and how the rest is kept in step with the English page.
 
-Tables that README.md generates are generated here too, a cell at a time; a cell that has no rendering below stays English. The file
-tree and the tables of what was measured are taken over. `python -m tests.test_readme` writes them.
+Tables that are generated in README.md are generated here too, cell by cell; a cell without a translation below stays English. The file
+tree and the tables of measurements are copied. `python -m tests.test_readme` writes them.
 """
 
 import operator
@@ -187,7 +187,7 @@ CELLS = {
     "The command failed; the last line.": "命令失败；最后一行。",
 }
 
-# English heading -> Chinese, without the marks before it
+# English heading -> Chinese, without the leading marks
 HEADINGS = {
     "Quickstart": "快速开始",
     "Install": "安装",
@@ -204,11 +204,11 @@ HEADINGS = {
     "Settings": "设置",
     "The repository": "仓库",
 }
-TAKEN_OVER = ("faults",)  # tables of what was measured, between markers: the same on both pages
+TAKEN_OVER = ("faults",)  # tables of measurements, between markers: the same on both pages
 
 
 def translated(table: str) -> str:
-    """A generated table in Chinese: each cell that has a rendering, and each part of a list of means."""
+    """A generated table in Chinese, as far as cells, and the parts of a list of means, have a translation."""
     return "\n".join("|".join(_cell(cell) for cell in re.split(r"(?<!\\)\|", line)) for line in table.splitlines())
 
 
@@ -225,17 +225,17 @@ def _cell(cell: str) -> str:
 
 
 def blocks_of(text: str) -> list[str]:
-    """The fenced blocks of a page, fences and all."""
+    """The fenced blocks of a page, including the fences."""
     return re.findall(r"^```\w*\n.*?^```$", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def between(text: str, name: str) -> str:
-    """What stands between two markers."""
+    """The text between two markers."""
     return text.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0]
 
 
 def taken_over(chinese: str, english: str) -> str:
-    """The Chinese page with the file tree and the tables of what was measured as the English one has them."""
+    """The Chinese page with the file tree and the tables of measurements copied from the English one."""
     for name in TAKEN_OVER:
         before, after = chinese.split(f"<!-- {name} -->")[0], chinese.split(f"<!-- /{name} -->")[1]
         chinese = f"{before}<!-- {name} -->{between(english, name)}<!-- /{name} -->{after}"
@@ -244,8 +244,8 @@ def taken_over(chinese: str, english: str) -> str:
 
 
 def differences(chinese: str, english: str) -> Iterator[str]:
-    """Where the two pages part, each in a line: headings, blocks of commands but for comments, and tables by
-    their shape and by each cell that holds code or a figure."""
+    """How the two pages differ, one line each: in headings, in blocks of commands (without comments), and in the shape of tables and each
+    cell that has code or a figure."""
     yield from _unlike("heading", _headings(english), _headings(chinese), same=lambda a, b: b in (a, heading_in_chinese(a)))
     yield from _unlike("line of a command", _commands(english), _commands(chinese))
     ours, theirs = _tables(english), _tables(chinese)
@@ -258,7 +258,7 @@ def differences(chinese: str, english: str) -> Iterator[str]:
 
 
 def heading_in_chinese(heading: str) -> str:
-    """A heading as the Chinese page has it; one that has no rendering stays as it is."""
+    """A heading in Chinese; one without a translation stays as it is."""
     marks, _, words = heading.partition(" ")
     return f"{marks} {HEADINGS.get(words, words)}"
 
@@ -268,7 +268,7 @@ def _headings(page: str) -> list[str]:
 
 
 def _commands(page: str) -> list[str]:
-    """The lines of all blocks but the tree, without comments: a clause after two spaces counts as one."""
+    """The lines of all blocks except the file tree, without comments; a clause after two spaces counts as a comment."""
     blocks = [block for block in blocks_of(page) if not block.startswith("```text")]
     lines = [re.sub(r"(^|\s+)# .*|\s+$", "", line) for block in blocks for line in block.splitlines()]
     return [line for line in lines if line]
@@ -283,7 +283,7 @@ def _without_blocks(page: str) -> str:
 
 
 def _same_row(one: str, other: str) -> bool:
-    """Whether two rows have as many cells, and the same code and figures in each."""
+    """Whether two rows have the same number of cells, with the same code and figures in each."""
     cells, others = (re.split(r"(?<!\\)\|", row) for row in (one, other))
     return len(cells) == len(others) and all(
         sorted(re.findall(r"`[^`]+`", a)) == sorted(re.findall(r"`[^`]+`", b)) for a, b in zip(cells, others, strict=True)

@@ -1,4 +1,4 @@
-"""Records of runs, whole and small."""
+"""Small but complete records of runs."""
 
 from dreambooth_cli.bases.catalog import BaseFacts
 from dreambooth_cli.config import ask

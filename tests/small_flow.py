@@ -1,11 +1,11 @@
-"""Bases of the flow families, small and with random weights, in the layout that the hub's repositories have. They read as bases of 32
-px: their VAE's factor is 2."""
+"""Small bases of the flow families with random weights, in the layout of the hub's repositories. They count as bases of 32 px, since
+their VAE's factor is 2."""
 
 from pathlib import Path
 from typing import Any
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
-# as Qwen's own has it of one message: a program, which plain diffusers runs and the tool does not
+# what Qwen's own template makes of one message; it is a program, which plain diffusers runs and this tool does not
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n"
@@ -22,7 +22,7 @@ def build(kind: str, folder: Path, *, seed: int = 0, distilled: bool = False) ->
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         pipe = writer(distilled)
-        for weight in pipe.transformer.parameters():  # some begin at zero, so that what they do would not show
+        for weight in pipe.transformer.parameters():  # some are zero at first, which would hide what they do
             torch.nn.init.normal_(weight, std=0.2)
         pipe.save_pretrained(folder)
     return folder
@@ -117,7 +117,7 @@ def _qwen(kind: Any, *, layers: int) -> Any:
 
 
 def _words() -> dict[str, int]:
-    """Every byte, and the marks: a tokenizer without merges."""
+    """A vocabulary without merges: every byte, and the marks."""
     from tokenizers.pre_tokenizers import ByteLevel
 
     return {token: number for number, token in enumerate([*sorted(ByteLevel.alphabet()), *SPECIALS])}

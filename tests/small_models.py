@@ -1,7 +1,7 @@
-"""Base models of the true architectures, small and with random weights, written in the layout that the hub's repositories have:
-text encoder keys under `text_model.`, vocab.json and merges.txt, old attention names in the VAE of SD 1, safetensors.
+"""Small base models of the real architectures with random weights, written in the layout of the hub's repositories: text encoder keys
+under `text_model.`, vocab.json and merges.txt, the old attention names in SD 1's VAE, safetensors.
 
-Every kind reads as a 64 px base: latents are 16x16, the VAE's factor is 4 (not 8, so that a hard-coded 8 shows).
+Every kind counts as a 64 px base: latents are 16x16, and the VAE's factor is 4 (not 8, so that a hard-coded 8 is noticed).
 """
 
 import gzip
@@ -17,7 +17,7 @@ from typing import Any
 from dreambooth_cli.identifier import rare_tokens
 
 CLIP_FILE = "shared/clip/bpe_simple_vocab_16e6.txt.gz"
-CLIP_MERGES = 49_152 - 256 - 2  # the first so many lines of the file are CLIP's; the rest it never used
+CLIP_MERGES = 49_152 - 256 - 2  # CLIP uses only so many lines of the file, the first ones
 WORDS = ("dog", "cat", "photo", "of", "sks")
 VAE_OLD_NAMES = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
 BETAS = {
@@ -44,7 +44,7 @@ def build(kind: str, folder: Path, *, seed: int = 0, width: int = 32) -> Path:
 
 
 def build_vae(folder: Path, *, seed: int = 0) -> Path:
-    """Write a lone VAE as the repository of SDXL's fp16-safe one has it, and return the folder."""
+    """Write a VAE alone, laid out like the repository of SDXL's fp16-safe one, and return the folder."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -54,7 +54,7 @@ def build_vae(folder: Path, *, seed: int = 0) -> Path:
 
 
 def build_eyes(folder: Path) -> Path:
-    """Write what judges a run's steps, a CLIP and a DINO of random weights, to `clip` and `dino` in a folder, and return it."""
+    """Write what judges a run's steps, a CLIP and a DINO of random weights, to `clip` and `dino` in a folder. Returns it."""
     import torch
     from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTModel
 
@@ -181,7 +181,7 @@ def _vae(scaling_factor: float, **config: Any) -> Any:
 
 
 def _write_text_encoder(folder: Path, vocabulary: int, *, hidden: int, act: str, projection: int | None = None) -> None:
-    """A CLIP text encoder as the hub keeps it: every key under `text_model.`, the `position_ids` of old there too."""
+    """A CLIP text encoder as on the hub: every key under `text_model.`, including the `position_ids` of earlier versions."""
     import torch
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -234,14 +234,14 @@ def _write_index(folder: Path, pipeline: str, *, scheduler: str, **more: Any) ->
 
 
 def clip_vocabulary_file() -> Path | None:
-    """CLIP's own vocabulary where it lies in or beside the checkout, else None."""
+    """CLIP's own vocabulary, if it is in or beside the checkout; else None."""
     checkout = Path(__file__).parents[1]
     return next((root / CLIP_FILE for root in (checkout, checkout.parent) if (root / CLIP_FILE).is_file()), None)
 
 
 def write_tokenizer(folder: Path, *, pad: str) -> int:
-    """Write a CLIP tokenizer in the files that the hub has (no tokenizer.json) and return its number of tokens: CLIP's own where
-    its vocabulary is at hand, else a small one that spells everything out but for a few words and rare tokens."""
+    """Write a CLIP tokenizer in the files that the hub has (no tokenizer.json) and return its number of tokens: CLIP's own if its
+    vocabulary is at hand, else a small one that splits everything into letters except a few words and rare tokens."""
     merges = _clip_merges() or list(_small_merges())
     letters = _byte_letters()
     tokens = [
@@ -295,7 +295,7 @@ def _small_merges() -> Iterator[tuple[str, str]]:
 
 
 def _byte_letters() -> list[str]:
-    """The 256 letters that stand for bytes, in CLIP's order: printable ones for themselves, the others from U+0100 on."""
+    """The 256 letters that stand for bytes, in CLIP's order: printable bytes stand for themselves, the others are U+0100 and on."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(256 - len(printable))]
 
@@ -410,7 +410,7 @@ def _single_vae(state: Mapping[str, Any], *, levels: int) -> dict[str, Any]:
 
 
 def _openclip(prefix: str, state: Mapping[str, Any]) -> dict[str, Any]:
-    """A text encoder under OpenCLIP's names: query, key and value in one matrix."""
+    """A text encoder's weights under OpenCLIP's names, with query, key and value in one matrix."""
     import torch
 
     flat = {name.removeprefix("text_model."): value for name, value in state.items()}
@@ -447,7 +447,7 @@ def _save(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def lay_out_hub_cache(folder: Path, cache: Path, repository: str, revision: str) -> Path:
-    """Lay a base out in a hub cache (`HF_HOME/hub`) as huggingface_hub does: blobs, a snapshot of links to them, refs/main.
+    """Put a base into a hub cache (`HF_HOME/hub`) as huggingface_hub does: blobs, a snapshot of links to them, refs/main.
 
     Returns the snapshot's folder. `revision` is a commit of 40 hex digits.
     """

@@ -1,4 +1,4 @@
-"""What stands for a repository of the hub, and what is told where it is something else."""
+"""What counts as a repository on the hub, and what is said about anything else."""
 
 import pytest
 

@@ -1,6 +1,6 @@
-"""`from dreambooth_cli import train, generate, plan`: what a program that embeds it gets, and that nothing of it is changed.
+"""`from dreambooth_cli import train, generate, plan`: what a program that embeds these gets, and that they change nothing in it.
 
-`python -m tests.test_api` writes the settings' keywords anew.
+`python -m tests.test_api` rewrites the settings' keywords.
 """
 
 import ast
@@ -58,7 +58,7 @@ class DrawingSettings(TypedDict, total=False):
 
 
 def written_keywords() -> str:
-    """What keywords.py must hold."""
+    """What keywords.py must contain."""
     tree = ast.parse(inspect.getsource(settings))
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     told = {}
@@ -92,12 +92,12 @@ def test_importing_it_loads_nothing_slow_and_asking_for_it_no_torch() -> None:
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What goes to ./output and ./generated goes to the test's own folder."""
+    """The test's own folder becomes the current one, for what goes to ./output and ./generated."""
     monkeypatch.chdir(tmp_path)
 
 
 def surroundings() -> dict[str, Any]:
-    """What a program may notice of what it embeds."""
+    """What a program may notice about what it embeds."""
     import diffusers
     import torch
     import transformers
@@ -119,7 +119,7 @@ def surroundings() -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_two_runs_one_after_the_other_leave_nothing_behind(photos: Path, sd1: Path, tmp_path: Path) -> None:
-    """The first is left half way and continued; the second is another subject. Both end as runs of the command do."""
+    """The first is stopped half way and continued; the second has another subject. Both end as the command's runs do."""
     load_the_libraries(photos, sd1)
     before = surroundings()
     asked: dict[str, Any] = {"photos": str(photos), "class_prompt": "a dog", "model": str(sd1), **QUICK}
@@ -150,7 +150,7 @@ def test_two_runs_one_after_the_other_leave_nothing_behind(photos: Path, sd1: Pa
 
 
 def load_the_libraries(photos: Path, base: Path) -> None:
-    """As a program that draws or trains otherwise has them already; what their own import changes is theirs."""
+    """A program that draws or trains by itself has the libraries already; what their own import changes does not count."""
     with closing(train(photos=photos, class_prompt="a mug", model=str(base), **QUICK)) as events:
         next(event for event in events if isinstance(event, PlanMade))
 

@@ -1,4 +1,4 @@
-"""An import may only point down and never round, each library belongs to one layer, and what is slow to load stays out of `--help`.
+"""Imports only point down and never in a circle, each library belongs to one layer, and what is slow to load stays out of `--help`.
 
 cli > workflows > pocket > engine > photos > root
 """
@@ -17,7 +17,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "dreambooth_cli"
 LAYERS = ("root", "photos", "engine", "pocket", "workflows", "cli")
 
-# Which layer may import a library; a module by name where it is the only one.
+# Which layer may import a library; a module's name if it is the only one.
 OWNERS: dict[str, set[str]] = {
     "typer": {"cli"},
     "rich": {"cli"},
@@ -53,7 +53,7 @@ COMMANDS = ("init", "prep", "train", "generate", "export", "push", "models", "pr
 
 @dataclass(frozen=True)
 class Import:
-    """One import of one file: the module it names, in full, and whether it is carried out when the file is imported."""
+    """One import in a file: the full name of its module, and whether it is executed when the file is imported."""
 
     module: str
     line: int
@@ -66,7 +66,7 @@ pytestmark = pytest.mark.skipif(not FILES, reason="the package is not beside the
 
 def layer_of(parts: tuple[str, ...]) -> str:
     """The layer of a module by its path within the package; `python -m dreambooth_cli` is the command line's."""
-    if parts in ((), ("__main__",)):  # the package itself has its front door alone
+    if parts in ((), ("__main__",)):  # the package itself only has its public API
         return "cli"
     if parts == ("api",):
         return "workflows"
@@ -82,7 +82,7 @@ def module_parts(file: Path) -> tuple[str, ...]:
 
 
 def imports_of(file: Path) -> Iterator[Import]:
-    """Every import of a file, relative ones spelled out, those inside functions or for types alone too."""
+    """Every import in a file, with relative ones spelled out, including those inside functions or only for types."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     later = {
         id(node)
@@ -136,7 +136,7 @@ def test_imports_point_down_and_libraries_stay_with_their_layer(file: Path) -> N
 
 
 def imported_files() -> dict[Path, set[Path]]:
-    """File -> the files of ours that it imports, those imported inside functions too."""
+    """File -> our own files that it imports, including imports inside functions."""
     place = {".".join(("dreambooth_cli", *module_parts(file))): file for file in FILES}
     graph: dict[Path, set[Path]] = {}
     for file in FILES:
@@ -149,7 +149,7 @@ def imported_files() -> dict[Path, set[Path]]:
 
 
 def room_of(file: Path) -> Path:
-    """The folder of a file; what lies beside folders is a room of its own."""
+    """The folder of a file; files at the top level count as a folder of their own each."""
     beside = [each for each in FILES if file.parent in each.parents and each.parent != file.parent]
     return file if beside else file.parent
 
@@ -168,7 +168,7 @@ def test_no_file_and_no_folder_imports_itself_by_way_of_others() -> None:
     "file", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE))
 )
 def test_the_command_line_loads_what_is_slow_inside_a_command(file: Path) -> None:
-    """At the top of `cli/` only the command line's own and the root layer; the work is imported by the command's body."""
+    """At the top of `cli/` only the command line's own modules and the root layer are imported; the command's body imports the rest."""
     at_top = [found.module for found in imports_of(file) if found.at_top]
     assert [module for module in at_top if own_layer(module) in ("workflows", "pocket", "engine", "photos")] == []
 
@@ -177,7 +177,7 @@ def test_the_command_line_loads_what_is_slow_inside_a_command(file: Path) -> Non
     "file", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE))
 )
 def test_a_workflow_is_imported_before_anything_else_in_a_function_is_done_or_while_it_is_said(file: Path) -> None:
-    """Where it takes a while it stands within `with loading...:`, which alone has a spinner turn, and nothing else does."""
+    """An import that takes a while is inside `with loading...:`, the only thing that shows a spinner, and nothing else is inside it."""
     late = []
     for function in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if not isinstance(function, ast.FunctionDef):
@@ -210,7 +210,7 @@ def is_loading(statement: ast.stmt) -> bool:
     "file", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE))
 )
 def test_the_command_line_has_no_workflow_of_its_own(file: Path) -> None:
-    """Words in, pictures out: what happens, in which order, is the workflows' to say."""
+    """Words in, pictures out: what happens, and in which order, is for the workflows to say."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     yields = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Yield | ast.YieldFrom)]
     contexts = [
@@ -229,14 +229,14 @@ FUNCTIONS = [
 
 
 def values_of(function: ast.FunctionDef) -> list[str]:
-    """The names of what a function is given, beside the object that it belongs to."""
+    """The names of a function's parameters, without the object that it belongs to."""
     given = function.args
     named = [*given.posonlyargs, *given.args, *given.kwonlyargs, *filter(None, (given.vararg, given.kwarg))]
     return [each.arg for each in named if each.arg not in ("self", "cls")]
 
 
 def test_functions_are_short_and_are_given_few_values() -> None:
-    """A value that is handed on through function after function wants a noun of its own (a Recipe, a Base, a Batch)."""
+    """Values that are passed on through function after function deserve a noun of their own (a Recipe, a Base, a Batch)."""
     lines = sorted((node.end_lineno or 0) - node.lineno + 1 for node in FUNCTIONS)
     assert lines[-1] <= 80
     assert lines[len(lines) * 9 // 10] <= 22
@@ -245,7 +245,7 @@ def test_functions_are_short_and_are_given_few_values() -> None:
 
 
 def test_the_names_of_networks_come_from_the_record_of_the_family() -> None:
-    """What a family's networks are called stands in its record; whoever writes it elsewhere forgets the next family."""
+    """The names of a family's networks are in its record; code that repeats them elsewhere forgets the next family."""
     naming = [
         file.relative_to(PACKAGE).as_posix()
         for file in FILES
@@ -254,7 +254,7 @@ def test_the_names_of_networks_come_from_the_record_of_the_family() -> None:
     assert naming == ["families/stable_diffusion.py"]
 
 
-# What transformers' models have beside peft's own functions: each asks for a peft that may not be out yet.
+# Methods of transformers' models that duplicate peft's own functions: each requires a peft that may not be out yet.
 ASK_FOR_A_PEFT = {
     "add_adapter",
     "set_adapter",
@@ -276,7 +276,7 @@ def test_adapters_are_peft_s_own_work(file: Path) -> None:
     assert called == []
 
 
-# What opens a model's files, and who may: the guarded place, this package's own weights, and what the paper measures with.
+# What opens a model's files, and which files may: the guarded place, this package's own weights, and the networks that measure.
 OPENS = {"from_pretrained", "from_single_file", "from_config", "load_config", "load_lora_weights", "get_tensor", "load_file", "safe_open"}
 MAY_OPEN = {
     "engine/families/parts.py",
@@ -316,7 +316,7 @@ def test_a_models_files_are_opened_in_the_guarded_place_alone(file: Path) -> Non
 
 
 def test_what_is_opened_in_the_guarded_place_is_guarded() -> None:
-    """Every call that opens or builds stands within `with refused(...)`, or in a function that `load_pipeline`'s guard calls."""
+    """Every call that opens or builds is inside `with refused(...)`, or in a function that is called within `load_pipeline`'s."""
     tree = ast.parse((PACKAGE / "engine" / "families" / "loading.py").read_text(encoding="utf-8"))
     (load,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "load_pipeline"]
     (guard,) = [node for node in load.body if isinstance(node, ast.With)]
@@ -356,7 +356,7 @@ print(json.dumps(loaded))
 
 
 def modules_after(*commands: list[str]) -> dict[str, list[str]]:
-    """Run commands one after the other in one fresh process: command -> the top-level modules loaded once it is done."""
+    """Run commands one after the other in a fresh process: command -> the top-level modules that are loaded after it."""
     done = subprocess.run(
         [sys.executable, "-c", LOOK, json.dumps(commands)], capture_output=True, text=True, check=False, timeout=120
     )
@@ -392,7 +392,7 @@ READS_ITSELF = {
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_a_lora_comes_in_by_one_door_and_a_pickle_by_none(file: Path) -> None:
-    """The libraries' own readers take a pickle where they find no safetensors, and are not told not to."""
+    """The libraries' own readers fall back to a pickle if they find no safetensors."""
     wrong = [f"line {found.line}: {found.module}" for found in imports_of(file) if found.module.split(".")[0] in UNPICKLES]
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         is_proof = file.parent.name == "exports"  # of a file that was just written, named as safetensors

@@ -1,4 +1,4 @@
-"""What a caption is, and what speaks against one."""
+"""What a caption is, and what is wrong with one."""
 
 import pytest
 

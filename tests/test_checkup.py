@@ -1,4 +1,4 @@
-"""`doctor`: each thing that it looks at, well and not; a torch that can't be imported is a real folder first on the path."""
+"""`doctor`: everything that it looks at, healthy and not; a torch that can't be imported is a real folder placed first on the path."""
 
 import json
 import os
@@ -117,7 +117,7 @@ def test_in_words_and_as_a_document(monkeypatch: pytest.MonkeyPatch, dreambooth:
 
 @contextmanager
 def answering(code: int) -> Iterator[str]:
-    """A server on the loopback that answers everything so; its address."""
+    """The address of a server on loopback that answers everything in this way."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:

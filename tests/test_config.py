@@ -1,4 +1,4 @@
-"""`project.toml`: merging, sources, comments that stay, values that take their comment's place, what is refused."""
+"""`project.toml`: merging, sources, comments that stay, values that replace a commented-out line, what is refused."""
 
 import re
 import tomllib

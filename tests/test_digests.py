@@ -1,4 +1,4 @@
-"""A file's digest is remembered, and never believed beyond what speaks for it."""
+"""A file's digest is remembered, and believed only as far as there is reason to."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ from dreambooth_cli.paths import cache_folder
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that has lain there for ten seconds, as the clock of this test tells."""
+    """A file that is ten seconds old by this test's clock."""
     now = time.time_ns
     monkeypatch.setattr(digests.time, "time_ns", lambda: now() + 10 * 10**9)
     path = tmp_path / "weights"
@@ -28,7 +28,7 @@ def entries() -> list[Path]:
 
 
 def true_digest(path: Path) -> str:
-    """sha256, read anew."""
+    """The sha256, computed now."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -56,7 +56,7 @@ def flip_one_byte(path: Path) -> None:
 
 
 def swap(path: Path) -> None:
-    """Another file of the same age in its place; it is not written to now, only renamed."""
+    """Put another file of the same age in its place, by renaming, not writing."""
     path.unlink()
     path.with_name("twin").rename(path)
 

@@ -1,4 +1,4 @@
-"""Writing that lasts, and room that is looked for beforehand."""
+"""Writing that lasts, and checking for room beforehand."""
 
 import errno
 import os
@@ -108,7 +108,7 @@ with temporary(Path(sys.argv[1])) as file, temporary(Path(sys.argv[1])) as folde
 
 @pytest.mark.parametrize("end", ["die", "go on"])
 def test_what_a_process_writes_is_removed_when_it_is_gone_and_not_before(end, tmp_path):
-    """It is the lock that tells: a process number says nothing in another container."""
+    """The lock decides: a process number means nothing in another container."""
     for name in FOREIGN:
         (tmp_path / name).write_text("mine")
     command = [sys.executable, "-c", KILLED, str(tmp_path)]

@@ -1,4 +1,4 @@
-"""Where an export goes, and what is refused before any work."""
+"""Where an export is written, and what is refused before any work."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Frames: what is said around a subject changes, what is said of it does not."""
+"""Frames: the sentence around a subject changes, what it says about the subject does not."""
 
 from collections import Counter
 
@@ -36,7 +36,7 @@ def test_what_an_opening_says_is_not_lost(class_prompt):
 
 
 def test_no_frame_that_is_measured_is_trained_in():
-    """Whether the word holds in any sentence is asked in sentences that no training uses."""
+    """Whether the identifier works in any sentence is measured with sentences that no training uses."""
     own = instance_prompt("a photo of a dog", "sks")
     trained = {own, *other_frames(own, "sks")}
     assert not trained & {f"{frame} sks dog" for frame in UNSEEN_FRAMES}

@@ -13,7 +13,7 @@ GIB = 2**30
 
 
 class Driver(ModuleType):
-    """A stand-in for NVIDIA's driver, which no test machine has: cards in the order of the bus."""
+    """A stand-in for NVIDIA's driver, which no test machine has; its cards are in bus order."""
 
     def __init__(self, *cards: SimpleNamespace) -> None:
         super().__init__("pynvml")
@@ -61,7 +61,7 @@ NEW = card("RTX 3060", 12, (8, 6), "GPU-bbbb-2")
 
 @pytest.fixture(autouse=True)
 def plain_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No variable of CUDA's, no AMD card, no Mac, whatever the machine that runs the tests has."""
+    """No CUDA variables, no AMD card, no Mac, whatever machine runs the tests."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
     monkeypatch.setattr(gpu._amd, "__defaults__", (tmp_path / "no-drm", tmp_path / "no-kfd"))
@@ -215,13 +215,13 @@ def test_the_search_does_not_load_torch() -> None:
 
 
 def cut(whole: SimpleNamespace, *slices: SimpleNamespace) -> SimpleNamespace:
-    """A card that is cut up (MIG); the third of its seven places is empty."""
+    """A card that is divided by MIG; the third of its seven places is empty."""
     whole.slices = list(slices)
     return whole
 
 
 class CuttingDriver(Driver):
-    """A driver that knows MIG, and memory that is not the card's own."""
+    """A driver with MIG, and with memory that is not the card's own."""
 
     def nvmlDeviceGetMigMode(self, card: SimpleNamespace) -> tuple[int, int]:
         return (1, 1) if card.slices else (0, 0)
@@ -271,7 +271,7 @@ def test_the_chosen_card_is_handed_to_torch(
     pick: str | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where there are several and the user has named none; from then on it is the one that is seen."""
+    """If there are several and the user has named none; from then on only that one is visible."""
     install(monkeypatch, CuttingDriver(*cards))
     if order:
         monkeypatch.setenv("CUDA_DEVICE_ORDER", order)
@@ -298,7 +298,7 @@ def test_the_roomier_of_two_equal_cards(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("total", [-1, 0])
 def test_a_card_without_memory_of_its_own_works_in_the_machines(total: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """GB10, Jetson: NVML answers NOT_SUPPORTED, or 0."""
+    """GB10 and Jetson: NVML answers NOT_SUPPORTED or 0."""
     shared = card("NVIDIA GB10", 1, (12, 1), "GPU-gb10")
     shared.total = total
     install(monkeypatch, CuttingDriver(shared))
@@ -323,7 +323,7 @@ def test_a_jetson_whose_driver_shows_nothing(
 
 
 def agent(sys_class: Path, node: int, minor: int, *, unique: int = 0, simds: int = 64) -> None:
-    """A node of ROCm's: a card by its render node, or a processor, which has no simds."""
+    """One of ROCm's nodes: a card with its render node, or a processor, which has no SIMDs."""
     folder = sys_class / "kfd/kfd/topology/nodes" / str(node)
     folder.mkdir(parents=True)
     (folder / "properties").write_text(f"simd_count {simds}\nunique_id {unique}\ndrm_render_minor {minor}\nname of it\n")
@@ -331,7 +331,7 @@ def agent(sys_class: Path, node: int, minor: int, *, unique: int = 0, simds: int
 
 @pytest.fixture
 def two_amd_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The processor's own graphics, which ROCm counts first, a large card, and a larger one that has no UUID."""
+    """The processor's own graphics, which ROCm counts first, a large card, and a larger one without a UUID."""
     for name in ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"):
         monkeypatch.setenv(name, "to be put back")
         monkeypatch.delenv(name)
@@ -350,7 +350,7 @@ def two_amd_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_largest_amd_card_is_handed_over(two_amd_cards: Path, tmp_path: Path) -> None:
-    """By the number that ROCm's runtime gives it, or its UUID where it has one."""
+    """By the number that ROCm's runtime gives it, or by its UUID if it has one."""
     found, _ = gpu._amd()
     assert found is not None
     assert (found.name, found.pick) == ("RX 7900", ("ROCR_VISIBLE_DEVICES", "2"))

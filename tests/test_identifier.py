@@ -1,4 +1,4 @@
-"""The identifier: the table of rare words, the choice from a base's own vocabulary, and what is said of a bad one."""
+"""The identifier: the table of rare words, the choice from a base's own vocabulary, and what is said about a bad one."""
 
 import json
 import re
@@ -27,7 +27,7 @@ FILLERS = tuple(
 
 
 def write_base(folder: Path, common: tuple[str, ...], rare: tuple[str, ...]) -> Path:
-    """A diffusers folder's tokenizer: its words are single tokens, `common` before a hundred others, `rare` after."""
+    """Write a diffusers folder's tokenizer whose words are single tokens, `common` ones before a hundred others, `rare` ones after."""
     letters = made.byte_letters()
     vocabulary = [*letters, *(letter + "</w>" for letter in letters)]
     merges: list[str] = []
@@ -52,7 +52,7 @@ def base(tmp_path: Path) -> Path:
 
 
 def test_a_tokenizers_package_that_does_not_fit_is_no_broken_base(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its parts are looked up when they are used."""
+    """The package's parts are looked up only when they are used."""
     monkeypatch.delattr("tokenizers.normalizers")
     monkeypatch.setitem(sys.modules, "tokenizers.normalizers", None)
     with pytest.raises(LibraryRefused, match="tokenizers"):

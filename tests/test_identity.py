@@ -1,4 +1,4 @@
-"""A run's identity follows what shapes its weights: what is read of a base, photos in their order, settings; no more and no less."""
+"""A run's identity depends on what shapes its weights, no more and no less: what is read of a base, the photos in order, settings."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def test_a_run_of_0_1_is_found_in_whatever_order() -> None:
 
 
 def put(name: str, content: bytes = b"{}") -> Callable[[Path], None]:
-    """A file more in the base's folder."""
+    """Add a file to the base's folder."""
 
     def change(folder: Path) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
@@ -88,7 +88,7 @@ def test_what_is_not_read_of_a_base_is_not_in_its_identity(change: Callable[[Pat
 
 
 def weights(part: str) -> Callable[[Path], None]:
-    """One value of a part's weights turned round, the file's size and time kept."""
+    """Negate one value of a part's weights, keeping the file's size and time."""
 
     def change(folder: Path) -> None:
         (file,) = (folder / part).glob("*.safetensors")
@@ -102,7 +102,7 @@ def weights(part: str) -> Callable[[Path], None]:
 
 
 def value(file: str, key: str, to: object) -> Callable[[Path], None]:
-    """One value of a config."""
+    """Change one value of a config."""
 
     def change(folder: Path) -> None:
         config = json.loads((folder / file).read_text())

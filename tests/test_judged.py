@@ -1,4 +1,4 @@
-"""Which step is best, and why, by plain arithmetic; what is kept of it."""
+"""Which step is best, and why, by plain arithmetic; and which steps are kept."""
 
 from dataclasses import replace
 from pathlib import Path

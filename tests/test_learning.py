@@ -1,5 +1,5 @@
-"""The suite's most important test: DreamBooth works. Three subjects of the pocket world are learned from five pictures each; the
-subject comes out, the class stays, the prompt is obeyed. It fails where learning stops working, whatever else still runs."""
+"""The suite's most important test: DreamBooth works. Three subjects of the pocket world are learned from five pictures each: the subject is
+recognised, the class is preserved, the prompt is followed. It fails if learning stops working, whatever else still runs."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Versions: which were tried, which are here, and what is told when one library refuses another. The libraries' lists are real files."""
+"""Versions: which were tried, which are installed, and what is said when one library refuses another. The metadata are real files."""
 
 import os
 import re
@@ -20,13 +20,13 @@ from tests.cli.conftest import Dreambooth, dreambooth  # noqa: F401 - a fixture
 
 CHECKOUT = Path(__file__).parent.parent
 CONSTRAINTS = CHECKOUT / ".ci" / "constraints.txt"
-# They look at one another's versions when they run.
+# These check one another's versions when they run.
 CHECKING = ("transformers", "peft", "diffusers", "accelerate", "huggingface-hub", "tokenizers", "bitsandbytes")
 REFUSED = "The version of PEFT you are using is not compatible, please use a version >= 0.22.0"
 
 
 def requirements() -> list[Requirement]:
-    """All that the package and its extras ask for."""
+    """Everything that the package and its extras require."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"].values()
     return [Requirement(one) for one in [*project["dependencies"], *(one for extra in extras for one in extra)]]
@@ -34,7 +34,7 @@ def requirements() -> list[Requirement]:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder first on the path with this package's own list; the lists of others that are put there count before the real ones."""
+    """A folder placed first on the path, with this package's own metadata; metadata put there take precedence over the real ones."""
     folder = tmp_path / "first"
     asked = [f"Requires-Dist: {one}" for one in requirements() if one.name != PACKAGE]
     put(folder, PACKAGE, dreambooth_cli.__version__, asked)
@@ -43,7 +43,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put(folder: Path, name: str, version: str, lines: list[str] | None = None) -> None:
-    """A package's list, as pip leaves it."""
+    """Write a package's metadata as pip leaves them."""
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
     head = ["Metadata-Version: 2.4", f"Name: {name}", f"Version: {version}"]
@@ -52,7 +52,7 @@ def put(folder: Path, name: str, version: str, lines: list[str] | None = None) -
 
 
 def raised_in(module: str, error: Exception) -> Exception:
-    """An error as a library's own code raises it."""
+    """An error as if raised in a library's own code."""
     try:
         exec("raise error", {"__name__": module, "error": error})
     except Exception as caught:

@@ -1,4 +1,4 @@
-"""What memory this machine has: a container's limit counts, whichever version of control groups sets it, however deep."""
+"""How much memory this machine has: a container's limit counts, whichever version of control groups sets it, at any depth."""
 
 import platform
 import subprocess
@@ -18,7 +18,7 @@ BOUNDLESS = V1 | {"memory.limit_in_bytes": 9223372036854771712}
 
 
 def groups(monkeypatch: pytest.MonkeyPatch, folder: Path, lines: str, **files: dict[str, object]) -> None:
-    """A machine of 16 GB, 12 of them free, with these control groups."""
+    """A machine with 16 GB, of which 12 are free, and these control groups."""
     for place, values in files.items():
         group = folder / "cgroup" / place.replace("__", "/")
         group.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ print(before, within, faults(), resident_memory() - held)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
 def test_freed_memory_stays_within_and_only_within() -> None:
-    """Ten arrays of 50 MB, one after the other: outside, the pages of each are mapped anew. What was kept leaves at the end."""
+    """Ten arrays of 50 MB in turn: outside the block, each one's pages are mapped afresh. What is kept is freed at its end."""
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     before, within, after, held = map(int, done.stdout.split())
     assert within < before / 20

@@ -1,4 +1,4 @@
-"""What users install: the wheel and the source archive, built here and tried in a bare environment outside the checkout."""
+"""What users install: the wheel and the source archive, built here and tried in a fresh environment outside the checkout."""
 
 import os
 import re
@@ -84,7 +84,7 @@ def test_a_wheel_from_the_checkout_is_the_wheel_from_the_source_archive(
 
 @pytest.fixture(scope="module")
 def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bare environment outside the checkout with the wheel in it; the libraries are this environment's."""
+    """A fresh environment outside the checkout with the wheel installed; it uses this environment's libraries."""
     home = tmp_path_factory.mktemp("installed") / "env"
     venv.create(home, with_pip=False)
     folder = "Scripts" if os.name == "nt" else "bin"

@@ -1,4 +1,4 @@
-"""Prompts: where the identifier goes, what stands for it, and what a prompt lacks."""
+"""Prompts: where the identifier goes, what stands for it, and what a prompt may be missing."""
 
 from contextlib import suppress
 

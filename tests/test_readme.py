@@ -1,6 +1,6 @@
-"""The README against what it tells of: its tables, its file tree, its two commands and its links.
+"""The README compared with what it describes: its tables, its file tree, its two commands and its links.
 
-`python -m tests.test_readme` writes the tables anew.
+`python -m tests.test_readme` rewrites the tables.
 """
 
 import re
@@ -56,7 +56,7 @@ CARDS_GB = (8, 12, 16, 24)
 
 
 def what_fits() -> str:
-    """The memory plan's own answer for cards of some sizes, without Pocket."""
+    """The memory plan's own answers for cards of several sizes, without Pocket."""
     rows = []
     for entry in CATALOG:
         for gb in CARDS_GB if entry.repository else ():
@@ -106,7 +106,7 @@ def _default(value: Any) -> str:
 
 
 def exit_codes() -> str:
-    """What each exit code means, by the kinds of errors."""
+    """What each exit code means, from the classes of errors."""
     rows = [("0", "", "Done.")]
     public = [kind for kind in kinds_of(DreamboothError) if kind.__module__ == DreamboothError.__module__]
     for kind in sorted(public, key=lambda kind: kind.exit_code):
@@ -142,13 +142,13 @@ TABLES = {
 
 
 def chinese_page() -> str:
-    """README.zh-CN.md with everything as it should be that is generated or taken over."""
+    """README.zh-CN.md with everything that is generated or copied as it should be."""
     page = with_tables(CHINESE.read_text(encoding="utf-8"), write=lambda table: translated(table()))
     return taken_over(page, README.read_text(encoding="utf-8"))
 
 
 def with_tables(text: str, write: Callable[[Callable[[], str]], str] = lambda table: table()) -> str:
-    """The README's text with every table between its two markers as it should be."""
+    """The README's text with every generated table as it should be."""
     for name, make in TABLES.items():
         start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         assert text.count(start) == text.count(end) == 1, f"the README has no place for the table of {name}"
@@ -163,7 +163,7 @@ def code_blocks(text: str) -> list[str]:
 
 
 def tree_of(text: str) -> dict[str, str]:
-    """The README's file tree: path from the top -> its clause. A folder's line ends in `/`, and what lies in it is indented."""
+    """The README's file tree: path from the top -> its clause. A folder's line ends in `/`, and what is in it is indented."""
     (block,) = [block for block in code_blocks(text) if block.startswith("dreambooth_cli/")]
     tree: dict[str, str] = {}
     folders: list[tuple[int, str]] = []
@@ -179,8 +179,8 @@ def tree_of(text: str) -> dict[str, str]:
 
 
 def on_disk() -> set[str]:
-    """What the tree must list: the top level, each folder and file of the package; a folder stands for its `__init__.py`, and
-    a folder of weights for all that is in it."""
+    """What the tree must list: the top level, and each folder and file of the package; a folder stands for its `__init__.py`, and a
+    folder of weights for everything in it."""
     package = CHECKOUT / "dreambooth_cli"
     weights = (package / "pocket" / "model", package / "pocket" / "judge")
     inside = [path for path in package.rglob("*") if "__pycache__" not in path.parts]
@@ -199,7 +199,7 @@ def test_the_tables_are_current() -> None:
 
 
 def test_the_chinese_page_stands_beside_this_one() -> None:
-    """Headings, commands and tables; whoever changes this page brings the other along."""
+    """In headings, commands and tables: whoever changes this page must change the other."""
     text = CHINESE.read_text(encoding="utf-8")
     assert list(differences(text, README.read_text(encoding="utf-8"))) == []
     assert text == chinese_page(), "write its tables anew: python -m tests.test_readme"

@@ -1,4 +1,4 @@
-"""plan.json, read and written: of this version, of 0.1, of a later one."""
+"""plan.json, read and written: this version's, 0.1's, and a later one's."""
 
 import json
 from dataclasses import replace
@@ -15,7 +15,7 @@ KEPT = sorted((Path(__file__).parent / "kept" / "0.1.0").rglob("plan.json"))
 
 
 def as_read(record: Record) -> Any:
-    """What a file would hold of it."""
+    """The value as it comes back from a file."""
     return json.loads(json.dumps(record.written()))
 
 

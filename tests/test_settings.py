@@ -1,4 +1,4 @@
-"""Settings: bounds and their words, types, choices, what shapes the weights."""
+"""Settings: bounds and how they are stated, types, choices, what shapes the weights."""
 
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The verdict of a run, from figures alone."""
+"""The verdict on a run, from its figures alone."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The configurations of Stable Diffusion 1 and XL at their true sizes, as their own folders have them."""
+"""The configurations of Stable Diffusion 1 and XL at their true sizes, as in their own folders."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a model name means, and what a base on disk says of itself."""
+"""What a model's name stands for, and what a base on disk says about itself."""
 
 import json
 import shutil
@@ -128,7 +128,7 @@ def test_a_base_in_the_hubs_cache_is_found(sd1):
 
 
 def with_value(base, folder, file, **values):
-    """A copy of a base, one of its configs changed."""
+    """A copy of a base with one of its configs changed."""
     shutil.copytree(base, folder)
     path = folder / file
     path.write_text(json.dumps(json.loads(path.read_text()) | values))

@@ -1,4 +1,4 @@
-"""What a base is: those that would train on the wrong noise are refused by name, before any work; sound files never."""
+"""What kind a base is: those that would train on the wrong noise are refused before any work, with a reason; sound files never are."""
 
 import json
 import os
@@ -131,7 +131,7 @@ def test_a_model_without_a_unet_is_named_and_not_called_broken(pipeline, sdxl, t
 
 @pytest.mark.parametrize("kind", ["sd1", "sdxl"])
 def test_a_mark_before_the_text_of_any_config_is_passed_over(kind, request, tmp_path):
-    """As editors and shells on Windows write it."""
+    """As editors and shells on Windows write one."""
     base = request.getfixturevalue(kind)
     folder = shutil.copytree(base, tmp_path / "base")
     for file in [*folder.glob("*.json"), *folder.glob("*/*.json"), *folder.glob("*/*.txt")]:

@@ -1,4 +1,4 @@
-"""Where bases lie: the latest place first, few of them, and no damage to the file stops anything."""
+"""Where bases are: the latest place first, only so many of them, and a damaged file stops nothing."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Plans and bases as the engine's tests need them: small, on the CPU."""
+"""Small plans and bases on the CPU for the engine's tests."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ def base_of(folder: Path) -> Base:
 
 
 def plan_for(**changes: Any) -> Plan:
-    """A plan for a tiny base on the CPU with some of it changed."""
+    """A plan for a tiny base on the CPU, with these values changed."""
     values: dict[str, Any] = {
         "method": "full",
         "train_text_encoder": False,
@@ -42,7 +42,7 @@ def plan_for(**changes: Any) -> Plan:
 
 
 def real_plan(folder: Path, settings: TrainSettings | None = None, resolution: int = 64) -> Plan:
-    """The plan that the tool itself would make without a GPU."""
+    """The plan that the tool itself makes without a GPU."""
     return make_plan(
         Job(read_facts(folder), settings or TrainSettings(), resolution=resolution, gpu=None, has_8bit=False, name="tiny")
     )

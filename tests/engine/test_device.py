@@ -1,4 +1,4 @@
-"""The card as torch has it. No test machine has one: what torch says of a card is put in its mouth, all else is real."""
+"""The card as torch sees it. No test machine has one, so what torch says about a card is made up here; everything else is real."""
 
 import platform
 import sys
@@ -72,12 +72,12 @@ def test_a_card_without_kernels_is_told_with_the_build_that_has_them(name, capab
 
 
 def test_this_build_is_held_against_the_cards_of_its_own_list():
-    """What is written down of the builds agrees with what torch itself says of them, where it does."""
+    """What is written down about this build agrees with what torch itself says, where it says anything."""
     listed = getattr(torch.cuda, "PYTORCH_RELEASES_CODE_CC", {})
     for build in device.BUILDS:
         for processor, codes in listed.get(f"{build.index[2:4]}.{build.index[4:]}", {}).items():
             assert set(build.architectures[processor]) == {f"sm_{code}" for code in codes}, (build.index, processor)
-    check_kernels("any", (6, 1), [])  # a build for the processor alone lists none
+    check_kernels("any", (6, 1), [])  # a CPU build lists none
 
 
 def torch_has(monkeypatch, name="RTX 3060", total=12 * GB, free=10 * GB, capability=(8, 6), integrated=False, architectures=CUDA_13):

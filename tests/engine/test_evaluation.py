@@ -1,4 +1,4 @@
-"""The scores against their formulas written out by hand, and against pictures whose answer is known."""
+"""The scores compared with their formulas written out by hand, and on pictures whose answer is known."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from .. import small_models
 
 
 class Colours:
-    """An eye that sees a picture's mean colour, and reads the names of three."""
+    """An eye that sees a picture's mean colour and reads the names of three colours."""
 
     def see(self, pictures):
         rows = [np.asarray(picture.convert("RGB"), dtype=np.float32).mean((0, 1)) for picture in pictures]
@@ -101,7 +101,7 @@ def test_a_cut_out_is_the_same_wherever_the_thing_stands():
 
 
 def test_clip_from_a_folder_gives_the_cosines_of_transformers(tmp_path):
-    """A CLIP of random weights: our own resizing and normalising on a picture that needs neither crop nor scale."""
+    """A CLIP with random weights: our own resizing and normalising, on a picture that needs neither cropping nor scaling."""
     from transformers import CLIPConfig, CLIPModel
 
     folder = tmp_path / "clip"

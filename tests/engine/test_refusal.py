@@ -1,4 +1,4 @@
-"""Memory that runs out is known by whatever library says it, and nothing else is taken for it."""
+"""Memory that runs out is recognised whichever library says it, and nothing else is mistaken for it."""
 
 import errno
 

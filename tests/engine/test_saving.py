@@ -1,4 +1,5 @@
-"""The finished model on the disk: what the libraries would write, and what the disk refuses, told as such, whichever library says it."""
+"""The finished model on disk: it is what the libraries would write, and what the disk refuses is reported as that, whichever library
+raises it."""
 
 import json
 
@@ -30,7 +31,7 @@ def test_a_bug_while_saving_stays_a_bug(tmp_path):
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
 @pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
 def test_the_folder_is_what_the_library_writes(kind, dtype, request, tmp_path):
-    """Written one tensor after the other, with a network that had been let go: the files of `save_pretrained`, to the byte."""
+    """Written one tensor at a time, including a network that had been freed: the same files as `save_pretrained`'s, to the byte."""
     base = base_of(request.getfixturevalue(kind))
     theirs = load_pipeline(base, dtype=DTYPES[dtype])
     theirs.save_pretrained(tmp_path / "theirs")

@@ -1,4 +1,4 @@
-"""Random numbers follow from (seed, step, row) alone."""
+"""Random numbers depend only on (seed, step, row)."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_every_epoch_holds_every_example_once_and_orders_differ():
 
 
 def examples(count, *, mirrored, prompts=(0,)):
-    """So many pictures of noise."""
+    """Examples of noise, `count` of them."""
     encoded = [LatentDistribution(*torch.randn(2, 1, 4, 3, 3, generator=generator_of("picture", number))) for number in range(count)]
     return [Example(one, prompts, one if mirrored else None) for one in encoded]
 
@@ -52,7 +52,7 @@ def test_accumulation_changes_nothing_random(noising):
 
 
 def test_the_steps_go_through_all_examples(noising):
-    """Three steps of two rows each see every one of six examples once."""
+    """Three steps of two rows see each of six examples once."""
     pictures = examples(6, mirrored=False)
     seen = [
         randomness_of(noising, pictures, Place(seed=0, step=step, kind="instance", row=row, rows=2)).example
@@ -77,7 +77,7 @@ def test_each_row_has_one_of_its_example_s_prompts_and_all_else_as_with_one(nois
 
 
 def test_the_parts_of_a_global_batch_are_its_rows_in_order():
-    """A process's share, and in it each pass's: together they are all rows, once."""
+    """The share of each process, and within it that of each pass: together they are all rows, each once."""
     whole = range(24)
     of_processes = [whole[part.start : part.stop] for part in (part_of(24, 3, process) for process in range(3))]
     assert of_processes == [range(0, 8), range(8, 16), range(16, 24)]

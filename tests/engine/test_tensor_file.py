@@ -1,4 +1,4 @@
-"""A safetensors file written and read one tensor at a time: what the library writes, to the byte, and no more memory than a tensor."""
+"""A safetensors file, written and read one tensor at a time: it equals the library's to the byte, and takes the memory of one tensor."""
 
 import json
 import struct
@@ -14,7 +14,7 @@ from dreambooth_cli.engine.tensor_file import WORDS, TensorFile, shapes_of, writ
 
 
 def some_tensors():
-    """Every number format, scalars, none at all, one that does not lie in one piece, names that JSON must spell."""
+    """Tensors of every number format, scalars, an empty one, one that is not contiguous, and names that JSON must escape."""
     generator = torch.Generator().manual_seed(0)
     shapes = [(), (3, 2), (0, 4), (5,)]
     found = {
@@ -112,8 +112,8 @@ def test_what_is_no_such_file_is_refused_before_anything_is_read(content, tmp_pa
 
 
 def test_a_large_file_takes_the_memory_of_one_tensor():
-    """A process writes 200 MB of one weight in half precision from float32 and reads it again: it holds 25 MB more at the most, beside
-    what the libraries take when they are first used."""
+    """A process writes 200 MB of one weight, converted from float32 to half precision, and reads it again: it holds at most 25 MB more,
+    apart from what the libraries take when they are first used."""
     script = """
 import sys, tempfile, torch
 from pathlib import Path

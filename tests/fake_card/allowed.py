@@ -1,4 +1,4 @@
-"""The waits inside a step that are allowed, by the place that waits; each with its reason. No other may be there."""
+"""The waits inside a step that are allowed, by the place that waits, each with its reason. There must be no others."""
 
 EVERY_STEP = {
     "engine/training/loop.py:wait": "the loss, read a step late; that of the first and of the last step at once",

@@ -1,9 +1,9 @@
-"""A CUDA card without a card: what lies on it is torch's fake tensors, shapes and number formats alone; what lies in the machine's
-memory is real, files and pictures too.
+"""A CUDA card without a card: what is on it are torch's fake tensors, with only shapes and number formats; what is in the machine's memory
+is real, and so are files and pictures.
 
-On it, as on a card: CUDA's own autocast and gradient scaler, fused attention, pinned memory. What a card would refuse fails (tensors of
+It has what a card has: CUDA's own autocast and gradient scaler, fused attention, pinned memory. What a card would refuse fails (tensors on
 two devices or of two number formats in one operation, a generator of the other device), and each time that the host would wait for the
-card is kept as a `Wait`. Values don't exist: what is read back is VALUES', and where a wait is one that is allowed stands in the tests.
+card is recorded as a `Wait`. There are no values: what is read back comes from VALUES. Which waits are allowed is up to the tests.
 """
 
 import gc
@@ -36,8 +36,8 @@ CUDA = torch.device("cuda", 0)
 GENERATOR = torch.Generator
 PROPERTIES = SimpleNamespace(name="a fake card", major=8, minor=6, total_memory=24 * 10**9, is_integrated=False)
 PACKAGE = str(Path(dreambooth_cli.__file__).parent) + "/"
-# What a read of the card gives: a gray that is no black picture, a loss and weights that are finite, "all are finite".
-VALUES = {True: 0.5, False: 0}  # by whether the number format has fractions; a bool is True
+# What reading from the card gives: a gray picture, not a black one; a finite loss and finite weights; "all are finite".
+VALUES = {True: 0.5, False: 0}  # for floating-point formats, and for others; a bool is True
 ONE_FORMAT = {
     aten.mm.default,
     aten.addmm.default,
@@ -65,8 +65,8 @@ READS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 
 @dataclass(frozen=True)
 class Wait:
-    """The host waiting for the card: by which operation, and at which place of the package: `engine/training/loop.py:read_losses`.
-    `phase` is the outermost function that was named to `Card.during` and is at work, "" outside of them."""
+    """The host waits for the card: by which operation, and at which place in the package, such as `engine/training/loop.py:read_losses`.
+    `phase` is the outermost running function of those named to `Card.during`, "" outside of them."""
 
     what: str
     place: str
@@ -74,11 +74,11 @@ class Wait:
 
 
 class NotOneDevice(RuntimeError):
-    """Tensors of the card and of the machine's memory in one operation."""
+    """Tensors on the card and in the machine's memory in one operation."""
 
 
 class NotOneFormat(RuntimeError):
-    """Tensors of several number formats in an operation that has kernels for one alone."""
+    """Tensors of several number formats in an operation whose kernels take only one."""
 
 
 class FakeMode(FakeTensorMode):
@@ -88,8 +88,8 @@ class FakeMode(FakeTensorMode):
 
 
 class Card(TorchDispatchMode):
-    """The card: what it holds, how often it was waited for. `seen` are functions that are told of each operation. `fake_above`: new
-    tensors of more values than this have none in the machine's memory either."""
+    """The card: what it holds and how often it was waited for. `seen` are functions that are called with each operation. `fake_above`:
+    new tensors with more values than this are fake in the machine's memory too."""
 
     def __init__(self, *, fake_above: float = float("inf")) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's own
@@ -160,12 +160,12 @@ class Card(TorchDispatchMode):
             return func(*args, **kwargs)
 
     def _is_large(self, func: Any, args: Any, kwargs: Any) -> bool:
-        """Whether a new tensor of the machine's memory would take more than it may: then it has no values either."""
+        """Whether a new tensor in the machine's memory would be too large: then it is fake too."""
         is_new = func in NEW and torch.device(kwargs.get("device") or "cpu").type == "cpu"
         return is_new and prod(args[0]) > self.fake_above
 
     def _copy(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Within the card, to it or from it: without waiting only from or to pinned memory."""
+        """A copy within the card, to it or from it: without a wait only from or to pinned memory."""
         source = args[0] if func is aten._to_copy.default else args[1]
         at_once = kwargs.get("non_blocking") or (func is aten.copy_.default and len(args) > 2 and args[2])
         if func is aten._to_copy.default:
@@ -210,7 +210,7 @@ class Card(TorchDispatchMode):
         raise NotImplementedError(f"{func} on a card: how much comes out is known to the card alone")
 
     def _look_at_indices(self, func: Any, tensors: list[Tensor]) -> None:
-        """Indices in the machine's memory are copied, and how many are True is known to the card alone."""
+        """Indices in the machine's memory are copied, and only the card knows how many are True."""
         if any(not is_on_card(one) for one in tensors):
             self.wait(f"{func} by numbers of the machine's memory")
         masks = [one for one in tensors[1:] if one.dtype in (torch.bool, torch.uint8)]
@@ -234,7 +234,7 @@ class Card(TorchDispatchMode):
             raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
 
     def wait(self, what: str) -> None:
-        """Keep that the host waits."""
+        """Record that the host waits."""
         names = list(own_frames())
         phase = next((self.phases[name] for name in reversed(names) if name in self.phases), "")
         self.waits.append(Wait(what, names[0] if names else "", phase))
@@ -246,7 +246,7 @@ class Card(TorchDispatchMode):
         return tensor
 
     def is_pinned(self, tensor: Tensor) -> bool:
-        """Whether a tensor of the machine's memory lies in pinned memory."""
+        """Whether a tensor is in pinned memory of the machine."""
         return tensor.untyped_storage()._cdata in self._pinned
 
     def _hold(self, tensor: Tensor) -> None:
@@ -262,13 +262,12 @@ class Card(TorchDispatchMode):
         self.now -= self._sizes.pop(key)
 
     def forget_most(self) -> None:
-        """As `torch.cuda.reset_peak_memory_stats`."""
+        """Like `torch.cuda.reset_peak_memory_stats`."""
         self.most = self.now
 
 
 def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
-    """The tensors among what an operation is given or gives, by themselves or in lists. torch's own walk through all that it might be
-    takes a tenth of a run."""
+    """The tensors among an operation's arguments or results, single or in lists. torch's own general walk would take a tenth of a run."""
     for one in values:
         if isinstance(one, Tensor):
             yield one
@@ -277,22 +276,22 @@ def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def is_on_card(tensor: Tensor) -> bool:
-    """Whether a tensor lies on the card."""
+    """Whether a tensor is on the card."""
     return isinstance(tensor, FakeTensor) and tensor.fake_device.type == "cuda"
 
 
 def value_of(dtype: torch.dtype) -> Any:
-    """What a read of the card gives."""
+    """What reading from the card gives."""
     return True if dtype == torch.bool else VALUES[dtype.is_floating_point]
 
 
 def as_numbers(index: Tensor | None) -> Tensor | None:
-    """A mask [n] as what it picks: all of it."""
+    """A mask [n] as the numbers that it picks: all of them."""
     return torch.arange(len(index), device=CUDA) if index is not None and index.dtype == torch.bool else index
 
 
 def is_of_scaler() -> bool:
-    """Whether it is torch's gradient scaler that reads: how many gradients are not finite. None is, or no step would be taken."""
+    """Whether torch's gradient scaler is reading how many gradients are not finite: the answer is none, or no step would be taken."""
     frame: Any = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_filename.endswith("grad_scaler.py"):
@@ -302,7 +301,7 @@ def is_of_scaler() -> bool:
 
 
 def own_frames() -> Iterator[str]:
-    """The package's functions that are at work, the innermost first: `engine/training/loop.py:train_step`."""
+    """The package's running functions, the innermost first: `engine/training/loop.py:train_step`."""
     frame: Any = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
@@ -326,7 +325,7 @@ def generator_class(card: Card) -> type:
 
 
 def check_devices(func: Any, tensors: list[Tensor]) -> None:
-    """Raises NotOneDevice. A single number of the machine's memory goes along with a kernel, and indices are copied."""
+    """Raise NotOneDevice if devices are mixed. A single number in the machine's memory may go along, and indices are copied."""
     odd = [one for one in tensors if one.ndim and not is_on_card(one)]
     if odd and func not in INDEXING:
         shapes = ", ".join(f"{tuple(one.shape)} on {one.device}" for one in tensors)
@@ -334,7 +333,7 @@ def check_devices(func: Any, tensors: list[Tensor]) -> None:
 
 
 def check_formats(func: Any, tensors: list[Tensor]) -> None:
-    """Raises NotOneFormat where a card has no kernel for these number formats together."""
+    """Raise NotOneFormat if a card has no kernel for these number formats together."""
     if func in ONE_FORMAT:
         formats = {one.dtype for one in tensors if one.is_floating_point()}
         if len(formats) > 1:
@@ -342,7 +341,7 @@ def check_formats(func: Any, tensors: list[Tensor]) -> None:
 
 
 def move(module: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-    """In place of `nn.Module._apply`, which can't put a fake tensor in a real one's place or back: the parameters are new ones then."""
+    """In place of `nn.Module._apply`, which can't replace a real tensor by a fake one or the reverse: here they become new ones."""
     for child in module.children() if recurse else ():
         child._apply(fn)
     for name, held in module._parameters.items():
@@ -362,7 +361,7 @@ def move(module: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True
 
 
 def carry_4_bits(held: Any, applied: Any) -> nn.Parameter:
-    """A parameter of what was moved, with bitsandbytes' scales where it has 4 bits."""
+    """A new parameter from a moved tensor, with bitsandbytes' scales if it is in 4 bits."""
     state = getattr(applied, "quant_state", None) or getattr(held, "quant_state", None)
     moved = nn.Parameter(applied, requires_grad=held.requires_grad)
     if state is not None:
@@ -372,7 +371,7 @@ def carry_4_bits(held: Any, applied: Any) -> nn.Parameter:
 
 
 def quantize_on_card(quantize: Callable[..., Any]) -> Callable[..., Any]:
-    """In place of bitsandbytes' `Params4bit._quantize`, which puts the 4 bits into the very parameter: on the card into a new one."""
+    """In place of bitsandbytes' `Params4bit._quantize`, which puts the 4 bits into the same parameter: here into a new one on the card."""
 
     def run(parameter: Any, device: Any) -> Any:
         if torch.device(device).type != "cuda":
@@ -403,7 +402,7 @@ def attend(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Attention as a card takes it: flash in half precision without a mask, else memory-efficient. torch would ask the driver which."""
+    """Attention as a card computes it: flash in half precision without a mask, else memory-efficient. torch would ask the driver which."""
     if enable_gqa:  # a card's kernels read each head of key and value several times
         key, value = (one.repeat_interleave(query.shape[-3] // one.shape[-3], dim=-3) for one in (key, value))
     if attn_mask is None and query.dtype != torch.float32:
@@ -422,12 +421,12 @@ def attend(
 
 
 def asleep(*args: Any, **kwargs: Any) -> None:
-    """In place of what would wake the driver."""
+    """In place of what would start the driver."""
     raise AssertionError("the driver was asked: the fake card has no answer to this")
 
 
 def answers(card: Card) -> dict[str, Callable[..., Any]]:
-    """What `torch.cuda` says while the card stands."""
+    """What `torch.cuda` answers while the fake card is there."""
     return {
         "is_available": lambda: True,
         "device_count": lambda: 1,
@@ -451,8 +450,7 @@ def answers(card: Card) -> dict[str, Callable[..., Any]]:
 
 @contextmanager
 def fake_card(*, fake_above: float = float("inf")) -> Iterator[Card]:
-    """A card for as long as the block runs. What is imported only now must not look for one, so the libraries that do are imported
-    before."""
+    """A fake card for as long as the block runs. Libraries that look for a card when they are imported must be imported before."""
     for name in ("bitsandbytes.nn.modules", "bitsandbytes.functional"):
         try:
             __import__(name)

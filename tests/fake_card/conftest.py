@@ -12,7 +12,7 @@ REASON = why_not()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without a CUDA build, or with a card, there is no fake one."""
+    """Skip these tests without a CUDA build, or if there is a real card."""
     for item in items:
         if REASON and Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.skip(reason=f"no fake card: {REASON}"))

@@ -1,10 +1,10 @@
 """Backward passes on CUDA tensors where there is no driver.
 
 torch's autograd engine asks CUDA's hooks whether a device has a primary context before it runs a graph with CUDA tensors in it,
-and without a driver they raise instead of saying no. All else that it asks (streams, devices) is answered by the guard that torch
-itself puts in for fake tensors. So this one question is answered with yes for as long as a fake card stands: the hooks object gets
-a copy of its table of functions in which that entry is ours, and its own table back at the end. torch's own memory is only read but
-for the object's pointer to its table; which entry it is, is read from the header that comes with torch. Linux alone.
+and without a driver they raise instead of saying no. Everything else that it asks (streams, devices) is answered by the guard that torch
+itself installs for fake tensors. So this one question is answered with yes for as long as a fake card is there: the hooks object gets
+a copy of its table of functions in which that entry is ours, and its own table back at the end. The only change in torch's own memory is
+the object's pointer to its table; which entry to replace is read from the header that comes with torch. Linux only.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ BEFORE, AFTER = 2, 62  # words of the table that are copied: its type lies befor
 
 
 def why_not() -> str:
-    """Why there can be no fake card here, in words; "" where there can."""
+    """Why there can be no fake card here, in words; "" if there can be one."""
     if torch.version.cuda is None:
         return f"this PyTorch ({torch.__version__}) is no CUDA build"
     if torch.cuda.is_available():
@@ -42,7 +42,7 @@ def virtual_functions() -> list[str]:
 
 @contextmanager
 def primary_context() -> Iterator[list[int]]:
-    """Have the autograd engine believe that every CUDA device has a primary context. Gives the list of devices it asked about."""
+    """Have the autograd engine believe that every CUDA device has a primary context. Yields the list of devices that it asked about."""
     asked: list[int] = []
 
     @ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_int8)  # type: ignore[untyped-decorator]  # ctypes' own

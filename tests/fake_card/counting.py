@@ -1,8 +1,8 @@
-"""What a card would have to do: the kernels that are launched, the bytes that they move, their arithmetic. Counted on the fake card.
+"""What a card would have to do, counted on the fake card: the kernels that are launched, the bytes that they move, their arithmetic.
 
-An operation is one kernel, but for views and empty tensors, which are none, and for those that work through lists of tensors, which
-torch launches in pieces (`multi_tensor_apply` in its MultiTensorApply.cuh). A custom operator is one kernel too. Bytes are those of
-what goes in and comes out; caches are not thought of.
+An operation counts as one kernel, except views and empty tensors, which count as none, and operations on lists of tensors, which torch
+launches in pieces (`multi_tensor_apply` in its MultiTensorApply.cuh). A custom operator counts as one kernel too. Bytes are what goes in
+and comes out, ignoring caches.
 """
 
 from collections import Counter
@@ -46,7 +46,7 @@ BACKWARD = "engine/training/optimizers.py:backward"
 
 @dataclass
 class Work:
-    """Kernels, the bytes that they move, and floating-point operations by the number format of what goes in."""
+    """Kernels, the bytes that they move, and floating-point operations by the number format of their input."""
 
     kernels: int = 0
     moved: int = 0
@@ -55,8 +55,8 @@ class Work:
 
 
 class Count:
-    """Counts the work of a step, the optimizer's apart from that of the passes, while it is among what a card tells.
-    `is_of_optimizer` says whose the work is that is being done."""
+    """Counts the work of a step, the optimizer's separately from that of the passes, while it is in the card's `seen`.
+    `is_of_optimizer` says which of them is at work."""
 
     def __init__(self, card: Card, is_of_optimizer: Callable[[], bool] | None = None) -> None:
         self.card, self.is_of_optimizer = card, is_of_optimizer or is_of_our_optimizer
@@ -85,8 +85,8 @@ class Count:
 
 @dataclass(frozen=True)
 class StepCount:
-    """What a step asks of the card: the work of the passes and of the optimizer, waits, the most memory that was held meanwhile, the
-    trained values, the bytes of a checkpoint."""
+    """What a step demands of the card: the work of the passes and of the optimizer, waits, the peak of memory, the number of trained
+    values, the bytes of a checkpoint."""
 
     passes: Work
     optimizer: Work
@@ -107,7 +107,7 @@ class StepCount:
 
 
 def count_second_step(card: Card, training: Training) -> StepCount:
-    """Take two steps of a run at its beginning and count the second: the first makes the optimizer's state."""
+    """Take the first two steps of a run and count the second: the first one creates the optimizer's state."""
     with closing(training.steps()) as steps:
         next(steps)
         # only the first step's loss is read at once: from then on there is one of the step before
@@ -147,7 +147,7 @@ def kernels_of(func: Any, args: Any) -> int:
 
 
 def launches_of(lists: list[list[int]]) -> int:
-    """How many launches torch makes for lists of tensors of so many values: each takes some tensors and some chunks."""
+    """How many launches torch makes for lists of tensors with these numbers of values: each takes several tensors and chunks."""
     most = TENSORS[min(len(lists), len(TENSORS)) - 1]
     launches = tensors = chunks = 0
     for values in lists[0]:
@@ -186,7 +186,7 @@ def bytes_of(func: Any, args: Any, kwargs: Any, result: Any) -> int:
 
 
 def size_of(tensor: Tensor) -> int:
-    """The bytes of a tensor on the card; of one that is expanded, those that are there."""
+    """The bytes of a tensor on the card; of an expanded one, only those that are stored."""
     if not is_on_card(tensor):
         return 0
     return min(tensor.numel() * tensor.itemsize, tensor.untyped_storage().nbytes())

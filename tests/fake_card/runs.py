@@ -1,4 +1,4 @@
-"""Whole runs on the fake card: `train` and `generate` as the commands call them, under a plan that was made for a card."""
+"""Whole runs on the fake card: `train` and `generate` as the commands call them, under a plan for a card."""
 
 import gc
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ SHORT = {"steps": 2, "checkpoint_every": 1, "sample_steps": 1, "class_images": 1
 
 @contextmanager
 def a_card_is_here(gpu: Gpu = GPU, **means: Any) -> Iterator[Card]:
-    """A fake card that the search finds; plans for it are the tool's own but for these means."""
+    """A fake card that the tool finds; plans for it are the tool's own except for these means."""
     own = plan.plan_with
 
     def plan_with(*args: Any, **options: Any) -> Plan:
@@ -44,8 +44,8 @@ def a_card_is_here(gpu: Gpu = GPU, **means: Any) -> Iterator[Card]:
 
 
 def run_on_card(card: Card, project: Any, **flags: Any) -> tuple[list[Event], dict[int, list[Wait]]]:
-    """Train to the end; after the first checkpoint it is read back, and the run goes on from what it holds. Returns the events and
-    the waits inside each step."""
+    """Train to the end; the first checkpoint is read back, and the run goes on from it. Returns the events and the waits inside each
+    step."""
     events, waits, known = [], {}, 0
     for event in start(project, **SHORT | flags):
         events.append(event)

@@ -1,4 +1,4 @@
-"""The fake card itself: what a card does it does, what a card refuses it refuses, and each wait is seen."""
+"""The fake card itself: it does what a card does, refuses what a card refuses, and notices each wait."""
 
 import pytest
 import torch
@@ -198,7 +198,7 @@ def test_generate_draws(kind, request, tmp_path):
 
 
 def test_drawing_waits_for_few_things(sd1):
-    """A denoising step of class images reads nothing but what the sampler's first step looks up."""
+    """A denoising step of class images reads nothing back except what the sampler's first step looks up."""
     from dreambooth_cli.engine.families.loading import load_family
     from dreambooth_cli.engine.images.sampling import use_scheduler
     from tests.engine.plans import base_of

@@ -1,6 +1,6 @@
-"""What a step asks of a card may not grow: kernels, the bytes that they move, waits, what a checkpoint holds. 2% more is red.
+"""What a step demands of a card must not grow: kernels, the bytes that they move, waits, the size of a checkpoint. 2% more fails.
 
-The small bases stand for the large ones, whose figures are in tests/benchmarks/kernels.md: their networks are of the same layers.
+The small bases stand for the large ones, whose figures are in tests/benchmarks/kernels.md: their networks have the same layers.
 """
 
 import math
@@ -117,7 +117,7 @@ def test_no_frozen_weight_is_cast_in_a_step(name, request):
     ids=["LoRA, base in 4 bits", "all means"],
 )
 def test_the_ledger_says_what_a_step_holds(base, means):
-    """At full size; `python -m tests.benchmarks.kernels --memory` has all the others."""
+    """One at full size; `python -m tests.benchmarks.kernels --memory` has all the others."""
     pytest.importorskip("bitsandbytes", reason="the 8bit extra is not installed")
     row = count(base, None, plan_with(base, **means))
     assert row.ratio == pytest.approx(1, abs=TOLERANCE), f"{row.plan.ledger['peak: step']:,} in the ledger, {row.step.peak:,} counted"

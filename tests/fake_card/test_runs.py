@@ -1,5 +1,5 @@
-"""Every configuration of training goes whole through the real functions on a fake card: no tensors of two devices or number formats
-meet, and no step waits but where it may."""
+"""Every configuration of training goes through the real functions on a fake card from start to end: tensors of two devices or number
+formats never meet, and no step waits where it must not."""
 
 import pytest
 

@@ -1,1 +1,1 @@
-"""The families of rectified flow: what each is by its record and its live class, and all that is done with any base."""
+"""The rectified-flow families: their records and live classes, and everything that is done with any base."""

@@ -40,7 +40,7 @@ def kind(request):
 
 @pytest.fixture
 def base(kind, request):
-    """The small base of a kind: the whole session's, to read only."""
+    """The small base of a kind. It belongs to the whole session: read it only."""
     return request.getfixturevalue(kind.replace("-", "_"))
 
 
@@ -69,7 +69,7 @@ def our_picture(model, folder, **settings):
 
 
 def test_a_family_is_its_two_files_and_two_lines():
-    """No other file of the package names it or its classes, but the catalogue and the sentences of the settings."""
+    """No other file of the package names it or its classes, except the catalogue and the help texts of the settings."""
     package = Path(load_family.__code__.co_filename).parents[2]
     marks = {"z-image": ("ZImage", "Z_IMAGE"), "klein": ("Flux2", "Klein", "KLEIN")}
     for kind in KINDS:
@@ -114,12 +114,12 @@ def test_it_is_trained_resumed_to_the_bit_sampled_saved_drawn_and_loaded_again(k
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 4.0])
 def test_pictures_of_the_base_are_plain_diffusers_at_any_guidance(scale, base, tmp_path):
-    """The scale is handed on as it is."""
+    """The guidance scale is passed on as it is."""
     assert np.array_equal(our_picture(base, tmp_path, guidance_scale=scale), plain_picture(base, guidance_scale=scale))
 
 
 def test_prompts_are_read_as_the_pipeline_reads_them(kind, family):
-    """Each in its own length where the family has lengths; and the caller's list stays as it is."""
+    """Each with its own length if the family has lengths; and the caller's list is not changed."""
     prompts = ["a photo of a zibo dog", "a dog"]
     asked = list(prompts)
     with torch.no_grad():
@@ -134,7 +134,7 @@ def test_prompts_are_read_as_the_pipeline_reads_them(kind, family):
 
 
 def test_its_own_template_says_what_the_base_s_does(kind, base, family):
-    """The base's is a program, and is never run."""
+    """The base's own template is a program, which is never run."""
     theirs = diffusers.DiffusionPipeline.from_pretrained(base).tokenizer
     asked, thinking = [{"role": "user", "content": "a dog "}], kind == "z-image"
     own = family.pipe.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
@@ -142,7 +142,7 @@ def test_its_own_template_says_what_the_base_s_does(kind, base, family):
 
 
 def test_the_nearest_identifier_is_not_held_against_itself(base):
-    """To a tokenizer without merges every word falls apart."""
+    """A tokenizer without merges splits every word into letters."""
     tokenizer = load_tokenizer(base)
     word, note = choose_identifier(tokenizer, by_rarity=False)
     assert note is not None
@@ -215,7 +215,7 @@ def test_its_family_is_known_by_its_transformer_where_the_index_names_no_pipelin
 
 @pytest.fixture(scope="module")
 def twin_of(tmp_path_factory):
-    """The small distilled twin of a kind, once."""
+    """The small distilled twin of a kind, made once."""
     kept = {}
 
     def of(kind):

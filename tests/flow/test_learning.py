@@ -1,5 +1,5 @@
-"""The flow families learn, in miniature, and a LoRA that is held against its base leaves the class nearer to it. Shorter than
-`python -m tests.benchmarks.flow_learns`, whose figures stand there."""
+"""The flow families learn, in miniature, and a LoRA that is compared with its base while it trains keeps the class closer to it. A shorter
+form of `python -m tests.benchmarks.flow_learns`, which has the figures."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.small_flow import KINDS
 
 pytestmark = pytest.mark.slow
 
-# Measured: the loss falls by 4% at the least, and the drift with the prior is .71 of that without (Z-Image) and .42 (klein).
+# Measured: the loss falls by at least 4%, and the drift with the prior is 0.71 (Z-Image) and 0.42 (klein) of that without it.
 LEAST_FALL, MOST_DRIFT = 0.015, 0.85
 
 

@@ -1,4 +1,4 @@
-"""The straight way between picture and noise, held against the equations and against the schedulers that pipelines draw with."""
+"""The straight path between picture and noise, compared with the equations and with the schedulers that pipelines draw with."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from dreambooth_cli.engine.families.noising import RectifiedFlow, shifted
 
 
 def test_it_is_the_same_by_hand():
-    """(1 - sigma) z + sigma eps, whose derivative by sigma is the target; a network that says it exactly is drawn back to z."""
+    """(1 - sigma) z + sigma eps, whose derivative by sigma is the target; a network that predicts it exactly leads back to z."""
     noising, generator = RectifiedFlow(lambda shape: 3.0), torch.Generator().manual_seed(0)
     z, eps = (torch.randn(2, 4, 6, 5, generator=generator, dtype=torch.float64) for _ in range(2))
     sigmas = torch.tensor([0.25, 0.9], dtype=torch.float64, requires_grad=True)
@@ -25,7 +25,7 @@ def test_it_is_the_same_by_hand():
 
 @pytest.mark.parametrize("shift", [1.0, 3.0, 6.0])
 def test_it_is_the_noise_of_the_scheduler_that_draws(shift):
-    """At every one of the scheduler's sigmas: the noisy latents are its own, and its step back along the target is the clean ones."""
+    """At each of the scheduler's sigmas, the noisy latents equal its own, and its step back along the target gives the clean ones."""
     scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
     scheduler.set_timesteps(9)
     noising, generator = RectifiedFlow(lambda shape: shift), torch.Generator().manual_seed(1)
@@ -44,7 +44,7 @@ def test_it_is_the_noise_of_the_scheduler_that_draws(shift):
 
 
 def sigmas(shift):
-    """Many draws, float64."""
+    """Many random sigmas, float64."""
     noising, shape = RectifiedFlow(lambda shape: shift), torch.Size([4, 8, 8])
     drawn = [noising.random_time(torch.Generator().manual_seed(seed), shape) for seed in range(2000)]
     return torch.tensor(drawn, dtype=torch.float64)

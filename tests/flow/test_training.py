@@ -1,4 +1,4 @@
-"""One whole step against plain code, what holds a LoRA against its base, networks that take turns, a base in 8 bits."""
+"""One whole step compared with plain code, the prior that compares a LoRA with its base, networks that take turns, a base in 8 bits."""
 
 import copy
 
@@ -39,7 +39,7 @@ def load(base):
 
 
 def a_run(family, *, checkpointed=False, **settings):
-    """A LoRA's training on one picture, its second matrices no longer zero."""
+    """A LoRA's training on one picture, with up matrices that are not zero."""
     prompts = encode_frozen(family, PROMPTS)
     latents = torch.randn(1, denoiser_of(family).config.in_channels, 8, 8, generator=torch.Generator().manual_seed(1))
     training = Training(

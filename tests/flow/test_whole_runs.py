@@ -1,4 +1,4 @@
-"""All else that the tool does with a base, done with one run of each family, of a base that was fetched from a hub on loopback."""
+"""Everything else that the tool does with a base, done with one run for each family on a base fetched from a hub on loopback."""
 
 import json
 import shutil
@@ -62,7 +62,7 @@ DOUBLE = "flux-2-klein-base-4b.safetensors"  # the transformer once more, as its
 
 @dataclass(frozen=True)
 class Whole:
-    """A run of a catalogue's base, its events, and the hub that the base is from."""
+    """A run on a catalogue base, its events, and the hub that the base comes from."""
 
     entry: CatalogEntry
     project: Project
@@ -73,7 +73,7 @@ class Whole:
 
 @pytest.fixture(scope="module", params=KINDS)
 def whole(request, tmp_path_factory, drawn_photos):
-    """The run, of photos in several sizes, one with a caption, one with a mask. Its homes are those of all tests of it."""
+    """The run, on photos of several sizes, one with a caption, one with a mask. All tests of it share its home folders."""
     folder, entry = tmp_path_factory.mktemp(request.param), find_entry(request.param)
     assert entry is not None
     photos = Path(shutil.copytree(drawn_photos, folder / "photos"))
@@ -99,7 +99,7 @@ def whole(request, tmp_path_factory, drawn_photos):
 
 
 def homes(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Where the run's project and its base lie."""
+    """The folders of the run's project and its base."""
     patch.setenv("DREAMBOOTH_HOME", str(folder / "data"))
     patch.setenv("HF_HOME", str(folder / "hf"))
 
@@ -211,7 +211,7 @@ def test_the_twin_that_its_card_names_draws_with_it(whole, tmp_path):
 
 
 def test_a_folder_of_it_is_trained_as_the_catalogue_s_name_is(whole):
-    """Whatever the family's defaults are, they are the base's wherever it lies."""
+    """A family's defaults hold for its base wherever that is."""
     named, local = (ask({}, {SubjectSettings: {"model": model}}).train for model in (whole.entry.name, str(whole.folder / "base")))
     assert named == local
     facts = whole.entry.facts

@@ -1,1 +1,1 @@
-"""Homes that released versions made, kept as they were left, so that every later one is held to them."""
+"""Home folders that released versions made, kept as they left them: every later version must be able to go on with them."""

@@ -1,10 +1,10 @@
-"""Make the home that is kept of a version: run by that version's own program, once, and committed.
+"""Make the home that is kept for a version: run once, with that version's own program, and committed.
 
     python -m tests.kept.make FOLDER
 
-It holds a tiny base, photos, a home (`dreambooth/`) with a finished full run, a finished LoRA, a run stopped half way, the class
-images of them all, the delivered folders, the weights with which the stopped run would have ended undisturbed (`expected/`),
-and what each command of the story printed under `--json` (`story/`). In its text files the folder is called @KEPT@.
+It has a tiny base, photos, a home (`dreambooth/`) with a finished full run, a finished LoRA and a run stopped half way, the class
+images for all of them, the delivered folders, the weights with which the stopped run would have ended undisturbed (`expected/`),
+and what each command printed under `--json` (`story/`). In its text files the folder is called @KEPT@.
 """
 
 import argparse
@@ -28,7 +28,7 @@ STOPPED, STEPS = 4, 8
 
 
 def build_base(folder: Path) -> None:
-    """A Stable Diffusion 1 base of 64 px pictures in 0.4 MB, its weights random."""
+    """A Stable Diffusion 1 base for pictures of 64 px in 0.4 MB, with random weights."""
     small_models._clip_merges = lambda: None  # the small vocabulary, whatever lies beside the checkout
     small_models.build("sd1", folder)
     for name, values in (
@@ -84,13 +84,13 @@ def dreambooth(folder: Path, *words: str, home: str = "dreambooth", stop_at: int
 
 
 def tell(folder: Path, name: str, lines: list[str]) -> None:
-    """Keep what a command of the story printed."""
+    """Keep what a command printed."""
     (folder / "story").mkdir(exist_ok=True)
     (folder / "story" / f"{name}.jsonl").write_text("".join(lines))
 
 
 def make(folder: Path) -> None:
-    """The whole home."""
+    """Make the whole home."""
     folder.mkdir(parents=True)
     build_base(folder / "base")
     (folder / "photos").mkdir()

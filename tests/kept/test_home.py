@@ -1,4 +1,4 @@
-"""The home that version 0.1.0 left is listed, drawn from, and its runs are known for what they are; what it printed is still printed."""
+"""The home that version 0.1.0 left can be listed and drawn from, its runs are recognised, and what it printed is still printed."""
 
 import json
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ def test_a_finished_run_is_known_and_delivered(
 
 
 class Half:
-    """The run that 0.1 left half way, as the command that began it finds it."""
+    """The run that 0.1 left half way, as found by the command that began it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -97,7 +97,7 @@ class Half:
         return run.number if run else None
 
     def begun_on(self, identity: str) -> None:
-        """As if 0.1 had begun it when its base was called so."""
+        """As if 0.1 had begun it when its base had this name."""
         shape = shape_before(self.asked, shape_of(self.made_of())) | {"base": identity}
         record = json.loads(self.run.plan.read_text())
         record |= {"digest": former_run_digest(**shape), "base": record["base"] | {"identity": identity}}
@@ -138,7 +138,7 @@ def test_another_weight_in_the_base_is_told_and_another_setting_is_another_run(k
 
 
 def lacks(then: Any, now: Any, where: str) -> Iterator[str]:
-    """What today's JSON has lost of 0.1's: keys that are gone, values of another type; null could have been anything."""
+    """What today's JSON lacks of 0.1's: missing keys, values of another type; null counts as any type."""
     if then is None:
         return
     numbers = (int, float)

@@ -1,4 +1,4 @@
-"""The run that version 0.1.0 left half way goes on, and ends where 0.1.0 would have ended it; a LoRA is drawn and trained as then."""
+"""The run that version 0.1.0 left half way goes on and ends where 0.1.0 would have ended it; a LoRA is drawn with and trained as then."""
 
 import json
 import shutil

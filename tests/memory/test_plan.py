@@ -48,7 +48,7 @@ def test_weights_gradients_and_state_are_exact() -> None:
     ledger = plan_for(100, optimizer="adamw").ledger
     assert ledger["weights"] == 4 * (UNET + TEXT)
     assert ledger["optimizer state"] == 8 * (UNET + TEXT)
-    # the passes read copies in half precision, and have their gradients in it
+    # the passes read half-precision copies, and their gradients are in half precision too
     assert ledger["half-precision copies"] == ledger["gradients"] == 2 * (UNET + TEXT)
     assert "EMA" not in ledger
     # all that AdamW in float32 holds, on copies or without: 16 bytes a trained parameter, 15.7 GB for SD 1.5
@@ -59,7 +59,7 @@ def test_weights_gradients_and_state_are_exact() -> None:
 
 
 def test_gradients_that_add_up_lie_in_float32() -> None:
-    """Of a whole network autocast's own casts take less then; a LoRA keeps its copies, which weigh nothing."""
+    """For a whole network autocast's own casts then take less; a LoRA keeps its copies, which take next to nothing."""
     assert plan_for(100, gradient_accumulation=2).ledger["gradients"] == 4 * (UNET + TEXT)
     assert works_on_copies(plan_for(100), 1)
     assert not works_on_copies(plan_for(100), 2)
@@ -143,7 +143,7 @@ OFF_CARD, FOUR_BITS = "optimizer state off the card", "base in 4 bits"
 
 
 def test_full_fine_tuning_wherever_it_fits_and_the_cheapest_means_first() -> None:
-    """As memory falls the plan climbs down the ladder, rung by rung, never past one that would do."""
+    """As memory shrinks, the plan climbs down the ladder rung by rung, and never past one that would do."""
     found: list[tuple[str, bool, tuple[str, ...]]] = []
     for tenths in range(240, 22, -1):
         plan = plan_for(tenths / 10)
@@ -165,7 +165,7 @@ def test_full_fine_tuning_wherever_it_fits_and_the_cheapest_means_first() -> Non
 
 @pytest.mark.parametrize("asked", [{"gradient_accumulation": 2}, {"max_grad_norm": 1.0}, {"precision": "fp16"}])
 def test_a_step_inside_backward_is_not_for_what_it_can_not_do(asked: dict[str, object]) -> None:
-    """It clips nothing, adds nothing up and scales nothing: who asked for one of these gets another means."""
+    """It can't clip gradients, add them up or scale them: if one of these was asked for, another means is taken."""
     plans = [plan_for(tenths / 10, **asked) for tenths in range(240, 10, -5)]
     assert not any(plan.inside_backward for plan in plans)
     assert any(plan.off_card for plan in plans)
@@ -320,7 +320,7 @@ def test_state_goes_off_the_card_only_where_the_machine_has_room_for_it(monkeypa
 
 @pytest.mark.parametrize(("free_gb", "name"), [(12, "sd15"), (24, "sd15"), (16, "sd21"), (24, "sdxl")])
 def test_stepping_down_lowers_what_a_step_needs_each_time(free_gb: float, name: str) -> None:
-    """With a ledger of its own, so that a resume reckons with it; rows in turn keep gradients, and may need more."""
+    """With a ledger of its own, so that a resume counts on it; rows in turn keep gradients, and may need more."""
     base, plan = facts(name), plan_for(free_gb, name)
     form = (plan.method, plan.train_text_encoder, plan.optimizer, plan.weights)
     steps = 0
@@ -400,7 +400,7 @@ def test_what_was_stated_is_never_changed(asked: dict[str, object], free_gb: flo
 
 
 def test_a_plan_leaves_a_little_of_the_card_free_where_a_means_more_does_it() -> None:
-    """7.0 GB would fit in 7.2; what else runs on a card takes a little more or less as time goes by."""
+    """7.0 GB would fit in 7.2, but other programs on a card take a little more or less as time goes by."""
     assert plan_for(7.2).means == (EIGHT_BIT, CHECKPOINTING, HALF, INSIDE)
     assert plan_for(7.2).needed < 6.5e9
     tight = plan_for(2.35)
@@ -477,13 +477,13 @@ def test_a_kept_plan_that_no_longer_fits_points_to_replan() -> None:
 
 
 def machine_of(monkeypatch: pytest.MonkeyPatch, gb: float, *, free: float | None = None) -> None:
-    """A machine with so many GB of memory, in all and free."""
+    """A machine with so many GB of memory, in total and free."""
     monkeypatch.setattr("dreambooth_cli.memory.search.machine_memory", lambda: round(gb * 1e9))
     monkeypatch.setattr("dreambooth_cli.memory.search.free_memory", lambda: round((gb if free is None else free) * 1e9))
 
 
 def test_no_plan_is_made_for_more_than_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What this process holds was counted as free as well, and could be the more than all that there is."""
+    """What this process holds counts as free too; together they must not exceed all that there is."""
     machine_of(monkeypatch, 23)
     monkeypatch.setattr("dreambooth_cli.memory.search.resident_memory", lambda: 2 * 10**9)
     assert plan_for(None, "sdxl").fits
@@ -498,7 +498,7 @@ def test_without_a_gpu_every_tensor_lies_in_the_machines_memory() -> None:
 
 
 def test_the_last_save_holds_the_weights_and_one_part_of_the_base() -> None:
-    """The state is gone by then, and nothing is cast as a whole: in half precision it takes less, not more."""
+    """The optimizer state is gone by then, and nothing is cast as a whole: in half precision it takes less, not more."""
     single, half = (plan_for(None, save_dtype=dtype).ram["saving"] for dtype in ("fp32", "fp16"))
     assert half < single < 4 * (UNET + TEXT + VAE) + 1e9
     frozen = plan_for(None, train_text_encoder=False, method="full")
@@ -508,7 +508,7 @@ def test_the_last_save_holds_the_weights_and_one_part_of_the_base() -> None:
 
 
 def test_samples_that_nobody_asked_for_are_counted_where_they_fit_and_move_nothing() -> None:
-    """SDXL's, the VAE and the text encoders back in float32, take more than its step."""
+    """SDXL's samples, with the VAE and the text encoders back in float32, take more than its step."""
     roomy, tight = plan_for(40, "sdxl"), plan_for(14, "sdxl")
     assert roomy.samples_on_the_way
     assert roomy.ledger["peak: preview"] > roomy.ledger["peak: step"]
@@ -519,7 +519,7 @@ def test_samples_that_nobody_asked_for_are_counted_where_they_fit_and_move_nothi
 
 
 def test_a_preview_by_the_average_holds_the_weights_too() -> None:
-    """On a card, what was let go comes back through the machine's memory."""
+    """On a card, what was freed comes back through the machine's memory."""
     averaged, plain = (plan_for(100, ema=ema, sample_every=10, train_text_encoder=False).ram["preview"] for ema in (True, False))
     assert averaged - plain == 4 * UNET
     assert plain == pytest.approx(4 * (VAE + TEXT), abs=2.1e9)
@@ -529,7 +529,7 @@ def test_a_preview_by_the_average_holds_the_weights_too() -> None:
 
 
 def test_beside_a_card_the_machine_holds_what_waits() -> None:
-    """The base until it is placed, and the state that has no room there; a save goes from the card tensor by tensor."""
+    """The base until it is moved to the card, and optimizer state that does not fit there; a save goes from the card tensor by tensor."""
     roomy = plan_for(100, "sdxl", optimizer="adamw", train_text_encoder=True)
     base = 4 * (2_567_463_684 + 817_720_320 + VAE)
     assert roomy.ram["loading"] == pytest.approx(base, abs=2.3e9)
@@ -564,7 +564,7 @@ def test_sdxl_in_full_without_a_gpu_does_not_fit_in_23_gb(monkeypatch: pytest.Mo
 def test_what_is_left_to_the_plan_is_chosen_for_the_machine(
     free_gb: float | None, gb: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SDXL: LoRA in place of full without a GPU; beside a card weights of half the size."""
+    """SDXL: without a GPU, LoRA instead of full; with a card, weights of half the size."""
     roomy = plan_for(free_gb, "sdxl")
     machine_of(monkeypatch, gb)
     plan = plan_for(free_gb, "sdxl")
@@ -600,7 +600,7 @@ def test_a_card_that_is_asked_about_is_asked_about_alone(monkeypatch: pytest.Mon
 
 
 def test_memory_that_is_shared_holds_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Apple's, GB10's, Jetson's: the card's tensors are the machine's."""
+    """Apple's chips, GB10, Jetson: the card's tensors are in the machine's memory."""
     own = card(100)
     plans = [
         make_plan(Job(facts("sd15"), TrainSettings(optimizer="adamw"), resolution=512, gpu=gpu, has_8bit=False, name="sd15"))
@@ -648,7 +648,7 @@ def test_a_plan_of_0_1_says_nothing_of_the_machine() -> None:
     ],
 )
 def test_a_step_of_the_flow_families_is_what_was_counted(name: str, side: int, means: dict[str, bool], counted_gb: float) -> None:
-    """The rows of tests/benchmarks/memory.md, within its 3%."""
+    """The rows in tests/benchmarks/memory.md, within its 3%."""
     base = facts(name)
     asked = TrainSettings(rank=16).of_family(base.family)
     choice = Choice(method="lora", train_text_encoder=False, precision="bf16", optimizer="adamw", gradient_checkpointing=True)

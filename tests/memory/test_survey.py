@@ -27,7 +27,8 @@ def test_a_row_for_each_base_model() -> None:
     ("gb", "names"), [(8, ["sd15", "sd14"]), (12, ["sd15", "sd14", "sd21"]), (16, ["sd15", "sd14", "sd21", "sdxl"])]
 )
 def test_the_guides_own_list(gb: int, names: list[str]) -> None:
-    """What the guide says can be trained in full, text encoder included, on a card of this size. SDXL's are trained where it is said."""
+    """What the guide says can be fully trained, text encoder included, on a card of this size. SDXL's text encoders are only trained on
+    request."""
     plans = {row.entry.name: row.plan for row in survey(sold_as(gb), has_8bit=True)}
     asked = TrainSettings(train_text_encoder=True)
     for name in names:

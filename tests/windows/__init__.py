@@ -1,1 +1,1 @@
-"""What Windows does otherwise with files, played on any system."""
+"""What Windows does differently with files, simulated on any system."""

@@ -1,8 +1,8 @@
 """Windows' rules for files, as a plugin of pytest: `python -m pytest -p tests.windows.rules tests/test_disk.py ...`
 
-Played for this process's own calls, those below TEMP alone: no links; no handle on a folder, so no fsync of one; no renaming, replacing or
-removing what is open or mapped; no renaming onto what is there; reserved and impossible names; names that differ in case alone are
-one name; paths of 260 characters and more; text files in cp1252 with CRLF, where nothing else is said; no SIGHUP.
+Simulated for this process's own calls, and only below TEMP: no links; no handle on a folder, so no fsync of one; no renaming, replacing or
+removing what is open or mapped; no renaming onto what exists; reserved and impossible names; names that differ only in case are
+one name; no paths of 260 characters or more; text files in cp1252 with CRLF unless stated otherwise; no SIGHUP.
 """
 
 import builtins
@@ -34,7 +34,7 @@ real_open = io.open
 
 
 def found(path: Any) -> Any:
-    """The path as it is on the disk, whatever the case that it is asked in. Raises OSError where Windows has no such path."""
+    """The path as it is on disk, whatever the case that is asked for. Raises OSError if Windows allows no such path."""
     if not isinstance(path, str | bytes | os.PathLike):
         return path  # a descriptor
     text = os.path.abspath(os.fsdecode(path))
@@ -70,7 +70,7 @@ def _as_on_disk(folder: str, name: str) -> str:
 
 
 def check_name(path: str) -> None:
-    """Raises OSError where Windows lets nothing be called so."""
+    """Raise OSError if Windows does not allow this name."""
     name = os.path.basename(path)
     if RESERVED.fullmatch(name) or IMPOSSIBLE.search(name):
         skip_if_a_test_asks("a name that Windows does not have")
@@ -78,7 +78,7 @@ def check_name(path: str) -> None:
 
 
 def skip_if_a_test_asks(what: str) -> None:
-    """Skip a test that itself makes, for its setting, what can't be on Windows; the program's own attempt goes on."""
+    """Skip a test whose own set-up needs what is impossible on Windows; the program's own attempt goes on."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename in (__file__, pathlib.__file__, shutil.__file__):
         frame = frame.f_back
@@ -87,7 +87,7 @@ def skip_if_a_test_asks(what: str) -> None:
 
 
 def check_closed(path: str) -> None:
-    """Raises PermissionError where a file, or one below a folder, is open or mapped."""
+    """Raise PermissionError if a file, or one below a folder, is open or mapped."""
     if os.path.basename(path).startswith(".filelock-probe"):
         return  # filelock's own, of another class on Windows
     for opened in in_use():
@@ -96,7 +96,7 @@ def check_closed(path: str) -> None:
 
 
 def in_use() -> Iterator[str]:
-    """The files that this process has open, and those that it has mapped."""
+    """The files that this process has open or mapped."""
     for descriptor in real["listdir"]("/proc/self/fd"):
         try:
             yield os.readlink(f"/proc/self/fd/{descriptor}")
@@ -107,7 +107,7 @@ def in_use() -> Iterator[str]:
 
 
 def is_ours(path: Any) -> bool:
-    """Whether the rules hold for a path."""
+    """Whether the rules apply to a path."""
     return isinstance(path, str) and path.startswith(TEMP + os.sep)
 
 
@@ -121,7 +121,7 @@ def look(name: str) -> Callable[..., Any]:
 
 
 def opened(path: Any, flags: int, *args: Any, **options: Any) -> int:
-    """`os.open`: no folders, and no names that can't be."""
+    """`os.open`: no folders, and no impossible names."""
     path = path if options.get("dir_fd") is not None else found(path)
     if is_ours(path):
         if os.path.isdir(path):
@@ -140,7 +140,7 @@ def open_file(
     newline: str | None = None,
     **more: Any,
 ) -> Any:
-    """`open`: text in cp1252 with CRLF, where nothing else is said."""
+    """`open`: text in cp1252 with CRLF, unless stated otherwise."""
     path = found(file)
     if is_ours(path):
         if not set(mode).isdisjoint("wax"):
@@ -201,7 +201,7 @@ def no_link(source: Any, target: Any, *args: Any, **options: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def windows_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rules hold while a test runs."""
+    """The rules apply while a test runs."""
     for name in ("stat", "lstat", "listdir", "scandir"):
         monkeypatch.setattr(os, name, look(name))
     for name in ("link", "symlink"):

@@ -1,4 +1,4 @@
-"""The tests of files once more, under Windows' rules; and that each rule is there."""
+"""The tests of files again, under Windows' rules; and a test for each rule."""
 
 import io
 import os

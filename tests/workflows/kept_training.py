@@ -1,4 +1,4 @@
-"""A run of the true command with the training that it was, and models compared to the bit."""
+"""A run of the real command together with its `Training`, and models compared to the bit."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.workflows.projects import run
 
 
 def trained(project, monkeypatch, **options):
-    """The events of a run, and its training as it ended."""
+    """The events of a run, and its `Training` at the end."""
     kept = []
 
     def keep(recipe, **others):

@@ -1,4 +1,4 @@
-"""Projects made and trained as the commands do it."""
+"""Projects made and trained as by the commands."""
 
 from dreambooth_cli.config import ask
 from dreambooth_cli.events import ModelSaved, ProjectSaved
@@ -11,7 +11,7 @@ QUICK = {"steps": 3, "class_images": 2, "class_image_steps": 2, "rank": 4, "lear
 
 
 def make_project(photos, model, *, name=None, class_prompt="a photo of a dog", identifier="sks", **train_settings):
-    """A project of these photos on this base."""
+    """A project with these photos on this base."""
     subject = SubjectSettings(photos=photos, class_prompt=class_prompt, identifier=identifier, model=str(model))
     events = list(initialise(name, subject=subject, prep={}, train=QUICK | train_settings))
     (saved,) = [event for event in events if isinstance(event, ProjectSaved)]

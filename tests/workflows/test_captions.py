@@ -1,4 +1,4 @@
-"""Captions: what varies in a photo is said in its prompts alone, and what can't be said is refused in words."""
+"""Captions: what varies in a photo is said only in its own prompts, and what can't be said is refused with a reason."""
 
 import codecs
 from contextlib import closing
@@ -32,7 +32,7 @@ def captioned(photos):
 
 
 def prompts_by_photo(training: Training) -> list[dict[str, int]]:
-    """How often each prompt stands among those of each photo."""
+    """How often each photo has each prompt."""
     found = []
     for example in training.examples["instance"]:
         rows = [training.prompts[row] for row in example.prompts]

@@ -1,4 +1,4 @@
-"""`prep --crop`: which part of each photo becomes its training picture, a photo's own box, and what is said of what is lost."""
+"""`prep --crop`: which part of each photo becomes its training picture, a photo's own box, and what is said about what is lost."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ GROUND, BALL = (205, 200, 190), (20, 90, 200)
 
 
 def ball(size, box):
-    """A striped blue ball before plain paper."""
+    """A striped blue ball in front of plain paper."""
     image = Image.new("RGB", size, GROUND)
     draw = ImageDraw.Draw(image)
     draw.ellipse(box, fill=BALL)
@@ -201,7 +201,7 @@ def test_saving_settings_keeps_what_is_said_of_photos(project):
 
 
 def test_a_run_that_began_with_middle_squares_is_found(sd1, photos):
-    """As of 0.2, whose default they were: nobody has said another crop since."""
+    """One from 0.2, where they were the default, if no other crop has been asked for since."""
     project = make_project(photos, sd1, method="lora")
     report = project.prepared / "report.json"
     train(project, prep={"crop": "center"})

@@ -1,4 +1,4 @@
-"""What a run says of itself at its end: measured at fixed noises and from the same seed, kept in its record."""
+"""What a run says about itself at its end: measured at fixed noises and from the same seed, and kept in its record."""
 
 import json
 import shutil

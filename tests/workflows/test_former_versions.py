@@ -1,4 +1,4 @@
-"""Runs that former versions began are gone on with, though there are settings now that they did not know."""
+"""Runs begun by earlier versions can be continued, though there are now settings that those did not have."""
 
 import hashlib
 import io

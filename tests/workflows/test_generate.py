@@ -1,4 +1,4 @@
-"""`generate`: from every kind of model, with what made it in each picture, and nothing overwritten."""
+"""`generate`: from every kind of model, with a record in each picture of how it was made, and nothing overwritten."""
 
 import gc
 import io
@@ -198,7 +198,7 @@ def test_a_picture_that_no_memory_holds_is_refused_before_it_is_drawn(trained, t
 @pytest.mark.slow
 @forks
 def test_memory_that_runs_out_is_said(trained, tmp_path):
-    """A process whose address space is limited before it draws a picture of 4096 pixels a side."""
+    """In a process whose address space is limited before it draws a picture of 4096 x 4096 pixels."""
     settings = GenerateSettings(seed=0, steps=1, width=4096, height=4096)
 
     def work():
@@ -425,7 +425,7 @@ def test_a_place_without_rights_is_told_before_the_model_is_loaded():
 
 @pytest.mark.slow
 def test_pictures_are_not_kept_in_memory(trained, tmp_path):
-    """Each is on the disk, and gone from memory, before the next is drawn; the sheet has them all."""
+    """Each is on disk and freed before the next one is drawn; the sheet has them all."""
     settings = GenerateSettings(seed=1, steps=1, num_images=6, width=256, height=256)
     source, alive = Source(trained[0].path / "runs/1"), []
     for event in generate(source, "a dog", settings, output_dir=tmp_path, grid=True):
@@ -467,7 +467,7 @@ def test_what_a_grid_makes_of_many_pictures_is_said_before_they_are_drawn(traine
 
 @pytest.fixture
 def copied(trained, tmp_path, monkeypatch):
-    """A home of its own with the trained projects; the one of the full run."""
+    """The full run's project in a home of its own with copies of the trained projects."""
     shutil.copytree(trained[0].path.parent.parent, tmp_path / "home")
     monkeypatch.setenv("DREAMBOOTH_HOME", str(tmp_path / "home"))
     return open_project("full")
@@ -565,7 +565,7 @@ def test_a_step_of_a_run_draws_as_its_model_did(trained, tmp_path):
 
 
 def test_by_hand_it_is_one_start_and_what_is_wrong_is_said(trained, tmp_path, monkeypatch, capsys):
-    """`-i` with lines from a pipe: prompts, `:seed`, `:again`, and slips."""
+    """`-i` with lines from a pipe: prompts, `:seed`, `:again`, and typing errors."""
     words = ":again\n:seed 7\na [identifier] dog\n\n:again\na [identifer] dog\n:nothing\n:seed x\nthe [identifier] dog\n:quit\na dog\n"
     monkeypatch.setattr("sys.stdin", io.StringIO(words))
     run = trained[0].runs()[0]

@@ -1,4 +1,4 @@
-"""Which run a command goes on with, what is said of one that is another, and what is held of class images."""
+"""Which run a command continues, what is said if it is another one, and how class images are recognised."""
 
 import json
 import shutil
@@ -36,12 +36,12 @@ def images() -> list[Path]:
 
 
 def messages(events: list[Any], kind: type[Any] = Noted) -> str:
-    """All that events of a kind say."""
+    """The messages of all events of a kind."""
     return "\n".join(event.message for event in of_kind(events, kind))
 
 
 def opened(events: list[Any]) -> tuple[int, int]:
-    """The run and the step that it goes on from."""
+    """The run that a command opens, and the step that it goes on from."""
     (found,) = of_kind(events, RunOpened)
     return found.number, found.step
 
@@ -77,7 +77,7 @@ def test_photos_in_another_order_are_another_run(sd1: Path, photos: Path) -> Non
 
 
 def paint(path: Path) -> None:
-    """Another picture in the place of one, as a user or a second program could leave it."""
+    """Replace a picture by another, as a user or another program might."""
     Image.new("RGB", (64, 64), (200, 30, 30)).save(path)
 
 

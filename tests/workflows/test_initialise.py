@@ -1,4 +1,4 @@
-"""`init`: a project whole or not at all; photos that come and go later."""
+"""`init`: a project is made whole or not at all; photos may come and go later."""
 
 from contextlib import closing
 from pathlib import Path

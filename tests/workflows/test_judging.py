@@ -1,4 +1,4 @@
-"""The end of a run: its steps judged by tiny networks of random weights from a hub on loopback, and those kept that are to be kept."""
+"""The end of a run: its steps are judged by tiny networks with random weights from a hub on loopback, and the right ones are kept."""
 
 import json
 
@@ -24,7 +24,7 @@ FOUR = {"steps": 4, "checkpoint_every": 1, "keep_checkpoints": 1, "class_images"
 
 @pytest.fixture(scope="module")
 def eyes(tmp_path_factory):
-    """The folders of a CLIP and a DINO of random weights."""
+    """The folders of a CLIP and a DINO with random weights."""
     return small_models.build_eyes(tmp_path_factory.mktemp("eyes"))
 
 

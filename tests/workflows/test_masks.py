@@ -1,4 +1,5 @@
-"""Masks: what of a photo counts in the loss; cut, resized and mirrored with it, and refused in words where it can't be."""
+"""Masks: which parts of a photo count in the loss; they are cropped, resized and mirrored with it, and refused with a reason if they can't
+be used."""
 
 import json
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""Steps that suddenly take three times as long are told once, and what only happens now and then is not."""
+"""If steps suddenly take three times as long, that is said once; what happens only now and then is not mentioned."""
 
 from dreambooth_cli.cli.views import format_event
 from dreambooth_cli.events import StepsSlowed

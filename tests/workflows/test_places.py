@@ -1,4 +1,4 @@
-"""Where the photos were taken is said in their prompts, and only in theirs."""
+"""Where each photo was taken is said in its prompts, and nowhere else."""
 
 from random import Random
 

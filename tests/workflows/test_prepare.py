@@ -1,4 +1,4 @@
-"""`prep`: what it writes, what it says of every photo, that it is done once, and that it never hurts what was there."""
+"""`prep`: what it writes, what it says about every photo, that it works only once, and that it never damages what was there."""
 
 import hashlib
 import json
@@ -356,7 +356,7 @@ def test_a_user_s_own_folder_beside_stays(name, project):
 
 
 def test_a_kill_between_two_names_keeps_what_a_user_put_there(project):
-    """The old folder was moved aside, the new one had no name yet."""
+    """Killed when the old folder had been moved aside and the new one had not yet got its name."""
     run(project)
     (project.prepared / "notes.txt").write_text("mine")
     name = f".dreambooth-{'a' * 32}"
@@ -448,7 +448,7 @@ def class_photos(folder, **options):
 
 
 def test_own_class_images_keep_their_middle(tmp_path):
-    """As 0.2 cut them, so that its runs are found; whatever stands out in one of them, it is not the subject."""
+    """As 0.2 cropped them, so that its runs are found; what stands out in a class image is not the subject anyway."""
     wide = Image.new("RGB", (300, 100), "grey")
     wide.paste(Image.open(draw_photo(tmp_path / "spot.png", (90, 90), seed=3)), (5, 5))
     (tmp_path / "class").mkdir()

@@ -1,4 +1,4 @@
-"""`doctor --try`: its parts on a CPU, a random base of the catalogue's form, and the report without names or paths."""
+"""`doctor --try`: its parts on a CPU, a random base of the same form as the catalogue's, and the report without names or paths."""
 
 import getpass
 from pathlib import Path
@@ -31,7 +31,7 @@ TOKENIZER = (find_entry("pocket").folder or Path()) / "tokenizer"  # type: ignor
 
 
 def result_of(events: Any) -> Any:
-    """What a workflow returns; on its way no bar goes past its end."""
+    """What a workflow returns, checking that no progress goes past its total."""
     meter = Meter()
     while True:
         try:
@@ -45,7 +45,7 @@ def result_of(events: Any) -> Any:
 
 
 def test_the_true_sizes_are_the_catalogue_s() -> None:
-    """Counted on torch's meta device, where nothing is held."""
+    """Counted on torch's meta device, which takes no memory."""
     import torch
 
     for name in ("sd15", "sd21"):

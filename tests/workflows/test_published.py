@@ -1,4 +1,4 @@
-"""What leaves a project, over all bytes: no path, no user's and no machine's name; and a LoRA finds its base all the same."""
+"""What leaves a project contains, in all its bytes, no path and no user's or machine's name; a LoRA finds its base all the same."""
 
 import getpass
 import json
@@ -39,7 +39,7 @@ dreambooth = command_line.dreambooth  # the fixture
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory, sd1):
-    """A full run and a LoRA of a user whose every path holds her name: what was delivered, and the home. Read only."""
+    """A full run and a LoRA by a user whose name is in every path: what was delivered, and the home. Read only."""
     patch = pytest.MonkeyPatch()
     home = tmp_path_factory.mktemp("homes") / USER
     (home / "photos").mkdir(parents=True)
@@ -68,7 +68,7 @@ def published(tmp_path_factory, sd1):
 
 @pytest.fixture(scope="module")
 def exported(published):
-    """What is exported of the two: the places and the events."""
+    """Exports of the two: their places and events."""
     made = {}
     for name, source, order in (
         ("whole", "full", Export("single-file", published / "exports" / "whole.safetensors", "fp16")),
@@ -105,7 +105,7 @@ def test_an_export_says_what_it_is_and_how_it_differs(exported, published):
     [("full", 1, "single-file", "of-one"), ("lora", 1, "merged", "step"), ("lora", 2, "lora", "of-two"), ("full", 1, "kohya", "extracted")],
 )
 def test_the_command_exports_a_run_as_it_was_after_a_step(project, step, to, name, published, dreambooth, tmp_path, monkeypatch):
-    """The event has what scripts read; a picture of what was exported is that of the step."""
+    """The event has what scripts read, and the export draws the same picture as the step."""
     monkeypatch.setenv("DREAMBOOTH_HOME", str(published / "data"))
     done = dreambooth("export", project, "--to", to, "-o", tmp_path / name, "--step", str(step), "--json")
     assert (done.code, done.err) == (0, "")
@@ -157,7 +157,7 @@ def test_one_that_differs_lies_under_another_name(tmp_path):
 
 @pytest.mark.parametrize("name", ["whole.safetensors", "made.safetensors", "lora", "merged"])
 def test_what_was_exported_is_read_back(name, exported, published, tmp_path, monkeypatch):
-    """Without a word about its base or its subject: the card travels with it. A LoRA of all that was learned draws as the model."""
+    """Without naming its base or its subject, since the card is inside. A LoRA of everything that was learned draws like the model."""
     monkeypatch.setenv("DREAMBOOTH_HOME", str(published / "data"))
     (made,) = of_kind(pictures(published / "exports" / name, tmp_path / "out"), ImageSaved)
     assert made.prompt == "a sks dog"

@@ -1,4 +1,4 @@
-"""The rehearsal: nothing of it stays, and what would fail in a later phase fails before the first class image."""
+"""The rehearsal leaves nothing behind, and what would fail in a later phase fails before the first class image."""
 
 import errno
 from contextlib import closing
@@ -34,7 +34,7 @@ def phases_of(events):
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_a_run_is_the_same_to_the_bit_with_it_and_without(method, sd1, photos):
-    """Each with class images of its own drawing: another seed keeps the cache apart."""
+    """Each draws its own class images, since another seed has a cache of its own."""
     made = {}
     for name in ("with", "without"):
         project = make_project(photos, sd1, name=name, method=method, train_text_encoder=True, **QUICK)
@@ -89,7 +89,7 @@ def test_what_would_fail_in_an_hour_fails_before_the_first_class_image(phase, sd
 
 @pytest.mark.parametrize("phase", ["checkpoint", "saving the model"])
 def test_room_that_a_whole_file_would_lack_is_missed_before_the_first_class_image(phase, sd1, photos, monkeypatch):
-    """Though what is truly written would fit."""
+    """Even though what the rehearsal really writes would fit."""
     taken = []
 
     def reserve(path, size):
@@ -111,7 +111,7 @@ def test_room_that_a_whole_file_would_lack_is_missed_before_the_first_class_imag
 
 
 def test_numbers_that_are_not_finite_are_found_in_it(sd1, photos, monkeypatch):
-    """By the rule of the run itself: once it goes on more calmly, a second time it ends."""
+    """By the same rule as in a run: the first time it goes on more carefully, the second time it ends."""
     monkeypatch.setattr(Training, "is_finite", lambda self: False)
     project = make_project(photos, sd1, method="full", **QUICK)
     events = []

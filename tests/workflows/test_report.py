@@ -1,4 +1,4 @@
-"""The page of a run: what it holds, that it needs nothing beside it, and how it is in a browser."""
+"""The page of a run: what it contains, that it needs no other files, and how it works in a browser."""
 
 import base64
 import html
@@ -31,7 +31,7 @@ FIGURES = Figures(loss=(0.2, 0.14), class_loss=(0.2, 0.196), picture=0.6, class_
 
 @pytest.fixture
 def run(photos, sd1):
-    """A finished run as it lies on disk: its record, its events, its samples; a photo and a prompt with what HTML would obey."""
+    """A finished run on disk: its record, events and samples; a photo's name and a prompt contain HTML."""
     (photos / "two.jpg").rename(photos / "<i>two.jpg")
     made = make_project(photos, sd1, name="rex", sample_every="auto")
     list(prepare(made, PrepSettings(), resolution=64))
@@ -69,7 +69,7 @@ def events():
 
 
 class Tags(HTMLParser):
-    """The tags of a page with their attributes, each closed."""
+    """The tags of a page with their attributes; checks that each is closed."""
 
     def __init__(self, text):
         super().__init__()
@@ -145,7 +145,7 @@ def test_checkpoints_that_were_judged_have_their_curve(run):
 
 
 def test_a_run_with_nothing_to_show_has_a_page_all_the_same(run):
-    """No samples, no events, photos that are gone: as one that 0.2 has left."""
+    """No samples, no events, photos that are gone: such as 0.2 left."""
     shutil.rmtree(run.samples)
     shutil.rmtree(open_project("rex").photos)
     run.events.unlink()
@@ -204,7 +204,7 @@ addEventListener("load", () => {
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 def test_in_a_browser_pictures_load_and_the_slider_moves_them(run, tmp_path):
-    """At 360 px nothing lies beside the screen, and the console has no word to say."""
+    """At 360 px nothing is wider than the screen, and the console stays empty."""
     text = page_of(run)
     looked = tmp_path / "looked.html"
     looked.write_text(text.replace("<script>", LOOK + "<script>", 1), encoding="utf-8")

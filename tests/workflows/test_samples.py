@@ -1,4 +1,4 @@
-"""Samples: four rounds over a run where nothing is said, of which the weights keep no trace."""
+"""Samples: four rounds over a run by default, which leave no trace in the weights."""
 
 import pytest
 from PIL import Image
@@ -16,7 +16,7 @@ PROMPTS = ["a photo of a sks dog", "a photo of a dog", "a photo of a sks dog on 
 
 @pytest.fixture
 def roomy(monkeypatch):
-    """Eight steps of a small base are a run, and its samples may take longer than its steps."""
+    """Let eight steps of a small base count as a run whose samples may take longer than its steps."""
     monkeypatch.setattr(samples, "TRY", 8)
     monkeypatch.setattr(samples, "MOST", 1e9)
 

@@ -1,4 +1,4 @@
-"""Photos that keep their shapes: in buckets, batches of one size, and what SDXL is told of each photo is true."""
+"""Photos that keep their shapes: buckets, batches of one size, and SDXL is told each photo's true size."""
 
 import json
 from contextlib import closing

@@ -238,7 +238,8 @@ def test_left_early_it_saves_and_the_same_command_goes_on_to_the_bit(sd1, photos
 @pytest.mark.slow
 @forks
 def test_killed_it_goes_on_to_the_bit(method, sd1, photos, tmp_path):
-    """Six steps equal three, a process killed in the fifth, and three more: the last checkpoint's weights are equal bytes."""
+    """Six steps, with the process killed in the fifth and the run continued from step 3, equal six undisturbed ones: the last checkpoint's
+    weights are the same bytes."""
     settings = METHODS[method] | {"train_text_encoder": True, "steps": 6, "checkpoint_every": 3}
     whole = make_project(photos, sd1, name="whole", **settings)
     run(whole)
@@ -327,7 +328,7 @@ WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, sd1):
-    """A project with a finished run. Made once; what a test does to it, it puts right again."""
+    """A project with a finished run. Made once; a test must undo whatever it does to it."""
     from tests.conftest import draw_photo
 
     patch, home = pytest.MonkeyPatch(), tmp_path_factory.mktemp("home")
@@ -385,7 +386,7 @@ def test_a_hard_link_as_0_1_made_them_becomes_a_copy(finished, tmp_path):
 
 
 def test_an_empty_folder_is_ours_again_after_a_full_disk(finished, tmp_path, monkeypatch):
-    """At every file that takes its name there, and while they are copied."""
+    """Full at every file that is put in place there, and while files are copied."""
     whole = files_in(finished.runs()[0].model)
     for number in range(len(whole) + 1):
         output, left = tmp_path / str(number), number
@@ -427,7 +428,7 @@ def test_part_of_a_model_beside_something_else_is_refused(other, finished, tmp_p
 
 @pytest.mark.parametrize("other", ["", "notes.txt", "unet/config.json", "empty"])
 def test_an_output_folder_that_0_1_left_half_filled_is_ours_again(other, finished, tmp_path):
-    """It copied into `.part`, then moved what was whole: only what begins as the run's own files do was left by it."""
+    """0.1 copied into `.part`, then moved what was whole: only files that begin like the run's own were left by it."""
     output, own = tmp_path / "output", finished.runs()[0].model
     shutil.copytree(own / "scheduler", output / "scheduler")
     (output / ".part" / "unet").mkdir(parents=True)
@@ -482,7 +483,7 @@ def test_nobody_s_files_beside_the_output_are_touched(finished, tmp_path):
 
 @pytest.mark.parametrize("how", ["changed", "cut", "gone"])
 def test_a_spoilt_model_is_told_and_never_used(how, finished, tmp_path):
-    """And made anew, equal to the bit, once it is out of the way."""
+    """It is made again, equal to the bit, once it is out of the way."""
     own = finished.runs()[0]
     whole, weights = files_in(own.model), own.model / WEIGHTS
     if how == "gone":
@@ -576,7 +577,7 @@ def test_samples_and_checkpoints_when_they_are_due(sd1, photos):
 
 
 def test_slow_steps_are_saved_by_the_clock(sd1, photos):
-    """Any step is slower than a hundred-millionth of a minute; `--checkpoint-every 0` asks for the last alone."""
+    """Every step is slower than a hundred-millionth of a minute; `--checkpoint-every 0` asks for the last one only."""
     project = make_project(photos, sd1, steps=3, checkpoint_every=250)
     events = run(project, checkpoint_minutes=1e-8)
     assert [event.step for event in of_kind(events, CheckpointSaved)] == [1, 2, 3]
@@ -650,8 +651,8 @@ def answered(work):
 @pytest.mark.slow
 @forks
 def test_memory_that_runs_out_is_said_with_what_to_try(sd1, photos, room, tmp_path):
-    """A process whose address space is limited once everything is loaded: the allocator's own error becomes exit code 4, also
-    where it then finds no room to load the base again."""
+    """In a process whose address space is limited once everything is loaded: the allocator's own error becomes exit code 4, even if
+    there is then no room to load the base again."""
     project = make_project(photos, sd1, class_images=0, batch_size=512)
 
     def work():
@@ -673,7 +674,7 @@ def test_memory_that_runs_out_is_said_with_what_to_try(sd1, photos, room, tmp_pa
 
 
 def checkpointed(photos, base, **settings):
-    """A project whose run was left after two of six steps."""
+    """A project whose run was stopped after two of six steps."""
     project = make_project(photos, base, steps=6, **settings)
     with closing(start(project)) as events:
         next(event for event in events if isinstance(event, StepDone) and event.step == 2)
@@ -681,7 +682,7 @@ def checkpointed(photos, base, **settings):
 
 
 def test_replan_goes_on_with_the_state_in_its_form(sd1, photos):
-    """A plan made anew can't turn a full run with a text encoder into something that its checkpoint does not hold."""
+    """A new plan can't turn a full run with the text encoder into something that its checkpoint does not fit."""
     project = checkpointed(photos, sd1)
     first = project.runs()[0]
     record = first.record()
@@ -748,7 +749,7 @@ def test_an_output_whose_parent_is_a_file_is_refused_before_any_work(sd1, photos
 @pytest.mark.slow
 @forks
 def test_a_disk_that_fills_up_while_the_model_is_saved_is_exit_6(method, sd1, photos, tmp_path):
-    """A file size limit plays the full disk: the checkpoint before it is small enough, the model is not."""
+    """A file size limit stands in for the full disk: the checkpoint before is small enough, the model is not."""
     project = make_project(photos, sd1, method=method, class_images=0, train_text_encoder=False)
 
     def work():
@@ -784,7 +785,7 @@ def test_weights_that_broke_are_never_a_checkpoint_nor_a_model(sd1, photos):
 
 
 def use_up_memory(monkeypatch, at_step, until):
-    """Have memory run out in a step of every plan that has not this means."""
+    """Have memory run out in a step under every plan without this means."""
     whole = Training.batch_loss
 
     def batch_loss(self, *rest):
@@ -796,7 +797,7 @@ def use_up_memory(monkeypatch, at_step, until):
 
 
 def test_memory_that_runs_out_steps_one_means_down_and_goes_on(sd1, photos, monkeypatch):
-    """From the last checkpoint, kept in plan.json, to the weights of an undisturbed run; a later resume keeps to it."""
+    """From the last checkpoint, with the new plan in plan.json, to the weights of an undisturbed run; a later resume keeps to it."""
     settings = {"method": "full", "steps": 4, "checkpoint_every": 2}
     project = make_project(photos, sd1, **settings)
     undisturbed = load_file(model_of(run(project)) / "unet" / "diffusion_pytorch_model.safetensors")
@@ -823,7 +824,7 @@ def test_memory_that_runs_out_where_no_means_is_left_says_how_to_begin_anew(sd1,
 
 
 def lose_numbers(monkeypatch, *steps):
-    """Have the loss of these steps (from 0) be no number, each once."""
+    """Have the loss of these steps (from 0) be NaN, each once."""
     whole, left = Training.batch_loss, list(steps)
 
     def batch_loss(self, *rest):
@@ -837,7 +838,7 @@ def lose_numbers(monkeypatch, *steps):
 
 
 def test_a_loss_that_is_no_number_goes_back_once_at_half_the_rate(sd1, photos, monkeypatch):
-    """From the last checkpoint; the change is in plan.json, and a run stopped after it goes on so."""
+    """From the last checkpoint; the change is in plan.json, and a run stopped after it keeps to it."""
     project = make_project(photos, sd1, method="full", steps=6, checkpoint_every=2, learning_rate=1e-3)
     lose_numbers(monkeypatch, 3)
     with closing(start(project)) as events:
@@ -877,7 +878,7 @@ def test_a_loss_that_is_no_number_twice_is_an_error(sd1, photos, monkeypatch):
 
 @pytest.mark.long
 def test_gradients_that_overflow_20_steps_in_a_row_are_told_apart_from_the_scalers_work(sd1, photos, monkeypatch):
-    """fp16's scaler halves its scale at each; a loss that is finite all the while says nothing."""
+    """fp16's scaler halves its scale each time; the loss stays finite, so it does not show this."""
     project = make_project(photos, sd1, method="full", steps=22, class_images=0, precision="fp16", checkpoint_every=0)
     whole = Update.backward
 
@@ -917,7 +918,7 @@ def test_room_that_is_missing_on_the_disk_is_said_before_any_work(sd1, photos, m
 
 
 def test_a_run_that_changed_nothing_is_an_error(sd1, photos):
-    """A rate so small that float32 has no number for it."""
+    """With a learning rate too small for float32."""
     project = make_project(photos, sd1, steps=1, learning_rate=1e-50, weight_decay=0.0)
     with pytest.raises(TrainingFailed) as caught:
         run(project)
@@ -1035,7 +1036,7 @@ def test_a_library_s_refusal_is_told_before_class_images_are_drawn(sd1, photos, 
 
 
 def test_the_plan_is_held_against_the_card_that_torch_takes(sd1, photos, monkeypatch):
-    """What was seen without torch is a large card; torch's has no room."""
+    """Without torch a large card was found; the one that torch takes has no room."""
     large = Gpu(name="a large card", kind="cuda", total=10**11, free=10**11, capability=(8, 9))
     monkeypatch.setattr("dreambooth_cli.workflows.freeze.find_gpu", lambda: large)
     small = SimpleNamespace(name="a small card", total_memory=10**8, major=8, minor=9, is_integrated=0)
@@ -1114,7 +1115,7 @@ def test_memory_that_others_use_is_warned_of_and_the_run_goes_on(sd1, photos, mo
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="a process's peak is read from /proc")
 def test_what_a_run_holds_is_what_was_planned(tmp_path):
-    """A base of 50 M weights, all of it trained, in a process of its own: from photos to the finished model."""
+    """A base of 50 M weights, fully trained, in a process of its own: from photos to the finished model."""
     from tests.benchmarks.ram import CASES, result_of
 
     case = next(case for case in CASES if case.base == "sd1-256")

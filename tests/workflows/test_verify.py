@@ -1,4 +1,4 @@
-"""`train --verify-resume`: tried on the true command's workflow, and on an optimizer that forgets."""
+"""`train --verify-resume`: tried on the real command's workflow, and on an optimizer that forgets its state."""
 
 import warnings
 
@@ -41,7 +41,7 @@ def test_what_is_forgotten_is_found_and_named(sd1, photos, monkeypatch):
 
 
 def test_a_kernel_without_a_fixed_form_is_named_and_the_rest_is_held(sd1, photos, monkeypatch):
-    """`put_` has none on any device: told strictly it raises, and so the steps are tried once more."""
+    """`put_` has none on any device: under the strict rule it raises, so the steps are tried again."""
     whole, places = Update.step, torch.tensor([0, 1])
 
     def step(self):
@@ -62,7 +62,7 @@ def test_a_kernel_without_a_fixed_form_is_named_and_the_rest_is_held(sd1, photos
 
 
 def test_torchs_words_for_attention_are_known():
-    """It warns in words of its own, where it is told to warn and not to raise."""
+    """When told to warn instead of raising, it words its warning differently."""
     flash = "Flash Attention defaults to a non-deterministic algorithm. To explicitly enable determinism call"
     efficient = "Memory Efficient attention defaults to a non-deterministic algorithm. To explicitly enable determinism call"
     with nearly_deterministic() as names:

@@ -1,4 +1,4 @@
-"""Bases of every form: folder, fp16 variant, single file; what can't be trained is refused in words."""
+"""Bases in every form: folder, fp16 variant, single file; what can't be trained is refused with an explanation."""
 
 import json
 import shutil
@@ -68,7 +68,7 @@ def test_a_part_that_is_only_there_in_half_is_found_too(sd1, tmp_path):
 
 
 def test_what_a_single_file_says_of_its_prediction_stands(sd1, sd2, tmp_path):
-    """The configs beside it may be of the other kind: an SD 2 file read with an epsilon scheduler's configs."""
+    """The configs beside it may be another kind's: an SD 2 file is read with an epsilon scheduler's configs."""
     file = small_models.single_file(sd2, tmp_path / "model.safetensors")
     configs = shutil.copytree(sd2, tmp_path / "configs")
     change_config(configs, "scheduler", prediction_type="epsilon")
@@ -94,7 +94,7 @@ def change_config(folder, part, **values):
 
 
 def test_the_prediction_type_is_read_from_the_config(sd1, tmp_path):
-    """Not guessed from the name: a folder called sd1 that says velocity is trained on velocity."""
+    """It is not guessed from the name: a folder called sd1 that says velocity is trained on velocity."""
     folder = shutil.copytree(sd1, tmp_path / "sd1")
     change_config(folder, "scheduler", prediction_type="v_prediction")
     assert base_of(folder).facts.prediction_type == "v_prediction"
@@ -128,7 +128,7 @@ def test_pickled_weights_are_refused_with_the_way_to_convert(sd1, tmp_path):
 
 
 def test_no_room_for_a_base_is_not_a_broken_base(sd1, monkeypatch):
-    """As diffusers tells it: in words of its own, round the system's."""
+    """As diffusers reports it: in words of its own around the system's."""
 
     def open_without_room(*args, **options):
         raise RuntimeError("unable to mmap 6440752 bytes from file <unet>: Cannot allocate memory (12)")
@@ -174,7 +174,7 @@ def test_cut_text_encoder_weights_are_told_too(sd1, tmp_path):
 
 @pytest.mark.parametrize("kind", ["sd1", "sd2"])
 def test_a_single_file_is_what_the_configs_beside_it_say(kind, request, tmp_path):
-    """As SD 2.1-base: the architecture of SD 2 that predicts noise; and an SD 1 that predicts velocity."""
+    """Like SD 2.1-base, which has SD 2's architecture but predicts noise; and an SD 1 that predicts velocity."""
     said = {"sd1": "v_prediction", "sd2": "epsilon"}[kind]
     file = small_models.single_file(request.getfixturevalue(kind), tmp_path / "mine.safetensors")
     configs = shutil.copytree(request.getfixturevalue(kind), tmp_path / "mine")
@@ -211,11 +211,11 @@ def test_the_catalogues_sdxl_takes_the_fp16_safe_vae_in_fp16_alone(sdxl, tmp_pat
     assert not is_safe(base_of(sdxl), torch.float16)
 
 
-# What a base's files hold against what it needs
+# What a base's files hold, compared with what it needs
 
 
 def change_weights(folder, part, change):
-    """The weights of a part, changed as a dict."""
+    """Change the weights of a part, given as a dict."""
     (file,) = (folder / part).glob("*.safetensors")
     tensors = load_file(file)
     change(tensors)
@@ -306,7 +306,7 @@ def test_shards_are_read_together(sd1, tmp_path):
 
 
 def test_shards_that_hold_a_weight_twice_are_told(sd1, tmp_path):
-    """Which of the two is meant?"""
+    """It is not clear which of the two is meant."""
     folder = shutil.copytree(sd1, tmp_path / "base")
     file = folder / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(file)
@@ -320,7 +320,7 @@ def test_shards_that_hold_a_weight_twice_are_told(sd1, tmp_path):
 @pytest.mark.parametrize("part", ["text_encoder", "text_encoder_2"])
 @pytest.mark.parametrize("is_nested", [True, False])
 def test_a_text_encoder_is_read_nested_or_flat(part, is_nested, sdxl, tmp_path):
-    """transformers has had both forms, of files as of classes."""
+    """transformers has had both forms, in files and in classes."""
     folder = shutil.copytree(sdxl, tmp_path / "base")
 
     def rename(tensors):
@@ -335,7 +335,7 @@ def test_a_text_encoder_is_read_nested_or_flat(part, is_nested, sdxl, tmp_path):
 
 
 def test_last_layers_that_a_text_encoders_config_leaves_out_are_said(sd1, tmp_path):
-    """As in bases whose prompts are read with clip skip: the config alone was changed."""
+    """As in bases for clip skip, where only the config was changed."""
     folder = shutil.copytree(sd1, tmp_path / "base")
     change_config(folder, "text_encoder", num_hidden_layers=1)
     base = base_of(folder)
@@ -365,7 +365,7 @@ def test_what_training_left_in_a_single_file_is_passed_over(sd1, tmp_path):
 
 
 def test_a_single_file_whose_configs_lack_a_tokenizer_is_told(sd1, tmp_path):
-    """transformers would make up an empty one, to which all prompts are the same."""
+    """transformers would make up an empty one, for which all prompts are the same."""
     file = small_models.single_file(sd1, tmp_path / "model.safetensors")
     configs = shutil.copytree(sd1, tmp_path / "configs")
     (configs / "tokenizer" / "merges.txt").unlink()
@@ -449,7 +449,7 @@ def test_a_config_that_its_weights_do_not_fit_is_told_with_its_file(part, values
 
 
 def test_parts_that_do_not_fit_each_other_are_told_before_weights_are_read(sd1, sd2, tmp_path, monkeypatch):
-    """A text encoder of another width, whose weights fit its own config."""
+    """A text encoder of another width, whose weights do fit its own config."""
     folder = shutil.copytree(sd1, tmp_path / "base")
     shutil.rmtree(folder / "text_encoder")
     small_models._write_text_encoder(folder / "text_encoder", 60_000, hidden=48, act="gelu")
@@ -471,7 +471,7 @@ def test_a_tokenizer_is_as_long_as_its_text_encoder(said, sd1, tmp_path):
 
 
 def test_zero_terminal_snr_is_kept(sd1, tmp_path):
-    """A scheduler that can't draw so gives way to one that can; training takes the last timestep as noise alone."""
+    """A scheduler that can't draw that way is replaced by one that can; training treats the last timestep as pure noise."""
     folder = shutil.copytree(sd1, tmp_path / "base")
     change_config(folder, "scheduler", rescale_betas_zero_snr=True, prediction_type="v_prediction")
     family = load_family(base_of(folder), dtype=torch.float32, device=CPU)

@@ -1,4 +1,4 @@
-"""LoRA layers: drawn from the seed, scaled by alpha over rank, saved so that another reader scales them alike."""
+"""LoRA layers: initialised from the seed, scaled by alpha / rank, saved so that other programs scale them the same way."""
 
 import json
 import re
@@ -22,7 +22,7 @@ SHAPE = (1, 4, 16, 16)
 
 
 def adapted(sd1, *, seed=0, alpha=12.0, layers="attention"):
-    """A UNet with LoRA layers of rank 4 whose second matrices are no longer zero."""
+    """A UNet with LoRA layers of rank 4 whose up matrices are not zero."""
     unet = load_family(base_of(sd1), dtype=torch.float32, device=torch.device("cpu")).pipe.unet
     add_lora(unet, layers=UNET_PART.layers_for(layers), rank=4, alpha=alpha, seed=seed_of(seed, "lora", "unet"))
     generator = torch.Generator().manual_seed(1)
@@ -63,7 +63,7 @@ def test_alpha_over_rank_scales_what_is_learned(sd1):
 @pytest.mark.parametrize(("layers", "rounding"), [("attention", 1e-6), ("all", 1e-5)])
 @pytest.mark.parametrize("reads_header", [True, False])
 def test_another_reader_scales_it_alike(reads_header, layers, rounding, sd1, tmp_path):
-    """Rank 4 and alpha 12: plain diffusers predicts the same, by the file's header and without it."""
+    """Rank 4 and alpha 12: plain diffusers predicts the same, with the file's header and without it."""
     unet = adapted(sd1, layers=layers)
     save_lora(StableDiffusionPipeline, tmp_path, {"unet": unet}, torch.float32)
     file = tmp_path / "pytorch_lora_weights.safetensors"
@@ -78,7 +78,7 @@ def test_another_reader_scales_it_alike(reads_header, layers, rounding, sd1, tmp
 
 
 def test_all_layers_are_every_linear_layer_and_convolution_within_the_blocks(sd1, sdxl):
-    """What has no LoRA is the way in and out, the time's embedding before the blocks, and what changes a picture's size."""
+    """No LoRA is put on the first and last layers, the time embedding before the blocks, and layers that change a picture's size."""
     outside = {"conv_in", "conv_out", "time_embedding", "add_embedding"}
     for base in (sd1, sdxl):
         unet = load_family(base_of(base), dtype=torch.float32, device=torch.device("cpu")).pipe.unet
@@ -91,7 +91,7 @@ def test_all_layers_are_every_linear_layer_and_convolution_within_the_blocks(sd1
 
 
 def test_blocks_that_are_never_read_have_no_lora(sdxl):
-    """SDXL reads the last block but one of its first text encoder, and the last of its second for the pooled embedding."""
+    """SDXL reads its first text encoder up to the last block but one, and the last block of its second for the pooled embedding."""
     family = load_family(base_of(sdxl), dtype=torch.float32, device=torch.device("cpu"))
     for name, unread in (("text_encoder", 1), ("text_encoder_2", 0)):
         encoder = getattr(family.pipe, name)

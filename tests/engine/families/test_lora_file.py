@@ -1,4 +1,5 @@
-"""LoRA files of every layout: what is read draws as if it had been added to the weights by hand; the rest is refused by name."""
+"""LoRA files in every layout: what is read draws as if it had been added to the weights by hand; everything else is refused, saying what
+it is."""
 
 import json
 import math
@@ -47,7 +48,7 @@ def pairs_for(pipe, *, rank=4, ends=ATTENTION, text=TEXT, seed=0):
 
 
 def by_hand(folder, pairs, scale=1.0):
-    """A fresh pipeline whose weights have the products added."""
+    """A fresh pipeline with the products added to its weights by hand."""
     pipe = fresh(folder)
     with torch.no_grad():
         for (network, name), (down, up) in pairs.items():
@@ -57,7 +58,7 @@ def by_hand(folder, pairs, scale=1.0):
 
 
 def outputs(pipe):
-    """What the text encoders and the UNet make of one input."""
+    """What the text encoders and the UNet give for one input."""
     generator = torch.Generator().manual_seed(5)
     tokens = torch.randint(0, 200, (1, 77), generator=generator)
     width, more = pipe.unet.config.cross_attention_dim, {}
@@ -138,7 +139,7 @@ def without_a_prefix(network, name):
 
 
 def tensors_of(pairs, naming):
-    """The tensors of a file in a layout."""
+    """The tensors of a file with this layout."""
     named = ((naming(*place), both) for place, both in pairs.items())
     return {name: tensor for names, both in named for name, tensor in zip(names, both, strict=True)}
 
@@ -149,7 +150,7 @@ def file_of(tensors, path, metadata=None):
 
 
 def header(pairs, **values):
-    """What diffusers' save_lora_weights writes of peft's config."""
+    """The header that diffusers' save_lora_weights writes from peft's config."""
     told = {"r": 4, "lora_alpha": 4, "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {}, "peft_type": "LORA"}
     networks = dict.fromkeys(network for network, _ in pairs)
     config = {f"{network}.{key}": value for network in networks for key, value in (told | values).items()}
@@ -157,7 +158,7 @@ def header(pairs, **values):
 
 
 def in_comfyui(network, name):
-    """As it saves what it takes out of a model: its own names of the text encoders, diffusers' of the UNet do as well."""
+    """As ComfyUI saves a LoRA that it extracts from a model: with its own names for the text encoders and, say, diffusers' for the UNet."""
     if network == "unet":
         return [f"diffusion_model.{name}.lora_{word}.weight" for word in ("down", "up")]
     return [f"text_encoders.clip_l.transformer.{nested(name)}.lora_{word}.weight" for word in ("down", "up")]
@@ -329,7 +330,7 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def shared(sd1):
-    """A pipeline that nothing is ever put into."""
+    """A pipeline that no LoRA is ever put into."""
     return fresh(sd1)
 
 

@@ -41,7 +41,7 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A hub on loopback, which the client takes for the hub; no pauses between tries, and tiny weights in the true ones' place."""
+    """A hub on loopback that the client takes for the real one; no pauses between tries, and tiny weights in place of the real ones."""
     with serve_hub() as served:
         use_hub(served, monkeypatch)
         monkeypatch.setattr(transfer, "PAUSES", (0.0, 0.0))
@@ -67,7 +67,7 @@ def failure(model: str, kind: type[DreamboothError] = ModelUnavailable) -> tuple
 
 
 def with_pickles(folder: Path, copy: Path, *, safetensors: bool) -> Path:
-    """A copy of a base with what hub repositories hold besides, or instead of, its safetensors."""
+    """A copy of a base with pickles beside, or instead of, its safetensors, as hub repositories have them."""
     shutil.copytree(folder, copy)
     for name in ("v1-5-pruned.ckpt", "unet/diffusion_pytorch_model.bin", "vae/diffusion_pytorch_model.bin"):
         (copy / name).write_bytes(b"pickle" * 3)
@@ -372,7 +372,7 @@ def test_a_repository_that_was_renamed_is_followed(sd1: Path, server: HubServer)
 def test_a_mirror_on_another_host_never_sees_the_token(
     sd1: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Large files come from another host as well: that one is not shown the token either."""
+    """Large files come from yet another host, which is not shown the token either."""
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     server.add("someone/mirrored", sd1, COMMIT)
     server.moved["someone/mirrored"] = server.store
@@ -631,7 +631,7 @@ def test_a_shard_that_is_missing_makes_a_base_not_whole(sd1: Path, tmp_path: Pat
 
 
 def with_file(**changed: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A listing in which the UNet's config is listed otherwise."""
+    """A listing with the entry of the UNet's config changed."""
 
     def change(listing: dict[str, Any]) -> dict[str, Any]:
         for sibling in listing["siblings"]:
@@ -643,7 +643,7 @@ def with_file(**changed: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 def with_name(name: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A listing with one more file."""
+    """A listing with an extra file of this name."""
     return lambda listing: listing | {
         "siblings": [*listing["siblings"], {"rfilename": name, "size": 3, "blobId": "0" * 40}]
     }
@@ -779,7 +779,7 @@ def test_the_rest_of_a_file_from_another_place_is_not_kept(sd1: Path, server: Hu
 
 
 def test_the_requests_for_one_file_are_bounded(sd1: Path, server: HubServer) -> None:
-    """A hub that sends a byte and breaks off, for ever."""
+    """A hub that keeps sending one byte and breaking off."""
     server.add(SD15, sd1, PINNED)
     server.bodies[UNET] = lambda rest: server.cut_after.update({UNET: 1}) or (rest, {})
     assert failure("sd15")[2] == 5
@@ -789,7 +789,7 @@ def test_the_requests_for_one_file_are_bounded(sd1: Path, server: HubServer) -> 
 def test_a_hub_that_breaks_off_again_and_again_is_given_up(
     sd1: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each of its answers brings so much that it counts as none that failed."""
+    """Each of its answers brings enough not to count as a failure."""
     server.add(SD15, sd1, PINNED)
     monkeypatch.setattr(transfer, "CHUNK", 2)
     monkeypatch.setattr(transfer, "MOST_REQUESTS", 12)
@@ -805,7 +805,7 @@ def test_a_hub_that_breaks_off_again_and_again_is_given_up(
 def test_a_hub_that_sends_next_to_nothing_is_given_up(
     sd1: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a clock on which, from the weights on, 100 seconds pass between any two looks at it; what comes meanwhile is 64 kB."""
+    """By a clock that, once the weights begin, moves on by 100 seconds between any two looks at it, while 64 kB arrive."""
     server.add(SD15, sd1, PINNED)
     slow, looks = threading.Event(), count(1)
     clock = SimpleNamespace(monotonic=lambda: 100.0 * next(looks) if slow.is_set() else 0.0, sleep=lambda seconds: None)
@@ -815,7 +815,7 @@ def test_a_hub_that_sends_next_to_nothing_is_given_up(
     assert ("is sending next to nothing" in message, code) == (True, 5)
     assert len([path for _, path, _ in server.requests if path.startswith("/store/") and UNET in path]) == 1 + len(transfer.PAUSES)
     (part,) = hub_cache().rglob("*.incomplete")
-    assert part.stat().st_size > 0  # what came is gone on from
+    assert part.stat().st_size > 0  # the download can go on from what arrived
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Class images: keyed by content, made once, black ones made again."""
+"""Class images: kept by all that shapes them, made once, black ones drawn again."""
 
 import os
 from contextlib import contextmanager, nullcontext
@@ -57,7 +57,7 @@ def make(family, folder, numbers, **options):
 
 @pytest.mark.parametrize("base", ["sd1", "sdxl"])
 def test_in_turn_they_are_the_same_and_each_network_is_brought_once(base, request, tmp_path):
-    """Five batches in turns of four pictures: the prompt is read once, and UNet and VAE come twice each."""
+    """Five batches in turns of four pictures: the prompt is encoded once, and UNet and VAE are brought twice each."""
     family = load_family(base_of(request.getfixturevalue(base)), dtype=torch.float32, device=torch.device("cpu"))
     saved, brought = dict(family.pipe.config), []
 
@@ -80,7 +80,7 @@ def test_in_turn_they_are_the_same_and_each_network_is_brought_once(base, reques
 
 
 def test_class_images_are_drawn_as_the_pipeline_draws_the_prompt(family, tmp_path):
-    """The prompt read once and its rows repeated: the pictures of `draw`, but for rounding."""
+    """With the prompt encoded once and its rows repeated, the pictures are those of `draw`, up to rounding."""
     paths = make(family, tmp_path, [0, 1])
     use_scheduler(family.pipe, family.record.class_sampler)
     expected = draw(family, ["a dog"] * 2, [seed_of(0, "class image", number, 0) for number in (0, 1)], DRAWING)
@@ -90,7 +90,7 @@ def test_class_images_are_drawn_as_the_pipeline_draws_the_prompt(family, tmp_pat
 
 
 def test_each_class_image_is_of_its_prompt(family, tmp_path):
-    """Prompts in turn, side by side in a batch: each picture is that of its own prompt alone."""
+    """Prompts take turns within a batch, and each picture is the one that its own prompt gives alone."""
     together = {"drawing": DRAWING, "seed": 0, "at_work": lambda names: nullcontext()}
     mixed = list(make_images(family, tmp_path / "mixed", [[0, 1], [2, 3]], prompts=["a dog", "a dog", "a dog on the beach"], **together))
     for prompt, numbers in (("a dog", (0, 1, 3)), ("a dog on the beach", (2,))):
@@ -99,7 +99,7 @@ def test_each_class_image_is_of_its_prompt(family, tmp_path):
 
 
 def test_the_first_of_many_are_the_few(family, tmp_path):
-    """Image i is the same however many are wanted, because batches have a fixed place."""
+    """Image i is the same however many are wanted, because batches are fixed."""
     for numbers in missing_batches(tmp_path / "few", 2, 2):
         make(family, tmp_path / "few", numbers)
     for numbers in missing_batches(tmp_path / "many", 5, 2):
@@ -157,7 +157,7 @@ def test_an_image_that_is_not_known_as_it_is_is_made_again_to_the_same_bytes(dam
 
 
 def test_a_good_image_is_not_written_again_with_its_batch(family, tmp_path):
-    """Another batch size may give other bits, and another run has trained on these."""
+    """Another batch size may give other bits, and another run has already trained on these."""
     make(family, tmp_path, [0, 1])
     first, second = class_image_paths(tmp_path, 2)
     kept = first.stat().st_mtime_ns, first.stat().st_ino
@@ -183,7 +183,7 @@ def test_a_black_image_in_the_cache_is_not_usable(tmp_path):
 
 
 def darken(family, bias):
-    """A VAE whose pictures are black where its numbers stay under -`bias`."""
+    """Make a VAE's pictures darker by `bias`, so that the darker ones turn black."""
     with torch.no_grad():
         family.pipe.vae.decoder.conv_out.bias.fill_(bias)
 

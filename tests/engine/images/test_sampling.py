@@ -1,4 +1,4 @@
-"""Pictures equal plain diffusers'; each image has its own seed; a VAE that overflows is helped."""
+"""Pictures equal plain diffusers'; each has its own seed; a VAE that overflows decodes in float32."""
 
 import json
 import shutil
@@ -41,7 +41,7 @@ def test_a_picture_is_plain_diffusers(sd1):
 
 
 def test_any_single_picture_can_be_made_again_alone(sd1):
-    """The same noise whatever the batch; the pixels equal up to the rounding of the kernels."""
+    """The noise is the same whatever the batch, and the pixels are equal up to the rounding of the kernels."""
     family = load(sd1)
     together = draw(family, ["a dog"] * 3, [5, 6, 7], DRAWING)
     (alone,) = draw(family, ["a dog"], [6], DRAWING)

@@ -1,4 +1,4 @@
-"""The GPU kernel of the lean AdamW, in Triton's interpreter on a CPU: against the formulas written out by hand, and the plain form.
+"""The lean AdamW's GPU kernel in Triton's interpreter on a CPU, compared with the formulas written out by hand and with the plain form.
 `test_lean_kernel.py` runs these in a process with the interpreter."""
 
 from math import sqrt
@@ -20,8 +20,8 @@ def drawn(seed, scale=1.0):
 
 
 def reference(weights, gradients, maps):
-    """AdamW's steps in float32, an operation at a time; moments kept in 8 bits where there are `maps`: by the largest of each 256
-    values, the nearest code, the lower of two as near."""
+    """AdamW's steps in float32, one operation at a time. If there are `maps`, moments are kept in 8 bits: scaled by the largest of each 256
+    values, as the nearest code, the lower of two that are equally near."""
     w, one = weights.numpy().copy(), np.float32
     first, second = np.zeros_like(w), np.zeros_like(w)
     for step, gradient in enumerate(gradients, 1):
@@ -36,7 +36,7 @@ def reference(weights, gradients, maps):
 
 
 def kept(moment, codes):
-    """A moment after its way through 8 bits."""
+    """A moment after going through 8 bits."""
     out = np.empty_like(moment)
     for start in range(0, len(moment), 256):
         block = moment[start : start + 256]
@@ -67,7 +67,7 @@ def maps_of(bits):
 
 @pytest.mark.parametrize("bits", [32, 8])
 def test_it_is_the_formula_to_the_bit(bits):
-    """Where no rounding is drawn: three steps of float32 weights, and the moments after them."""
+    """Without random rounding: three steps of float32 weights, and the moments after them."""
     maps = maps_of(bits)
     weights, gradients = drawn(0), [drawn(seed, 1e-2) for seed in (1, 2, 3)]
     ours, moments = weights.clone(), moments_of(maps)
@@ -138,7 +138,7 @@ def test_what_is_no_number_stays_none():
 
 
 def test_a_run_by_the_kernel_goes_on_to_the_bit():
-    """The optimizer itself, bfloat16 weights and 8-bit state where it can be had, three steps and three."""
+    """The optimizer itself, with bfloat16 weights and, where bitsandbytes is installed, 8-bit state: three steps, then three more."""
     def made(values):
         parameter = nn.Parameter(values.clone())
         lean = LeanAdamW(

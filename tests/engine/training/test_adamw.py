@@ -1,4 +1,4 @@
-"""AdamW one tensor at a time: against torch's own and bitsandbytes', and what rounding does to small steps."""
+"""AdamW one tensor at a time: compared with torch's own and bitsandbytes', and what rounding does to small steps."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def run(parameters, optimizer, steps=6):
 
 @pytest.fixture(autouse=True, params=[1 << 23, 1024], ids=["whole", "in pieces"])
 def pieces(request, monkeypatch):
-    """Tensors at once, and cut into pieces that do not divide them."""
+    """Whole tensors, and tensors cut into pieces that do not divide them evenly."""
     monkeypatch.setattr("dreambooth_cli.engine.training.adamw.PIECE", request.param)
 
 
@@ -78,7 +78,7 @@ def test_rounding_leaves_what_bfloat16_holds_and_what_is_no_number():
 
 
 def test_bfloat16_weights_move_as_float32_ones_do_though_a_step_is_a_hundredth_of_their_last_digit():
-    """Ones are 2**-7 apart from the next bfloat16 value above; a step of 5e-5 is 0.6% of that."""
+    """The next bfloat16 value above 1 is 2**-7 away; a step of 5e-5 is 0.6% of that."""
     parameter = nn.Parameter(torch.ones(200, 200, dtype=torch.bfloat16))
     optimizer = lean({"a": parameter}, rate=5e-5)
     nearest = parameter.detach().clone()

@@ -1,4 +1,4 @@
-"""Examples with their own prompt, size and mask: where sizes differ a step is several passes, and its gradients are those of the whole."""
+"""Examples with their own prompt, size and mask: if sizes differ, a step takes several passes, and its gradients are those of the whole."""
 
 from dataclasses import replace
 
@@ -21,14 +21,14 @@ SQUARE, WIDE = (16, 16), (8, 24)
 
 
 def picture(seed, size, prompt, mask=None):
-    """Latents of noise as one example."""
+    """One example whose latents are noise."""
     generator = torch.Generator().manual_seed(seed)
     mean, std = torch.randn(1, 4, *size, generator=generator), torch.rand(1, 4, *size, generator=generator)
     return Example(LatentDistribution(mean, std), (prompt,), mask=mask)
 
 
 def start(folder, photos, class_images, *, plan=None, **settings):
-    """A run on these examples, two rows of each kind a step."""
+    """A run on these examples, with two rows of each kind in a step."""
     family = load_family(base_of(folder), dtype=torch.float32, device=torch.device("cpu"))
     plan = plan or plan_for(train_text_encoder=True)
     return Training(
@@ -43,7 +43,7 @@ def start(folder, photos, class_images, *, plan=None, **settings):
 
 
 def by_hand(training, class_rows=2):
-    """The gradient of step 0's loss, row by row: each row's own prompt and noise, its weight, its share of its kind's term."""
+    """The gradient of step 0's loss, added up row by row: each with its prompt, noise and weight, and its share of its kind's term."""
     family, total = training.family, torch.zeros(())
     for kind, weight, rows in (("instance", 1.0, 2), ("class", 0.7, class_rows)):
         for number in range(rows):

@@ -1,4 +1,4 @@
-"""Checkpoints come back to the bit; damaged ones are seen; only whole ones count."""
+"""Checkpoints come back to the bit; damaged ones are noticed; only whole ones count."""
 
 import json
 import shutil
@@ -157,7 +157,7 @@ def test_a_damaged_one_is_passed_over_and_kept_aside(tmp_path, damage):
 
 @pytest.mark.parametrize("run", ["", "mine"])
 def test_what_only_looks_like_ours_is_left_alone(tmp_path, run):
-    """`step-` and digits are ours; a copy beside them is neither loaded nor counted nor renamed nor removed."""
+    """A checkpoint is called `step-` and digits; a copy under another name is never loaded, counted, renamed or removed."""
     save_checkpoint(tmp_path, state(10), keep=2, run=run)
     others = ["step-000010-backup", "step-abc", "step-10 (copy)", "step-", "step-٣", "my-step-000020", "step-000020.bak", "STEP-20"]
     for name in others:

@@ -1,4 +1,4 @@
-"""The GPU kernel of the lean AdamW, without a GPU."""
+"""The lean AdamW's GPU kernel, without a GPU."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ CASES = Path(__file__).with_name("lean_kernel_cases.py")
 
 @pytest.mark.slow
 def test_the_kernel_in_tritons_interpreter():
-    """Which is chosen when Triton is imported: in a process of its own."""
+    """In a process of its own, since the interpreter is chosen when Triton is imported."""
     pytest.importorskip("triton", reason="this build of PyTorch comes without Triton")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", CASES]
     done = subprocess.run(
@@ -28,7 +28,7 @@ def test_the_kernel_in_tritons_interpreter():
 
 
 def test_where_the_kernel_cannot_run_the_plain_form_does_and_it_is_said():
-    """A card that the kernel has no way to: here none at all."""
+    """A card that the kernel can't reach: here there is none at all."""
     parameter = nn.Parameter(torch.ones(10))
     lean = LeanAdamW([[parameter]], names={parameter: "a"}, weight_decay=0.0, eight_bit=False, off_card=False, seed=0)
     lean.choose_form(SimpleNamespace(is_cuda=True, device=torch.device("cpu")))
@@ -49,7 +49,7 @@ SAYS = ("beta1", "beta2", "eps", "EIGHT_BIT", "ROUND", "BLOCK", "ROWS")
 @pytest.mark.parametrize("weights", ["bf16", "fp32"])
 @pytest.mark.parametrize("eight_bit", [True, False])
 def test_the_kernel_compiles_for_a_card_that_is_not_there(weights, eight_bit):
-    """The interpreter takes Python that Triton's compiler does not. The oldest kind of card that PyTorch's builds are for."""
+    """The interpreter accepts Python that Triton's compiler does not. Compiled for the oldest cards that PyTorch's builds support."""
     triton = pytest.importorskip("triton", reason="this build of PyTorch comes without Triton")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource

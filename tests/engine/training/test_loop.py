@@ -1,4 +1,4 @@
-"""It learns, it stops where it should, and it goes on to the bit."""
+"""Training learns, stops where it should, and resumes to the bit."""
 
 import gc
 import weakref
@@ -28,7 +28,7 @@ PROMPTS = ["a photo of a sks dog", "a photo of a dog"]
 
 
 def start(folder: Path, settings: TrainSettings, plan: Plan, pictures: Path, *, prior: bool = True) -> Training:
-    """A run on the pictures of a folder, which serve as class images too."""
+    """A run on the pictures in a folder, which also serve as class images."""
     family = load_family(base_of(folder), dtype=DTYPES[plan.weights], device=torch.device("cpu"))
     family.pipe.vae.float()
     if plan.quantized:
@@ -118,7 +118,7 @@ def test_three_and_three_are_six(variant, sd1, squares):
 
 
 def test_float32_weights_come_into_a_bfloat16_plan_with_their_small_movements(sd1, squares):
-    """A movement of a sixteenth of the last digit: rounded to nearest all of it would be lost."""
+    """A movement of a sixteenth of the last digit would be lost entirely if it were rounded to nearest."""
     whole = start(sd1, TrainSettings(), plan_for(), squares).state()
     before = {name: value.bfloat16().float() for name, value in whole.weights.items()}
     state = replace(whole, weights={name: value * (1 + 2**-12) for name, value in before.items()})
@@ -136,8 +136,8 @@ def test_float32_weights_come_into_a_bfloat16_plan_with_their_small_movements(sd
 
 @pytest.mark.parametrize("place", ["in a kernel", "in a step inside backward"])
 def test_what_ran_out_of_memory_leaves_it(place, sd1, squares, monkeypatch):
-    """In the middle of backward, by an allocation that no machine has room for: hooks hold their weights in a ring, a traceback
-    holds the rest, and what is raised out of a hook holds all of the graph that is still to come."""
+    """In the middle of backward, by an allocation too large for any machine: hooks and their weights refer to each other, a traceback
+    holds the rest, and an error raised out of a hook holds all of the graph that is still to come."""
     plan = plan_for(weights="bf16", precision="bf16", inside_backward=place != "in a kernel")
     gc.disable()
     try:
@@ -152,7 +152,7 @@ def test_what_ran_out_of_memory_leaves_it(place, sd1, squares, monkeypatch):
 
 
 def run_out_in_backward(training, place, monkeypatch):
-    """A step for whose backward memory does not suffice."""
+    """A step whose backward pass runs out of memory."""
     middle = training.family.pipe.unet.mid_block.resnets[0]
     if place == "in a kernel":
         middle.register_forward_hook(lambda module, given, made: made + made.sum().expand(10**15)[0])
@@ -195,7 +195,7 @@ def test_the_text_encoder_stops_where_it_is_told(sd1, squares):
 
 
 def test_prompts_of_a_text_encoder_that_has_stopped_are_encoded_once(sd1, squares):
-    """And the losses are those of encoding them again at each step."""
+    """The losses are the same as if they were encoded again in each step."""
     settings, plan = TrainSettings(steps=5), plan_for(train_text_encoder=True, text_encoder_stop=2)
     once, again = (start(sd1, settings, plan, squares) for _ in range(2))
     losses = [step.loss for step in once.steps()]
@@ -233,7 +233,7 @@ def test_a_prior_of_the_base_that_is_not_finite_stops_before_the_weights_move(sd
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("base", ["sd1", "sd2", "sdxl"])
 def test_prompts_are_encoded_as_the_pipeline_does_it(base, precision, request):
-    """To the bit, one that is too long too; its tokens are made once."""
+    """To the bit, even one that is too long; each is tokenized once."""
     family = load_family(base_of(request.getfixturevalue(base)), dtype=torch.float32, device=torch.device("cpu"))
     prompts = ["a photo of a sks dog", "a dog " * 100, ""]
     with autocast(precision, torch.device("cpu")):
@@ -259,7 +259,7 @@ def test_the_average_of_what_has_stopped_is_still_an_average(sd1, squares):
 
 
 def test_two_batches_of_one_are_one_batch_of_two(sd1, squares):
-    """Accumulation: the same draws, the same gradient up to the rounding of another split."""
+    """Accumulation: the same random numbers, and the same gradient up to the rounding of another split."""
     one = start(sd1, TrainSettings(steps=1, batch_size=2), plan_for(), squares)
     two = start(sd1, TrainSettings(steps=1, gradient_accumulation=2), plan_for(), squares)
     assert next(one.steps()).loss == pytest.approx(next(two.steps()).loss, rel=1e-5)
@@ -283,7 +283,7 @@ def test_a_base_in_4_bits_takes_half_a_byte_a_value_and_still_predicts_the_same(
 
 
 def test_a_layer_in_4_bits_answers_in_the_format_of_its_product():
-    """As a linear layer does under autocast; else all between a norm and the next layer is kept in float32."""
+    """As a linear layer does under autocast; otherwise everything between a norm and the next layer would be kept in float32."""
     pytest.importorskip("bitsandbytes", reason="the 8bit extra is not installed")
     layers = torch.nn.Sequential(torch.nn.Linear(64, 128))
     quantize(layers, torch.bfloat16)
@@ -295,7 +295,7 @@ def test_a_layer_in_4_bits_answers_in_the_format_of_its_product():
 
 
 def test_rows_in_turn_are_rows_together(sd1, squares):
-    """The same draws, the same gradient up to the rounding of another split."""
+    """The same random numbers, and the same gradient up to the rounding of another split."""
     together = start(sd1, TrainSettings(steps=1), plan_for(train_text_encoder=True), squares)
     in_turn = start(sd1, TrainSettings(steps=1), plan_for(train_text_encoder=True, rows_in_turn=True), squares)
     assert next(together.steps()).loss == pytest.approx(next(in_turn.steps()).loss, rel=1e-5)
@@ -306,7 +306,7 @@ def test_rows_in_turn_are_rows_together(sd1, squares):
 
 
 def test_losses_read_late_are_the_same_losses_a_step_later(sd1, squares):
-    """As on a GPU: the first and the last are their own step's."""
+    """As on a GPU, where only the first and the last step report their own loss."""
     at_once = [step.loss for step in start(sd1, TrainSettings(steps=5), plan_for(), squares).steps()]
     training = start(sd1, TrainSettings(steps=5), plan_for(), squares)
     training.reads_late = True
@@ -328,15 +328,15 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(sd1, squ
 
 
 def fixed_loss(training):
-    """The loss at a fixed set of noises and timesteps, which no step of the run has drawn."""
+    """The loss at a fixed set of noises and timesteps that no step of the run has used."""
     with torch.no_grad():
         return sum(float(training.batch_loss(batch)) for step in range(10_000, 10_016) for batch in training.batches(step, 0)) / 16
 
 
 @pytest.mark.long
 def test_it_learns(tmp_path, squares):
-    """A base of about 10 M random weights, 200 steps on five photos at 5e-4, a rate for training from nothing: the loss at
-    fixed noises and timesteps at least halves."""
+    """A base of about 10 M random weights, trained for 200 steps on five photos at 5e-4, a learning rate for training from scratch: the
+    loss at fixed noises and timesteps at least halves."""
     folder = small_models.build("sd1", tmp_path / "base", width=112)
     settings = TrainSettings(steps=200, lr_schedule="constant_with_warmup", warmup_steps=20)
     training = start(folder, settings, plan_for(learning_rate=5e-4), squares, prior=False)
@@ -394,7 +394,7 @@ def test_a_checkpoint_of_another_run_is_told_by_its_tensors(state: State) -> Non
     ],
 )
 def test_a_lora_weight_that_the_loss_does_not_reach_is_named_after_two_updates(plan, settings, fails_after, sd1, squares):
-    """One layer's answer no longer depends on its LoRA; all others learn."""
+    """One layer's output does not depend on its LoRA; all others learn."""
     asked = TrainSettings(steps=6, rank=4, learning_rate=1e-3, lora_layers="all", **settings)
     training = start(sd1, asked, plan_for(method="lora", **plan), squares)
     layer = training.family.pipe.unet.get_submodule("mid_block.resnets.0.conv1")
@@ -408,7 +408,7 @@ def test_a_lora_weight_that_the_loss_does_not_reach_is_named_after_two_updates(p
 
 
 def test_steps_that_the_scaler_skips_are_no_updates(sd1, squares):
-    """Gradients that overflow in the first steps: nothing is missing yet."""
+    """Gradients overflow in the first steps, so none is missing yet."""
     asked = TrainSettings(steps=5, rank=4, learning_rate=1e-3)
     training = start(sd1, asked, plan_for(method="lora", precision="fp16"), squares)
     training.update.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**126)

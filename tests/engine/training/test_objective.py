@@ -1,4 +1,4 @@
-"""The objective held against references written out by hand, and one whole step against plain autograd on plain diffusers."""
+"""The objective compared with references written out by hand, and one whole step with plain autograd on plain diffusers."""
 
 import math
 
@@ -25,7 +25,7 @@ def alpha_bar(timestep):
 
 
 def reference_loss(prediction, latents, noise, timesteps, *, velocity, gamma, instance_rows, prior_weight):
-    """Row by row in Python floats: sums over the paper's two terms."""
+    """The paper's two terms, summed row by row in Python floats."""
     instance, prior = [], []
     for row, timestep in enumerate(timesteps):
         alpha = alpha_bar(timestep)
@@ -68,7 +68,7 @@ def test_loss_is_the_reference(kind, batch, prior_rows, gamma, request):
 
 
 def test_a_class_row_has_the_weight_of_its_own_timestep(sd1):
-    """The fault of the field's scripts: with one row of each kind, the class row's timestep weighed the photo."""
+    """A fault of common training scripts: with one row of each kind, the class row's timestep decided the photo's weight."""
     family = load_family(base_of(sd1), dtype=torch.float32, device=torch.device("cpu"))
     weights = family.noising.loss_weights(torch.tensor([0, 999]), 5.0)
     prediction, target = torch.ones(2, 4, 2, 2), torch.zeros(2, 4, 2, 2)
@@ -86,7 +86,7 @@ def test_snr_weights_stay_finite_where_the_schedule_ends_in_no_signal(sd1, predi
 
 
 def plain_step_gradients(folder, kind, example, latent_noise, noise, timesteps):
-    """One DreamBooth step, an instance and a class row, written with plain diffusers modules and plain autograd."""
+    """One DreamBooth step on an instance row and a class row, written with plain diffusers modules and plain autograd."""
     cls = StableDiffusionXLPipeline if kind == "sdxl" else StableDiffusionPipeline
     options = {} if kind == "sdxl" else {"safety_checker": None, "feature_extractor": None}
     pipe = cls.from_pretrained(folder, **options)

@@ -1,4 +1,4 @@
-"""Updates: their state goes out and comes back without loss, rates and clipping do what they say."""
+"""Updates: their state is saved and restored without loss, and learning rates and clipping do what they say."""
 
 import math
 
@@ -66,7 +66,7 @@ def test_state_goes_on_to_the_bit(kind, form):
 
 @pytest.mark.parametrize(("before", "after"), [({}, {"off_card": True}), ({"off_card": True}, {})])
 def test_state_moves_off_the_card_and_back_without_loss(before, after):
-    """A plan that steps one means down in the middle of a run takes up the same state."""
+    """A plan that takes one more means in the middle of a run goes on with the same state."""
     whole, update = make(**before)
     run(whole, update, range(6))
     half, update = make(**before)
@@ -103,7 +103,7 @@ def test_each_group_has_its_own_rate():
 
 @pytest.mark.parametrize("scaled", [False, True])
 def test_clipping_holds_the_norm_of_all_gradients(scaled):
-    """After one step Adam's first moment is a tenth of the gradient that it was given, the fp16 scale taken out."""
+    """After one step Adam's first moment is a tenth of the gradient that it was given, with the fp16 scale removed."""
     parameters, update = make(clip=0.5, scaled=scaled)
     run(parameters, update, [0])
     moments = [value for key, value in update.state().items() if key.endswith("|exp_avg")]

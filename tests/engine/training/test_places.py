@@ -1,4 +1,4 @@
-"""The places of photos, told by the base itself."""
+"""Where photos were taken, as recognised by the base itself."""
 
 from random import Random
 

@@ -1,4 +1,4 @@
-"""Working copies: a step on them is the step under autocast, to the bit, and nobody who reads the weights sees them."""
+"""Working copies: a step on them equals the step under autocast to the bit, and whatever reads the weights never sees them."""
 
 from unittest.mock import patch
 
@@ -31,7 +31,7 @@ CASES = [("sd1", form) for form in sorted(FORMS)] + [("sdxl", "text encoder that
 
 
 def start_both(folder, form, squares, monkeypatch):  # noqa: F811
-    """The same run on copies, whose gradients come in pieces, and without."""
+    """The same run with copies, whose gradients are converted in pieces, and without them."""
     changes, options = FORMS[form]
     plan, settings = plan_for(**({"precision": "bf16"} | changes)), TrainSettings(steps=4, **options)
     monkeypatch.setattr(working_copies, "GRADIENT_PIECE", 5_000)
@@ -79,7 +79,7 @@ def test_samples_and_what_is_saved_know_nothing_of_copies(sd1, squares, monkeypa
 
 
 def test_an_average_is_saved_in_float32_though_its_weights_are_bfloat16(sd1, squares):  # noqa: F811
-    """Rounded to them it would lose what many small steps have moved."""
+    """Rounded to bfloat16 it would lose what many small steps have moved."""
     plan = plan_for(weights="bf16", precision="bf16")
     training = start(sd1, TrainSettings(steps=2, ema=True), plan, squares)
     list(training.steps())
