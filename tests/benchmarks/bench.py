@@ -1,4 +1,4 @@
-"""Training and measuring one subject under one variant of the settings; what was measured is kept in a folder."""
+"""Training and measuring one subject under one variant of the settings; measurements are kept in a folder."""
 
 import hashlib
 import json
@@ -50,8 +50,8 @@ WRONG = dict(zip(world.CLASSES, [*list(world.CLASSES)[5:], *list(world.CLASSES)[
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to train: the settings that differ from the pocket's own defaults; `noun` replaces the class noun ("" for none);
-    `captioned`: each photo has a caption that names the place where it was drawn."""
+    """A way to train: the settings that differ from pocket's defaults; `noun` replaces the class noun ("" for none); `captioned`: each
+    photo has a caption that names the place where it was drawn."""
 
     name: str
     train: dict[str, Any] = field(default_factory=dict)
@@ -66,7 +66,7 @@ PASTED = Variant("a photo pasted")
 class Measured:
     """One subject under one variant. S, the floor and the ceiling are mean cosines; shares are 0..1; losses at fixed noises.
 
-    `copied` and `nearest` are of the generated picture that is most like a photo: the correlation of pixels, and the cosine in
+    `copied` and `nearest` are those of the generated picture that is most like a photo: the correlation of pixels, and the cosine in
     the judge's space.
     """
 
@@ -99,24 +99,24 @@ class Measured:
 
     @property
     def scaled(self) -> float:
-        """S between floor and ceiling."""
+        """S on the scale from floor (0) to ceiling (1)."""
         return (self.fidelity - self.floor) / (self.ceiling - self.floor)
 
     @property
     def any_frame_scaled(self) -> float:
-        """S in frames that no training uses, between the same floor and ceiling."""
+        """S in frames that no training uses, on the same scale."""
         return (self.any_frame - self.floor) / (self.ceiling - self.floor)
 
     @property
     def any_frame_share(self) -> float:
-        """S in frames that no training uses, as a share of that in the trained one."""
+        """S in frames that no training uses, as a share of S in the trained frame."""
         return self.any_frame_scaled / self.scaled
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a variant made of a subject: pictures of the identifier's prompts and of the class prompt, and the losses of the photos
-    at fixed noises, before and after."""
+    """What a variant made of a subject: pictures from the prompts with the identifier and from the class prompt, and the losses of the
+    photos at fixed noises, before and after."""
 
     drawn: list[Image.Image]
     of_class: list[Image.Image]
@@ -127,7 +127,7 @@ class Made:
 
 
 class Bench:
-    """What all runs share: the eyes, the base's own pictures, each subject's project. Everything lies in `work`."""
+    """What all runs share: the eyes, the base's own pictures, each subject's project. Everything is in `work`."""
 
     def __init__(
         self, work: Path, *, seeds: Sequence[int] = (0, 1), class_seeds: Sequence[int] = range(100, 120), drawing: Drawing = DRAWING
@@ -148,7 +148,7 @@ class Bench:
         self.passes_of_a_photo = sum(-(-asked // 2**number) for number in range(len(self.family.noising.spread(STEPS)[TIMES])))
 
     def measure(self, study: Study, variant: Variant) -> Measured:
-        """A subject under a variant, from the kept file or by training and drawing now."""
+        """Measure a subject under a variant, from the kept file or by training and drawing now."""
         path = self.path_of(study.name, variant)
         found = self.kept(path)
         if found is not None:
@@ -167,7 +167,7 @@ class Bench:
         return measured_of(json.loads(path.read_text())) if path.exists() else None
 
     def path_of(self, subject: str, variant: Variant) -> Path:
-        """Where a subject's measurements are kept: for these weights and what shapes a model alone, whatever the variant is called."""
+        """Where a subject's measurements are kept: by these weights and whatever shapes a model, not by the variant's name."""
         shape = dict(shaping(settings_of(variant, {}).values))
         how = f"{shape} {variant.noun} {variant is PASTED} {self.seeds} {self.class_seeds} {self.drawing}"
         how += " captioned" if variant.captioned else ""
@@ -175,7 +175,7 @@ class Bench:
         return self.work / f"results-{self.weights}" / name
 
     def train_and_draw(self, study: Study, variant: Variant) -> Made:
-        """Train a subject under a variant and draw what is asked."""
+        """Train a subject under a variant and draw the pictures that are asked for."""
         project = self.project(study)
         noun = {None: study.noun, "wrong": WRONG.get(study.noun, "teapot")}.get(variant.noun, "")
         for number, place in enumerate(study.shown):
@@ -205,12 +205,12 @@ class Bench:
         )
 
     def paste(self, study: Study) -> Made:
-        """The control that copies: a training photo in answer to every prompt, the class left as it was."""
+        """The control that copies: a training photo for every prompt, with the class left as it was."""
         drawn = [study.photos[place % len(study.photos)] for place in range(len(study.places))]
         return Made(drawn, self.base_pictures(study.plain_prompts, study.class_seeds), (1.0, 1.0), (1.0, 1.0), drawn)
 
     def score(self, study: Study, made: Made, seconds: float) -> Measured:
-        """The measurements of what was made, beside the base's own from the same prompts and seeds."""
+        """The measurements of what was made, with the base's own from the same prompts and seeds."""
         eye, photos, asked = study.eye, study.photos, study.class_prompts
         base_drawn = self.base_pictures(asked, study.seeds)
         base_class = self.base_pictures(study.plain_prompts, study.class_seeds)
@@ -272,7 +272,7 @@ class Bench:
         return Run(saved[-1].path.parent)
 
     def base_pictures(self, prompts: list[str], seeds: list[int]) -> list[Image.Image]:
-        """What the base draws; kept, since every variant asks for the same."""
+        """What the base draws; kept, since it is the same for every variant."""
         key = json.dumps([prompts, seeds])
         if key not in self._base_pictures:
             self._base_pictures[key] = self.draw(self.family, prompts, seeds)
@@ -297,13 +297,13 @@ UNWATCHED: dict[str, Any] = {"sample_every": 0, "judge": "none", "keep": "last"}
 
 
 def settings_of(variant: Variant, stored: dict[str, Any]) -> Resolved[TrainSettings]:
-    """A variant's settings: its own, then the project's, then what the pocket is advised."""
+    """A variant's settings: its own, then the project's, then pocket's defaults."""
     return merge(TrainSettings, stored, UNWATCHED | variant.train, advised=advice_of(BASE, "train", variant.train.get("method", AUTO)))
 
 
 def passes_of(settings: TrainSettings, places: int) -> int:
-    """What a run costs in passes of one row through the denoiser, backward as two: its class images, guided, those that tell the `places`
-    of its photos, where they are told, and its steps."""
+    """What a run costs in passes of one row through the denoiser, where backward counts as two: its class images (with guidance), finding
+    the `places` of its photos, if they are found, and its steps."""
     rows = sum(settings.rows) * settings.gradient_accumulation
     told = places if settings.frames == "varied" else 0
     return told + settings.steps * rows * 3 + (settings.class_images * settings.class_image_steps * 2 if settings.with_prior else 0)

@@ -1,9 +1,9 @@
-"""Is the step that a run keeps as its best the best one? Every judged step of the pocket's runs is scored by what its judge never drew.
+"""Is the step that a run keeps as its best really the best? All judged steps of pocket's runs are scored on other pictures.
 
     python -m tests.benchmarks.best_step --work FOLDER [--times 1|4] [--subjects 0-11] [--write]
 
-The judge draws in another sentence, from other seeds; the score is S x place of the prompts and seeds of `fidelity`. What was measured is
-kept in FOLDER, so that a stopped table goes on where it was. `--write` puts what is kept into `best_step.md`, and measures nothing.
+The judge draws with another sentence and other seeds; the score is S x place with the prompts and seeds of `fidelity`. Measurements are
+kept in FOLDER, so that a table that was stopped can go on. `--write` puts what is kept into `best_step.md`, and measures nothing.
 """
 
 import argparse
@@ -36,7 +36,7 @@ MOST_REGRET, LEAST_GAIN = 0.03, -0.01
 
 @dataclass(frozen=True)
 class Scored:
-    """A run's judged steps, what the judge chose, and of each step S (a mean cosine) and the share of places that are right."""
+    """A run's judged steps, which one the judge chose, and for each step S (a mean cosine) and the share of right places."""
 
     steps: tuple[int, ...]
     chosen: int
@@ -50,22 +50,22 @@ class Scored:
 
     @property
     def score(self) -> float:
-        """That of the step that was chosen."""
+        """The score of the chosen step."""
         return self.scores[self.steps.index(self.chosen)]
 
     @property
     def regret(self) -> float:
-        """How far the chosen step lies below the best one. The best of several noisy figures is too high, and so is this."""
+        """How far the chosen step is below the best one. The best of several noisy figures is too high, and so is this."""
         return max(self.scores) - self.score
 
     @property
     def gain(self) -> float:
-        """How far the chosen step lies above the last."""
+        """How far the chosen step is above the last one."""
         return self.score - self.scores[-1]
 
 
 def variant_of(times: int) -> Variant:
-    """The default, its steps so many times, all judged steps' weights kept."""
+    """The default with `times` as many steps, and the weights of all judged steps kept."""
     every = DEFAULT.checkpoint_every
     return Variant(f"{times} times", {"steps": DEFAULT.steps * times, "checkpoint_every": every, "keep": "all", "judge": "auto"})
 
@@ -123,7 +123,7 @@ def row_of(number: int, found: Scored) -> str:
 
 
 def verdict_of(found: list[Scored]) -> str:
-    """The two things that are asked for, and whether they are so; an interval needs three subjects."""
+    """The two targets, and whether they are met; an interval needs three subjects."""
     regret = mean(one.regret for one in found)
     said = f"Mean regret {regret:.3f} (at most {MOST_REGRET}): {'yes' if regret <= MOST_REGRET else 'NO'}."
     if len(found) < 3:

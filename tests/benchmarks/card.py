@@ -1,12 +1,12 @@
-"""The sitting at a card: what nothing but a GPU can show, the most important first, in parts that are kept as they are done.
+"""A session at a GPU: what only a GPU can show, the most important first, in parts that are kept as they are done.
 
     python -m tests.benchmarks.card --work FOLDER [--peer PATH [--shim FOLDER]] [--minutes 25] [--only PART ...] [--write]
 
-Each part is a process of its own and leaves `PART.json` in FOLDER, and what it printed beside it; a part that is there is not done
-again, so a sitting that was cut off goes on with the next one. Parts of one stage run side by side, since they show whether something
-works; what is timed runs alone. A part is stopped at its own limit, and at the end of `--minutes`. `--write` puts what is kept into
-`card.md` beside this file. The bases are of true size with random weights; they are drawn on the card, which takes seconds. `--tiny`
-tries the script itself, on any machine.
+Each part is a process of its own and leaves `PART.json` in FOLDER, with what it printed beside it; a part that is there is not done
+again, so a session that was cut off goes on with the next one. Parts that only show whether something works run side by side within a
+stage; what is timed runs alone. A part is stopped at its own limit, and at the end of `--minutes`. `--write` puts what is kept into
+`card.md` beside this file. The bases have their true size and random weights, which are made on the card in seconds. `--tiny` tries the
+script itself, on any machine.
 
 A lent machine may start a Python with torch in 15 s and write to its disk slowly: FOLDER, and TMPDIR, are best in its memory (/dev/shm).
 """
@@ -343,7 +343,7 @@ def do(name: str, sitting: Sitting) -> None:
 
 def write(work: Path) -> None:
     """The kept results as a page."""
-    lines = ["# At a card", "", "Written by `python -m tests.benchmarks.card --write`: each part as it was kept.", ""]
+    lines = ["# On a card", "", "Written by `python -m tests.benchmarks.card --write`: each part as it was kept.", ""]
     for name in PARTS:
         if not (kept := work / f"{name}.json").exists():
             lines += [f"## {name}", "", "Not done yet.", ""]

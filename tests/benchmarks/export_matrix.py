@@ -41,11 +41,12 @@ PLACES: tuple[tuple[Format, str], ...] = (
 )
 DTYPES: tuple[Precision | None, ...] = (None, "fp32", "fp16", "bf16")
 CHANGE = 0.05  # of a weight's own size: what fine-tuning has done
-HEAD = """# Exports: the largest difference of the picture that is drawn after reading them again
+HEAD = """# Exports: how much the picture differs that is drawn after reading them again
 
-Of a channel's range of 0 to 1, over all pixels; 0 is the very same picture. `n`: the tensors of the file, or of all files of a folder.
-Small models of random weights, kept in float32, and Pocket, which is trained, as it is stored; `full`: every weight changed by 5% of the
-mean size of its tensor's, `lora`: one of rank 4 beside every attention layer. By `python -m tests.benchmarks.export_matrix`.
+The largest difference over all pixels, where a channel goes from 0 to 1; 0 is exactly the same picture. `n`: how many tensors the file, or
+all files of a folder, have. Small models with random weights, stored in float32, and Pocket, which is trained, as it is stored; `full`:
+every weight changed by 5% of its tensor's mean size, `lora`: a LoRA of rank 4 on every attention layer. By
+`python -m tests.benchmarks.export_matrix`.
 
 | base | method | format | as stored | fp32 | fp16 | bf16 | n |
 | --- | --- | --- | --- | --- | --- | --- | --- |

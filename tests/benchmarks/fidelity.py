@@ -1,14 +1,14 @@
-"""The proof on the pocket model: the questions of the DreamBooth paper, asked with its metrics over drawn subjects.
+"""The proof on the pocket model: the DreamBooth paper's questions, answered with its metrics on drawn subjects.
 
     python -m tests.benchmarks.fidelity --work FOLDER [--rows main|controls|sweeps|photos] [--write]
     python -m tests.benchmarks.fidelity --quick
 
-Every run's measurements are kept in FOLDER, so a stopped table goes on where it was. Subject k is `draw_subject(k)` of the
-world, which neither the base nor the judge has seen; its five photos stand in two places, the ten prompts ask for the ten
-others, each with two seeds. Same seeds and prompts before and after training, and in every row.
+Every run's measurements are kept in FOLDER, so that a table that was stopped can go on. Subject k is `draw_subject(k)` of the
+world, which neither the base nor the judge has seen; its five photos show two places, and the ten prompts ask for the ten
+others, each with two seeds. Seeds and prompts are the same before and after training, and in every row.
 
-Subject fidelity S is scaled: 0 is the base's pictures of the class, 1 the world's own drawings of the subject in the asked
-places. Retrieval: of 21 galleries, the subject's photos and those of 20 look-alikes with one attribute changed, the nearest.
+Subject fidelity S is scaled: 0 is the base's pictures of the class, 1 the world's own drawings of the subject in the places asked for.
+Retrieval: which of 21 galleries is nearest, the subject's photos or those of one of 20 look-alikes with one attribute changed.
 """
 
 import argparse
@@ -114,13 +114,13 @@ def table_of(rows: dict[str, list[Measured]]) -> str:
             "|---" * (len(COLUMNS) + 1) + "|",
             row_of("the base, untrained", map(numbers_of_base, first)),
             *(row_of(name, map(numbers_of, measured)) for name, measured in rows.items()),
-            f"\nS of the best there can be: {statistics.mean(one.ceiling for one in first):.3f}.",
+            f"\nS of the best possible pictures: {statistics.mean(one.ceiling for one in first):.3f}.",
         ]
     )
 
 
 def verdicts(rows: dict[str, list[Measured]]) -> list[tuple[str, bool]]:
-    """What the four first rows must show, in words with figures, and whether they do."""
+    """What the first four rows must show, in words with figures, and whether they do."""
     default, bare = rows["default"], rows["no prior"]
     scaled, retrieved, place = (
         evaluation.bootstrap([getattr(one, name) for one in default]) for name in ("scaled", "retrieved", "place")
@@ -192,7 +192,7 @@ QUICK_LORA = Variant("quick LoRA", {**FEW, "method": "lora", "rank": 16, "learni
 
 
 def quick(work: Path) -> list[tuple[str, bool]]:
-    """Three subjects, few steps, one of them as a LoRA: subject fidelity up, the class kept, the prompt obeyed, in any frame."""
+    """Three subjects, few steps, one with a LoRA: subject fidelity rises, the class is kept, the prompt is followed, in any frame."""
     bench = Bench(work, seeds=(0,), class_seeds=range(100, 106), drawing=replace(DRAWING, steps=10))
     studies = [in_few_places(study, 5) for study in studies_of(bench, "quick", 3, PHOTOS)]
     measured = [bench.measure(study, variant) for study, variant in zip(studies, (QUICK, QUICK_LORA, QUICK), strict=True)]
@@ -245,36 +245,37 @@ def main() -> int:
 
 REPORT = Path(__file__).with_name("fidelity.md")
 LEGEND = (
-    "In brackets the 95% interval, subjects resampled. All pictures of a subject's prompts, or of the class prompt, together:",
+    "In brackets: the 95% interval, by resampling subjects. Each figure covers all pictures from a subject's prompts, or from the class "
+    "prompt:",
     "",
-    "- S: mean cosine with the five photos in the recogniser's space, backgrounds taken away; scaled: 0 is the base's pictures of the "
-    "class, 1 the world's own drawings of the subject in the asked places (of a real photo, the other photos);",
-    "- retrieved: the subject's photos are nearer than those of 20 look-alikes; place, class: what the reader sees is what was asked;",
-    "- CLIP-T: cosine with the prompt, the identifier left out; PRES: S of the class prompt's pictures; DIV: their mean distance;",
-    "- copied, nearest: the picture that is most like a photo, by its pixels' correlation and by its cosine in CLIP's space.",
+    "- S: mean cosine with the five photos in the recogniser's space, without backgrounds; scaled: 0 is the base's pictures of the class, "
+    "1 the world's own drawings of the subject in the places asked for (with real photos: the other photos);",
+    "- retrieved: the subject's photos are nearer than those of 20 look-alikes; place, class: the reader sees what was asked for;",
+    "- CLIP-T: cosine with the prompt without the identifier; PRES: S of the class prompt's pictures; DIV: their mean distance;",
+    "- copied, nearest: of the picture that is most like a photo, the correlation of its pixels and its cosine in CLIP's space.",
 )
 CARRIES = """\
 ## What carries over to the large models
 
-The numbers do not: a network of nine million weights that knows a drawn world needs a hundred times the learning rate of
-Stable Diffusion, a third of the steps and a smaller lambda. So `pocket` alone takes its defaults from these tables; the large
-models keep the paper's and their own field's. What may be expected to carry over are the directions, and only where the paper
-or others have seen the same on large models:
+The numbers do not: a network of nine million weights that knows a drawn world needs a hundred times Stable Diffusion's learning
+rate, a third of its steps and a smaller lambda. So only `pocket` takes its defaults from these tables; the large models keep the
+paper's and those that are common for them. The directions may be expected to carry over, and only where the paper or others have
+seen the same with large models:
 
-- More steps, or a higher rate, buy likeness slowly and cost the prompt quickly: the place is lost, and the photos themselves come
-  back, well before likeness ends to grow. It pays to look at samples, and to stop early.
-- Prior preservation keeps the class and its diversity. A larger lambda keeps them better and learns the subject less.
+- More steps, or a higher learning rate, gain likeness slowly and lose the prompt quickly: the place is lost, and the photos themselves
+  reappear, well before likeness stops growing. It pays to look at samples and to stop early.
+- Prior preservation keeps the class and its diversity. A larger lambda keeps them better but learns the subject less.
 - The class noun helps, even a wrong one.
-- Training the text encoder adds likeness. At the UNet's own rate it was too much here: the place was lost. The paper trains
-  both at one rate; that a lower rate suits a large text encoder as well is not shown by this.
-- A LoRA learned less in the same steps; its rate was not sought as long as that of full fine-tuning.
-- Min-SNR weighting, an average of the weights and mirrored photos differ from the default by less than four subjects can tell.\
+- Training the text encoder adds likeness. At the UNet's own learning rate it was too much here: the place was lost. The paper trains
+  both at one rate; this does not show whether a lower rate suits a large text encoder too.
+- A LoRA learned less in the same number of steps; its learning rate was not tuned as long as that of full fine-tuning.
+- Min-SNR weighting, an average of the weights and mirrored photos differ from the default by less than four subjects can show.\
 """
 TITLES = {
     "main": "The paper's questions",
     "controls": "Controls: what the metrics must tell apart",
     "sweeps": "One setting changed at a time",
-    "photos": "Real photos at 64 px: this shows method, not beauty",
+    "photos": "Real photos at 64 px: this shows the method, not beauty",
 }
 ROWS = {"main": MAIN, "controls": CONTROLS, "sweeps": SWEEPS, "photos": MAIN[:2]}
 
@@ -299,7 +300,7 @@ def studies_of(bench: Bench, name: str, count: int | None, photos: Path) -> list
 
 
 def copying(rows: dict[str, list[Measured]]) -> tuple[str, bool]:
-    """From how many steps on the most copied picture is nearer to a photo than COPY, on the mean over the subjects."""
+    """The number of steps from which, on average over the subjects, the most copied picture is closer to a photo than COPY."""
     steps = {int(variant.train["steps"]): rows[variant.name] for variant in SWEEPS[1:] if "steps" in variant.train}
     steps[settings_of(MAIN[0], {}).values.steps] = rows[MAIN[0].name]
     told = {count: statistics.mean(one.copied for one in steps[count]) for count in sorted(steps)}
@@ -311,7 +312,7 @@ def copying(rows: dict[str, list[Measured]]) -> tuple[str, bool]:
 def verdicts_of(
     bench: Bench, name: str, studies: list[Study], rows: dict[str, list[Measured]]
 ) -> list[tuple[str, bool]]:
-    """What one part of the table must show; nothing for one that is only looked at."""
+    """What one part of the table must show; empty for one without targets."""
     if name == "main":
         return verdicts(rows)
     if name == "controls":
@@ -322,7 +323,7 @@ def verdicts_of(
 
 
 def write_report(bench: Bench, photos: Path) -> None:
-    """Everything that is measured, as `fidelity.md` beside this file. Nothing is trained here: a part that is not whole is left out."""
+    """Write everything that has been measured to `fidelity.md` beside this file. Nothing is trained: incomplete parts are left out."""
     settings = settings_of(MAIN[0], {}).values
     lines = [
         "# Does it learn? The pocket model's fidelity table",

@@ -1,12 +1,12 @@
-"""Do the flow families learn, in miniature, and does the class stay where a LoRA is held against its base?
+"""Do the flow families learn, in miniature, and does the class stay as it was if a LoRA is compared with its base while it trains?
 
     python -m tests.benchmarks.flow_learns [z-image klein] [--base-steps 300] [--steps 150] [--rate 0.005]
 
-A small base with random weights learns two classes of drawn pictures by the engine's own loop, all its transformer's weights; then a LoRA
-learns five pictures of one subject, once alone and once with `--prior base`. Returns 1 where the subject's loss at fixed noises does not
-fall, or the class prompt's prediction drifts no less with the prior.
+A small base with random weights learns two classes of drawn pictures, by the engine's own loop, in all its transformer's weights; then a
+LoRA learns five pictures of one subject, once alone and once with `--prior base`. Returns 1 if the loss at fixed noises does not fall,
+or if the class prompt's prediction does not drift less with the prior.
 
-2026-11-27, torch 2.13.0 on one thread of an AMD EPYC. The drift is a share of the prediction's own square:
+2026-11-27, torch 2.13.0 on one thread of an AMD EPYC. The drift is relative to the prediction's own square:
 
     | family  | prior | loss before | after  | drift of the class |
     | z-image | none  | 1.0528      | 0.9394 | 0.7966             |
@@ -79,7 +79,7 @@ def pictures(shape: str, count: int, *, seed: int, colour: tuple[float, ...] | N
 
 
 def drift(family: Any, base: Any, conditioning: Conditioning, latents: Tensor) -> float:
-    """How far the class prompt's prediction lies from the base's, at fixed noises, as a share of it."""
+    """How far the class prompt's prediction is from the base's at fixed noises, as a share of it."""
     generator = torch.Generator().manual_seed(9)
     times = torch.linspace(0.1, 0.9, len(latents))
     noisy = family.noising.add_noise(latents, torch.randn(latents.shape, generator=generator), times)
@@ -90,8 +90,8 @@ def drift(family: Any, base: Any, conditioning: Conditioning, latents: Tensor) -
 
 
 def learn_in_miniature(folder: Path, *, base_steps: int, steps: int, rate: float) -> dict[str, tuple[float, float, float]]:
-    """A base that knows two classes, trained by the engine's own loop; then a LoRA on five pictures of one subject, held against it and
-    not. Returns the subject's loss before and after each, and the drift of its class."""
+    """Train a base on two classes by the engine's own loop; then a LoRA on five pictures of one subject, with and without being compared
+    with the base. Returns the subject's loss before and after each, and the drift of its class."""
     family: Any = load_family(base_of(folder), dtype=torch.float32, device=CPU)
     said = ["a photo of a morvil dog", "a photo of a dog", "a photo of a cat"]
     conditioning = few_tokens(encode_frozen(family, said))

@@ -1,16 +1,16 @@
-"""What a step would ask of a card, counted without one, and a time that is predicted from it.
+"""What a step would demand of a card, counted without one, and the time that is predicted from that.
 
     python -m tests.benchmarks.kernels [--json] [--only sd15/8 ...] [--memory] [--peer PATH [--shim FOLDERS]]
 
-The full-size networks lie on the fake card (`tests/fake_card`: a CUDA build of PyTorch, no driver, no values), and `Training` takes
-two steps under the plan for a card of so many GB; the second is counted. `--only sd15` counts all plans of a base, `sd15/8` one;
-`--memory` counts means of the memory plan that no such plan takes, for memory.md. `--peer` counts diffusers' own scripts instead (as
-`tests.benchmarks.speed` knows their folder), each beside our step with the same means. Returns 1 where the memory plan's ledger is
-further off than 3%.
+The full-size networks are on the fake card (`tests/fake_card`: a CUDA build of PyTorch, no driver, no values), and `Training` takes
+two steps under the plan for a card with so many GB; the second is counted. `--only sd15` counts all plans of a base, `sd15/8` one;
+`--memory` counts means of the memory plan that no such plan uses, for memory.md. `--peer` counts diffusers' own scripts instead (in the
+same folder as for `tests.benchmarks.speed`), each followed by our step with the same means. Returns 1 if the memory plan's ledger is off
+by more than 3%.
 
-Kernels: an operation is one, but for views and the pieces in which torch launches what works through lists. Bytes: what goes into the
-kernels and comes out. The time is a roofline, the most of arithmetic, bytes and launches: no step can be faster, and it is a
-prediction, never measured.
+Kernels: an operation counts as one, except views (none) and operations on lists, which torch launches in pieces. Bytes: what goes into the
+kernels and comes out. The time is a roofline, the largest of arithmetic, bytes and launches: no step can be faster, and it is a
+prediction, not a measurement.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""The memory plan against what a step really holds.
+"""The memory plan compared with what a step really holds.
 
     python -m tests.benchmarks.memory [--quick]
 
 Without a GPU: the full-size networks are built from their configs without data (torch's fake tensors), one step is run in the
-form that the plan names, and the bytes alive are counted at every operation; weights, gradients and optimizer state come from
-the tensors themselves. The ledger must agree within 3%. Norms run in float32 as CUDA's autocast has them.
+form that the plan says, and the bytes in use are counted at every operation; weights, gradients and optimizer state come from
+the tensors themselves. The ledger must agree within 3%. Norms run in float32, as under autocast on CUDA.
 """
 
 import argparse
@@ -141,7 +141,7 @@ CASES = (
 
 
 def facts(name: str) -> BaseFacts:
-    """What the plan knows of a base; of one that is not in the catalogue, what its weights' headers would say."""
+    """What the plan knows about a base; for one that is not in the catalogue, what its weights' headers would say."""
     entry = find_entry(name)
     if entry is not None:
         return entry.facts
@@ -160,7 +160,7 @@ def count(module: Any) -> int:
 
 
 def measure(case: Case) -> int:
-    """Bytes alive at the most in one step: counted, but for the optimizer's state, which follows from the trained parameters."""
+    """The most bytes in use during one step: counted, except the optimizer state, which follows from the trained parameters."""
     choice = case.choice
     with FakeTensorMode(allow_non_fake_inputs=True), norms_in_float32():
         networks = make_networks(case.base, choice)
@@ -285,7 +285,7 @@ def predict(case: Case) -> int:
 
 
 def main() -> int:
-    """Print the table. Returns 1 where the ledger is further off than the tolerance."""
+    """Print the table. Returns 1 if the ledger is off by more than the tolerance."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.memory")
     parser.add_argument("--quick", action="store_true", help="two rows")
     asked = parser.parse_args()

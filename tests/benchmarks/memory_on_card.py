@@ -1,11 +1,11 @@
-"""The memory plan on a real GPU: what whole runs of the full-size bases take, beside what was planned.
+"""The memory plan on a real GPU: what whole runs on the full-size bases take, compared with what was planned.
 
     python -m tests.benchmarks.memory_on_card --work FOLDER [--row NAME ...]
 
-Every row is a process of its own, which may use no more of the card than the row's size (`set_per_process_memory_fraction`), and
-is planned for a card of that size: class images, encoding, three steps, saving. Measured is what the driver shows: the most that
-the allocator has reserved, and the context, which is all that the card holds beyond it. The bases have random weights; they and
-the rows' results lie in FOLDER, so a stopped table goes on where it was.
+Every row is a process of its own, which may use no more of the card than the row's size (`set_per_process_memory_fraction`) and
+is planned for a card of that size: class images, encoding, three steps, saving. What is measured is what the driver shows: the most that
+the allocator has reserved, plus the context, which is everything else on the card. The bases have random weights; they and the rows'
+results are kept in FOLDER, so that a table that was stopped can go on.
 """
 
 import argparse
@@ -40,7 +40,7 @@ RUN = {"steps": 3, "class_images": 2, "class_image_steps": 2, "checkpoint_every"
 
 @dataclass(frozen=True)
 class Row:
-    """A base on a card with so many GB free; `most` is the issue's target for the whole run, in GB."""
+    """A base on a card with so many GB free; `most` is the target for the whole run, in GB."""
 
     name: str
     base: str
@@ -77,7 +77,7 @@ ROWS = (
 
 
 def main() -> int:
-    """Measure what is not measured yet and print the table. Returns 1 where a row misses its target or the plan is off."""
+    """Measure what has not been measured yet and print the table. Returns 1 if a row misses its target or the plan is off."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.memory_on_card")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--row", action="append", choices=[row.name for row in ROWS])

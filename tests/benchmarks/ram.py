@@ -1,9 +1,9 @@
-"""The plan's figure of the machine's memory against what whole runs hold, moment by moment.
+"""The plan's figures for the machine's memory compared with what whole runs hold, moment by moment.
 
     python -m tests.benchmarks.ram [--work FOLDER] [--case NAME ...]
 
-Without a GPU, where every tensor lies in the machine's memory. Each case is a process of its own that trains a base of random weights
-from photos to the finished model; its peak (`VmHWM`) is read and begun anew at each of its moments. Linux alone.
+Without a GPU, so that every tensor is in the machine's memory. Each case is a process of its own that trains a base with random weights,
+from photos to the finished model; its peak (`VmHWM`) is read and reset at each moment. Linux only.
 """
 
 import argparse
@@ -151,7 +151,7 @@ def result_of(case: Case, work: Path) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Print the table. Returns 1 where the plan is further off than the tolerance."""
+    """Print the table. Returns 1 if the plan is off by more than the tolerance."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.ram")
     parser.add_argument("--work", type=Path, help="where the bases are kept")
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES])

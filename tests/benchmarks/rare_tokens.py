@@ -1,11 +1,11 @@
-"""How `dreambooth_cli/rare_tokens.txt` was made: CLIP's rarest short words, without those that mean something.
+"""How `dreambooth_cli/rare_tokens.txt` was made: CLIP's rarest short words, without those that have a meaning.
 
     python -m tests.benchmarks.rare_tokens bpe_simple_vocab_16e6.txt.gz            # each candidate, rank, verdict
     python -m tests.benchmarks.rare_tokens bpe_simple_vocab_16e6.txt.gz --table    # the table itself
 
 The vocabulary is the one in OpenAI's CLIP repository. A candidate is one whole-word token of three or four plain
-letters in the rarest tenth. Each was read by eye; the ones listed here carry a meaning of their own. What is left is
-mostly the ends of longer words, and letter groups that stand for many things and so for none.
+letters in the rarest tenth. Each was read by a person; the ones listed here have a meaning of their own. What is left is
+mostly the ends of longer words, and groups of letters that stand for many things and so for none.
 """
 
 import argparse

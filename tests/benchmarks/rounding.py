@@ -1,9 +1,9 @@
-"""Whether bf16 weights rounded stochastically learn as float32 ones do, where a step is a fraction of a weight's last digit.
+"""Whether bf16 weights rounded stochastically learn as float32 ones do if a step is a fraction of a weight's last digit.
 
     python -m tests.benchmarks.rounding [--steps 1000] [--rate 2e-5]
 
-A subject of the pocket's world, the same draws each time, in three forms: float32; bf16 rounded stochastically; bf16 rounded to
-nearest, which is what a plain optimizer makes of it. The loss is the one at fixed noises, before and after.
+A subject of pocket's world is trained with the same random numbers in three forms: float32; bf16 rounded stochastically; bf16 rounded to
+nearest, as a plain optimizer does it. The loss is that at fixed noises, before and after.
 """
 
 import argparse
@@ -39,7 +39,7 @@ FORMS: dict[str, Weights] = {"float32": "fp32", "bf16, stochastic": "bf16", "bf1
 
 
 def main() -> int:
-    """Print the three losses. Returns 1 where stochastic rounding is further from float32 than the tolerance."""
+    """Print the three losses. Returns 1 if stochastic rounding differs from float32 by more than the tolerance."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.rounding")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--rate", type=float, default=2e-5)

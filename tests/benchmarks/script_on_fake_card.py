@@ -1,8 +1,8 @@
-"""diffusers' own DreamBooth scripts on the fake card: what their step would ask of a card, for `tests.benchmarks.kernels --peer PATH`.
+"""diffusers' own DreamBooth scripts on the fake card: what their step would demand of a card, for `tests.benchmarks.kernels --peer PATH`.
 
-A script's whole `main` runs, from its own file, with its own arguments, over photos and class images on the disk: its Accelerator, data
-loader, optimizer and loop are those of a card. Only this differs: the networks come from their configurations alone, without
-values, where `from_pretrained` would read them; and after the second step, which is counted, it is stopped.
+A script's whole `main` runs from its own file, with its own arguments, on photos and class images on disk: its Accelerator, data loader,
+optimizer and loop are the same as on a card. Only two things differ: the networks are built from their configurations, without values,
+where `from_pretrained` would read them; and the script is stopped after the second step, which is counted.
 """
 
 import importlib.util

@@ -1,11 +1,11 @@
-"""Our training beside diffusers' own DreamBooth script: the same model, photos, class images, size, batch, steps and precision.
+"""Our training compared with diffusers' own DreamBooth script: the same model, photos, class images, size, batch, steps and precision.
 
     python -m tests.benchmarks.speed --peer PATH [--shim FOLDER] [--rounds 5] [--threads 2] [--case NAME ...]
 
 PATH is diffusers' `examples/dreambooth` folder (`train_dreambooth.py`, `train_dreambooth_lora.py`), which is never part of this
-repository; `--shim`, one folder or several between colons, is its PYTHONPATH where torchvision has no CPU build. Both run as
-processes of their own, in turn, with the same number of threads. A step's time is read off when each says that the step is done;
-the first two are left out.
+repository; `--shim`, one folder or several separated by colons, is its PYTHONPATH if torchvision has no CPU build. Both run in processes of
+their own, in turn, with the same number of threads. A step's time is taken when each side says that the step is done; the first two steps
+are left out.
 """
 
 import argparse
@@ -41,7 +41,7 @@ IMPORTS = [sys.executable, "-c", LIBRARIES]
 
 @dataclass(frozen=True)
 class Case:
-    """One row: what both are told. `target` is the least ratio of steps a second, or the most of the time or memory."""
+    """One row: what both sides are told. `target` is the least ratio of steps a second, or the largest ratio of time or memory."""
 
     name: str
     base: str
@@ -92,7 +92,7 @@ class Timed:
 
 
 def main() -> int:
-    """Print the table. Returns 1 where a target is missed."""
+    """Print the table. Returns 1 if a target is missed."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.speed")
     parser.add_argument("--peer", type=Path, required=True, help="diffusers' examples/dreambooth")
     parser.add_argument("--shim", help="the peer's PYTHONPATH")

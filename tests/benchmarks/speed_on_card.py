@@ -1,11 +1,11 @@
-"""How fast a step is on a GPU, on full-size bases with random weights, beside diffusers' own DreamBooth script where asked.
+"""How fast a step is on a GPU, with full-size bases of random weights, compared on request with diffusers' own DreamBooth script.
 
     python -m tests.benchmarks.speed_on_card --work FOLDER [--peer PATH [--shim FOLDER]] [--rounds 3] [--case NAME ...]
 
 One photo and one class image a step, bf16, the text encoder frozen, unless a row says otherwise. A step's time is the median; the
-loop's is that of all its steps, the first ones with what they set up. Utilisation is that of the matrix units: the arithmetic of the UNet's
-forward and backward passes (counted by torch, once, without doing it) over a step's time and the card's dense bf16 peak. The bases
-lie in FOLDER, so a second call does not draw them again.
+loop's time is that of all its steps, including what the first ones set up. Utilisation is that of the matrix units: the arithmetic of the
+UNet's forward and backward passes (counted once by torch, without computing it) relative to a step's time and the card's dense bf16 peak.
+The bases are kept in FOLDER, so that a second call does not make them again.
 """
 
 import argparse
@@ -60,7 +60,7 @@ ROWS = (
 
 
 def main() -> int:
-    """Print the table. Returns 1 where a target is missed."""
+    """Print the table. Returns 1 if a target is missed."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.speed_on_card")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--peer", type=Path, help="diffusers' examples/dreambooth")

@@ -1,4 +1,4 @@
-"""CPU time of `dreambooth --help` and `dreambooth models` against a bare five-command Typer app with rich help.
+"""CPU time of `dreambooth --help` and `dreambooth models` compared with a bare five-command Typer app with rich help.
 
     python -m tests.benchmarks.startup [ROUNDS]
 

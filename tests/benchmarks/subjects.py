@@ -1,4 +1,4 @@
-"""Subjects to measure a trainer with: drawn ones of the pocket's world, and folders of real photos at 64 px."""
+"""Subjects to measure training with: drawn ones from pocket's world, and folders of real photos at 64 px."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +17,15 @@ IDENTIFIER = "sks"
 PLACES = tuple(world.PLACES)
 LOOK_ALIKES = 20
 EXAMPLE = 19  # the number that the built-in example was drawn by
-# Whether the word holds in any sentence is asked in these, of which none may be trained in (`dreambooth_cli.frames`).
+# Whether the identifier works in any sentence is measured with these; none of them may be used in training (`dreambooth_cli.frames`).
 UNSEEN_FRAMES = ("an image of a", "a drawing of a", "my", "the", "one")
 
 
 @dataclass(frozen=True)
 class Study:
-    """One subject: its name, its class noun, its photos, the places that no photo shows and every prompt asks for (twice, for
-    two seeds), pictures of it in those places that nothing can better (None: each photo against the others), and galleries of
-    others beside its photos; `shown`: the place of each photo, where it is known."""
+    """One subject: its name, its class noun, its photos, the places that no photo shows and that the prompts ask for (each twice, for
+    two seeds), the best possible pictures of it in those places (None: each photo is compared with the others), and galleries of others
+    besides its photos; `shown`: the place of each photo, if it is known."""
 
     name: str
     noun: str
@@ -41,7 +41,7 @@ class Study:
 
     @property
     def class_prompts(self) -> list[str]:
-        """What is asked of the base, and what the texts of CLIP-T are."""
+        """The prompts for the base, which are also the texts for CLIP-T."""
         return [f"a photo of a {self.noun} {place}" for place in self.places]
 
     @property
@@ -50,12 +50,12 @@ class Study:
         return [f"a photo of a {self.noun}"] * len(self.class_seeds)
 
     def named_prompts(self, noun: str) -> list[str]:
-        """The same as `class_prompts`, of the identifier with this noun."""
+        """The same as `class_prompts`, but with the identifier and this noun."""
         named = f"{self.identifier} {noun}".strip()
         return [f"a photo of a {named} {place}" for place in self.places]
 
     def framed_prompts(self, subject: str) -> list[str]:
-        """The same places, each in a frame that no training uses; both seeds of a place in the same."""
+        """Prompts for the same places, each in a frame that no training uses; both seeds of a place have the same frame."""
         several = len(self.places) // len(set(self.places))
         frames = [UNSEEN_FRAMES[number // several % len(UNSEEN_FRAMES)] for number in range(len(self.places))]
         return [f"{frame} {subject} {place}" for frame, place in zip(frames, self.places, strict=True)]
@@ -90,7 +90,7 @@ def name_of(number: int) -> str:
 
 
 def example_study(eye: evaluation.Eye, seeds: list[int], class_seeds: list[int]) -> Study:
-    """The built-in example under the identifier that is chosen for it, in the places that none of its photos shows."""
+    """The built-in example with the identifier that is chosen for it, in the places that none of its photos shows."""
     asked = [place for place in PLACES if place not in example.PLACES for _ in seeds]
     return Study(
         name=name_of(EXAMPLE),
@@ -152,7 +152,7 @@ def places_of(number: int) -> list[str]:
 
 
 def ceiling_of(study: Study) -> float:
-    """Subject fidelity of the best pictures there can be; with none at hand, of each photo against the others."""
+    """Subject fidelity of the best possible pictures; if there are none, that of each photo compared with the others."""
     if study.best is not None:
         return evaluation.subject_fidelity(study.eye, study.best, study.photos)
     return 1 - evaluation.diversity(study.eye, study.photos)

@@ -1,9 +1,9 @@
-"""What makes a step fast on a CPU: one means at a time, each beside our step as it is, in turn, in one process.
+"""What makes a step fast on a CPU: one change at a time compared with our step as it is, in turn, in one process.
 
     python -m tests.benchmarks.tried [--rounds 7] [--threads 2] [--resolution 256] [--means NAME ...]
 
-Full fine-tuning of the small base of `bases.py`, one instance and one class row, float32 unless said. A ratio above 1 says how much
-longer a step takes with that change. Compiling is timed apart. The last line is of whole processes: 100 steps of the tiny base.
+Full fine-tuning of the small base in `bases.py`, one instance and one class row, in float32 unless stated. A ratio above 1 says how much
+longer a step takes with that change. Compiling is timed separately. The last line is for whole processes: 100 steps on the tiny base.
 """
 
 import argparse
@@ -50,7 +50,7 @@ class Means:
 
 
 def encode_again(training: Training) -> AbstractContextManager[object]:
-    """Every step encodes its two pictures, as peers do."""
+    """Every step encodes its two pictures, as other trainers do."""
     side, plain = training.plan.resolution, training.batches
     pixels = torch.rand(2, 3, side, side) * 2 - 1
 
@@ -132,7 +132,7 @@ def main() -> int:
 
 
 def compare_collector(rounds: int, threads: int) -> None:
-    """Print the row of whole processes that collect garbage from their start on, beside ours, in turn."""
+    """Print the row for whole processes with garbage collection from the start, compared with ours, in turn."""
     tiny = next(case for case in CASES if case.whole)
     before, after = [], []
     with TemporaryDirectory() as folder:
@@ -145,7 +145,7 @@ def compare_collector(rounds: int, threads: int) -> None:
 
 
 def compare(means: Means, folder: Path, resolution: int, rounds: int) -> None:
-    """Print one row: the change beside our step as it is, a step of each in turn."""
+    """Print one row: the change compared with our step as it is, a step of each in turn."""
     plain, changed = start(MEANS[0], folder, resolution), start(means, folder, resolution)
     first = time_step(changed, means, 0)
     time_step(plain, MEANS[0], 0)

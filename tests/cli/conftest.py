@@ -19,7 +19,7 @@ CHECKOUT = Path(__file__).parent.parent.parent
 
 @dataclass(frozen=True)
 class Done:
-    """What a command left: its exit code and its two streams."""
+    """What a command gave: its exit code and its two streams."""
 
     code: int
     out: str

@@ -1,4 +1,4 @@
-"""What a person sees on a terminal: the bytes of a program, played on a screen of so many columns."""
+"""What a person sees on a terminal: a program's output, shown on a screen with so many columns."""
 
 import re
 import warnings
@@ -14,14 +14,14 @@ ROWS = 400  # more than any program here prints, so that nothing scrolls away
 
 
 class Screen(ANSI):  # type: ignore[misc] # pexpect has no types for it
-    """A screen on which a full line does not break before something follows it, and wide characters take two columns."""
+    """A screen on which a full line breaks only when something follows it, and wide characters take two columns."""
 
     def __init__(self, columns: int) -> None:
         super().__init__(ROWS, columns)
         self.full = False
 
     def write_ch(self, ch: str) -> None:
-        """Show one character, or do what a control character says."""
+        """Show one character, or obey a control character."""
         if ch in "\r\n\b\x08":
             self.full = False
             super().write_ch(ch)

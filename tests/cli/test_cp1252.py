@@ -1,4 +1,4 @@
-"""A console that knows 256 characters: everything is still printed, and JSON is JSON."""
+"""A console that knows only 256 characters: everything is still printed, and JSON stays JSON."""
 
 import json
 from pathlib import Path

@@ -74,7 +74,7 @@ def test_the_example_brings_its_own_photos(capsys, flag):
 
 
 def test_a_page_gives_its_pictures_back(tmp_path):
-    """What the terminal shows is what stands on the page, in the page's order."""
+    """The terminal shows the page's pictures, in the page's order."""
     colours = [(200, 10, 10), (10, 200, 10), (10, 10, 200)]
     photos = [Image.new("RGB", (64, 64), colour) for colour in colours]
     columns = [

@@ -1,6 +1,6 @@
 """The guide's own two commands, spelled as the guide spells them, as processes, offline.
 
-Only the last flags are added: a thousand steps and two hundred class images are for an evening, not for a test.
+Only the last flags are added: a thousand steps and two hundred class images take an evening, too long for a test.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Each `--help` at 80 columns against its snapshot. `REGENERATE_SNAPSHOTS=1` writes them anew."""
+"""Each `--help` at 80 columns compared with its snapshot. `REGENERATE_SNAPSHOTS=1` rewrites them."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""The foot of a terminal while a run goes on: as it stands at 80 and 120 columns, in a thread that takes no time from the work."""
+"""The bottom of a terminal during a run, at 80 and 120 columns, drawn by a thread that takes no time from the work."""
 
 import io
 import os
@@ -43,7 +43,7 @@ def step(number: int) -> StepDone:
 
 
 def at_work(console: Console, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, steps: int = 420) -> LiveBars:
-    """A view in the middle of a run, its thread not begun."""
+    """A view in the middle of a run, with its thread not started."""
     monkeypatch.setattr(views, "messages", lambda: console)
     view = LiveBars(())
     view.show(RUN)
@@ -119,7 +119,7 @@ class Watched(io.StringIO):
 
 
 def test_a_key_is_answered_while_a_step_is_at_work() -> None:
-    """No event comes; the thread alone says it."""
+    """No event comes; only the thread can show it."""
     stream = Watched("stopping after this step")
     foot = Foot(Console(file=stream, force_terminal=True, width=80))
     foot.start()

@@ -17,7 +17,7 @@ from .conftest import Dreambooth
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever machine the tests run on."""
+    """There is no GPU, whatever machine the tests run on."""
     monkeypatch.setattr(gpu, "_look", lambda: (None, "no NVIDIA driver found"))
 
 

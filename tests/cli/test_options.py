@@ -1,4 +1,4 @@
-"""Settings as flags: every spelling, every type, nothing where nothing was typed."""
+"""Settings as flags: every spelling, every type, and nothing if nothing was typed."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -24,7 +24,7 @@ STAGES = (SubjectSettings, PrepSettings, TrainSettings)
 
 
 def parsed(words: list[str], *owners: type[Settings]) -> dict[str, Any]:
-    """What a command with these stages' flags is given for these words."""
+    """What a command with these stages' flags gets for these words."""
     found: list[Flags] = []
 
     @with_flags(*owners)

@@ -1,4 +1,4 @@
-"""What the place refuses, whatever it is: in words about that very file, and never as a bug; streams and signals that go away."""
+"""What the file system refuses is reported in words about that very file and never as a bug; streams and terminals that go away."""
 
 import errno
 import fcntl
@@ -84,7 +84,7 @@ def test_a_library_that_tells_no_number_is_quoted() -> None:
 
 
 def powerless(work: Any, output: Path) -> str:
-    """What work prints that is done without root's rights."""
+    """What `work` prints when it is done without root's rights."""
 
     def printing() -> int:
         with output.open("w") as file, redirect_stdout(file), redirect_stderr(file):
@@ -135,7 +135,7 @@ def test_another_users_project_stops_nobody(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not can_give_up(), reason="root's rights can't be given up here")
 def test_what_a_command_has_no_need_of_does_not_stop_it(tmp_path: Path, photos: Path) -> None:
-    """A cache, and the folder that the photos came from, that can't be read any more."""
+    """A cache, and the folder that the photos came from, which can no longer be read."""
     words = ["--photos", str(photos), "--class-prompt", "a dog", "--model", "pocket", "--yes"]
     (cache_folder() / "class-images").mkdir(parents=True)
 

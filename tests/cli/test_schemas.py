@@ -1,4 +1,4 @@
-"""Every kept file says of which form it is, and a newer one is refused by name wherever it is read."""
+"""Every file that is kept says which schema it has, and a newer one is refused by name wherever it is read."""
 
 import json
 import tomllib

@@ -1,4 +1,4 @@
-"""What comes before the work of a command."""
+"""What happens before a command's work."""
 
 import gc
 import signal
@@ -13,7 +13,7 @@ from dreambooth_cli.cli.start import collector_off, loading
 
 @pytest.fixture
 def as_it_was() -> Iterator[None]:
-    """The collector and the signals as they were."""
+    """Restore garbage collection and signals as they were."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     gc.unfreeze()
     with warnings.catch_warnings():

@@ -122,7 +122,7 @@ INTERVIEWS = {
 @pytest.mark.parametrize("columns", [80, 120])
 @pytest.mark.parametrize("name", INTERVIEWS)
 def test_an_interview_is_as_its_snapshot(name: str, columns: int, drawn_photos: Path) -> None:
-    """`REGENERATE_SNAPSHOTS=1` writes them anew."""
+    """`REGENERATE_SNAPSHOTS=1` rewrites them."""
     with tempfile.TemporaryDirectory(prefix="", dir="/tmp") as place:  # a name of always the same length
         for folder in ("photos", "照片"):
             shutil.copytree(drawn_photos, Path(place) / folder)

@@ -153,7 +153,7 @@ def test_a_class_prompt_in_doubt_is_told_before_anything_is_done(
 def test_a_run_that_began_under_a_class_prompt_in_doubt_goes_on(
     photos: Path, sd1: Path, dreambooth: Dreambooth, tmp_path: Path
 ) -> None:
-    """As version 0.1 began them: what a run is trained on is kept with it."""
+    """Such as runs begun by version 0.1: what a run is trained on is kept with it."""
     project = init(dreambooth, photos, sd1)
     words = ["train", "--photos", photos, "--class-prompt", "dog and cat", "--model", sd1, "--dry-run"]
     assert dreambooth(*words).code == 2
@@ -290,7 +290,7 @@ def test_a_stopped_run_saves_says_so_and_goes_on(
 
 
 def first_step_again(words: list[str]) -> int:
-    """The first step of the same command called again; it is stopped there."""
+    """The first step when the same command is called again; it is stopped there."""
     child = subprocess.Popen(
         [sys.executable, "-m", "dreambooth_cli", *words, "--json"], stdout=subprocess.PIPE, text=True, env=environment()
     )

@@ -1,4 +1,4 @@
-"""The interview, its answers typed into a pipe."""
+"""The interview, with answers typed into a pipe."""
 
 import os
 import re
@@ -43,7 +43,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[Keys]:
 
 
 def pasted(text: str | Path) -> str:
-    """As a terminal sends what was dragged into it."""
+    """Text as a terminal sends it when something was dragged into it."""
     return f"\x1b[200~{text}\x1b[201~"
 
 

@@ -1,1 +1,1 @@
-"""What happens when: everything that can go wrong in a run, tried at full length by `python -m tests.faults`."""
+"""Everything that can go wrong in a run, and what happens then; tried in full by `python -m tests.faults`."""

@@ -1,11 +1,11 @@
-"""What happens when: every fault at full length, and one table of what was lost.
+"""Every fault tried in full, and one table of what was lost.
 
     python -m tests.faults [--only PART ...] [--write]
     python -m tests.faults --short
 
-Hours on two cores; each part is kept in `kept/` when it is done, so a stopped table goes on with the next one. A part that is kept
-is not tried again: remove its file there first. `--write` puts what is kept into `table.md` beside this file, and the sums into
-README.md.
+This takes hours on two cores. Each part is kept in `kept/` when it is done, so a table that was stopped goes on with the next part. A part
+that is kept is not tried again unless its file there is removed. `--write` puts what is kept into `table.md` beside this file, and the sums
+into README.md.
 """
 
 import argparse
@@ -66,8 +66,8 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
 
 
 def short_rows() -> Iterator[Row]:
-    """A sample of what needs the watch or whole processes, on one scenario; the photos, documents, bases, LoRAs and the hostile hub
-    have samples of their own in the test suite."""
+    """A sample of the faults that need the watch or whole processes, on one scenario; photos, documents, bases, LoRAs and the hostile
+    hub have samples of their own in the test suite."""
     with kills.small_scenario() as scenario:
         for power_cut in (False, True):
             yield kills.try_every(scenario, power_cut=power_cut, every=587)
@@ -94,7 +94,7 @@ def table_of(rows: list[Row]) -> str:
 
 @dataclass(frozen=True)
 class Tried:
-    """The rows of a part, and on which day and machine they were tried."""
+    """The rows of a part, and the day and machine on which they were tried."""
 
     name: str
     on: str
@@ -107,7 +107,7 @@ def now_here() -> str:
 
 
 def kept_part(name: str, work: Path) -> Tried | None:
-    """A part as it was kept, or None where it was not tried yet."""
+    """A part as it was kept, or None if it has not been tried yet."""
     kept = work / f"{name}.json"
     if not kept.exists():
         return None
@@ -130,7 +130,7 @@ def run_part(name: str, work: Path) -> Tried:
 
 
 def sums_of(rows: list[Row]) -> list[Row]:
-    """One row for all kinds of a fault, `photos: animated` and its like: the sums, and the slowest answer."""
+    """One row for all kinds of a fault (`photos: animated` and the like): the sums, and the slowest answer."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.what.split(":")[0], []).append(row)
@@ -171,7 +171,7 @@ def write(parts: list[Tried]) -> None:
 
 
 def main() -> int:
-    """Returns 1 where anything was lost or came out unequal."""
+    """Try the faults. Returns 1 if anything was lost or came out unequal."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("--work", type=Path, default=KEPT, help="folder that keeps what was tried (default: kept/ beside this)")
     parser.add_argument("--only", choices=sorted(PARTS), action="append", help="these parts alone")

@@ -1,8 +1,8 @@
 """Damaged, foreign and hostile bases against the real loading: `python -m tests.faults.bases [COUNT [PROCESSES]]`.
 
-A mutant is drawn from a generator of its own, so that any one can be made again: `make(kind, number, folder)`. Each must be refused
-in words or work: what works draws a picture, and every weight that it draws with is one of the file's. COUNT of each kind in this
-process, PROCESSES of each as real ones, `generate` and `train` in turn.
+Each mutant has a random generator of its own, so that any one can be made again: `make(kind, number, folder)`. Each must either be refused
+in words or work; if it works, it draws a picture, and every weight that it draws with is one of the file's. COUNT of each kind are tried
+in this process, PROCESSES of each in real processes, `generate` and `train` in turn.
 """
 
 import json
@@ -50,7 +50,7 @@ Maker = Callable[[random.Random, Path], "Mutant"]
 
 @dataclass(frozen=True)
 class Mutant:
-    """A base that was made, of which family, and what must become of it."""
+    """A base that was made, its family, and what must become of it."""
 
     path: Path
     family: str
@@ -58,13 +58,13 @@ class Mutant:
 
 
 def copied(family: str, folder: Path) -> Path:
-    """A base of its own to be damaged; files are replaced there, never written into."""
+    """A copy of a base to be damaged; files in it are replaced, never written into."""
     return Path(shutil.copytree(bases() / family, folder, copy_function=os.link))
 
 
 @cache
 def bases() -> Path:
-    """Where the whole ones lie."""
+    """The folders of the undamaged bases."""
     from tests import small_models
 
     place = Path(os.environ["FAULTS_BASE"]).parent / "whole"
@@ -75,13 +75,13 @@ def bases() -> Path:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Other bytes under the same name; what is linked to it stays."""
+    """Put other bytes under the same name; other links to the old ones stay."""
     path.unlink(missing_ok=True)
     path.write_bytes(data)
 
 
 def edit(path: Path, rng: random.Random, keys: list[str] | None = None) -> None:
-    """One to three values of a JSON file exchanged, taken out or put in."""
+    """Exchange, remove or add one to three values of a JSON file."""
     values = json.loads(path.read_text())
     for _ in range(rng.choice((1, 1, 3))):
         key = rng.choice(keys or sorted(values) or ["x"])
@@ -101,7 +101,7 @@ def edit(path: Path, rng: random.Random, keys: list[str] | None = None) -> None:
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
-    """Bits turned, bytes put in, cut off."""
+    """Bytes with bits flipped, bytes inserted, or the end cut off."""
     changed = bytearray(data)
     for _ in range(rng.choice((1, 3))):
         place = rng.randrange(max(1, min(len(changed), rng.choice((HEAD, 3000, len(data))))))
@@ -121,7 +121,7 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
 
 
 def configs(rng: random.Random, folder: Path) -> Mutant:
-    """The config of a network with keys that can't be, that name code, or its bytes damaged."""
+    """A network's config with impossible values, with keys that name code, or with damaged bytes."""
     family = rng.choice(FAMILIES)
     base = copied(family, folder / "base")
     parts = ["unet", "vae", "text_encoder", *(["text_encoder_2"] if family == "sdxl" else [])]
@@ -149,7 +149,7 @@ OTHER_SCHEDULERS = (
 
 
 def indexes_and_schedulers(rng: random.Random, folder: Path) -> Mutant:
-    """model_index.json, the scheduler's config or a tokenizer's files with what can't be, or of another kind of base."""
+    """model_index.json, the scheduler's config or a tokenizer's files with impossible values, or from another kind of base."""
     family = rng.choice(FAMILIES)
     base, kind = copied(family, folder / "base"), rng.randrange(9)
     index, scheduler = base / "model_index.json", base / "scheduler" / "scheduler_config.json"
@@ -191,7 +191,7 @@ def indexes_and_schedulers(rng: random.Random, folder: Path) -> Mutant:
 
 
 def single_files(rng: random.Random, folder: Path) -> Mutant:
-    """One file in the original layout without a part or some tensors, renamed, reshaped, of another kind, or its bytes damaged."""
+    """A single file in the original layout that lacks a part or some tensors, is renamed, reshaped, of another kind, or damaged."""
     from safetensors.torch import load_file, save_file
 
     family, must, texts = rng.choice(FAMILIES), ANY, {"format": "pt"}
@@ -234,12 +234,12 @@ def single_files(rng: random.Random, folder: Path) -> Mutant:
 
 
 def needed(tensors: dict[str, Any]) -> list[str]:
-    """The names that no base does without."""
+    """The tensors that no base can do without."""
     return sorted(name for name in tensors if "position_ids" not in name and "text_projection" not in name)
 
 
 def weights(rng: random.Random, folder: Path) -> Mutant:
-    """Weights taken out, reshaped, of other dtypes, not finite, in pickles, fifos, devices, behind links, under other names."""
+    """Weights that are missing, reshaped, of other dtypes, not finite, in pickles, fifos or devices, behind links, under other names."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -317,7 +317,7 @@ def make(kind: str, number: int, folder: Path) -> Mutant:
 
 
 def read(mutant: Mutant) -> None:
-    """Load a mutant as `train` and `generate` do, and draw with it. Raises AssertionError for an answer that is wrong."""
+    """Load a mutant as `train` and `generate` do, and draw with it. Raises AssertionError if the answer is wrong."""
     import torch
 
     from dreambooth_cli.bases.base import ask_for_base
@@ -345,7 +345,7 @@ def read(mutant: Mutant) -> None:
 
 
 def run_process(mutant: Mutant, number: int, out: Path) -> None:
-    """`generate` or `train` with a mutant as a process of its own. Raises AssertionError for an answer that is wrong."""
+    """`generate` or `train` with a mutant in a process of its own. Raises AssertionError if the answer is wrong."""
     if number % 2 and mutant.path.is_dir():
         words = ["generate", "--model-path", str(mutant.path), "a dog", "--steps", "1", "--seed", "0", "--output-dir", str(out)]
     else:
@@ -368,7 +368,7 @@ def run_process(mutant: Mutant, number: int, out: Path) -> None:
 
 
 def rows(count: int = FULL, processes: int = PROCESSES) -> Iterator[Row]:
-    """A row for each kind of mutant, in this process, and one for all of them as real processes."""
+    """A row for each kind of mutant, in this process, and one for all of them in real processes."""
     with prepared() as place:
         for kind in KINDS:
             yield try_all(kind, count, place / kind)

@@ -1,7 +1,7 @@
-"""Damaged documents against what reads them: `python -m tests.faults.documents [COUNT]`.
+"""Damaged documents given to the code that reads them: `python -m tests.faults.documents [COUNT]`.
 
-Each is the true document with some values exchanged, taken out or put in, or its bytes mutated; hypothesis draws them, always the
-same ones. Prompts and project's names of any characters are tried here too.
+Each is a real document with some values exchanged, removed or added, or with its bytes mutated; hypothesis draws them, always the
+same ones. Prompts and project names with any characters are tried here too.
 """
 
 import io
@@ -89,7 +89,7 @@ values = st.recursive(
 
 @dataclass(frozen=True)
 class Trial:
-    """A kind of document: how one is drawn, and what must come through reading it with an answer. `share` of all that are tried."""
+    """A kind of document: how one is drawn, and what must read it and give an answer; `share`: its part of all that are tried."""
 
     draw: Callable[[], st.SearchStrategy[Any]]
     read: Callable[[Any], None]
@@ -98,7 +98,7 @@ class Trial:
 
 @st.composite
 def edited(draw: st.DrawFn, document: dict[str, Any]) -> dict[str, Any]:
-    """A document with one to three values exchanged, taken out or put in, at any depth."""
+    """A document with one to three values exchanged, removed or added, at any depth."""
     changed = deepcopy(document)
     for _ in range(draw(st.integers(1, 3))):
         place: Any = changed
@@ -123,7 +123,7 @@ def edited(draw: st.DrawFn, document: dict[str, Any]) -> dict[str, Any]:
 
 @st.composite
 def mutated(draw: st.DrawFn, data: bytes) -> bytes:
-    """Bytes flipped, cut off, put in or told twice."""
+    """Bytes that are flipped, cut off, inserted or repeated."""
     changed = bytearray(data)
     for _ in range(draw(st.integers(1, 4))):
         place = draw(st.integers(0, max(0, len(changed) - 1)))
@@ -144,13 +144,13 @@ def mutated(draw: st.DrawFn, data: bytes) -> bytes:
 
 
 def of_json(document: dict[str, Any]) -> st.SearchStrategy[bytes]:
-    """A JSON file that was damaged in its values or in its bytes."""
+    """A JSON file with damaged values or damaged bytes."""
     by_value = st.one_of(edited(document), values).map(lambda changed: dumps(changed).encode())
     return st.one_of(by_value, by_value, mutated(dumps(document).encode()))
 
 
 def dumps(value: Any) -> str:
-    """JSON of any numbers, however long."""
+    """JSON with any numbers, however long."""
     before = sys.get_int_max_str_digits()
     sys.set_int_max_str_digits(0)
     try:
@@ -163,7 +163,7 @@ def dumps(value: Any) -> str:
 
 
 def tomls() -> st.SearchStrategy[bytes]:
-    """A project.toml with settings of any value, or its bytes mutated."""
+    """A project.toml with any values for its settings, or with mutated bytes."""
     known = {section: [item.name for item in fields(owner)] for section, owner in SECTIONS.items()}
     sections = st.fixed_dictionaries(
         {},
@@ -180,7 +180,7 @@ def tomls() -> st.SearchStrategy[bytes]:
 
 
 def with_subject(sections: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The sections with a subject that is whole but for what was drawn."""
+    """The sections with a subject that is complete except for what was drawn."""
     return {
         **sections,
         "subject": {"photos": "photos", "class_prompt": "a dog", "model": "pocket"} | sections.get("subject", {}),
@@ -188,7 +188,7 @@ def with_subject(sections: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any
 
 
 def toml_of(sections: dict[str, dict[str, Any]]) -> bytes:
-    """TOML text, whether or not it is right."""
+    """TOML text, whether or not it is valid."""
     lines: list[str] = []
     for section, pairs in sections.items():
         lines += [f"[{section}]", *(f"{json.dumps(key)} = {toml_value(value)}" for key, value in pairs.items())]
@@ -222,7 +222,7 @@ def read_toml(data: bytes) -> None:
 
 
 def call(words: list[str], *, may_fail: bool = True) -> None:
-    """A command line in this process; anything but an answer is an AssertionError."""
+    """Run a command line in this process. Raises AssertionError for anything but an answer."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         code = run(words)
@@ -263,7 +263,7 @@ def whole_card() -> Card:
 
 
 def read_a_card(data: bytes) -> None:
-    """What `generate` and the end of `train` do with a model's folder, up to the loading of its weights."""
+    """What `generate` and the end of `train` do with a model's folder, up to loading its weights."""
     from dreambooth_cli.settings import GenerateSettings
     from dreambooth_cli.source import card_of, fill_prompt
     from dreambooth_cli.workflows.deliver import deliver
@@ -373,7 +373,7 @@ def headers() -> st.SearchStrategy[bytes]:
 
 
 def read_a_header(data: bytes) -> None:
-    """A file read as a single-file base, as a part of a base's folder, and, of small headers, loaded as a LoRA."""
+    """Read a file as a single-file base, as a part of a base's folder, and, if its header is small, as a LoRA."""
     from dreambooth_cli.engine.training.checkpoint import is_whole, load_checkpoint
 
     place = Path(os.environ["DREAMBOOTH_HOME"])
@@ -418,7 +418,7 @@ prompts = st.one_of(
 
 
 def read_a_prompt(prompt: str) -> None:
-    """A prompt on its way: into names, a PNG, the terminal, JSON, project.toml, and what of it the model reads."""
+    """Take a prompt everywhere it goes: into names, a PNG, the terminal, JSON, project.toml, and to the model."""
     place, base = Path(os.environ["DREAMBOOTH_HOME"]) / "pictures", Path(os.environ["FAULTS_BASE"])
     path = save_new(Image.new("RGB", (8, 8)), place, stem_of(prompt, 3), {"prompt": prompt})
     assert path.parent == place, path
@@ -474,7 +474,7 @@ names = st.one_of(
 
 
 def read_a_name(name: str) -> None:
-    """A name that is taken stays within the projects' folder, and can be made and opened; one that is suggested is taken."""
+    """A name that is accepted stays within the projects' folder and can be made and opened; a suggested name is accepted."""
     folder = projects_folder()
     assert check_name(free_name(suggest_name(name)))
     answered(lambda: open_project(name))
@@ -510,7 +510,7 @@ def rows(count: int = FULL) -> Iterator[Row]:
 
 
 def try_all(what: str, trial: Trial, count: int) -> Row:
-    """Draw `count` documents of a kind and read each."""
+    """Draw `count` documents of a kind and have each read."""
     tried, slowest, most, failures = 0, 0.0, 0, []
 
     @settings(
@@ -548,7 +548,7 @@ def try_all(what: str, trial: Trial, count: int) -> Row:
 
 @contextmanager
 def workplace() -> Iterator[None]:
-    """A home with a small base and a project of one photo, no network, and the environment as it was afterwards."""
+    """A home with a small base and a project with one photo, without a network; the environment is restored afterwards."""
     import random
 
     before, place = dict(os.environ), Path(tempfile.mkdtemp(prefix="dreambooth-faults-"))
@@ -576,7 +576,7 @@ def workplace() -> Iterator[None]:
 
 
 def answered(use: Callable[[], object]) -> None:
-    """Do something with a document; an error that has words for a person is an answer, any other is raised."""
+    """Do something with a document; an error that is worded for people counts as an answer, any other is raised."""
     try:
         use()
     except Exception as error:
@@ -589,7 +589,7 @@ def answered(use: Callable[[], object]) -> None:
 
 
 def tell(events: Any) -> Any:
-    """Go through events as a view does; what they return."""
+    """Go through events as a view does, and return what they return."""
     with closing(events):
         while True:
             try:

@@ -1,4 +1,4 @@
-"""`export`: `kill -9` and a full disk before the changes that it makes to files; it is there whole, or not at all.
+"""`export`: `kill -9` and a full disk before the changes that it makes to files; afterwards the export is whole or not there at all.
 
     python -m tests.faults --only exports
 """

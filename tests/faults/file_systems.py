@@ -1,8 +1,8 @@
-"""What file systems refuse: at every change that a run makes to files, that one call fails with the error number in turn.
+"""What file systems refuse: each change that a run makes to files is made to fail in turn, with one error number after another.
 
     python -m tests.faults --only file-systems
 
-The answer must be in words, and the same command once more ends with the weights of an undisturbed run.
+The answer must be in words, and the same command run again must end with the weights of an undisturbed run.
 """
 
 import errno
@@ -32,13 +32,13 @@ def refusals_of(change: Change) -> tuple[int, ...]:
 
 
 def must_go_on(change: Change, number: int) -> bool:
-    """Whether a refusal is none that a run may fail of."""
+    """Whether a run must go on in spite of a refusal."""
     return change.operation in ("lock", "fsync") and number in UNKNOWN
 
 
 def refuse(scenario: Scenario, home: Path, output: Path, number: int, refusal: int) -> tuple[int, Change | None]:
-    """Run; change `number` alone fails. Returns the exit status, and the change: a run may make one more or less before it than the run
-    that was counted."""
+    """Run, with only change `number` failing. Returns the exit status and the change, since a run may make one more or less before it
+    than the run that was counted."""
     output.unlink(missing_ok=True)
     seen: list[Change] = []
 
@@ -51,7 +51,7 @@ def refuse(scenario: Scenario, home: Path, output: Path, number: int, refusal: i
 
 
 def faults_of(code: int, output: Path) -> list[str]:
-    """What is wrong with the answer of a run that the system refused something."""
+    """What is wrong with a run's answer after the system refused something."""
     text = output.read_text(errors="replace")
     wrong = [] if code in (0, 3, 5, 6) else [f"exit status {code}"]
     if "Traceback" in text or "this is a bug" in text:

@@ -1,7 +1,7 @@
 """A disk that fills up in the middle of a run, at every change that the run makes to files; then there is room again.
 
-On a small tmpfs, so it needs the right to mount one. What is counted beforehand is refused beforehand (`tests/test_disk.py`);
-here something else takes the room while the run is under way.
+It uses a small tmpfs, so it needs the right to mount one. A disk that is too small from the start is refused beforehand
+(`tests/test_disk.py`); here something else takes the room during the run.
 """
 
 import os

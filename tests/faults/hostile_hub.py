@@ -1,7 +1,7 @@
 """A hub that means harm: `python -m tests.faults.hostile_hub`.
 
-Listings, headers and bodies are changed by a seeded draw; a small base is then fetched, mostly within this process, some as the
-command itself. Each try must end with the hub's own files or in words, and leave nothing that is not whole, and nothing outside.
+Listings, headers and bodies are changed at random, by a seed; a small base is then fetched, mostly within this process, sometimes by the
+command itself. Each try must end with the hub's own files or an error in words, and leave nothing incomplete and nothing outside the cache.
 """
 
 import gzip
@@ -46,7 +46,7 @@ HEADERS = {
 
 
 def change_listing(draw: random.Random) -> Callable[[dict[str, Any]], Any]:
-    """A listing in which one thing, wherever it stands, is another; or one that is cut, or padded."""
+    """A listing in which one thing, wherever it is, is changed; or one that is cut off or padded."""
 
     def change(listing: dict[str, Any]) -> Any:
         text = json.dumps(listing).encode()
@@ -69,13 +69,13 @@ def change_listing(draw: random.Random) -> Callable[[dict[str, Any]], Any]:
 
 
 def change_headers(draw: random.Random) -> Callable[[bytes], tuple[bytes, dict[str, str]]]:
-    """The same bytes under one or two other headers."""
+    """The same bytes with one or two changed headers."""
     names = draw.sample(sorted(HEADERS), 2)
     return lambda body: (body, {name: draw.choice(HEADERS[name]) for name in names})
 
 
 def change_body(draw: random.Random) -> Callable[[bytes], tuple[bytes, dict[str, str]]]:
-    """Other bytes: fewer, more, changed, packed, or a page."""
+    """Other bytes: fewer, more, changed, compressed, or a web page."""
 
     def change(body: bytes) -> tuple[bytes, dict[str, str]]:
         place = draw.randrange(len(body) or 1)
@@ -120,7 +120,7 @@ def forgive(server: HubServer) -> None:
 
 
 def faults_left(server: HubServer, home: Path) -> Iterator[str]:
-    """What a try has left that is not whole, or where none belongs, and what it has told whom."""
+    """What a try has left incomplete or in the wrong place, and what it has revealed to whom."""
     for file in home.rglob("*"):
         place = file.relative_to(home).as_posix()
         if not place.startswith("cache") or ".." in place or "evil" in place:
@@ -137,7 +137,7 @@ def faults_left(server: HubServer, home: Path) -> Iterator[str]:
 
 
 def fetch_here(server: HubServer, home: Path) -> str:
-    """Fetch within this process; what came out wrong, or nothing."""
+    """Fetch within this process; what went wrong, if anything."""
     os.environ |= {"HF_HOME": str(home / "hub"), "HF_HUB_CACHE": str(home / "cache"), "HF_TOKEN": TOKEN}
     ours = server.repositories[NAME][1]
     try:
@@ -156,7 +156,7 @@ def fetch_here(server: HubServer, home: Path) -> str:
 
 
 def run_command(server: HubServer, home: Path) -> str:
-    """Fetch by the command; what came out wrong, or nothing."""
+    """Fetch by the command; what went wrong, if anything."""
     code, said, _ = pull(server, home)
     harmless = code in (0, 5, 6) and not any(word in said for word in ("Traceback", TOKEN, "\x1b", "\u202e"))
     return "" if harmless else f"exit {code}: {said[-300:]!r}"
@@ -176,7 +176,7 @@ def this_process_asks(server: HubServer) -> Iterator[None]:
 
 
 def rows(*, here: int = IN_PROCESS, commands: int = AS_COMMANDS) -> Iterator[Row]:
-    """Each kind of harm: so many tries within this process, so many as the command."""
+    """A row for each kind of harm: so many tries within this process, so many by the command."""
     with TemporaryDirectory(prefix="dreambooth-faults-") as name, hub_with_a_base(Path(name)) as server:
         for kind in KINDS:
             remarks, slowest = list[str](), 0.0

@@ -1,7 +1,7 @@
-"""A hub in every bad state, against the command itself: `python -m tests.faults.hub`.
+"""The command itself with a hub in every bad state: `python -m tests.faults.hub`.
 
-Each try is a process of its own that pulls a small base from a hub on loopback, with a token. Where the fault passes, the same
-command then goes on, and what lies in the cache must be the hub's files to the byte.
+Each try is a process of its own that pulls a small base from a hub on loopback, with a token. If the fault passes, the same command
+then goes on, and what is in the cache must equal the hub's files to the byte.
 """
 
 import os
@@ -42,12 +42,12 @@ class Fault:
 
 
 def answers(server: HubServer, *statuses: int) -> None:
-    """Let the next requests be answered so."""
+    """Have the next requests answered in this way."""
     server.answers = [(status, {"Retry-After": "1"} if status == 429 else {}) for status in statuses]
 
 
 def always(status: int) -> Callable[[HubServer], None]:
-    """A hub that has no other answer."""
+    """A hub that gives no other answer."""
     return lambda server: setattr(server, "answer", status)
 
 
@@ -62,12 +62,12 @@ def cut(file: str, after: int) -> Callable[[HubServer], None]:
 
 
 def wrong(file: str) -> Callable[[HubServer], None]:
-    """A file that comes with one byte changed."""
+    """A file that is sent with one byte changed."""
     return lambda server: server.corrupt.add(file)
 
 
 def redirect(to_mirror: bool) -> Callable[[HubServer], None]:
-    """A repository that has another name now, or lies on another host."""
+    """A repository that has another name now, or is on another host."""
 
     def prepare(server: HubServer) -> None:
         if to_mirror:
@@ -166,7 +166,7 @@ def restore(server: HubServer, kept: Mapping[str, tuple[str, dict[str, File]]]) 
 
 
 def try_fault(server: HubServer, fault: Fault, home: Path) -> tuple[list[str], float]:
-    """What came out wrong, and the longest answer in s."""
+    """What went wrong, and the time of the longest answer in seconds."""
     kept = dict(server.repositories)
     fault.prepare(server)
     code, said, slowest = pull(server, home)
@@ -184,7 +184,7 @@ def try_fault(server: HubServer, fault: Fault, home: Path) -> tuple[list[str], f
 
 
 def try_offline(server: HubServer, folder: Path) -> list[str]:
-    """Without a network: refused where the cache is empty, served where it is whole."""
+    """Without a network: refused if the cache is empty, served if it is complete."""
     wrong = []
     code, said, _ = pull(server, folder / "offline", HF_HUB_OFFLINE="1")
     if code != 5 or "is not on this machine, and HF_HUB_OFFLINE is set" not in said:
@@ -197,7 +197,7 @@ def try_offline(server: HubServer, folder: Path) -> list[str]:
 
 
 def try_signals(server: HubServer, folder: Path, names: Collection[str]) -> Iterator[str]:
-    """Signals in the middle of a file: the first half of it stays, and the same command goes on with the second."""
+    """Signals in the middle of a file: its first half is kept, and the same command goes on with the second."""
     for name in names:
         numbers, expected = SIGNALS[name]
         home = folder / f"signals {name}"
@@ -220,7 +220,8 @@ def try_signals(server: HubServer, folder: Path, names: Collection[str]) -> Iter
 
 
 def try_full_disk(server: HubServer, folder: Path) -> list[str]:
-    """A disk that fills up during the download: told, what came is kept, and with room made it goes on. Raises MayNotMount."""
+    """A disk that fills up during the download: this is reported, what arrived is kept, and with room made it goes on. Raises
+    MayNotMount."""
     wrong = []
     with small_disk(folder / "disk") as disk:
         ballast = fill(disk)

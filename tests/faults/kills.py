@@ -2,8 +2,8 @@
 
     python -m tests.faults --only kills --only power-cuts --only signals
 
-After each, the same command is run again: it must go on from what had been saved, end with the weights of an undisturbed run, to
-the bit, and leave nothing half written.
+After each, the same command is run again: it must go on from what had been saved, end with the weights of an undisturbed run to the bit,
+and leave nothing half written.
 """
 
 import gc
@@ -54,7 +54,7 @@ def kill_before(scenario: Scenario, home: Path, number: int, *, power_cut: bool)
 
 
 def faults_after(scenario: Scenario, home: Path, printed: Path, wanted: dict[str, str]) -> tuple[list[str], list[str]]:
-    """Run the command again after a kill. Returns what was lost and what came out unequal, in words."""
+    """Run the command again after a kill. Returns, in words, what was lost and what came out unequal."""
     saved = max((event["step"] for event in events_in(printed) if event["event"] == "checkpoint"), default=0)
     finished = any(event["event"] == "model" for event in events_in(printed))
     again = home.with_suffix(".again")
@@ -108,7 +108,7 @@ def send_in_phase(
 
 
 def try_instants(scenario: Scenario, name: str, *, count: int) -> Row:
-    """Signals at random instants, as many in each phase; an instant is a share of the time that the phase took undisturbed."""
+    """Signals at random instants, the same number in each phase; an instant is a share of the time that the phase takes undisturbed."""
     phases, (_, wanted) = scenario.phases, scenario.undisturbed
     (numbers, expected), random = SIGNALS[name], Random(f"instants {name}")
     lost, unequal, slowest, remarks = 0, 0, 0.0, []
@@ -129,7 +129,7 @@ def try_instants(scenario: Scenario, name: str, *, count: int) -> Row:
 
 
 def prepare_scenario(folder: Path, kind: str) -> Scenario:
-    """The small base of a kind and the photos. A first run in this very process imports all that its children need."""
+    """Make the small base of a kind and the photos. A first run in this very process imports everything that its children need."""
     import torch
     from PIL import Image
 
@@ -166,7 +166,7 @@ def rows_of_changes(*, power_cut: bool, every: int = 1) -> Iterator[Row]:
 
 
 def rows_of_instants(counts: Mapping[str, int] = INSTANTS) -> Iterator[Row]:
-    """The table's lines of signals at random instants; of each signal as many as said."""
+    """The table's lines of signals at random instants, with so many tries for each signal."""
     with small_scenario() as scenario:
         for name, count in counts.items():
             yield try_instants(scenario, name, count=count)

@@ -1,4 +1,4 @@
-"""A long run: memory, open files and the event log do not grow beyond what is stated."""
+"""A long run: memory, open files and the event log do not grow beyond what is stated here."""
 
 import statistics
 import time

@@ -1,8 +1,8 @@
-"""Damaged and hostile LoRA files against `generate`: `python -m tests.faults.loras [COUNT [PROCESSES]]`.
+"""`generate` with damaged and hostile LoRA files: `python -m tests.faults.loras [COUNT [PROCESSES]]`.
 
-A mutant is drawn from a generator of its own, so that any one can be made again: `make(kind, number, folder)`. Each must be refused
-in words or be read right: every matrix that lies beside a layer afterwards is held against the file's own, as plain safetensors
-reads it, and what of the file is not there must have been told. COUNT of each kind in this process, PROCESSES of each as real ones.
+Each mutant has a random generator of its own, so that any one can be made again: `make(kind, number, folder)`. Each must either be refused
+in words or read correctly: every matrix beside a layer afterwards is compared with the file's own, as plain safetensors reads it, and
+whatever was left out must have been mentioned. COUNT of each kind are tried in this process, PROCESSES of each in real processes.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ Maker = Callable[[random.Random, Path], "Mutant"]
 
 @dataclass(frozen=True)
 class Mutant:
-    """A LoRA that was made: what `--model-path` is given, what must become of it, and whether its card names the base."""
+    """A LoRA that was made: the `--model-path`, what must become of it, and whether its card names the base."""
 
     path: Path
     must: str = ANY
@@ -56,7 +56,7 @@ class Mutant:
 
 
 def names_of(layout: str, network: str, layer: str) -> tuple[str, str]:
-    """What a layout calls the two matrices of a layer."""
+    """The names of a layer's two matrices in a layout."""
     nested = layer if network == "unet" else f"text_model.{layer}"
     if layout == "kohya":
         stem = f"{'lora_unet' if network == 'unet' else 'lora_te'}_{nested.replace('.', '_')}"
@@ -94,7 +94,7 @@ def tensors_in(layout: str) -> dict[str, Any]:
 
 
 def metadata_of(**values: Any) -> dict[str, Any]:
-    """What diffusers writes of peft's config, for both networks."""
+    """What diffusers writes about peft's config, for both networks."""
     told = {"r": 4, "lora_alpha": 6, "rank_pattern": {}, "alpha_pattern": {}, "use_rslora": False, "use_dora": False}
     told |= {"peft_type": "LORA", "target_modules": ["to_q"], "init_lora_weights": True, "lora_bias": False, "bias": "none"}
     return {f"{network}.{key}": value for network in ("unet", "text_encoder") for key, value in (told | values).items()}
@@ -112,7 +112,7 @@ def write(path: Path, tensors: dict[str, Any], texts: dict[str, str] | None = No
 
 
 def bytes_damaged(rng: random.Random, folder: Path) -> Mutant:
-    """Bits turned in the header or anywhere, cut off, bytes put in."""
+    """Bits flipped in the header or anywhere, bytes inserted, or the end cut off."""
     path = write(folder / "x.safetensors", tensors_in(rng.choice(LAYOUTS)), {"lora_adapter_metadata": json.dumps(metadata_of())})
     data = bytearray(path.read_bytes())
     (length,) = struct.unpack("<Q", data[:HEAD])
@@ -138,7 +138,7 @@ def bytes_damaged(rng: random.Random, folder: Path) -> Mutant:
 
 
 def tensors_damaged(rng: random.Random, folder: Path) -> Mutant:
-    """Tensors taken out, renamed, reshaped, of other dtypes, not finite, put in."""
+    """Tensors that are missing, renamed, reshaped, of other dtypes, not finite, or superfluous."""
     import torch
 
     tensors = dict(tensors_in(rng.choice(LAYOUTS)))
@@ -175,7 +175,7 @@ def tensors_damaged(rng: random.Random, folder: Path) -> Mutant:
 
 
 def metadata_damaged(rng: random.Random, folder: Path) -> Mutant:
-    """A header's values exchanged for what can't be, its JSON damaged, or a header of many megabytes."""
+    """A header with impossible values, with damaged JSON, or of many megabytes."""
     layout, texts = rng.choice(LAYOUTS), {}
     if layout == "get_peft_model":
         return config_damaged(rng, folder)
@@ -240,7 +240,7 @@ IN_A_FOLDER = {"pytorch_lora_weights.bin", "pytorch_lora_weights.safetensors", "
 
 
 def other_files(rng: random.Random, folder: Path) -> Mutant:
-    """Pickles with a trap, fifos, devices, sockets, pointers, pages, under any name; and whole files under any name, behind links."""
+    """Pickles with a trap, fifos, devices, sockets, LFS pointers, web pages, under any name; whole files under any name, behind links."""
     import torch
 
     name = rng.choice(NAMES)
@@ -289,7 +289,7 @@ def bind(path: Path) -> None:
 
 
 def cards_damaged(rng: random.Random, folder: Path) -> Mutant:
-    """A whole LoRA whose card's values were exchanged, taken out, or whose bytes were damaged; or whose base is elsewhere."""
+    """A whole LoRA whose card has exchanged or missing values or damaged bytes; or whose base is elsewhere."""
     write(folder / "pytorch_lora_weights.safetensors", tensors_in("diffusers"))
     write_card(true_card(), folder)
     path = folder / "dreambooth.json"
@@ -316,7 +316,7 @@ def true_card() -> Card:
 
 @cache
 def identity() -> str:
-    """What the small base holds; this machine remembers where it lies."""
+    """The small base's identity; this machine remembers where the base is."""
     from dreambooth_cli.bases.fingerprint import identify
     from dreambooth_cli.bases.places import remember_place
 
@@ -346,7 +346,7 @@ def make(kind: str, number: int, folder: Path) -> Mutant:
 
 @cache
 def pipeline() -> Any:
-    """The small base, into which every LoRA is put and taken out of again."""
+    """The small base, which every LoRA is put into and taken out of again."""
     import torch
 
     from dreambooth_cli.engine.families.loading import load_family
@@ -361,7 +361,7 @@ def networks() -> dict[str, Any]:
 
 
 def read(mutant: Mutant) -> None:
-    """Put a mutant into the base and hold what lies there against its file. Raises AssertionError for an answer that is wrong."""
+    """Put a mutant into the base and compare what is there with its file. Raises AssertionError if the answer is wrong."""
     from dreambooth_cli.engine.families.lora_file import find_lora, load_lora
     from dreambooth_cli.source import card_of, fill_prompt, model_folder
     from dreambooth_cli.workflows.generate import find_model
@@ -388,7 +388,7 @@ def read(mutant: Mutant) -> None:
 
 
 def hold_against(file: Path, told: list[str]) -> None:
-    """What lies beside the layers is what the file holds, times alpha over rank, but for what was told."""
+    """Check that what is beside the layers equals the file, times alpha / rank, except for what was mentioned."""
     import torch
     from peft.tuners.lora import LoraLayer
     from safetensors.torch import load_file
@@ -428,7 +428,7 @@ def header_of(file: Path) -> dict[str, str]:
 
 
 def stated_scale(texts: dict[str, str], config: dict[str, Any] | None, place: tuple[str, str], rank: int) -> float:
-    """alpha over rank as a header states it, or the config beside."""
+    """alpha / rank as stated by a header or by the config beside the file."""
     network, layer = place
     told = json.loads(texts.get("lora_adapter_metadata", "{}"))
     told = {key.removeprefix(f"{network}."): value for key, value in told.items() if key.startswith(f"{network}.")}
@@ -442,7 +442,7 @@ def stated_scale(texts: dict[str, str], config: dict[str, Any] | None, place: tu
 
 
 def take_out() -> None:
-    """The base as it was."""
+    """Make the base as it was."""
     from diffusers.utils import recurse_remove_peft_layers
 
     for module in networks().values():
@@ -452,7 +452,7 @@ def take_out() -> None:
 
 
 def run_process(mutant: Mutant, number: int, out: Path) -> None:
-    """`generate` with a mutant as a process of its own. Raises AssertionError for an answer that is wrong."""
+    """`generate` with a mutant in a process of its own. Raises AssertionError if the answer is wrong."""
     words = ["generate", "--model-path", str(mutant.path), "a [identifier] dog", "--steps", "1", "--seed", "0", "--json"]
     words += ["--output-dir", str(out)]
     words += [] if mutant.has_card else ["--model", os.environ["FAULTS_BASE"], "--identifier", "sks"]
@@ -473,7 +473,7 @@ def run_process(mutant: Mutant, number: int, out: Path) -> None:
 
 
 def rows(count: int = FULL, processes: int = PROCESSES) -> Iterator[Row]:
-    """A row for each kind of mutant, in this process, and one for all of them as real processes."""
+    """A row for each kind of mutant, in this process, and one for all of them in real processes."""
     with prepared() as place:
         for kind in KINDS:
             yield try_all(kind, count, place / kind)

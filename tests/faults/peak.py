@@ -9,14 +9,14 @@ STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def peak_of_memory() -> int:
-    """The most bytes that this process has held. Not ru_maxrss where the system tells it itself: a new process inherits that one
-    from the process that started it."""
+    """The most bytes that this process has held. ru_maxrss is only a fallback: a new process inherits it from the one that started
+    it."""
     found = re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text()) if STATUS.exists() else None
     return (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
 
 
 def forget_peak() -> int:
-    """Let the peak begin anew at what is held now, where the system can (Linux). Returns the peak from then on, in bytes."""
+    """Reset the peak to what is held now, if the system can do that (Linux). Returns the peak after that, in bytes."""
     if FORGET.exists():
         FORGET.write_text("5")
     return peak_of_memory()

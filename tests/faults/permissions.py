@@ -1,8 +1,8 @@
-"""A home of which one file or folder can't be read, or can't be written, for every command; another user's project lies beside.
+"""Every command with a home in which one file or folder can't be read or written; another user's project is there too.
 
     python -m tests.faults --only permissions
 
-Each answer must be in words and name what is refused; once the rights are back, the same command does its work.
+Each answer must be in words and name what is refused; once the rights are restored, the same command must work.
 """
 
 import io
@@ -111,7 +111,7 @@ def faults_of(code: int, told: str, target: Path) -> list[str]:
 
 
 def try_one(scenario: Scenario, made: Path, home: Path, target: Path, mode: str, command: str) -> tuple[list[str], list[str], int]:
-    """One file or folder without its rights, one command; then the rights come back, and the command comes again.
+    """Take the rights from one file or folder and run one command; then restore the rights and run it again.
 
     Returns what was lost, what came out unequal and the exit code without the rights.
     """

@@ -1,4 +1,4 @@
-"""Bad photos against the real triage: `python -m tests.faults.photos [COUNT]`.
+"""Bad photos given to the real commands: `python -m tests.faults.photos [COUNT]`.
 
 Every photo goes through `init` and `prep`, in a process of its own that is watched: its memory, its time, every file that it opens
 to write. Some go through the command line.
@@ -39,7 +39,7 @@ CHANGES = {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.symlink", "os.l
 
 @dataclass
 class Batch:
-    """What came of a folder of mutants: answers by name, the longest wait, what went wrong, and the peak of memory in bytes."""
+    """The result for a folder of mutants: answers by name, the longest wait, what went wrong, and the peak of memory in bytes."""
 
     photos: int
     answers: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class Watched:
         theirs.close()
 
     def ask(self, kind: str, start: int, count: int, on_command_line: bool) -> Batch:
-        """What came of a batch; a hang and a death are failures of it."""
+        """The result for a batch; if the process hangs or dies, that is a failure."""
         name = f"{kind} {start} to {start + count - 1}"
         before = ""
         with suppress(OSError):  # a dead process is seen below
@@ -129,7 +129,7 @@ ALLOWED: list[str] = []
 
 
 def work(line: Connection, place: Path) -> None:
-    """Answer requests, in a folder of its own, until the line is cut."""
+    """Answer requests, in a folder of its own, until the connection ends."""
     know_bounds()
     os.environ["DREAMBOOTH_HOME"] = str(place / "home")
     sys.addaudithook(watch)
@@ -141,14 +141,14 @@ def work(line: Connection, place: Path) -> None:
 
 
 def know_bounds() -> None:
-    """No more rights than a user's, and a bound on memory, so that the machine lives."""
+    """Take no more rights than a user's and set a limit on memory, to protect the machine."""
     if os.geteuid() == 0:
         read_as_a_user()
     resource.setrlimit(resource.RLIMIT_DATA, (4 * 10**9, resource.RLIM_INFINITY))
 
 
 def read_as_a_user() -> None:
-    """Give up the superuser's right to read and write what its mode forbids, for this process and those that it starts."""
+    """Give up root's right to read and write what a file's mode forbids, for this process and those that it starts."""
     libc = ctypes.CDLL(None, use_errno=True)
     header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
     rights = [1, 2]  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH

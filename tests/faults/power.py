@@ -1,7 +1,7 @@
-"""A disk that keeps only what it was told to keep: what a power cut leaves.
+"""A disk that keeps only what it was told to keep, as after a power cut.
 
-Played after the letter of POSIX, which is harder than any file system in use: a file has the content it had at its last fsync,
-a folder the names it had at its own.
+It follows the letter of POSIX, which is harsher than any file system in use: a file has the content that it had at its last fsync,
+a folder has the names that it had at its own.
 """
 
 import os
@@ -12,10 +12,10 @@ from .watched import Change
 
 
 class Disk:
-    """What of a folder would survive a power cut now. `notice` is told of each change before it is made."""
+    """What would be left of a folder after a power cut now. `notice` is called with each change before it is made."""
 
     def __init__(self, root: Path) -> None:
-        """Everything that lies in `root` now is kept."""
+        """Everything that is in `root` now counts as kept."""
         self.root = root
         self.pins: list[int] = []  # open files: an inode that is kept must not be given to another file
         self.contents: dict[int, bytes] = {}
@@ -26,13 +26,13 @@ class Disk:
             self._keep(path)
 
     def notice(self, change: Change) -> None:
-        """Take in the change before this one: it is made by now."""
+        """Take note of the change before this one, which has been made by now."""
         if self.syncing is not None:
             self._keep(self.syncing)
         self.syncing = change.path if change.operation == "fsync" else None
 
     def cut(self) -> None:
-        """Leave in the folder what is kept, and nothing else."""
+        """Leave only what is kept in the folder."""
         kept = os.stat(self.root).st_ino
         for child in self.root.iterdir():
             shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
@@ -40,7 +40,7 @@ class Disk:
         self.close()
 
     def close(self) -> None:
-        """Let the pins go."""
+        """Release the pins."""
         for pin in self.pins:
             os.close(pin)
         self.pins.clear()

@@ -17,7 +17,7 @@ def can_give_up() -> bool:
 
 
 def give_up_rights() -> None:
-    """Leave this process, and what it starts, without any capability: root is stopped by a file's mode like anybody else."""
+    """Leave this process, and those that it starts, without any capability, so that a file's mode stops root like anybody else."""
     if os.geteuid() != 0:
         return
     libc = ctypes.CDLL(None, use_errno=True)

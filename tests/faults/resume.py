@@ -1,4 +1,4 @@
-"""N steps are k steps, a stop, and N - k steps: to the bit, for every k, whatever is trained and however."""
+"""N steps equal k steps, a stop, and N - k steps, to the bit, for every k and every way to train."""
 
 import time
 from collections.abc import Iterator, Mapping

@@ -34,7 +34,7 @@ LEFTOVERS = re.compile(r".*\.(part|old|making)|\.(dreambooth-|making|removing|ve
 
 @dataclass(frozen=True)
 class Scenario:
-    """Where the base, the photos and the homes of all tries lie."""
+    """The folders of the base, the photos and the homes of all tries."""
 
     folder: Path
     base: Path
@@ -74,7 +74,7 @@ class Scenario:
 
     @cached_property
     def undisturbed(self) -> tuple[list[Change], dict[str, str]]:
-        """All changes of a run that nothing befalls, in their order, and its weights."""
+        """All changes that an undisturbed run makes, in order, and its weights."""
         home, output = self.home("undisturbed"), self.folder / "undisturbed.out"
         code, changes = run_watched(lambda: self.run(home), home, output, lambda _: GO)
         if code != 0:
@@ -83,7 +83,7 @@ class Scenario:
 
     @cached_property
     def phases(self) -> dict[str, float]:
-        """The phases of such a run and how long each took, in s."""
+        """The phases of an undisturbed run and how long each took, in seconds."""
         home, begun = self.home("undisturbed"), list[tuple[str, float]]()
 
         def heard(child: int, line: str) -> None:
@@ -143,5 +143,5 @@ def events_in(output: Path) -> list[dict[str, Any]]:
 
 
 def leftovers(home: Path) -> list[str]:
-    """What a finished run has no business leaving."""
+    """Files that a finished run should not have left."""
     return [str(path.relative_to(home)) for path in home.rglob("*") if LEFTOVERS.fullmatch(path.name)]

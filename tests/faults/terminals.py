@@ -2,8 +2,8 @@
 
     python -m tests.faults --only terminals
 
-A hang-up saves (exit code 129); under `nohup`, or with a stream that is full or closed, the run goes on to its end. After each,
-the same command once more ends with the weights of an undisturbed run.
+A run saves when its terminal hangs up (exit code 129); under `nohup`, or with a stream that is full or closed, it goes on to its end. After
+each, the same command run again must end with the weights of an undisturbed run.
 """
 
 import os
@@ -31,7 +31,7 @@ TIMES = 6  # of each of the others
 
 @dataclass(frozen=True)
 class Trouble:
-    """What a run meets: signals that its parent ignores, streams, a signal or the end of its terminal at some instant; and the
+    """What happens to a run: signals that its parent ignores, streams, a signal or the end of its terminal at some instant; and the
     exit codes that it may end with."""
 
     what: str
@@ -55,7 +55,7 @@ TROUBLES = (
 
 
 def prepared(work: Callable[[], int], trouble: Trouble) -> Callable[[], int]:
-    """The work of a process that finds things so when it begins."""
+    """The work of a process that starts under these conditions."""
 
     def begin() -> int:
         from dreambooth_cli.cli.console import harden_streams
@@ -104,7 +104,7 @@ def run_troubled(work: Callable[[], int], trouble: Trouble, output: Path, delay:
 
 
 def _copy(master: int, kept: IO[bytes], seconds: float | None) -> bool:
-    """Take in what comes from the terminal within some seconds; False where the process has ended."""
+    """Read what comes from the terminal within some seconds; False if the process has ended."""
     if not select.select([master], [], [], seconds)[0]:
         return True
     try:
@@ -116,7 +116,7 @@ def _copy(master: int, kept: IO[bytes], seconds: float | None) -> bool:
 
 
 def try_trouble(scenario: Scenario, trouble: Trouble, *, count: int) -> Row:
-    """A trouble at random instants, in turn of a run that prints JSON and of one that prints lines or bars."""
+    """One trouble at random instants, alternating between a run that prints JSON and one that prints lines or bars."""
     whole, (_, wanted), random = sum(scenario.phases.values()), scenario.undisturbed, Random(trouble.what)
     lost, unequal, slowest, remarks = 0, 0, 0.0, []
     for turn in range(count):

@@ -1,4 +1,4 @@
-"""Mutants of files, LoRAs' and bases': each given to the program in this process, or as a process of its own, and what went wrong."""
+"""Mutants of LoRAs and bases, each given to the program in this process or in a process of its own, and what went wrong."""
 
 import contextlib
 import re
@@ -19,7 +19,7 @@ READ, REFUSED, ANY = "read", "refused", "any"  # what must become of a mutant
 
 
 class Made(Protocol):
-    """A mutant that was made; `must` says what must become of it."""
+    """A mutant that was made; `must` says what has to become of it."""
 
     @property
     def must(self) -> str:
@@ -79,13 +79,13 @@ def try_processes(
 
 
 def sprung(folder: Path, which: str) -> list[str]:
-    """What to say where the trap in a pickle has left its mark."""
+    """What to say if the trap in a pickle has left its mark."""
     return [f"{which}: a pickle was opened"] if (folder / "sprung").exists() else []
 
 
 @contextlib.contextmanager
 def no_hang() -> Iterator[None]:
-    """An alarm for what would wait for ever, as a fifo does."""
+    """An alarm for anything that would wait for ever, such as a fifo."""
 
     def stop(*_: object) -> None:
         raise AssertionError("it hangs")

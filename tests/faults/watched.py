@@ -1,4 +1,4 @@
-"""A run of the command line in a child process that stops before each change it makes to files, until it is let go or killed.
+"""A run of the command line in a child process that stops before each change it makes to files, until it may go on or is killed.
 
 The libraries are imported once, by this process; every child is a fork of it. `watch.c` does the stopping: `relaunch` compiles
 it and starts this process again with it loaded. Linux only.
@@ -31,7 +31,7 @@ class Change:
 
 
 def can_watch() -> bool:
-    """Whether this machine has what it takes: Linux and a C compiler."""
+    """Whether this machine has what is needed: Linux and a C compiler."""
     return sys.platform == "linux" and shutil.which("cc") is not None
 
 

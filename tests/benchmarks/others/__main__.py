@@ -39,22 +39,22 @@ PICTURE = 1.0  # of 255: half of it is the rounding to bytes, which a PNG has, t
 WEIGHT = 1.01  # of what rounding a weight to fp16 changes at most
 HEAD = """# Exports, read by other programs' own code
 
-What `dreambooth export` wrote: Stable Diffusion 1.5 and XL at true size, random weights in fp16, as one file, and over it a kohya LoRA
-beside attention, feed-forward layers, convolutions and text encoders; and a LoRA as diffusers has it, of small bases of the flow families,
-beside attention and feed-forward layers. By `python -m tests.benchmarks.others`, with `--comfyui FOLDER`, with `--kohya FOLDER`.
+What `dreambooth export` wrote: Stable Diffusion 1.5 and XL at true size with random weights in fp16 as one file, and a kohya LoRA for it on
+attention, feed-forward layers, convolutions and text encoders; and LoRAs in diffusers' layout for small bases of the flow families, on
+attention and feed-forward layers. By `python -m tests.benchmarks.others`, then with `--comfyui FOLDER` and with `--kohya FOLDER`.
 
-- `tensors`: in the file. `missing`: keys that the program wants and did not find; `unexpected`: those of the file that it did not read.
-  Passed over are `position_ids`, the numbers from 0 to 76, which a true file has and nothing reads, and the `logit_scale` and
-  `text_projection` of ComfyUI's own class, which no true file of these bases has (ComfyUI passes over them by itself).
-- The difference, of stable-diffusion.cpp: the largest of its picture from that of plain diffusers of the same file, seed and prompt, in 4
-  steps of Euler's method, of 255. At most 1 is allowed: its picture has whole numbers, which is 0.5, and it computes with fp16 weights
-  where diffusers widens them. Beside it how far the LoRA alone moves the picture. Of SDXL it multiplies the pooled text by the rows of
-  OpenCLIP's `text_projection` where it has to be the columns (clip.hpp, CLIPTextModel; name_conversion.cpp has no transposition for it), of
-  any file: the picture of diffusers that it is held against has the matrix turned as well, and without that differs by 20.8.
-- The difference, of ComfyUI and kohya's scripts: the largest of a weight, after their code has put the LoRA in, from the same weight of
-  `--to merged`, in what rounding to fp16 may change: they keep it in fp32, so that it can be 1. Of a flow family: of what ComfyUI adds to a
-  weight from the product of the file's two matrices; which weight that is tells diffusers' own reader of the original's files.
-- Empty modules stand in for torchvision, torchaudio, av and cv2 where they are not installed: loading does not use them.
+- `tensors`: how many the file has. `missing`: keys that the program wants and did not find; `unexpected`: keys in the file that it did not
+  read. Not counted are `position_ids`, the numbers from 0 to 76, which real files have and nothing reads, and the `logit_scale` and
+  `text_projection` of ComfyUI's own class, which no real file of these bases has (ComfyUI ignores them by itself).
+- Largest difference, for stable-diffusion.cpp: between its picture and plain diffusers' with the same file, seed and prompt, in 4 steps of
+  Euler's method, in units of 1/255. At most 1 is allowed: its picture has whole numbers, which makes 0.5, and it computes with fp16
+  weights where diffusers widens them. Then, how much the LoRA alone changes the picture. With SDXL, whatever the file, it multiplies the
+  pooled text by the rows of OpenCLIP's `text_projection` where it should be the columns (clip.hpp, CLIPTextModel; name_conversion.cpp does
+  not transpose it): so the matrix is transposed for diffusers' picture too, which otherwise differs by 20.8.
+- Largest difference, for ComfyUI and kohya's scripts: between a weight after their code has put the LoRA in and the same weight from
+  `--to merged`, in units of what rounding to fp16 may change; they keep it in fp32, so it can be 1. For a flow family: between what ComfyUI
+  adds to a weight and the product of the file's two matrices; which weight that is comes from diffusers' own reader of original files.
+- Empty modules stand in for torchvision, torchaudio, av and cv2 if they are not installed: loading does not use them.
 
 | program | file | tensors | missing | unexpected | largest difference | version | on |
 | --- | --- | --- | --- | --- | --- | --- | --- |
