@@ -75,7 +75,7 @@ KLEIN = Family(
     methods=("lora",),
     # 2e-4 at rank 32 for a subject, with 800 to 1,200 steps: from its makers' workshop (stephen37/workshops)
     rates=Rates(full_with_text=1e-5, full=1e-5, lora=2e-4, rank=32, trains_text=False),
-    # counted in a step of the full-size transformer on the fake card (`python -m tests.benchmarks.kernels --memory`), 2026-11-27
+    # counted in a step of the full-size transformer on the fake card, 2026-11-27 (tests/benchmarks/memory.md)
     figures=Figures(
         side=1024,
         denoiser=KLEIN_4B,

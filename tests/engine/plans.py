@@ -6,9 +6,7 @@ from typing import Any
 from dreambooth_cli.bases.base import Base
 from dreambooth_cli.bases.facts import read_facts
 from dreambooth_cli.bases.fingerprint import identify
-from dreambooth_cli.memory.plan import Job, Plan
-from dreambooth_cli.memory.search import make_plan
-from dreambooth_cli.settings import TrainSettings
+from dreambooth_cli.memory.plan import Plan
 
 
 def base_of(folder: Path) -> Base:
@@ -39,10 +37,3 @@ def plan_for(**changes: Any) -> Plan:
         "why": "",
     }
     return Plan(**(values | changes))
-
-
-def real_plan(folder: Path, settings: TrainSettings | None = None, resolution: int = 64) -> Plan:
-    """The plan that the tool itself makes without a GPU."""
-    return make_plan(
-        Job(read_facts(folder), settings or TrainSettings(), resolution=resolution, gpu=None, has_8bit=False, name="tiny")
-    )

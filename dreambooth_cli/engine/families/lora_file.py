@@ -30,6 +30,7 @@ from ...families.known import denoiser_names
 from ...text import shortened
 from ..refusal import refused
 from .loading import parts_of
+from .parts import axes
 
 NAMES = ("pytorch_lora_weights", "adapter_model")  # diffusers' and peft's
 MOST_RANK = 4096
@@ -500,12 +501,12 @@ def rank_of(file: LoraFile, found: Found, layer: nn.Linear | nn.Conv2d) -> int:
     for shape, wanted in zip((down, up), shapes_for(layer, rank), strict=True):
         if without_ones(shape) != without_ones(wanted):
             raise ModelUnavailable(
-                f"{file.path} was made for another base: its {shortened(found.called)} is {_by(shape)}, the base's needs {_by(wanted)}",
+                f"{file.path} was made for another base: its {shortened(found.called)} is {axes(shape)}, the base's needs {axes(wanted)}",
                 RIGHT_BASE,
             )
     out = wanted[0]
     if (name := found.tensors.get("magnitude")) and math.prod(file.shapes[name]) != out:
-        raise ModelUnavailable(f"{file.path}: the scale of {shortened(found.called)} is {_by(file.shapes[name])}", DAMAGED)
+        raise ModelUnavailable(f"{file.path}: the scale of {shortened(found.called)} is {axes(file.shapes[name])}", DAMAGED)
     if (name := found.tensors.get("dora_scale")) and without_ones(file.shapes[name]) not in ((out, 1), (out,)):
         raise ModelUnavailable(f"{file.path} is a DoRA scaled by its inputs; only those scaled by their outputs are read", OTHER_PROGRAM)
     return rank
@@ -524,10 +525,6 @@ def without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     while len(shape) > 2 and shape[-1] == 1:
         shape = shape[:-1]
     return shape
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "a single number"
 
 
 def scale_of(file: LoraFile, found: Found, layer: str, rank: int, stated: Stated | None) -> float:

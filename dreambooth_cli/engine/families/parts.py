@@ -147,7 +147,7 @@ def check_fit(network: nn.Module, state: Mapping[str, Tensor], where: str) -> No
         raise ModelUnavailable(f"{where} lacks {_some(missing)} of the {len(needed):,} weights that it needs", DAMAGED)
     other = [name for name in needed if tuple(state[name].shape) != needed[name]]
     if other:
-        shapes = f"{_by(tuple(state[other[0]].shape))} where {_by(needed[other[0]])} is needed"
+        shapes = f"{axes(tuple(state[other[0]].shape))} where {axes(needed[other[0]])} is needed"
         raise ModelUnavailable(f"{where} has another architecture than its config says: {_some(other)} ({shapes})", DAMAGED)
     unknown = [name for name in state if name not in needed and not _is_known_extra(name)]
     if unknown:
@@ -163,7 +163,8 @@ def _some(names: list[str]) -> str:
     return f"{told} and {len(names) - 3:,} more" if len(names) > 3 else told
 
 
-def _by(shape: tuple[int, ...]) -> str:
+def axes(shape: tuple[int, ...]) -> str:
+    """A shape in a message: `320x4x3x3`."""
     return "x".join(map(str, shape)) or "one number"
 
 
