@@ -34,6 +34,10 @@ NOT_THERE = {
 LONG = (
     "test_every_real_subject",
     "test_few_and_many_photos_are_warned_about",
+    "test_several_at_a_time_make_what_one_alone_makes",
+    "test_pull_in_a_process_of_its_own_is_silent_and_loads_no_torch",
+    "test_what_changed_is_made_again",
+    "test_a_damaged_report_asks_for_prep",
     "test_what_is_written_is_read_again",
     "test_counts_are_the_networks_own",
 )
