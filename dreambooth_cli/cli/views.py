@@ -429,6 +429,8 @@ class LiveBars:
                 self.meter.begin(event)
                 self.chart = Chart(event.total or 0)
                 self.draw()
+            case PhotosPrepared():
+                self.finish()  # what it says comes last
             case RunOpened():
                 self.run = event
             case StepDone():
