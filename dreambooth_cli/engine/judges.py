@@ -9,7 +9,7 @@ from PIL import Image
 from .evaluation import Clip, Dino, Eye, ReadingEye, copies_of, diversity
 from .families.parts import quiet
 
-LEAST = 0.01  # smallest distance between the ends of a scale, so that a network that sees no difference divides by no zero
+LEAST = 0.01  # smallest distance between the ends of a scale, so that nothing is divided by zero
 
 
 class Judge(Protocol):
