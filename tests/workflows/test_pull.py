@@ -37,7 +37,7 @@ def test_a_licence_that_is_another_on_the_hub_is_said(told: object, warned: bool
         server.listing = lambda listed: listed | {"cardData": {"license": told}}
         events = list(pull("sd21"))
     said = [event.message for event in events if isinstance(event, Warned)]
-    assert any("the hub names other as the licence" in message for message in said) == warned
+    assert any("the hub gives other as the licence" in message for message in said) == warned
 
 
 def test_pull_in_a_process_of_its_own_is_silent_and_loads_no_torch(sd1: Path) -> None:
