@@ -88,7 +88,7 @@ def check_encoders(folder: Path, family: Family, denoiser: Mapping[str, Any], en
     if encoders == [second]:
         raise refuse(folder, f"it has only the second text encoder (model_index.json: {first}): it is a refiner")
     if len(encoders) != 2:
-        raise refuse(folder, f"an XL base has two text encoders, and this one has {had} (model_index.json: {second})")
+        raise refuse(folder, f"an XL base has two text encoders, but this one has {had} (model_index.json: {second})")
     told, each = denoiser.get("projection_class_embeddings_input_dim"), denoiser.get("addition_time_embed_dim")
     if not (isinstance(told, int) and isinstance(each, int) and isinstance(pooled, int)):
         return  # the trial will notice

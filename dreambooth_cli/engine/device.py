@@ -112,7 +112,7 @@ def why_slow(device: torch.device) -> str:
         free, total = torch.cuda.mem_get_info(0)
         if free < FULL * total:
             moved = ", and what does not fit spills into the machine's, which is far slower" if spills() else ""
-            return f"the GPU's memory is full{moved}; close other programs that use it, or begin another run with a smaller --resolution"
+            return f"the GPU's memory is full{moved}; close other programs that use it, or start another run with a smaller --resolution"
         if (heat := held_back()) is not None:
             return f"the GPU is slowing itself down because of {heat}"
     if free_memory() < FULL * machine_memory():

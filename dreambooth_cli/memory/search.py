@@ -132,7 +132,7 @@ def check_trainable(facts: BaseFacts, asked: TrainSettings) -> None:
     _check_family(facts.family, asked)
     if facts.distilled and not asked.allow_distilled:
         raise ModelUnavailable(
-            f"this {facts.family.title} is distilled to draw in a few steps, and training takes that from it",
+            f"this {facts.family.title} is distilled to draw in a few steps, which training undoes",
             f"train the base that it was made from: --model {facts.family.name}; or train it all the same: --allow-distilled",
         )
 

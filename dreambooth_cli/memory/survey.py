@@ -104,7 +104,7 @@ def details(row: Row) -> dict[str, str]:
         "also called": ", ".join(entry.aliases),
         "licence": entry.licence,
         "access": _access(entry),
-        "draws in few steps with": entry.twin or "",
+        "draws in a few steps with": entry.twin or "",
         "sources": entry.sources,
         "resolution": f"{entry.facts.resolution} px",
         "parameters": ", ".join(parts),

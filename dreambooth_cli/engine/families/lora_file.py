@@ -378,7 +378,7 @@ def _by_layer(told: Mapping[str, Any], key: str) -> dict[str, float]:
         raise ValueError(f"its header's {key} can't be {shortened(repr(pattern))}")
     plain = {name.removeprefix("^").replace("\\.", "."): _positive(value, key) for name, value in pattern.items()}
     if odd := next((name for name in plain if not re.fullmatch(r"[\w.]+", name)), None):
-        raise ValueError(f"its header's {key} names a layer {shortened(repr(odd))}")
+        raise ValueError(f"its header's {key} has an impossible layer name, {shortened(repr(odd))}")
     return plain
 
 

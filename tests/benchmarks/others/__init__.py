@@ -1,1 +1,1 @@
-"""What other programs' own code makes of our exports: stable-diffusion.cpp, ComfyUI, kohya's scripts."""
+"""How other programs' own code reads our exports: stable-diffusion.cpp, ComfyUI, kohya's scripts."""

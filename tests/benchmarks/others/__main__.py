@@ -1,8 +1,8 @@
-"""What other programs' own loading code makes of our exports, kept as a table in others.md.
+"""How other programs' own loading code reads our exports, kept as a table in others.md.
 
-`python -m tests.benchmarks.others [BASE ...]` has stable-diffusion.cpp draw, by its Python binding, and holds the picture against that of
-plain diffusers. With `--comfyui FOLDER` or `--kohya FOLDER`, a checkout of its repository, that program's own code loads the files instead,
-by the Python of the checkout's `venv` where it has one. None of them is a dependency, and none of their code is here. No network, no GPU.
+`python -m tests.benchmarks.others [BASE ...]` has stable-diffusion.cpp draw through its Python binding, and compares the picture with plain
+diffusers'. With `--comfyui FOLDER` or `--kohya FOLDER`, a checkout of that repository, that program's own code loads the files instead, by
+the Python of the checkout's `venv` if it has one. None of them is a dependency, and none of their code is here. No network, no GPU.
 """
 
 import argparse
@@ -62,7 +62,7 @@ attention and feed-forward layers. By `python -m tests.benchmarks.others`, then 
 
 
 def module(name: str, *words: Path, python: Path | str = sys.executable) -> str:
-    """Run one of these modules in a process of its own and return what it printed; ends with its words where it failed."""
+    """Run one of these modules in a process of its own and return what it printed; exits with its message if it fails."""
     command = [str(python), "-m", f"{__package__}.{name}", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -71,7 +71,7 @@ def module(name: str, *words: Path, python: Path | str = sys.executable) -> str:
 
 
 def loaded(program: str, checkout: Path, folder: Path) -> Iterator[str]:
-    """The lines of a program whose own code loads a base's files; ends where a key is missing or unexpected, or a weight is another."""
+    """The lines of a program whose own code loads a base's files; exits if a key is missing or unexpected, or if a weight differs."""
     python, commit = checkout / "venv" / "bin" / "python", ["git", "-C", str(checkout), "log", "-1", "--format=%h of %cs"]
     said = module(program, checkout, folder, python=python if python.exists() else sys.executable)
     version = subprocess.run(commit, capture_output=True, text=True, check=True).stdout.strip()
@@ -85,7 +85,7 @@ def loaded(program: str, checkout: Path, folder: Path) -> Iterator[str]:
 
 
 def drawn(folder: Path) -> Iterator[str]:
-    """The lines of stable-diffusion.cpp, which draws a base's files; ends where a tensor is not read, or the picture is another."""
+    """The lines of stable-diffusion.cpp, which draws with a base's files; exits if a tensor is not read, or if the picture differs."""
     plain = None
     for file in (folder / SINGLE, folder / KOHYA):
         lora = [file] if file.name == KOHYA else []
@@ -107,12 +107,12 @@ def binding_version() -> str:
 
 
 def row(program: str, file: str, tensors: int, difference: str, version: str) -> str:
-    """A line of the table, of a file of which no key is missing or unexpected."""
+    """A line of the table, for a file without missing or unexpected keys."""
     return f"| {program} | {file} | {tensors:,} | 0 | 0 | {difference} | {version} | {datetime.now(UTC):%Y-%m-%d} |\n"
 
 
 def keep(rows: Sequence[str]) -> None:
-    """Write lines into the table, in the place of those of the same programs and files."""
+    """Write lines into the table, in place of those for the same programs and files."""
     text = TABLE.read_text(encoding="utf-8") if TABLE.is_file() else HEAD
     same = tuple("|".join(line.split("|")[:3]) for line in rows)
     TABLE.write_text("".join([*(line for line in text.splitlines(True) if not line.startswith(same)), *rows]), encoding="utf-8")

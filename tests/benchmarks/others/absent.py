@@ -1,4 +1,4 @@
-"""Stand-ins for packages that another program's code imports and its loading doesn't use, where they are not installed."""
+"""Stand-ins for packages that another program imports but does not use for loading, if they are not installed."""
 
 import sys
 from collections.abc import Collection
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Absent(MetaPathFinder, Loader):
-    """Finds these packages, last of all finders: whatever is asked of one is an empty class. `used` are those that were asked for."""
+    """Finds these packages, as the last of all finders: every name in them is an empty class. `used`: those that were imported."""
 
     def __init__(self, names: Collection[str]) -> None:
         self.names, self.used = names, set[str]()
@@ -24,7 +24,7 @@ class Absent(MetaPathFinder, Loader):
         return ModuleSpec(name, self, is_package=True)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """A module with any name in it but those that Python asks for by itself."""
+        """A module that has any name except those that Python itself looks up."""
         module = ModuleType(spec.name)
 
         def found(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What every program is given and asked for."""
+"""What every program is given, and what it is asked for."""
 
 # of a base's folder: its single file, a LoRA by peft's names and by kohya's, and the LoRA baked in
 SINGLE, LORA, KOHYA, MERGED = "model.safetensors", "lora.safetensors", "kohya.safetensors", "merged.safetensors"

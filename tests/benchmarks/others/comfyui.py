@@ -1,4 +1,4 @@
-"""What ComfyUI makes of a single file, and of a LoRA over it. Run by `python -m tests.benchmarks.others` in a process of its own:
+"""How ComfyUI reads a single file, and a LoRA for it. Run by `python -m tests.benchmarks.others` in a process of its own:
 `comfyui CHECKOUT FOLDER`."""
 
 import json
@@ -26,7 +26,7 @@ COUNTED = ".position_ids"  # a row of numbers from 0 on, which the original's fi
 
 
 def single_file(path: Path) -> tuple[Any, Any]:
-    """Their model and text encoders of a single file, and the verdict told."""
+    """Their model and text encoders from a single file; prints the verdict."""
     import comfy.sd
     import comfy.utils
 
@@ -41,7 +41,7 @@ def single_file(path: Path) -> tuple[Any, Any]:
 
 
 def patches_of(file: Path, model: Any, clip: Any) -> tuple[int, list[str], list[Any]]:
-    """How many tensors a LoRA has, those that found no place, and the patched model and text encoders."""
+    """How many tensors a LoRA has, which found no place, and the patched model and text encoders."""
     import comfy.sd
     import comfy.utils
 
@@ -52,7 +52,7 @@ def patches_of(file: Path, model: Any, clip: Any) -> tuple[int, list[str], list[
 
 
 def lora_over(file: Path, model: Any, clip: Any) -> None:
-    """Tell what they made of a LoRA, its weights held against the single file that it is baked into."""
+    """Print how they read a LoRA, comparing their weights with the single file that it is baked into."""
     import comfy.lora
     import comfy.utils
 

@@ -1,4 +1,4 @@
-"""The picture that stable-diffusion.cpp draws of a single file, by its Python binding, which is no dependency of ours. Run by
+"""The picture that stable-diffusion.cpp draws with a single file, by its Python binding, which is not a dependency of ours. Run by
 `python -m tests.benchmarks.others`, in a process of its own: `cpp FOLDER OUT [LORA]`."""
 
 import sys
@@ -10,7 +10,7 @@ from .asked import GUIDANCE, NEGATIVE, PROMPT, SEED, SIDE, SINGLE, STEPS
 
 
 def draw(folder: Path, out: Path, lora: Path | None) -> None:
-    """Draw with noise as diffusers has it, of a CPU generator, and Euler's method over the model's own steps of time."""
+    """Draw with diffusers' noise, from a CPU generator, by Euler's method over the model's own timesteps."""
     model = StableDiffusion(
         model_path=str(folder / SINGLE),
         lora_model_dir=str(folder),

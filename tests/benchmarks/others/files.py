@@ -1,5 +1,5 @@
-"""The files that other programs are given: bases with random weights, a LoRA beside every layer, and what `dreambooth export` makes of
-them. Stable Diffusion's at true size, since by that others tell what a file is; the flow families' small, of which only a LoRA is read."""
+"""The files that other programs are given: bases with random weights, a LoRA on every layer, and what `dreambooth export` makes of them.
+Stable Diffusion's have their true size, by which other programs recognise a file; the flow families' are small, and only a LoRA is read."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ RANK, ALPHA = 4, 2.0
 
 
 def make(kind: str, folder: Path) -> Path:
-    """A kind's files, those that are not there yet: the base, a LoRA by peft's names, and the exports."""
+    """Make a kind's files that are not there yet: the base, a LoRA with peft's names, and the exports."""
     base = folder / "base"
     if not base.is_dir():
         if kind in TRUE_SIZED and small_models.clip_vocabulary_file() is None:

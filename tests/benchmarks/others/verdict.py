@@ -1,4 +1,4 @@
-"""What one program made of one file. Without our own code: each program runs with the libraries that it asks for."""
+"""How one program read one file. This does not use our own code: each program runs with the libraries that it needs."""
 
 import json
 import logging
@@ -15,8 +15,8 @@ HALF_A_PLACE = 2.0**-11  # of a number in fp16, and of the smallest ones 2**-25:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How many tensors a file has, which keys were missing or unexpected; of a LoRA how many weights it changes, and the largest
-    difference of one from ours: in what rounding to fp16 may change."""
+    """How many tensors a file has, and which keys were missing or unexpected; for a LoRA, how many weights it changes, and the largest
+    difference of one from ours, in units of what rounding to fp16 may change."""
 
     file: str
     tensors: int
@@ -31,7 +31,7 @@ class Verdict:
 
 
 class Calls:
-    """Every outermost `load_state_dict` of a program: its missing and unexpected keys, each after the class that was loaded."""
+    """The missing and unexpected keys of every outermost `load_state_dict` in a program, each after the class that was loaded."""
 
     def __init__(self) -> None:
         self.missing, self.unexpected, self.depth = list[str](), list[str](), 0
@@ -52,7 +52,7 @@ class Calls:
 
 
 class Words(logging.Handler):
-    """What a program logs that begins so."""
+    """The lines of a program's log that begin like this."""
 
     def __init__(self, beginnings: Iterable[str]) -> None:
         super().__init__(logging.DEBUG)
@@ -67,7 +67,7 @@ class Words(logging.Handler):
 
 
 def of_rounding(found: Tensor, ours: Tensor) -> float:
-    """The largest difference of a tensor from ours, which is kept in fp16, in what rounding to fp16 may change."""
+    """The largest difference of a tensor from ours, which is stored in fp16, in units of what rounding to fp16 may change."""
     ours = ours.float()
     return float(((found.float() - ours).abs() / (HALF_A_PLACE * ours.abs() + 2.0**-25)).max())
 
