@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from .bases.catalog import CatalogEntry
@@ -12,7 +13,15 @@ HUB_LICENCES = {"CreativeML OpenRAIL-M": "creativeml-openrail-m", "OpenRAIL++": 
 TOLD = ("method", "resolution", "precision", "optimizer", "learning_rate", "text_encoder_learning_rate", "train_text_encoder", "batch_size")
 
 
-def readme_of(card: Card, entry: CatalogEntry | None, pipeline: str, *, of_lora: bool) -> str:
+@dataclass(frozen=True)
+class Shown:
+    """What a run has to show of its model: pictures by their names in the model's folder, each with its prompt; a verdict in sentences."""
+
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    verdict: tuple[str, ...] = ()
+
+
+def readme_of(card: Card, entry: CatalogEntry | None, pipeline: str, shown: Shown, *, of_lora: bool) -> str:
     """The card of a model in Markdown, with what the hub reads of it at its top."""
     base = entry.title if entry else card.base.name
     repository = card.base.repository or (entry.repository if entry else None)
@@ -24,11 +33,14 @@ def readme_of(card: Card, entry: CatalogEntry | None, pipeline: str, *, of_lora:
         "pipeline_tag": "text-to-image",
         "tags": ["text-to-image", "diffusers", "dreambooth", *(["lora"] if of_lora else [])],
     }
+    if shown.pictures:
+        head["widget"] = [{"text": prompt, "output": {"url": name}} for name, prompt in shown.pictures.items()]
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items() if value is not None]
-    return "\n".join(["---", *lines, "---", "", *_body(card, base, repository, entry, pipeline, of_lora), ""])
+    parts = [_about(card, base, repository, entry, of_lora), _shown(shown), _use(card, repository, pipeline, of_lora), _training(card)]
+    return "\n".join(["---", *lines, "---", "", *(line for part in parts for line in part), ""])
 
 
-def _body(card: Card, base: str, repository: str | None, entry: CatalogEntry | None, pipeline: str, of_lora: bool) -> list[str]:
+def _about(card: Card, base: str, repository: str | None, entry: CatalogEntry | None, of_lora: bool) -> list[str]:
     link = f"[{base}](https://huggingface.co/{repository})" if repository else f"`{base}`"
     what = "A LoRA for" if of_lora else "Made of"
     licence = f"its licence, {entry.licence} (LICENSE)" if entry else "its licence, which is not known here"
@@ -43,6 +55,21 @@ def _body(card: Card, base: str, repository: str | None, entry: CatalogEntry | N
         "",
         LIKENESS,
         "",
+    ]
+
+
+def _shown(shown: Shown) -> list[str]:
+    rows = [f"| ![]({name}) | {_in_cell(prompt)} |" for name, prompt in shown.pictures.items()]
+    samples = ["## Samples", "", "| drawn after training | prompt |", "| --- | --- |", *rows, ""] if rows else []
+    return [*samples, *(["## What it has learned", "", *shown.verdict, ""] if shown.verdict else [])]
+
+
+def _in_cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _use(card: Card, repository: str | None, pipeline: str, of_lora: bool) -> list[str]:
+    return [
         "## Use it",
         "",
         "With diffusers:",
@@ -56,6 +83,11 @@ def _body(card: Card, base: str, repository: str | None, entry: CatalogEntry | N
         f"writes one, for `{'models/loras' if of_lora else 'models/checkpoints'}` (A1111:",
         f"`{'models/Lora' if of_lora else 'models/Stable-diffusion'}`).",
         "",
+    ]
+
+
+def _training(card: Card) -> list[str]:
+    return [
         "## How it was trained",
         "",
         "| setting | value |",

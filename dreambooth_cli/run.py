@@ -23,6 +23,7 @@ from .schemas import check_schema, with_schema
 PART_OF_0_1 = ".part"  # in an output folder: where 0.1 copied a model before it took its place
 LORA_FILE = "pytorch_lora_weights.safetensors"  # as diffusers calls it
 CHECKPOINT = re.compile(r"step-([0-9]{1,18})")  # folder of a checkpoint: after which step it was saved
+SAMPLE = re.compile(r"step-([0-9]{6,18})-([0-9]{1,9})(?:-([0-9]{1,9}))?\.png")  # its step, its prompt's number, which of that name
 WEIGHTS = "weights.safetensors"  # in it
 OPTIMIZER = "optimizer.safetensors"  # in it: what only a further step needs
 MANIFEST = "checkpoint.json"  # in it: its step, its run, its files
@@ -103,6 +104,13 @@ class Run:
         if self.is_finished:
             found.add(int(self.record().asked["train"]["steps"]))
         return sorted(found)
+
+    def samples_of(self, step: int | None = None) -> list[Path]:
+        """The pictures drawn after a step, or after the last that has any, in the order of their prompts; of a prompt the newest."""
+        drawn = {path: match for path in self.samples.glob("step-*.png") if (match := SAMPLE.fullmatch(path.name)) is not None}
+        last = max((int(match[1]) for match in drawn.values()), default=0) if step is None else step
+        found = sorted((int(match[2]), int(match[3] or 1), path) for path, match in drawn.items() if int(match[1]) == last > 0)
+        return list({number: path for number, _, path in found}.values())
 
     def checkpoint(self, step: int) -> Path:
         """Where the checkpoint of a step lies, if it is there."""

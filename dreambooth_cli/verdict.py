@@ -1,6 +1,7 @@
 """What a run has made of its base, told from what was measured before it and after: a word, sentences, figures."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from math import inf
 from typing import Any, Literal
 
@@ -77,6 +78,13 @@ def judge(figures: Figures) -> Verdict:
         of_class="drifting" if drifts else "kept",
         sentences=(_of_subject(word, figures), _of_class(drifts, figures)),
     )
+
+
+def sentences_of(told: Mapping[str, Any]) -> tuple[str, ...]:
+    """The verdict's sentences once more, of figures as JSON has them, for people who have not the photos: none is named."""
+    known: dict[str, Any] = {item.name: told[item.name] for item in fields(Figures)}
+    known |= {key: tuple(value) for key, value in known.items() if isinstance(value, list)}
+    return judge(replace(Figures(**known), nearest="one of its photos")).sentences
 
 
 def _of_subject(word: Word, figures: Figures) -> str:

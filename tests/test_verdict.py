@@ -1,10 +1,11 @@
 """The verdict on a run, from its figures alone."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
-from dreambooth_cli.verdict import COPY, Figures, judge
+from dreambooth_cli.verdict import COPY, Figures, judge, sentences_of
 
 LEARNED = Figures(loss=(0.2, 0.14), class_loss=(0.2, 0.196), picture=0.6, class_picture=0.2, copied=0.7, nearest="two.jpg")
 
@@ -44,3 +45,11 @@ def test_the_sentences_say_what_was_measured() -> None:
     assert "two.jpg again" in judge(replace(LEARNED, copied=0.97)).sentences[0]
     assert "rose by 5.0%" in judge(replace(LEARNED, loss=(0.2, 0.21), picture=0.05)).sentences[0]
     assert "--class-images" in judge(replace(LEARNED, class_loss=(0.2, 0.14))).sentences[1]
+
+
+def test_a_verdict_for_others_names_no_photo() -> None:
+    copied = replace(LEARNED, copied=0.97)
+    told = json.loads(json.dumps(copied.told()))
+    assert sentences_of(told) == tuple(each.replace("two.jpg", "one of its photos") for each in judge(copied).sentences)
+    assert "a sample is one of its photos again" in sentences_of(told)[0]
+    assert sentences_of(LEARNED.told()) == judge(LEARNED).sentences

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from ..bases.base import Base
@@ -23,14 +22,12 @@ from ..export_order import RANK, Export, beside, check_format, check_free, check
 from ..licence import entry_of, licence_of, notice_of, text_of
 from ..machine import kept_when_freed
 from ..model_card import Card, card_in_header, public_card, write_card
-from ..model_readme import readme_of
-from ..photos.picture import data_uri, read_picture
+from ..model_readme import Shown, readme_of
 from ..run import Run
 from ..source import Source, is_whole, model_folder
 from .generate import find_model, kept_projects, read_source
 from .lora_base import obtain_base
-
-THUMBNAIL = 256  # pixels
+from .shown import copy_samples, thumbnail_of, verdict_of
 
 
 def export(source: Source, order: Export) -> Events:
@@ -55,7 +52,7 @@ def export(source: Source, order: Export) -> Events:
             model = Model(base, None if folder == base.path else folder, order.strength or 1.0)
             if order.is_adapter and model.lora is None:
                 model = yield from extracted(model, card, source, order, part)
-            yield from write(model, card, order, part, thumbnail_of(source))
+            yield from write(model, card, order, part, source)
 
 
 def remember_base(run: Run) -> None:
@@ -98,9 +95,9 @@ def save_step(run: Run, step: int, base: Base, folder: Path) -> Path:
     return folder
 
 
-def write(model: Model, card: Card | None, order: Export, part: Path, more: Mapping[str, str]) -> Events:
-    """Write a model below a folder of its own, `more` in its header, read it again, and give it its name. Raises ModelUnavailable,
-    DiskError, ExportDiffers."""
+def write(model: Model, card: Card | None, order: Export, part: Path, source: Source) -> Events:
+    """Write a model below a folder of its own, with what its run has to show, read it again, and give it its name. Raises
+    ModelUnavailable, DiskError, ExportDiffers."""
     yield PhaseStarted(name="loading the model")
     weights = formats.weigh(model, order)
     for remark in weights.remarks:
@@ -111,9 +108,9 @@ def write(model: Model, card: Card | None, order: Export, part: Path, more: Mapp
     yield PhaseStarted(name=f"writing {order.place.name}")
     new = part / "export"  # whose own name may be that of any file beside
     new.mkdir(parents=True)
-    place = formats.write(weights, order, new, {**texts, **words_of(model.base, card, order), **more})
+    place = formats.write(weights, order, new, {**texts, **words_of(model.base, card, order), **thumbnail_of(source)})
     if place.is_dir():
-        write_words(model.base, card, order, place)
+        write_words(model.base, card, order, place, Shown(copy_samples(source, place), verdict_of(source)))
     sync_all(place)  # what is on the disk can leave memory while it is read
     yield PhaseStarted(name=f"reading {order.place.name} again")
     yield from deliver(order, place, prove(weights, order, place))
@@ -126,18 +123,12 @@ def words_of(base: Base, card: Card | None, order: Export) -> dict[str, str]:
     return told | ({"license_text": text} if text else {})
 
 
-def thumbnail_of(source: Source) -> dict[str, str]:
-    """The newest sample that a run has drawn of its subject, small, for the header of a file."""
-    samples = sorted(source.run.samples.glob("step-*-1.png")) if source.run is not None else []
-    return {"modelspec.thumbnail": data_uri(read_picture(samples[-1]), THUMBNAIL)} if samples else {}
-
-
-def write_words(base: Base, card: Card | None, order: Export, folder: Path) -> None:
-    """The same as files in a folder, with a card for the hub. Raises OSError."""
+def write_words(base: Base, card: Card | None, order: Export, folder: Path, shown: Shown) -> None:
+    """Licence and notice as files in a folder, with a card for people and one for the tool. Raises OSError."""
     entry = entry_of(base, card)
     texts = {"NOTICE": notice_of(base, card), "LICENSE": text_of(entry)}
     if card is not None:
-        texts["README.md"] = readme_of(card, entry, base.facts.family.pipeline, of_lora=order.is_adapter)
+        texts["README.md"] = readme_of(card, entry, base.facts.family.pipeline, shown, of_lora=order.is_adapter)
         write_card(card, folder)
     for name, text in texts.items():
         if text is not None:

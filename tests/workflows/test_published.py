@@ -19,8 +19,10 @@ from dreambooth_cli.errors import DiskError, ExportDiffers, ModelUnavailable, Us
 from dreambooth_cli.events import Exported, ImageSaved, Noted, Pushed, SampleSaved, Warned
 from dreambooth_cli.export_order import Export, order_export
 from dreambooth_cli.model_card import read_card
+from dreambooth_cli.photos.picture import read_picture
 from dreambooth_cli.project import open_project
 from dreambooth_cli.push_order import order_push, shows_a_person
+from dreambooth_cli.run import Run
 from dreambooth_cli.settings import GenerateSettings, TrainSettings
 from dreambooth_cli.source import Source
 from dreambooth_cli.workflows.deliver import deliver
@@ -98,6 +100,33 @@ def test_an_export_says_what_it_is_and_how_it_differs(exported, published):
     assert "Its weights were changed" in told["notice"]
     with pytest.raises(UsageError, match="exists"):
         order_export(Export("single-file", published / "exports" / "whole"))
+
+
+@pytest.mark.parametrize(("name", "of"), [("lora", "lora"), ("merged", "lora")])
+def test_its_card_shows_what_the_run_has_drawn_and_its_verdict(name, of, exported, published):
+    folder, run = published / "exports" / name, Run(published / "data" / "projects" / of / "runs" / "1")
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    drawn = sorted(run.samples.glob("step-000002-*.png"))
+    copies = sorted((folder / "samples").iterdir())
+    assert [path.name for path in copies] == ["1.png", "2.png", "3.png"]
+    for theirs, ours in zip(drawn, copies, strict=True):
+        assert read_picture(ours).tobytes() == read_picture(theirs).tobytes()
+        with Image.open(ours) as picture:
+            assert picture.info.keys() == {"prompt", "seed", "step", "XML:com.adobe.xmp", "xmp"}
+            assert f"| ![](samples/{ours.name}) | {picture.info['prompt']} |" in text
+    assert all(sentence in text for sentence in run.record().sentences)
+    (widget,) = [line for line in text.splitlines() if line.startswith("widget: ")]
+    assert json.loads(widget.removeprefix("widget: "))[0] == {"text": "a photo of a sks dog", "output": {"url": "samples/1.png"}}
+
+
+def test_of_a_step_the_card_shows_its_own_pictures_and_of_a_model_without_a_run_none(published, tmp_path):
+    run = published / "data" / "projects" / "lora" / "runs" / "1"
+    list(export(Source(run, step=1), Export("lora", tmp_path / "step")))
+    assert read_picture(tmp_path / "step/samples/1.png").tobytes() == read_picture(run / "samples/step-000001-1.png").tobytes()
+    assert "What it has learned" not in (tmp_path / "step/README.md").read_text()
+    list(export(Source(published / "out-lora"), Export("lora", tmp_path / "alone")))
+    assert not (tmp_path / "alone/samples").exists()
+    assert "Samples" not in (tmp_path / "alone/README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -236,7 +265,8 @@ def test_a_push_sends_the_model_with_its_card_and_goes_on_after_a_cut(published,
     (done,) = of_kind(list(push(source, "me/dog", is_whole=False)), Pushed)
     assert (done.address, done.public, hub.created) == (f"{hub.url}/me/dog", False, {"me/dog": True})
     (files,) = hub.commits
-    assert {"README.md", "NOTICE", "dreambooth.json", "pytorch_lora_weights.safetensors"} <= files.keys()
+    wanted = {"README.md", "NOTICE", "dreambooth.json", "pytorch_lora_weights.safetensors"}
+    assert wanted | {f"samples/{number}.png" for number in (1, 2, 3)} <= files.keys()
     assert not [name for name, content in files.items() if USER.encode() in content]
     hub.answer = 403
     with pytest.raises(ModelUnavailable, match="refuses"):
