@@ -333,6 +333,7 @@ def check_folder(folder: Path, hint: str) -> Path:
             raise UsageError(f"{folder} can't be written: {standing} is a file", hint)
         if not os.access(standing, os.W_OK | os.X_OK):
             raise UsageError(f"{folder} can't be written: {standing} does not allow it", hint)
+        clear_leftovers(standing)  # a killed process may have left what it looked with, and nobody else looks here
         with temporary(standing) as part:
             part.touch()  # some places deny it for all that their mode says
     except OSError as error:

@@ -107,7 +107,7 @@ def check_format(order: Export, source: Source) -> None:
 
 def check_layout(format: Format, family: Family, *, is_file: bool) -> None:
     """Refuse a form that a family's models have none of: one file, kohya's names. Raises UsageError."""
-    if family.single_file is not None or format == "lora" or not is_file:
+    if family.single_file is not None or format == "lora" or not is_file or (family.denoiser_file and format != "kohya"):
         return
     if format == "kohya":
         raise UsageError(f"for {family.title} there is no layout of kohya's that is known here", "say lora: ComfyUI and others read that")

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .bases.catalog import CatalogEntry
+from .families.family import Family
 from .licence import LIKENESS
 from .model_card import Card
+from .run import LORA_FILE
 
 HUB_LICENCES = {"CreativeML OpenRAIL-M": "creativeml-openrail-m", "OpenRAIL++": "openrail++", "Apache-2.0": "apache-2.0"}
 TOLD = ("method", "resolution", "precision", "optimizer", "learning_rate", "text_encoder_learning_rate", "train_text_encoder", "batch_size")
@@ -21,7 +23,7 @@ class Shown:
     verdict: tuple[str, ...] = ()
 
 
-def readme_of(card: Card, entry: CatalogEntry | None, pipeline: str, shown: Shown, *, of_lora: bool) -> str:
+def readme_of(card: Card, entry: CatalogEntry | None, family: Family, shown: Shown, *, of_lora: bool) -> str:
     """The card of a model in Markdown, with what the hub reads of it at its top."""
     base = entry.title if entry else card.base.name
     repository = card.base.repository or (entry.repository if entry else None)
@@ -36,7 +38,7 @@ def readme_of(card: Card, entry: CatalogEntry | None, pipeline: str, shown: Show
     if shown.pictures:
         head["widget"] = [{"text": prompt, "output": {"url": name}} for name, prompt in shown.pictures.items()]
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items() if value is not None]
-    parts = [_about(card, base, repository, entry, of_lora), _shown(shown), _use(card, repository, pipeline, of_lora), _training(card)]
+    parts = [_about(card, base, repository, entry, of_lora), _shown(shown), _use(card, repository, family, of_lora), _training(card)]
     return "\n".join(["---", *lines, "---", "", *(line for part in parts for line in part), ""])
 
 
@@ -68,21 +70,33 @@ def _in_cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def _use(card: Card, repository: str | None, pipeline: str, of_lora: bool) -> list[str]:
+def _use(card: Card, repository: str | None, family: Family, of_lora: bool) -> list[str]:
     return [
         "## Use it",
         "",
         "With diffusers:",
         "",
         "```python",
-        *_code(card, repository, pipeline, of_lora),
+        *_code(card, repository, family.pipeline, of_lora),
         "```",
         "",
-        "ComfyUI and A1111 read single files: `dreambooth export --model-path THIS-FOLDER --to "
-        f"{'kohya' if of_lora else 'single-file'} -o my-model`",
+        *_elsewhere(family, of_lora),
+        "",
+    ]
+
+
+def _elsewhere(family: Family, of_lora: bool) -> list[str]:
+    """How other programs come to read it."""
+    command = "`dreambooth export --model-path THIS-FOLDER --to"
+    if family.single_file is None and of_lora:
+        return [f"ComfyUI reads `{LORA_FILE}` as it is: put it into `models/loras`."]
+    if family.single_file is None:
+        written = f"writes the {family.denoiser_title} in one file, for ComfyUI's `models/diffusion_models`."
+        return [f"{command} single-file -o my-model`", written] if family.denoiser_file else []
+    return [
+        f"ComfyUI and A1111 read single files: {command} {'kohya' if of_lora else 'single-file'} -o my-model`",
         f"writes one, for `{'models/loras' if of_lora else 'models/checkpoints'}` (A1111:",
         f"`{'models/Lora' if of_lora else 'models/Stable-diffusion'}`).",
-        "",
     ]
 
 

@@ -14,6 +14,7 @@ from .bases.metadata import read_header
 from .disk import check_folder, read_text, system_errors
 from .errors import ModelUnavailable, ProjectError, UsageError
 from .events import Noted, Yielding
+from .families.family import Family
 from .families.known import FAMILIES
 from .model_card import Card, card_of_run, read_card, read_card_of_file
 from .project import Project
@@ -99,13 +100,21 @@ def is_whole(folder: Path) -> bool:
 
 
 def is_whole_file(path: Path) -> bool:
-    """Whether a file is a whole model in the layout of the original checkpoints."""
+    """Whether a file is a whole model in the layout of the original checkpoints, or a family's denoiser alone."""
     if not path.is_file() or path.suffix.lower() not in (".safetensors", ".sft"):
         return False
     starts = tuple(layout.starts[family.denoiser] for family in FAMILIES if (layout := family.single_file) is not None)
+    starts += tuple(alone.mark for family in FAMILIES if (alone := family.denoiser_file) is not None)
     with suppress(ModelUnavailable):  # what it is instead is told where it is read
         return any(name.startswith(starts) for name in read_header(path))
     return False
+
+
+def denoiser_family(path: Path) -> Family | None:
+    """The family of which a file is the denoiser alone, or None. Raises ModelUnavailable where it can't be read."""
+    names = read_header(path) if path.is_file() and path.suffix.lower() in (".safetensors", ".sft") else {}
+    marks = {alone.mark: family for family in FAMILIES if (alone := family.denoiser_file) is not None}
+    return next((family for mark, family in marks.items() if any(name.startswith(mark) for name in names)), None)
 
 
 def model_folder(path: Path) -> Path:

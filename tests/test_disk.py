@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dreambooth_cli.disk import (
+    check_folder,
     check_space,
     clear_leftovers,
     copy_file,
@@ -129,6 +130,13 @@ def test_half_of_a_leftover_is_one(left, tmp_path):
     for ending in left:
         (tmp_path / f".dreambooth-{HEX}{ending}").write_text("")
     clear_leftovers(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_looked_whether_a_folder_can_be_made_leaves_nothing_when_it_is_killed(tmp_path):
+    for ending in ("", ".lock"):
+        (tmp_path / f".dreambooth-{HEX}{ending}").touch()
+    check_folder(tmp_path / "not" / "there", "")
     assert os.listdir(tmp_path) == []
 
 

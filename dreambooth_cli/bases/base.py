@@ -26,7 +26,8 @@ class BaseRequest:
 @dataclass(frozen=True, kw_only=True)
 class Base:
     """A base model on disk. `path` is a diffusers folder or a single .safetensors file; `identity` is its commit on the hub, or
-    `sha256:...` of its files; `vae_path` is a VAE that is safe in fp16; `config_path` is the folder with a single file's configs."""
+    `sha256:...` of its files; `vae_path` is a VAE that is safe in fp16; `config_path` is the folder with a single file's configs;
+    `denoiser_path` is a file with another denoiser, in its makers' layout."""
 
     name: str
     path: Path
@@ -34,6 +35,7 @@ class Base:
     identity: str
     facts: BaseFacts
     vae_path: Path | None = None
+    denoiser_path: Path | None = None
     config_path: Path | None = None
 
     @property

@@ -56,6 +56,17 @@ class SingleFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DenoiserFile:
+    """The denoiser alone in one .safetensors file, as its makers publish it and ComfyUI keeps it: the beginning of a tensor's name that no
+    other file has, the `mark`; `names`, an expression for those of diffusers' weights and what the file calls them (the others are called
+    alike): projections of one name are stacked, the query's first; `turned`, the tensors whose two halves stand the other way round."""
+
+    mark: str
+    names: Mapping[str, str]
+    turned: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rates:
     """How a family is trained by default: the learning rate of each method, a LoRA's rank, the text encoder's rate as a share of the
     learning rate, the share of the steps after which full fine-tuning stops training the text encoder (0: never), and whether `auto`
@@ -135,6 +146,7 @@ class Family:
     distilled_schedule: Mapping[str, Any] = field(default_factory=dict)
     fast: tuple[int, float] | None = None
     single_file: SingleFile | None = None  # None: it is not read from one
+    denoiser_file: DenoiserFile | None = None  # of a family that has no single file
 
     noise: Noise
     channels: int = 1  # the denoiser's channels for each channel of the VAE's latents

@@ -1,6 +1,6 @@
 """FLUX.2 klein: rectified flow, a transformer of two kinds of blocks, Qwen3 as its text encoder, latents scaled channel by channel."""
 
-from .family import VAE, Activations, Family, Figures, Part, Rates
+from .family import VAE, Activations, DenoiserFile, Family, Figures, Part, Rates
 from .part_config import KL_VAE, eps, layers, many, number, whole, width
 from .qwen3 import FRAME_WITHOUT_THOUGHT, TOKENIZER_PART, text_encoder_part
 
@@ -30,6 +30,36 @@ FLUX2_VAE = {
     "batch_norm_momentum": number(0, 1),
     "patch_size": lambda value: value == [2, 2],
 }
+# black-forest-labs/flux2's names (diffusers' scripts/convert_flux2_to_diffusers.py goes the other way)
+ALONE = DenoiserFile(
+    mark="double_stream_modulation_img.lin.",
+    names={
+        r"x_embedder\.(.+)": r"img_in.\1",
+        r"context_embedder\.(.+)": r"txt_in.\1",
+        r"time_guidance_embed\.timestep_embedder\.linear_1\.(.+)": r"time_in.in_layer.\1",
+        r"time_guidance_embed\.timestep_embedder\.linear_2\.(.+)": r"time_in.out_layer.\1",
+        r"(\w+_stream_modulation\w*)\.linear\.(.+)": r"\1.lin.\2",
+        r"norm_out\.linear\.(.+)": r"final_layer.adaLN_modulation.1.\1",
+        r"proj_out\.(.+)": r"final_layer.linear.\1",
+        r"transformer_blocks\.(\d+)\.attn\.to_[qkv]\.(.+)": r"double_blocks.\1.img_attn.qkv.\2",
+        r"transformer_blocks\.(\d+)\.attn\.add_[qkv]_proj\.(.+)": r"double_blocks.\1.txt_attn.qkv.\2",
+        r"transformer_blocks\.(\d+)\.attn\.norm_q\.weight": r"double_blocks.\1.img_attn.norm.query_norm.scale",
+        r"transformer_blocks\.(\d+)\.attn\.norm_k\.weight": r"double_blocks.\1.img_attn.norm.key_norm.scale",
+        r"transformer_blocks\.(\d+)\.attn\.norm_added_q\.weight": r"double_blocks.\1.txt_attn.norm.query_norm.scale",
+        r"transformer_blocks\.(\d+)\.attn\.norm_added_k\.weight": r"double_blocks.\1.txt_attn.norm.key_norm.scale",
+        r"transformer_blocks\.(\d+)\.attn\.to_out\.0\.(.+)": r"double_blocks.\1.img_attn.proj.\2",
+        r"transformer_blocks\.(\d+)\.attn\.to_add_out\.(.+)": r"double_blocks.\1.txt_attn.proj.\2",
+        r"transformer_blocks\.(\d+)\.ff\.linear_in\.(.+)": r"double_blocks.\1.img_mlp.0.\2",
+        r"transformer_blocks\.(\d+)\.ff\.linear_out\.(.+)": r"double_blocks.\1.img_mlp.2.\2",
+        r"transformer_blocks\.(\d+)\.ff_context\.linear_in\.(.+)": r"double_blocks.\1.txt_mlp.0.\2",
+        r"transformer_blocks\.(\d+)\.ff_context\.linear_out\.(.+)": r"double_blocks.\1.txt_mlp.2.\2",
+        r"single_transformer_blocks\.(\d+)\.attn\.to_qkv_mlp_proj\.(.+)": r"single_blocks.\1.linear1.\2",
+        r"single_transformer_blocks\.(\d+)\.attn\.to_out\.(.+)": r"single_blocks.\1.linear2.\2",
+        r"single_transformer_blocks\.(\d+)\.attn\.norm_q\.weight": r"single_blocks.\1.norm.query_norm.scale",
+        r"single_transformer_blocks\.(\d+)\.attn\.norm_k\.weight": r"single_blocks.\1.norm.key_norm.scale",
+    },
+    turned=("final_layer.adaLN_modulation.1.weight",),  # shift and scale there, scale and shift here
+)
 
 KLEIN = Family(
     name="klein",
@@ -61,6 +91,7 @@ KLEIN = Family(
     pipeline_flags={"is_distilled": False},
     distilled_index={"is_distilled": True},  # not by the schedule: both state a shift of 3, which has no effect
     fast=(4, 1.0),
+    denoiser_file=ALONE,
     noise="flow",
     channels=4,  # patches of 2 x 2
     latent_side=128,

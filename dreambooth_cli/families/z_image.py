@@ -1,6 +1,6 @@
 """Z-Image: rectified flow, a transformer that reads picture and prompt as one sequence, Qwen3 as its text encoder."""
 
-from .family import VAE, Activations, Family, Figures, Part, Rates
+from .family import VAE, Activations, DenoiserFile, Family, Figures, Part, Rates
 from .part_config import KL_VAE, flag, layers, many, nothing, number, whole, width
 from .qwen3 import FRAME, TOKENIZER_PART, text_encoder_part
 
@@ -24,6 +24,17 @@ CONFIG = {
     "axes_dims": many(whole(2, 512)),
     "axes_lens": many(whole(1, 2**16)),
 }
+# Comfy-Org/z_image's names (comfy/utils.py, z_image_to_diffusers; diffusers' single_file_utils.py goes the other way)
+ALONE = DenoiserFile(
+    mark="noise_refiner.0.attention.qkv.",
+    names={
+        r"all_x_embedder\.2-1\.(.+)": r"x_embedder.\1",
+        r"all_final_layer\.2-1\.(.+)": r"final_layer.\1",
+        r"(.+\.attention)\.to_[qkv]\.(.+)": r"\1.qkv.\2",
+        r"(.+\.attention)\.norm_([qk])\.(.+)": r"\1.\2_norm.\3",
+        r"(.+\.attention)\.to_out\.0\.(.+)": r"\1.out.\2",
+    },
+)
 
 Z_IMAGE = Family(
     name="z-image",
@@ -47,6 +58,7 @@ Z_IMAGE = Family(
         TEXT_ENCODER: text_encoder_part("Qwen3Model", "Qwen3ForCausalLM"),
         "tokenizer": TOKENIZER_PART,
     },
+    denoiser_file=ALONE,
     distilled_schedule={"shift": 3.0, "use_dynamic_shifting": False},  # Turbo; the base's is 6
     noise="flow",
     latent_side=128,

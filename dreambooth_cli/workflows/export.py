@@ -24,7 +24,7 @@ from ..machine import kept_when_freed
 from ..model_card import Card, card_in_header, public_card, write_card
 from ..model_readme import Shown, readme_of
 from ..run import Run
-from ..source import Source, is_whole, model_folder
+from ..source import Source, denoiser_family, is_whole, model_folder
 from .generate import find_model, kept_projects, read_source
 from .lora_base import obtain_base
 from .shown import copy_samples, thumbnail_of, verdict_of
@@ -41,7 +41,7 @@ def export(source: Source, order: Export) -> Events:
                 source.run.check_model()
         folder = source.path if source.step is not None else model_folder(source.path)
         extracts = order.is_adapter and source.step is None and is_whole(folder)
-        base = yield from find_model(folder, card, None if extracts else source.base)
+        base = yield from find_model(folder, card, None if extracts and denoiser_family(folder) is None else source.base)
         check_layout(order.format, base.facts.family, is_file=order.is_file)
         with disk_errors(order.place), kept_when_freed(), temporary(order.place.parent) as part:
             clear_leftovers(order.place.parent)
@@ -49,7 +49,7 @@ def export(source: Source, order: Export) -> Events:
                 yield PhaseStarted(name=f"loading step {source.step}")
                 of_run, folder = base, save_step(Run(source.path), source.step, base, part / "step")
                 base = (yield from find_model(folder, card, None)) if is_whole(folder) else of_run
-            model = Model(base, None if folder == base.path else folder, order.strength or 1.0)
+            model = Model(base, None if is_whole(folder) else folder, order.strength or 1.0)
             if order.is_adapter and model.lora is None:
                 model = yield from extracted(model, card, source, order, part)
             yield from write(model, card, order, part, source)
@@ -128,7 +128,7 @@ def write_words(base: Base, card: Card | None, order: Export, folder: Path, show
     entry = entry_of(base, card)
     texts = {"NOTICE": notice_of(base, card), "LICENSE": text_of(entry)}
     if card is not None:
-        texts["README.md"] = readme_of(card, entry, base.facts.family.pipeline, shown, of_lora=order.is_adapter)
+        texts["README.md"] = readme_of(card, entry, base.facts.family, shown, of_lora=order.is_adapter)
         write_card(card, folder)
     for name, text in texts.items():
         if text is not None:

@@ -21,6 +21,7 @@ from ..engine.refusal import raise_if_out_of_memory
 from ..engine.training.trained import add_trained, fill_trained
 from ..errors import ModelUnavailable, UsageError
 from ..events import Events, GridSaved, ImageSaved, Noted, PhaseStarted, Warned, Yielding
+from ..families.family import Family
 from ..gpu import find_gpu
 from ..identifier import length_remarks, load_tokenizer
 from ..machine import kept_when_freed
@@ -30,7 +31,16 @@ from ..photos.picture import Grid, save_new, stem_of, with_parameters
 from ..project import keep, project_of
 from ..run import Run
 from ..settings import GenerateSettings, Scheduler
-from ..source import ANOTHER_FOLDER, Source, card_for, fill_negative, fill_prompt, is_whole, model_folder
+from ..source import (
+    ANOTHER_FOLDER,
+    Source,
+    card_for,
+    denoiser_family,
+    fill_negative,
+    fill_prompt,
+    is_whole,
+    model_folder,
+)
 from .lora_base import obtain_base, obtain_twin
 from .plan import check_side
 
@@ -160,7 +170,7 @@ def set_up(
         if tile[0] < drawing.width:
             yield Noted(message=f"on the sheet each picture has {tile[0]} x {tile[1]} pixels, so that it stays a sheet")
     yield PhaseStarted(name="loading the model")
-    family = yield from load_model(base, None if folder == base.path else folder, settings.scheduler, source)
+    family = yield from load_model(base, None if is_whole(folder) else folder, settings.scheduler, source)
     check_steps(family.pipe, drawing.steps, "--steps")
     check_memory(family.pipe, drawing, min(settings.batch_size, settings.num_images))
     return Easel(source, card, base, family, drawing)
@@ -239,6 +249,10 @@ def find_model(folder: Path, card: Card | None, base: str | None, *, fast: bool 
     twin. Returns it. Raises UsageError where there is no twin, or none is known."""
     if fast and not is_whole(folder):
         return (yield from obtain_twin(card, base))
+    if (family := denoiser_family(folder)) is not None:
+        if fast:
+            raise UsageError(f"--fast draws with a LoRA, and {folder} is none", "leave --fast out")
+        return (yield from with_denoiser(folder, family, card, base))
     if is_whole(folder):
         if base is not None:
             yield Warned(message=f"{folder} is a whole model, which needs no base: --model {base} is left out")
@@ -249,6 +263,19 @@ def find_model(folder: Path, card: Card | None, base: str | None, *, fast: bool 
             raise UsageError(f"{folder} is no distilled model: it does not draw in a few steps", "leave --fast out")
         return Base(name=folder.name, path=folder, repository=None, identity="", facts=facts)
     return (yield from obtain_base(folder, card, base))
+
+
+def with_denoiser(file: Path, family: Family, card: Card | None, named: str | None) -> Yielding[Base]:
+    """The base of a file that is a denoiser alone, with that in the place of its own. Returns it. Raises UsageError where nothing names
+    it, ModelUnavailable where it is of another family."""
+    if card is None and named is None:
+        told = f"{file} is {family.title}'s {family.denoiser_title} alone, without text encoder and VAE"
+        raise UsageError(told, f"name the base that has these: --model {family.name}")
+    found = yield from obtain_base(file, card, named)
+    if found.facts.family is not family:
+        told = f"{file} is {family.title}'s {family.denoiser_title}, and {found.name} is {found.facts.family.title}"
+        raise ModelUnavailable(told, f"name its own base: --model {family.name}")
+    return replace(found, denoiser_path=file, identity="")
 
 
 def load_model(base: Base, lora: Path | None, scheduler: Scheduler, source: Source | None = None) -> Yielding[LatentDiffusion]:

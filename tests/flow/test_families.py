@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from dreambooth_cli.bases.facts import read_facts
+from dreambooth_cli.engine.exports import single_file
+from dreambooth_cli.engine.exports.weights import Model, Weights
 from dreambooth_cli.engine.families.latent_diffusion import denoiser_of
 from dreambooth_cli.engine.families.loading import load_family
+from dreambooth_cli.engine.families.lora_file import load_lora
 from dreambooth_cli.engine.training.effect import sketch
 from dreambooth_cli.errors import ModelUnavailable, UsageError
 from dreambooth_cli.events import CheckpointSaved, ClassImageMade, ImageSaved, ModelSaved, SampleSaved, StepDone, Warned
@@ -24,6 +27,7 @@ from dreambooth_cli.identifier import choose_identifier, identifier_remarks, loa
 from dreambooth_cli.settings import GenerateSettings
 from dreambooth_cli.source import Source
 from dreambooth_cli.workflows.generate import generate
+from tests.benchmarks.others.files import write_lora
 from tests.engine.plans import base_of
 from tests.small_flow import KINDS, build
 from tests.workflows.projects import make_project, model_of, of_kind, run, start
@@ -203,6 +207,71 @@ def test_a_damaged_base_of_it_is_refused_like_any_other(file, change, told, base
     (folder / file).write_text(json.dumps(config))
     with pytest.raises(ModelUnavailable, match=told):
         read_facts(folder)
+
+
+def damaged(file, how):
+    """Change a file of weights, at its largest matrix."""
+    if how == "cut":
+        return file.write_bytes(file.read_bytes()[:-9])
+    tensors = load_file(file)
+    name = max((name for name in tensors if tensors[name].ndim == 2), key=lambda name: tensors[name].numel())
+    weight = tensors.pop(name)
+    changed = {"another shape": {name: weight[:-1].clone()}, "not finite": {name: weight * float("nan")}, "lacking": {}}[how]
+    return save_file(tensors | changed, file)
+
+
+DAMAGES = {"cut": "can't be read", "another shape": "another architecture", "not finite": "not finite", "lacking": "lacks"}
+
+
+@pytest.mark.parametrize(("part", "how"), [("transformer", how) for how in DAMAGES] + [("text_encoder", "not finite"), ("vae", "cut")])
+def test_damaged_weights_of_it_are_refused_with_the_file_s_name(part, how, base, tmp_path):
+    folder = Path(shutil.copytree(base, tmp_path / "damaged"))
+    (file,) = (folder / part).glob("*.safetensors")
+    damaged(file, how)
+    with pytest.raises(ModelUnavailable, match=DAMAGES[how]) as caught:
+        our_picture(folder, tmp_path / "out")
+    assert str(file) in caught.value.message
+
+
+def test_a_base_without_a_part_is_refused(base, tmp_path):
+    folder = Path(shutil.copytree(base, tmp_path / "damaged"))
+    shutil.rmtree(folder / "vae")
+    with pytest.raises(ModelUnavailable, match=r"vae/config.json, vae/\*.safetensors missing"):
+        our_picture(folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize("how", [*DAMAGES, "of the other", "of stable diffusion"])
+def test_a_lora_that_is_damaged_or_another_family_s_is_refused(how, kind, base, family, request, tmp_path):
+    (other,) = {"z_image", "klein"} - {kind.replace("-", "_")}
+    of = {"of the other": other, "of stable diffusion": "sd1"}.get(how)
+    write_lora(request.getfixturevalue(of) if of else base, tmp_path / "lora.safetensors")
+    if of is None:
+        damaged(tmp_path / "lora.safetensors", how)
+    told = {**DAMAGES, "another shape": "made for another base"}.get(how, "fits this base")
+    with pytest.raises(ModelUnavailable, match=told) as caught:
+        load_lora(family.pipe, tmp_path / "lora.safetensors")
+    assert "lora.safetensors" in caught.value.message
+    if of is not None:
+        assert "--model sd15 (or sdxl, klein, z-image" in caught.value.hint
+
+
+def test_a_transformer_alone_is_read_beside_its_own_base_only(kind, base, request, tmp_path):
+    file, (other,) = tmp_path / "alone.safetensors", {"z_image", "klein"} - {kind.replace("-", "_")}
+    weights = Weights(Model(base_of(base)), None)
+    single_file.write(weights, file, {})
+    asked = GenerateSettings(seed=5, steps=2)
+
+    def drawn(source):
+        return list(generate(source, "a photo of a zibo dog", asked, output_dir=tmp_path / "out"))
+
+    with pytest.raises(UsageError, match="transformer alone") as caught:
+        drawn(Source(file))
+    assert f"--model {kind}" in caught.value.hint
+    with pytest.raises(ModelUnavailable, match=f"is {RECORDS[kind].title}'s transformer"):
+        drawn(Source(file, str(request.getfixturevalue(other))))
+    (saved,) = of_kind(drawn(Source(file, str(base))), ImageSaved)
+    with Image.open(saved.path) as image:
+        assert abs(np.asarray(image).astype(int) - our_picture(base, tmp_path / "whole")).max() <= 1
 
 
 def test_its_family_is_known_by_its_transformer_where_the_index_names_no_pipeline(kind, base, tmp_path):

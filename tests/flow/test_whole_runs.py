@@ -162,7 +162,7 @@ def test_another_run_goes_on_from_it_and_both_are_compared(whole):
     assert "learning rate" in page.path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("to", ["lora", "merged"])
+@pytest.mark.parametrize("to", ["lora", "merged", "single-file"])
 def test_it_is_exported_and_draws_the_same(whole, to: Format, tmp_path):
     source = Source(whole.project.runs()[0].path)
     (done,) = of_kind(list(export(source, order_export(Export(to, tmp_path / to)))), Exported)
@@ -175,7 +175,7 @@ def test_it_is_exported_and_draws_the_same(whole, to: Format, tmp_path):
     assert abs(drawn[0] - drawn[1]).max() <= 1
 
 
-@pytest.mark.parametrize("to", ["single-file", "kohya"])
+@pytest.mark.parametrize("to", ["kohya"])
 def test_a_form_that_it_has_not_is_refused_before_any_work(whole, to: Format, tmp_path, capsys):
     source = Source(whole.project.runs()[0].path)
     with pytest.raises(UsageError, match="there is no layout"):

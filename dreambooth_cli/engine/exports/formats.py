@@ -63,5 +63,7 @@ def size_of(weights: Weights, order: Export) -> int:
     if weights.file is not None and order.is_adapter:
         shapes = [weights.file.shapes[name] for pair in weights.pairs for name in pair.tensors.values()]
         return sum(map(prod, shapes)) * lora_format(weights, order).itemsize
-    outlines = [weights.outline(network) for network in weights.networks]
+    family = weights.base.facts.family
+    is_alone = order.is_file and family.single_file is None
+    outlines = [weights.outline(network) for network in ([family.denoiser] if is_alone else weights.networks)]
     return sum(value.numel() * value.dtype.itemsize for outline in outlines for value in outline.values())

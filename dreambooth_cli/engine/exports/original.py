@@ -1,7 +1,8 @@
-"""The names of Stable Diffusion's original checkpoints, which ComfyUI, A1111, Forge, InvokeAI and stable-diffusion.cpp read: of what
+"""The names of the original checkpoints, which ComfyUI, A1111, Forge, InvokeAI and stable-diffusion.cpp read: of what
 weights of a diffusers folder each of their tensors is made, and how.
 
-CompVis/stable-diffusion (1), Stability-AI/stablediffusion (2: OpenCLIP's text encoder), Stability-AI/generative-models (XL).
+CompVis/stable-diffusion (1), Stability-AI/stablediffusion (2: OpenCLIP's text encoder), Stability-AI/generative-models (XL); of the
+families of which only the denoiser is in such a file, their records have the names.
 """
 
 import re
@@ -14,7 +15,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
 from ...bases.facts import layout_of
-from ...families.family import Family
+from ...families.family import DenoiserFile, Family
 from ..families.lora_file import sgm_name
 from ..families.parts import nested
 
@@ -50,12 +51,41 @@ def first(tensors: list[Tensor]) -> Tensor:
 
 
 def layout(family: Family, networks: Mapping[str, Any]) -> dict[str, Made]:
-    """The tensors of the single file of a model with these networks, which may be on the meta device, by their names in it."""
+    """The tensors of the single file of a model with these networks, which may be on the meta device, by their names in it: of a family
+    that has none, of its denoiser's own file."""
+    if family.single_file is None and family.denoiser_file is not None:
+        return denoiser_layout(family.denoiser, family.denoiser_file, networks[family.denoiser].state_dict())
     starts, found = layout_of(family).starts, {}
     for part, network in networks.items():
         for name, sources, change in _names_for(network, list(nested(network, network.state_dict()))):
             found[starts[part] + name] = Made(part, sources, change)
     return found
+
+
+def denoiser_layout(denoiser: str, file: DenoiserFile, weights: Iterable[str]) -> dict[str, Made]:
+    """The tensors of a file of a denoiser alone, by their names in it."""
+    sources: dict[str, list[str]] = {}
+    for name in weights:
+        sources.setdefault(name_in(file, name), []).append(name)
+    return {
+        name: Made(denoiser, tuple(sorted(found, key=projection)), _turned if name in file.turned else torch.cat if found[1:] else first)
+        for name, found in sources.items()
+    }
+
+
+def name_in(file: DenoiserFile, name: str) -> str:
+    """What a file of a denoiser alone calls a weight."""
+    return next((found.expand(new) for old, new in file.names.items() if (found := re.fullmatch(old, name)) is not None), name)
+
+
+def projection(name: str) -> int:
+    """The place of attention's projections in one matrix: query, key, value; of any other weight 0."""
+    found = re.search(r"\.(?:to|add)_([qkv])(?:_proj)?\.", name)
+    return "qkv".index(found[1]) if found is not None else 0
+
+
+def _turned(tensors: list[Tensor]) -> Tensor:
+    return torch.cat(tensors[0].chunk(2)[::-1])
 
 
 def _names_for(network: Any, names: list[str]) -> Iterator[tuple[str, tuple[str, ...], Change]]:

@@ -1,4 +1,5 @@
-"""A whole model in one .safetensors file, in the original's layout; read again by diffusers' `from_single_file`."""
+"""A whole model in one .safetensors file, in the original's layout, or of families that have none their denoiser alone; read again by
+diffusers' `from_single_file`."""
 
 import hashlib
 import struct
@@ -23,7 +24,7 @@ NO_HASH = "0x" + 64 * "0"  # holds its place in the header until the tensors are
 def write(weights: Weights, path: Path, texts: Mapping[str, str]) -> None:
     """Write a model to a new file, `texts` in its header. Raises OSError, ModelUnavailable, MemoryError."""
     made = layout(weights.base.facts.family, weights.networks)
-    outlines = {part: weights.outline(part) for part in weights.networks}
+    outlines = {part: weights.outline(part) for part in {each.network for each in made.values()}}
     outline = {name: each.change([outlines[each.network][source] for source in each.sources]).to("meta") for name, each in made.items()}
 
     def read(name: str) -> Tensor:
@@ -52,14 +53,18 @@ def check(weights: Weights, path: Path) -> Proof:
         return open_file(weights, path, names)
 
     def look(pipe: Any) -> str:
-        return "; ".join(filter(None, (differing(name, part, weights.digests) for name, part in parts_of(pipe).items())))
+        written = {network for network, _ in weights.digests}  # of some families the denoiser alone
+        parts = {name: part for name, part in parts_of(pipe).items() if name in written}
+        return "; ".join(filter(None, (differing(name, part, weights.digests) for name, part in parts.items())))
 
     return prove(weights, weights.open, read, look, coarsest(weights.formats))
 
 
 def open_file(weights: Weights, path: Path, names: Collection[str]) -> Any:
-    """Some of a file's networks, by diffusers' own reader; the configs are the model's."""
+    """Some of a file's networks, by diffusers' own reader; the configs are the model's, and so are networks that are not in it."""
     record = weights.base.facts.family
+    if record.single_file is None:
+        return open_denoiser(weights, path, names)
     left_out = dict.fromkeys(name for name in (*record.networks, *record.tokenizers, *record.left_out) if name not in names)
     with quiet():
         return pipeline_class(record).from_single_file(
@@ -69,6 +74,23 @@ def open_file(weights: Weights, path: Path, names: Collection[str]) -> Any:
             dtype=weights.formats[next(iter(names))],
             **left_out,
         )
+
+
+def open_denoiser(weights: Weights, path: Path, names: Collection[str]) -> Any:
+    """The model's networks of these names, its denoiser by diffusers' own reader from its own file."""
+    denoiser = weights.base.facts.family.denoiser
+    pipe = weights.open([name for name in names if name != denoiser])
+    if denoiser in names:
+        with quiet():
+            read = type(weights.networks[denoiser]).from_single_file(
+                str(path),
+                config=str(folder_of(weights.base)),
+                subfolder=denoiser,
+                local_files_only=True,
+                dtype=weights.formats[denoiser],
+            )
+        pipe.register_modules(**{denoiser: read})
+    return pipe
 
 
 def coarsest(formats: Mapping[str, torch.dtype]) -> torch.dtype:

@@ -10,7 +10,7 @@ import math
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ MOST_RANK = 4096
 MOST_ALPHA = 1e6
 MOST_CONFIG = 1_000_000  # bytes of an adapter_config.json
 FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
-RIGHT_BASE = "check that it was trained on this base, or name the right one: --model sd15 (or sdxl, or a base's folder)"
+RIGHT_BASE = "check that it was trained on this base, or name the right one: --model sd15 (or sdxl, klein, z-image, or a base's folder)"
 OTHER_PROGRAM = "name a plain LoRA, such as `dreambooth train --method lora` makes, or draw with a program that reads these"
 DAMAGED = "it is damaged: fetch it again, or make it again"
 
@@ -92,11 +92,7 @@ OTHERS = {
     r"^(?!.*lora)(text_model\.)?(encoder\.layers|embeddings)\.": "the weights of a whole text encoder",
 }
 TRANSFORMER = "transformer"
-FOR_A_TRANSFORMER = {
-    r"^transformer\.|^lora_transformer_|^lora_te3_|double_blocks|single_blocks|joint_blocks|^diffusion_model\.layers\.": (
-        "a LoRA for a transformer (Flux, Stable Diffusion 3 and the like)"
-    )
-}
+FOR_A_TRANSFORMER = r"^transformer\.|^lora_transformer_|^lora_te3_|double_blocks|single_blocks|joint_blocks|^diffusion_model\.layers\."
 BUNDLED = "bundle_emb."  # word embeddings that come with the LoRA
 # initialisations that also change the base's own weights: the pairs alone are only half of what was learned
 CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
@@ -226,8 +222,8 @@ def find_pairs(networks: Mapping[str, Any], path: Path) -> tuple[LoraFile, list[
 def pairs_of(networks: Mapping[str, Any], file: LoraFile) -> tuple[list[Pair], list[str]]:
     """The pairs of a file with their places in the networks, and remarks for the user, such as on what has no place. Raises
     ModelUnavailable."""
-    if TRANSFORMER not in networks:
-        refuse_others(file.path, file.shapes, FOR_A_TRANSFORMER)
+    if TRANSFORMER not in networks and any(re.search(FOR_A_TRANSFORMER, name) for name in file.shapes):
+        raise ModelUnavailable(f"{file.path} is a LoRA for a transformer, and this base has a UNet", RIGHT_BASE)
     found = list(layers_in(file))
     if not found:
         raise ModelUnavailable(f"{file.path} holds no LoRA: there is no pair of matrices in it", DAMAGED)
@@ -282,17 +278,12 @@ def read_lora(path: Path) -> LoraFile:
     texts = header.pop("__metadata__", {})
     shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
     dtypes = {name: str(entry.get("dtype")) for name, entry in header.items()}
-    refuse_others(path, shapes, OTHERS if TRANSFORMER in denoiser_names() else OTHERS | FOR_A_TRANSFORMER)
+    for mark, what in OTHERS.items():
+        if any(re.search(mark, name) for name in shapes):
+            raise ModelUnavailable(f"{path} is {what}; only LoRA, LoCon and DoRA files are read", OTHER_PROGRAM)
     with safe_open(path, framework="pt"):  # has the library check the offsets
         pass
     return LoraFile(path, shapes, dtypes, texts, _config_beside(path))
-
-
-def refuse_others(path: Path, names: Iterable[str], others: Mapping[str, str]) -> None:
-    """Raise ModelUnavailable if a tensor's name shows that this is another kind of file."""
-    for mark, what in others.items():
-        if any(re.search(mark, name) for name in names):
-            raise ModelUnavailable(f"{path} is {what}; only LoRA, LoCon and DoRA files are read", OTHER_PROGRAM)
 
 
 def _config_beside(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import diffusers
 import torch
 import transformers
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from diffusers.loaders.single_file_utils import (
     convert_ldm_clip_checkpoint,
     convert_ldm_unet_checkpoint,
@@ -60,7 +61,8 @@ TOKEN_FIELDS = ("__type", "content", "lstrip", "normalized", "rstrip", "single_w
 @dataclass(frozen=True)
 class PartFiles:
     """What a network is made from: its name, its class and config, its weight files with those entries of their headers that belong to
-    it, and the prefix of its tensors' names in a single file (else None). `where` is what error messages name."""
+    it, and the prefix of its tensors' names in a single file ("" in one of the denoiser alone, None in a folder). `where` is what error
+    messages name."""
 
     part: str
     kind: type[Any]
@@ -82,6 +84,9 @@ def find_files(base: Base, part: str, place: Path | None = None) -> PartFiles:
         left = tuple(start + each for each in LEFT_BY_TRAINING)
         entries = {name: entry for name, entry in _tensors(base.path).items() if name.startswith(start) and not name.startswith(left)}
         return PartFiles(part, kind, config, folder / "config.json", ((base.path, entries),), start, f"{base.path} ({part})")
+    if base.denoiser_path is not None and part == base.facts.family.denoiser:
+        file = base.denoiser_path
+        return PartFiles(part, kind, config, folder / "config.json", ((file, _tensors(file)),), "", str(file))
     files = tuple(
         (file, {name: entry for name, entry in _tensors(file).items() if is_read(told, name)}) for file in weight_files(folder)
     )
@@ -118,7 +123,8 @@ def fill(network: nn.Module, files: PartFiles, dtype: torch.dtype, *, lean: bool
     """Give a network from `build` its weights, in `dtype` on the CPU. `lean`: the mapped pages of the files leave memory as soon as they
     have been read. Raises ModelUnavailable if a weight is not finite."""
     with ExitStack() as stack:
-        opened = [(stack.enter_context(safe_open(file, framework="pt")), names) for file, names in files.weights]
+        with refused(f"{files.where} can't be read", DAMAGED):
+            opened = [(stack.enter_context(safe_open(file, framework="pt")), names) for file, names in files.weights]
         state = _renamed(files, network, {name: reader.get_tensor(name) for reader, names in opened for name in names})
         needed = {name: state.pop(name) for name in network.state_dict()}
         del state
@@ -212,7 +218,10 @@ def _renamed(files: PartFiles, network: Any, tensors: Mapping[str, Tensor]) -> d
 
 
 def _from_single_file(start: str, network: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under diffusers' names, converted from Stable Diffusion's original ones by diffusers' own code."""
+    """Tensors under diffusers' names, converted from the original ones by diffusers' own code."""
+    if not start:
+        loadable: dict[str, Any] = SINGLE_FILE_LOADABLE_CLASSES
+        return dict(loadable[type(network).__name__]["checkpoint_mapping_fn"](checkpoint=tensors))
     is_unet, is_vae = isinstance(network, UNet2DConditionModel), isinstance(network, AutoencoderKL)
     if is_unet:
         return dict(convert_ldm_unet_checkpoint(tensors, network.config))

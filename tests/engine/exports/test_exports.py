@@ -218,6 +218,18 @@ KOHYAS = {
 }
 
 
+# What comfy/ldm/flux/model.py (FLUX.2's global modulation) and comfy/ldm/lumina/model.py of the same version call their weights, by which
+# comfy/model_detection.py tells them.
+MAKERS = {
+    "klein": r"(img_in|txt_in|time_in\.(in|out)_layer|(double_stream_modulation_(img|txt)|single_stream_modulation)\.lin"
+    r"|final_layer\.(linear|adaLN_modulation\.1)|single_blocks\.\d+\.linear[12]"
+    r"|double_blocks\.\d+\.(img|txt)_(attn\.(qkv|proj)|mlp\.[02]))\.weight"
+    r"|(double_blocks\.\d+\.(img|txt)_attn|single_blocks\.\d+)\.norm\.(query|key)_norm\.scale",
+    "z_image": r"x_embedder\.(weight|bias)|final_layer\.(linear|adaLN_modulation\.1)\.(weight|bias)|(x|cap)_pad_token"
+    r"|cap_embedder\.[01]\.(weight|bias)|t_embedder\.mlp\.[02]\.(weight|bias)"
+    r"|(layers|context_refiner|noise_refiner)\.\d+\.(attention\.(qkv|out|[qk]_norm)|feed_forward\.w[123]|(attention|ffn)_norm[12]"
+    r"|adaLN_modulation\.0)\.(weight|bias)",
+}
 # ComfyUI 30860264 (0.19.3, 2026-04-17), comfy/utils.py: the layers of flux_to_diffusers and z_image_to_diffusers, under the prefix that
 # comfy/lora.py's model_lora_keys_unet gives them.
 COMFYUIS = {
@@ -238,6 +250,31 @@ def test_a_flow_lora_has_the_names_that_comfyui_looks_for(kind, request, tmp_pat
     tensors, _ = adapters.in_diffusers(weights, torch.float32)
     assert len(tensors) == 2 * len(weights.pairs) > 50
     assert [name for name in tensors if not re.fullmatch(COMFYUIS[kind], name)] == []
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("klein", None), ("klein", torch.bfloat16), ("z_image", None)])
+def test_a_flow_denoiser_s_own_file_has_its_makers_names_and_draws_the_same(kind, dtype, request, tmp_path):
+    """A LoRA baked in, read again by diffusers' reader of the makers' files, in the shapes that its own weights have."""
+    base = request.getfixturevalue(kind)
+    write_lora(base, tmp_path / "lora.safetensors")
+    weights = Weights(Model(base_of(base), tmp_path / "lora.safetensors"), dtype)
+    order, path = Export("merged", tmp_path / "model.safetensors", dtype), tmp_path / "model.safetensors"
+    single_file.write(weights, path, {})
+    proof = single_file.check(weights, path)
+    assert (proof.differs, proof.largest_difference < 1e-5) == ("", dtype is None)
+    names = [name for name in read_header(path) if name != "__metadata__"]
+    assert [name for name in names if not re.fullmatch(MAKERS[kind], name)] == []
+    assert path.stat().st_size == pytest.approx(formats.size_of(weights, order), rel=0.1)
+
+
+@pytest.mark.parametrize("kind", ["klein", "z_image"])
+def test_a_flow_denoiser_s_file_that_is_wrong_is_told(kind, request, tmp_path):
+    weights, path = Weights(Model(base_of(request.getfixturevalue(kind))), None), tmp_path / "model.safetensors"
+    single_file.write(weights, path, {})
+    tensors = load_file(path)
+    name = next(name for name in tensors if name.endswith("qkv.weight"))
+    save_file(tensors | {name: tensors[name].flip(0)}, path)
+    assert "read with other values" in single_file.check(weights, path).differs
 
 
 def true_networks(family):

@@ -318,7 +318,7 @@ REFUSED = {
     "a LoHa": (lambda t: {f"lora_unet_a.hada_w{n}_a": torch.ones(2, 2) for n in (1, 2)}, "LoHa"),
     "a LoKr": (lambda t: {f"lora_unet_a.lokr_w{n}": torch.ones(2, 2) for n in (1, 2)}, "LoKr"),
     "Tucker form": (lambda t: t | {"lora_unet_a.lora_mid.weight": torch.ones(2, 2)}, "Tucker"),
-    "a transformer's": (lambda t: {f"transformer.x.lora_{n}.weight": torch.ones(2, 2) for n in "AB"}, "transformer"),
+    "a transformer's": (lambda t: {f"transformer.x.lora_{n}.weight": torch.ones(2, 2) for n in "AB"}, "and this base has a UNet"),
     "a textual inversion": (lambda t: {"emb_params": torch.ones(2, 2)}, "textual inversion"),
     "a whole base": (lambda t: {"model.diffusion_model.out.2.weight": torch.ones(2)}, "whole base"),
     "a VAE": (lambda t: {"decoder.conv_in.weight": torch.ones(2)}, "VAE"),
