@@ -13,7 +13,7 @@ __all__ = ["__version__", "generate", "plan", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    """What is not loaded before it is asked for: `import dreambooth_cli` itself costs nothing."""
+    """Load `api` on first use: `import dreambooth_cli` itself costs nothing."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import api

@@ -1,4 +1,4 @@
-"""What stands for a repository of the Hugging Face hub: owner/name, owner/name@revision, or the address of one of its pages."""
+"""Names for a repository on the Hugging Face hub: owner/name, owner/name@revision, or the address of one of its pages."""
 
 import os
 import re
@@ -17,24 +17,24 @@ OTHER_KINDS = {"datasets": "a dataset", "spaces": "a space", "collections": "a c
 OF_A_REVISION = ("tree", "blob", "resolve", "raw", "commit", "commits")
 WEIGHTS = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
-REPOSITORY = "a repository of the hub is named owner/name"
+REPOSITORY = "repositories on the hub are named owner/name"
 
 
 @dataclass(frozen=True)
 class Address:
-    """A repository, owner/name, and its revision: a branch, tag or commit, empty where none is said."""
+    """A repository, owner/name, and its revision: a branch, tag or commit, "" if none is given."""
 
     repository: str
     revision: str
 
 
 def read_address(model: str) -> Address:
-    """The repository and revision that a name or an address means. Raises ModelUnavailable where it can be none, with what to do."""
+    """The repository and revision that a name or an address means. Raises ModelUnavailable, with what to do, if it can't be one."""
     path = _page(model)
     if path is None:
         if "://" in model:
             raise ModelUnavailable(
-                f"{_shown(model)} is an address elsewhere: models are fetched from the Hugging Face hub alone", _by_hand(model)
+                f"{_shown(model)} is an address elsewhere: models are fetched only from the Hugging Face hub", _by_hand(model)
             )
         name, at, revision = model.rstrip("/").partition("@")
         return _checked(model, name.removesuffix(".git").split("/"), revision, has_revision=bool(at))
@@ -72,20 +72,20 @@ def _check_inner(model: str, name: str, page: str, inner: list[str]) -> None:
         return
     if len(inner) == 1 and inner[0].lower().endswith(WEIGHTS):
         raise ModelUnavailable(
-            f"{_shown(model)} is one file of {name}, and whole repositories are fetched",
-            f"{_by_hand(inner[0])}; or take the repository, where it is in diffusers' layout: --model {name}",
+            f"{_shown(model)} is one file of {name}, but only whole repositories are fetched",
+            f"{_by_hand(inner[0])}; or take the repository, if it is in diffusers' layout: --model {name}",
         )
     if page == "tree":
         raise ModelUnavailable(
-            f"{_shown(model)} is a folder within {name}, and whole repositories are fetched", f"take it whole: --model {name}"
+            f"{_shown(model)} is a folder within {name}, but only whole repositories are fetched", f"take all of it: --model {name}"
         )
 
 
 def _checked(model: str, parts: list[str], revision: str, *, has_revision: bool) -> Address:
-    """Raises ModelUnavailable where these can't be an owner, a name and a revision."""
+    """The address made of these parts. Raises ModelUnavailable if they can't be an owner, a name and a revision."""
     if len(parts) != 2 or not all(NAME.fullmatch(part) for part in parts):
         raise ModelUnavailable(
-            f"{_shown(model)} can't be a repository of the hub", f"{REPOSITORY}, for example CompVis/stable-diffusion-v1-4"
+            f"{_shown(model)} can't be a repository on the hub", f"{REPOSITORY}, for example CompVis/stable-diffusion-v1-4"
         )
     if has_revision and not REVISION.fullmatch(revision):
         raise ModelUnavailable(
@@ -95,12 +95,12 @@ def _checked(model: str, parts: list[str], revision: str, *, has_revision: bool)
 
 
 def _shown(model: str) -> str:
-    """An address for a message: without the password or the token that may be in it."""
+    """An address for a message, without any password or token in it."""
     return shortened(re.sub(r"(?<=://)[^/@]*@|[?#].*", "", model, flags=re.DOTALL)) or "it"
 
 
 def _by_hand(model: str) -> str:
-    """What to do with a file that only the user can fetch."""
+    """What to do about a file that the user has to download."""
     name = PurePosixPath(re.split(r"[?#]", model)[0]).name
     if name.lower().endswith(PICKLES):
         return "that file is a pickle, which is never loaded: look for the same model as .safetensors, download that and name it"

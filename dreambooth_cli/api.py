@@ -1,17 +1,17 @@
-"""For Python: `train`, `generate` and `plan`, with the events that `--json` prints as values.
+"""For Python: `train`, `generate` and `plan`, which yield the events of `--json` as objects.
 
     from dreambooth_cli import train
 
     for event in train(photos="instance_images", class_prompt="a dog", steps=1000):
         print(event)
 
-A call checks what it was told and loads nothing slow; torch is loaded when the first event is taken. Events are those of
-`dreambooth_cli.events`, the kinds of errors those of `dreambooth_cli.errors`: each has a message, a hint and an exit code. Settings
-are those of the README's tables, by their names there without the dashes in front and with underscores in between; GB is 1e9 bytes.
+A call checks its arguments and loads nothing slow; torch is loaded when the first event is taken. The events are in
+`dreambooth_cli.events`, the kinds of errors in `dreambooth_cli.errors`: each error has a message, a hint and an exit code. The settings
+are those in the README's tables, without the leading dashes and with underscores instead of dashes; GB is 1e9 bytes.
 
-Nothing of the program is changed: no signal handler is installed, no stream, filter of warnings or variable of the environment is
-touched. To stop, close the generator; at Ctrl-C Python's own KeyboardInterrupt comes, and inside a step the last checkpoint counts.
-The libraries show their own warnings. Of several GPUs torch's first is used: CUDA_VISIBLE_DEVICES chooses another.
+Nothing in your program is changed: no signal handler is installed, and no stream, warning filter or environment variable is touched.
+To stop, close the generator. Ctrl-C raises Python's own KeyboardInterrupt; if it comes inside a step, the run continues from its last
+checkpoint. The libraries show their own warnings. If there are several GPUs, torch's first is used: CUDA_VISIBLE_DEVICES chooses another.
 """
 
 import os
@@ -54,19 +54,20 @@ def train(
 ) -> Events:
     """Fine-tune a base model on 3 to 5 photos of one subject, by DreamBooth (Ruiz et al. 2022, arXiv 2208.12242).
 
-    Of a project by its name, or at once of a folder of photos and a class prompt: `train(photos="my-photos", class_prompt="a dog")`,
-    which makes the project; its model then goes to `output_dir` (`./output`), else it stays in the project's `runs/N/model`. What is
-    left at `auto` is planned for the memory that is free. The same call again goes on with its run, or says that it is finished;
-    `restart` begins another, `replan` goes on under a plan for the memory that is free now.
+    Takes a project by its name, or directly a folder of photos and a class prompt: `train(photos="my-photos", class_prompt="a dog")`
+    makes the project and puts the model at `output_dir` (by default `./output`); with a project's name, the model stays in its
+    `runs/N/model` unless `output_dir` is given. Whatever is left at `auto` is planned for the memory that is free. The same call again
+    continues its run, or says that it is finished; `restart` starts a new run, `replan` continues under a plan for the memory that is
+    free now.
 
     Yields the events of `dreambooth train --json`, among them PlanMade, RunOpened, a StepDone for every step (loss: the mean over its
     rows, no unit; learning_rate; seconds; memory_gb), CheckpointSaved, and at the end ModelSaved with the folder: a diffusers
-    pipeline, or for a LoRA `pytorch_lora_weights.safetensors`, in float32 unless `save_dtype` says otherwise. Photos become squares of
-    `resolution` pixels, class images likewise. Left early (`close()`, `contextlib.closing`), the state is saved as it stands after the
-    last step, and the same call goes on from there; on a CPU the weights come out as if it had not been left.
+    pipeline, or for a LoRA `pytorch_lora_weights.safetensors`, in float32 unless `save_dtype` says otherwise. Photos and class images
+    become squares with sides of `resolution` pixels. If left early (`close()`, `contextlib.closing`), the state after the last step is
+    saved, and the same call continues from there; on a CPU the weights come out the same as without the break.
 
-    Raises UsageError, ProjectError, ModelUnavailable at once, and with an event DreamboothError of every kind: PhotoError, DoesNotFit,
-    DiskError, TrainingFailed and those.
+    Raises UsageError, ProjectError or ModelUnavailable at once, and DreamboothError of every kind (those, PhotoError, DoesNotFit,
+    DiskError, TrainingFailed) when the next event is taken.
     """
     order, asked = _understood(project, settings, output_dir)
     check_prompt(order, asked)
@@ -89,16 +90,16 @@ def generate(
 ) -> Events:
     """Draw pictures of a prompt, or of each of several, in which `[identifier]` stands for the subject.
 
-    With a project's newest finished run, or with number `run`, or as that was after `step`, where its weights are kept; or with
-    `model_path`: a model's folder, a LoRA file or folder, a run's folder. `model` names the base of a LoRA, and `identifier` the
-    subject's word, where the model has no card that does.
+    Draws with a project's newest finished run, or with run number `run`, or with its weights after `step`, if they were kept; or with
+    `model_path`: a model's folder, a LoRA file or folder, or a run's folder. `model` names the base of a LoRA, and `identifier` the
+    subject's word, if the model has no dreambooth.json that does.
 
     Yields the events of `dreambooth generate --json`, among them an ImageSaved for every picture: a PNG of `width` x `height` pixels,
-    8 bits for each of RGB, with its prompt, seed and settings in its text chunks. They go to `output_dir`, by default the project's
-    `images` or `./generated`; no file is overwritten. Picture i of each prompt is drawn from `seed` + i. `grid` puts all on one sheet as
-    well (None: where there are several).
+    8 bits for each of RGB, with its prompt, seed and settings in its text chunks. Pictures go to `output_dir`, by default the project's
+    `images` or `./generated`; no file is overwritten. Picture i of each prompt is drawn from `seed` + i. `grid`: also put all of them on
+    one sheet (None: if there are several).
 
-    Raises UsageError, ProjectError at once, and with an event ModelUnavailable, DoesNotFit, DiskError.
+    Raises UsageError or ProjectError at once, and ModelUnavailable, DoesNotFit or DiskError when the next event is taken.
     """
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if not prompts or not all(one.strip() for one in prompts):
@@ -116,11 +117,11 @@ def generate(
 
 
 def plan(project: str | None = None, **settings: Unpack[RunSettings]) -> Plan:
-    """How `train` would do a run of these settings, what it takes and why, by counting alone: no torch, nothing is written.
+    """How `train` would do a run with these settings, what it needs and why; only computed, without torch, and nothing is written.
 
-    `needed` are bytes of the GPU's memory at the highest peak, `free` those that are free there (None: no GPU), `ram` and `disk` bytes
-    of the machine's memory and disk; `fits` says whether it fits, and if not `remedy` what would. The figures' sources stand in
-    `memory/ledger.py`. Raises UsageError, ProjectError, ModelUnavailable where nothing is known of the base before it is fetched.
+    In the plan, in bytes: `needed` is the GPU's memory at its highest peak, `free` what is free there (None: no GPU), `ram` and `disk` the
+    machine's memory and disk. `fits` says whether it fits, and if not, `remedy` what would. The sources of the figures are in
+    `memory/ledger.py`. Raises UsageError, ProjectError, and ModelUnavailable if nothing is known about the base until it is fetched.
     """
     from .workflows.plan import plan_run
 
@@ -141,7 +142,7 @@ def _understood(
 
 
 def _checked(stage: type[Settings], told: Mapping[str, Any]) -> dict[str, Any]:
-    """What was told of a stage, text as paths where paths are taken. Raises UsageError for what is no setting."""
+    """The arguments for a stage, with text turned into paths where a path is expected. Raises UsageError for an unknown setting."""
     found = {}
     for name, value in told.items():
         check_name(stage, name, "the call")

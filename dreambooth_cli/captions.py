@@ -1,6 +1,6 @@
-"""Captions: what varies in one photo (`in the snow, seen from behind`), said after the sentence that the photo is trained in.
+"""Captions: what is particular to one photo (`in the snow, seen from behind`), added to the sentence that the photo is trained with.
 
-Whatever a caption names is learned as what the caption names, and not as the subject: so it should not describe the subject itself.
+Whatever a caption names is learned under that name and not as part of the subject, so it should not describe the subject itself.
 """
 
 import re
@@ -14,35 +14,35 @@ MOST = 4000  # characters: more than any prompt that is read
 
 
 def plain_caption(text: str) -> str:
-    """A caption on one line: several lines are its parts. Raises ValueError that says in words why it is none."""
+    """A caption on one line; several lines are joined by commas. Raises ValueError, which says in words why it can't be a caption."""
     lines = [" ".join(line.split()).strip(" ,.;") for line in text.removeprefix("\ufeff").splitlines()]
     caption = ", ".join(filter(None, lines))
     if not caption:
         raise ValueError("an empty caption: write what varies in this photo, as in: in the snow, seen from behind")
     if len(caption) > MOST:
-        raise ValueError(f"no caption: it has {len(caption):,} characters")
+        raise ValueError(f"not a caption: it has {len(caption):,} characters")
     if not is_text(caption) or not caption.isprintable():
-        raise ValueError("no caption: it holds characters that can't be read")
+        raise ValueError("not a caption: it has characters that can't be read")
     return caption
 
 
 def caption_remarks(caption: str, class_prompt: str, identifier: str = AUTO) -> list[str]:
-    """What speaks against a caption, a line each: it repeats the identifier, or describes the subject itself."""
+    """What speaks against a caption, one line for each point: it repeats the identifier, or describes the subject itself."""
     remarks = []
     if (known := known_identifier(caption, identifier)) is not None:
-        remarks.append(f"it repeats {known}, which stands in the photo's sentence already: leave it out")
+        remarks.append(f"it repeats {known}, which is already in the photo's sentence: leave it out")
     noun = class_noun(class_prompt, identifier).casefold().split()
     describing = list(dict.fromkeys([*_nouns(caption, noun[-1:]), *_descriptions(caption)]))
     if describing:
         remarks.append(
-            f"it describes the subject itself ({', '.join(describing)}): what a caption names, the subject's own word does not learn; "
-            "say only what varies, the place, the pose or the view"
+            f"it describes the subject itself ({', '.join(describing)}): that is then not learned as part of the subject; "
+            "say only what varies: the place, the pose or the view"
         )
     return remarks
 
 
 def prompt_with(prompt: str, caption: str) -> str:
-    """A prompt with what is said of a photo after it."""
+    """A prompt followed by a caption or place."""
     return f"{prompt} {caption}".strip()
 
 
@@ -52,13 +52,13 @@ def filled(caption: str, identifier: str) -> str:
 
 
 def _nouns(caption: str, nouns: list[str]) -> list[str]:
-    """Words of a caption that are the class itself, one or several of it."""
+    """Words of a caption that are the class noun itself, singular or plural."""
     return [word for word in _words(caption) if any(word in (noun, f"{noun}s", f"{noun}es") for noun in nouns)]
 
 
 def _descriptions(caption: str) -> list[str]:
-    """Adjectives that are the subject's: before anything that leads away from it (`brown, in the snow`), or of a part of it (`with
-    brown fur`). Those of what is around it (`on a red rug`, `wearing a red scarf`) are not."""
+    """Adjectives that describe the subject: those before any word that leads away from it (`brown, in the snow`), and those of its parts
+    (`with brown fur`); not those of its surroundings (`on a red rug`, `wearing a red scarf`)."""
     found = []
     for part in re.split(r"[,;.:]", caption):
         words = _words(part)

@@ -1,5 +1,5 @@
-"""What a run stands on: Python, PyTorch and the driver, GPU, memory, libraries, disk, caches, hub. Each is looked at and told in a
-sentence, with what mends it; torch is asked in a process of its own, and nothing is written or fetched."""
+"""What a run depends on: Python, PyTorch and the driver, GPU, memory, libraries, disk, caches, hub. Each is checked and reported in a
+sentence, with how to fix it. Torch is asked in a process of its own; nothing is written or fetched."""
 
 import os
 import platform
@@ -29,9 +29,9 @@ from .torch_builds import build_for, has_kernels, reinstall_line
 from .torch_child import TorchAnswer, ask_torch
 
 OLDEST_PYTHON = (3, 11)
-LEAST_ROOM, LITTLE_ROOM = 2e9, 20e9  # bytes of a disk: no run ends well, a base of its own does not fit
-LITTLE_MEMORY = 8e9  # bytes of the machine's
-PATIENCE = 5.0  # seconds for the hub's first word
+LEAST_ROOM, LITTLE_ROOM = 2e9, 20e9  # bytes of disk: too little for any run, too little for a base model
+LITTLE_MEMORY = 8e9  # bytes of the machine's memory
+PATIENCE = 5.0  # seconds to wait for the hub's answer
 MIRROR = "https://hf-mirror.com"
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
@@ -40,8 +40,8 @@ Status = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. `problem`: a run fails by it; `warning`: it works, but less well, or something is missing that only
-    some need. `repair` is what to do or type, "" where nothing is."""
+    """One thing that was checked. `problem`: a run would fail; `warning`: it works, but less well, or something is missing that only
+    some users need. `repair`: what to do or type, "" if nothing."""
 
     name: str
     status: Status
@@ -50,7 +50,7 @@ class Check:
 
 
 def check_up() -> list[Check]:
-    """Look at everything, the quick first. Raises nothing: what can't be looked at is told too."""
+    """Check everything, quick things first. Raises nothing: what can't be checked is reported too."""
     torch, gpu, driver = ask_torch(), find_gpu(), nvidia_driver()
     looks: list[tuple[str, Callable[[], Check]]] = [
         ("python", check_python),
@@ -69,17 +69,17 @@ def check_up() -> list[Check]:
 
 
 def _told(name: str, look: Callable[[], Check]) -> Check:
-    """What a look says, or why it could not be taken."""
+    """The result of a check, or why it could not be made."""
     try:
         return look()
     except DreamboothError as error:
         return Check(name, "problem", error.message, error.hint or "")
     except OSError as error:
-        return Check(name, "problem", f"{error.filename or 'the system'}: {reason_of(error)}", "check that it is there and may be read")
+        return Check(name, "problem", f"{error.filename or 'the system'}: {reason_of(error)}", "check that it exists and may be read")
 
 
 def is_well(checks: list[Check]) -> bool:
-    """Whether nothing was found by which a run fails."""
+    """Whether nothing was found that would make a run fail."""
     return all(check.status != "problem" for check in checks)
 
 
@@ -89,7 +89,7 @@ def to_json(checks: list[Check]) -> dict[str, Any]:
 
 
 def check_python() -> Check:
-    """Its version, and whether it has 64 bits, without which there is no PyTorch."""
+    """Check Python's version, and that it is a 64-bit build: there is no PyTorch for others."""
     bits = struct.calcsize("P") * 8
     said = f"Python {platform.python_version()}, {bits}-bit, {platform.system()} {platform.machine()}"
     if sys.version_info < OLDEST_PYTHON or bits < 64:
@@ -98,7 +98,7 @@ def check_python() -> Check:
 
 
 def check_torch(torch: TorchAnswer) -> Check:
-    """Whether it can be imported, and what it was built for."""
+    """Check whether PyTorch can be imported, and what it was built for."""
     here = torch.version or installed("torch")
     if here is None:
         return Check("torch", "problem", "PyTorch is not installed", install_line(["torch"]))
@@ -110,16 +110,16 @@ def check_torch(torch: TorchAnswer) -> Check:
 
 
 def built_for(torch: TorchAnswer) -> str:
-    """What a build of torch computes on."""
+    """What a build of torch computes on, in words."""
     if torch.cuda:
         return f"built for CUDA {torch.cuda}"
     if torch.hip:
         return f"built for ROCm {torch.hip}"
-    return "built for Apple's GPU and the CPU" if sys.platform == "darwin" else "built for the CPU alone"
+    return "built for Apple's GPU and the CPU" if sys.platform == "darwin" else "built for the CPU only"
 
 
 def check_gpu(torch: TorchAnswer, gpu: Gpu | None, driver: Driver | None) -> Check:
-    """Which GPU there is, and whether this torch can use it under this driver."""
+    """Check which GPU there is, and whether this torch can use it with this driver."""
     if driver is not None and driver.cards:
         return check_nvidia(torch, gpu, driver)
     if gpu is None:
@@ -134,7 +134,7 @@ def check_gpu(torch: TorchAnswer, gpu: Gpu | None, driver: Driver | None) -> Che
 
 
 def check_nvidia(torch: TorchAnswer, gpu: Gpu | None, driver: Driver) -> Check:
-    """The same of an NVIDIA card: build, driver and card each against the others."""
+    """The same for an NVIDIA card: whether build, driver and card suit one another."""
     name, capability = driver.cards[0] if gpu is None or gpu.kind != "cuda" else (gpu.name, gpu.capability)
     knows = ".".join(map(str, driver.cuda))
     said = f"{name}, driver {driver.version} for CUDA up to {knows}"
@@ -150,25 +150,25 @@ def check_nvidia(torch: TorchAnswer, gpu: Gpu | None, driver: Driver) -> Check:
         has = ", ".join(torch.architectures)
         return Check("gpu", "problem", f"{said}; but this PyTorch has no kernels for it, only for {has}", anew)
     if gpu is None:
-        return Check("gpu", "warning", f"{said}; but it is not used: {describe(None)}", "unset CUDA_VISIBLE_DEVICES, if that was not meant")
+        return Check("gpu", "warning", f"{said}; but it is not used: {describe(None)}", "unset CUDA_VISIBLE_DEVICES, unless you meant that")
     if torch.version and not torch.error and not torch.reaches_cuda:
-        again = f"restart the machine (after an update of the driver that is enough); else: {anew}"
+        again = f"restart the machine (after a driver update that is enough); otherwise: {anew}"
         return Check("gpu", "problem", f"{said}; but PyTorch can't reach it", again)
     return Check("gpu", "ok", said)
 
 
 def check_gpu_memory(gpu: Gpu | None) -> Check:
-    """What is free of the GPU's memory."""
+    """Check how much of the GPU's memory is free."""
     if gpu is None:
         return Check("gpu memory", "ok", "none, as there is no GPU")
     said = f"{gpu.free / 1e9:.1f} of {gpu.total / 1e9:.1f} GB free"
     if gpu.free < gpu.total / 2:
-        return Check("gpu memory", "warning", f"{said}: other programs hold the rest", "see which ones (nvidia-smi), and close them")
+        return Check("gpu memory", "warning", f"{said}: other programs use the rest", "see which ones (nvidia-smi), and close them")
     return Check("gpu memory", "ok", f"{said}; dreambooth models says what fits")
 
 
 def check_memory() -> Check:
-    """The machine's own memory."""
+    """Check the machine's own memory."""
     free, total = free_memory(), machine_memory()
     said = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free"
     if free < LITTLE_MEMORY:
@@ -178,7 +178,7 @@ def check_memory() -> Check:
 
 
 def check_bitsandbytes(torch: TorchAnswer, gpu: Gpu | None) -> Check:
-    """8-bit AdamW's library: an extra, which makes full fine-tuning fit on smaller cards."""
+    """Check bitsandbytes, the library of 8-bit AdamW: an extra that makes full fine-tuning fit on smaller cards."""
     here = installed("bitsandbytes")
     wanted = gpu is not None and gpu.kind in ("cuda", "rocm")
     if here is None and not wanted:
@@ -192,7 +192,7 @@ def check_bitsandbytes(torch: TorchAnswer, gpu: Gpu | None) -> Check:
 
 
 def check_libraries() -> Check:
-    """The other libraries' versions against those that were tried."""
+    """Compare the other libraries' versions with those that were tried."""
     missing = [name for name in tried_ranges() if name not in ("torch", "bitsandbytes") and installed(name) is None]
     if missing:
         return Check("libraries", "problem", f"not installed: {', '.join(missing)}", install_line(missing))
@@ -200,21 +200,21 @@ def check_libraries() -> Check:
         named = ", ".join(f"{name} {here} (tried: {tried})" for name, (here, tried) in others.items())
         return Check("libraries", "warning", f"not tried with dreambooth {__version__}: {named}", install_line(others))
     if installed(PACKAGE) is None:
-        return Check("libraries", "warning", "dreambooth runs from a folder and is not installed: versions can't be held against it", "")
+        return Check("libraries", "warning", "dreambooth runs from a folder and is not installed, so versions can't be compared", "")
     told = ", ".join(f"{name} {installed(name)}" for name in ("diffusers", "transformers", "peft", "accelerate"))
     return Check("libraries", "ok", f"all in the ranges that were tried: {told}")
 
 
 def check_disk() -> Check:
-    """The room where projects, models and class images are written, and whether that may be written at all."""
+    """Check the room where projects, models and class images are written, and that it can be written to."""
     places = {"projects": projects_folder(), "models": hub_cache(), "class images": cache_folder()}
     free = {what: shutil.disk_usage(standing_part(folder)).free for what, folder in places.items()}
     locked = [(what, place) for what, folder in places.items() if not os.access(place := standing_part(folder), os.W_OK)]
     said = ", ".join(f"{count / 1e9:.1f} GB free for {what}" for what, count in free.items())
     if locked:
         what, place = locked[0]
-        other = "give yourself the right, or name another place: DREAMBOOTH_HOME for projects, HF_HOME for models"
-        return Check("disk", "problem", f"{place} can't be written, where {what} go", other)
+        other = "change its permissions, or name another place: DREAMBOOTH_HOME for projects, HF_HOME for models"
+        return Check("disk", "problem", f"{place} can't be written, but {what} go there", other)
     move = "make room (dreambooth projects shows what is there), or move them: DREAMBOOTH_HOME for projects, HF_HOME for models"
     if min(free.values()) < LEAST_ROOM:
         return Check("disk", "problem", said, move)
@@ -224,7 +224,7 @@ def check_disk() -> Check:
 
 
 def check_caches() -> Check:
-    """Which bases of the catalogue are on disk, and what the class images take."""
+    """Report which base models are on disk, and how much room the class images take."""
     folder = hub_cache()
     names = {entry.name: entry.repository for entry in CATALOG if entry.repository}
     here = [name for name, owner in names.items() if (folder / ("models--" + owner.replace("/", "--")) / "snapshots").is_dir()]
@@ -233,15 +233,15 @@ def check_caches() -> Check:
 
 
 def check_hub() -> Check:
-    """Whether the hub answers at its address, asked once."""
+    """Check, with one request, whether the hub answers."""
     check_variables()
     address, _ = split_endpoint(os.environ.get("HF_ENDPOINT", ""))
     if offline := [name for name in OFFLINE if os.environ.get(name, "").upper() in ("1", "TRUE", "YES", "ON")]:
-        said = f"{offline[0]} is set: nothing is fetched, what is on disk is used"
+        said = f"{offline[0]} is set: nothing is fetched, only what is on disk is used"
         return Check("hub", "warning", said, f"unset {offline[0]} to fetch models")
     repair = "check the connection and the proxy (HTTPS_PROXY)"
     if address == DEFAULT_ENDPOINT:
-        repair += f"; where the hub can't be reached, name a mirror: HF_ENDPOINT={MIRROR}"
+        repair += f"; if the hub can't be reached from here, set a mirror: HF_ENDPOINT={MIRROR}"
     try:
         with urlopen(Request(address, method="HEAD", headers={"User-Agent": f"{PACKAGE}/{__version__}"}), timeout=PATIENCE):
             pass
@@ -255,18 +255,18 @@ def check_hub() -> Check:
 
 
 def check_token() -> Check:
-    """Whether there is a token for the hub, and where from; it is never shown."""
+    """Check whether there is a token for the hub, and where it is; it is never shown."""
     where, token = next(((where, token) for where, token in tokens() if token), ("", ""))
     if not token:
-        return Check("token", "ok", "none, and none is needed but for gated models")
+        return Check("token", "ok", "none; only gated models need one")
     if not re.fullmatch("[!-~]+", token):
         again = "copy it again from https://huggingface.co/settings/tokens, or run: hf auth login"
-        return Check("token", "problem", f"the token of {where} has a character in it that no token has", again)
-    return Check("token", "ok", f"there is one, of {where}")
+        return Check("token", "problem", f"the token in {where} contains a character that no token has", again)
+    return Check("token", "ok", f"there is one, in {where}")
 
 
 def tokens() -> Iterator[tuple[str, str]]:
-    """Where the hub's client looks for a token, in its order: the place in words, and what is there. Raises OSError."""
+    """Where the hub's client looks for a token, in order: the place in words, and what is there. Raises OSError."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         yield name, os.environ.get(name, "").strip()
     file = Path(os.environ.get("HF_TOKEN_PATH") or hub_cache().parent / "token")

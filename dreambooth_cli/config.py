@@ -1,4 +1,4 @@
-"""`project.toml`: read, written with each help text as a comment, merged default < file < flag, the source of each value kept."""
+"""`project.toml`: read it, write it with each help text as a comment, and merge default < file < flag, keeping each value's source."""
 
 import re
 import tomllib
@@ -51,8 +51,8 @@ class Resolved(Generic[S]):
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What is asked of a run: the settings of three stages, and where each came from that is no default, by stage and name; `continues`:
-    the finished run from whose weights it begins."""
+    """What is asked of a run: the settings of three stages; `sources`: where each setting that is not a default came from, by stage and
+    name; `continues`: the finished run whose weights it starts from."""
 
     subject: SubjectSettings
     prep: PrepSettings
@@ -61,16 +61,16 @@ class Asked:
     continues: Continued | None = None
 
     def shaping(self, version: str = "") -> dict[str, Any]:
-        """The settings that shape a run's weights, as this version records them or a former one did, and the run it begins with."""
+        """The settings that shape a run's weights, as this version or an earlier one records them, and the run that it continues."""
         told = [as_before(one, version) if version else shaping(one) for one in (self.subject, self.train)]
         return {**told[0], **told[1], **({"continues": self.continues.id} if self.continues else {})}
 
     def with_train(self, settings: TrainSettings) -> "Asked":
-        """The same with other settings of training; where each came from stays."""
+        """The same with other training settings; their sources are kept."""
         return replace(self, train=settings)
 
     def with_class_prompt(self, class_prompt: str) -> "Asked":
-        """The same of a subject that is called otherwise, as by a flag."""
+        """The same with another class prompt, as if given by a flag."""
         told = {**self.sources.get("subject", {}), "class_prompt": flag_of("class_prompt")}
         subject = replace(self.subject, class_prompt=class_prompt)
         return replace(self, subject=subject, sources={**self.sources, "subject": told})
@@ -89,7 +89,7 @@ Told = Mapping[type[Settings], Mapping[str, Any]]  # stage -> setting -> value: 
 
 
 def ask(stored: Mapping[str, Mapping[str, Any]], told: Told = MappingProxyType({})) -> Asked:
-    """What is asked of a run: what was told in this call, before what project.toml says, before what the base advises. Raises
+    """What is asked of a run: what was given in this call takes precedence over project.toml, and that over what the base advises. Raises
     UsageError."""
     subject = merge(SubjectSettings, stored.get("subject", {}), told.get(SubjectSettings, {}))
     prep = merge(PrepSettings, stored.get("prep", {}), told.get(PrepSettings, {}))
@@ -108,10 +108,10 @@ def merge(
     *,
     advised: Mapping[str, Any] = MappingProxyType({}),
 ) -> Resolved[S]:
-    """Settings from defaults, what the base model advises, the project's file and the flags of this call; a flag that is None
-    was not given.
+    """Settings from the defaults, the base model's advice, the project's file and the flags of this call, each overriding the one before;
+    a flag that is None was not given.
 
-    Raises UsageError: an unknown key, a value out of bounds.
+    Raises UsageError for an unknown key or a value out of bounds.
     """
     for name in stored:
         check_name(owner, name, "project.toml")
@@ -126,15 +126,15 @@ def merge(
 
 
 def read_config(path: Path) -> dict[str, dict[str, Any]]:
-    """The sections of a `project.toml`: section -> key -> value, paths as `Path`; and `photos`: name -> OwnWords.
+    """The sections of a `project.toml`: section -> key -> value, with paths as `Path`; and `photos`: file name -> OwnWords.
 
-    Raises ProjectError where it can't be read.
+    Raises ProjectError if it can't be read.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows write a mark before the text
-    except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, a number of thousands of digits
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows put a byte order mark before the text
+    except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, a number with thousands of digits
         raise ProjectError(
-            f"{path} is not valid TOML: {error}", "mend that line, or remove the file and run init"
+            f"{path} is not valid TOML: {error}", "fix that line, or remove the file and run init"
         ) from error
     except OSError as error:
         raise ProjectError(
@@ -143,7 +143,7 @@ def read_config(path: Path) -> dict[str, dict[str, Any]]:
     try:
         check_schema(path, document)
     except ValueError as error:
-        raise ProjectError(f"{path}: {error}", f"mend that line: {SCHEMA} = {SCHEMAS[path.name]}") from error
+        raise ProjectError(f"{path}: {error}", f"fix that line: {SCHEMA} = {SCHEMAS[path.name]}") from error
     for name, section in document.items():
         if name in (SCHEMA, PHOTOS):
             continue
@@ -168,17 +168,16 @@ def _checked(path: Path, section: str, values: Mapping[str, Any]) -> dict[str, A
 
 
 def _typed(owner: type[Settings], name: str, value: Any, folder: Path) -> Any:
-    """A value of the file in the setting's type; a path that is not absolute begins at the file's own folder."""
+    """A value of the file in the setting's type; relative paths start from the file's own folder."""
     if scalar_of(annotation(owner, name)) is Path and isinstance(value, str):
         return folder / expanded(value)
     return value
 
 
 def write_config(path: Path, sections: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write values into a `project.toml`; what a person wrote there, comments too, stays; a value that is None is left out.
+    """Write values into a `project.toml`, keeping what a person wrote there, comments included; values that are None are left out.
 
-    A new file has every setting, those at their default as a comment; a value takes the place of its comment.
-    Written beside and renamed. Raises ProjectError, DiskError.
+    A new file lists every setting, as a comment if it is at its default; a value replaces that comment. Raises ProjectError, DiskError.
     """
     text, newline = _text_of(path) if path.exists() else (_template(), "\n")
     for section, values in sections.items():
@@ -193,13 +192,13 @@ def write_config(path: Path, sections: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _text_of(path: Path) -> tuple[str, str]:
-    """The text of a file with plain line ends, and the line end that it has."""
+    """The text of a file with plain line ends, and the line end that the file uses."""
     text = path.read_bytes().decode("utf-8-sig")
     return text.replace("\r\n", "\n"), "\r\n" if "\r\n" in text else "\n"
 
 
 def _with_value(text: str, section: str, name: str, value: Any) -> str:
-    """The document with one value set: where the key is, in place of its commented default, or at the section's end."""
+    """The document with one value set: where its key is, or in place of its commented default, or at the end of its section."""
     held, line = tomllib.loads(text), f"{name} = {tomlkit.item(value).as_string()}"
     values = held.get(section, {})
     if name in values and values[name] == value:
@@ -208,10 +207,10 @@ def _with_value(text: str, section: str, name: str, value: Any) -> str:
         wanted = held | {section: values | tomllib.loads(line)}
         for comment in re.finditer(rf"^#[ \t]*{re.escape(name)}[ \t]*=.*$", text, flags=re.MULTILINE):
             candidate = text[: comment.start()] + line + text[comment.end() :]
-            # another section, or a string of several lines, may hold the same words
+            # another section or a multi-line string may contain the same words
             if _is_document(candidate, wanted):
                 return candidate
-    document = tomlkit.parse(text)  # slow, and keeps what a person wrote
+    document = tomlkit.parse(text)  # slow, but keeps what a person wrote
     document.setdefault(section, tomlkit.table())[name] = value
     return tomlkit.dumps(document)
 
@@ -225,8 +224,8 @@ def _is_document(text: str, wanted: Mapping[str, Any]) -> bool:
 
 def _template() -> str:
     """A `project.toml` that explains itself: help as a comment, then `# name = default`."""
-    lines = ["# Settings of this project. A line that begins with '#' shows a default; take the '#' away to change it."]
-    lines.append(f"{SCHEMA} = {SCHEMAS['project.toml']}  # of this file's form; dreambooth counts it")
+    lines = ["# Settings of this project. A line that begins with '#' shows a default; remove the '#' to change it."]
+    lines.append(f"{SCHEMA} = {SCHEMAS['project.toml']}  # version of this file's format, kept by dreambooth")
     for section, owner in SECTIONS.items():
         lines += ["", f"# {(owner.__doc__ or '').strip()}", f"[{section}]"]
         for item in fields(owner):
@@ -237,5 +236,5 @@ def _template() -> str:
                 else tomlkit.item(str(default) if isinstance(default, Path) else default).as_string()
             )
             lines += [f"# {item.metadata['help']}", f"# {item.name} = {shown}"]
-    lines += ["", f"# Of a single photo: {OF_A_PHOTO}."]
+    lines += ["", f"# For a single photo: {OF_A_PHOTO}."]
     return "\n".join(lines) + "\n"

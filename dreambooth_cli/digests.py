@@ -1,4 +1,4 @@
-"""sha256 of large files, read once and remembered in the cache; read again where anything speaks of a change.
+"""sha256 of large files, computed once and remembered in the cache; computed again if anything suggests a change.
 
 An entry is found by the file's path, device, inode, size and both its times. Its mtime can be set to anything, its ctime is the
 system's own: a file that was replaced or written to has another, whatever its size and mtime say. One that changed less than two
@@ -51,7 +51,7 @@ def _line(key: str, digest: str) -> bytes:
 
 
 def _recall(key: str) -> str | None:
-    """The digest of an entry that is there and whole."""
+    """The digest in an entry, or None if it is missing or damaged."""
     try:
         with _entry(key).open("rb") as opened:
             held = opened.read(200)

@@ -1,4 +1,5 @@
-"""Writing what must last: beside first, synced, then renamed. What bears its final name is whole, even after a power cut."""
+"""Writing what must last: under a temporary name first, synced, then renamed. A file with its final name is whole, even after a power
+cut."""
 
 import errno
 import hashlib
@@ -18,7 +19,7 @@ import filelock
 from .errors import DiskError, DreamboothError, UsageError
 
 CHUNK = 2**30  # bytes copied by one call
-SMALL_FILES = 32 * 2**20  # bytes for what is not counted: prepared photos, samples, events, a tokenizer
+SMALL_FILES = 32 * 2**20  # bytes allowed for what is not counted: prepared photos, samples, events, a tokenizer
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -28,7 +29,7 @@ def write_whole(path: Path, content: bytes) -> None:
         settle(part, path)
 
 
-# What is ours among what is not: `.dreambooth-` and a uuid, its lock, and a folder of that name that had to make room.
+# How our temporary files are recognised: `.dreambooth-` and a uuid, the lock beside it, and a folder that was moved aside for it.
 OURS = ".dreambooth-"
 TRIES = 20  # names, each of which another process may have taken for a leftover
 OUR_NAME = re.compile(rf"({re.escape(OURS)}[0-9a-f]{{32}})(?:\.lock|\.was-(.+))?", re.DOTALL)
@@ -36,10 +37,11 @@ OUR_NAME = re.compile(rf"({re.escape(OURS)}[0-9a-f]{{32}})(?:\.lock|\.was-(.+))?
 
 @contextmanager
 def temporary(folder: Path) -> Iterator[Path]:
-    """A name in a folder for what is written beside before it takes its place; what still bears it at the end is removed.
+    """A temporary name in a folder, for something that is written there before it takes its final name; whatever still has this name at
+    the end is removed.
 
-    Until then a lock beside it tells every process that reaches this file system, in whatever container, that its maker is there.
-    Where the file system knows no locks, nobody can tell, and what a killed process leaves there stays. Raises OSError.
+    Meanwhile a lock beside it tells every process on this file system, in whatever container, that its maker is alive. On a file
+    system without locks nobody can tell, so what a killed process leaves there stays. Raises OSError.
     """
     path, lock = _take_name(folder)
     try:
@@ -47,27 +49,27 @@ def temporary(folder: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             remove(path)
-        with suppress(OSError):  # or another process is clearing up here, and has it
+        with suppress(OSError):  # or another process that is clearing up has it
             lock.release()
             _lock_of(path).unlink()
 
 
 def _take_name(folder: Path) -> tuple[Path, filelock.BaseFileLock]:
-    """A name that is free, and its lock, held. Raises OSError."""
+    """A free name, and its lock, which is held. Raises OSError."""
     for _ in range(TRIES):
         path = folder / f"{OURS}{uuid.uuid4().hex}"
         lock = filelock.FileLock(_lock_of(path), blocking=False, fallback_to_soft=False)
         try:
             lock.acquire()
         except filelock.Timeout:
-            # who clears up had it for a moment; or it can't be made here (/proc), of which filelock says no more, and this does
+            # another process held it for a moment while clearing up; or it can't be created here (/proc): then this raises
             _lock_of(path).touch()
             _lock_of(path).unlink(missing_ok=True)
             continue
         except (OSError, NotImplementedError):
-            _lock_of(path).touch()  # no locks here; or no files, and then this says so
+            _lock_of(path).touch()  # no locks here; if no files either, this raises
             return path, lock
-        if _lock_of(path).exists():  # nobody who cleared up had it before it was locked
+        if _lock_of(path).exists():  # not removed by another process before it was locked
             return path, lock
         lock.release()
     raise OSError(errno.EBUSY, "no name can be taken", str(folder))
@@ -78,9 +80,9 @@ def _lock_of(path: Path) -> Path:
 
 
 def replace_folder(part: Path, final: Path) -> None:
-    """`settle` for a `temporary` folder whose place may be taken by an older one, which is removed. Raises OSError.
+    """`settle` for a `temporary` folder that may replace an older one, which is removed. Raises OSError.
 
-    After a kill between the two renames `clear_leftovers` puts the old one back.
+    If the process is killed between the two renames, `clear_leftovers` puts the old one back.
     """
     _clear_within(part)
     sync_all(part)
@@ -102,10 +104,10 @@ def _put_back(was: Path, final: Path) -> None:
 
 
 def clear_leftovers(folder: Path, old: str = "") -> None:
-    """Remove what killed processes left under the names of their `temporary`; what they had only moved aside is put back.
+    """Remove what killed processes left under `temporary` names, and put back what they had only moved aside.
 
-    What a living process holds, or whose lock can't be had, stays, and so does what can't be removed. `old` matches the names that
-    0.1 left: for folders into which nobody else writes.
+    Whatever a living process holds, or whose lock can't be taken, stays, and so does what can't be removed. `old` matches names that
+    0.1 left, for folders into which nobody else writes.
     """
     try:
         names = os.listdir(folder)
@@ -123,15 +125,15 @@ def clear_leftovers(folder: Path, old: str = "") -> None:
 
 
 def _clear_within(part: Path) -> None:
-    """Remove what was left under names of ours in a folder that was written beside, a lock that could not be removed for a moment:
-    under the folder's final name nobody would look for it, and it would go wherever the folder goes."""
+    """Remove our leftovers inside a temporary folder, such as a lock that could not be removed at the time: under the folder's final name
+    nobody would look for them, and they would travel with it."""
     if part.is_dir():
         for folder in (part, *(inner for inner in part.rglob("*") if inner.is_dir() and not inner.is_symlink())):
             clear_leftovers(folder)
 
 
 def _clear(path: Path, moved: str | None) -> None:
-    """Remove a leftover whose lock can be had, or is gone; `moved` is the name of the folder that was moved aside for it."""
+    """Remove a leftover whose lock can be taken or is gone; `moved`: the name of the folder that was moved aside for it."""
     lock = filelock.FileLock(_lock_of(path), blocking=False, fallback_to_soft=False)
     if _lock_of(path).exists():
         try:
@@ -150,8 +152,8 @@ def _clear(path: Path, moved: str | None) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link, or a folder with all that is in it; nothing where nothing is. Raises OSError that names
-    the very file by its whole path."""
+    """Remove a file, a link, or a folder with everything in it, if it is there. Raises OSError, which names the very file by its full
+    path."""
     if path.is_dir() and not path.is_symlink():
         _remove_folder(path)
     elif os.path.lexists(path):
@@ -159,7 +161,7 @@ def remove(path: Path) -> None:
 
 
 def settle(part: Path, final: Path) -> None:
-    """Let a file or folder that was written beside take its final name, and have the disk keep both. Raises OSError."""
+    """Sync a file or folder that was written under a temporary name, and give it its final name. Raises OSError."""
     _clear_within(part)
     sync_all(part)
     part.replace(final)
@@ -179,7 +181,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def make_folder(folder: Path, mode: int = 0o777) -> None:
-    """Make a folder and those above it, and have the disk keep the names; `mode`, less the umask, is of the last one. Raises OSError."""
+    """Make a folder and its parents, and sync their names to the disk; `mode`, less the umask, is for the last one. Raises OSError."""
     if not folder.exists():
         make_folder(folder.parent)
         folder.mkdir(mode, exist_ok=True)
@@ -198,21 +200,21 @@ def _remove_folder(folder: Path) -> None:
 
 
 def sync_all(path: Path) -> None:
-    """Have the disk keep a file, or a folder with all that is in it."""
+    """Sync a file, or a folder with everything in it, to the disk."""
     for inner in path.rglob("*"):
         if not inner.is_symlink() and (inner.is_file() or inner.is_dir()):
             sync(inner)
     sync(path)
 
 
-# What file systems say that know no fsync of a folder, or none at all.
+# Errors of file systems that can't fsync folders, or anything.
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 NO_SYNC_OF_FOLDERS = NO_SYNC | {errno.EBADF, errno.EPERM, errno.EACCES, errno.EISDIR, errno.ENOTTY, errno.EROFS}
 
 
 def sync(path: Path) -> None:
-    """fsync one file or folder. Where the system or the file system knows no such thing, that is left out; a disk that fails
-    is an error. Raises OSError that names the path."""
+    """fsync one file or folder; skipped where the system or the file system can't do that. Raises OSError, which names the path, if the
+    disk fails."""
     is_folder = path.is_dir()
     if is_folder and os.name == "nt":
         return
@@ -234,7 +236,7 @@ def sha256_of(file: Path) -> str:
 
 
 def digests_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """The files of a folder but those under a `temporary` name: name in it -> its bytes and sha256."""
+    """The files of a folder, without those under a `temporary` name: relative name -> bytes and sha256."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not OUR_NAME.fullmatch(path.name))
     return {
         file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in files
@@ -247,19 +249,19 @@ def is_intact(file: Path, entry: Mapping[str, Any]) -> bool:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy what a file holds, not who may read it. File systems that can (btrfs, XFS) let both share their blocks until one is
-    changed. Raises OSError."""
+    """Copy a file's content, not its permissions. On btrfs, XFS and the like, both share their blocks until one is changed. Raises
+    OSError."""
     with source.open("rb") as read, target.open("xb") as written:
         if hasattr(os, "copy_file_range"):
-            with suppress(OSError):  # another file system, or one that can't: the rest is copied
+            with suppress(OSError):  # not possible between these file systems: the rest is copied
                 while os.copy_file_range(read.fileno(), written.fileno(), CHUNK):
                     pass
         shutil.copyfileobj(read, written, 2**20)
 
 
 def reserve(path: Path, size: int) -> None:
-    """Make a file that takes up so many bytes of its disk, none of them written, where the system can do that. Raises OSError, where
-    they are not free before any is taken: a disk that is filled to its end, even for a moment, fails others' writing."""
+    """Make a file that takes up `size` bytes of its disk without writing them, where the system can do that. Raises OSError, before taking
+    any, if there is not enough room: filling a disk, even for a moment, would make other programs' writes fail."""
     with path.open("xb") as file:
         if size > shutil.disk_usage(path.parent).free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
@@ -267,14 +269,14 @@ def reserve(path: Path, size: int) -> None:
             try:
                 os.posix_fallocate(file.fileno(), 0, size)
             except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):  # what file systems say that can't
+                if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):  # file systems that can't do it
                     raise
 
 
 def check_space(wanted: Iterable[tuple[Path, int]]) -> None:
-    """Hold the bytes that will be written to each folder against what is free; folders on one disk are added up.
+    """Check the bytes that will be written to each folder against what is free; folders on the same disk are added up.
 
-    Raises DiskError that says how much more room is needed.
+    Raises DiskError, which says how much more room is needed.
     """
     needed: dict[int, int] = {}
     places: dict[int, Path] = {}
@@ -287,30 +289,30 @@ def check_space(wanted: Iterable[tuple[Path, int]]) -> None:
         free = shutil.disk_usage(place).free
         if needed[disk] > free:
             raise DiskError(
-                f"the run will write up to {needed[disk] / 1e9:.2f} GB to the disk of {place}, and {free / 1e9:.2f} GB are free: "
-                f"{needed[disk] - free:,} bytes more are needed",
+                f"the run will write up to {needed[disk] / 1e9:.2f} GB to the disk of {place}, but only {free / 1e9:.2f} GB are free: "
+                f"{needed[disk] - free:,} more bytes are needed",
                 "make room on that disk, or write less: --keep-checkpoints 1, --save-dtype fp16, --method lora",
             )
 
 
-# What file managers, disks and git put into a folder by themselves: it is empty all the same.
+# Files that file managers, disks and git put into a folder by themselves: it still counts as empty.
 OF_THE_SYSTEM = frozenset(
     (".DS_Store", ".localized", "Thumbs.db", "desktop.ini", "@eaDir", "lost+found", "System Volume Information", ".gitkeep", ".keep")
 )
 
 
 def holds_something(folder: Path) -> bool:
-    """Whether anything lies in a folder that somebody put there. Raises OSError."""
+    """Whether a folder contains anything that somebody put there. Raises OSError."""
     return not all(is_of_the_system(name) for name in os.listdir(folder))
 
 
 def is_of_the_system(name: str) -> bool:
-    """Whether a name in a folder is of what lies there by itself, `._*` of macOS among it."""
+    """Whether a name in a folder is one that the system puts there, such as macOS's `._*`."""
     return name in OF_THE_SYSTEM or name.startswith("._")
 
 
 def begins_as(path: Path, whole: Path) -> bool:
-    """Whether all that a file holds is the beginning of another, which is there."""
+    """Whether a file's content is the beginning of another file's."""
     if not path.is_file() or not whole.is_file():
         return False
     with path.open("rb") as part, whole.open("rb") as file:
@@ -321,10 +323,10 @@ def begins_as(path: Path, whole: Path) -> bool:
 
 
 def check_folder(folder: Path, hint: str) -> Path:
-    """The real path of a folder in which something will be written, later. Raises UsageError now, where it can't be."""
+    """The real path of a folder that something will be written to later. Raises UsageError now if that is not possible."""
     real = Path(os.path.realpath(folder))
     try:
-        if real.is_symlink():  # what it leads to would be the real path
+        if real.is_symlink():  # still a link after following links: it leads nowhere
             raise UsageError(f"{folder} is a link that leads nowhere", hint)
         if real.exists() and not real.is_dir():
             raise UsageError(f"{folder} is a file, not a folder", hint)
@@ -335,51 +337,51 @@ def check_folder(folder: Path, hint: str) -> Path:
             raise UsageError(f"{folder} can't be written: {standing} does not allow it", hint)
         clear_leftovers(standing)  # a killed process may have left what it looked with, and nobody else looks here
         with temporary(standing) as part:
-            part.touch()  # some places deny it for all that their mode says
+            part.touch()  # some places refuse, whatever their mode says
     except OSError as error:
         raise UsageError(f"{folder} can't be written: {error.strerror or error}", hint) from error
     return real
 
 
 def standing_part(path: Path) -> Path:
-    """A path, or the nearest folder above it that is there."""
+    """A path, or the nearest folder above it that exists."""
     return next(part for part in (path, *path.parents) if part.exists())
 
 
 def bytes_in(folder: Path) -> int:
-    """What a folder's files take up."""
+    """The size of a folder's files, in bytes."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-# What is of one kind, whatever was done.
+# Errors that are always of one kind, whatever was being done.
 ANYWHERE: dict[int, type[DreamboothError]] = {errno.ENOSPC: DiskError, errno.EDQUOT: DiskError, errno.ENAMETOOLONG: UsageError}
 
 
 @contextmanager
 def disk_errors(target: Path) -> Iterator[None]:
-    """What the system refuses of what is written to a file or folder, in words. Raises DiskError."""
+    """Turn the system's errors while writing to a file or folder into words. Raises DiskError."""
     with system_errors(DiskError, f"can't write {target}", target, "check the folder and who may write there"):
         yield
 
 
 @contextmanager
 def system_errors(
-    kind: type[DreamboothError], what: str, target: Path, hint: str = "check that it is there and who may read it"
+    kind: type[DreamboothError], what: str, target: Path, hint: str = "check that it exists and that you may read it"
 ) -> Iterator[None]:
-    """What the system refuses, in words: `what`, the file where it is not `target` itself, why, and what to do. Raises `kind`;
-    whatever was done, DiskError for a full disk and UsageError for a name that is too long."""
+    """Turn the system's errors into words: `what`, the file if it is not `target` itself, why, and what to do. Raises `kind`, but always
+    DiskError for a full disk and UsageError for a name that is too long."""
     try:
         yield
     except OSError as error:
         file = file_of(error) or str(target)
-        is_ours = Path(file.partition(" -> ")[0]).name.startswith(OURS)  # such a name says nothing
+        is_ours = Path(file.partition(" -> ")[0]).name.startswith(OURS)  # a temporary name says nothing
         where = "" if file == str(target) or is_ours else f"{file}: "
         told = ANYWHERE.get(error.errno or 0, kind)
         raise told(f"{what}: {where}{reason_of(error)}", ADVICE.get(error.errno or 0, hint)) from error
 
 
 def file_of(error: OSError) -> str | None:
-    """The file that the system refused, or None where it does not say; of two (a rename) `this -> that`."""
+    """The file that an error is about, None if it does not say; for two (a rename) `this -> that`."""
     names = [error.filename, error.filename2] if isinstance(error.filename, str | bytes | os.PathLike) else []
     return " -> ".join(os.fsdecode(name) for name in names if name is not None) or None
 
@@ -395,13 +397,13 @@ def reason_of(error: OSError) -> str:
 ADVICE = {
     errno.ENOSPC: "make room on that disk, then run this again",
     errno.EDQUOT: "make room on that disk, then run this again",
-    errno.EROFS: "that disk can only be read: name another place, or have it mounted for writing",
+    errno.EROFS: "that disk is read-only: name another place, or mount it for writing",
     errno.EFBIG: "a limit forbids files of this size: see `ulimit -f`, or name a place on another disk",
     errno.EMFILE: "raise the limit of open files (`ulimit -n`), then run this again",
     errno.ENFILE: "close other programs, then run this again",
-    errno.EIO: "look after that disk or its connection, then run this again",
+    errno.EIO: "check that disk or its connection, then run this again",
     errno.ESTALE: "mount that network disk again, then run this again",
-    errno.ELOOP: "mend the links there: they lead round in a circle",
+    errno.ELOOP: "fix the links there: they lead round in a circle",
     errno.EXDEV: "name a place on the same disk",
     errno.ENAMETOOLONG: "choose a shorter name",
 }

@@ -1,4 +1,4 @@
-"""What can go wrong, in words. Each kind has an exit code that scripts may hold on to.
+"""What can go wrong, in words. Each kind has an exit code that scripts can rely on.
 
 The first line of each docstring is the line of the README's table of exit codes.
 """
@@ -21,13 +21,13 @@ class DreamboothError(Exception):
 
 
 class LibraryRefused(DreamboothError):
-    """Two libraries whose versions don't go together; the line that mends it is said."""
+    """Two libraries whose versions don't work together; the message says which command fixes it."""
 
     exit_code = 1
 
 
 class ExportDiffers(DreamboothError):
-    """An export that another reader does not read as it was meant; it lies beside, under another name."""
+    """An export that another program would read differently; it is kept under another name."""
 
     exit_code = 1
 
@@ -51,7 +51,7 @@ class ProjectError(DreamboothError):
 
 
 class DoesNotFit(DreamboothError):
-    """Does not fit in the memory of the GPU, or of the machine."""
+    """The run does not fit in the memory of the GPU, or of the machine."""
 
     exit_code = 4
 
@@ -75,18 +75,18 @@ class TrainingFailed(DreamboothError):
 
 
 class Interrupted(DreamboothError):
-    """Interrupted by Ctrl-C; what was saved is said."""
+    """Interrupted by Ctrl-C; the message says what was saved."""
 
     exit_code = 130
 
 
 class Terminated(Interrupted):
-    """Interrupted by SIGTERM; what was saved is said."""
+    """Interrupted by SIGTERM; the message says what was saved."""
 
     exit_code = 143
 
 
 class HangUp(Interrupted):
-    """Interrupted by SIGHUP, as when the terminal or its connection is gone; what was saved is said."""
+    """Interrupted by SIGHUP, as when the terminal or its connection closes; the message says what was saved."""
 
     exit_code = 129

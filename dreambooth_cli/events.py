@@ -1,4 +1,4 @@
-"""Facts that a workflow yields while it runs. The CLI draws them, `--json` prints them, a test reads them."""
+"""Facts that a workflow yields while it runs. The CLI shows them, `--json` prints them, tests read them."""
 
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
@@ -8,20 +8,20 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One fact. `event` is its name in the JSON lines."""
+    """One fact. `event` is its name in the lines of `--json`."""
 
     event: ClassVar[str] = "event"
 
 
 R = TypeVar("R")
 Events = Generator[Event, None, None]
-# a part of a workflow that yields events and hands its caller a result: `result = yield from part()`
+# part of a workflow that yields events and returns a result to its caller: `result = yield from part()`
 Yielding = Generator[Event, None, R]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Started(Event):
-    """The first line, however the command ends. `schema` counts up where a field is renamed, removed or retyped."""
+    """Always the first line. `schema` goes up when a field is renamed, removed or given another type."""
 
     event: ClassVar[str] = "start"
     schema: int
@@ -30,7 +30,7 @@ class Started(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseStarted(Event):
-    """Something longer than a moment begins: `total` units of it, or None where that is unknown."""
+    """A longer piece of work begins: `total` units of it, None if that is not known."""
 
     event: ClassVar[str] = "phase"
     name: str
@@ -41,7 +41,7 @@ class PhaseStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Warned(Event):
-    """Something the user should know, though the work goes on."""
+    """Something that the user should know about, though the work goes on."""
 
     event: ClassVar[str] = "warning"
     message: str
@@ -63,8 +63,8 @@ FindingKind = Literal[
 
 @dataclass(frozen=True)
 class Finding:
-    """What a photographer would say of a photo or of a set: its kind, the figure that it rests on (each kind has its own unit), and a
-    sentence with what to do."""
+    """What a photographer would say about a photo or a set: the kind of finding, the figure it is based on (each kind has its own unit),
+    and a sentence that says what to do."""
 
     kind: FindingKind
     value: float
@@ -73,7 +73,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoRead(Event):
-    """One more file of the photo folder is read; what is found is told when all of them are."""
+    """One more file of the photo folder has been read; findings follow when all have been."""
 
     event: ClassVar[str] = "read"
     number: int
@@ -82,10 +82,10 @@ class PhotoRead(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoLooked(Event):
-    """A file of the photo folder. `status`: kept, warned, skipped or refused. `findings` (`kind`, `value`, `words`) inform.
+    """A file of the photo folder. `status`: kept, warned, skipped or refused. `findings` (`kind`, `value`, `words`) only inform.
 
-    `path` is as the user gave it; `word` sums the findings up: good, soft, dark, ...; `size` is its width and height, upright, and
-    `box` (left, top, right, bottom) the part of it that is kept.
+    `path` is as the user gave it; `word` sums up the findings: good, soft, dark, ...; `size` is the upright photo's width and height,
+    and `box` (left, top, right, bottom) the part of it that is kept, both in pixels.
     """
 
     event: ClassVar[str] = "photo"
@@ -100,9 +100,9 @@ class PhotoLooked(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PhotosPrepared(Event):
-    """The photos are turned, cropped and written. `findings` are the set's (`same_place`, `few_views`), `verdict` a line about it.
+    """The photos are turned upright, cropped and saved. `findings` are about the set (`same_place`, `few_views`), `verdict` sums it up.
 
-    `sizes` are those that the pictures have: width and height.
+    `sizes` lists each size that occurs among the prepared photos: width and height in pixels.
     """
 
     event: ClassVar[str] = "prepared"
@@ -128,7 +128,7 @@ class ProjectSaved(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanMade(Event):
-    """How the run will be done, what it takes and why. `plan` is what `plan.json` holds."""
+    """How the run will be done, what it needs and why. `plan` is what `plan.json` holds."""
 
     event: ClassVar[str] = "plan"
     plan: dict[str, Any]
@@ -136,10 +136,10 @@ class PlanMade(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RunOpened(Event):
-    """A run begins (`step` 0) or goes on from `step`.
+    """A run begins (`step` 0) or continues from `step`.
 
-    `sample_every`, `checkpoint_every`: steps from one to the next, 0 for none; `memory_total`: bytes of the card, or of the machine
-    without one.
+    `sample_every`, `checkpoint_every`: steps between two of them, 0 for none; `memory_total`: the GPU's memory in bytes, or the
+    machine's if there is no GPU.
     """
 
     event: ClassVar[str] = "run"
@@ -156,7 +156,7 @@ class RunOpened(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class BytesFetched(Event):
-    """A download has come this far. `file` is the one under way, `done` and `total` are bytes of the whole download."""
+    """How far a download has come. `file` is the one being fetched; `done` and `total` are bytes of the whole download."""
 
     event: ClassVar[str] = "download"
     file: str
@@ -166,7 +166,7 @@ class BytesFetched(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class BaseReady(Event):
-    """A base model lies on disk."""
+    """A base model is on disk."""
 
     event: ClassVar[str] = "base"
     name: str
@@ -186,7 +186,7 @@ class ClassImageMade(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PictureEncoded(Event):
-    """One more photo or class image is encoded to latents."""
+    """One more photo or class image has been encoded to latents."""
 
     event: ClassVar[str] = "encoded"
     number: int
@@ -195,8 +195,9 @@ class PictureEncoded(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Rehearsed(Event):
-    """Every phase was gone through once, in `seconds`. By what was measured the run takes `expected` seconds, a step `step_seconds`;
-    `memory` is the bytes that the process held at the most."""
+    """Every phase was tried once, in `seconds`. Judging by that, the run takes `expected` seconds and a step `step_seconds`.
+
+    `memory` is the most that the process held, in bytes."""
 
     event: ClassVar[str] = "rehearsed"
     seconds: float
@@ -207,7 +208,7 @@ class Rehearsed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class StepDone(Event):
-    """One optimizer step. `memory_gb` is the peak of the process's GPU memory so far, None without a GPU."""
+    """One training step. `memory_gb` is the most GPU memory the process has used so far, None without a GPU."""
 
     event: ClassVar[str] = "step"
     step: int
@@ -220,7 +221,7 @@ class StepDone(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class StepsSlowed(Event):
-    """Steps suddenly take three times as long as they did, and on; said once. `usual` is the seconds that they took before."""
+    """Steps suddenly take three times as long as before, and keep doing so; sent once. `usual` is what they took before, in seconds."""
 
     event: ClassVar[str] = "slow"
     step: int
@@ -231,7 +232,7 @@ class StepsSlowed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSaved(Event):
-    """A picture of a fixed prompt and seed, drawn in the middle of training or at its end."""
+    """A picture of a fixed prompt and seed, drawn before, during or at the end of training."""
 
     event: ClassVar[str] = "sample"
     step: int
@@ -241,7 +242,7 @@ class SampleSaved(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class FixedNoiseLoss(Event):
-    """The photos' loss at noises that are the same each time, under the instance prompt (`loss`) and the class prompt (`class_loss`)."""
+    """The photos' loss at noise that is the same each time, with the instance prompt (`loss`) and with the class prompt (`class_loss`)."""
 
     event: ClassVar[str] = "fixed_noise"
     step: int
@@ -251,7 +252,7 @@ class FixedNoiseLoss(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class VerdictTold(Event):
-    """What the run has made of its base. `verdict`: learned, barely or copies; `of_class`: kept or drifting; `figures` are why."""
+    """What the run has made of its base. `verdict`: learned, barely or copies; `of_class`: kept or drifting; `figures` give the reasons."""
 
     event: ClassVar[str] = "verdict"
     verdict: str
@@ -262,7 +263,7 @@ class VerdictTold(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSaved(Event):
-    """From here the run can go on."""
+    """The run can continue from here."""
 
     event: ClassVar[str] = "checkpoint"
     step: int
@@ -271,7 +272,7 @@ class CheckpointSaved(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSaved(Event):
-    """The fine-tuned model lies on disk."""
+    """The fine-tuned model is on disk."""
 
     event: ClassVar[str] = "model"
     path: Path
@@ -280,10 +281,10 @@ class ModelSaved(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Exported(Event):
-    """A model lies on disk in another program's format, read again: no channel of its picture is more than `largest_difference` of 1 off.
+    """A model was exported and read back. No pixel value (0 to 1) of its test picture is off by more than `largest_difference`.
 
-    The picture is drawn from the same seed before and after. `sha256` is the file's, or of a folder that of the list of its files
-    as `sha256sum` prints it, by their names in order."""
+    The picture is drawn from the same seed before and after. `sha256` is the file's; for a folder it is that of the list of its files,
+    sorted by name, as `sha256sum` prints it."""
 
     event: ClassVar[str] = "exported"
     path: Path
@@ -294,7 +295,7 @@ class Exported(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class StepJudged(Event):
-    """Pictures drawn with the weights of `step` were judged. `subject`, `prompt`, `copied`: 0 to 1; `nearest`: a photo that one copies."""
+    """Pictures drawn with the weights of `step` were judged. `subject`, `prompt`, `copied`: 0 to 1; `nearest`: the photo being copied."""
 
     event: ClassVar[str] = "step_judged"
     number: int
@@ -308,7 +309,7 @@ class StepJudged(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RunJudged(Event):
-    """Which step of the run is `best`, and why, in words; `path` holds the figures of all."""
+    """Which step of the run is the `best`, and why, in words; `path` has the figures for all of them."""
 
     event: ClassVar[str] = "judged"
     path: Path
@@ -319,9 +320,9 @@ class RunJudged(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RunEnded(Event):
-    """The run is done, in so many seconds of this call; `bytes`: what it takes on disk; `report`: its page; `command`: what draws with it.
+    """The run is done. `seconds`: how long this call took; `bytes`: its size on disk; `report`: its page; `command`: draws with it.
 
-    The verdict is that of the event `verdict`, "" for a run that 0.2 ended."""
+    The verdict is that of the event `verdict`, "" for a run that version 0.2 finished."""
 
     event: ClassVar[str] = "done"
     number: int
@@ -336,7 +337,7 @@ class RunEnded(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Pushed(Event):
-    """A model lies in a repository on the hub, at this address."""
+    """A model is in a repository on the hub, at this address."""
 
     event: ClassVar[str] = "pushed"
     repository: str
@@ -356,7 +357,7 @@ class ImageSaved(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class GridSaved(Event):
-    """All pictures of a call on one sheet."""
+    """All pictures of one call on a single sheet."""
 
     event: ClassVar[str] = "grid"
     path: Path
@@ -364,7 +365,7 @@ class GridSaved(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PageWritten(Event):
-    """A page that shows all of it in a browser."""
+    """A page for the browser that shows all of it."""
 
     event: ClassVar[str] = "page"
     path: Path
@@ -372,7 +373,7 @@ class PageWritten(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class CommandShown(Event):
-    """What the user would type for what comes next."""
+    """The command that a user would type for the next part."""
 
     event: ClassVar[str] = "command"
     command: str
@@ -380,7 +381,7 @@ class CommandShown(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class StoryTold(Event):
-    """The demo's page: the photos, and the pictures before training and after."""
+    """The demo's page: the photos, and the pictures before and after training."""
 
     event: ClassVar[str] = "story"
     path: Path

@@ -19,14 +19,14 @@ ENDING = ".safetensors"
 ADAPTERS = ("lora", "kohya")  # formats of a LoRA; the others are whole models
 ONE_FILE = ("single-file", "kohya")  # formats that are never folders
 MOST_RANK = 1024
-RANK = 64  # of a LoRA that is made of a whole model, where nothing is said
+RANK = 64  # of a LoRA that is made of a whole model, by default
 ANOTHER = "name another place: -o ./my-model"
 
 
 @dataclass(frozen=True)
 class Export:
-    """A format and the file or folder that it goes to. `dtype` None: as the weights are stored; `strength`: of the LoRA that is baked
-    in; `rank`: of the LoRA that is made of a whole model."""
+    """A format and the file or folder to write. `dtype`: None for the format that the weights are stored in; `strength`: how strongly a
+    LoRA is baked in; `rank`: of a LoRA that is made of a whole model."""
 
     format: Format
     place: Path
@@ -46,21 +46,21 @@ class Export:
 
 
 def order_export(wanted: Export) -> Export:
-    """What is asked for, its place with the ending that it gets. Raises UsageError."""
+    """The same, checked, with the ending that its path gets. Raises UsageError."""
     place = wanted.place
     is_file = place.suffix.lower() == ENDING
     if wanted.format in ONE_FILE:
         place = place.with_name(place.stem if is_file else place.name) if place.name else place
         place = place.with_name(f"{place.name}{ENDING}") if place.name else place
     elif is_file and wanted.format == "diffusers":
-        raise UsageError(f"{place} is the name of a file, and a diffusers model is a folder", "name a folder, or say: --to single-file")
+        raise UsageError(f"{place} is the name of a file, but a diffusers model is a folder", "name a folder, or say: --to single-file")
     elif is_file:
         place = place.with_suffix(ENDING)
     if not place.name:
         raise UsageError(f"{wanted.place} has no name", ANOTHER)
     if wanted.strength is not None and wanted.is_adapter:
         raise UsageError(
-            f"--strength is for a LoRA that is baked into its base, and --to {wanted.format} leaves it beside",
+            f"--strength is for a LoRA that is baked into its base, but --to {wanted.format} leaves it separate",
             "leave it out, or say: --to merged",
         )
     if wanted.strength is not None and not 0 < wanted.strength <= 2:
@@ -68,14 +68,14 @@ def order_export(wanted: Export) -> Export:
     if wanted.rank is not None and not 1 <= wanted.rank <= MOST_RANK:
         raise UsageError(f"--rank can't be {wanted.rank}", f"give one from 1 to {MOST_RANK}")
     if wanted.rank is not None and not wanted.is_adapter:
-        raise UsageError(f"--rank is for a LoRA that is made of a whole model, and --to {wanted.format} makes none", "leave it out")
+        raise UsageError(f"--rank is for a LoRA that is made of a whole model, but --to {wanted.format} makes none", "leave it out")
     order = Export(wanted.format, place, wanted.dtype, wanted.strength, wanted.rank)
     check_free(order)
     return order
 
 
 def check_free(order: Export) -> None:
-    """Raises UsageError where something lies at an export's place, or where nothing can be written there."""
+    """Raises UsageError if something is already at an export's path, or nothing can be written there."""
     parent = check_folder(order.place.parent, ANOTHER)
     for path in (order.place, *beside(order.place)) if order.is_file else (order.place,):
         is_empty = path.is_dir() and not path.is_symlink() and not order.is_file and not holds_something(path)
@@ -84,7 +84,7 @@ def check_free(order: Export) -> None:
 
 
 def beside(place: Path) -> tuple[Path, ...]:
-    """The files that may come beside a single file."""
+    """The files that may be written beside a single file."""
     return (place.with_suffix(".yaml"),)
 
 
@@ -98,22 +98,22 @@ def check_format(order: Export, source: Source) -> None:
     if whole and order.format == "merged":
         raise UsageError(f"{what} is a whole model: there is no LoRA to bake in", "say --to diffusers, or --to single-file")
     if whole and order.strength is not None:
-        raise UsageError(f"{what} is a whole model, and --strength is of a LoRA", "leave --strength out")
+        raise UsageError(f"{what} is a whole model, but --strength is for a LoRA", "leave --strength out")
     if not whole and order.rank is not None:
-        raise UsageError(f"{what} is a LoRA of its own rank", "leave --rank out: it is for a whole model")
+        raise UsageError(f"{what} is a LoRA and has a rank already", "leave --rank out: it is for a whole model")
     if whole and order.is_adapter and source.base is None and card_for(source) is None:
-        raise UsageError(f"{what} does not say which base it was made of, and a LoRA is what differs from that", "name it: --model sd15")
+        raise UsageError(f"{what} does not say which base it was trained from, which a LoRA needs", "name it: --model sd15")
 
 
 def check_layout(format: Format, family: Family, *, is_file: bool) -> None:
-    """Refuse a form that a family's models have none of: one file, kohya's names. Raises UsageError."""
+    """Refuse a layout that does not exist for a family's models: a single file, kohya's names. Raises UsageError."""
     if family.single_file is not None or format == "lora" or not is_file or (family.denoiser_file and format != "kohya"):
         return
     if format == "kohya":
-        raise UsageError(f"for {family.title} there is no layout of kohya's that is known here", "say lora: ComfyUI and others read that")
+        raise UsageError(f"no kohya layout is known here for {family.title}", "say lora: ComfyUI and others read that")
     raise UsageError(
-        f"for {family.title} there is no layout in one file that is known here",
-        "say merged, and name a folder, which diffusers reads; or lora, which ComfyUI reads beside the base that it has",
+        f"no single-file layout is known here for {family.title}",
+        "say merged and name a folder, which diffusers reads; or lora, which ComfyUI reads beside its own base",
     )
 
 
@@ -125,9 +125,9 @@ def export_beside(format: Format, model: Path, name: str) -> Export:
 
 
 def with_export(order: Order, asked: Asked, format: Format) -> Order:
-    """A training whose model is exported at its end. Raises UsageError, where that can be seen now."""
+    """The same order, with the model exported at the end. Raises UsageError if it can be seen now that this won't work."""
     if format == "merged" and asked.train.method == "full":
-        raise UsageError("--export merged bakes a LoRA in, and --method full trains none", "say --export diffusers, or --method lora")
+        raise UsageError("--export merged bakes a LoRA in, but --method full trains none", "say --export diffusers, or --method lora")
     if order.output_dir is not None and not os.path.lexists(order.output_dir):
         check_free(export_beside(format, order.output_dir, order.output_dir.name))
     return replace(order, export=format)

@@ -32,7 +32,7 @@ PARTS = 4  # times that each other frame stands in a photo's prompts, so that sh
 def other_frames(prompt: str, identifier: str) -> tuple[str, ...]:
     """An instance prompt in other frames: `a photo of an old sks dog in the snow` -> `a picture of an old sks dog in the snow`, ...
 
-    None where its opening is more than a frame ("a watercolor of", "my friend with"): what it says would be lost.
+    Empty if its opening is more than a frame ("a watercolor of", "my friend with"), whose meaning would be lost.
     """
     found = re.search(rf"(?<![^\W_]){re.escape(identifier)}(?![^\W_])", prompt)
     if found is None:
@@ -51,11 +51,11 @@ def other_frames(prompt: str, identifier: str) -> tuple[str, ...]:
 
 
 def prompts_in(own: str, others: Sequence[str], place: str, *, dropout: float) -> tuple[str, ...]:
-    """The prompts of a photo, each as often as it is to come: the user's `own` OWN_SHARE times as often as all `others` together.
+    """The prompts of a photo, each repeated in proportion to how often it is used: the user's `own` OWN_SHARE times as often as all
+    `others` together.
 
-    The photo's `place` ("": not known), or its caption, is said after the sentence; always after another than the user's, for where the
-    words around the identifier change, what a photo shows around the subject would be learned with it; after the user's own but for the
-    share `dropout`.
+    The photo's `place` ("": not known), or its caption, follows the sentence: always in the other sentences, because there the
+    surroundings in the photo would otherwise be learned with the subject; in the user's own except for the share `dropout`.
     """
     once = OWN_SHARE * len(others) * PARTS or 100
     bare = once if not place else round(once * dropout)
@@ -64,5 +64,5 @@ def prompts_in(own: str, others: Sequence[str], place: str, *, dropout: float) -
 
 
 def class_prompts_in(own: str, places: Sequence[str]) -> tuple[str, ...]:
-    """The prompts that class images take in turn: the user's `own` twice, then once with a place, one place after the other."""
+    """The prompts that class images take in turn: the user's `own` twice, then once with a place, going through the places."""
     return tuple(prompt for place in places for prompt in (own, own, prompt_with(own, place))) or (own,)

@@ -1,7 +1,7 @@
 """What GPU is here and how much of its memory is free, without torch: NVML for NVIDIA, sysfs for AMD, psutil for Apple.
 
-Looking never raises: a machine without a GPU is an ordinary machine. What could not be seen is said by `why_none`. Where there are
-several, `hand_over` has torch use the one that was chosen.
+Looking never raises: a machine without a GPU is an ordinary machine. `why_none` says what could not be seen. If there are several GPUs,
+`hand_over` makes torch use the one that was chosen.
 """
 
 import os
@@ -41,9 +41,9 @@ ROCM_PICKS_LEFT = ("HIP_VISIBLE_DEVICES", NVIDIA_PICK, "GPU_DEVICE_ORDINAL")
 class Gpu:
     """One GPU. `total` and `free` are bytes; `capability` is NVIDIA's compute capability, None where it is not known.
 
-    `shared`: it works in the machine's own memory; `alone`: it is only asked about, so that the machine is not held against it;
-    `pick`: the variable, and its value, by which torch is told to use this one of several, where the user has named none; `tflops`: what
-    an NVIDIA card's cores can do at their highest clock, in float32.
+    `shared`: it uses the machine's own memory; `alone`: it is only imagined, so plans ignore this machine's memory; `pick`: the
+    environment variable, and its value, that makes torch use this one of several, if the user has not chosen; `tflops`: what an NVIDIA
+    card's cores can do in float32 at their highest clock.
     """
 
     name: str
@@ -73,8 +73,8 @@ def find_gpu() -> Gpu | None:
 
 
 def hand_over() -> None:
-    """Have torch see the card that was chosen and no other, where there are several and the user has named none. Before torch wakes:
-    CUDA and ROCm read the variable once."""
+    """Make torch see only the chosen card if there are several and the user has not chosen. Must come before torch starts: CUDA and ROCm
+    read the variable only once."""
     gpu = find_gpu()
     if gpu is not None and gpu.pick is not None:
         variable, value = gpu.pick
@@ -82,7 +82,7 @@ def hand_over() -> None:
 
 
 def held_back() -> str | None:
-    """Why an NVIDIA card runs slower than it could, by its own word: its heat, or its power supply; None where it does not say so."""
+    """Why an NVIDIA card says that it runs slower than it could: its heat or its power supply; None if it says no such thing."""
     try:
         import pynvml
 
@@ -100,7 +100,7 @@ def held_back() -> str | None:
 
 @dataclass(frozen=True)
 class Driver:
-    """NVIDIA's driver: its version, the CUDA version that it knows, and the cards that it shows, hidden ones too: (name, capability)."""
+    """NVIDIA's driver: its version, the newest CUDA version it supports, and all its cards, hidden ones too, as (name, capability)."""
 
     version: str
     cuda: tuple[int, int]
@@ -108,7 +108,7 @@ class Driver:
 
 
 def nvidia_driver() -> Driver | None:
-    """NVIDIA's driver, whatever CUDA_VISIBLE_DEVICES hides of its cards; None where there is none, or it does not answer."""
+    """NVIDIA's driver, whatever CUDA_VISIBLE_DEVICES hides; None if there is none, or it does not answer."""
     try:
         import pynvml
 
@@ -125,7 +125,7 @@ def nvidia_driver() -> Driver | None:
 
 
 def multiplies_bf16() -> bool:
-    """Whether the processor itself multiplies bf16 (avx512_bf16 or AMX). Known on Linux alone; False elsewhere."""
+    """Whether the processor multiplies bf16 natively (avx512_bf16 or AMX). Known only on Linux; False elsewhere."""
     try:
         flags = CPU.read_text().split()
     except OSError:
@@ -134,20 +134,20 @@ def multiplies_bf16() -> bool:
 
 
 def why_none() -> str:
-    """What the search could not see, where it found no GPU: `no NVIDIA driver found`."""
+    """Why no GPU was found: `no NVIDIA driver found`."""
     _, reason = _look()
     return reason
 
 
 def describe(gpu: Gpu | None) -> str:
-    """One line about a GPU: its name and its free memory; for None, what could not be seen."""
+    """One line about a GPU: its name and free memory; for None, why none was found."""
     if gpu is None:
         return why_none() or "no GPU"
     return f"{gpu.name}, {gpu.free / 1e9:.1f} of {gpu.total / 1e9:.1f} GB free"
 
 
 def sold_as(gb: float) -> Gpu:
-    """A card sold as `gb` GB, for the question whether another card would do: gb x 2^30 bytes, of which 7% are gone."""
+    """An imagined card sold as `gb` GB, to see whether another card would do: gb x 2^30 bytes, 7% of which are taken."""
     total = round(gb * 2**30)
     return Gpu(name=f"a card of {gb:g} GB", kind="cuda", total=total, free=round(total * (1 - TAKEN)), alone=True)
 
@@ -182,7 +182,7 @@ def _nvidia() -> tuple[Gpu | None, str]:
 
 
 def _jetson() -> Gpu | None:
-    """A Jetson's GPU, of which older systems show NVML nothing."""
+    """A Jetson's GPU, which older systems do not show to NVML."""
     try:
         board = BOARD.read_text(errors="replace").rstrip("\0\n")
     except OSError:
@@ -239,7 +239,7 @@ def _tflops(nvml: Any, device: Any) -> float | None:
 
 
 def _chosen(nvml: Any, cards: Sequence[Any], visible: str) -> Any:
-    """What CUDA would count as 0 under CUDA_VISIBLE_DEVICES; None where it hides all. NVML ignores that variable."""
+    """The device that CUDA would number 0 under CUDA_VISIBLE_DEVICES; None if that hides all. NVML ignores the variable."""
     pick = visible.split(",")[0].strip()
     if pick.startswith("MIG-"):
         return nvml.nvmlDeviceGetHandleByUUID(pick)
@@ -251,7 +251,7 @@ def _chosen(nvml: Any, cards: Sequence[Any], visible: str) -> Any:
 
 
 def _slices(nvml: Any, card: Any) -> list[Any]:
-    """The parts that a card is cut into (MIG), none where it is whole."""
+    """The parts that a card is divided into (MIG); empty if it is whole."""
     found: list[Any] = []
     with suppress(Exception):  # most cards can't be cut
         mode, _ = nvml.nvmlDeviceGetMigMode(card)
@@ -262,7 +262,7 @@ def _slices(nvml: Any, card: Any) -> list[Any]:
 
 
 def _memory(nvml: Any, device: Any) -> tuple[int, int] | None:
-    """Bytes in all and free; None where the card has no memory of its own."""
+    """Total and free bytes; None if the card has no memory of its own."""
     try:
         memory = nvml.nvmlDeviceGetMemoryInfo(device)
     except Exception as error:

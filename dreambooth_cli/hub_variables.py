@@ -1,4 +1,4 @@
-"""What the environment says of the hub, looked at before huggingface_hub reads it: at its import some rubbish is a traceback."""
+"""What the environment says about the hub, checked before huggingface_hub reads it: bad values would be a traceback at its import."""
 
 import os
 import stat
@@ -13,7 +13,7 @@ DEFAULT_ENDPOINT = "https://huggingface.co"
 
 
 def check_variables() -> None:
-    """Raise UsageError for a variable at which the libraries' import would fail, or read a device without end."""
+    """Raise UsageError for a variable that would make the libraries' import fail, or read a device endlessly."""
     for name in NUMBERS:
         value = os.environ.get(name)
         if value is not None and not value.strip().isdecimal():
@@ -22,10 +22,10 @@ def check_variables() -> None:
         urlsplit(os.environ.get("HF_ENDPOINT", "")).port  # noqa: B018 - read for its ValueError
     except ValueError:
         raise _no_address() from None  # what the library says may quote a password
-    with suppress(OSError):  # whoever may not read it is told later
+    with suppress(OSError):  # if it can't be read, that is reported later
         token = os.stat(os.environ.get("HF_TOKEN_PATH") or os.devnull)
         if token.st_size > LONGEST_TOKEN or (stat.S_ISCHR(token.st_mode) and not os.path.samestat(token, os.stat(os.devnull))):
-            raise UsageError("HF_TOKEN_PATH is no file with a token", "name the file, or unset HF_TOKEN_PATH")
+            raise UsageError("HF_TOKEN_PATH is not a file with a token", "name the file, or unset HF_TOKEN_PATH")
 
 
 def split_endpoint(endpoint: str) -> tuple[str, str | None]:
@@ -50,4 +50,4 @@ def split_endpoint(endpoint: str) -> tuple[str, str | None]:
 
 
 def _no_address() -> UsageError:
-    return UsageError("HF_ENDPOINT is no web address", f"write it like {DEFAULT_ENDPOINT}, or unset it")
+    return UsageError("HF_ENDPOINT is not a web address", f"write it like {DEFAULT_ENDPOINT}, or unset it")

@@ -1,11 +1,11 @@
 """The identifier: the rare word that comes to mean the subject (section 3.2 of the DreamBooth paper).
 
-It should be one token of the base model's own vocabulary and mean nothing yet. A token's rank there is its rarity:
-byte-pair merges are learned commonest first. The table beside this file was made from CLIP's vocabulary, which all the
-base models share that read by CLIP; its merges are in `clip/` (OpenAI's, MIT), so that a word is judged before a base is fetched.
+It should be one token of the base model's own vocabulary and mean nothing yet. A token's rank there tells how rare it is, because
+byte-pair merges are learned commonest first. The table beside this file was made from CLIP's vocabulary, which all base models with a
+CLIP text encoder share; its merges are in `clip/` (OpenAI's, MIT), so that a word can be judged before a base is fetched.
 
-To a language model no word is rare: it takes what it does not know apart, and reads. There the identifier is an invented word of two or
-three pieces, of another list.
+For a language model no word is rare: it splits what it does not know and reads the pieces. There the identifier is an invented word of
+two or three pieces, from another list.
 """
 
 import gzip
@@ -33,13 +33,13 @@ START = "<|startoftext|>"
 WORD_END = "</w>"  # CLIP's mark on the last piece of a word
 UNKNOWN = "<|endoftext|>"
 READ = 77  # tokens of a prompt, with its two ends, that CLIP's text encoders read
-RAREST = 0.9  # tokens before the rarest tenth of a vocabulary are common: `zebra` is number 22,549 of CLIP's 49,408
-# What CLIP takes apart before it merges: words, single digits, runs of signs.
+RAREST = 0.9  # tokens outside the rarest tenth of a vocabulary count as common: `zebra` is number 22,549 of CLIP's 49,408
+# What CLIP splits a text into before it merges: words, single digits, runs of signs.
 CLIP_WORD = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def invented_words() -> tuple[str, ...]:
-    """The package's list of invented words, the first to be tried first."""
+    """The package's list of invented words, in the order in which they are tried."""
     return _lines_of(INVENTED)
 
 
@@ -55,15 +55,15 @@ def rare_tokens() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A word that may become the identifier, and in words how it is cut and how rare it is."""
+    """A word that may become the identifier, and a few words on how it splits and how rare it is."""
 
     word: str
     told: str
 
 
 def candidates(tokenizer: AnyTokenizer | None, count: int, *, avoid: str = "", by_rarity: bool = True) -> list[Candidate]:
-    """The words of which there is nothing to say, the best first; none that stands in the text `avoid`. Of a base that reads with a
-    language model they are invented ones, of which nothing is known without its tokenizer."""
+    """Words against which nothing speaks, best first, without those in the text `avoid`. For a base that reads with a language model
+    (not `by_rarity`) they are invented words; without its tokenizer, nothing can be said about how they split."""
     taken = {word.casefold() for word in avoid.split()}
     if not by_rarity:
         words = [word for word in invented_words() if word not in taken and not invented_remarks(word, tokenizer)][:count]
@@ -76,7 +76,7 @@ def candidates(tokenizer: AnyTokenizer | None, count: int, *, avoid: str = "", b
 
 @cache
 def names() -> frozenset[str]:
-    """The package's table of names, of people and of animals, in small letters."""
+    """The package's table of names of people and animals, in lower case."""
     lines = NAMES.read_text(encoding="utf-8").splitlines()
     return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
 
@@ -94,8 +94,8 @@ def clip_tokenizer() -> AnyTokenizer:
 
 
 def choose_identifier(tokenizer: AnyTokenizer | None, *, by_rarity: bool = True) -> tuple[str, str | None]:
-    """The rarest word that is one token of the base model, and a note where there is none and `sks` has to do; not `by_rarity`, the
-    first of the invented words that is as many pieces as it should be, and a note where that is the nearest alone.
+    """The rarest word that is one token of the base model, and a note if there is none and `sks` has to do. If not `by_rarity`: the first
+    invented word that splits into the right number of pieces, and a note if it is only the nearest to that.
 
     Without a tokenizer it is the first word of the table.
     """
@@ -108,7 +108,7 @@ def choose_identifier(tokenizer: AnyTokenizer | None, *, by_rarity: bool = True)
         return rarest, None
     note = (
         f"none of the rare words is a single token of this base model: using {FALLBACK}, which is also a rifle; "
-        "--identifier names another"
+        "choose another with --identifier"
     )
     return FALLBACK, note
 
@@ -119,30 +119,31 @@ def _choose_invented(tokenizer: AnyTokenizer) -> tuple[str, str | None]:
     if FEWEST_PIECES <= counts[word] <= MOST_PIECES:
         return word, None
     return word, (
-        f"none of the invented words is {FEWEST_PIECES} or {MOST_PIECES} pieces of this base model's vocabulary: using {word}, the "
-        f"nearest, which is {counts[word]}; --identifier names another"
+        f"none of the invented words is {FEWEST_PIECES} or {MOST_PIECES} pieces in this base model's vocabulary: using {word}, the "
+        f"nearest, which is {counts[word]}; choose another with --identifier"
     )
 
 
 def invented_remarks(identifier: str, tokenizer: AnyTokenizer | None) -> list[str]:
-    """The same of an identifier that a language model reads: it is a word that means something, is no word to be spoken, or falls apart."""
+    """What speaks against an identifier that a language model reads: it already means something, has other characters than letters, or
+    splits into too many pieces."""
     remarks = []
     if identifier.lower() == FALLBACK:
         remarks.append(
-            f"{identifier} is a rifle, and no rare word to a language model, which reads it as it reads any other: a rifle can turn up in "
+            f"{identifier} is a rifle, and not a rare word to a language model, which reads it like any other: a rifle can turn up in "
             f"the pictures; an invented word is better, for example {invented_words()[0]}"
         )
     if not identifier.isalpha():
-        remarks.append(f"{identifier} is not of letters alone: digits and signs are read one by one; for example {invented_words()[0]}")
+        remarks.append(f"{identifier} has digits or signs in it, which are read one by one; better, for example, {invented_words()[0]}")
     if tokenizer is None or remarks:
         return remarks
     parts = pieces_in_prompt(tokenizer, identifier)
     if len(parts) < FEWEST_PIECES:
-        return [f"{identifier} is a word that the model knows, and so means something already; for example {invented_words()[0]}"]
+        return [f"{identifier} is a word that the model knows, so it already means something; better, for example, {invented_words()[0]}"]
     better = _choose_invented(tokenizer)[0]
-    if len(parts) > max(MOST_PIECES, len(pieces_in_prompt(tokenizer, better))):  # else it is the nearest that there is
+    if len(parts) > max(MOST_PIECES, len(pieces_in_prompt(tokenizer, better))):  # else there is no better one
         return [
-            f"{identifier} falls into {len(parts)} pieces ({' + '.join(parts)}): one of {FEWEST_PIECES} or {MOST_PIECES} is learned "
+            f"{identifier} splits into {len(parts)} pieces ({' + '.join(parts)}): a word of {FEWEST_PIECES} or {MOST_PIECES} is learned "
             f"better, for example {better}"
         ]
     return []
@@ -155,17 +156,17 @@ def pieces_in_prompt(tokenizer: AnyTokenizer, word: str) -> list[str]:
 
 
 def identifier_remarks(identifier: str, tokenizer: AnyTokenizer | None, *, by_rarity: bool = True) -> list[str]:
-    """What speaks against an identifier, a line each: it is a rifle, it is a name, it splits into pieces, it is a common word; not
-    `by_rarity`, what does where a language model reads it.
+    """What speaks against an identifier, one line for each point: it is a rifle, a name, a common word, or splits into pieces. If not
+    `by_rarity`: what speaks against it for a language model.
 
-    Without a tokenizer only what needs no vocabulary is said.
+    Without a tokenizer, only what needs no vocabulary.
     """
     if not by_rarity:
         return invented_remarks(identifier, tokenizer)
     remarks = []
     if identifier.casefold() in names():
         remarks.append(
-            f"{identifier} is a name: the model may know others who are called so, and they mix into the subject; "
+            f"{identifier} is a name: the model may know others with that name, and they mix into the subject; "
             f"a word that means nothing yet is learned better{_example(tokenizer) if tokenizer is not None else ''}"
         )
     if identifier.lower() == FALLBACK:
@@ -187,29 +188,29 @@ def identifier_remarks(identifier: str, tokenizer: AnyTokenizer | None, *, by_ra
 
 
 def length_remarks(prompts: Iterable[str], tokenizer: AnyTokenizer | None, *, most: int = READ, frame: int = 2) -> list[str]:
-    """A line for each prompt that is longer than the `most` tokens that the base model reads, with what is cut. Without a tokenizer
-    nothing is said."""
+    """A line for each prompt that is longer than the `most` tokens that the base model reads, with the part that is cut off; none without
+    a tokenizer."""
     remarks = []
     for prompt in dict.fromkeys(prompts):
         if tokenizer is not None and (part := unread_part(prompt, tokenizer, most=most, frame=frame)):
             remarks.append(
                 f'the prompt "{shortened(prompt, 40)}" is longer than the {most} tokens that the model reads; '
-                f'what is cut: "{shortened(part)}"'
+                f'cut off: "{shortened(part)}"'
             )
     return remarks
 
 
 def unread_part(prompt: str, tokenizer: AnyTokenizer, *, most: int = READ, frame: int = 2) -> str:
-    """What of a prompt the base model does not read: all beyond its `most` tokens, `frame` of which are the prompt's two ends, or those
-    of the chat that it stands in."""
+    """The part of a prompt that the base model does not read: everything beyond its `most` tokens, `frame` of which are taken by the
+    prompt's two ends, or by the chat around it."""
     offsets = tokenizer.encode(prompt, add_special_tokens=False).offsets
     return prompt[offsets[most - frame][0] :] if len(offsets) > most - frame else ""
 
 
 def load_tokenizer(base_folder: Path | None) -> AnyTokenizer | None:
-    """The tokenizer of a base's folder (an XL base's two share one vocabulary); None without one on disk, or for a single file.
+    """The tokenizer in a base's folder (the two of an XL base share one vocabulary); None if there is none on disk, or for a single file.
 
-    Raises ModelUnavailable where its files are broken, LibraryRefused where a library refuses another's version.
+    Raises ModelUnavailable if its files are broken, LibraryRefused if a library refuses another's version.
     """
     for name in ("tokenizer", "tokenizer_2"):
         folder = base_folder / name if base_folder else None
@@ -227,7 +228,7 @@ def load_tokenizer(base_folder: Path | None) -> AnyTokenizer | None:
 
 
 def single_token(tokenizer: AnyTokenizer, word: str) -> int | None:
-    """The rank of a word that is one token (0 is the commonest), or None where it splits or is unknown."""
+    """The rank of a word that is one token (0 is the commonest), None if it splits or is unknown."""
     encoding = tokenizer.encode(word, add_special_tokens=False)
     known = len(encoding.ids) == 1 and encoding.tokens[0] not in (UNKNOWN, _unknown_token(tokenizer))
     return int(encoding.ids[0]) if known else None
@@ -240,14 +241,14 @@ def pieces(tokenizer: AnyTokenizer, word: str) -> list[str]:
 
 
 def _stamps(folder: Path) -> tuple[tuple[int, int], ...]:
-    """When the files of a tokenizer were written, in ns, and their bytes."""
+    """When each file of a tokenizer was written, in ns, and its size in bytes."""
     there = [found.stat() for name in ("tokenizer.json", "vocab.json", "merges.txt") if (found := folder / name).is_file()]
     return tuple((one.st_mtime_ns, one.st_size) for one in there)
 
 
-@lru_cache(maxsize=2)  # a command asks for it several times, and takes a quarter of a second to read it
+@lru_cache(maxsize=2)  # a command asks for it several times, and reading it takes a quarter of a second
 def _read_tokenizer(folder: Path, stamps: tuple[tuple[int, int], ...]) -> AnyTokenizer:
-    """The tokenizer in a folder, as long as its files have these stamps."""
+    """The tokenizer in a folder; `stamps` make the cache notice changed files."""
     from tokenizers import Tokenizer
 
     if (folder / "tokenizer.json").is_file():
@@ -262,7 +263,7 @@ def _read_tokenizer(folder: Path, stamps: tuple[tuple[int, int], ...]) -> AnyTok
 
 
 def _clip_like(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> AnyTokenizer:
-    """A tokenizer that takes words apart as CLIP's does."""
+    """A tokenizer that splits words as CLIP's does."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix=WORD_END, unk_token=UNKNOWN))
@@ -293,7 +294,7 @@ def _rarest(tokenizer: AnyTokenizer) -> str | None:
 def _describe_split(identifier: str, tokenizer: AnyTokenizer) -> str:
     parts = pieces(tokenizer, identifier)
     if len(parts) < 2:
-        return f"{identifier} is unknown to the base model: name another{_example(tokenizer)}"
+        return f"{identifier} is unknown to the base model: choose another{_example(tokenizer)}"
     return (
         f"{identifier} splits into {' + '.join(parts)}: what these pieces mean to the model mixes into the subject; "
         f"a word that is one token is learned better{_example(tokenizer)}"

@@ -1,23 +1,22 @@
-"""What shapes the weights of a run is said here, and nowhere else.
+"""What shapes the weights of a run, and so identifies it, is defined here and nowhere else.
 
-The run's digest names it; all of it is held by content:
+The run's digest covers the following, all by content:
 - the settings that `settings.py` marks with `shapes`, as they were asked for;
-- the prepared photos, in their order: it decides which example stands at which step. How they were prepared (resolution, crop)
-  counts by the pixels that came of it; what a photo is called counts by its place in the order; their captions and masks, where they
-  have any;
+- the prepared photos, in order, which decides which example comes at which step. How they were prepared (resolution, crop) counts
+  through the resulting pixels, and file names count through the order; also their captions and masks, if they have any;
 - the user's own class images, likewise;
-- of the base every file that is read: the weights that are loaded (of several variants the one), its configs, its tokenizers' files,
-  the scheduler's config; of a single file also the configs that it is loaded with. Not what else lies in its folder, not where it lies,
-  and not the hub's word for it.
+- every file that is read of the base: the weights that are loaded (the chosen one of several variants), its configs, its tokenizers'
+  files, the scheduler's config; for a single file also the configs that it is loaded with. Other files in its folder, its path, and its
+  name on the hub do not count.
 
-Frozen in plan.json at the first start, and held from then on: the plan (precision, means, learning rates) and the prompts.
+Fixed in plan.json at the first start, and used from then on: the plan (precision, means of saving memory, learning rates) and the prompts.
 
-Kept in plan.json as well, and told at resume where it differs, since it can't be undone: the class images that the run was trained on
-(they follow from all the above, but another machine's may differ in a bit), the versions of dreambooth and the libraries, the
+Also recorded in plan.json, and reported on resuming if different, since that can't be undone: the class images that the run was trained
+on (they follow from all of the above, but another machine's may differ in a bit), the versions of dreambooth and the libraries, the
 processor or the GPU, and on a CPU the number of threads.
 
-It is not in it, because no weight depends on it: how often is saved and sampled, the number format of the saved model, and SDXL's
-fp16-safe VAE, which only draws and is saved (its revision is the catalogue's): photos are encoded by the base's own.
+Not included, because no weight depends on it: how often checkpoints and samples are made, the number format of the saved model, and
+SDXL's fp16-safe VAE, which is only drawn with and saved (at the catalogue's revision): photos are encoded by the base's own.
 """
 
 import hashlib
@@ -31,17 +30,17 @@ from .bases.base import Base
 from .bases.fingerprint import check_lengths, identify, identify_files
 from .bases.folder import config_files
 
-MOST_FORMER = 10_000  # files and folders of a base's folder that 0.1 is taken to have gone through
+MOST_FORMER = 10_000  # files and folders in a base's folder; 0.1 can't be assumed to have hashed more
 
 
 def run_digest(*, asked: Mapping[str, Any], photos: Sequence[str], class_photos: Sequence[str], base: str) -> str:
-    """The name of what shapes a run's weights: settings as asked, sha256 of each prepared photo and own class image in their order,
-    the base's content."""
+    """The digest of what shapes a run's weights: settings as asked for, the sha256 of each prepared photo and own class image in order,
+    and the base's content."""
     return _digest({"asked": dict(asked), "photos": list(photos), "class_photos": list(class_photos), "base": base})
 
 
 def former_run_digest(*, asked: Mapping[str, Any], photos: Sequence[str], class_photos: Sequence[str], base: str) -> str:
-    """The name that version 0.1 gave it: in no order, by the base's `identity` of then."""
+    """The digest that version 0.1 gave it: regardless of order, and with the base's `identity` as computed then."""
     return run_digest(asked=asked, photos=sorted(photos), class_photos=sorted(class_photos), base=base)
 
 
@@ -61,8 +60,8 @@ def content_of(base: Base) -> str:
 
 
 def former_identities(base: Base) -> Iterator[str]:
-    """What version 0.1 may have called this base: by the hub's revision, by the whole file, or by every .safetensors, .json and .txt
-    file in its folder, which that version took for the base; not where that is a folder of everything. Raises OSError."""
+    """The identities that version 0.1 may have given this base: the hub's revision, the hash of the whole file, or that of every
+    .safetensors, .json and .txt file in its folder, unless that is a folder of too many files. Raises OSError."""
     yield base.identity
     if not base.is_single_file and base.repository is None and (found := _former_files(base.path)) is not None:
         yield identify_files(base.path, found)
@@ -76,5 +75,5 @@ def _former_files(folder: Path) -> list[Path] | None:
 
 
 def is_same_base(base: Base, identity: object) -> bool:
-    """Whether a base is the one that a record names by its identity, of this version or of 0.1."""
+    """Whether a base is the one with this identity, as computed by this version or by 0.1."""
     return any(identity == known for known in former_identities(base))

@@ -1,4 +1,4 @@
-"""What a project holds and how much room that takes: its runs, what they kept, its pictures; and the class images of the cache."""
+"""What a project contains and how much disk that takes: its runs, what they kept, its pictures; and the class images in the cache."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from .run import OPTIMIZER, Run, lighten
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """A run in a line. `steps` were asked for, `reached` of them are trained; `kept`: those whose weights can be drawn with;
-    `verdict`: what its end said of it; `bytes` is all that lies in its folder."""
+    """A run in a line. `steps`: how many were asked for; `reached`: the last one that is saved; `kept`: steps whose weights can be drawn
+    with; `verdict`: the word on it, None if there is none yet; `bytes`: the size of its folder."""
 
     number: int
     date: str
@@ -31,7 +31,7 @@ class RunFacts:
     finished: bool
 
     def told(self) -> dict[str, Any]:
-        """As `projects show --json` says it."""
+        """As `projects show --json` prints it."""
         return {name: getattr(self, name) for name in ("number", "date", "base", "method", "steps", "verdict", "bytes")}
 
 
@@ -49,7 +49,7 @@ def runs_of(project: Project) -> tuple[list[RunFacts], list[str]]:
 
 
 def facts_of(run: Run) -> RunFacts:
-    """What is to be said of a run. Raises ProjectError where its record is damaged."""
+    """The facts of a run. Raises ProjectError if its record is damaged."""
     record, kept = run.record(), tuple(run.steps())
     return RunFacts(
         number=run.number,
@@ -67,7 +67,7 @@ def facts_of(run: Run) -> RunFacts:
 
 @dataclass(frozen=True)
 class Share:
-    """Files that lie somewhere: how many, and the bytes that they take."""
+    """The files in a folder: how many, and their size in bytes."""
 
     path: Path
     count: int
@@ -76,7 +76,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Waste:
-    """What nothing needs any more, or what can be made again: in words, the files or folders, and their bytes."""
+    """Something that is no longer needed or can be made again: in words, its files or folders, and their size in bytes."""
 
     what: str
     paths: tuple[Path, ...]
@@ -84,7 +84,7 @@ class Waste:
 
 
 def waste_of(project: Project, *, pictures: bool = False) -> list[Waste]:
-    """What of a project can go: of finished runs the optimizer's state and damaged checkpoints; with `pictures` what `generate` made."""
+    """What can be removed from a project: optimizer state and damaged checkpoints of finished runs; with `pictures`, also those."""
     found = []
     for run in project.runs():
         if run.is_finished:
@@ -99,7 +99,7 @@ def waste_of(project: Project, *, pictures: bool = False) -> list[Waste]:
 
 
 def waste_of_cache() -> list[Waste]:
-    """The class images that all projects share: they can be made again."""
+    """The class images that all projects share, which can be made again."""
     return [one for one in [_waste("class images of all projects", tuple(share.path for share in class_images()))] if one.paths]
 
 
@@ -108,22 +108,22 @@ def _waste(what: str, paths: tuple[Path, ...]) -> Waste:
 
 
 def throw_away(waste: Waste) -> None:
-    """Remove it; a checkpoint's manifest no longer lists what has gone. Raises OSError."""
+    """Remove it, also from the checkpoints' manifests. Raises OSError."""
     for path in waste.paths:
         if path.name == OPTIMIZER:
-            with suppress(ValueError, KeyError, TypeError, AttributeError):  # of a damaged manifest nothing is to be kept true
+            with suppress(ValueError, KeyError, TypeError, AttributeError):  # a damaged manifest need not be updated
                 lighten(path.parent)
-        if not (path.is_dir() and is_held(path)):  # or a run draws there just now
+        if not (path.is_dir() and is_held(path)):  # unless a run is drawing there just now
             remove(path)
 
 
 def pictures_of(project: Project) -> Share:
-    """What `generate` made with a project."""
+    """The pictures that `generate` made with a project."""
     return _share(project.images, "*.png")
 
 
 def class_images() -> list[Share]:
-    """The folders of the cache of class images, which all projects share."""
+    """The folders of class images in the cache, which all projects share."""
     folder = cache_folder() / "class-images"
     return [_share(each, "*.png") for each in sorted(folder.iterdir()) if each.is_dir()] if folder.is_dir() else []
 

@@ -1,5 +1,5 @@
-"""What a judge said of a run's steps, kept in its judged.json: how like the subject, how true to the prompt, how near to a photo; and
-which step is best, by plain arithmetic on these."""
+"""What a judge said about a run's steps, kept in its judged.json: how like the subject, how true to the prompt, how close to a photo; and
+which step is best, by simple arithmetic on these."""
 
 import json
 import math
@@ -14,14 +14,14 @@ from .settings import TrainSettings
 from .verdict import COPY
 
 MOST = 8  # steps that are judged, and whose weights are kept until then
-FALL = 0.1  # of a share: what is said to have fallen
+FALL = 0.1  # a share that falls by this much is mentioned as the reason
 
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedStep:
-    """A step: `subject` is 0 for what the base draws of the class and 1 for the photos among themselves, `prompt` 0 for a picture of
-    anything and 1 for what the base does (or the share of places that are right), `copied` the largest correlation of a picture's pixels
-    with a photo's, whose name is in `nearest` where it is a copy to the eye."""
+    """A step. `subject`: likeness, 0 for the base's pictures of the class, 1 for the photos among themselves. `prompt`: 0 for a picture of
+    anything, 1 for following it as the base does (or the share of places that are right). `copied`: the largest correlation of a
+    picture's pixels with a photo's; that photo's name is in `nearest` if it looks like a copy."""
 
     step: int
     subject: float
@@ -31,13 +31,13 @@ class JudgedStep:
 
     @property
     def score(self) -> float:
-        """What decides: the subject in the place that was asked for."""
+        """What decides: the subject, in the place that was asked for."""
         return self.subject * self.prompt
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """The steps that were judged, in their order, by whom, and which is best and why."""
+    """The steps that were judged, in order, who judged them, and which is best and why."""
 
     judge: str
     steps: tuple[JudgedStep, ...]
@@ -46,8 +46,8 @@ class Judged:
 
 
 def due_steps(settings: TrainSettings) -> list[int]:
-    """The steps whose weights outlive newer checkpoints, until the end of the run: all that are saved by number where all are to be kept,
-    at most MOST of them, evenly, where they are to be judged; the last always."""
+    """The steps whose weights are kept until the end of the run: with --keep all, every checkpoint saved by number; if they will be
+    judged, at most MOST of those, evenly spread; always the last."""
     every, steps = settings.checkpoint_every or settings.steps, settings.steps
     if settings.keep == "all":
         apart = every
@@ -59,8 +59,8 @@ def due_steps(settings: TrainSettings) -> list[int]:
 
 
 def best_of(scores: Sequence[Sequence[float]]) -> int:
-    """Which place of a row of steps is best, by the scores of the same pictures at each: the last, unless another is better by more
-    than the pictures' own scatter (the standard error of their differences)."""
+    """The index of the best step, given the scores of the same pictures at each step: the last, unless another is better by more than
+    chance (the standard error of the pictures' differences)."""
     last = len(scores) - 1
     best = max(range(len(scores)), key=lambda place: (mean(scores[place]), place))
     gains = [one - other for one, other in zip(scores[best], scores[last], strict=True)]
@@ -69,7 +69,7 @@ def best_of(scores: Sequence[Sequence[float]]) -> int:
 
 
 def reason_for(steps: Sequence[JudgedStep], best: int) -> str:
-    """Why a step is best, in words: what comes after it."""
+    """Why a step is best, in words: what becomes worse after it."""
     one, later = steps[best], steps[best + 1 :]
     if not later:
         return f"step {one.step}, the last: no earlier one is better by more than chance"
@@ -85,12 +85,12 @@ def reason_for(steps: Sequence[JudgedStep], best: int) -> str:
 
 
 def write_judged(path: Path, judged: Judged) -> None:
-    """Keep what was said. Raises OSError."""
+    """Save the judgement. Raises OSError."""
     write_json(path, asdict(judged))
 
 
 def read_judged(path: Path) -> Judged | None:
-    """What was said, or None where nothing was, or it can't be read."""
+    """The saved judgement, None if there is none or it can't be read."""
     try:
         values = json.loads(read_text(path))
         check_values(Judged, values)

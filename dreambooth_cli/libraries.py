@@ -1,4 +1,4 @@
-"""The libraries that do the work: which versions are here, which were tried, and what is told when one refuses another."""
+"""The libraries that do the work: which versions are here, which were tried, and what to say when one refuses another."""
 
 import re
 import sys
@@ -11,10 +11,10 @@ from .errors import LibraryRefused
 from .events import Events, Warned
 
 PACKAGE = "dreambooth-cli"
-# torch has no upper bound in the package: which one is right is decided by the card. Tried were 2.13.0 and 2.14.1; 2.15.0 is out, but
+# The package sets no upper bound for torch, because the right build depends on the card. 2.13.0 and 2.14.1 were tried; 2.15.0 is out but
 # was not tried.
 TRIED_TORCH = ">=2.13,<2.15"
-# Those of our requirements that shape a run, or that look at one another's versions when they run.
+# Requirements that shape a run, or that check one another's versions.
 WATCHED = (
     "torch",
     "diffusers",
@@ -28,12 +28,12 @@ WATCHED = (
     "numpy",
     "pillow",
 )
-# What an error that is no ImportError says where it is about another library's version.
+# Words by which an error other than ImportError is recognised as being about another library's version.
 DEMAND = re.compile(r"version|compatible|pip install|upgrad|updat|[<>]=|has no attribute|not available", re.IGNORECASE)
 
 
 def installed(name: str) -> str | None:
-    """The version of a package that is here; None where it is not."""
+    """The version of an installed package, None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -52,7 +52,7 @@ def tried_ranges() -> dict[str, str]:
 
 
 def requirements_of(name: str) -> list[str]:
-    """What a package that is here asks for; nothing of one that is not, as in a checkout that was never installed."""
+    """The requirements of an installed package; none if it is not installed, as in a checkout."""
     try:
         return requires(name) or []
     except PackageNotFoundError:
@@ -60,7 +60,7 @@ def requirements_of(name: str) -> list[str]:
 
 
 def untried() -> dict[str, tuple[str, str]]:
-    """The watched libraries that are here in a version that was not tried: name -> (version, tried range)."""
+    """The watched libraries that are installed in an untried version: name -> (version, tried range)."""
     from packaging.specifiers import SpecifierSet
 
     pairs = {name: (installed(name), tried) for name, tried in tried_ranges().items()}
@@ -72,7 +72,7 @@ def untried() -> dict[str, tuple[str, str]]:
 
 
 def untried_words() -> str:
-    """One line that names every version that was not tried; empty where all were."""
+    """One line that names every untried version; "" if there is none."""
     found = untried()
     if not found:
         return ""
@@ -81,13 +81,13 @@ def untried_words() -> str:
 
 
 def warn_of_untried() -> Events:
-    """At most one warning."""
+    """At most one warning, about untried versions."""
     if words := untried_words():
         yield Warned(message=words)
 
 
 def warned(events: Events) -> Events:
-    """The same events, after at most one warning."""
+    """The same events, after at most one warning about untried versions."""
     yield from warn_of_untried()
     yield from events
 
@@ -112,10 +112,10 @@ def pip() -> str:
 
 
 def refusal_of(error: BaseException | None) -> LibraryRefused | None:
-    """What a library says of another's version, with both versions and the line that mends it; None for any other error.
+    """A library's refusal of another one's version, with both versions and the command that fixes it; None for any other error.
 
-    An ImportError speaks of versions where a library raised it or it names one; any other error where a library names another in
-    the words in which versions are refused. Of an error and its causes the innermost that names both is told.
+    An ImportError counts as one if a library raised it or it names one; any other error if a library names another in words that are
+    about versions. Among an error and its causes, the innermost that names both libraries is reported.
     """
     found: list[tuple[str, str | None, str]] = []
     while error is not None:
@@ -144,12 +144,12 @@ def _in_words(refuser: str, refused: str | None, text: str) -> LibraryRefused:
     here = installed(refused)
     if here is None:
         return LibraryRefused(f"{one} needs {refused}, which is not installed: {said}", install_line([refused]))
-    message = f"{one} and {refused} {here} don't go together: {said}"
+    message = f"{one} and {refused} {here} don't work together: {said}"
     ours = [name for name in (refuser, refused) if name in WATCHED]
     if refused not in WATCHED and not any(one.startswith(refused) for one in requirements_of(refuser)):
         return LibraryRefused(message, f"nothing here needs {refused}: {pip()} uninstall {refused}")
     if refused in WATCHED and not {*ours} & {*untried()}:
-        return LibraryRefused(message, f"a later dreambooth may know of it: {pip()} install --upgrade {PACKAGE}")
+        return LibraryRefused(message, f"a newer dreambooth may know it: {pip()} install --upgrade {PACKAGE}")
     return LibraryRefused(message, install_line(ours))
 
 

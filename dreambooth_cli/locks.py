@@ -1,4 +1,4 @@
-"""Locks on folders that processes share, and what is done where a file system knows none."""
+"""Locks on folders that processes share, and what happens on file systems without locks."""
 
 import errno
 from collections.abc import Iterator
@@ -10,33 +10,33 @@ import filelock
 from . import stopping
 from .disk import disk_errors, make_folder
 
-# What flock says where the file system knows no locks. filelock's own way round, a marker file, outlives a killed process.
+# What flock says on a file system without locks. filelock's own workaround, a marker file, would outlive a killed process.
 NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK}
 
 
 def acquire(lock: filelock.BaseFileLock) -> str:
-    """Take a lock; "", or what speaks against it where the file system knows none. Raises filelock.Timeout, OSError."""
+    """Take a lock. Returns "", or a warning if the file system has no locks. Raises filelock.Timeout, OSError."""
     try:
         lock.acquire()
     except filelock.Timeout:
         raise
     except OSError as error:
         if error.errno in NO_LOCKS and error.filename is None:
-            return f"the disk of {lock.lock_file} knows no locks ({error.strerror}): see to it that no two runs work there at once"
+            return f"the disk of {lock.lock_file} has no locks ({error.strerror}): make sure that no two runs work there at once"
         raise OSError(error.errno, error.strerror, error.filename or lock.lock_file) from error
     return ""
 
 
 def release(lock: filelock.BaseFileLock) -> None:
-    """Let a lock go; what the system refuses now is over when the process ends."""
+    """Release a lock; if the system refuses, the lock ends with the process."""
     with suppress(OSError):
         lock.release()
 
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Wait for, then hold, a folder of the cache that projects share; where its file system knows no locks, go on without: what
-    is made there is written whole. Raises Interrupted where a signal comes meanwhile, DiskError."""
+    """Wait for a folder of the cache that projects share, then hold it; on a file system without locks, go on without, since files are
+    always written whole. Raises Interrupted if a signal comes meanwhile, DiskError."""
     lock = filelock.FileLock(folder / ".lock", timeout=0.5, fallback_to_soft=False)
     with disk_errors(folder):
         make_folder(folder)
@@ -54,7 +54,7 @@ def hold(folder: Path) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether another run holds a folder of the cache just now."""
+    """Whether another run holds a folder of the cache at the moment."""
     try:
         if not (folder / ".lock").exists():
             return False
@@ -63,4 +63,4 @@ def is_held(folder: Path) -> bool:
     except filelock.Timeout:
         return True
     except OSError:
-        return False  # `hold` says it
+        return False  # `hold` reports it

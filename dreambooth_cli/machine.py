@@ -21,7 +21,7 @@ V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def machine_memory() -> int:
-    """Bytes of memory that this process could have, were nothing else there: the machine's, or what its container is allowed."""
+    """Bytes of memory that this process could have if nothing else ran: the machine's, or its container's limit."""
     return min([psutil.virtual_memory().total, *(limit for limit, _ in _limits())])
 
 
@@ -36,34 +36,33 @@ def resident_memory() -> int:
 
 
 def give_back() -> None:
-    """Have memory that this process no longer uses leave it: glibc keeps what was freed in blocks of up to 32 MB for itself, which
-    are most of a network's tensors."""
+    """Return unused memory to the system: glibc keeps freed blocks of up to 32 MB, which most of a network's tensors are."""
     gc.collect()
     _tell_glibc("malloc_trim", 0)
 
 
 @contextmanager
 def kept_when_freed() -> Iterator[None]:
-    """Have memory that is freed stay with this process until `give_back`: for the time of networks at work on the CPU.
+    """Keep freed memory in this process for later use, while networks work on the CPU.
 
-    glibc would map every large tensor anew, whose pages the system fills with zeros at their first touch: 6.9 s of the 30 s of
-    processor time that a step of SD 1.5 takes, whose other work it slows down too (16.7 s a step, 10.1 s without; two cores).
+    Otherwise glibc maps every large tensor anew, and the system zeroes its pages at first touch: 6.9 s of the 30 s of processor time
+    that a step of SD 1.5 takes, and it slows the rest down too (16.7 s a step, 10.1 s with this; two cores).
     """
     _tell_glibc("mallopt", M_MMAP_MAX, 0)
     _tell_glibc("mallopt", M_TRIM_THRESHOLD, -1)
     try:
         yield
     finally:
-        _tell_glibc("mallopt", M_MMAP_MAX, 65_536)  # glibc's own; the others are what it comes to by itself at the most
+        _tell_glibc("mallopt", M_MMAP_MAX, 65_536)  # glibc's default; the others are the most that glibc raises them to by itself
         _tell_glibc("mallopt", M_MMAP_THRESHOLD, 32 << 20)
         _tell_glibc("mallopt", M_TRIM_THRESHOLD, 64 << 20)
         _tell_glibc("malloc_trim", 0)
 
 
 def page_out(address: int, size: int) -> None:
-    """Have the pages that lie whole in this range leave memory where a file holds what they do; what was changed in them stays.
+    """Drop the pages that lie entirely in this range (bytes) from memory if a file backs them; changed pages stay.
 
-    What is looked at again comes from the file once more. Only Linux has a word for it.
+    They are read from the file again when needed. Linux only.
     """
     start, end = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE, (address + size) // mmap.PAGESIZE * mmap.PAGESIZE
     if end > start:
@@ -77,7 +76,7 @@ def _tell_glibc(function: str, *values: Any) -> None:
 
 
 def _limits() -> list[tuple[int, int]]:
-    """The limit of each control group that this process is in, and the bytes that the group holds and would not give back."""
+    """For each control group of this process, its limit and the bytes that it holds and could not give back at once."""
     found = []
     with suppress(OSError):
         for line in MEMBERSHIP.read_text().splitlines():
@@ -89,7 +88,7 @@ def _limits() -> list[tuple[int, int]]:
 
 
 def _above(root: Path, path: str) -> Iterator[Path]:
-    """A group's folder and those of the groups that it is in. Inside a container the path may be the host's, and only its root is there."""
+    """The folders of a group and of the groups around it. Inside a container the path may be the host's, and only the root exists."""
     inside = PurePosixPath(path.lstrip("/"))
     for group in (inside, *inside.parents):
         yield root / group

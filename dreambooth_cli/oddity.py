@@ -1,7 +1,7 @@
-"""What is odd about a class prompt, though it can be read: it names one individual, many, a place, or is in another language.
+"""What is odd about a class prompt that can be read: it names one individual, several, or a place, or is in another language.
 
-The class prompt says what the subject is in general. What only holds of this one (whose it is, what it is called, where it stands)
-would be in the class images too, and is then kept there in place of the class.
+The class prompt says what the subject is in general. Anything that is true only of this one (whose it is, what it is called, where it
+is) would also be in the class images, which would then preserve that instead of the class.
 """
 
 import re
@@ -19,7 +19,7 @@ PLACED = word_set(
 )
 OWN = word_set("my your his her its our their whose")
 POINTED = word_set("the this that these those")
-PAIRED = word_set(  # one thing, said in the plural
+PAIRED = word_set(  # one thing with a plural name
     "glasses sunglasses eyeglasses spectacles goggles binoculars scissors pliers tweezers jeans trousers pants shorts tights leggings "
     "pyjamas pajamas overalls headphones earphones earbuds clothes stairs shoes sneakers trainers boots sandals slippers heels socks "
     "gloves mittens earrings skis skates bagpipes chopsticks flowers cards keys blinds curtains knickers pincers shears dungarees"
@@ -44,14 +44,14 @@ BEHIND_A_PLACE = re.compile("在.*$|的?(?:照片|图片|圖片|相片|图像|�
 
 @dataclass(frozen=True)
 class Oddity:
-    """What is odd about a class prompt, in words that follow it, and the class prompt that may be meant ("": none is known)."""
+    """What is odd about a class prompt, in words that follow it, and the class prompt that may be meant ("" if unknown)."""
 
     words: str
     offer: str
 
 
 def find_oddity(class_prompt: str) -> Oddity | None:
-    """What is odd about a class prompt; None for one that says what the subject is in general, and for one that nothing is known of."""
+    """What is odd about a class prompt; None if it says what the subject is in general, or if nothing is known about it."""
     text = " ".join(class_prompt.split())
     if "[" in text:
         return None
@@ -67,9 +67,9 @@ def known_nouns() -> dict[str, str]:
 
 
 def in_english(text: str) -> str:
-    """The class prompt that a text in another language means, of which the table knows the noun; "" where it knows none.
+    """The English class prompt for a text in another language, if the table knows its noun; else "".
 
-    Chinese has no spaces, and its noun last: `我的小狗在海滩上` -> `a puppy`.
+    Chinese has no spaces, and the noun comes last: `我的小狗在海滩上` -> `a puppy`.
     """
     nouns = known_nouns()
     if CHINESE.search(text):
@@ -81,14 +81,14 @@ def in_english(text: str) -> str:
 
 
 def with_article(noun: str) -> str:
-    """`old dog` -> `an old dog`; a thing that is said in the plural has none."""
+    """`old dog` -> `an old dog`; things with a plural name get no article."""
     if noun.split()[-1].casefold() in PAIRED:
         return noun
     return f"{agree('a', noun)} {noun}"
 
 
 def singular(noun: str) -> str:
-    """One of them: `brown dogs` -> `brown dog`; what is no plural, and one thing that is said in the plural, stays as it is."""
+    """One of them: `brown dogs` -> `brown dog`; singular nouns, and things with a plural name, stay as they are."""
     *before, word = noun.split()
     plain = word.casefold()
     if plain in PAIRED or plain in UNCHANGED:
@@ -102,7 +102,7 @@ def singular(noun: str) -> str:
 
 
 def frame_of(phrase: Phrase) -> str:
-    """The sentence around the noun: `a photo of a ... on the beach`; "" where there is none."""
+    """The sentence around the noun: `a photo of a ... on the beach`; "" if there is none."""
     around = [*phrase.words[: phrase.start], "...", *phrase.words[phrase.end :]]
     return " ".join(around) if len(around) > 1 else ""
 
@@ -120,7 +120,7 @@ def _file_name(text: str) -> Oddity | None:
     if " " not in plain and (plain != text or "_" in plain or HUMPS.search(plain)):
         words = HUMPS.sub(" ", plain).replace("_", " ").casefold().strip()
         offer = with_article(words) if words.replace(" ", "").isalpha() else ""
-        return Oddity("reads like a file's name", offer)
+        return Oddity("looks like a file name", offer)
     if "_" in text:
         return Oddity("has _ where words have spaces", text.replace("_", " "))
     return None
@@ -148,17 +148,17 @@ def _individual(text: str) -> Oddity | None:
         return Oddity(f"names one individual, {name}", _replaced(phrase, " ".join(inner[:-1])))
     before = plain[phrase.start - 1] if phrase.start else ""
     if before in OWN or (phrase.start and POSSESSIVE.fullmatch(words[phrase.start - 1])):
-        return Oddity("says whose it is, which belongs to this one alone", _replaced(phrase, phrase.noun))
+        return Oddity("says whose it is, which is true only of this one", _replaced(phrase, phrase.noun))
     if before in POINTED:
         noun = inner[-1].casefold() if all(word[0].isupper() for word in inner) else phrase.noun  # the Eiffel Tower
-        return Oddity("means a certain one, where what it is in general is asked for", _replaced(phrase, noun))
+        return Oddity("means one in particular, but the question is what it is in general", _replaced(phrase, noun))
     if len(inner) > 1 and inner[0].strip(MARKS).casefold() in names() and inner[0][0].isupper() and not phrase.start:
         return Oddity(f"names one individual, {inner[0]}", _replaced(phrase, " ".join(inner[1:])))
     return None
 
 
 def _sentence(text: str) -> Oddity | None:
-    """This is my dog: what it is stands behind the verb. My dog is here: before it."""
+    """In `this is my dog`, what it is comes after the verb; in `my dog is here`, before it."""
     words = text.split()
     verb = next((place for place, word in enumerate(words) if word.casefold().replace("’", "'").strip(MARKS) in VERBS), None)
     if verb is None:
@@ -175,7 +175,7 @@ def _plural(text: str) -> Oddity | None:
     one = singular(phrase.noun) if phrase.noun else ""
     if phrase.doubt or one == phrase.noun:
         return None
-    return Oddity("means several, and one is learned", _replaced(phrase, one))
+    return Oddity("means several, but only one is learned", _replaced(phrase, one))
 
 
 def _place(text: str) -> Oddity | None:
@@ -195,14 +195,14 @@ def _is_name(word: str) -> bool:
 
 
 def _general(words: list[str]) -> str:
-    """What a part of a class prompt names, in general: `my old dog` -> `an old dog`; "" where it can't be read."""
+    """What part of a class prompt names, in general: `my old dog` -> `an old dog`; "" if it can't be read."""
     phrase = read_phrase(" ".join(words))
     return _replaced(phrase, phrase.noun) if phrase.noun and not phrase.doubt else ""
 
 
 def _replaced(phrase: Phrase, noun: str) -> str:
-    """The class prompt with one of a kind in the place of its noun phrase and of what determines it: `a photo of my dogs` -> `a photo
-    of a dog`. What comes after the noun goes too."""
+    """The class prompt with its noun phrase, determiner included, replaced by one of its kind: `a photo of my dogs` -> `a photo of a dog`.
+    Whatever comes after the noun is dropped."""
     start = phrase.start
     while start and (phrase.words[start - 1].casefold().strip(MARKS) in DETERMINERS or POSSESSIVE.fullmatch(phrase.words[start - 1])):
         start -= 1

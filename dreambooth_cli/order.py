@@ -1,4 +1,4 @@
-"""What one call of `train` means, before any work: a project, or at once photos and a class prompt."""
+"""What one call of `train` means, before any work: a project, or directly photos and a class prompt."""
 
 import json
 from dataclasses import dataclass, replace
@@ -22,20 +22,20 @@ DIRECT_OUTPUT = Path("output")  # where the model goes if there is no project to
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """Whose training one call of `train` asks for, and where the model goes. `project` is None where the photos have no project yet;
-    `passed_over` says then which ones can't be read. `photos` is None where the project was named; `odd` is else what is odd about a
-    class prompt under which no run has begun, in a sentence."""
+    """What one call of `train` asks for, and where the model goes. `project`: None if the photos have no project yet; `passed_over` then
+    says which projects can't be read. `photos`: None if the project was named. `odd`: with photos, what is odd about a class prompt that
+    no run has begun with, in a sentence."""
 
     project: Project | None
     photos: Path | None
     output_dir: Path | None
-    export: Format | None = None  # what the finished model is written as, too
+    export: Format | None = None  # the format in which the finished model is also written
     passed_over: tuple[str, ...] = ()
     odd: str = ""
 
 
 def understand(name: str | None, told: Told, output_dir: Path | None = None) -> tuple[Order, Asked]:
-    """What was said, held against the project that it means. Raises UsageError, ProjectError, ModelUnavailable."""
+    """Find the project that a call means, and merge what was said with its settings. Raises UsageError, ProjectError, ModelUnavailable."""
     subject = dict(told.get(SubjectSettings, {}))
     photos = subject.get("photos")
     if photos is not None:
@@ -46,7 +46,7 @@ def understand(name: str | None, told: Told, output_dir: Path | None = None) -> 
     if photos is None:
         found: Project | None = choose_project(name)
     else:
-        settings = SubjectSettings(**subject)  # before it is looked for: a wrong value is told first
+        settings = SubjectSettings(**subject)  # before the search, so that a wrong value is reported first
         wanted = settings.class_prompt or ""
         found = find_project(photos, class_noun(wanted, settings.identifier), class_prompt=wanted)
         passed_over = tuple(unreadable_projects()) if found is None else ()
@@ -62,14 +62,14 @@ KEPT = ("method", "train_text_encoder", "rank", "lora_layers", "alpha")  # setti
 
 
 def continue_from(project: Project | None, asked: Asked, number: int) -> Asked:
-    """What is asked of a run that begins with the weights of a finished one: the same base, subject and form of the weights. Raises
-    UsageError where a flag says otherwise, ProjectError where there is no such run, or its weights are gone."""
+    """What is asked of a run that starts from the weights of a finished one: the same base and subject, and weights of the same form.
+    Raises UsageError if a flag says otherwise, ProjectError if there is no such run or its weights are gone."""
     if project is None:
         raise UsageError("--continue is for a project that has a finished run", "name it: dreambooth train my-dog --continue 1")
     run = project.finished_run(number)
     record, steps = run.record(), int(run.record().asked["train"]["steps"])
     if not (run.checkpoint(steps) / WEIGHTS).is_file():
-        raise ProjectError(f"run {number} of {project.name} keeps no weights to go on from", "they lay in its checkpoints, which are gone")
+        raise ProjectError(f"run {number} of {project.name} has no weights to continue from", "they were in checkpoints that are gone")
     was = {
         "subject": {**record.asked["subject"], "identifier": record.prompts.identifier},
         "train": {**record.asked["train"], "method": record.plan.method, "train_text_encoder": record.plan.train_text_encoder},
@@ -79,17 +79,17 @@ def continue_from(project: Project | None, asked: Asked, number: int) -> Asked:
         for name in names:
             asks, had = getattr(getattr(asked, stage), name), was[stage].get(name)
             if asked.sources.get(stage, {}).get(name, "").startswith("--") and name in was[stage] and asks not in (had, AUTO):
-                raise UsageError(f"{flag_of(name)} {asks} is not what run {number} was trained with ({had})", "leave it out, or begin anew")
+                raise UsageError(f"{flag_of(name)} {asks} is not what run {number} was trained with ({had})", "leave it out, or start anew")
     subject = replace(asked.subject, **{name: was["subject"][name] for name in wanted["subject"]})
     train = replace(asked.train, **{name: was["train"][name] for name in KEPT if name in was["train"]})
     return replace(asked, subject=subject, train=train, continues=Continued(number, run.id, steps))
 
 
 def check_is_whole(name: str | None, photos: Path | None, has_prompt: bool) -> None:
-    """Raises UsageError where a call names a project and photos, or one half of what the direct form takes."""
+    """Raises UsageError if a call names both a project and photos, or only half of what the direct form needs."""
     if name is not None and photos is not None:
         raise UsageError(
-            f"project {name} has photos of its own", f"bring others in: dreambooth prep {name} --photos {photos}"
+            f"project {name} has photos of its own", f"to bring in others: dreambooth prep {name} --photos {photos}"
         )
     if name is None and photos is None and has_prompt:
         raise UsageError("where are the photos?", "name their folder: --photos ./instance_images, or name a project")
@@ -98,8 +98,7 @@ def check_is_whole(name: str | None, photos: Path | None, has_prompt: bool) -> N
 
 
 def check_prompt(order: Order, asked: Asked) -> None:
-    """Raises UsageError where it is not certain what the class prompt's subject is. A run that has begun under it goes on with the
-    prompts that it has."""
+    """Raises UsageError if it is unclear what the class prompt's subject is, unless a run has begun with it, which keeps its prompts."""
     wanted = asked.subject.class_prompt or ""
     try:
         check_class_prompt(wanted, asked.subject.identifier, with_class_images=asked.train.with_prior)
@@ -109,8 +108,8 @@ def check_prompt(order: Order, asked: Asked) -> None:
 
 
 def check_output(folder: Path | None, project: Project | None, asked: Asked | None = None, *, restart: bool = False) -> None:
-    """Refuse, before any work, a folder that can't hold the model of the run that is meant (`asked` None: any of the project's), whole
-    or in part. Raises UsageError."""
+    """Refuse, before any work, an output folder with anything but the model, whole or in part, of the run that is meant (`asked` None:
+    of any run of the project). Raises UsageError."""
     if folder is None:
         return
     runs = [run for run in project.runs() if asked is None or is_meant(run, asked)] if project is not None and not restart else []
@@ -127,10 +126,10 @@ def check_output(folder: Path | None, project: Project | None, asked: Asked | No
 
 
 def is_meant(run: Run, asked: Asked) -> bool:
-    """Whether a run may be the one that these settings mean, as far as settings say it: its photos and its base are looked at later."""
+    """Whether a run may be the one that these settings mean; its photos and its base are compared later."""
     try:
         began = (run.record().shape or {}).get("asked")  # 0.1 kept none
-    except ProjectError:  # one without a record, or with a damaged one: that is told where it is needed
+    except ProjectError:  # no record, or a damaged one: reported where it is needed
         return False
     known = [asked.shaping(version) for version in ("", *FORMER)]
     return began is None or json.dumps(began, sort_keys=True) in (json.dumps(each, sort_keys=True) for each in known)

@@ -1,4 +1,4 @@
-"""What project.toml says of single photos: `[photos."IMG_3.jpg"]`, with a box and a caption of their own."""
+"""What project.toml says about single photos: `[photos."IMG_3.jpg"]`, with a box and a caption."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
@@ -15,30 +15,31 @@ BOX = "box = [left, top, right, bottom] in whole pixels of the photo as it is up
 
 @dataclass(frozen=True, kw_only=True)
 class OwnWords:
-    """Of one photo: the part that is to be kept, in pixels of the turned photo (right and bottom lie outside), and its caption."""
+    """For one photo: the part to keep (left, top, right, bottom; in pixels of the upright photo, right and bottom excluded), and its
+    caption."""
 
     box: tuple[int, int, int, int] | None = None
     caption: str | None = None
 
 
 def read_photo_table(path: Path, table: Any) -> dict[str, OwnWords]:
-    """The `[photos]` of the project.toml at `path`, by the photos' names. Raises ProjectError that names the photo and the key."""
+    """The `[photos]` section of the project.toml at `path`, by file name. Raises ProjectError, which names the photo and the key."""
     if not isinstance(table, dict):
         raise ProjectError(f"{path}: {SECTION} must be a section", f'write a table for each photo: [{SECTION}."IMG_3.jpg"]')
     return {name: _words_of(f'{path}: [{SECTION}."{name}"]', words) for name, words in table.items()}
 
 
 def check_photo_names(path: Path, table: Mapping[str, OwnWords], names: Collection[str]) -> None:
-    """Raises ProjectError where project.toml speaks of a photo that the project has not."""
+    """Raises ProjectError if project.toml names a photo that the project does not have."""
     for name in table:
         if name not in names:
             near = get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "take that table out, or put the photo into the project's photos"
+            hint = f"did you mean {near[0]!r}?" if near else "remove that table, or put the photo into the project's photos"
             raise ProjectError(f'{path}: [{SECTION}."{name}"]: there is no photo called {shortened(repr(name))}', hint)
 
 
 def check_box(path: Path, name: str, box: tuple[int, int, int, int], size: tuple[int, int]) -> None:
-    """Raises ProjectError where a photo's own box reaches beyond the photo, whose upright size is given in pixels."""
+    """Raises ProjectError if a photo's box reaches beyond the photo; `size`: of the upright photo, in pixels."""
     if box[2] > size[0] or box[3] > size[1]:
         raise ProjectError(
             f'{path}: [{SECTION}."{name}"]: the box {list(box)} reaches beyond the photo, which has {size[0]} x {size[1]} pixels',

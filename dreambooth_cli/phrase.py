@@ -1,7 +1,7 @@
 """Where the subject stands in a class prompt: the first noun phrase, or the one after "a photo of". English, by plain rules.
 
-The rules know determiners, prepositions and the commonest verbs; every other word is taken for an adjective or a noun. What
-they can't read is not guessed: it is said in `doubt`.
+The rules know determiners, prepositions and the commonest verbs, and take every other word for an adjective or a noun. What they can't
+read is not guessed: `doubt` says so.
 """
 
 import re
@@ -165,7 +165,7 @@ def _foreign(text: str, words: Sequence[str], plain: Sequence[str]) -> str:
         return "does not read as English"
     if any(word.islower() and not word.isascii() and not LOANED.issuperset(_beyond_ascii(word)) for word in words):
         return "does not read as English"
-    return "reads like a file's name" if FILE_NAME.search(text.casefold()) else ""
+    return "looks like a file name" if FILE_NAME.search(text.casefold()) else ""
 
 
 def _beyond_ascii(word: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Projects: what lies where in them, their names, how they are made, found and locked.
+"""Projects: their folders, their names, and how they are made, found and locked.
 
 projects/my-dog/
   project.toml  photos/  prepared/  runs/1/  images/
@@ -45,17 +45,17 @@ KEPT = ".drawing-"  # a process that draws: its number, and a lock
 MAKING_OF_0_1 = re.compile(r"\.making-[0-9a-f]{32}\.[0-9]+")  # a process number, which says nothing in another container
 A_DAY = 24 * 60 * 60  # seconds; a project was made in minutes
 RUN_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
-LONGEST_NAME = 200  # bytes; a file system takes 255, and something may be added
+LONGEST_NAME = 200  # bytes; file systems allow 255, and something may be appended
 RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))}
 
 
 def clear_up() -> None:
-    """Remove what killed processes left in the home and the cache: projects that they had half made or half removed, half files.
+    """Remove what killed processes left in the data directory and the cache: half-made or half-removed projects, unfinished files.
 
-    In the folders of class images too, where a run that is finished does not come again.
+    Also in the folders of class images, to which a finished run does not return.
     """
     class_images = cache_folder() / "class-images"
-    with suppress(OSError):  # what can't be read is told where it is needed
+    with suppress(OSError):  # what can't be read is reported where it is needed
         for name in os.listdir(class_images):
             clear_leftovers(class_images / name)
     for folder in (projects_folder(), home_folder(), cache_folder() / "digests", cache_folder() / "looks"):
@@ -116,19 +116,19 @@ class Project:
         return next((run for run in reversed(self.runs()) if run.has_begun and run.record().digest == digest), None)
 
     def has_run_of(self, class_prompt: str) -> bool:
-        """Whether a run has begun under this class prompt, as it was asked."""
+        """Whether a run has begun with exactly this class prompt."""
         for run in self.runs():
-            with suppress(ProjectError):  # a damaged record is told where it is needed
+            with suppress(ProjectError):  # a damaged record is reported where it is needed
                 if run.record().asked["subject"].get("class_prompt") == class_prompt:
                     return True
         return False
 
     def new_run(self) -> Run:
-        """The folder of the next run; one that was killed before it had a plan leaves its number."""
+        """Make the folder of the next run; the number of a run that was killed before it had a plan is used again."""
         for run in self.runs():
             if not run.plan.exists():
                 run.clear_up()
-                with suppress(OSError):  # it holds something
+                with suppress(OSError):  # it is not empty
                     run.path.rmdir()
         numbers = [run.number for run in self.runs()]
         run = Run(self.path / "runs" / str(max(numbers, default=0) + 1))
@@ -137,7 +137,7 @@ class Project:
         return run
 
     def finished_run(self, number: int | None) -> Run:
-        """Run `number`, or the latest finished one. Raises ProjectError where there is none."""
+        """Run `number`, or the latest finished one. Raises ProjectError if there is none."""
         finished = [run for run in self.runs() if run.is_finished]
         if number is None:
             if not finished:
@@ -152,7 +152,7 @@ class Project:
         raise ProjectError(f"project {self.name} has no finished run {number}", f"its finished runs: {has}")
 
     def run_with_step(self, number: int | None, step: int) -> Run:
-        """Run `number`, or the newest, that has the weights of a step. Raises ProjectError where there is none."""
+        """Run `number`, or the newest run, that has the weights of this step. Raises ProjectError if there is none."""
         runs = [run for run in self.runs() if run.has_begun and number in (None, run.number)]
         if number is not None and not runs:
             raise ProjectError(f"project {self.name} has no run {number}", f"see what it has: dreambooth projects show {self.name}")
@@ -160,12 +160,12 @@ class Project:
             return found[-1]
         has = "; ".join(f"run {run.number}: {', '.join(map(str, run.steps())) or 'none'}" for run in runs) or "no run has begun"
         which = f"run {number} of {self.name}" if number is not None else f"project {self.name}"
-        raise ProjectError(f"{which} has no weights of step {step}", f"the steps that are there: {has}")
+        raise ProjectError(f"{which} has no weights of step {step}", f"the steps that were kept: {has}")
 
     @contextmanager
     def lock(self) -> Iterator[str]:
-        """Hold the project for one run. Yields what speaks against it, where its file system knows no locks: then nothing is
-        held. Raises ProjectError where another process holds it, OSError."""
+        """Hold the project for one run. Yields "", or a warning if its file system has no locks, so that nothing is held. Raises
+        ProjectError if another process holds it, OSError."""
         lock = filelock.FileLock(self.path / ".lock", blocking=False, fallback_to_soft=False)
         holder = self.path / ".lock-holder"
         try:
@@ -176,7 +176,7 @@ class Project:
             ) from error
         try:
             now = datetime.now().astimezone()
-            with suppress(OSError):  # it is for a message alone
+            with suppress(OSError):  # it is only for a message
                 holder.unlink(missing_ok=True)  # whatever it is: a FIFO would be waited for
                 holder.write_text(f"process {os.getpid()}, since {now:%Y-%m-%d %H:%M:%S}", encoding="utf-8")
             yield remark
@@ -185,8 +185,8 @@ class Project:
 
 
 def check_is_free(project: Project) -> None:
-    """Raises ProjectError, at once, where another process holds a project for a run."""
-    with suppress(OSError), project.lock():  # a disk that knows no locks, or may only be read, is told where it matters
+    """Raises ProjectError, without waiting, if another process holds a project for a run."""
+    with suppress(OSError), project.lock():  # a disk without locks, or a read-only one, is reported where it matters
         pass
 
 
@@ -198,7 +198,7 @@ def _told_by(holder: Path) -> str:
 
 
 def check_name(name: str) -> str:
-    """A project's name as it may be used for a folder. Raises ProjectError."""
+    """The same name, if it can be a project's. Raises ProjectError."""
     is_long = len(name.encode(errors="replace")) > LONGEST_NAME
     if is_long or not NAME.fullmatch(name) or name.lower().split(".")[0] in RESERVED or name.endswith("."):
         raise ProjectError(
@@ -209,10 +209,10 @@ def check_name(name: str) -> str:
 
 
 def check_new_name(name: str) -> str:
-    """A name that no project has yet. Raises ProjectError."""
+    """The same name, if no project has it yet. Raises ProjectError."""
     if (projects_folder() / check_name(name)).exists():
         raise ProjectError(
-            f"there is a project called {name} already", f"choose another name, or: dreambooth projects remove {name}"
+            f"there is already a project called {name}", f"choose another name, or: dreambooth projects remove {name}"
         )
     return name
 
@@ -227,19 +227,19 @@ def suggest_name(text: str) -> str:
 def free_name(wanted: str) -> str:
     """`wanted`, or with the next free number: `dog`, `dog-2`."""
     folder = projects_folder()
-    # whatever lies there, and without case: some file systems know none
+    # any file or folder counts, and case does not: some file systems ignore it
     taken = {child.name.casefold() for child in folder.iterdir()} if folder.is_dir() else set()
     names = [wanted, *(f"{wanted}-{number}" for number in range(2, len(taken) + 3))]
     return next(name for name in names if name.casefold() not in taken)
 
 
 def list_projects() -> list[Project]:
-    """All projects that can be looked into, by name. Raises OSError where the folder of all projects can't be read."""
+    """All projects that can be read, by name. Raises OSError if the folder of all projects can't be read."""
     return [Project(child) for child in _folders() if _has_settings(child)]
 
 
 def unreadable_projects() -> list[str]:
-    """A line for each project that can't be read, say another user's or one with broken settings: it is passed over."""
+    """A line for each project that is skipped because it can't be read, such as another user's or one with broken settings."""
     lines = []
     for child in _folders():
         try:
@@ -254,7 +254,7 @@ def unreadable_projects() -> list[str]:
 
 
 def _folders() -> list[Path]:
-    """What lies among the projects, but for what is hidden: a project that is being made."""
+    """The folders among the projects, except hidden ones: projects that are being made."""
     folder = projects_folder()
     return sorted(child for child in folder.iterdir() if not child.name.startswith(".")) if folder.is_dir() else []
 
@@ -267,7 +267,7 @@ def _has_settings(folder: Path) -> bool:
 
 
 def open_project(name: str) -> Project:
-    """A project by its name. Raises ProjectError that names the nearest one, or how to make one."""
+    """A project by its name. Raises ProjectError, which lists the projects, or says how to make one."""
     check_name(name)
     project = Project(projects_folder() / name)
     if not project.config.is_file():
@@ -278,7 +278,7 @@ def open_project(name: str) -> Project:
 
 
 def choose_project(name: str | None) -> Project:
-    """The named project, or the only one there is. Raises UsageError where that is not clear, ProjectError."""
+    """The named project, or the only one there is. Raises UsageError if that is not clear, ProjectError."""
     if name is not None:
         return open_project(name)
     projects = list_projects()
@@ -292,9 +292,9 @@ def choose_project(name: str | None) -> Project:
 
 
 def remove_project(project: Project) -> str:
-    """Delete a project with all its runs and pictures. Returns what speaks against it, where its file system knows no locks.
+    """Delete a project with all its runs and pictures. Returns "", or a warning if its file system has no locks.
 
-    Raises ProjectError where it lies elsewhere, by a link, or is in use.
+    Raises ProjectError if it is only a link to another place, or in use.
     """
     if project.path.is_symlink():
         raise ProjectError(
@@ -304,13 +304,13 @@ def remove_project(project: Project) -> str:
     with ExitStack() as held:
         with system_errors(DiskError, f"can't remove project {project.name}", project.path):
             leaving = held.enter_context(temporary(projects_folder()))
-        remark = _take_away(project, leaving)  # gone at once: who comes now finds no project
+        remark = _take_away(project, leaving)  # gone at once: other processes find no project from now on
         try:
-            _check_not_kept(project, leaving)  # who came in between is still in time
+            _check_not_kept(project, leaving)  # one that started in between still counts
         except ProjectError:
             leaving.rename(project.path)
             raise
-        with system_errors(DiskError, f"can't remove all of project {project.name}", leaving, "see who may write there"):
+        with system_errors(DiskError, f"can't remove all of project {project.name}", leaving, "check who may write there"):
             remove(leaving)
     return remark
 
@@ -330,13 +330,13 @@ def _take_away(project: Project, leaving: Path) -> str:
 
 @contextmanager
 def keep(project: Project) -> Iterator[None]:
-    """Keep a project from being removed while pictures are drawn with it or into it: beside other drawing, and beside a run.
+    """Keep a project from being removed while pictures are drawn with it or into it; other drawing, and a run, may go on meanwhile.
 
-    Raises ProjectError where it has been removed. A process that is killed keeps it no longer.
+    Raises ProjectError if it has been removed. A killed process no longer keeps it.
     """
     lock = filelock.FileLock(project.path / f"{KEPT}{os.getpid()}-{uuid.uuid4().hex}", blocking=False, fallback_to_soft=False)
     try:
-        # a project that may only be read, or whose disk knows no locks, is drawn with all the same
+        # drawing is allowed even in a read-only project, or on a disk without locks
         with suppress(OSError):
             _clear_up_kept(project.path)
             lock.acquire()
@@ -357,7 +357,7 @@ def _is_kept_name(path: Path) -> bool:
 
 
 def _clear_up_kept(folder: Path) -> None:
-    """Remove what killed processes left that kept a project. A young one may be about to be locked."""
+    """Remove the lock files of killed processes that kept a project. A recent one may be about to be locked."""
     for path in filter(_is_kept_name, folder.glob(f"{KEPT}*")):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > 60:
@@ -366,7 +366,7 @@ def _clear_up_kept(folder: Path) -> None:
 
 
 def _check_not_kept(project: Project, folder: Path) -> None:
-    """Raises ProjectError where a process draws with a project, which lies in `folder` now."""
+    """Raises ProjectError if a process is drawing with a project, which is now in `folder`."""
     for path in filter(_is_kept_name, folder.glob(f"{KEPT}*")):
         try:
             with filelock.FileLock(path, blocking=False, fallback_to_soft=False):
@@ -381,7 +381,7 @@ def _check_not_kept(project: Project, folder: Path) -> None:
 
 
 def project_of(path: Path) -> Project | None:
-    """The project that a path lies in, or None."""
+    """The project that a path is in, or None."""
     for folder in (projects_folder(), real_path(projects_folder())):
         for each in (path, real_path(path)):
             if each.is_relative_to(folder) and each != folder:
@@ -391,19 +391,19 @@ def project_of(path: Path) -> Project | None:
 
 
 def check_model_place(output_dir: Path) -> Path:
-    """The real path of a folder for a finished model. Raises UsageError, before any work, where it can't be written, or lies in a
-    project: what is there is made anew, and removed with it."""
+    """The real path of a folder for a finished model. Raises UsageError, before any work, if it can't be written, or is in a project, whose
+    folders are made anew and removed with it."""
     real = check_folder(output_dir, ANOTHER_PLACE)
     if (project := project_of(real)) is not None:
-        raise UsageError(f"{output_dir} lies within project {project.name}, whose folders are its own", ANOTHER_PLACE)
+        raise UsageError(f"{output_dir} is inside project {project.name}, whose folders are its own", ANOTHER_PLACE)
     return real
 
 
 def find_project(photos: Path, noun: str, *, class_prompt: str = "") -> Project | None:
-    """The project that was made from this photo folder (its real path) and class noun. One that can't be read is passed over.
+    """The project that was made from this photo folder (its real path) and class noun. One that can't be read is skipped.
 
-    Of several the one that has a run of this very class prompt, or else is of it. Raises ProjectError where a broken one names
-    this very folder: another must not be made beside it.
+    If there are several: the one with a run of exactly this class prompt, else the one with this class prompt. Raises ProjectError if a
+    broken one names this folder, since another must not be made beside it.
     """
     from .prompts import class_noun
 
@@ -428,7 +428,7 @@ def find_project(photos: Path, noun: str, *, class_prompt: str = "") -> Project 
 
 
 def _names(config: Path, folder: Path) -> bool:
-    """Whether the text of settings that can't be read as such names a folder."""
+    """Whether the text of a broken settings file names a folder."""
     try:
         text = config.read_text(encoding="utf-8", errors="replace")
     except OSError:

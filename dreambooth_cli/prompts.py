@@ -28,29 +28,29 @@ STANDS_FOR = re.compile(r"(?<!\S)(?:TOK|[SV]\*|(?<=\w\s)\*)(?!\S)")  # and what 
 
 
 def fill(prompt: str, identifier: str) -> str:
-    """The prompt with the identifier in each place of `[identifier]`; nothing else is changed."""
+    """The prompt with each `[identifier]` replaced by the identifier; nothing else is changed."""
     return prompt.replace(PLACEHOLDER, identifier)
 
 
 def marked(prompt: str, identifier: str) -> str:
-    """The prompt with `[identifier]` in each place of the identifier: the other way round."""
+    """The reverse: the prompt with each identifier replaced by `[identifier]`."""
     return _word(identifier).sub(PLACEHOLDER, prompt)
 
 
 def understood(prompt: str) -> str:
-    """The prompt with the placeholder in our own spelling: `a <Identifier> dog` -> `a [identifier] dog`."""
+    """The prompt with the placeholder in our spelling: `a <Identifier> dog` -> `a [identifier] dog`."""
     return SPELLINGS.sub(PLACEHOLDER, prompt)
 
 
 def check_placeholder(prompt: str) -> None:
-    """Refuse what was meant for the placeholder and is not: `[identifer]`, `[name]`. Raises UsageError."""
+    """Refuse something that was meant as the placeholder but is not: `[identifer]`, `[name]`. Raises UsageError."""
     text = " ".join(SPELLINGS.sub(" ", prompt).split())  # the forms below would try every part of a long gap
     named = (found for found in BRACKETED.finditer(text) if " ".join(found[1].casefold().split()) in OTHER_NAMES)
     near = (found for found in BESIDE_A_MARK.finditer(text) if is_like(found[1] or found[2], "identifier"))
     slip = next(named, None) or next(near, None)
     if slip is not None:
         raise UsageError(
-            f'"{slip[0].strip()}" stands for nothing: the place of the identifier is written {PLACEHOLDER}',
+            f'"{slip[0].strip()}" stands for nothing: write {PLACEHOLDER} where the identifier goes',
             f"for example: {EXAMPLE}",
         )
 
@@ -58,14 +58,14 @@ def check_placeholder(prompt: str) -> None:
 def check_identifier(identifier: str) -> None:
     """Refuse the placeholder, in whatever spelling, in the identifier's own place. Raises UsageError."""
     if PLACEHOLDER in understood(identifier):
-        raise UsageError(f"{identifier} only marks the identifier's place", "name the word itself: --identifier sks")
+        raise UsageError(f"{identifier} only marks the identifier's place", "give the word itself: --identifier sks")
 
 
 def instance_prompt(class_prompt: str, identifier: str) -> str:
     """The prompt of the photos: `a photo of a dog` -> `a photo of a sks dog`.
 
-    The identifier goes before the noun phrase that names the subject, after its article; or where `[identifier]` stands; a
-    prompt that has the identifier already stays as it is. Of one in doubt (see `check_class_prompt`) it is the best guess.
+    The identifier goes before the noun phrase that names the subject, after its article, or where `[identifier]` is; a prompt that
+    already has the identifier stays as it is. For an unclear one (see `check_class_prompt`) this is the best guess.
     """
     text = understood(" ".join(class_prompt.split()))
     if PLACEHOLDER in text or _word(identifier).search(text):
@@ -80,7 +80,7 @@ def instance_prompt(class_prompt: str, identifier: str) -> str:
 def plain_class_prompt(class_prompt: str, identifier: str = AUTO) -> str:
     """The prompt of the class images: the class prompt without `[identifier]`, and without the identifier itself.
 
-    Raises UsageError where nothing is left.
+    Raises UsageError if nothing is left.
     """
 
     def without(match: re.Match[str]) -> str:
@@ -150,7 +150,7 @@ def oddity_line(class_prompt: str, identifier: str = AUTO) -> str:
 
 
 def proposal(class_prompt: str) -> str:
-    """A class prompt in doubt with `[identifier]` where it may be meant, for the user to look at."""
+    """An unclear class prompt with `[identifier]` where it probably goes, to show the user."""
     text = understood(" ".join(class_prompt.split()))
     text = BRACKETED.sub(lambda found: PLACEHOLDER if is_like(found[1], "identifier") else found[0], text)
     known, phrase = _known_identifier(text), read_phrase(text)
@@ -176,7 +176,7 @@ def class_noun(class_prompt: str, identifier: str = AUTO) -> str:
 
 
 def prompt_remarks(prompt: str, identifier: str, class_prompt: str) -> list[str]:
-    """What a prompt lacks to show the subject, a line each: the identifier, the class noun. Empty where it has both."""
+    """What a prompt lacks to show the subject, one line each: the identifier, the class noun. Empty if it has both."""
     noun, prompt = class_noun(class_prompt), understood(prompt)
     remarks = []
     if PLACEHOLDER not in prompt and not _has_word(prompt, identifier):

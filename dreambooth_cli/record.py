@@ -15,8 +15,8 @@ PLAIN = ("id", "date", "digest", "shape", "asked", "sources", "began", "verdict"
 
 @dataclass(frozen=True, kw_only=True)
 class BaseRecord:
-    """Which base a model was made from: enough to find it again. `identity` is its hub revision, or `sha256:...` of its files; one
-    that comes with this package has its name as its path."""
+    """Which base a model was made from: enough to find it again. `identity`: its hub revision, or `sha256:...` of its files; for a base
+    that comes with this package, `path` is its name."""
 
     name: str
     repository: str | None
@@ -26,7 +26,8 @@ class BaseRecord:
 
 @dataclass(frozen=True)
 class Prompts:
-    """The identifier and the prompts that a run trains on: that of the photos, in other frames too, and that of the class images."""
+    """The identifier and the prompts that a run trains on: that of the photos, the same in other frames, that of the class images, and the
+    places that may be added."""
 
     identifier: str
     instance: str
@@ -45,7 +46,7 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Continued:
-    """A finished run from whose weights another begins: its number, its id, and the steps that it had."""
+    """A finished run whose weights another starts from: its number, its id, and its number of steps."""
 
     number: int
     id: str
@@ -54,7 +55,7 @@ class Continued:
 
 @dataclass(frozen=True)
 class Change:
-    """A run goes on under another plan from a step on: why, by its kind (0.1 kept none) and in words, and the JSON of the plan before."""
+    """A run continues under another plan from a step on: why, by kind (0.1 recorded none) and in words, and the JSON of the plan before."""
 
     step: int
     kind: str = ""
@@ -75,7 +76,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the process held after a step, in bytes, and what the plan had said of it."""
+    """What the process held after a step, and what the plan had predicted, in bytes."""
 
     step: int
     bytes: int
@@ -86,12 +87,12 @@ class Measured:
 class Record:
     """What a run's plan.json holds.
 
-    `id` is the run's own, which its checkpoints and its model's card name, `date` when it began, in ISO 8601 ("": 0.2 or before kept
-    none); `digest` names what shapes its weights, and `shape` has that in full (None: 0.1 began it). `asked` has the settings by stage,
-    as asked, `sources` where those came from that are no defaults. `photos`: each by its name, with its caption, its mask and what of it
-    is kept (None: begun by 0.2 or before). `continues` names the run whose weights it begins with, where it does. `began` says on what it
-    began: versions, processor, class images. `verdict` and `of_class` are words of what it has made of its base, `sentences` the same in
-    full, `figures` what they rest on ("" and so on: it has not ended, or 0.2 ended it). `further` is what a later version put there.
+    `id`: the run's own, which its checkpoints and its model's card name. `date`: when it began, in ISO 8601 ("": begun by 0.2 or earlier).
+    `digest`: identifies what shapes its weights, which is in `shape` in full (None: begun by 0.1). `asked`: the settings by stage, as
+    asked for; `sources`: where each that is not a default came from. `photos`: for each, its name, caption, mask and the part that is kept
+    (None: begun by 0.2 or earlier). `continues`: the run whose weights it starts from, if any. `began`: the circumstances in which it
+    began: versions, processor, class images. `verdict` and `of_class`: the verdict in words, `sentences`: in full, `figures`: what it is
+    based on (all empty: not finished, or finished by 0.2). `further`: whatever a later version put there.
     """
 
     id: str
@@ -116,7 +117,7 @@ class Record:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> "Record":
-        """A record from the JSON of a plan.json, of this version or one before. Raises ValueError where it is damaged."""
+        """A record from the JSON of a plan.json, of this version or an earlier one. Raises ValueError if it is damaged."""
         changes = values.get("changes", [])
         if not isinstance(changes, list) or not all(isinstance(change, dict) for change in changes):
             raise ValueError("its changes can't be read")
@@ -124,7 +125,7 @@ class Record:
         asked = values["asked"]
         if not {*STAGES} <= asked.keys() or not isinstance(asked["train"].get("save_dtype"), str):
             raise ValueError("asked is not what is asked of a run")
-        # until 0.2 the plan did not say it: it was a number, as asked
+        # until 0.2 this was not in the plan: it was a number, as asked for
         stop = {"text_encoder_stop": asked["train"].get("text_encoder_stop")}
         measured = values.get("measured")
         known = {SCHEMA, *(item.name for item in fields(cls))}
@@ -142,7 +143,7 @@ class Record:
         )
 
     def written(self) -> dict[str, Any]:
-        """The JSON of it, which `read` reads."""
+        """The record as JSON values, which `read` reads."""
         ended = {"verdict": self.verdict, "of_class": self.of_class, "sentences": list(self.sentences)}
         told = {
             "id": self.id,
@@ -165,33 +166,32 @@ class Record:
         return {key: value for key, value in told.items() if value is not None} | self.further
 
     def train_settings(self) -> TrainSettings:
-        """The settings of training as they were asked; none of the user's own class images, which lay in a folder then. Raises
-        UsageError."""
+        """The training settings as asked for, but without the folder of own class images, which may be gone. Raises UsageError."""
         known = {item.name for item in fields(TrainSettings)} - {"class_data_dir"}
         return TrainSettings(**{name: value for name, value in self.asked["train"].items() if name in known})
 
     def with_change(self, further: Plan, *, step: int, kind: str, what: str) -> "Record":
-        """The run goes on under another plan from a step on."""
+        """The same, continuing under another plan from a step on."""
         change = Change(step, kind, what, before=self.plan.to_json())
         return replace(self, plan=further, changes=(*self.changes, change))
 
     def with_measured(self, step: int, held: int) -> "Record":
-        """What the process held after a step, in bytes: of the GPU's memory, or of the machine's where there is none."""
+        """The same, with what the process held after a step, in bytes: of the GPU's memory, or of the machine's if there is no GPU."""
         on_card = self.plan.device == "cuda" or not self.plan.ram  # 0.1 did not count the machine's
         planned = self.plan.needed if on_card else self.plan.ram_needed
         return replace(self, measured=Measured(step, held, planned))
 
     def with_verdict(self, verdict: Verdict, figures: dict[str, Any]) -> "Record":
-        """The run has ended: what it has made of its base, and what was measured of it."""
+        """The same, with the verdict on the finished run and the figures it is based on."""
         return replace(self, verdict=verdict.word, of_class=verdict.of_class, sentences=verdict.sentences, figures=figures)
 
     def with_rehearsed(self, held: int) -> "Record":
-        """What a rehearsal held on the card takes the place of what was planned for it."""
+        """The same, with the memory that a rehearsal measured on the card in place of the planned one."""
         if self.plan.device != "cuda":
             return self
         return replace(self, plan=replace(self.plan, needed=held), measured=Measured(0, held, self.plan.needed))
 
 
 def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Of JSON values those that are a dataclass's fields."""
+    """Those of some JSON values that are fields of a dataclass."""
     return {item.name: values[item.name] for item in fields(kind) if item.name in values}

@@ -12,13 +12,13 @@ from . import __version__
 from .checkup import Check
 from .libraries import version_lines
 
-# What says where something lies or who is asked is left out: disk, caches, hub and token.
+# Checks that show paths or addresses are left out: disk, caches, hub and token.
 TOLD = ("python", "torch", "gpu", "gpu memory", "memory", "bitsandbytes", "libraries")
 PATH = re.compile(r"(?<![\w:/.])(?:~|[A-Za-z]:)?[\\/](?:[^\s'\"\\/:,;]+[\\/])*[^\s'\"\\/:,;]*")
 
 
 def report_text(checks: Sequence[Check], tried: Sequence[tuple[str, str, str]], figures: Sequence[tuple[str, str]]) -> str:
-    """The report in Markdown. `tried`: each part, how it ended, and what was said of it."""
+    """The report in Markdown. `tried`: for each part its name, how it ended, and the message."""
     lines = [f"# dreambooth {__version__}: doctor --try", ""]
     lines += [f"- {check.name}: {check.status}, {check.message}" for check in checks if check.name in TOLD]
     lines += ["", "| part | | |", "| --- | --- | --- |", *(f"| {' | '.join(part)} |" for part in tried)]

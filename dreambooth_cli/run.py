@@ -1,4 +1,4 @@
-"""One training run of a project: what lies where in it, its record, and whether its model is whole."""
+"""One training run of a project: its files, its record, and whether its model is whole."""
 
 import json
 import re
@@ -28,7 +28,7 @@ WEIGHTS = "weights.safetensors"  # in it
 OPTIMIZER = "optimizer.safetensors"  # in it: what only a further step needs
 MANIFEST = "checkpoint.json"  # in it: its step, its run, its files
 LIGHT = "weights alone"  # in a manifest: the optimizer's state was let go
-CARD = "dreambooth.json"  # beside a model: what it knows; it comes last, so a folder that has it is whole
+CARD = "dreambooth.json"  # beside a model: facts about it; written last, so a folder that has it is whole
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Run:
 
     @property
     def id(self) -> str:
-        """Its id, which its checkpoints and its model's card name; "" where it never began. Raises ProjectError."""
+        """Its id, which its checkpoints and its model's card name; "" if it never began. Raises ProjectError."""
         return self.record().id if self.has_begun else ""
 
     @property
@@ -54,17 +54,17 @@ class Run:
 
     @property
     def plan(self) -> Path:
-        """What was asked and what was planned, frozen at the run's first start, and what changed on its way."""
+        """What was asked for and planned, fixed at the run's first start, and what changed later."""
         return self.path / "plan.json"
 
     @property
     def events(self) -> Path:
-        """What happened, a JSON line each."""
+        """What happened, one JSON line per event."""
         return self.path / "events.jsonl"
 
     @property
     def checkpoints(self) -> Path:
-        """From where the run can go on."""
+        """Where the run can continue from."""
         return self.path / "checkpoints"
 
     @property
@@ -79,7 +79,7 @@ class Run:
 
     @property
     def judged(self) -> Path:
-        """What a judge said of its steps."""
+        """What a judge said about its steps."""
         return self.path / "judged.json"
 
     @property
@@ -89,7 +89,7 @@ class Run:
 
     @property
     def manifest(self) -> Path:
-        """The files of the finished model, each with its bytes and sha256; written before the model takes its name."""
+        """The list of the finished model's files, each with its size and sha256; written before the model gets its name."""
         return self.path / "model.json"
 
     @property
@@ -98,7 +98,7 @@ class Run:
         return (self.model / CARD).is_file()
 
     def steps(self) -> list[int]:
-        """The steps whose weights are there, in their order: those of its checkpoints, and the last where the model is finished."""
+        """The steps whose weights are there, in order: those of its checkpoints, and the last one if the model is finished."""
         names = [path.name for path in self.checkpoints.glob("step-*") if (path / WEIGHTS).is_file()]
         found = {int(match[1]) for match in map(CHECKPOINT.fullmatch, names) if match is not None}
         if self.is_finished:
@@ -113,13 +113,13 @@ class Run:
         return list({number: path for number, _, path in found}.values())
 
     def checkpoint(self, step: int) -> Path:
-        """Where the checkpoint of a step lies, if it is there."""
+        """Where the checkpoint of a step is, if it exists."""
         return self.checkpoints / f"step-{step:06d}"
 
     def model_files(self) -> dict[str, dict[str, Any]]:
-        """The files of the finished model, by their names in its folder, each with its bytes and sha256 as it was saved.
+        """The files of the finished model, by their names in its folder, each with its size in bytes and sha256 as saved.
 
-        A run of 0.1 has no list of them: there, as they are now. Raises ProjectError where the list is damaged.
+        A run of 0.1 has no such list; for it, the files as they are now. Raises ProjectError if the list is damaged.
         """
         if not self.manifest.exists():
             return digests_of(self.model)
@@ -140,11 +140,11 @@ class Run:
         return dict(files)
 
     def write_manifest(self, model: Path) -> None:
-        """Write down what the finished model is made of, while it lies in a folder beside. Raises OSError."""
+        """Write the list of the finished model's files, while it is still in a temporary folder. Raises OSError."""
         write_json(self.manifest, with_schema(self.manifest.name, {"files": digests_of(model)}))
 
     def check_model(self) -> dict[str, dict[str, Any]]:
-        """Hold the finished model against what was saved, and return its files. Raises DiskError that names the first that differs."""
+        """Check the finished model against what was saved, and return its files. Raises DiskError, which names the first that differs."""
         try:
             files = self.model_files()
             other = next((name for name, entry in files.items() if not is_intact(self.model / name, entry)), None)
@@ -161,21 +161,21 @@ class Run:
         return f"remove {self.model} and train again: the model is made anew from the last checkpoint"
 
     def has_part_at(self, folder: Path) -> bool:
-        """Whether a folder holds files of the finished model and nothing else, byte for byte: a delivery that was cut short."""
+        """Whether a folder holds only files of the finished model, byte for byte, as after a delivery that was cut short."""
         names, former = [], folder / PART_OF_0_1 if self.has_part_of_0_1_at(folder) else None
         for path in folder.rglob("*"):
             own = self.model / path.relative_to(folder)
             if is_of_the_system(path.name) or former in (path, *path.parents):
                 continue
             if path.is_symlink() or not own.exists() or own.is_dir() != path.is_dir():
-                return False  # at once: somebody's folder may be large
+                return False  # right away: somebody's folder may be large
             if not path.is_dir():
                 names.append(path.relative_to(folder).as_posix())
         files = self.model_files() if self.is_finished else {}
         return bool(files) and all(name in files and is_intact(folder / name, files[name]) for name in names)
 
     def has_part_of_0_1_at(self, folder: Path) -> bool:
-        """Whether a folder holds what 0.1 had copied of this very model when it was cut short: files that begin as its own."""
+        """Whether a folder holds what 0.1 had copied of this model when it was cut short: files that are beginnings of its own."""
         part, files = folder / PART_OF_0_1, 0
         for path in () if part.is_symlink() else part.rglob("*"):
             own = self.model / path.relative_to(part)
@@ -185,19 +185,19 @@ class Run:
         return files > 0
 
     def record(self) -> Record:
-        """What plan.json holds. Raises ProjectError where it is not there or is damaged."""
+        """What plan.json holds. Raises ProjectError if it is missing or damaged."""
         try:
             values = json.loads(self.plan.read_text(encoding="utf-8-sig"))
             if not isinstance(values, dict):
                 raise ValueError("it is not a JSON object")
-            json.dumps(values, ensure_ascii=False).encode()  # what can't be written again is damaged
+            json.dumps(values, ensure_ascii=False).encode()  # if it can't be written again, it is damaged
             check_schema(self.plan, values)
             return Record.read(values)
         except (OSError, ValueError, RecursionError) as error:
-            raise ProjectError(f"{self.plan} can't be read: {error}", "begin another run with --restart") from error
+            raise ProjectError(f"{self.plan} can't be read: {error}", "start a new run with --restart") from error
 
     def clear_up(self) -> None:
-        """Remove what killed processes left half written here. The caller holds the project's lock."""
+        """Remove unfinished files of killed processes. The caller holds the project's lock."""
         clear_leftovers(self.path, old=r"plan\.json\.part|\.model\.part")
         clear_leftovers(self.checkpoints, old=r"\.step-[0-9]{6,}\.part")
         clear_leftovers(self.samples, old=r"\.step-[0-9]{6,}-[0-9]+\.[0-9]+\.part")
@@ -205,13 +205,13 @@ class Run:
             clear_leftovers(self.checkpoint(step))
 
     def write_record(self, record: Record) -> None:
-        """Write plan.json beside and rename it. Raises DiskError."""
+        """Write plan.json. Raises DiskError."""
         with disk_errors(self.plan):
             write_json(self.plan, with_schema(self.plan.name, record.written()))
 
 
 def lighten(path: Path) -> None:
-    """Let the optimizer's state of a checkpoint go; killed on its way, it is whole, with or without. Raises OSError."""
+    """Delete the optimizer's state of a checkpoint; if killed in between, the checkpoint is still whole. Raises OSError."""
     if not is_light(path):
         manifest = json.loads(read_text(path / MANIFEST))
         files = {name: entry for name, entry in manifest["files"].items() if name != OPTIMIZER}
@@ -220,5 +220,5 @@ def lighten(path: Path) -> None:
 
 
 def is_light(path: Path) -> bool:
-    """Whether a checkpoint's manifest says that its optimizer state was let go. Raises OSError, ValueError for one that is damaged."""
+    """Whether a checkpoint's manifest says that its optimizer state was deleted. Raises OSError, ValueError if it is damaged."""
     return json.loads(read_text(path / MANIFEST)).get(LIGHT) is True

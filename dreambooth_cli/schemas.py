@@ -1,7 +1,7 @@
-"""The form of kept files: the schema number of each, which are declared here alone, and their values, held against a dataclass.
+"""The form of the files we keep: their schema numbers, which are declared only here, and a check of their values against a dataclass.
 
-A file without a number is of schema 1, which version 0.1 wrote. A number counts up only where an older dreambooth would
-misread the file: a field that is merely added does not count.
+A file without a number has schema 1, which version 0.1 wrote. A number goes up only if an older dreambooth would misread the file;
+merely adding a field does not count.
 """
 
 import math
@@ -26,20 +26,20 @@ def with_schema(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_schema(path: Path, values: Mapping[str, Any]) -> None:
-    """Hold a file's number against what this version reads. Raises ProjectError that names the file where it is newer,
-    ValueError where it is no number of a schema."""
+    """Check a file's schema number. Raises ProjectError, which names the file, if it is newer than this version reads, ValueError if it is
+    not a schema number."""
     known, found = SCHEMAS[path.name], values.get(SCHEMA, 1)
     if isinstance(found, bool) or not isinstance(found, int) or found < 1:
         raise ValueError(f"its schema can't be {shortened(repr(found))}")
     if found > known:
         raise ProjectError(
-            f"{path} was written by a newer dreambooth (schema {found}; this one reads up to {known}): update it",
-            "with pipx: pipx upgrade dreambooth-cli",
+            f"{path} was written by a newer dreambooth (schema {found}; this one reads up to {known})",
+            "update dreambooth; with pipx: pipx upgrade dreambooth-cli",
         )
 
 
 def check_values(expected: type[Any], values: Any) -> None:
-    """Hold what a JSON file holds against the fields of a dataclass. Raises ValueError that names the first that does not fit."""
+    """Check the values of a JSON file against the fields of a dataclass. Raises ValueError, which names the first that does not fit."""
     if not isinstance(values, dict):
         raise ValueError(f"it holds no {expected.__name__.lower()}")
     hints = get_type_hints(expected)
@@ -53,7 +53,7 @@ def check_values(expected: type[Any], values: Any) -> None:
 
 
 def _fits(value: Any, expected: Any) -> bool:
-    """Whether a JSON value is of a type: a list for a tuple, any number for a float."""
+    """Whether a JSON value fits a type: a list for a tuple, any number for a float."""
     of, inner = get_origin(expected), get_args(expected)
     if isinstance(expected, type) and is_dataclass(expected):
         try:

@@ -1,7 +1,7 @@
-"""Every setting, declared once. Flags, `project.toml`, the interview, `--help` and the README's tables are read from here.
+"""Every setting, declared once. Flags, `project.toml`, the interview, `--help` and the README's tables are all derived from it.
 
 A new setting is one line: its type, its default and its help. `shapes=True` marks those that shape the trained weights;
-they name the run (see `identity.py`), so changing one begins another run.
+they identify the run (see `identity.py`), so changing one starts another run.
 """
 
 import re
@@ -25,14 +25,14 @@ Auto = Literal["auto"]
 AUTO: Auto = "auto"
 LARGEST_SEED = 2**63 - 1  # torch takes 64 bits, and picture i adds i
 LARGEST_SIDE = 16_384  # pixels of a picture
-NEW = object()  # of a setting that there was not
-FORMER = ("0.2", "0.1")  # versions whose runs are gone on with, the newest first
+NEW = object()  # `was` of a setting that did not exist before
+FORMER = ("0.2", "0.1")  # earlier versions whose runs can still be continued, newest first
 
 Prior = Literal[Auto, "class-images", "base", "none"]
 Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 Scheduler = Literal[Auto, SchedulerName]
 
-# Panels of the help, beside each stage's own: `--help-all` shows them all, `--help` those that are not in SELDOM.
+# Panels of the help besides each stage's own. `--help-all` shows all of them, `--help` leaves out those in SELDOM.
 SAVED = "Samples"
 PRIOR, SENTENCES, DETAILS = "Class images in detail", "Prompts and captions", "Learning rate and loss"
 LORA, MEMORY, CHECKPOINTS, RARE = "LoRA", "Memory", "Checkpoints", "Rarely needed"
@@ -57,13 +57,13 @@ def setting(
     group: str = "",
     names: tuple[str, ...] = (),
 ) -> Any:
-    """Declare a setting: a dataclass field with its help text, its bounds and, in `ask`, its question in the interview, with `why` it is
-    asked and what most answer.
+    """Declare a setting: a dataclass field with its help text, its bounds and, if the interview asks for it, the question (`ask`) with
+    the reason and what most people answer (`why`).
 
-    A value outside of `usual`, but for 0, can hardly be meant: it is asked about. `names` are further spellings of the flag, the original
-    guide's; `group` is its panel in the help, where that is not its stage's own;
-    `shapes` says that it shapes the trained weights, `sizes` that a run's memory follows from it; `was` is the default that it had
-    up to the version `until`, by which runs that were begun then are found (NEW: there was no such setting).
+    A value other than 0 outside `usual` is probably a mistake: the user is asked about it. `names` are other spellings of the flag, those
+    of the original guide; `group` is its panel in the help if that is not its stage's own;
+    `shapes` says that it shapes the trained weights, `sizes` that it affects how much memory a run needs; `was` is the default it had
+    up to the version `until`, so that runs begun by that version are still recognised (NEW: the setting did not exist then).
     """
     metadata = {
         "help": help,
@@ -86,7 +86,7 @@ def setting(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the stages' settings share: bounds and choices are checked when one is made."""
+    """What the stages' settings have in common: types, bounds and choices are checked on construction. Raises UsageError."""
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -101,32 +101,32 @@ class SubjectSettings(Settings):
         None,
         "Folder with 3 to 5 photos of the subject.",
         ask="Where are the photos?",
-        why="The photos show what is to be learned. Most take 3 to 5, sharp, each from another side or in another place. Drag their "
-        "folder, or the photos themselves, into this window, or type the path; Tab completes it.",
+        why="The photos show the model what to learn. Most people use 3 to 5 sharp ones, each from a different side or in a different "
+        "place. Drag the folder, or the photos themselves, into this window, or type the path; Tab completes it.",
         names=("instance-data-dir",),
     )
     class_prompt: str | None = setting(
         None,
         'What the subject is, in general: "a dog".',
         ask="What is it? (for example: a dog)",
-        why="What it is in general the model knows already, and only what is special about yours is left to learn. Most type an article "
-        "and a noun: a dog, a backpack, a woman.",
+        why="The model already knows this kind of thing, so it only has to learn what is special about yours. Most people type an "
+        "article and a noun: a dog, a backpack, a woman.",
         shapes=True,
     )
     identifier: str = setting(
         AUTO,
-        "Rare word for the subject; auto: chosen from the base's vocabulary.",
-        ask="Which rare word shall stand for it?",
-        why="The rare word comes to mean yours alone, in every prompt. It is learned best where it means nothing to the model yet and is "
-        "not cut into pieces. Most take the first of these:",
+        "Rare word for the subject; auto: chosen from the base model's vocabulary.",
+        ask="Which rare word should stand for it?",
+        why="The rare word will mean your subject alone, in every prompt. It is learned best if it means nothing to the model yet and "
+        "is not split into pieces. Most people take the first of these:",
         shapes=True,
     )
     model: str = setting(
         "sd15",
         "Base model; a name from `dreambooth models`, a hub repository, a diffusers folder or a .safetensors file.",
         ask="Which base model?",
-        why="The base model draws already; your photos teach it one thing more. Most take sd15 for a first try, and sdxl for detail "
-        "on a large GPU.",
+        why="The base model can already draw; your photos teach it one more thing. Most people take sd15 for a first try, and sdxl for "
+        "more detail on a large GPU.",
         names=("model-name",),
     )
 
@@ -146,7 +146,7 @@ class PrepSettings(Settings):
 
     resolution: int | Auto = setting(
         AUTO,
-        "Training size, pixels a side; auto: the base model's own.",
+        "Training size in pixels; auto: the base model's own.",
         at_least=32,
         at_most=LARGEST_SIDE,
         multiple_of=8,
@@ -154,9 +154,9 @@ class PrepSettings(Settings):
     )
     crop: Literal["auto", "center", "top", "bottom", "left", "right", "pad", "none"] = setting(
         "auto",
-        "Which square of a photo is kept; auto: the one round the subject; pad: all of it, with a border; none: its own shape.",
+        "Which square of a photo is kept; auto: the one around the subject; pad: all of it, with a border; none: the photo's own shape.",
     )
-    strict: bool = setting(False, "Refuse photos that something is wrong with (exit code 3).", was=NEW, group=RARE)
+    strict: bool = setting(False, "Refuse photos that have a problem, instead of only saying so (exit code 3).", was=NEW, group=RARE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,48 +165,48 @@ class TrainSettings(Settings):
 
     method: Literal["auto", "full", "lora"] = setting(
         AUTO,
-        "Train all layers, or a LoRA; auto: all layers wherever they fit.",
+        "Train all layers, or a LoRA; auto: all layers if they fit in memory.",
         ask="Which method?",
-        why="Full training changes all layers and comes closest; a LoRA adds small layers, for small GPUs and a small file. Most let the "
-        "memory decide.",
+        why="Full training changes all layers and gives the closest likeness; a LoRA adds small layers, for small GPUs and a small file. "
+        "Most people let the available memory decide.",
         shapes=True,
         sizes=True,
     )
     train_text_encoder: bool | Auto = setting(
-        AUTO, "Train the text encoder too; auto: wherever it fits, SDXL's never.", shapes=True, sizes=True
+        AUTO, "Train the text encoder too; auto: if it fits, for Stable Diffusion 1 and 2 only.", shapes=True, sizes=True
     )
     steps: int = setting(
         1000,
-        "Optimizer steps to train.",
+        "Number of training steps.",
         ask="How many steps?",
-        why="Steps are how long it practises: after too few it is not yours yet, after too many it only repeats your photos. Most take "
-        "what is filled in, and look at the pictures before they change it.",
+        why="Steps are how long the model practises: after too few it has not learned your subject, after too many it only repeats your "
+        "photos. Most people keep the suggested number, and look at the pictures before changing it.",
         at_least=1,
         shapes=True,
         usual=(1, 200_000),
     )
     batch_size: int = setting(
-        1, "Photos in a batch.", at_least=1, shapes=True, sizes=True, usual=(1, 512)
+        1, "Photos per batch.", at_least=1, shapes=True, sizes=True, usual=(1, 512)
     )
     class_batch_size: int | Auto = setting(
         AUTO,
-        "Class images in a batch; auto: as many as photos.",
+        "Class images per batch; auto: as many as photos.",
         at_least=1, shapes=True, sizes=True, was=NEW, group=PRIOR, usual=(1, 512),
     )
     gradient_accumulation: int = setting(
-        1, "Batches in one optimizer step.", at_least=1, shapes=True, sizes=True, group=MEMORY, usual=(1, 1024)
+        1, "Batches per training step.", at_least=1, shapes=True, sizes=True, group=MEMORY, usual=(1, 1024)
     )
     learning_rate: float | Auto = setting(
         AUTO,
-        "How far a step moves the weights; auto: 1e-4 for lora, 5e-6 for full, 2e-6 with the text encoder.",
+        "How far a step moves the weights; auto: by base; for Stable Diffusion 1e-4 for LoRA, 5e-6 for full, 2e-6 with the text encoder.",
         above=0, shapes=True, usual=(1e-9, 0.02),
     )
     text_encoder_learning_rate: float | Auto = setting(
-        AUTO, "The text encoder's own rate; auto: half of --learning-rate.", above=0, shapes=True, group=DETAILS, usual=(1e-9, 0.02)
+        AUTO, "Learning rate of the text encoder; auto: half of --learning-rate.", above=0, shapes=True, group=DETAILS, usual=(1e-9, 0.02)
     )
     text_encoder_stop: int | Auto = setting(
         AUTO,
-        "Step after which the text encoder is left alone; 0: never; auto: after 40% of the steps of full fine-tuning.",
+        "Step after which the text encoder is no longer trained; 0: trained to the end; auto: with method full, after 40% of the steps.",
         at_least=0,
         shapes=True,
         was=0,
@@ -219,7 +219,7 @@ class TrainSettings(Settings):
     warmup_steps: int = setting(0, "Steps over which the learning rate rises from 0.", at_least=0, shapes=True, group=DETAILS)
     optimizer: Literal["auto", "adamw", "adamw8bit"] = setting(
         AUTO,
-        "AdamW, or AdamW with 8-bit state (needs the 8bit extra); auto: 8-bit only where memory is short.",
+        "AdamW, or AdamW with 8-bit state (needs the 8bit extra); auto: 8-bit only if memory is short.",
         shapes=True, sizes=True, group=MEMORY
     )
     weight_decay: float = setting(0.01, "AdamW's weight decay.", at_least=0, shapes=True, group=DETAILS, usual=(0, 1))
@@ -227,73 +227,75 @@ class TrainSettings(Settings):
         0.0, "Clip gradients to this norm; 0: no clipping.", at_least=0, shapes=True, group=DETAILS, usual=(0.001, 1000)
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
-        AUTO, "Number format of the forward pass; auto: the best that the GPU is quick with.", shapes=True, sizes=True, group=MEMORY
+        AUTO,
+        "Number format of the forward pass; auto: bf16 or fp16 where the hardware is good at it, else fp32.",
+        shapes=True, sizes=True, group=MEMORY
     )
     gradient_checkpointing: bool | Auto = setting(
         AUTO,
-        "Compute activations twice: less memory, slower steps; auto: only where memory is short.",
+        "Compute activations twice: less memory, slower steps; auto: only if memory is short.",
         shapes=True, sizes=True, group=MEMORY
     )
     rank: int | Auto = setting(
         AUTO,
-        "Rank of the LoRA, its file grows with it; auto: 16, for klein and Z-Image 32.",
+        "Rank of the LoRA (a higher rank makes a larger file); auto: 16, or 32 for klein and Z-Image.",
         at_least=1, shapes=True, sizes=True, was=16, group=LORA, usual=(1, 1024)
     )
     lora_layers: LoraLayers = setting(
         "attention",
-        "Layers that the LoRA is put beside: attention only, or all, feed-forward layers and convolutions too.",
+        "Layers that get a LoRA: attention only, or all, which adds feed-forward layers and convolutions.",
         shapes=True,
         sizes=True,
         was=NEW,
         group=LORA,
     )
     alpha: float | Auto = setting(
-        AUTO, "Alpha of the LoRA, scaled by alpha / rank; auto: the rank.", above=0, shapes=True, group=LORA, usual=(0.01, 4096)
+        AUTO, "Alpha of the LoRA, which is scaled by alpha / rank; auto: the rank.", above=0, shapes=True, group=LORA, usual=(0.01, 4096)
     )
     ema: bool = setting(
-        False, "Keep an exponential moving average of the weights and save that.", shapes=True, sizes=True, group=DETAILS
+        False, "Keep an exponential moving average (EMA) of the weights and save that.", shapes=True, sizes=True, group=DETAILS
     )
     ema_decay: float = setting(
-        0.999, "How slowly the average follows, from 0 to 1.", above=0, at_most=1, shapes=True, group=DETAILS, usual=(0.5, 1)
+        0.999, "How slowly the EMA follows the weights, from 0 to 1.", above=0, at_most=1, shapes=True, group=DETAILS, usual=(0.5, 1)
     )
     snr_gamma: float = setting(
         0.0, "Min-SNR weighting of the loss with this gamma; 0: off.", at_least=0, shapes=True, group=DETAILS, usual=(0.1, 100)
     )
     prior: Prior = setting(
         AUTO,
-        "What keeps the class: class-images, base (a LoRA is held against its base), none; auto: class-images, klein and Z-Image base.",
+        "What keeps the class: class-images, base (a LoRA is compared with it) or none; auto: base for klein, Z-Image, else class-images.",
         shapes=True,
         was=NEW,
         group=PRIOR,
     )
     prior_every: int = setting(
-        3, "With --prior base: how many steps lie between two that look at the base.", at_least=1, shapes=True, was=NEW, group=PRIOR
+        3, "With --prior base: every how many steps the LoRA is compared with its base.", at_least=1, shapes=True, was=NEW, group=PRIOR
     )
     prior_loss_weight: float = setting(
         1.0,
-        "Weight of prior preservation in the loss (lambda); 0: prior preservation is off.",
+        "Weight of prior preservation in the loss (lambda); 0: off.",
         at_least=0, shapes=True, group=PRIOR, usual=(0.001, 100),
     )
     class_images: int = setting(
-        200, "Class images to make; they keep the class as it was; 0: none.", at_least=0, shapes=True, usual=(1, 20_000)
+        200, "Number of class images; they keep the class as it was; 0: none.", at_least=0, shapes=True, usual=(1, 20_000)
     )
-    class_data_dir: Path | None = setting(None, "Folder with class images of your own; only missing ones are made.", group=PRIOR)
+    class_data_dir: Path | None = setting(None, "Folder with class images of your own; only those still missing are drawn.", group=PRIOR)
     class_image_steps: int = setting(25, "Denoising steps for each class image.", at_least=1, shapes=True, group=PRIOR, usual=(1, 1000))
     class_guidance_scale: float | Auto = setting(
         AUTO,
-        "Guidance scale for the class images; auto: 7.5, for klein and Z-Image 4.",
+        "Guidance scale for the class images; auto: 7.5, or 4 for klein and Z-Image.",
         at_least=0, shapes=True, was=7.5, group=PRIOR, usual=(0, 50),
     )
     frames: Literal["own", "varied"] = setting(
         "own",
-        "Sentences that the subject is trained in: your own, or now and then another, with the place that a photo shows.",
+        "Sentences to train the subject in: own (your prompt), or varied (now and then another, naming the place that the photo shows).",
         shapes=True,
         was=NEW,
         group=SENTENCES,
     )
     caption_dropout: float = setting(
         0.1,
-        "How often your own sentence comes without the photo's caption or the place that it shows, from 0 to 1.",
+        "How often the prompt leaves out the photo's caption or place, from 0 to 1.",
         at_least=0,
         at_most=1,
         shapes=True,
@@ -301,26 +303,32 @@ class TrainSettings(Settings):
         group=SENTENCES,
     )
     allow_distilled: bool = setting(
-        False, "Train a base that is distilled to a few steps all the same, which loses them.", was=NEW, group=RARE
+        False, "Train a distilled base anyway, although it then no longer draws in a few steps.", was=NEW, group=RARE
     )
-    mirror: bool = setting(False, "Also mirror the photos; not for text or things that are not symmetric.", shapes=True)
+    mirror: bool = setting(False, "Also mirror the photos; not for text or asymmetric things.", shapes=True)
     seed: int = setting(0, "Seed of the run; all its random numbers follow from it.", at_least=0, at_most=LARGEST_SEED, shapes=True)
-    checkpoint_every: int = setting(250, "Steps from one checkpoint to the next; 0: only at the end.", at_least=0, group=CHECKPOINTS)
+    checkpoint_every: int = setting(250, "Steps between checkpoints; 0: only at the end.", at_least=0, group=CHECKPOINTS)
     checkpoint_minutes: float = setting(
-        10.0, "Save one after this many minutes too, where steps are slow; 0: don't.", at_least=0, group=CHECKPOINTS, usual=(0.1, 10_000)
+        10.0, "Also save a checkpoint after this many minutes, for slow steps; 0: off.", at_least=0, group=CHECKPOINTS, usual=(0.1, 10_000)
     )
     keep: Literal["last", "best", "all"] = setting(
-        "best", "Steps whose weights stay after the run, to draw with: the last, the best as well, or all.", group=CHECKPOINTS
+        "best",
+        "Steps whose weights are kept after the run, to draw with: the last, the last and the best, or all.",
+        group=CHECKPOINTS,
     )
     judge: Literal["none", "auto"] = setting(
-        AUTO, "Whether the steps are judged at the end, by DINO and CLIP (fetched once, 0.7 GB); pocket has its own.", group=CHECKPOINTS
+        AUTO,
+        "Who judges the steps at the end: none, or auto (DINO and CLIP, fetched once, 0.7 GB); pocket has a judge of its own.",
+        group=CHECKPOINTS,
     )
-    keep_checkpoints: int = setting(2, "How many checkpoints are kept, the newest.", at_least=1, group=CHECKPOINTS, usual=(1, 1000))
+    keep_checkpoints: int = setting(
+        2, "How many of the newest checkpoints are kept during the run.", at_least=1, group=CHECKPOINTS, usual=(1, 1000)
+    )
     rehearsal: bool = setting(
-        True, "Try every phase once, in small, before the run; runs under 50 steps never do.", group=CHECKPOINTS
+        True, "Try every phase once before the run, so that trouble shows early; runs under 50 steps skip it.", group=CHECKPOINTS
     )
     sample_every: int | Auto = setting(
-        AUTO, "Steps between sample pictures; auto: four times in the run; 0: none.", at_least=0, sizes=True, group=SAVED
+        AUTO, "Steps between sample pictures; auto: four rounds in the run; 0: none.", at_least=0, sizes=True, group=SAVED
     )
     sample_prompt: str | None = setting(None, "A prompt of your own for the samples.", group=SAVED)
     sample_steps: int = setting(20, "Denoising steps for each sample.", at_least=1, group=CHECKPOINTS, usual=(1, 1000))
@@ -341,27 +349,27 @@ class TrainSettings(Settings):
 
     @property
     def with_prior(self) -> bool:
-        """Whether class images keep the class as it was."""
+        """Whether class images preserve the class."""
         return self.prior in (AUTO, "class-images") and self.class_images > 0 and self.prior_loss_weight > 0
 
     @property
     def with_base_prior(self) -> bool:
-        """Whether the base's own prediction does."""
+        """Whether the base's own predictions preserve it."""
         return self.prior == "base" and self.prior_loss_weight > 0
 
     def rank_for(self, family: Family) -> int:
-        """The rank of a LoRA of a base of a family."""
+        """The rank of a LoRA on a base of this family."""
         return family.rates.rank if self.rank == AUTO else self.rank
 
     def of_family(self, family: Family) -> "TrainSettings":
-        """The same with the prior of a base's family where nothing is said: the user's own class images say something."""
+        """The same settings with `prior` resolved: what was asked for, class images where the user brings some, else the family's."""
         if self.prior != AUTO:
             return self
         return replace(self, prior="class-images" if self.class_data_dir is not None else family.prior)
 
     @property
     def rows(self) -> tuple[int, int]:
-        """Photos and class images that go through the network in a batch."""
+        """How many photos and how many class images are in a batch."""
         beside = self.batch_size if isinstance(self.class_batch_size, str) else self.class_batch_size
         return self.batch_size, beside if self.with_prior else 0
 
@@ -371,14 +379,14 @@ class GenerateSettings(Settings):
     """How pictures are drawn."""
 
     negative_prompt: str = setting("", "What the picture should not show.")
-    num_images: int = setting(1, "How many pictures.", at_least=1, usual=(1, 10_000))
+    num_images: int = setting(1, "How many pictures to draw.", at_least=1, usual=(1, 10_000))
     seed: int | Auto = setting(
-        AUTO, "Picture i uses seed + i; auto: a new one, which is said.", at_least=0, at_most=LARGEST_SEED
+        AUTO, "Seed of the first picture, picture i uses seed + i; auto: a new one, which is shown.", at_least=0, at_most=LARGEST_SEED
     )
-    steps: int | Auto = setting(AUTO, "Denoising steps for each picture; auto: 50, for Z-Image 30.", at_least=1, usual=(1, 1000))
+    steps: int | Auto = setting(AUTO, "Denoising steps for each picture; auto: 50, or 30 for Z-Image.", at_least=1, usual=(1, 1000))
     guidance_scale: float | Auto = setting(
         AUTO,
-        "How strictly the prompt is followed; auto: 7.5, SDXL and pocket 5, klein and Z-Image 4 (Z-Image counts from 0, not from 1).",
+        "How strictly the prompt is followed; auto: 7.5, or 5 for SDXL and pocket, 4 for klein and Z-Image (Z-Image's starts at 0, not 1).",
         at_least=0, usual=(0, 50),
     )
     width: int | Auto = setting(
@@ -388,7 +396,7 @@ class GenerateSettings(Settings):
         AUTO, "Height in pixels; auto: as trained.", at_least=32, at_most=LARGEST_SIDE, multiple_of=8, usual=(32, 4096)
     )
     scheduler: Scheduler = setting(AUTO, "Noise scheduler; auto: the model's own.")
-    fast: bool = setting(False, "Draw in a few steps, with the distilled twin of the LoRA's base: klein has one.")
+    fast: bool = setting(False, "Draw in a few steps with the distilled twin of the LoRA's base (klein has one).")
     batch_size: int = setting(1, "Pictures drawn at once.", at_least=1, group=RARE, usual=(1, 512))
 
 
@@ -416,7 +424,7 @@ def flag_of(name: str) -> str:
 
 
 def choices_of(expected: Any) -> tuple[str, ...]:
-    """The words a setting may take where it is a choice; of `int | Auto` that is `auto` alone."""
+    """The words that a setting accepts; for `int | Auto` only `auto`, for a plain type none."""
     if get_origin(expected) is Literal:
         return get_args(expected)
     if get_origin(expected) in (Union, UnionType):
@@ -425,7 +433,7 @@ def choices_of(expected: Any) -> tuple[str, ...]:
 
 
 def scalar_of(expected: Any) -> type | None:
-    """The plain type of a setting beside its choices and None: `int | Auto` -> int; of a choice None."""
+    """The plain type among a setting's types: `int | Auto` -> int; None for a pure choice."""
     if get_origin(expected) in (Union, UnionType):
         return next((found for part in get_args(expected) if (found := scalar_of(part))), None)
     return expected if isinstance(expected, type) and expected is not type(None) else None
@@ -437,7 +445,7 @@ def parse_value(owner: type[Settings], name: str, text: str) -> Any:
     if text in choices_of(expected):
         return text
     scalar = scalar_of(expected)
-    with suppress(ValueError, KeyError):  # what is no such value is refused below
+    with suppress(ValueError, KeyError):  # anything else is refused below
         if scalar is bool:
             return {"true": True, "yes": True, "false": False, "no": False}[text.lower()]
         if scalar is not None:
@@ -474,7 +482,7 @@ def describe_type(expected: Any) -> str:
 
 
 def check_value(item: Field[Any], expected: Any, value: Any) -> None:
-    """Hold one value against its type, choices and bounds. Raises UsageError that names the flag."""
+    """Check one value against its type, choices and bounds. Raises UsageError, which names the flag."""
     flag, bound = flag_of(item.name), item.metadata
     if value is None and type(None) in get_args(expected):
         return
@@ -505,14 +513,14 @@ def check_value(item: Field[Any], expected: Any, value: Any) -> None:
 
 
 def doubt_of(owner: type[Settings], name: str, value: Any) -> str:
-    """Why a value can hardly be meant, in words; "" where it can."""
+    """Why a value is probably a mistake, in words; "" if it is a usual one."""
     bound = next(item for item in fields(owner) if item.name == name).metadata
     if bound["usual"] is None or not _is_a(value, float) or value == 0 or bound["usual"][0] <= value <= bound["usual"][1]:
         return ""
     if not abs(value) <= LARGEST_SEED or (bound["at_most"] or value) < value or (bound["at_least"] or 0) > value:
-        return ""  # it can't be at all, as is said elsewhere
+        return ""  # not allowed at all: `check_value` says so
     least, most = map(plain_number, bound["usual"])
-    return f"{flag_of(name)} {plain_number(value)} can hardly be meant: it is usually between {least} and {most}"
+    return f"{flag_of(name)} {plain_number(value)} is unusual: it is nearly always between {least} and {most}"
 
 
 def check_text(what: str, text: str) -> None:
@@ -530,7 +538,7 @@ def _is_a(value: Any, scalar: type) -> bool:
 
 
 def check_name(owner: type[Settings], name: str, where: str) -> None:
-    """Refuse a key that is no setting, naming the nearest one. Raises UsageError."""
+    """Refuse a key that is not a setting, suggesting the nearest one. Raises UsageError."""
     known = [item.name for item in fields(owner)]
     if name not in known:
         if here := word_here(name):
@@ -551,12 +559,12 @@ def default_of(owner: type[Settings], name: str) -> Any:
 
 
 def shaping(values: Settings) -> Mapping[str, Any]:
-    """The settings that shape the weights, as asked, as plain values: a number is the same number however it was written."""
+    """The settings that shape the weights, as asked for, as plain values; `1` and `1.0` are the same number."""
     return {item.name: _as_asked(values, item.name) for item in fields(values) if item.metadata["shapes"]}
 
 
 def as_before(values: Settings, version: str) -> Mapping[str, Any]:
-    """The same as a former version said it, whose defaults were others."""
+    """The same, as an earlier version with other defaults would have recorded it."""
     other = [item for item in fields(values) if FORMER.index(item.metadata["until"]) <= FORMER.index(version)]
     was = {item.name: item.metadata["was"] for item in other if item.metadata["was"] is not None}
     defaults = {item.name: item.default for item in fields(values)}

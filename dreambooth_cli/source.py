@@ -1,5 +1,5 @@
-"""What one call of `generate` draws with, and what: a project's run, a step of it, or a model on disk; its card, and the prompts as
-they are read. Known before torch is loaded, so that what can't be is refused at once."""
+"""What one call of `generate` draws with, and what it draws: a project's run, a step of it, or a model on disk; its card, and the prompts.
+All this is found out before torch is loaded, so that anything impossible is refused at once."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -29,8 +29,8 @@ MOST_BYTES = 10_000_000  # of a file of prompts
 
 @dataclass(frozen=True)
 class Source:
-    """What is drawn with: a model's folder or LoRA file, or a run's folder, and the step of it (None: its finished model); the base of a
-    LoRA and the subject's word as the user named them: without, the card beside the model has them."""
+    """What to draw with: a model's folder or LoRA file, or a run's folder and its step (None: its finished model). `base` of a LoRA and
+    `identifier`: as the user named them; if None, they come from the model's card."""
 
     path: Path
     base: str | None = None
@@ -39,13 +39,13 @@ class Source:
 
     @property
     def run(self) -> Run | None:
-        """The run that draws, or None where it is a model on its own."""
+        """The run to draw with, or None if it is a model without a run."""
         return Run(self.path) if is_run(self.path) else None
 
 
 def find_source(where: Project | Path, run: int | None, step: int | None = None) -> tuple[Path, Mapping[str, Any], Path]:
-    """What is drawn with: a project's run (None: its newest finished one, or the newest that has the step), or a path; what
-    project.toml says of it, and where the pictures go. Raises UsageError, ProjectError."""
+    """What to draw with: the path of a project's run (None: its newest finished one, or the newest that has the step), or a given path;
+    then the settings in project.toml, and where the pictures go. Raises UsageError, ProjectError."""
     if isinstance(where, Project):
         found = where.finished_run(run) if step is None else where.run_with_step(run, step)
         return found.path, where.settings()["generate"], where.images
@@ -59,10 +59,10 @@ def find_source(where: Project | Path, run: int | None, step: int | None = None)
 
 
 def check_step(run: Run, step: int) -> None:
-    """Raises ProjectError where a run has not the weights of a step."""
+    """Raises ProjectError if a run does not have the weights of a step."""
     if step not in (has := run.steps()):
         told = ", ".join(map(str, has)) or "none"
-        raise ProjectError(f"run {run.number} has no weights of step {step}", f"the steps that are there: {told}")
+        raise ProjectError(f"run {run.number} has no weights of step {step}", f"the steps that were kept: {told}")
 
 
 def check_source(source: Source, prompts: Sequence[str], settings: GenerateSettings, output_dir: Path) -> None:
@@ -76,16 +76,16 @@ def check_source(source: Source, prompts: Sequence[str], settings: GenerateSetti
 
 
 def read_prompts(file: Path) -> list[str]:
-    """The prompts of a text file, one a line; empty lines, and those that begin with #, say nothing. Raises UsageError."""
+    """The prompts in a text file, one per line; empty lines and those beginning with # are skipped. Raises UsageError."""
     try:
         if file.is_file() and file.stat().st_size > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES // 10**6} MB")
         lines = [line.strip() for line in read_text(file).splitlines()]
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise UsageError(f"--prompts: {file} can't be read: {why}", "name a text file with a prompt a line") from error
+        raise UsageError(f"--prompts: {file} can't be read: {why}", "name a text file with one prompt per line") from error
     if not (found := [line for line in lines if line and not line.startswith("#")]):
-        raise UsageError(f"--prompts: there is no prompt in {file}", "write one a line")
+        raise UsageError(f"--prompts: there is no prompt in {file}", "write one per line")
     return found
 
 
@@ -105,7 +105,7 @@ def is_whole_file(path: Path) -> bool:
         return False
     starts = tuple(layout.starts[family.denoiser] for family in FAMILIES if (layout := family.single_file) is not None)
     starts += tuple(alone.mark for family in FAMILIES if (alone := family.denoiser_file) is not None)
-    with suppress(ModelUnavailable):  # what it is instead is told where it is read
+    with suppress(ModelUnavailable):  # what it is instead is reported where it is read
         return any(name.startswith(starts) for name in read_header(path))
     return False
 
@@ -133,26 +133,26 @@ def model_folder(path: Path) -> Path:
 
 
 def _where_models_are(path: Path) -> str:
-    """What to do where a path holds no model: it may be meant for a base of the hub, or for an address."""
+    """What to do if there is no model at a path: a base on the hub, or an address, may be meant."""
     words = str(path)
     if (address := re.match(r"file:/+(?:localhost/+)?(.+)", words)) is not None:
         return f"give the path itself: --model-path '/{unquote(address[1])}'"
     if words.startswith(("https:/", "http:/", "hf:/")):
-        return "nothing is fetched from there: download it, then name the file or folder"
+        return "models are not fetched from addresses here: download it, then name the file or folder"
     if find_entry(words):
         return f"{words} is a base: fetch it with `dreambooth models pull {words}`, then name the folder that is printed"
     return "name a model's folder: --model-path ./output, or a project"
 
 
 def card_of(model: Path) -> Card | None:
-    """The card of a model's folder, the one beside a LoRA file that is still called as we called it, or in an exported file's header."""
+    """The card in a model's folder, or beside a LoRA file that still has our file name, or in an exported file's header."""
     if model.is_dir():
         return read_card(model)
     return read_card(model.parent) if model.name == LORA_FILE else read_card_of_file(model)
 
 
 def card_for(source: Source) -> Card | None:
-    """The card of what is drawn with; of a step of a run what would be its card. Raises ModelUnavailable, ProjectError."""
+    """The card of what to draw with; for a run's step, the card it would have. Raises ModelUnavailable, ProjectError."""
     if source.step is not None:
         return card_of_run(Run(source.path).record())
     with system_errors(ModelUnavailable, f"the model {source.path} can't be read", source.path):
@@ -165,7 +165,7 @@ def word_of(card: Card | None, source: Source) -> str | None:
 
 
 def fill_prompt(prompt: str, card: Card | None, identifier: str | None) -> Yielding[str]:
-    """The prompt with its identifier; what looks forgotten is said. Raises UsageError where nobody knows the identifier."""
+    """The prompt with its identifier, and a note for anything that seems forgotten. Raises UsageError if the identifier is unknown."""
     check_text("the prompt", prompt)
     check_text("--identifier", identifier or "")
     check_identifier(identifier or "")
@@ -178,17 +178,17 @@ def fill_prompt(prompt: str, card: Card | None, identifier: str | None) -> Yield
 
 
 def fill_negative(prompt: str, card: Card | None, identifier: str | None) -> str:
-    """The negative prompt with its identifier. Raises UsageError where nobody knows the identifier."""
+    """The negative prompt with its identifier. Raises UsageError if the identifier is unknown."""
     return with_identifier(prompt, identifier or (card.identifier if card else None))
 
 
 def with_identifier(prompt: str, word: str | None) -> str:
-    """A prompt as the model reads it. Raises UsageError for a slip in the placeholder, or where nobody knows the word."""
+    """A prompt as the model reads it. Raises UsageError for a misspelled placeholder, or if the identifier is unknown."""
     check_text("the prompt", prompt)
     check_placeholder(prompt)
     text = understood(prompt)
     if word is None and PLACEHOLDER in text:
         raise UsageError(
-            f"the model has no card, so {PLACEHOLDER} stands for nothing", "name the word: --identifier sks"
+            f"the model has no dreambooth.json, so {PLACEHOLDER} stands for nothing", "give the word: --identifier sks"
         )
     return text if word is None else fill(text, word)

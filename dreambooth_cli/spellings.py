@@ -1,12 +1,12 @@
-"""What other tools call our flags: diffusers' scripts, kohya's sd-scripts, OneTrainer, ai-toolkit, and the web interfaces. Whoever comes
-from there is told the word here."""
+"""What other tools call our flags: diffusers' scripts, kohya's sd-scripts, OneTrainer, ai-toolkit, and the web interfaces. Users who know
+those are told our word."""
 
 PHOTOS, CLASS_DATA, MODEL = "--photos", "--class-data-dir", "--model"
-CLASS_PROMPT = '--class-prompt, with the rare word in its place where that is not clear: --class-prompt "a photo of a [identifier] dog"'
-STEPS_NOT_EPOCHS = "--steps, counted in optimizer steps and not in epochs"
-BY_ITSELF = "nothing to ask for: the same command again goes on from the last checkpoint"
+CLASS_PROMPT = '--class-prompt, with the place of the rare word if it is not clear: --class-prompt "a photo of a [identifier] dog"'
+STEPS_NOT_EPOCHS = "--steps, counted in training steps and not in epochs"
+BY_ITSELF = "automatic: the same command again continues from the last checkpoint"
 
-# without `--`, with dashes; of the words that are a flag here, under its own name or the guide's, none
+# without `--`, with dashes; without words that are flags here, under our name or the guide's
 WORDS: dict[str, str] = {
     # the base, the photos and what they show
     "pretrained-model-name-or-path": MODEL,
@@ -96,8 +96,8 @@ WORDS: dict[str, str] = {
     "network-train-unet-only": "--no-train-text-encoder",
     "train-unet-only": "--no-train-text-encoder",
     # the class
-    "with-prior-preservation": "on by itself: --class-images says how many class images, 0 switches it off",
-    "prior-preservation": "on by itself: --class-images says how many class images, 0 switches it off",
+    "with-prior-preservation": "on by default: --class-images says how many class images, 0 switches it off",
+    "prior-preservation": "on by default: --class-images says how many class images, 0 switches it off",
     "num-class-images": "--class-images",
     "reg-data-dir": CLASS_DATA,
     "regularization-dir": CLASS_DATA,
@@ -107,10 +107,10 @@ WORDS: dict[str, str] = {
     "fp16": "--precision fp16",
     "bf16": "--precision bf16",
     "dtype": "--precision",
-    "xformers": "nothing to ask for: attention is fused by itself",
-    "enable-xformers-memory-efficient-attention": "nothing to ask for: attention is fused by itself",
-    "sdpa": "nothing to ask for: attention is fused by itself",
-    "cache-latents": "nothing to ask for: photos and class images are encoded once, before the first step",
+    "xformers": "automatic: attention is always fused",
+    "enable-xformers-memory-efficient-attention": "automatic: attention is always fused",
+    "sdpa": "automatic: attention is always fused",
+    "cache-latents": "automatic: photos and class images are encoded once, before the first step",
     # what is saved, and seen on the way
     "output": "--output-dir",
     "save-dir": "--output-dir",
@@ -156,5 +156,5 @@ WORDS: dict[str, str] = {
 
 
 def word_here(other: str) -> str:
-    """What another tool's flag or key is called here, as a flag or in words; "" for a word that none of them has."""
+    """What another tool's flag or key is called here, as a flag or in words; "" for a word that none of them uses."""
     return WORDS.get(other.lstrip("-").replace("_", "-").lower(), "")

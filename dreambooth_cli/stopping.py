@@ -1,4 +1,4 @@
-"""Stopping is a flag, not an exception: SIGINT, SIGTERM and SIGHUP set it, and the work leaves at its next whole state.
+"""Stopping is a flag, not an exception: SIGINT, SIGTERM and SIGHUP set it, and the work stops the next time its state is whole.
 
 The command line sets the handlers before the heavy imports; loops look at the flag between events, and long single calls
 (one sampled picture, a download) look at it from their library's own step callback through `check`.
@@ -16,7 +16,7 @@ _received: list[int] = []
 
 
 def install() -> None:
-    """Let SIGINT, SIGTERM and SIGHUP set the flag; what the parent ignores (`nohup`, a job in the background) stays ignored."""
+    """Make SIGINT, SIGTERM and SIGHUP set the flag; signals that the parent ignores (`nohup`, a background job) stay ignored."""
     for number in (signal.SIGINT, signal.SIGTERM, HANG_UP):
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _receive)
@@ -35,8 +35,7 @@ def requested() -> bool:
 
 
 def is_at_once() -> bool:
-    """Whether a second signal has come from somebody in a hurry. A library may have made another error of its
-    KeyboardInterrupt."""
+    """Whether a second signal has come, from somebody in a hurry. A library may have turned its KeyboardInterrupt into another error."""
     return sum(number != HANG_UP for number in _received) > 1
 
 

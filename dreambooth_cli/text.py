@@ -1,14 +1,12 @@
-"""Text that comes from outside: whether it can be written, and its beginning for a message; numbers as people write them."""
-
-
+"""Text that comes from outside: whether it can be written, and shortened for a message; lists and numbers as people write them."""
 
 def is_text(text: str) -> bool:
-    """Whether text can be written as UTF-8: bytes of a command line that are none, and halves of a pair in JSON, can't."""
+    """Whether text can be written as UTF-8, unlike invalid bytes on a command line or lone surrogates in JSON."""
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def shortened(text: str, most: int = 200) -> str:
-    """Text for a message: its beginning, where it is very long."""
+    """Text for a message: if it is longer than `most` characters, only its beginning."""
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 

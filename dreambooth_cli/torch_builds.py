@@ -1,4 +1,4 @@
-"""The builds of PyTorch that its own index has for NVIDIA cards: which one has code for a card, and the line that installs it."""
+"""PyTorch's builds for NVIDIA cards, in its own index: which one has code for a card, and the command that installs it."""
 
 import platform
 from collections.abc import Collection
@@ -9,7 +9,7 @@ from .libraries import pip
 
 @dataclass(frozen=True)
 class Build:
-    """A build of PyTorch that its own index has: which releases, which machine code by processor, and where and when that is said."""
+    """A build of PyTorch in its own index: which releases, which machine code for each processor, and the source of this."""
 
     index: str
     releases: str
@@ -35,19 +35,19 @@ BUILDS = (
 
 
 def processor_kind(processor: str = "") -> str:
-    """The processor by which a build's machine code is named: this machine's, unless one is given."""
+    """The kind of processor, as builds name it: this machine's, unless one is given."""
     return "aarch64" if (processor or platform.machine()).lower() in ("aarch64", "arm64") else "x86_64"
 
 
 def reinstall_line(build: Build) -> str:
-    """The line that puts a build in the place of the torch that is here."""
+    """The command that replaces the installed torch by a build."""
     return f'{pip()} install --force-reinstall "{build.releases}" --index-url https://download.pytorch.org/whl/{build.index}'
 
 
 def build_for(capability: tuple[int, int] | None, driver: tuple[int, int] | None) -> Build:
-    """The newest build that has code for a card and that its driver can run; the newest of all where neither is known.
+    """The newest build that has code for a card and that its driver can run; the newest of all if neither is known.
 
-    `driver` is the CUDA version that it knows: a build runs under every driver of its own major version or a later one.
+    `driver`: the newest CUDA version it supports; a build runs with every driver of its own major version or a later one.
     """
     for build in BUILDS:
         known = driver is None or driver[0] >= int(build.index[2:4])

@@ -1,4 +1,4 @@
-"""What PyTorch says of itself, asked in a process of its own: whoever asks stays without it, and lives where its import crashes."""
+"""What PyTorch says about itself, asked in a separate process, so that the caller does not load it and survives if its import crashes."""
 
 import json
 import subprocess
@@ -29,8 +29,8 @@ print(json.dumps(found))
 
 @dataclass(frozen=True, kw_only=True)
 class TorchAnswer:
-    """What torch says: its version, the CUDA or ROCm it was built for (None: not for it), whether it reaches a GPU, the machine code it
-    has; what went wrong when bitsandbytes was imported beside it. `error`: why torch itself can't be imported, "" where it can."""
+    """What torch says: its version, the CUDA or ROCm it was built for (None: neither), whether it reaches a GPU, the machine code it has;
+    what went wrong when bitsandbytes was imported too. `error`: why torch itself can't be imported, "" if it can."""
 
     version: str = ""
     cuda: str | None = None
@@ -43,7 +43,7 @@ class TorchAnswer:
 
 
 def ask_torch() -> TorchAnswer:
-    """Ask in a child. A torch that can't be imported has said why; what its files say of the build is told all the same."""
+    """Ask in a child process. If torch can't be imported, the answer says why, with what its files say about the build."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", QUESTION], capture_output=True, text=True, errors="replace", timeout=LONGEST, check=False
@@ -58,7 +58,7 @@ def ask_torch() -> TorchAnswer:
 
 
 def build_on_disk() -> dict[str, Any]:
-    """What torch/version.py says of the build, read as text: nothing is imported."""
+    """What torch/version.py says about the build, read as text, without importing anything."""
     try:
         found = find_spec("torch")
         text = (Path(found.origin or "").parent / "version.py").read_text(encoding="utf-8") if found else ""

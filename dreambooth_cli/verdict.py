@@ -1,4 +1,4 @@
-"""What a run has made of its base, told from what was measured before it and after: a word, sentences, figures."""
+"""What a run has made of its base, judging by what was measured before and after: a word, sentences, figures."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -20,9 +20,9 @@ OfClass = Literal["kept", "drifting"]
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What was measured, before training and after it: `loss` and `class_loss`, of the photos at fixed noises under the instance prompt
-    and under the class prompt; `picture` and `class_picture`, the share of each prompt's picture from one seed that has changed;
-    `copied`, the correlation of the drawn sample that is most like a photo (None: none was drawn), and `nearest`, that photo."""
+    """What was measured before and after training: `loss` and `class_loss`, the photos' loss at fixed noises with the instance prompt and
+    with the class prompt; `picture` and `class_picture`, the share of each prompt's picture from one seed that has changed; `copied`, the
+    correlation of the sample that is most like a photo (None: none was drawn), and `nearest`, that photo."""
 
     loss: tuple[float, float]
     class_loss: tuple[float, float]
@@ -32,23 +32,23 @@ class Figures:
     nearest: str = ""
 
     def told(self) -> dict[str, Any]:
-        """As JSON has them."""
+        """The figures as JSON values."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @property
     def fallen(self) -> float:
-        """The share of the loss that is gone."""
+        """The share by which the loss has fallen."""
         return (self.loss[0] - self.loss[1]) / self.loss[0]
 
     @property
     def class_fallen(self) -> float:
-        """The share of the loss under the class prompt that is gone."""
+        """The share by which the loss with the class prompt has fallen."""
         return (self.class_loss[0] - self.class_loss[1]) / self.class_loss[0]
 
     @property
     def apart(self) -> float:
-        """How much higher the photos' loss is under the class prompt, in parts of what fell under the instance prompt or is left there,
-        whichever is less: 0 where the class means the photos as much as the identifier does."""
+        """How much higher the photos' loss is with the class prompt, relative to what fell or to what is left with the instance prompt,
+        whichever is less: 0 if the class means the photos as much as the identifier does."""
         part = min(self.loss[0] - self.loss[1], self.loss[1])
         return (self.class_loss[1] - self.loss[1]) / part if part > 0 else inf
 
@@ -60,7 +60,7 @@ class Figures:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """A run's verdict: in a word of the subject and one of the class, and in sentences with the figures."""
+    """A run's verdict: a word on the subject and one on the class, and sentences with the figures."""
 
     word: Word
     of_class: OfClass
@@ -68,7 +68,7 @@ class Verdict:
 
 
 def judge(figures: Figures) -> Verdict:
-    """The verdict of what was measured."""
+    """The verdict on what was measured."""
     word: Word = "learned" if figures.shows else "barely"
     if figures.copied is not None and figures.copied >= COPY:
         word = "copies"
@@ -92,8 +92,8 @@ def _of_subject(word: Word, figures: Figures) -> str:
     measured = f"at the same noise the loss on the photos {_moved(figures.loss)}, and {same_seed}"
     if word == "copies":
         return (
-            f"It copies its photos: a sample is {figures.nearest} again (their pixels correlate by {figures.copied:.2f}). "
-            "An earlier checkpoint, fewer --steps or a lower --learning-rate leave more of the base."
+            f"It copies its photos: a sample repeats {figures.nearest} (their pixels correlate by {figures.copied:.2f}). "
+            "An earlier checkpoint, fewer --steps or a lower --learning-rate keep more of the base."
         )
     if word == "barely":
         return f"It has hardly learned anything: {measured}. Train longer (--steps) or faster (--learning-rate)."
@@ -104,13 +104,13 @@ def _of_class(drifts: bool, figures: Figures) -> str:
     own, of_class = figures.loss[1], figures.class_loss[1]
     if drifts:
         return (
-            "The class is drifting towards the photos: their loss is hardly higher under the class prompt than under the subject's own "
-            f"({of_class:.4f} and {own:.4f}). More --class-images or fewer --steps keep it what it was."
+            "The class is drifting towards the photos: their loss is hardly higher with the class prompt than with the subject's own "
+            f"({of_class:.4f} and {own:.4f}). More --class-images or fewer --steps keep the class as it was."
         )
     apart = (of_class - own) / own
     return (
-        f"The class is kept: the photos' loss is {abs(apart):.1%} {'higher' if apart >= 0 else 'lower'} under the class prompt than "
-        f"under the subject's own ({of_class:.4f} and {own:.4f}), and {figures.class_picture:.0%} of the class's own picture differs."
+        f"The class is kept: the photos' loss is {abs(apart):.1%} {'higher' if apart >= 0 else 'lower'} with the class prompt than "
+        f"with the subject's own ({of_class:.4f} and {own:.4f}), and {figures.class_picture:.0%} of the class's own picture differs."
     )
 
 

@@ -36,7 +36,7 @@ NEW, OLD = Driver("580.95", (13, 0), (("RTX 3060", (8, 6)),)), Driver("535.1", (
 def test_a_cpu_torch_beside_an_nvidia_card_is_a_problem_with_the_line_that_mends_it() -> None:
     found = check_gpu(CPU, sold_as(12), NEW)
     assert found.status == "problem"
-    assert "this PyTorch (2.13.0+cpu) is built for the CPU alone" in found.message
+    assert "this PyTorch (2.13.0+cpu) is built for the CPU only" in found.message
     assert '--force-reinstall "torch" --index-url https://download.pytorch.org/whl/cu130' in found.repair
 
 
@@ -147,7 +147,7 @@ def test_the_hub_s_address_and_token(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         monkeypatch.delenv(name, raising=False)
     assert check_token().message.startswith("none")
     (tmp_path / "token").write_text("hf_secret\n")
-    assert check_token().message == "there is one, of the file that hf auth login wrote"
+    assert check_token().message == "there is one, in the file that hf auth login wrote"
     monkeypatch.setenv("HF_TOKEN", "hf_sécret")
     found = check_token()
     assert (found.status, "cret" in found.message) == ("problem", False)

@@ -45,7 +45,7 @@ def test_an_unknown_key_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ("[train]\nsteps = ", "is not valid TOML", "mend that line"),
+        ("[train]\nsteps = ", "is not valid TOML", "fix that line"),
         ("[train]\nstep = 3\n", "[train]: there is no setting 'step'", "did you mean 'steps'?"),
         ("[train]\nsteps = 0\n", "--steps 0 is too small", "it must be at least 1"),
         ("[train]\nsteps = '9'\n", "--steps can't be '9'", "it takes a whole number"),
@@ -55,7 +55,7 @@ def test_an_unknown_key_names_the_nearest() -> None:
         ("[subject]\nphotos = 3\n", "--photos can't be 3", "it takes a path"),
         ("[trains]\n", "there is no section [trains]", "the sections are: subject, prep, train, generate"),
         ("train = 3\n", "train must be a section", "write it as [train]"),
-        ("a = " + "[" * 5000, "is not valid TOML", "mend that line"),
+        ("a = " + "[" * 5000, "is not valid TOML", "fix that line"),
     ],
 )
 def test_a_file_that_says_nonsense(text: str, message: str, hint: str, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_value_takes_its_comments_place(tmp_path: Path) -> None:
     path = tmp_path / "project.toml"
     write_config(path, {"train": {"steps": 1200}, "generate": {"steps": 20}, "subject": {"photos": Path("/my photos")}})
     text = path.read_text()
-    assert "# Optimizer steps to train.\nsteps = 1200\n" in text
+    assert "# Number of training steps.\nsteps = 1200\n" in text
     assert re.search(r"# Denoising steps .*\nsteps = 20\n", text)
     assert "# steps = " not in text
     assert 'photos = "/my photos"\n' in text

@@ -99,7 +99,7 @@ def test_where_a_vocabulary_has_no_rare_word_sks_is_used_and_said(tmp_path: Path
     assert identifier == "sks"
     assert note == (
         "none of the rare words is a single token of this base model: using sks, which is also a rifle; "
-        "--identifier names another"
+        "choose another with --identifier"
     )
 
 
@@ -144,7 +144,7 @@ def test_a_word_of_letters_that_the_vocabulary_lacks_is_unknown(tmp_path: Path) 
     file = folder / "tokenizer" / "vocab.json"
     ids = {token: number for token, number in json.loads(file.read_text("utf-8")).items() if not token.startswith("x")}
     file.write_text(json.dumps(ids), encoding="utf-8")
-    assert identifier_remarks("x", load_tokenizer(folder)) == ["x is unknown to the base model: name another, for example ront"]
+    assert identifier_remarks("x", load_tokenizer(folder)) == ["x is unknown to the base model: choose another, for example ront"]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_what_of_a_long_prompt_is_cut_is_said(base: Path) -> None:
     assert length_remarks([fits], load_tokenizer(base)) == []
     (remark,) = length_remarks([fits, long, long], load_tokenizer(base))
     assert remark.startswith('the prompt "dog dog')
-    assert remark.endswith('is longer than the 77 tokens that the model reads; what is cut: "ront uer"')
+    assert remark.endswith('is longer than the 77 tokens that the model reads; cut off: "ront uer"')
     assert length_remarks([long], None) == []
 
 

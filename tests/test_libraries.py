@@ -193,7 +193,7 @@ def test_of_several_the_innermost_that_names_both_is_told(place: Path) -> None:
     outer.__cause__, middle.__cause__ = middle, inner
     told = refusal_of(outer)
     assert told is not None
-    assert re.match(r"transformers \S+ and tokenizers 0\.23\.1 don't go together: tokenizers>=0\.24", told.message)
+    assert re.match(r"transformers \S+ and tokenizers 0\.23\.1 don't work together: tokenizers>=0\.24", told.message)
 
 
 def test_what_is_told_of_damaged_files_is_not_told_of_versions(place: Path) -> None:

@@ -237,7 +237,7 @@ def test_the_identifier_goes_to_the_noun_phrase_that_names_the_subject(
         ("собака", "is not written in Latin letters"),
         ("a man plays guitar", "reads like a sentence"),
         ("Frau mit Hut", "does not read as English"),
-        ("photo_of_dog", "reads like a file's name"),
+        ("photo_of_dog", "looks like a file name"),
         ("un perro", "does not read as English"),
         ("ein Hund", "does not read as English"),
         ("Le chien", "does not read as English"),
@@ -389,7 +389,7 @@ def test_a_slip_for_the_placeholder_is_refused(slip: str) -> None:
     for prompt in (f"a {slip} dog on the moon", f"{slip}, a dog"):
         with pytest.raises(UsageError) as caught:
             check_placeholder(prompt)
-        assert caught.value.message == f'"{told}" stands for nothing: the place of the identifier is written [identifier]'
+        assert caught.value.message == f'"{told}" stands for nothing: write [identifier] where the identifier goes'
         assert caught.value.exit_code == 2
     with pytest.raises(UsageError):
         check_class_prompt(f"a photo of a {slip} dog", "sks")

@@ -39,10 +39,10 @@ def test_the_sentences_say_what_was_measured() -> None:
         "and from the same seed 60% of the picture differs."
     )
     assert class_ == (
-        "The class is kept: the photos' loss is 40.0% higher under the class prompt than under the subject's own (0.1960 and 0.1400), "
+        "The class is kept: the photos' loss is 40.0% higher with the class prompt than with the subject's own (0.1960 and 0.1400), "
         "and 20% of the class's own picture differs."
     )
-    assert "two.jpg again" in judge(replace(LEARNED, copied=0.97)).sentences[0]
+    assert "a sample repeats two.jpg" in judge(replace(LEARNED, copied=0.97)).sentences[0]
     assert "rose by 5.0%" in judge(replace(LEARNED, loss=(0.2, 0.21), picture=0.05)).sentences[0]
     assert "--class-images" in judge(replace(LEARNED, class_loss=(0.2, 0.14))).sentences[1]
 
@@ -51,5 +51,5 @@ def test_a_verdict_for_others_names_no_photo() -> None:
     copied = replace(LEARNED, copied=0.97)
     told = json.loads(json.dumps(copied.told()))
     assert sentences_of(told) == tuple(each.replace("two.jpg", "one of its photos") for each in judge(copied).sentences)
-    assert "a sample is one of its photos again" in sentences_of(told)[0]
+    assert "a sample repeats one of its photos" in sentences_of(told)[0]
     assert sentences_of(LEARNED.told()) == judge(LEARNED).sentences

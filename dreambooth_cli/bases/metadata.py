@@ -27,7 +27,7 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError("it is not a file")
         if state.st_size > MOST_JSON:
             raise ValueError(f"{state.st_size:,} bytes are more than any config has")
-        value = json.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows write a mark before the text
+        value = json.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows put a byte order mark before the text
     except (OSError, ValueError, RecursionError) as error:
         raise ModelUnavailable(f"{path} can't be read: {error}", REFETCH) from error
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The `dreambooth` command: its subcommands, loaded when they are called, and `main`, where errors become words and exit codes."""
+"""The `dreambooth` command: its subcommands, each loaded when it is called, and `main`, where errors become words and exit codes."""
 
 import errno
 import os
@@ -21,19 +21,19 @@ from .help import Command, Group
 # name -> what it does, in one line. Each is a function of that name in the module of that name.
 COMMANDS = {
     "init": "Make a project, by a guided interview or from flags.",
-    "prep": "Look the photos over, turn, crop and resize them.",
-    "train": "Fine-tune a base model on the photos; run it again to go on.",
+    "prep": "Check the photos, turn them upright, crop and resize them.",
+    "train": "Fine-tune a base model on the photos; run it again to continue.",
     "generate": "Draw pictures with a fine-tuned model.",
-    "export": "Write a model for ComfyUI, A1111, diffusers and others, and prove it.",
-    "push": "Send a model to a repository of yours on the hub.",
+    "export": "Write a model for ComfyUI, A1111, diffusers and others, and check it.",
+    "push": "Upload a model to a repository of yours on the hub.",
     "demo": "See the whole story in a few minutes: no GPU, no model to download.",
-    "models": "List the base models and which of them fit this GPU; fetch one.",
+    "models": "List the base models and which fit this GPU; fetch one.",
     "projects": "List the projects, show one's runs, find one on disk, remove one.",
-    "doctor": "Find what on this machine would stop a run, and how to mend it.",
+    "doctor": "Find what on this machine would stop a run, and how to fix it.",
 }
 FOLDER_FLAGS = ("--photos", "--instance-data-dir", "--class-data-dir")
 PATH_FLAGS = (*FOLDER_FLAGS, "--output-dir", "--model-path", "--output", "-o")
-BROKEN_PIPE = 141  # as a program has that SIGPIPE ended
+BROKEN_PIPE = 141  # the exit code of a program that SIGPIPE ended
 
 
 def dashes(token: str) -> str:
@@ -45,7 +45,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "token_normalize_func": dashes
 
 
 class LazyGroup(Group):
-    """The subcommands by name and summary; the one that is called is loaded then, so that `--help` stays quick."""
+    """The subcommands by name and summary; each is loaded only when it is called, so that `--help` stays quick."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -96,14 +96,14 @@ def show_version(ctx: typer.Context, wanted: bool) -> None:
 @app.callback()
 def dreambooth(
     version: Annotated[bool, typer.Option("--version", help="Show the version.", callback=show_version)] = False,
-    # eager, so that it is known to `show_version` wherever it stands
+    # eager, so that `show_version` knows it in whatever order the flags come
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="With --version: the libraries' versions too.", is_eager=True)
+        bool, typer.Option("--verbose", help="With --version: show the libraries' versions too.", is_eager=True)
     ] = False,
 ) -> None:
     """Teach a text-to-image model your dog, mug, toy or face, from 3 to 5 photos.
 
-    In turn: init, prep, train, generate. Each says more: dreambooth train --help
+    In this order: init, prep, train, generate. Help for each: dreambooth train --help
 
     Examples:
       dreambooth demo
@@ -123,7 +123,7 @@ def main() -> None:
 
 
 def run(args: list[str]) -> int:
-    """Run one command line; the only place where errors become words. Returns the exit code."""
+    """Run one command line and return its exit code; the only place where errors become words."""
     from .lines import expect
 
     plain = [dashes(word) for word in args[: args.index("--") if "--" in args else len(args)]]
@@ -133,7 +133,7 @@ def run(args: list[str]) -> int:
         check_not_expanded(args)
         check_not_empty(args)
         code = typer.main.get_command(app).main(args=args or ["--help"], prog_name="dreambooth", standalone_mode=False)
-        if code == Interrupted.exit_code:  # Typer makes this of a KeyboardInterrupt
+        if code == Interrupted.exit_code:  # Typer turns a KeyboardInterrupt into this
             raise stopped_at_once()
         sys.stdout.flush()
         check_results()
@@ -141,7 +141,7 @@ def run(args: list[str]) -> int:
     except BrokenPipeError:
         return leave_broken_pipe()
     except SystemExit as stop:
-        # Typer's answer to a reader that went away while it printed
+        # Typer exits like this when whoever reads its output goes away
         return leave_broken_pipe() if isinstance(stop.__context__, BrokenPipeError) else int(stop.code or 0)
     except Exception as error:
         try:
@@ -151,21 +151,21 @@ def run(args: list[str]) -> int:
 
 
 def check_results() -> None:
-    """Raises DiskError where results were printed, and stdout could not take them."""
+    """Raises DiskError if results were printed that stdout could not take."""
     from .console import lost_results
 
     lost = lost_results()
     if lost is not None:
-        raise DiskError(f"what was printed is lost, the work is done: stdout: {lost.strerror}", "make room, or print elsewhere")
+        raise DiskError(f"the work is done, but its output is lost: stdout: {lost.strerror}", "make room, or send the output elsewhere")
 
 
 def stopped_at_once() -> Interrupted:
     """The error that stands for a second signal."""
-    return Interrupted("stopped at once", "what was saved before stays")
+    return Interrupted("stopped at once", "what had been saved is kept")
 
 
 def leave_broken_pipe() -> int:
-    """The reader of stdout has gone: end quietly."""
+    """Whoever read stdout is gone: end quietly."""
     from .console import close_quietly
 
     close_quietly()
@@ -173,8 +173,7 @@ def leave_broken_pipe() -> int:
 
 
 def tell(error: Exception, *, as_json: bool, debug: bool) -> int:
-    """Say what went wrong, as an event line on stdout, or in words on stderr, also where stdout takes nothing. Returns the exit
-    code."""
+    """Say what went wrong, as a JSON line on stdout, or in words on stderr, which is also used if stdout is lost. Returns the exit code."""
     failure = in_words(error)
     is_bug = failure is None
     shown = failure or DreamboothError(
@@ -185,7 +184,7 @@ def tell(error: Exception, *, as_json: bool, debug: bool) -> int:
     if is_bug or debug:
         import traceback
 
-        # what it quotes may come from anywhere: a hub's answer, a file's name
+        # a traceback may quote text from anywhere: a hub's answer, a file's name
         print(visible("".join(traceback.format_exception(error)), keep="\n\t"), end="", file=sys.stderr)
     if as_json and lost_results() is None:
         from .lines import print_line
@@ -210,12 +209,12 @@ def tell(error: Exception, *, as_json: bool, debug: bool) -> int:
 
 
 def stopped_words(message: str) -> str:
-    """`Stopped: by Ctrl-C`; a message that begins with the word itself is not given it twice."""
+    """`Stopped: by Ctrl-C`; the word is not repeated before a message that begins with it."""
     return f"S{message[1:]}" if message.startswith("stopped") else f"Stopped: {message}"
 
 
 def in_words(error: Exception) -> DreamboothError | None:
-    """An error of ours as it is; Typer's, the disk's and a library's refusal of another as one of ours; None for a bug."""
+    """Our own errors as they are; those of Typer, the disk and clashing libraries turned into ours; None for a bug."""
     from ..libraries import refusal_of
 
     match error:
@@ -233,17 +232,17 @@ def in_words(error: Exception) -> DreamboothError | None:
             return system_error(error)
         case MemoryError():
             return DreamboothError(
-                "the machine's memory is used up", "close other programs, or choose a smaller base model"
+                "the machine has run out of memory", "close other programs, or choose a smaller base model"
             )
     return refusal_of(error)
 
 
-# Of a file that is only read in a project or a model these are refusals of the disk all the same.
+# These are about the disk, even where the file belongs to a project or a model.
 OF_THE_DISK = {errno.EIO, errno.EROFS, errno.EFBIG, errno.ESTALE, errno.EMFILE, errno.ENFILE}
 
 
 def system_error(error: OSError) -> DreamboothError:
-    """What the system refused where nobody nearer has said more: a project's file, a model's, or any other."""
+    """An OSError that nothing closer to it has explained, in words: about a project's file, a model's, or any other."""
     from ..bases.cache import hub_cache
     from ..disk import ADVICE, ANYWHERE, file_of, reason_of
     from ..paths import projects_folder
@@ -251,8 +250,8 @@ def system_error(error: OSError) -> DreamboothError:
     file = file_of(error)
     if file is None and error.errno == errno.ENOENT and not _has_current_folder():
         return UsageError("the current folder was deleted", "go to another one: cd")
-    message = f"{file or 'the system refuses it'}: {reason_of(error)}"
-    hint = ADVICE.get(error.errno or 0, "check that it is there and who may read and write it")
+    message = f"{file or 'the system refused'}: {reason_of(error)}"
+    hint = ADVICE.get(error.errno or 0, "check that it exists and that you may read and write it")
     if (kind := ANYWHERE.get(error.errno or 0)) is not None:
         return kind(message, hint)
     if file is None or error.errno in OF_THE_DISK:
@@ -273,20 +272,20 @@ def _has_current_folder() -> bool:
 
 
 def usage_error(error: typer.TyperException) -> DreamboothError:
-    """What Typer says of wrong usage, as an error of ours with the way to the help."""
+    """What Typer says about wrong usage, as an error of ours that points to the help."""
     ctx, words = getattr(error, "ctx", None), in_plain_words(error.format_message())
     help_ = f"see {ctx.command_path} --help" if ctx else "see dreambooth --help"
     if here := word_here(option := getattr(error, "option_name", None) or ""):
         flag, known = here.split()[0].rstrip(","), [name for param in ctx.command.params for name in param.opts] if ctx else []
-        where = "" if not flag.startswith("--") or flag in known else ", of dreambooth train or generate"
+        where = "" if not flag.startswith("--") or flag in known else ", a flag of dreambooth train or generate"
         return UsageError(f"there is no {option}; here that is {here}{where}", help_)
     if words.startswith("Got unexpected extra argument"):
-        return UsageError(words, f'put quotes around what has spaces: --class-prompt "a dog", --prompt "a [identifier] dog"; {help_}')
+        return UsageError(words, f'put quotes around text with spaces: --class-prompt "a dog", --prompt "a [identifier] dog"; {help_}')
     return UsageError(words, help_)
 
 
 def in_plain_words(message: str) -> str:
-    """What Typer says of a value, without the words of the library that it asks."""
+    """What Typer says about a value, without the jargon of the library underneath."""
     message = message.replace("Value error, ", "").rstrip(".")
     number = {"integer": "a whole number", "number": "a number", "boolean": "yes or no"}
     return re.sub(
@@ -295,21 +294,21 @@ def in_plain_words(message: str) -> str:
 
 
 def check_not_empty(args: list[str]) -> None:
-    """Refuse an empty path: as a variable that is not set gives it, which would be the current folder. Raises UsageError."""
+    """Refuse an empty path, such as an unset shell variable leaves: it would mean the current folder. Raises UsageError."""
     for place, word in enumerate(args):
         flag, has_value, value = word.partition("=")
         following = args[place + 1 : place + 2]
         if dashes(flag) in PATH_FLAGS and not (value if has_value else (following or ["."])[0]):
-            raise UsageError(f"{flag} is empty", f"name a place; the current folder is {flag} .")
+            raise UsageError(f"{flag} is empty", f"give a path; the current folder is {flag} .")
 
 
 def check_not_expanded(args: list[str]) -> None:
-    """Refuse what a shell has made of `--photos *.jpg`: files, where one folder is wanted. Raises UsageError."""
+    """Refuse what the shell makes of `--photos *.jpg`: several files, where one folder is wanted. Raises UsageError."""
     for place, word in enumerate(args):
         flag, _, value = word.partition("=")
         files = list(takewhile(os.path.isfile, [*([value] if value else []), *args[place + 1 :]]))
         if dashes(flag) in FOLDER_FLAGS and len(files) > 1:
             raise UsageError(
-                f"{flag} takes one folder, and {len(files)} files were given",
-                f"a pattern such as *.jpg becomes its files: give the folder itself: {flag} {os.path.dirname(files[0]) or '.'}",
+                f"{flag} takes one folder, but {len(files)} files were given",
+                f"the shell expands a pattern such as *.jpg; give the folder itself: {flag} {os.path.dirname(files[0]) or '.'}",
             )

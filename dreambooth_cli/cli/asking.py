@@ -1,4 +1,4 @@
-"""One question on the terminal: what is typed is judged in words that speak of the answer, and Esc goes back to the question before."""
+"""One question on the terminal: errors speak of the answer, not of flags, and Esc goes back to the question before."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,17 +14,17 @@ from questionary.prompts.common import InquirerControl  # noqa: TID253
 from ..errors import DreamboothError
 from .console import messages, say
 
-BACK = "<"  # at the end of an answer, for terminals that keep Esc to themselves
+BACK = "<"  # at the end of an answer: the same as Esc, for terminals that keep Esc to themselves
 MARK = "?"
 
 
 class Back(Exception):
-    """The question before this one is wanted again."""
+    """The user wants to go back to the question before."""
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """What is odd about an answer; `offer` is what may be meant ("": nothing is known), `firm` that it can't be taken as it is."""
+    """What is odd about an answer. `offer`: what may be meant instead ("" if unknown); `firm`: it can't be accepted as it is."""
 
     words: str
     offer: str = ""
@@ -34,9 +34,9 @@ class Doubt:
 def ask_line(
     question: str, judge: Callable[[str], Doubt | None], default: str = "", doubted: Doubt | None = None, **looks: Any
 ) -> str:
-    """A line of text, asked until it can be taken. One in doubt is asked about once, with what may be meant filled in; typed again it is
-    taken. `judge` raises DreamboothError for one that can't be taken; `doubted` is what it says of the default; `looks` go to
-    prompt_toolkit. Raises Back."""
+    """Ask for a line of text until it can be accepted. An odd one is queried once, with what may be meant filled in; typed again, it is
+    accepted. `judge` returns its doubt, and raises DreamboothError for an answer that can't be accepted; `doubted` is its doubt about the
+    default; `looks` go to prompt_toolkit. Raises Back."""
     if doubted is not None:
         default = show_doubt(doubted) or default
     while True:
@@ -55,7 +55,7 @@ def ask_line(
 
 
 def show_doubt(doubt: Doubt) -> str:
-    """Say what is in doubt and what the keys do now; returns what may be meant, to be filled in."""
+    """Say what is odd and what the keys do now. Returns what may be meant instead, to be filled in."""
     say_why(doubt.words)
     say_why(way_on(doubt))
     return doubt.offer
@@ -64,17 +64,17 @@ def show_doubt(doubt: Doubt) -> str:
 def way_on(doubt: Doubt) -> str:
     """What the keys do now."""
     if not doubt.offer:
-        return "Say it in other words." if doubt.firm else "Enter keeps it; or type another."
-    return f'Enter takes "{doubt.offer}"' + ("; or say it in other words." if doubt.firm else "; to keep yours, type it again.")
+        return "Please put it another way." if doubt.firm else "Enter keeps it; or type another."
+    return f'Enter takes "{doubt.offer}"' + ("; or put it another way." if doubt.firm else "; to keep yours, type it again.")
 
 
 def choose(question: str, choices: Sequence[tuple[Any, str]], default: Any = None) -> Any:
-    """One of several, each a value and its words. Raises Back."""
+    """Ask for one of several choices, each a value and its words. Raises Back."""
     listed = [Choice(words, value) for value, words in choices]
     asked = questionary.select(question, choices=listed, default=default, qmark=MARK, instruction=" ")
     for window in asked.application.layout.find_all_windows():
         if isinstance(window.content, InquirerControl):
-            window.wrap_lines = to_filter(True)  # in a narrow window the choices go on in the next line
+            window.wrap_lines = to_filter(True)  # so that long choices are not cut off in a narrow window
     return _answered(asked, back=BACK)
 
 
@@ -98,12 +98,12 @@ def _answered(question: Question, back: str = "") -> Any:
 
 
 def say_why(words: str) -> None:
-    """Words about an answer, under it."""
+    """Say something about an answer, below it."""
     say(messages(), f"  {words}", "yellow")
 
 
 def of_the_answer(error: DreamboothError) -> str:
-    """An error in words that speak of what was answered, not of flags: `--steps 0 is too small` -> `0 is too small`."""
+    """An error in words about the answer instead of a flag: `--steps 0 is too small` -> `0 is too small`."""
     return "; ".join(_without_flags(words) for words in (error.message, error.hint) if words)
 
 

@@ -12,19 +12,20 @@ from typing import Any
 from rich.cells import cell_len
 from rich.console import Console
 
-# what a terminal obeys: C0, DEL, C1, and the marks that turn the rest of a line round
+# scripts whose characters are two columns wide and have no spaces between words
 WIDE = "[\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffe6]"
-CLOSING = "\uff0c\u3002\u3001\uff01\uff1f\uff1a\uff1b\u300d\u300f\uff09\u300b\"'.,;:)\\]"  # begins no line
+CLOSING = "\uff0c\u3002\u3001\uff01\uff1f\uff1a\uff1b\u300d\u300f\uff09\u300b\"'.,;:)\\]"  # never begins a line
+# what a terminal obeys: C0, DEL, C1, and the marks that reverse the direction of text
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def results() -> Console:
-    """The console of results. Without a terminal, `NO_COLOR` and `TERM=dumb` aside, it has no colour anyway."""
+    """The console for results, on stdout."""
     return Console(highlight=False, markup=False, emoji=False, no_color=_plain() or None)
 
 
 def messages() -> Console:
-    """The console of progress and messages."""
+    """The console for progress and messages, on stderr."""
     return Console(stderr=True, highlight=False, markup=False, emoji=False, no_color=_plain() or None)
 
 
@@ -33,32 +34,32 @@ def _plain() -> bool:
 
 
 def is_live(console: Console) -> bool:
-    """Whether moving bars may be drawn: on a terminal, and nobody asked for plain lines."""
+    """Whether moving bars may be drawn: on a terminal, unless plain lines were asked for."""
     return console.is_terminal and not _plain()
 
 
 def can_ask() -> bool:
-    """Whether a question can be asked: a person sits at both ends."""
+    """Whether a question can be asked: both stdin and stdout are a terminal."""
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
 def visible(text: str, keep: str = "") -> str:
-    """Text whose control characters are shown, not obeyed: `\\x1b` for an escape; those of `keep` stay as they are."""
+    """Text whose control characters are shown, not obeyed: `\\x1b` for an escape. Those in `keep` stay as they are."""
     return CONTROL.sub(
         lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode("ascii"), text
     )
 
 
 def say(console: Console, line: str, style: str = "") -> None:
-    """One line as it is, no markup. On a terminal it is broken between words, a path never, so that it can be copied."""
+    """Print text as it is, without markup. On a terminal, lines are wrapped between words but never inside a path, so that it can be
+    copied."""
     line = visible(line, keep="\n\t")
     text = "\n".join(between_words(part, console.width) for part in line.split("\n")) if console.is_terminal else line
     console.print(text, style=style or None, soft_wrap=True)
 
 
 def between_words(line: str, width: int) -> str:
-    """A line as lines of at most `width` columns, broken between words alone, where Chinese has none between its characters; the indent
-    stays."""
+    """A line wrapped to at most `width` columns, keeping its indent: between words, in Chinese and the like between any characters."""
     if cell_len(line) <= width:
         return line
     indent = line[: len(line) - len(line.lstrip())]
@@ -72,8 +73,8 @@ def between_words(line: str, width: int) -> str:
 
 
 def _parts(line: str) -> list[tuple[str, str]]:
-    """The parts that a line is broken into, each with the gap before it: words and paths, and of other words their single wide
-    characters, with what closes behind them."""
+    """The parts of a line that must stay whole, each with the gap before it: words and paths, and wide characters one by one, together
+    with the closing punctuation after them."""
     parts = []
     for word in re.finditer(r"(\s*)(\S+)", line):
         is_path = "/" in word[2] or "\\" in word[2]
@@ -83,8 +84,8 @@ def _parts(line: str) -> list[tuple[str, str]]:
 
 
 class Outlet(io.FileIO):
-    """The lower end of stdout or stderr. Once it can't be written (the terminal is gone, a disk is full) it is silent, so that
-    the work goes on; a reader of stdout that has gone still ends the program. `lost` is what the system said first."""
+    """The raw file under stdout or stderr. Once writing fails (the terminal is gone, a disk is full) it swallows everything, so that
+    the work goes on; but when whoever reads stdout has gone, the program ends. `lost` is the first error."""
 
     def __init__(self, descriptor: int, *, ends_with_reader: bool) -> None:
         super().__init__(descriptor, "w", closefd=False)
@@ -92,12 +93,12 @@ class Outlet(io.FileIO):
         self.lost: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write what can be written; the bytes that the caller may forget. Raises BrokenPipeError."""
+        """Write what can be written. Returns the number of bytes the caller need not send again. Raises BrokenPipeError."""
         while self.lost is None:
             try:
                 if (written := super().write(data)) is not None:
                     return written
-                select.select([], [self], [])  # somebody has set it to non-blocking, and it is full
+                select.select([], [self], [])  # set to non-blocking by somebody else, and full: wait
             except OSError as error:
                 if self.ends_with_reader and isinstance(error, BrokenPipeError):
                     raise
@@ -106,13 +107,13 @@ class Outlet(io.FileIO):
 
 
 def harden_streams() -> None:
-    """Let every character be written somehow, and let a closed stream swallow what it is sent."""
+    """Make sure that every character can be written somehow, and that a closed stream swallows what it is sent."""
     if not os.environ.get("COLUMNS", "").strip("0"):
-        os.environ.pop("COLUMNS", None)  # no width is known, where Rich would print nothing
+        os.environ.pop("COLUMNS", None)  # width 0: Rich would print nothing
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream: Any = getattr(sys, name)
         if stream is None:
-            # also takes the free descriptor, which the next opened file would get otherwise
+            # also occupies the free descriptor, which the next opened file would get otherwise
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for the process's life
         elif mode == "w" and hasattr(stream, "reconfigure"):
             utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
@@ -122,7 +123,7 @@ def harden_streams() -> None:
 
 
 def _with_outlet(stream: io.TextIOWrapper, *, ends_with_reader: bool) -> io.TextIOWrapper:
-    """The same stream with an outlet as its lower end."""
+    """The same stream on top of an Outlet."""
     outlet = Outlet(stream.fileno(), ends_with_reader=ends_with_reader)
     buffer: Any = outlet if stream.write_through else io.BufferedWriter(outlet)  # write-through: `python -u`
     return io.TextIOWrapper(
@@ -135,7 +136,7 @@ def _with_outlet(stream: io.TextIOWrapper, *, ends_with_reader: bool) -> io.Text
 
 
 def lost_results() -> OSError | None:
-    """Why results did not reach stdout, where they did not. A terminal that is gone is no reason: nobody reads there."""
+    """Why results did not reach stdout, or None if they did. A terminal that is gone does not count: nobody reads there."""
     buffer = getattr(sys.stdout, "buffer", None)
     outlet = getattr(buffer, "raw", buffer)
     lost = outlet.lost if isinstance(outlet, Outlet) else None
@@ -143,8 +144,8 @@ def lost_results() -> OSError | None:
 
 
 def close_quietly() -> None:
-    """After a reader has gone: point stdout at nothing, so that Python's own last flush says nothing."""
-    with suppress(OSError, ValueError):  # a stdout that is closed already has nothing to flush
+    """After the reader has gone: point stdout at /dev/null, so that Python's own last flush does not complain."""
+    with suppress(OSError, ValueError):  # already closed: nothing to flush
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, sys.stdout.fileno())
         os.close(nothing)

@@ -1,4 +1,4 @@
-"""The defaults that settings have on the base model that is meant: in words, for the help."""
+"""The defaults of the settings on the base model in question, in words, for the help."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,13 +13,13 @@ from ..project import choose_project
 from ..settings import AUTO, GenerateSettings, PrepSettings, Settings, SubjectSettings, TrainSettings, default_of
 from ..text import plain_number
 
-# what a setting is called, whose it is and how it is declared
+# a setting's name -> the stage it belongs to and its declaration
 Declared = Mapping[str, tuple[type[Settings], Field[Any]]]
 Stored = Mapping[str, Mapping[str, Any]]  # what project.toml says: section -> key -> value
 
 
 def defaults_here(declared: Declared, typed: Mapping[str, Any]) -> tuple[Mapping[str, str], str]:
-    """The defaults that are others than declared, and whose they are, in a line; nothing where they can't be told.
+    """The defaults that differ from those declared, and a line that says whose they are; nothing if that can't be found out.
 
     The base is the one that was typed, else that of the project that was typed or is the only one, else the usual one.
     """
@@ -27,14 +27,14 @@ def defaults_here(declared: Declared, typed: Mapping[str, Any]) -> tuple[Mapping
         return {}, ""
     name, stored = stored_of(typed)
     model = str(typed.get("model") or stored.get("subject", {}).get("model") or default_of(SubjectSettings, "model"))
-    whose = f"Defaults shown: those of the project {name}, on {model}." if name else f"Defaults shown: those for the base model {model}."
+    whose = f"Defaults shown are for the project {name}, on {model}." if name else f"Defaults shown are for the base model {model}."
     with suppress(DreamboothError):
         return {key: words for key, (owner, _) in declared.items() if (words := default_on(model, stored, owner, key))}, whose
     return {}, ""
 
 
 def stored_of(typed: Mapping[str, Any]) -> tuple[str, Stored]:
-    """The name of the project that was typed, or of the only one, and what its file says; nothing where none is meant."""
+    """The name of the project that was typed, or of the only one, and what its file says; nothing if there is none."""
     if typed.get("photos") is None and typed.get("model_path") is None and "project" in typed:
         with suppress(DreamboothError, OSError):
             project = choose_project(typed["project"])
@@ -43,7 +43,7 @@ def stored_of(typed: Mapping[str, Any]) -> tuple[str, Stored]:
 
 
 def default_on(model: str, stored: Stored, owner: type[Settings], name: str) -> str:
-    """The default of a setting on a base, in words; "" where it is as declared. Raises UsageError."""
+    """The default of a setting on a base, in words; "" if it is as declared. Raises UsageError."""
     entry = find_entry(model)
     if owner is GenerateSettings:
         value = getattr(merge(GenerateSettings, stored.get("generate", {}), {}).values, name)
@@ -61,7 +61,7 @@ def default_on(model: str, stored: Stored, owner: type[Settings], name: str) -> 
 
 
 def value_on(model: str, stored: Stored, owner: type[Settings], name: str, **train: Any) -> Any:
-    """What a setting is on a base where nothing else is said. Raises UsageError."""
+    """The value of a setting on a base if nothing else is asked for. Raises UsageError."""
     asked = ask(stored, {SubjectSettings: {"model": model}, TrainSettings: train})
     values: Mapping[type[Settings], Settings] = {SubjectSettings: asked.subject, PrepSettings: asked.prep, TrainSettings: asked.train}
     return getattr(values[owner], name)
@@ -74,7 +74,7 @@ def rates_in_words(rates: Rates) -> str:
 
 
 def in_words(value: Any) -> str:
-    """A default as the help shows it; "" where there is none."""
+    """A default as the help shows it; "" if there is none."""
     match value:
         case None | "":
             return ""

@@ -1,4 +1,4 @@
-"""`dreambooth demo`: the whole story on a built-in example, ending with a picture in the terminal."""
+"""`dreambooth demo`: everything on a built-in example, ending with a picture in the terminal."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from .views import follow, open_view
 
 INTRODUCTION = """\
 Five pictures of a dog that the base model has never seen, and a few minutes of this machine.
-The base is Pocket, a small model of a drawn world that comes with dreambooth: it shows the
-method, not the beauty. Everything below is what you would type for your own photos."""
+The base is Pocket, a small model of a drawn world that comes with dreambooth: it shows how the
+method works, not how good pictures can get. The commands below are the ones for your own photos."""
 NEXT_STEPS = """
 Now your own photos (3 to 5 of them), on a base model for your GPU:
 
@@ -27,7 +27,7 @@ Now your own photos (3 to 5 of them), on a base model for your GPU:
 def demo(*, json: Json = False) -> None:
     """See it work: a built-in example from photos to pictures, offline, on any machine.
 
-    Its project is called demo; a second call goes on from where the first one stopped.
+    Its project is called demo; a second call continues where the first one stopped.
 
     Examples:
       dreambooth demo
@@ -38,7 +38,7 @@ def demo(*, json: Json = False) -> None:
         say(messages(), INTRODUCTION)
     with loading_torch():
         from ..workflows.demo import demo as workflow
-    seen = follow(warned(workflow()), open_view(StoryTold, json=json), kept="run it again to go on")
+    seen = follow(warned(workflow()), open_view(StoryTold, json=json), kept="run it again to continue")
     story = seen.get(StoryTold)
     if not json and story is not None:
         show_story(story.path)
@@ -46,7 +46,7 @@ def demo(*, json: Json = False) -> None:
 
 
 def show_story(path: Path) -> None:
-    """The page's pictures on the terminal: the photos, before, after. Nothing where there is no colour."""
+    """Show the page's pictures on the terminal: the photos, before, after. Nothing if the terminal has no colour."""
     console = messages()
     if not console.is_terminal or console.no_color or console.color_system is None:
         return

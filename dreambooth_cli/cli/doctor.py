@@ -1,4 +1,4 @@
-"""`dreambooth doctor`: what of this machine would stand in a run's way, and what mends it; with `--try` what a run does here."""
+"""`dreambooth doctor`: what on this machine would stop a run, and how to fix it; with `--try`, how a run does here."""
 
 import json as json_
 from dataclasses import asdict
@@ -27,14 +27,14 @@ def doctor(
         bool, typer.Option("--try", help="Also train here for two minutes, without a download, and write a report.")
     ] = False,
     model: Annotated[
-        str, typer.Option("--model", metavar="<text>", help="With --try: the base model tried at its true size.")
+        str, typer.Option("--model", metavar="<text>", help="With --try: the base model to try at its true size.")
     ] = "sd15",
-    report: Annotated[Path, typer.Option("--report", metavar="<path>", help="With --try: the file of the report.")] = REPORT,
+    report: Annotated[Path, typer.Option("--report", metavar="<path>", help="With --try: where to write the report.")] = REPORT,
     json: Json = False,
 ) -> None:
-    """Look over Python, PyTorch, GPU, memory, disk and hub; say what is wrong and how to mend it.
+    """Check Python, PyTorch, GPU, memory, disk and hub; say what is wrong and how to fix it.
 
-    Exit code 0 where a run can be done here, 1 where something stands in its way.
+    Exit code 0 if a run can be done here, 1 if something would stop it.
 
     Examples:
       dreambooth doctor
@@ -61,7 +61,7 @@ def doctor(
 
 
 def try_out(model: str) -> list[Any]:
-    """What a run does here, part by part."""
+    """Try out what a run does here, part by part."""
     with loading_torch():
         from ..workflows.proving import prove
     parts: list[Any] = []
@@ -70,14 +70,14 @@ def try_out(model: str) -> list[Any]:
 
 
 def show(checks: list[Check]) -> None:
-    """Print a line for each, and under it what mends it."""
+    """Print a line for each check, and below it how to fix a problem."""
     wide, console = max(len(check.name) for check in checks), results()
     for check in checks:
         say(console, f"{check.status:<8} {check.name:<{wide}}  {check.message}", STYLES[check.status])
         if check.repair:
             say(console, f"         {'':<{wide}}  -> {check.repair}")
     faults = [check.name for check in checks if check.status == "problem"]
-    say(messages(), f"to mend first: {', '.join(faults)}" if faults else "nothing here stands in a run's way")
+    say(messages(), f"fix this first: {', '.join(faults)}" if faults else "nothing here would stop a run")
 
 
 def show_tried(parts: list[Any], report: Path) -> None:
@@ -91,7 +91,7 @@ def show_tried(parts: list[Any], report: Path) -> None:
 
 
 def figures(parts: list[Any]) -> list[tuple[str, str]]:
-    """Predicted beside measured, a pair a figure."""
+    """Each figure as a pair: its name, and what was predicted and measured."""
     pairs = []
     for part in parts:
         for name, value in part.measured.items():
@@ -101,7 +101,7 @@ def figures(parts: list[Any]) -> list[tuple[str, str]]:
 
 
 def write_report(path: Path, checks: list[Check], parts: list[Any]) -> Path:
-    """Write the report to a file of this name, or the next number where there is one; returns its path. Raises DiskError."""
+    """Write the report to this path, or with the next free number if it exists. Returns the path written. Raises DiskError."""
     from ..report_text import report_text
 
     tried = [(part.name, PASSED[part.passed], part.message) for part in parts]

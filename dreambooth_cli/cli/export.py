@@ -1,4 +1,4 @@
-"""`dreambooth export`: a model in the format that another program reads, proved before it is called done."""
+"""`dreambooth export`: write a model in a format that another program reads, and check it before calling it done."""
 
 from pathlib import Path
 from typing import Annotated, get_args
@@ -29,18 +29,18 @@ def export(
             "merged: a LoRA baked into its base. diffusers: a folder.",
         ),
     ] = None,
-    place: Annotated[Path | None, flag("--output", "-o", takes="path", help="The file or folder to write; none is overwritten.")] = None,
+    place: Annotated[Path | None, flag("--output", "-o", takes="path", help="The file or folder to write; nothing is overwritten.")] = None,
     model_path: Annotated[
         Path | None,
-        flag("--model-path", takes="path", help="Export this, not a project: a model's folder, a LoRA file, a run."),
+        flag("--model-path", takes="path", help="Export this instead of a project: a model's folder, a LoRA file or a run."),
     ] = None,
-    run: Annotated[int | None, flag("--run", takes="int", help="Number of the run; without it, the latest finished one.")] = None,
-    step: Annotated[int | None, flag("--step", takes="int", help="As the run was after this step, where its weights are kept.")] = None,
+    run: Annotated[int | None, flag("--run", takes="int", help="Which run; by default, the latest finished one.")] = None,
+    step: Annotated[int | None, flag("--step", takes="int", help="Use this step's weights, if they were kept.")] = None,
     dtype: Annotated[
-        Precision | None, flag("--dtype", takes="name", help="Number format: fp32, bf16, fp16; without it, as stored.")
+        Precision | None, flag("--dtype", takes="name", help="Number format: fp32, bf16 or fp16; by default, as stored.")
     ] = None,
-    strength: Annotated[float | None, flag("--strength", takes="num", help="How much of the LoRA is baked in; without it, all: 1.")] = None,
-    rank: Annotated[int | None, flag("--rank", takes="int", help="Of a LoRA made of a whole model; without it, 64.")] = None,
+    strength: Annotated[float | None, flag("--strength", takes="num", help="How strongly to bake the LoRA in; by default, 1.")] = None,
+    rank: Annotated[int | None, flag("--rank", takes="int", help="Rank of a LoRA extracted from a full model; by default, 64.")] = None,
     base: Annotated[
         str | None,
         flag(
@@ -54,7 +54,7 @@ def export(
     *,
     json: Json = False,
 ) -> None:
-    """Write a model for another program, read it again and compare.
+    """Write a model for another program, read it back and compare.
 
     A path that ends in .safetensors becomes one file, any other a folder; single-file and kohya are always one file.
 

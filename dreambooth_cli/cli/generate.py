@@ -1,4 +1,4 @@
-"""`dreambooth generate`: pictures of a prompt, drawn with a project's model or any other."""
+"""`dreambooth generate`: draw pictures of a prompt with a project's model or any other."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -29,14 +29,14 @@ def generate(
     words: Annotated[
         str | None, typer.Argument(metavar="PROMPT", show_default=False, help=r'What to draw: "a \[identifier] dog on the moon".')
     ] = None,
-    prompt: Annotated[list[str] | None, flag("--prompt", takes="text", help="The prompt as a flag, or several.")] = None,
-    prompts: Annotated[Path | None, flag("--prompts", takes="file", help="More prompts, from a text file, one a line.")] = None,
+    prompt: Annotated[list[str] | None, flag("--prompt", takes="text", help="The prompt as a flag; may be repeated.")] = None,
+    prompts: Annotated[Path | None, flag("--prompts", takes="file", help="A text file with more prompts, one per line.")] = None,
     model_path: Annotated[
         Path | None,
-        flag("--model-path", takes="path", help="Draw with this, not a project: a model's folder, a LoRA file, a run."),
+        flag("--model-path", takes="path", help="Draw with this instead of a project: a model's folder, a LoRA file or a run."),
     ] = None,
-    run: Annotated[int | None, flag("--run", takes="int", help="Number of the run; without it, the latest finished one.")] = None,
-    step: Annotated[int | None, flag("--step", takes="int", help="As the run was after this step, where its weights are kept.")] = None,
+    run: Annotated[int | None, flag("--run", takes="int", help="Which run; by default, the latest finished one.")] = None,
+    step: Annotated[int | None, flag("--step", takes="int", help="Use this step's weights, if they were kept.")] = None,
     identifier: Annotated[
         str | None,
         flag("--identifier", takes="text", help="The subject's rare word, where the model has no dreambooth.json.", panel=RARE),
@@ -46,13 +46,13 @@ def generate(
         flag("--model", "--model-name", takes="text", help="Base of a LoRA without dreambooth.json, or whose base has moved.", panel=RARE),
     ] = None,
     output_dir: Annotated[
-        Path | None, flag("--output-dir", takes="path", help="Where the pictures go; without it, the project's images/, or ./generated.")
+        Path | None, flag("--output-dir", takes="path", help="Where the pictures go; by default, the project's images/, or ./generated.")
     ] = None,
     grid: Annotated[
-        bool | None, flag("--grid/--no-grid", takes="", help="Put all pictures on one sheet as well; by default where there are several.")
+        bool | None, flag("--grid/--no-grid", takes="", help="Also put all pictures on one sheet; by default, if several.")
     ] = None,
     interactive: Annotated[
-        bool, typer.Option("-i", "--interactive", help="One start, then a prompt a line, by hand or from stdin; :seed 7, :again, :quit.")
+        bool, typer.Option("-i", "--interactive", help="Load once, then draw each line typed or read from stdin; :seed 7, :again, :quit.")
     ] = False,
     yes: Yes = False,
     *,
@@ -84,27 +84,28 @@ def generate(
         draw_by_hand(source, texts, settings, partial(draw_one, output_dir=place, grid=grid), json=json)
         return
     events = draw(source, texts, settings, output_dir=place, grid=grid)
-    results = (ImageSaved, GridSaved) if grid else (ImageSaved,)  # a sheet that nobody asked for is told beside them
-    follow(warned(events), open_view(*results, json=json), kept="the pictures named above are whole")
+    results = (ImageSaved, GridSaved) if grid else (ImageSaved,)  # a sheet that nobody asked for is a message, not a result
+    follow(warned(events), open_view(*results, json=json), kept="the pictures named above are complete")
 
 
 def understand(
     project: str | None, words: str | None, prompts: Sequence[str], model_path: Path | None
 ) -> tuple[Project | Path, list[str]]:
-    """Whose model draws, and what: with a model's path a single argument is the prompt. Raises UsageError, ProjectError."""
+    """The project or path whose model draws, and the prompts. With --model-path, a single argument is the prompt. Raises UsageError,
+    ProjectError."""
     name = project
     if words is None and name is not None and (" " in name or (model_path is not None and not prompts)):
-        # a lone argument that can't be a project: no project's name holds a space
+        # a lone argument that can't be a project: project names have no spaces
         name, words = None, name
     if model_path is not None and name is not None:
         raise UsageError(f"there are two models: the project {name} and {model_path}", "leave one out")
     if words is not None and prompts:
-        raise UsageError("there are two prompts", "give them all by --prompt, as often as you like, or one as an argument")
+        raise UsageError("there are two prompts", "repeat --prompt for each, or give a single one as an argument")
     texts = [words] if words is not None else list(prompts)
     return (expanded(model_path) if model_path is not None else choose_project(name)), texts
 
 
 def check_prompts(texts: Sequence[str]) -> None:
-    """Raises UsageError where there is no prompt, or an empty one."""
+    """Raises UsageError if there is no prompt, or an empty one."""
     if not texts or not all(text.strip() for text in texts):
         raise UsageError("the prompt is missing", 'say what to draw: --prompt "a [identifier] dog on the moon"')

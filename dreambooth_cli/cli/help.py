@@ -1,5 +1,5 @@
-"""Help that is read at a glance: `--help` shows the flags that matter, `--help-all` all of them, in panels of 80 columns, with the
-defaults of the base model that is meant, and with examples that can be typed."""
+"""Help at a glance: `--help` shows the flags that matter most, `--help-all` all of them, in panels of 80 columns, with the defaults for
+the base model in question, and with examples that run as they are."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,39 +17,39 @@ from typer.core import TyperCommand, TyperGroup
 from ..settings import SELDOM, annotation, choices_of, scalar_of
 from .defaults import Declared, defaults_here, in_words
 
-WIDEST = 28  # characters of a flag in the panels that stand in line
-METAVAR_WIDTH = 16  # more choices than fit in this are told in the help
+WIDEST = 28  # characters of a flag, in the panels that share one column width
+METAVAR_WIDTH = 16  # characters; longer lists of choices go into the help text
 OTHERS = "Other options"
-EXAMPLES = "\n\nExamples:\n"  # where they begin in a command's docstring
+EXAMPLES = "\n\nExamples:\n"  # what introduces them in a command's docstring
 ALL, TYPED = "dreambooth.all", "dreambooth.typed"  # in a context's meta
 
 
 class PlainHelp:
-    """What a command's help has in place of Typer's own."""
+    """Replaces Typer's own help."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """As Typer does; what was typed is kept, since the help looks there for the base that is meant."""
+        """As Typer does, but what was typed is kept: the help reads from it which base is meant."""
         ctx.meta[TYPED] = list(args)
         above: Any = super()
         return above.parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print the help, from copies of the parameters that are written for reading."""
+        """Print the help from copies of the parameters, reworded for reading."""
         command: Any = copy(self)
         whole = bool(ctx.meta.get(ALL))
         declared: Declared = getattr(command.callback, "settings", {})
         defaults, whose = defaults_here(declared, typed_in(command, ctx))
         params = command.get_params(ctx)
         shown = [_for_reading(param, declared, defaults, whole=whole) for param in params if whole or panel_of(param) not in SELDOM]
-        shown.sort(key=lambda param: (panel_of(param) in SELDOM) + 2 * (panel_of(param) == OTHERS))  # first what matters
+        shown.sort(key=lambda param: (panel_of(param) in SELDOM) + 2 * (panel_of(param) == OTHERS))  # most important first
         align(shown)
         command.get_params = lambda ctx: shown
         command.help, _, examples = (command.help or "").partition(EXAMPLES)
         rest = "" if len(shown) == len(params) else f"All flags: {ctx.command_path} --help-all"
         ends = ["Examples:" if examples else "", examples.rstrip(), whose, rest]
-        # what is not indented is not in the first line alone: Typer would take the others' indent away
+        # begins with a line break, or Typer would strip the indent of all lines but the first
         command.epilog = escape("\n" + "\n".join(filter(None, ends))) if any(ends) else None
-        rich_utils.STYLE_OPTIONS_TABLE_PADDING = (0, 0)  # room between columns that have nothing in them
+        rich_utils.STYLE_OPTIONS_TABLE_PADDING = (0, 0)  # no room for empty columns
         above: Any = super(PlainHelp, command)
         above.format_help(ctx, formatter)
 
@@ -59,7 +59,7 @@ class Command(PlainHelp, TyperCommand):
 
 
 class Group(PlainHelp, TyperGroup):
-    """A command with commands of its own."""
+    """A command that has subcommands."""
 
 
 def show_all(ctx: typer.Context, wanted: bool) -> None:
@@ -77,7 +77,7 @@ def examples_of(command: Any) -> list[str]:
 
 
 def typed_in(command: Any, ctx: Any) -> Mapping[str, Any]:
-    """What was typed beside `--help`, as far as it can be read."""
+    """What was typed besides `--help`, as far as it can be parsed."""
     with suppress(typer.TyperException):
         values: Mapping[str, Any] = command.make_parser(ctx).parse_args(list(ctx.meta.get(TYPED, [])))[0]
         return values
@@ -85,12 +85,12 @@ def typed_in(command: Any, ctx: Any) -> Mapping[str, Any]:
 
 
 def panel_of(param: Any) -> str:
-    """The panel of the help that a parameter stands in; "" for an argument."""
+    """The help panel that a parameter belongs to; "" for an argument."""
     return "" if param.param_type_name == "argument" else param.rich_help_panel or OTHERS
 
 
 def _for_reading(param: Any, declared: Declared, defaults: Mapping[str, str], *, whole: bool) -> Any:
-    """A parameter as it is shown: what a flag takes beside its name; its further spellings where all is shown."""
+    """A copy of a parameter as the help shows it: what it takes beside its name, its other spellings only in the whole help."""
     param = copy(param)
     param.display_type_rich = lambda ctx: None
     if param.param_type_name == "argument":
@@ -113,7 +113,7 @@ def _for_reading(param: Any, declared: Declared, defaults: Mapping[str, str], *,
 
 
 def align(params: Sequence[Any]) -> None:
-    """Give the flags of all panels one width, as far as it leaves room for words; in a panel that needs more, its own."""
+    """Pad the flags of all panels to one width, but not beyond WIDEST; a panel with longer flags gets its own width."""
     flags = [param for param in params if param.param_type_name != "argument"]
     widths: dict[str, int] = {}
     for param in flags:
@@ -132,10 +132,9 @@ def metavar_of(expected: Any) -> str:
 
 
 def help_of(item: Field[Any], expected: Any, here: str, *, whole: bool) -> str:
-    """A setting's help with its default, escaped for rich: `[identifier]` must come through.
+    """A setting's help with its default, escaped for rich so that `[identifier]` comes through.
 
-    `here` is the default on the base that is meant, in words, where it is not as declared. The whole text, or what stands before its
-    first semicolon.
+    `here` is the default in words where the base in question has its own. Unless `whole`, the text ends at its first semicolon.
     """
     words = item.metadata["help"] if whole else f"{item.metadata['help'].partition(';')[0].rstrip('.')}."
     if metavar_of(expected) == "<name>":

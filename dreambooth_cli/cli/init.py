@@ -19,7 +19,7 @@ from .options import Flags, Json, Yes, with_flags
 from .start import loading
 from .views import follow, open_view
 
-# what has a question, and how photos are prepared
+# the settings that have a question, and those of preparing photos
 ASKED = tuple(
     item.name
     for owner in (SubjectSettings, PrepSettings, TrainSettings)
@@ -31,18 +31,18 @@ ASKED = tuple(
 @with_flags(SubjectSettings, PrepSettings, TrainSettings, only=ASKED)
 def init(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", show_default=False, help="The project's name; without one, the class noun.")
+        str | None, typer.Argument(metavar="NAME", show_default=False, help="The project's name; by default, the class noun.")
     ] = None,
     yes: Yes = False,
     example: Annotated[
         bool,
-        typer.Option("--example", help="Use a built-in example, five drawn pictures of a dog; asks nothing."),
+        typer.Option("--example", help="Use the built-in example, five drawn pictures of a dog; asks nothing."),
     ] = False,
     *,
     flags: Flags,
     json: Json = False,
 ) -> None:
-    """Make a project: asks for what the flags do not say. Your photos are copied, never touched.
+    """Make a project; asks for what the flags leave open. Your photos are copied, never changed.
 
     With --yes, with --json or without a terminal, nothing is asked.
 
@@ -80,21 +80,21 @@ def init(
 
 
 def ask(name: str | None, flags: Flags) -> Any:
-    """The answers of the interview; questionary comes with it."""
+    """The answers of the interview, imported only here because questionary comes with it."""
     from .wizard import interview
 
     return interview(name, flags, find_gpu())
 
 
 def run_demo() -> None:
-    """The demo, which was wanted first."""
+    """Run the demo, which the user wants to see first."""
     from .demo import demo
 
     demo(json=False, debug=False)
 
 
 def choose_example(subject: dict[str, Any]) -> dict[str, Any]:
-    """What the built-in example is, with what was typed about it. Raises UsageError, DiskError."""
+    """The settings of the built-in example, together with what was typed. Raises UsageError, DiskError."""
     from ..workflows.example import CLASS_PROMPT, draw_example
 
     if "photos" in subject or "class_prompt" in subject:
@@ -105,7 +105,7 @@ def choose_example(subject: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(subject: dict[str, Any], prep: dict[str, Any], train: dict[str, Any]) -> None:
-    """Hold what was typed against the settings' bounds, before a question is asked. Raises UsageError, ModelUnavailable."""
+    """Check what was typed against the settings' bounds, before any question is asked. Raises UsageError, ModelUnavailable."""
     settings = SubjectSettings(**subject)
     PrepSettings(**prep)
     TrainSettings(**train)
@@ -113,7 +113,7 @@ def check(subject: dict[str, Any], prep: dict[str, Any], train: dict[str, Any]) 
 
 
 def require(subject: dict[str, Any]) -> None:
-    """Where nothing is asked, the two answers without a default must be flags. Raises UsageError."""
+    """Require flags for the two answers that have no default, where nothing is asked. Raises UsageError."""
     if "photos" not in subject:
         raise UsageError("where are the photos?", "name their folder: --photos ./instance_images")
     if "class_prompt" not in subject:

@@ -1,4 +1,4 @@
-"""`generate -i`: one start, then prompts by hand, each drawn at once."""
+"""`generate -i`: load the model once, then draw each prompt as it is typed."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -17,15 +17,15 @@ from .views import Seen, follow, open_view
 if TYPE_CHECKING:
     from ..workflows.generate import Easel
 
-HELP = "a prompt draws it; :again draws the last one from the next seeds; :seed 7 for each prompt from now on, or :seed auto; :quit ends"
+HELP = "type a prompt to draw it; :again draws the last one with the next seeds; :seed 7 (or auto) holds for all from now on; :quit ends"
 
 END = ":quit"
 
 
 def draw_by_hand(source: Source, first: list[str], settings: GenerateSettings, draw: Callable[..., Events], *, json: bool) -> None:
-    """Load the model once, draw the first prompts, then each that is typed, until the input ends. What is wrong with one is said, and
-    the next is asked for; `draw` is `draw_one`, with its place. Raises DreamboothError where the model can't be loaded, Interrupted
-    while a picture is drawn."""
+    """Load the model once, draw the first prompts, then each one that is typed, until the input ends. If something is wrong with one, say
+    so and ask for the next. `draw` is `draw_one` with its folder. Raises DreamboothError if the model can't be loaded, Interrupted while
+    a picture is being drawn."""
     from ..workflows.generate import open_easel
 
     made: list[Easel] = []
@@ -41,9 +41,9 @@ def draw_by_hand(source: Source, first: list[str], settings: GenerateSettings, d
                 further = settings
                 continue
             if line == ":again" and not last:
-                raise UsageError("nothing was drawn yet", "type a prompt first")
+                raise UsageError("nothing has been drawn yet", "type a prompt first")
             if line.startswith(":") and line != ":again":
-                raise UsageError(f"{line} is no command here", HELP)
+                raise UsageError(f"there is no command {line}", HELP)
             last, how = (last, further) if line == ":again" else (line, settings)
             seen = follow(warned(draw(made[0], last, how)), open_view(ImageSaved, GridSaved, json=json))
             further = with_next_seed(settings, seen)
@@ -60,13 +60,13 @@ def tell(event: Event, *, json: bool) -> None:
 
 
 def with_next_seed(settings: GenerateSettings, seen: Seen) -> GenerateSettings:
-    """The settings with the seed after those that were drawn from, where one was given: so that `:again` draws others."""
+    """The settings with the next unused seed if a seed was given, so that `:again` draws different pictures."""
     drawn = seen.get(ImageSaved)
     return settings if settings.seed == "auto" or drawn is None else replace(settings, seed=drawn.seed + 1)
 
 
 def asked_for() -> Iterator[str]:
-    """What a person types on a terminal, with a history, until Ctrl-D or Ctrl-C."""
+    """The lines a person types on a terminal, with a history, until Ctrl-D or Ctrl-C."""
     from prompt_toolkit import PromptSession
 
     session: PromptSession[str] = PromptSession()
@@ -81,5 +81,5 @@ def asked_for() -> Iterator[str]:
 
 
 def typed() -> Iterator[str]:
-    """The lines of stdin, but for empty ones."""
+    """The lines of stdin, without empty ones."""
     return filter(None, map(str.strip, sys.stdin))

@@ -1,4 +1,4 @@
-"""What stands at the foot of a terminal while a run goes on: how far it is, its loss, its time and memory, its last samples, what comes."""
+"""The foot of the terminal during a run: progress, loss, time, memory, the last samples, and what comes next."""
 
 import threading
 import time
@@ -17,21 +17,21 @@ from rich.text import Text
 from .. import stopping
 
 FASTEST = 0.1  # seconds between two redraws, at least
-SHARE = 0.01  # of the time that redraws may take
-A_SECOND = 1.0  # so often time is told anew where nothing else happens
+SHARE = 0.01  # of the time, which redraws may take
+A_SECOND = 1.0  # between redraws when nothing else has changed
 COLUMNS = 60  # of the chart
 LEVELS = " ▁▂▃▄▅▆▇█"
-ROWS = 2  # of the chart, each of eight levels
-SIDE = 24  # pixels of a sample, at most: as many characters across
-LEAST_SIDE = 8  # where there is no room for more none is shown
-BESIDE = 12  # lines of a terminal that are left to other things
+ROWS = 2  # of the chart, each with eight levels
+SIDE = 24  # pixels of a sample at most, each one character wide
+LEAST_SIDE = 8  # pixels; smaller samples are not shown
+BESIDE = 12  # lines of the terminal left free for everything else
 STOPPING = "stopping after this step: what is done is saved; Ctrl-C again ends at once"
 
 
 @dataclass(frozen=True)
 class Board:
-    """What is shown: the phase's name, what is done of how much (None: that is not known), the count, words, what comes next, the losses
-    of a chart from left to right (None: nothing there yet), and pictures."""
+    """What the foot shows: the phase's name, how much is done of what total (None: unknown), the count, words, what comes next, the losses
+    of the chart from left to right (None: nothing there yet), and pictures."""
 
     name: str = ""
     done: int = 0
@@ -44,20 +44,20 @@ class Board:
 
 
 class Chart:
-    """The course of a loss in so many columns, whatever the number of steps: each the mean of its part of the run."""
+    """The course of the loss in COLUMNS columns, whatever the number of steps: each is the mean of its part of the run."""
 
     def __init__(self, total: int) -> None:
         self.total = max(total, 1)
         self.sums, self.counts = [0.0] * COLUMNS, [0] * COLUMNS
 
     def take(self, step: int, loss: float) -> None:
-        """One more step, counted from 1."""
+        """Add the loss of a step, counted from 1."""
         place = min((step - 1) * COLUMNS // self.total, COLUMNS - 1)
         self.sums[place] += loss
         self.counts[place] += 1
 
     def columns(self) -> tuple[float | None, ...]:
-        """The means, smoothed over three columns, where there are any."""
+        """The means, smoothed over three columns; None where there are no steps yet."""
         found = []
         for place in range(COLUMNS):
             near = slice(max(place - 1, 0), place + 2)
@@ -67,7 +67,7 @@ class Chart:
 
 
 def spark(losses: Sequence[float | None]) -> list[str]:
-    """A chart of two rows of block characters, the upper first; from 0 to the largest."""
+    """A chart as two rows of block characters, upper row first, scaled from 0 to the largest loss."""
     most = max((loss for loss in losses if loss is not None), default=0.0) or 1.0
     heights = [None if loss is None else max(1, round(8 * ROWS * loss / most)) for loss in losses]
     rows = []
@@ -77,7 +77,7 @@ def spark(losses: Sequence[float | None]) -> list[str]:
 
 
 def half_blocks(image: Any) -> Text:
-    """A picture as text: each character shows two pixels, one above the other."""
+    """A picture (an RGB Pillow image) as text: each character shows two pixels, one above the other."""
     text, pixels = Text(), image.load()
     for row in range(0, image.height - 1, 2):
         for column in range(image.width):
@@ -90,7 +90,7 @@ def half_blocks(image: Any) -> Text:
 
 
 def shows_pictures(console: Console) -> bool:
-    """Whether a terminal has colours enough for pictures."""
+    """Whether a terminal has enough colours for pictures."""
     return console.is_terminal and not console.no_color and console.color_system == "truecolor"
 
 
@@ -100,7 +100,7 @@ def has_blocks(console: Console) -> bool:
 
 
 def small_picture(path: Path, console: Console, count: int) -> Text | None:
-    """A sample as text, one of `count` side by side; None where the terminal has no room."""
+    """A sample as text, small enough for `count` side by side; None if the terminal has no room."""
     from ..photos.picture import read_picture
 
     side = min(SIDE, (console.width - 4) // count - 2, 2 * (console.height - BESIDE))
@@ -112,7 +112,7 @@ def small_picture(path: Path, console: Console, count: int) -> Text | None:
 
 
 def drawn(board: Board, console: Console, *, is_stopping: bool) -> RenderableType:
-    """The board as lines for this terminal; none where there is nothing to show."""
+    """The board as lines for this terminal, empty if there is nothing to show."""
     if not board.name:
         return Text()
     parts: list[RenderableType] = [_bar(board)]
@@ -134,7 +134,7 @@ def _line(words: str) -> Text:
 
 
 def _bar(board: Board) -> RenderableType:
-    """The phase, its bar, its count."""
+    """The line with the phase, its bar and its count."""
     line = Table.grid(padding=(0, 1), expand=True)
     line.add_column(no_wrap=True)
     line.add_column(ratio=1)
@@ -146,43 +146,43 @@ def _bar(board: Board) -> RenderableType:
 
 
 def pause_after(took: float) -> float:
-    """Seconds until the next redraw, after one that took so many."""
+    """Seconds until the next redraw, after one that took `took` seconds."""
     return max(FASTEST, took / SHARE)
 
 
 class Foot:
-    """The foot of a terminal, redrawn in a thread of its own: so that a key is answered while a step is at work, ten times a second at
-    most, and never for more than a hundredth of the time. `spent` is the seconds that its `redraws` have taken."""
+    """The foot of a terminal, redrawn in a thread of its own so that Ctrl-C is answered even in the middle of a step: at most ten times a
+    second, and never for more than a hundredth of the time. `spent`: seconds that its `redraws` have taken."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self.console, self.clock = console, clock
         self.board, self.spent, self.redraws = Board(), 0.0, 0
-        self.told = 0.0  # when it was last told what to show
+        self.told = 0.0  # when `show` was last called
         self.live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False, get_renderable=self.render)
         self.ended, self.thread = threading.Event(), threading.Thread(target=self._keep_fresh, daemon=True)
 
     def start(self) -> None:
-        """Begin to draw."""
+        """Start drawing."""
         self.live.start()
         self.thread.start()
 
     def stop(self) -> None:
-        """Leave nothing of it."""
+        """Stop drawing and leave nothing behind."""
         self.ended.set()
         self.thread.join()
         self.board = Board()
         self.live.stop()
 
     def render(self) -> RenderableType:
-        """What stands there now."""
+        """What to show now."""
         return drawn(self.board, self.console, is_stopping=stopping.requested())
 
     def is_due(self) -> bool:
-        """Whether it is worth while to say anew what to show."""
+        """Whether the last `show` is long enough ago for another one to be worth while."""
         return self.clock() - self.told >= FASTEST
 
     def show(self, board: Board) -> None:
-        """Have this stand there at the next redraw."""
+        """Show this from the next redraw on."""
         self.board, self.told = board, self.clock()
 
     def _keep_fresh(self) -> None:

@@ -1,4 +1,4 @@
-"""`dreambooth models`: which base models there are, which of them fit this GPU and how; `pull` fetches one."""
+"""`dreambooth models`: the base models, which of them fit this GPU and how; `pull` fetches one."""
 
 import json as json_
 from typing import Annotated
@@ -18,7 +18,7 @@ from .views import follow, format_models, format_pairs, open_view
 
 
 def complete_model(incomplete: str) -> list[str]:
-    """The catalogue's names for the shell's completion."""
+    """The catalogue's names, for shell completion."""
     return [name for name in ("pull", *(entry.name for entry in CATALOG)) if name.startswith(incomplete)]
 
 
@@ -30,18 +30,18 @@ def models(
             metavar="NAME",
             show_default=False,
             autocompletion=complete_model,
-            help="Tell all about one base model; with pull before it, fetch it.",
+            help="Show all about one base model; with pull before it, fetch it.",
         ),
     ] = None,
     gpu_memory: Annotated[
         float | None,
         typer.Option(
-            "--gpu-memory", metavar="<GB>", show_default=False, help="Ask about a card sold with this much memory."
+            "--gpu-memory", metavar="<GB>", show_default=False, help="Plan for a card sold with this much memory."
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the base models, what training each would take on this GPU, and whether it fits.
+    """List the base models, what training each would need on this GPU, and whether it fits.
 
     Examples:
       dreambooth models
@@ -58,16 +58,16 @@ def models(
         case [name]:
             show_one(name, find_or_sold(gpu_memory), json=json)
         case several:
-            raise UsageError(f"models takes one name, not {len(several)}", "to fetch one: dreambooth models pull NAME")
+            raise UsageError(f"models takes one name, not {len(several)}", "to fetch a base model: dreambooth models pull NAME")
 
 
 def find_or_sold(gigabytes: float | None) -> Gpu | None:
-    """The GPU that is here, or one of so many GB. Raises UsageError."""
+    """The GPU of this machine, or an imagined one sold with this many GB. Raises UsageError."""
     if gigabytes is None:
         return gpus.find_gpu()
     if not 0 < gigabytes < 10_000:
         raise UsageError(
-            f"--gpu-memory can't be {gigabytes:g}", "it takes the GB that a card is sold with: --gpu-memory 12"
+            f"--gpu-memory can't be {gigabytes:g}", "give the GB that the card is sold with: --gpu-memory 12"
         )
     return gpus.sold_as(gigabytes)
 
@@ -81,7 +81,7 @@ def show_all(gpu: Gpu | None, *, json: bool) -> None:
     console = results()
     say(console, f"GPU: {gpus.describe(gpu)}\n")
     console.print(format_models(rows))
-    say(console, f"\nFor a first try: {recommended(rows).entry.name}. All about one: dreambooth models NAME")
+    say(console, f"\nFor a first try: {recommended(rows).entry.name}. More about one: dreambooth models NAME")
     if gpu is None:
         say(console, "To see it work without a GPU: dreambooth demo")
 
@@ -102,4 +102,4 @@ def pull(name: str, *, json: bool) -> None:
     """Fetch a base model. Raises ModelUnavailable, DiskError."""
     with loading("the downloader"):
         from ..workflows.pull import pull as fetch
-    follow(fetch(name), open_view(BaseReady, json=json), kept="run it again to go on with the download")
+    follow(fetch(name), open_view(BaseReady, json=json), kept="run it again to continue the download")

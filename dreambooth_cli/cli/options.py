@@ -26,7 +26,7 @@ from ..settings import (
 from .help import metavar_of, show_all
 from .lines import begin
 
-# What was typed: stage -> setting -> value; a setting that was not typed is not in it.
+# What was typed: stage -> setting -> value; settings that were not typed are absent.
 Flags = Mapping[type[Settings], dict[str, Any]]
 
 STAGES: dict[type[Settings], str] = {
@@ -38,7 +38,7 @@ STAGES: dict[type[Settings], str] = {
 
 
 def complete_project(incomplete: str) -> list[str]:
-    """Project names for the shell's completion; none where the projects can't be listed."""
+    """Project names for shell completion; none if the projects can't be listed."""
     try:
         return [project.name for project in list_projects() if project.name.startswith(incomplete)]
     except (OSError, DreamboothError):
@@ -51,27 +51,27 @@ ProjectName = Annotated[
         metavar="PROJECT",
         show_default=False,
         autocompletion=complete_project,
-        help="A project's name; without one, the only project there is.",
+        help="A project's name; needed only if there are several.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout, for scripts.")]
+Json = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout, for scripts.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=RARE)]
 HelpAll = Annotated[bool, typer.Option("--help-all", help="Show every flag and exit.", callback=show_all, is_eager=True)]
-Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing; take unusual values as meant.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing, and accept unusual values.")]
 
 
 def flag(*names: str, takes: str, help: str, panel: str | None = None) -> Any:
-    """A flag that takes something and has no default to be shown."""
+    """A flag without a default to show."""
     return typer.Option(*names, metavar=takes and f"<{takes}>", show_default=False, help=help, rich_help_panel=panel)
 
 
 def with_flags(
     *owners: type[Settings], only: tuple[str, ...] | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the flags of these stages, `--debug` and `--help-all`.
+    """Give a command the flags of these stages, plus `--debug` and `--help-all`.
 
-    The command takes what was typed as `flags`; `only` names the settings where not all of a stage are wanted.
-    `--debug` is read by `main`, which alone prints errors.
+    The command gets what was typed as `flags`; `only` limits the settings to these names.
+    `--debug` is read by `main`, the only place that prints errors.
     """
     settings = {
         item.name: (owner, item) for owner in owners for item in fields(owner) if only is None or item.name in only
@@ -105,7 +105,7 @@ def with_flags(
 
 
 def flag_parameter(owner: type[Settings], item: Field[Any]) -> inspect.Parameter:
-    """One setting as a parameter that Typer reads: None where it was not typed."""
+    """One setting as a parameter for Typer: None if it was not typed."""
     expected = annotation(owner, item.name)
     names = [flag_of(item.name), *(f"--{name}" for name in item.metadata["names"])]
     type_: Any = str

@@ -1,4 +1,4 @@
-"""`dreambooth prep`: a project's photos turned, cropped and resized."""
+"""`dreambooth prep`: turn a project's photos upright, crop and resize them."""
 
 from pathlib import Path
 from typing import Annotated
@@ -34,9 +34,9 @@ def prep(
     flags: Flags,
     json: Json = False,
 ) -> None:
-    """Look a project's photos over, turn, crop and resize them. The originals are never touched.
+    """Check a project's photos, turn them upright, crop and resize them. The originals are never changed.
 
-    What you say here is kept in project.toml. A contact sheet shows what will be trained on.
+    These flags are saved in project.toml. A contact sheet shows what will be trained on.
 
     Examples:
       dreambooth prep my-dog
@@ -52,4 +52,4 @@ def prep(
     resolution, step = sides_of(found, settings)
     write_config(found.config, {"prep": flags[PrepSettings]})
     events = renew(found, settings, resolution=resolution, step=step, photos=photos)
-    follow(events, open_view(PhotosPrepared, json=json), kept="what was prepared before stays")
+    follow(events, open_view(PhotosPrepared, json=json), kept="what had been prepared is kept")

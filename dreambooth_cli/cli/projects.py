@@ -64,7 +64,7 @@ def list_(json: Json = False) -> None:
 @projects.command(cls=Command)
 @with_flags()
 def show(name: Name, json: Json = False) -> None:
-    """Show a project's runs: of which base, how long, what came of them, which steps are kept."""
+    """Show a project's runs: base, method, steps, size, verdict, and which steps' weights are kept."""
     project = open_project(name)
     found, damaged = runs_of(project)
     if json:
@@ -83,15 +83,15 @@ def show(name: Name, json: Json = False) -> None:
 @with_flags(GenerateSettings, only=("num_images", "seed", "steps"))
 def compare(
     name: Name,
-    runs: Annotated[str, typer.Option("--runs", metavar="<1,2,3>", show_default=False, help="Their numbers, with commas between.")],
+    runs: Annotated[str, typer.Option("--runs", metavar="<1,2,3>", show_default=False, help="Numbers of the runs, with commas between.")],
     prompt: Annotated[
-        list[str] | None, typer.Option("--prompt", metavar="<text>", show_default=False, help="What each draws; several may be given.")
+        list[str] | None, typer.Option("--prompt", metavar="<text>", show_default=False, help="What each run draws; may be repeated.")
     ] = None,
     *,
     flags: Flags,
     json: Json = False,
 ) -> None:
-    """Draw the same prompts from the same seeds with several runs: one sheet, and one page that says what differs."""
+    """Draw the same prompts from the same seeds with several runs: one sheet, and one page that shows what differs."""
     project = open_project(name)
     chosen = [project.finished_run(number) for number in numbers_in(runs)]
     for text in prompt or []:
@@ -110,7 +110,7 @@ def numbers_in(words: str) -> list[int]:
     """`1,2,3` as numbers. Raises UsageError."""
     parts = [part for part in re.split(r"[,\s]+", words) if part]
     if len(parts) < 2 or not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
-        raise UsageError(f"--runs {words} are not two or more runs", "name their numbers: --runs 1,2,3")
+        raise UsageError(f"--runs {words} does not name two or more runs", "give their numbers: --runs 1,2,3")
     return list(dict.fromkeys(map(int, parts)))
 
 
@@ -118,14 +118,14 @@ def numbers_in(words: str) -> list[int]:
 @with_flags()
 def clean(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", autocompletion=complete_project, help="A project's name; without one, all.")
+        str | None, typer.Argument(metavar="NAME", autocompletion=complete_project, help="A project's name; by default, all projects.")
     ] = None,
-    images: Annotated[bool, typer.Option("--images", help="The pictures that generate made, too.")] = False,
-    class_images: Annotated[bool, typer.Option("--class-images", help="The class images of all projects, too.")] = False,
+    images: Annotated[bool, typer.Option("--images", help="Also remove the pictures that generate made.")] = False,
+    class_images: Annotated[bool, typer.Option("--class-images", help="Also remove the class images of all projects.")] = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Free disk: show what goes and how much that is, ask, and remove it: optimizer state of finished runs, damaged checkpoints."""
+    """Free disk space: list what can go (optimizer state of finished runs, damaged checkpoints) and its size, ask, then remove it."""
     chosen = [open_project(name)] if name is not None else list_projects()
     found = [waste for project in chosen for waste in waste_of(project, pictures=images)]
     found += waste_of_cache() if class_images else []
@@ -137,7 +137,7 @@ def clean(
         check_is_free(project)
     if found and not yes:
         if json or not can_ask():
-            raise UsageError(f"cleaning up {format_bytes(total)} needs a yes", "give it: --yes")
+            raise UsageError(f"removing {format_bytes(total)} needs your confirmation", "add --yes")
         if not typer.confirm(f"Remove these ({format_bytes(total)})?"):
             raise typer.Exit
     with disk_errors(projects_folder()):
@@ -151,7 +151,7 @@ def clean(
 
 
 def format_stays(chosen: Sequence[Project], images: bool, class_images: bool) -> list[str]:
-    """A line each about what stays unless it is asked for."""
+    """A line for each kind of file that stays unless its flag is given."""
     pictures = [pictures_of(project) for project in chosen]
     shares = [("pictures", "--images", pictures, images), ("class images of all projects", "--class-images", class_shares(), class_images)]
     lines = []
@@ -187,7 +187,7 @@ def remove(name: Name, yes: Yes = False, json: Json = False) -> None:
 
 
 def show_projects(*, json: bool) -> None:
-    """Print all projects, or the one JSON document; of those that can't be read why."""
+    """Print all projects, or the one JSON document, and why a project can't be read."""
     found, skipped = [], unreadable_projects()
     for project in list_projects():
         try:
@@ -206,7 +206,7 @@ def show_projects(*, json: bool) -> None:
 
 
 def describe(project: Project) -> dict[str, Any]:
-    """A project as plain values; one whose settings can't be read still has its name and place."""
+    """A project as plain values; if its settings can't be read, without its class prompt."""
     try:
         subject = project.settings()["subject"]
     except ProjectError:
@@ -232,11 +232,11 @@ def format_project(facts: Mapping[str, Any]) -> str:
 def format_runs(runs: Sequence[RunFacts]) -> Table:
     """A table of runs, within 80 columns."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for title in ("run", "begun", "base", "method"):
+    for title in ("run", "started", "base", "method"):
         table.add_column(title, no_wrap=title != "base", max_width=16 if title == "base" else None)
     table.add_column("steps", justify="right", no_wrap=True)
     table.add_column("size", justify="right", no_wrap=True)
-    table.add_column("kept, to draw with: --step")
+    table.add_column("kept weights: --step")
     table.add_column("verdict")
     for run in runs:
         steps = str(run.steps) if run.finished else f"{run.reached} of {run.steps}"
@@ -248,7 +248,7 @@ def format_runs(runs: Sequence[RunFacts]) -> Table:
 
 
 def format_shares(project: Project) -> list[str]:
-    """A line each about a project's pictures and the class images that all projects share."""
+    """Lines about a project's pictures and the class images that all projects share."""
     pictures, shared = pictures_of(project), class_shares()
     lines = [f"pictures: {pictures.count} in {pictures.path} ({format_bytes(pictures.bytes)})"] if pictures.count else []
     if count := sum(share.count for share in shared):
@@ -258,9 +258,9 @@ def format_shares(project: Project) -> list[str]:
 
 
 def confirm_removal(project: Project, *, json: bool) -> None:
-    """Ask. Raises UsageError where nobody can be asked, typer.Exit where the answer is no."""
+    """Ask for confirmation. Raises UsageError if nobody can be asked, typer.Exit if the answer is no."""
     if json or not can_ask():
-        raise UsageError(f"removing {project.name} needs a yes", "give it: --yes")
+        raise UsageError(f"removing {project.name} needs your confirmation", "add --yes")
     size = sum(file.lstat().st_size for file in project.path.rglob("*") if file.is_file())
     if not typer.confirm(f"Delete {project.path} with all its photos, runs and pictures ({format_bytes(size)})?"):
         raise typer.Exit

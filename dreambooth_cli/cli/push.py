@@ -1,4 +1,4 @@
-"""`dreambooth push`: a model to a repository of yours on the hub."""
+"""`dreambooth push`: upload a model to a repository of yours on the hub."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,18 +22,18 @@ from .views import follow, open_view
 def push(
     project: ProjectName = None,
     repository: Annotated[
-        str | None, typer.Argument(metavar="OWNER/NAME", show_default=False, help="The repository; it is made where there is none.")
+        str | None, typer.Argument(metavar="OWNER/NAME", show_default=False, help="The repository; it is made if it does not exist.")
     ] = None,
     model_path: Annotated[
-        Path | None, flag("--model-path", takes="path", help="Push this, not a project's: a model's folder, a run.")
+        Path | None, flag("--model-path", takes="path", help="Push this instead of a project's model: a model's folder or a run.")
     ] = None,
-    run: Annotated[int | None, flag("--run", takes="int", help="Number of the run; without it, the latest finished one.")] = None,
-    public: Annotated[bool, typer.Option("--public", help="For everybody to see; without it, for you alone.")] = False,
+    run: Annotated[int | None, flag("--run", takes="int", help="Which run; by default, the latest finished one.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="Let everybody see it; by default, only you can.")] = False,
     yes: Yes = False,
     *,
     json: Json = False,
 ) -> None:
-    """Send a model to the hub, with a card, its base's licence and a notice.
+    """Upload a model to the Hugging Face hub, with a model card, its base's licence and a notice.
 
     Examples:
       dreambooth push my-dog me/my-dog
@@ -54,16 +54,17 @@ def push(
     with loading_torch():
         from ..workflows.push import push as send
     events = send(source, repository, is_whole=is_whole, public=public)
-    follow(warned(events), open_view(json=json), kept="what was sent stays there", again="run the same command again to go on")
+    follow(warned(events), open_view(json=json), kept="what was sent stays there", again="run the same command again to continue")
 
 
 def confirm_push(card: Card, repository: str, *, public: bool, json: bool) -> None:
-    """Ask, and of a person whether they consent. Raises UsageError where nobody can be asked, typer.Exit where the answer is no."""
+    """Ask for confirmation, and if the subject is a person, whether they consent. Raises UsageError if nobody can be asked, typer.Exit if
+    the answer is no."""
     person = shows_a_person(card)
     if json or not can_ask():
-        what = "a push of a person's likeness needs their consent, and" if person else "a push needs"
-        raise UsageError(f"{what} a yes", "give it: --yes")
+        what = "pushing a person's likeness needs their consent and" if person else "a push needs"
+        raise UsageError(f"{what} your confirmation", "add --yes")
     if person and not typer.confirm(f'"{card.instance_prompt}" is a person: do they consent to this?'):
         raise typer.Exit
-    if not typer.confirm(f"Send the model to {repository}, {'for everybody to see' if public else 'for you alone'}?"):
+    if not typer.confirm(f"Send the model to {repository}, {'for everybody to see' if public else 'for only you to see'}?"):
         raise typer.Exit

@@ -1,4 +1,4 @@
-"""What comes before the work of a command: the environment looked at, signals taken, the libraries quiet, then their import."""
+"""What comes before the work of a command: check the environment, install signal handlers, quiet the libraries, then import them."""
 
 import gc
 import logging
@@ -17,7 +17,7 @@ LIBRARIES = "torch|diffusers|transformers|huggingface_hub|peft|accelerate|bitsan
 
 @contextmanager
 def loading_torch() -> Iterator[None]:
-    """`loading` of torch, which then sees the one card that was chosen, where there are several."""
+    """`loading` for torch, which sees only the chosen card where there are several."""
     from ..gpu import hand_over
 
     hand_over()
@@ -27,12 +27,12 @@ def loading_torch() -> Iterator[None]:
 
 @contextmanager
 def loading(what: str) -> Iterator[None]:
-    """The start of the work, around the imports that it needs. From here on signals only set the flag that `follow` looks at.
+    """Wrap the imports that the work needs. From here on signals only set the flag that `follow` looks at.
 
-    Raises FileNotFoundError where the current folder was deleted, UsageError for a variable of the environment that the libraries
-    would stumble over.
+    Raises FileNotFoundError if the current folder was deleted, UsageError for an environment variable that the libraries would
+    stumble over.
     """
-    os.getcwd()  # where the current folder was deleted, Intel's MKL would end the process without a word that helps
+    os.getcwd()  # if the current folder was deleted, Intel's MKL would kill the process without a useful message
     check_variables()
     quiet_libraries()
     stopping.install()
@@ -41,7 +41,7 @@ def loading(what: str) -> Iterator[None]:
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' own bars and warnings out of ours; each reads its variable when it is imported."""
+    """Silence the libraries' own progress bars and warnings; each library reads its variable when it is imported."""
     wanted = {
         "TRANSFORMERS_VERBOSITY": "error",
         "DIFFUSERS_VERBOSITY": "error",
@@ -58,16 +58,16 @@ def quiet_libraries() -> None:
 
 
 def spinner(words: str) -> AbstractContextManager[Any]:
-    """Something that turns beside these words, on a terminal."""
+    """A spinner beside these words; nothing if not on a terminal."""
     console = messages()
     return console.status(words) if is_live(console) else nullcontext()
 
 
 @contextmanager
 def collector_off() -> Iterator[None]:
-    """Imports make a million objects that all stay: Python's garbage collector would go over them again and again, a third of the
-    start. It goes on after, and never looks through them."""
-    if gc.get_freeze_count():  # what is imported was put aside before
+    """Imports make a million objects that all stay; Python's garbage collector would go over them again and again, a third of the start
+    time. It is off inside this block, and ignores those objects afterwards."""
+    if gc.get_freeze_count():  # done before in this process
         yield
         return
     gc.disable()

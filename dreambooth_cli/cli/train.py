@@ -1,4 +1,4 @@
-"""`dreambooth train`: a project, or at once a folder of photos and a class prompt, to a fine-tuned model."""
+"""`dreambooth train`: from a project, or directly from a photo folder and a class prompt, to a fine-tuned model."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -35,39 +35,39 @@ def train(
     output_dir: Annotated[
         Path | None, typer.Option("--output-dir", metavar="<path>", show_default=False, help="Also put the finished model here.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the memory it takes.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its memory, then stop.")] = False,
     restart: Annotated[
-        bool, typer.Option("--restart/--resume", show_default=False, help="Begin another run, or go on (the default).")
+        bool, typer.Option("--restart/--resume", show_default=False, help="Start a new run, or continue (the default).")
     ] = False,
     replan: Annotated[
         bool,
-        typer.Option("--replan", help="Go on under a new plan, where the run's own no longer fits the memory.", rich_help_panel=RARE),
+        typer.Option("--replan", help="Continue under a new plan if the run's own no longer fits in memory.", rich_help_panel=RARE),
     ] = False,
     verify_resume: Annotated[
         bool,
         typer.Option(
             "--verify-resume",
-            help="Check in a few steps that a stopped run goes on here exactly as one never stopped.",
+            help="Check, in a few steps, that a stopped run continues here exactly as if it had never stopped.",
             rich_help_panel=RARE,
         ),
     ] = False,
     continue_: Annotated[
         int | None,
         typer.Option(
-            "--continue", metavar="<run>", show_default=False, help="Begin another run, with the weights of this finished one.",
+            "--continue", metavar="<run>", show_default=False, help="Begin another run, from the weights of this finished one.",
             rich_help_panel=RARE,
         ),
     ] = None,
     export: Annotated[
         Format | None,
-        typer.Option("--export", metavar="<name>", show_default=False, help="At the end also what dreambooth export --to <name> writes."),
+        typer.Option("--export", metavar="<name>", show_default=False, help="At the end, also export: see dreambooth export."),
     ] = None,
     yes: Yes = False,
     *,
     flags: Flags,
     json: Json = False,
 ) -> None:
-    """Fine-tune a base model on a project's photos. Ctrl-C saves; the same command again goes on.
+    """Fine-tune a base model on a project's photos. Ctrl-C saves; the same command again continues.
 
     Examples:
       dreambooth train my-dog
@@ -93,11 +93,11 @@ def train(
     with loading_torch():
         from ..workflows.direct import carry_out, try_resume
     events = try_resume(order, asked) if verify_resume else carry_out(order, asked, restart=restart, replan=replan)
-    follow(warned(events), open_view(ModelSaved, Exported, json=json), kept=what_was_saved, again="run the same command again to go on")
+    follow(warned(events), open_view(ModelSaved, Exported, json=json), kept=what_was_saved, again="run the same command again to continue")
 
 
 def check_order(order: Order, asked: Asked) -> None:
-    """Refuse what needs no torch to be seen: a project in use, photos or class images that are not there, a plan that does not fit.
+    """Refuse early what can be seen without torch: a project in use, missing photos or class images, a plan that does not fit.
     Raises DreamboothError of several kinds."""
     from ..workflows.initialise import check_photos
     from ..workflows.plan import check_class_folder, known_facts, plan_of_known
@@ -114,7 +114,7 @@ def check_order(order: Order, asked: Asked) -> None:
 
 
 def is_in_doubt(order: Order, asked: Asked) -> bool:
-    """Whether the class prompt is odd, or it is not certain what its subject is."""
+    """Whether the class prompt is odd, or its subject is unclear."""
     try:
         check_prompt(order, asked)
     except UsageError:
@@ -123,7 +123,7 @@ def is_in_doubt(order: Order, asked: Asked) -> bool:
 
 
 def with_answer(order: Order, asked: Asked, flags: Flags, output_dir: Path | None) -> tuple[Order, Asked]:
-    """The same with what is answered about the class prompt, which may be the subject of another project. Raises Interrupted."""
+    """The same with the user's answer about the class prompt, which may lead to another project. Raises Interrupted."""
     answer = ask_prompt(asked)
     if order.photos is None:
         return order, asked.with_class_prompt(answer)
@@ -132,14 +132,14 @@ def with_answer(order: Order, asked: Asked, flags: Flags, output_dir: Path | Non
 
 
 def ask_prompt(asked: Asked) -> str:
-    """The interview's question about a class prompt in doubt; questionary comes with it. Raises Interrupted."""
+    """Ask the interview's question about an odd class prompt; questionary is imported only here. Raises Interrupted."""
     from .wizard import make_clear
 
     subject, with_prior = asked.subject, asked.train.with_prior
     try:
         return make_clear(subject.class_prompt or "", subject.identifier, with_class_images=with_prior)
     except (KeyboardInterrupt, EOFError) as stop:
-        raise Interrupted("nothing was begun") from stop
+        raise Interrupted("nothing was started") from stop
 
 
 def show_plan(asked: Asked, *, json: bool) -> None:
@@ -156,7 +156,7 @@ def show_plan(asked: Asked, *, json: bool) -> None:
 
 
 def foreseen(asked: Asked, plan: Plan) -> list[str]:
-    """How long the run may take, and what its base can't do."""
+    """Lines about how long the run may take, and what its base can't do."""
     from ..workflows.plan import known_facts
 
     facts, entry = known_facts(ask_for_base(asked.subject.model)), find_entry(asked.subject.model)
@@ -165,8 +165,8 @@ def foreseen(asked: Asked, plan: Plan) -> list[str]:
 
 
 def what_was_saved(seen: Seen) -> str:
-    """In words, after the run was stopped."""
+    """What is on disk after the run was stopped, in words."""
     from ..workflows.mending import saved_words
 
     opened = seen.get(RunOpened)
-    return saved_words(Run(opened.path)) if opened else "training had not begun; what is made so far is kept"
+    return saved_words(Run(opened.path)) if opened else "training had not begun; what was made so far is kept"

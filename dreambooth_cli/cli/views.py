@@ -1,4 +1,4 @@
-"""What a run looks like: `format_*` make the words, three views show them (moving bars, plain lines, JSON lines)."""
+"""What a run looks like: `format_*` make the words, and three views show them (moving bars, plain lines, JSON lines)."""
 
 import time
 from collections import deque
@@ -60,12 +60,12 @@ E = TypeVar("E", bound=Event)
 
 WINDOW = 50  # steps over which loss and rate are averaged
 LINES = 10  # plain lines about the progress of one phase, at most
-PAUSE = 1.0  # seconds between two of them at least
-SAMPLES = 3  # pictures of a round, side by side
+PAUSE = 1.0  # seconds between two of them, at least
+SAMPLES = 3  # pictures of one round of samples, side by side
 
 
 def format_event(event: Event) -> str | None:
-    """An event as a line for a person; None for one that only moves a bar."""
+    """An event as words for a person; None if it only moves a bar."""
     match event:
         case Warned():
             return f"warning: {event.message}"
@@ -87,7 +87,7 @@ def format_event(event: Event) -> str | None:
             took, expected = format_duration(event.seconds), format_duration(event.expected)
             return f"rehearsed every phase in {took}: the run will take about {expected}, {format_rate(event.step_seconds)}"
         case StepsSlowed():
-            return f"step {event.step} took {event.seconds:.1f} s, those before {event.usual:.1f} s: {event.cause}"
+            return f"step {event.step} took {event.seconds:.1f} s, earlier ones {event.usual:.1f} s: {event.cause}"
         case SampleSaved():
             return f"sample at step {event.step}: {event.path}"
         case CheckpointSaved():
@@ -97,11 +97,11 @@ def format_event(event: Event) -> str | None:
         case ModelSaved():
             return f"the model is ready: {event.path}"
         case Pushed():
-            return f"the model lies at {event.address}, {'for everybody to see' if event.public else 'for you alone'}"
+            return f"the model is at {event.address}, {'for everybody to see' if event.public else 'for only you to see'}"
         case Exported():
-            return f"read again, {format_difference(event.largest_difference)}: {event.path}"
+            return f"exported and read back, {format_difference(event.largest_difference)}: {event.path}"
         case BaseReady():
-            return f"{event.name} lies on disk: {event.path}"
+            return f"{event.name} is on disk: {event.path}"
         case ImageSaved():
             return f"seed {event.seed}: {event.path}"
         case GridSaved():
@@ -118,7 +118,7 @@ def format_event(event: Event) -> str | None:
 
 
 def result_of(event: Event) -> Path | None:
-    """The path that an event hands over, for stdout."""
+    """The path that an event puts on stdout as a result."""
     match event:
         case ProjectSaved() | PhotosPrepared() | BaseReady() | ModelSaved() | Exported():
             return event.path
@@ -128,13 +128,13 @@ def result_of(event: Event) -> Path | None:
 
 
 def format_difference(largest: float) -> str:
-    """How far the picture of a model that was read again is from the model's own, in levels of 255."""
+    """How far the picture of an exported model, read back, is from the model's own, in levels of 255."""
     return "and it draws the very same picture" if largest == 0 else f"and its picture is within {255 * largest:.2g} of 255 levels"
 
 
 def format_photo(photo: PhotoLooked) -> str | None:
-    """A photo that is not simply good: its name and a word or why it is not used, and what is found below it, a line each."""
-    # a twin's reason and its finding say the same
+    """A photo that has something to report: its name and a word, or why it is not used, and below it a line for each finding."""
+    # a duplicate's reason and its finding say the same
     findings = [finding.words for finding in photo.findings if finding.kind != "duplicate"]
     if photo.status == "kept" and not findings:
         return None
@@ -152,18 +152,18 @@ def format_sizes(photos: PhotosPrepared) -> str:
 
 
 def format_run(run: RunOpened) -> str:
-    """`run 1: 1000 steps, "a sks dog" for the photos, "a dog" for the class images`."""
-    start = f"goes on from step {run.step} of {run.steps}" if run.step else f"{run.steps} steps"
+    """`run 1: 1000 steps, "a sks dog" for the photos, "a dog" for the class`."""
+    start = f"continues from step {run.step} of {run.steps}" if run.step else f"{run.steps} steps"
     photos, class_ = (visible(shortened(prompt)) for prompt in (run.instance_prompt, run.class_prompt))
     return f'run {run.number}: {start}, "{photos}" for the photos, "{class_}" for the class'
 
 
 def format_end(run: RunEnded) -> str:
-    """What has come of a run: how long it took, what it takes, its verdict, its page, and what to type next."""
+    """The end of a run: how long it took, its size on disk, its verdict, its page, and what to type next."""
     took = f" in {format_duration(run.seconds)}" if run.seconds >= 1 else ""
     words = ", ".join(filter(None, [run.verdict, f"the class {run.of_class}" if run.of_class else ""]))
     lines = [
-        f"run {run.number} is done{took}, and takes {format_bytes(run.bytes)} of disk{f': {words}' if words else ''}",
+        f"run {run.number} is done{took}, and uses {format_bytes(run.bytes)} of disk{f': {words}' if words else ''}",
         *run.sentences,
         f"all of it on one page: {run.report}",
         f"draw with it:\n  {run.command}",
@@ -172,31 +172,31 @@ def format_end(run: RunEnded) -> str:
 
 
 def format_plan_line(plan: Mapping[str, Any]) -> str:
-    """A plan in a line: what it takes and why it was chosen."""
-    takes = "" if plan["device"] == "cpu" else f" (takes about {plan['needed'] / 1e9:.1f} GB)"
+    """A plan in a line: why it was chosen and how much GPU memory it needs."""
+    takes = "" if plan["device"] == "cpu" else f" (needs about {plan['needed'] / 1e9:.1f} GB)"
     return f"plan: {plan['why']}{takes}"
 
 
 def format_ram(ram: Mapping[str, int]) -> str:
-    """The machine's memory at a run's largest moment: `4.31 GB (loading)`; "" for a plan of 0.1."""
+    """The machine's memory when a run needs most: `4.31 GB (loading)`; "" for a plan of version 0.1."""
     return "" if not ram else f"{max(ram.values()) / 1e9:.2f} GB ({max(ram, key=lambda moment: ram[moment])})"
 
 
 def format_plan(plan: Mapping[str, Any]) -> str:
-    """A plan in full, for `--dry-run` and the interview's last look: what is done, how, and what takes the memory."""
+    """A plan in full, for `--dry-run` and the end of the interview: what is done, how, and what the memory goes to."""
     free = plan["free"]
     lines = [
         ("method", "all layers (full)" if plan["method"] == "full" else "LoRA"),
-        ("text encoder", "trained too" if plan["train_text_encoder"] else "stays as it is"),
+        ("text encoder", "trained too" if plan["train_text_encoder"] else "not trained"),
         ("resolution", f"{plan['resolution']} px"),
         ("largest photo", f"{plan['largest'] / 1e6:.2f} megapixels: each keeps its shape" if plan.get("largest") else ""),
         ("precision", plan["precision"]),
         ("optimizer", plan["optimizer"]),
         ("learning rate", f"{plan['learning_rate']:g}"),
-        ("means", ", ".join(plan["means"]) or "none needed"),
+        ("to save memory", ", ".join(plan["means"]) or "nothing needed"),
         ("device", plan["device"]),
         *((group, size) for group, size in ledger_lines(plan["ledger"])),
-        ("takes at most", f"{plan['needed'] / 1e9:.2f} GB"),
+        ("needs at most", f"{plan['needed'] / 1e9:.2f} GB"),
         ("machine's memory", format_ram(plan.get("ram", {}))),
         ("writes at most", ", ".join(f"{what} {format_bytes(size)}" for what, size in plan["disk"].items() if size)),
         ("free", "not known" if free is None else f"{free / 1e9:.2f} GB"),
@@ -208,7 +208,7 @@ def format_plan(plan: Mapping[str, Any]) -> str:
 
 
 def format_pairs(pairs: list[tuple[str, str]]) -> str:
-    """Names and words in two columns."""
+    """Pairs of name and words in two columns."""
     width = max((cell_len(what) for what, _ in pairs), default=0)
     return "\n".join(f"{set_cell_size(what, width)}  {words}" for what, words in pairs)
 
@@ -230,7 +230,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_rate(seconds: float) -> str:
-    """How fast steps of so many seconds are: `1.25 s/step`, `3.1 steps/s`."""
+    """The speed of steps that take so many seconds: `1.25 s/step`, `3.1 steps/s`."""
     return f"{seconds:.2f} s/step" if seconds >= 1 or seconds <= 0 else f"{1 / seconds:.1f} steps/s"
 
 
@@ -240,7 +240,7 @@ def format_models(rows: list[Row]) -> Table:
     table.add_column("model", no_wrap=True)
     table.add_column("good for", max_width=18)
     table.add_column("advised\nGPU", no_wrap=True)
-    table.add_column("a run here takes", max_width=23)
+    table.add_column("a run here needs", max_width=23)
     table.add_column("verdict", max_width=12)
     table.add_column("on\ndisk", no_wrap=True)
     for row in rows:
@@ -258,7 +258,7 @@ def format_models(rows: list[Row]) -> Table:
 
 
 class Meter:
-    """How far the phase at hand has come and how fast it goes. Time is claimed only once it was measured."""
+    """How far the current phase has come and how fast it goes. The time left is claimed only once something was measured."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
@@ -274,7 +274,7 @@ class Meter:
         self.memory_gb: float | None = None
 
     def advance(self, event: Event) -> bool:
-        """Take an event in; whether the phase came further by it."""
+        """Take an event in. Returns whether it moved the phase forward."""
         match event:
             case StepDone():
                 self.done, self.memory_gb = event.step, event.memory_gb
@@ -291,7 +291,7 @@ class Meter:
         return True
 
     def seconds_left(self) -> float | None:
-        """Seconds until the phase is done, by what was measured in it; None before that."""
+        """Seconds until the phase is done, judging by its speed so far; None before anything was measured."""
         if self.total is None or self.done <= self.first:
             return None
         each = mean(self.seconds) if self.seconds else (self.clock() - self.started) / (self.done - self.first)
@@ -310,7 +310,7 @@ class Meter:
         return ", ".join(filter(None, [self.count(), self.rest()]))
 
     def rest(self, memory: str = "") -> str:
-        """The same without the count; `memory` in the place of what was measured."""
+        """The same without the count; `memory`, if given, replaces the figure that was measured."""
         left = self.seconds_left()
         parts = [
             f"loss {mean(self.losses):.4f}" if self.losses else "",
@@ -326,7 +326,7 @@ class Meter:
 
 
 class View(Protocol):
-    """Something that shows events: entered before the first, left after the last."""
+    """Something that shows events: entered before the first and left after the last."""
 
     def __enter__(self) -> "View":
         """Begin."""
@@ -353,7 +353,7 @@ class JsonLines:
 
 
 class PlainLines:
-    """Lines on stderr now and then, results on stdout: for files, pipes, CI and plain terminals."""
+    """Occasional lines on stderr, results on stdout: for files, pipes, CI and plain terminals."""
 
     def __init__(self, results: tuple[type[Event], ...], clock: Callable[[], float] = time.monotonic) -> None:
         self.results, self.console, self.meter = results, messages(), Meter(clock)
@@ -366,7 +366,7 @@ class PlainLines:
         pass
 
     def show(self, event: Event) -> None:
-        """Print what an event says; of a phase's progress about ten lines."""
+        """Print what an event says; about ten lines of progress for each phase."""
         if isinstance(event, PhaseStarted):
             self.begin(event)
         elif self.meter.advance(event):
@@ -383,7 +383,7 @@ class PlainLines:
         say(self.console, self.meter.line())
 
     def tell_progress(self) -> None:
-        """Print how far the phase is, where another tenth is done and the last line is not just said."""
+        """Print how far the phase is, if another tenth is done and the last line is not too recent."""
         part, now = part_of(self.meter), self.meter.clock()
         if part == self.shown or (now - self.spoke < PAUSE and self.meter.done != self.meter.total):
             return
@@ -392,17 +392,17 @@ class PlainLines:
 
 
 def spoken(event: Event, results: tuple[type[Event], ...]) -> str | None:
-    """An event's line; of a result the path on stdout says all, but for the photos, where the sheet is to be looked at."""
+    """The line for an event, None for a result, whose path on stdout says it all; but for photos the contact sheet is named too."""
     return format_event(event) if isinstance(event, PhotosPrepared) or not isinstance(event, results) else None
 
 
 def part_of(meter: Meter) -> int:
-    """How many tenths of its phase are done."""
+    """How many tenths of the phase are done."""
     return LINES * meter.done // meter.total if meter.total else 0
 
 
 class LiveBars:
-    """A foot that moves on a terminal, a line for each phase that is done; results come on stdout when it is gone."""
+    """A live foot on a terminal, and a line for each finished phase; results go to stdout once the foot is gone."""
 
     def __init__(self, results: tuple[type[Event], ...]) -> None:
         self.results, self.console, self.meter = results, messages(), Meter()
@@ -445,7 +445,7 @@ class LiveBars:
             say(self.console, line, "yellow" if isinstance(event, Warned) else "")
 
     def draw(self) -> None:
-        """Have the foot show where the meter is."""
+        """Make the foot show what the meter says."""
         meter, run = self.meter, self.run
         board = Board(meter.name, meter.done, meter.total, meter.count(), meter.rest())
         if meter.losses and run is not None:
@@ -456,15 +456,15 @@ class LiveBars:
         self.foot.show(board)
 
     def take_picture(self, sample: SampleSaved) -> None:
-        """Keep the pictures of the last round."""
+        """Keep the pictures of the last round of samples."""
         if sample.step != self.sampled:
             self.sampled, self.pictures = sample.step, []
-        with suppress(OSError):  # it was moved away: no reason to end a run
+        with suppress(OSError):  # somebody moved the file: no reason to end a run
             if (picture := small_picture(sample.path, self.console, SAMPLES)) is not None:
                 self.pictures.append(picture)
 
     def finish(self) -> None:
-        """Put a line in the place of the phase; one without a measure just goes away."""
+        """Replace the phase by a line; a phase without a total just disappears."""
         named, self.meter.name = self.meter.line(), ""
         self.foot.show(Board())
         if self.meter.total is not None:
@@ -473,7 +473,7 @@ class LiveBars:
 
 
 def next_words(run: RunOpened, step: int) -> str:
-    """What comes next in a run that has come to a step: `next: samples at step 500, a checkpoint at step 500`."""
+    """What comes next in a run after a step: `next: samples at step 500, a checkpoint at step 500`."""
     coming = []
     for what, every in (("samples", run.sample_every), ("a checkpoint", run.checkpoint_every)):
         if every and step < run.steps:
@@ -482,9 +482,9 @@ def next_words(run: RunOpened, step: int) -> str:
 
 
 def open_view(*results: type[Event], json: bool) -> View:
-    """The view that suits: JSON lines where asked for, bars on a terminal, else plain lines.
+    """The right view: JSON lines if asked for, bars on a terminal, else plain lines.
 
-    `results` are the events whose paths are what the command was called for.
+    `results` are the events whose paths are the command's results, for stdout.
     """
     if json:
         return JsonLines()
@@ -492,25 +492,25 @@ def open_view(*results: type[Event], json: bool) -> View:
 
 
 class Seen:
-    """Of the events that went by the last of each kind."""
+    """The last event of each kind that went by."""
 
     def __init__(self) -> None:
         self.last: dict[type[Event], Event] = {}
 
     def take(self, event: Event) -> None:
-        """One more went by."""
+        """Remember one event."""
         self.last[type(event)] = event
 
     def get(self, kind: type[E]) -> E | None:
-        """The last of a kind, if there was one."""
+        """The last event of a kind, None if there was none."""
         return cast(E | None, self.last.get(kind))
 
 
 def follow(events: Events, view: View, *, kept: str | Callable[[Seen], str] = "", again: str = "") -> Seen:
-    """Show a workflow's events until they end or a signal has come; then the work is closed where its state is whole.
+    """Show a workflow's events until they end or a signal comes; the workflow is then closed at a point where its state is whole.
 
-    Returns what went by. Raises Interrupted, Terminated or HangUp after a signal; `kept` says what of the work stays, `again` how to
-    go on.
+    Returns what went by. Raises Interrupted, Terminated or HangUp after a signal; `kept` says how much of the work is kept, `again` how
+    to continue.
     """
     seen = Seen()
     try:

@@ -1,4 +1,4 @@
-"""The interview of `init`: the settings' own questions. Nothing is written here: Ctrl-C at any question leaves nothing behind."""
+"""The interview of `init`, with the settings' own questions. Nothing is written here: Ctrl-C at any question leaves nothing behind."""
 
 import os
 import re
@@ -46,23 +46,23 @@ from .views import format_bytes, format_models, format_plan
 
 DEMO, OTHER = "demo", "other"
 METHODS = {
-    "auto": "choose for me: full wherever it fits",
+    "auto": "choose for me: full if it fits",
     "full": "full: all layers, the closest likeness",
     "lora": "LoRA: small added layers, for small GPUs",
 }
-NO_GPU = "Without a GPU a run of a full-size model takes hours or days. The demo shows the whole way in minutes, on any machine."
+NO_GPU = "Without a GPU, a full-size model takes hours or days to train. The demo shows every step in minutes, on any machine."
 MANY = 50  # pictures in a folder: more than anybody takes of one subject
-LISTED = 20  # folders
-FEW = 10  # times less or more than advised
+LISTED = 20  # folders to choose from, at most
+FEW = 10  # a number of steps is odd if it is this many times smaller or larger than advised
 QUIET = Style([("bottom-toolbar", "noreverse"), ("bottom-toolbar.text", "fg:ansiyellow")])
-NAME_WHY = "The name is what you type from now on: dreambooth train NAME. Most take the noun."
-INTRODUCTION = "Enter takes what is filled in, Esc (or <) goes back a question, Ctrl-C leaves. Nothing is written before the end."
-Told = dict[str, Any]  # what is answered so far, by the setting's name; `name`, `only` and what flags said beside them
+NAME_WHY = "You will type this name from now on: dreambooth train NAME. Most people take the noun."
+INTRODUCTION = "Enter accepts what is filled in, Esc (or <) goes back a question, Ctrl-C quits. Nothing is saved before the end."
+Told = dict[str, Any]  # the answers so far and what flags said, by the setting's name, and `name` and `only`
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a new project is made from: its name, and section -> setting -> value; `only` the photos of these names, where not all."""
+    """What a new project is made from: its name and the settings of each section; `only`: the names of the photos to take, None for all."""
 
     name: str
     subject: dict[str, Any]
@@ -73,7 +73,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Question:
-    """One question: the setting that it fills, why it is asked and what most answer, and how it is asked."""
+    """One question: the setting that it fills, why it is asked and what most people answer, and the function that asks it."""
 
     key: str
     why: str
@@ -81,8 +81,8 @@ class Question:
 
 
 def interview(name: str | None, flags: Flags, gpu: Gpu | None) -> Answers | None:
-    """Ask for what the flags left open, show the plan, and ask whether to save. None: the demo is wanted first. Raises Interrupted where
-    the answer is no."""
+    """Ask for what the flags left open, show the plan, and ask whether to save. Returns None if the user wants the demo first. Raises
+    Interrupted if the answer is no."""
     told: Told = {**flags[SubjectSettings], **flags[PrepSettings], **flags[TrainSettings], **({"name": name} if name else {})}
     try:
         return _interview(told, gpu)
@@ -112,7 +112,7 @@ def _interview(told: Told, gpu: Gpu | None) -> Answers | None:
 
 
 def answers_of(told: Told) -> Answers:
-    """What was answered, by section."""
+    """The answers by section."""
 
     def section(owner: type[Settings]) -> dict[str, Any]:
         return {item.name: told[item.name] for item in fields(owner) if item.name in told}
@@ -129,19 +129,20 @@ def question_of(owner: type[Settings], name: str) -> tuple[str, str]:
 
 
 def ask_model(told: Told, gpu: Gpu | None) -> str:
-    """The base model: the table with its verdicts, then the choice, the recommended one under the cursor; without a GPU the demo."""
+    """Ask for the base model: show the table with its verdicts, then the choice, with the cursor on the recommended one, or on the demo if
+    there is no GPU."""
     rows = survey(gpu)
     say(messages(), f"\nGPU: {describe(gpu)}\n")
-    # of `slow` a question wants to know how slow
+    # here `slow` is not enough: say how slow
     messages().print(format_models([replace(row, verdict="hours or days") if row.verdict == NO_GPU_VERDICT else row for row in rows]))
     say(messages(), "")
     best = recommended(rows).entry.name
     choices = [(row.entry.name, f"{row.entry.title}: {verdict_of(row, gpu)}") for row in rows]
     if gpu is None:
         say(messages(), NO_GPU)
-        choices = [(DEMO, "first the demo: a built-in example on Pocket, in a minute or a few"), *choices]
+        choices = [(DEMO, "the demo first: a built-in example on Pocket, in a few minutes"), *choices]
         best = DEMO
-    choices.append((OTHER, "another: a path, or a hub repository"))
+    choices.append((OTHER, "another: a path or a hub repository"))
     chosen = str(choose("Which base model?", choices, told.get("model") if told.get("model") in dict(choices) else best))
     if chosen == OTHER:
         text = ask_line("Which one?", judge_model)
@@ -151,7 +152,7 @@ def ask_model(told: Told, gpu: Gpu | None) -> str:
 
 
 def verdict_of(row: Row, gpu: Gpu | None) -> str:
-    """A row's verdict with the time that a run may take, predicted, as far as anything is known of it."""
+    """A row's verdict, with the predicted time of a run where anything is known about it."""
     if row.entry.folder is not None:
         return "minutes, but only for its drawn world"
     if not row.plan.fits:
@@ -162,19 +163,19 @@ def verdict_of(row: Row, gpu: Gpu | None) -> str:
 
 
 def judge_model(text: str) -> None:
-    """Raises ModelUnavailable for what can't be a base model."""
+    """Accept what may be a base model. Raises ModelUnavailable."""
     ask_for_base(text or "?")
 
 
 def show_limits(model: str) -> None:
-    """What a base that knows little can't do, at once."""
+    """Say right away what a base that knows little can't do."""
     entry = find_entry(model)
     if entry is not None and entry.limits:
         say_why(f"{entry.limits}.")
 
 
 def folder_of_base(model: str | None) -> Path | None:
-    """The folder of a base that is on disk."""
+    """The folder of a base model, None if it is not on disk yet."""
     if model is None:
         return None
     request = ask_for_base(model)
@@ -185,7 +186,7 @@ def folder_of_base(model: str | None) -> Path | None:
 
 
 def ask_photos(told: Told, gpu: Gpu | None) -> Path:
-    """The photo folder, with path completion (Tab); of dragged files the folder that they lie in, and their names in `only`."""
+    """Ask for the photo folder, with path completion (Tab). For dragged files: their folder, and their names in `only`."""
     told.pop("only", None)
     earlier = str(told.get("photos", ""))
     completer = PathCompleter(only_directories=True, expanduser=True)
@@ -211,7 +212,7 @@ def ask_photos(told: Told, gpu: Gpu | None) -> Path:
 
 
 def choose_which(folder: Path, only: frozenset[str]) -> frozenset[str]:
-    """Whether dragged photos are meant alone, or all of their folder; empty for all. Raises Back."""
+    """Ask whether only the dragged photos are meant or all in their folder. Returns the names, none for all. Raises Back."""
     every = check_photos(folder)
     if every <= len(only):
         return frozenset()
@@ -221,21 +222,21 @@ def choose_which(folder: Path, only: frozenset[str]) -> frozenset[str]:
 
 
 def judge_photos(text: str) -> Doubt | None:
-    """Raises PhotoError for what is no folder with photos, no folder of such folders, and no photos of one folder."""
+    """Accept a folder with photos, a folder of such folders, or several photos of one folder. Raises PhotoError for anything else."""
     from ..photos.files import is_likely_photo
 
     paths = read_paths(text)
     if len(paths) == 1 and not paths[0].is_file():
         folder = paths[0]
         if (count := pictures_in(folder)) > MANY:
-            return Doubt(f"{folder} holds {count:,} pictures, and 3 to 5 of one subject are wanted.")
+            return Doubt(f"{folder} holds {count:,} pictures, but 3 to 5 of one subject are enough.")
         if not count and not folders_with_photos(folder):
-            raise PhotoError(f"there are no photos in {folder}, nor in the folders in it", "name the folder that holds them")
+            raise PhotoError(f"there are no photos in {folder} or in the folders inside it", "name the folder that holds them")
         if count:
             check_photos(folder)
         return None
     if len({path.parent for path in paths}) > 1:
-        raise PhotoError("these photos lie in several folders", "put them into one, or name one of the folders")
+        raise PhotoError("these photos are in several folders", "put them into one folder, or name one of the folders")
     for path in paths:
         if not is_likely_photo(path):
             raise PhotoError(f"{path.name} is not a photo", "drag photos, or their folder")
@@ -243,7 +244,7 @@ def judge_photos(text: str) -> Doubt | None:
 
 
 def check_photos(folder: Path) -> int:
-    """How many pictures a folder has. Raises PhotoError where it has none."""
+    """How many photos a folder has. Raises PhotoError if it has none."""
     from ..photos.files import count_photos
 
     count = count_photos(folder)
@@ -253,14 +254,14 @@ def check_photos(folder: Path) -> int:
 
 
 def pictures_in(folder: Path) -> int:
-    """How many files of a folder are pictures by their first bytes."""
+    """How many files in a folder are pictures, judging by their first bytes."""
     from ..photos.files import count_likely
 
     return count_likely(folder)
 
 
 def folders_with_photos(folder: Path) -> list[tuple[Path, str]]:
-    """The folders in a folder, or else in those, that hold photos, each with its words; the first few."""
+    """The first few folders with photos, one level down or else two, each with its words in the list."""
     for pattern in ("*/", "*/*/"):
         inner = sorted(each for each in islice(folder.glob(pattern), 500) if not each.name.startswith("."))
         found = [(each, pictures_in(each)) for each in inner]
@@ -271,11 +272,11 @@ def folders_with_photos(folder: Path) -> list[tuple[Path, str]]:
 
 
 def read_paths(text: str) -> list[Path]:
-    """The paths of an answer: one, or several that were dragged together."""
+    """The paths in an answer: one, or several that were dragged together."""
     whole = read_path(text)
     if whole.exists():
         return [whole]
-    if text.strip().startswith("file://"):  # in which spaces are escaped, and quotes mean nothing
+    if text.strip().startswith("file://"):  # addresses have no spaces, and quotes mean nothing in them
         several = [read_path(word) for word in text.split()]
         return several if all(path.exists() for path in several) else [whole]
     try:
@@ -287,7 +288,7 @@ def read_paths(text: str) -> list[Path]:
 
 
 def read_path(text: str) -> Path:
-    """A path as it was typed or dragged into the terminal: with quotes, escaped spaces or as a file:// address."""
+    """A path from what was typed or dragged into the terminal: quoted, with escaped spaces, or a file:// address."""
     text = text.strip()
     if not text.startswith("file://") and not os.path.exists(expanded(text)):
         text = _unquoted(text)
@@ -304,7 +305,7 @@ def _unquoted(text: str) -> str:
         words = shlex.split(text)
     except ValueError:
         return text
-    # more words than one: spaces that nobody escaped
+    # several words: spaces that nobody escaped
     return words[0] if len(words) == 1 else text
 
 
@@ -312,7 +313,7 @@ def _unquoted(text: str) -> str:
 
 
 def ask_class_prompt(told: Told, gpu: Gpu | None) -> str:
-    """What the subject is, read back as noun and frame; asked about where it is odd."""
+    """Ask what the subject is and read it back as noun and frame; query it if it is odd."""
     earlier, identifier = told.get("class_prompt", ""), told.get("identifier", AUTO)
     entry = find_entry(told["model"])
 
@@ -325,12 +326,12 @@ def ask_class_prompt(told: Told, gpu: Gpu | None) -> str:
 
 
 def bare(text: str) -> str:
-    """An answer without the quotes around it."""
+    """An answer without quotes around it."""
     return text.strip().strip("\"“”").strip()
 
 
 def judge_class_prompt(text: str, identifier: str, knows: tuple[str, ...] = (), *, with_class_images: bool = True) -> Doubt | None:
-    """What is odd about a class prompt, with what may be meant. Raises UsageError for an empty one."""
+    """What is odd about a class prompt, with what may be meant instead. Raises UsageError for an empty one."""
     SubjectSettings(class_prompt=text)
     odd, refusal = oddity_of(text, identifier), ""
     try:
@@ -343,17 +344,17 @@ def judge_class_prompt(text: str, identifier: str, knows: tuple[str, ...] = (), 
         return Doubt(f"{refusal}. {PLACEHOLDER} marks where the rare word goes.", proposal(text), firm=True)
     noun = class_noun(text, identifier)
     if knows and noun.split()[-1:] and noun.split()[-1].casefold() not in knows:
-        return Doubt(f"This base has never seen a {noun}: it knows {', '.join(knows)}.")
+        return Doubt(f"This base has never seen a {noun}: it knows only {', '.join(knows)}.")
     return None
 
 
 def is_unclear(told: Told) -> bool:
-    """Whether a class prompt that a flag says has to be asked about."""
+    """Whether the class prompt of a flag has to be asked about."""
     return judge_class_prompt(told["class_prompt"], told.get("identifier", AUTO)) is not None
 
 
 def show_reading(class_prompt: str) -> None:
-    """A class prompt read back: its noun, and the frame around it."""
+    """Read a class prompt back: its noun, and the frame around it."""
     noun, phrase = class_noun(class_prompt), read_phrase(class_prompt)
     if PLACEHOLDER not in class_prompt and noun:
         frame = frame_of(phrase)
@@ -361,14 +362,14 @@ def show_reading(class_prompt: str) -> None:
 
 
 def make_clear(class_prompt: str, identifier: str, *, with_class_images: bool = True) -> str:
-    """A class prompt, or what is answered where it is odd, or where it is not certain what its subject is."""
+    """A class prompt, or the user's answer if it is odd or its subject is unclear."""
 
     def judge(text: str) -> Doubt | None:
         return judge_class_prompt(bare(text), identifier, with_class_images=with_class_images)
 
     doubt = judge(class_prompt)
     while doubt is not None:
-        question = f"What shall your photos be called? ({PLACEHOLDER} is where the rare word goes)"
+        question = f"What should your photos be called? ({PLACEHOLDER} marks where the rare word goes)"
         try:
             return bare(ask_line(question, judge, class_prompt, doubt))
         except Back:
@@ -380,7 +381,7 @@ def make_clear(class_prompt: str, identifier: str, *, with_class_images: bool = 
 
 
 def ask_identifier(told: Told, gpu: Gpu | None) -> str:
-    """The rare word, of this base's own vocabulary: three candidates, the rarest filled in, and one's own judged as it is typed."""
+    """Ask for the rare word: three candidates of this base's own vocabulary, the rarest filled in; other words are judged as typed."""
     class_prompt = told["class_prompt"]
     tokenizer, by_rarity = vocabulary_of(told["model"])
     found = candidates(tokenizer, 3, avoid=class_prompt, by_rarity=by_rarity)
@@ -394,7 +395,8 @@ def ask_identifier(told: Told, gpu: Gpu | None) -> str:
         SubjectSettings(class_prompt=class_prompt, identifier=text)
         check_class_prompt(class_prompt, text)
         if text.casefold() in class_noun(class_prompt).casefold().split():
-            raise UsageError(f"{text} is in the class prompt already, and means any {class_noun(class_prompt)}", f"another word: {best}")
+            noun = class_noun(class_prompt)
+            raise UsageError(f"{text} is already in the class prompt, where it means any {noun}", f"take another word: {best}")
         remarks = identifier_remarks(text, tokenizer, by_rarity=by_rarity)
         return Doubt("; ".join(remarks) + ".", best if text != best else "") if remarks else None
 
@@ -408,7 +410,7 @@ def ask_identifier(told: Told, gpu: Gpu | None) -> str:
 
 
 def judged(text: str, judge: Callable[[str], Doubt | None]) -> list[str]:
-    """What there is to say of an answer while it is typed."""
+    """What to say about an answer while it is being typed."""
     if not text or text.endswith(BACK):
         return [""]
     try:
@@ -419,8 +421,8 @@ def judged(text: str, judge: Callable[[str], Doubt | None]) -> list[str]:
 
 
 def vocabulary_of(model: str) -> tuple[Any, bool]:
-    """The tokenizer of a base on disk, and whether a word is judged by how rare it is in it; of a base that is not there yet CLIP's own,
-    which those share that read by CLIP, and none where a language model reads."""
+    """The tokenizer of a base, and whether its vocabulary says how rare a word is. For a base that is not on disk yet: CLIP's, which all
+    bases with a CLIP text encoder share, and none if it has a language model instead."""
     from ..workflows.plan import known_facts
 
     facts, folder = known_facts(ask_for_base(model)), folder_of_base(model)
@@ -445,7 +447,7 @@ def ask_method(told: Told, gpu: Gpu | None) -> str:
 
 
 def ask_steps(told: Told, gpu: Gpu | None) -> int:
-    """The steps, what the base advises or else the default filled in."""
+    """Ask for the steps, with the number filled in that the base advises, or else the default."""
     advised = int(advice_of(told["model"], "train", told["method"]).get("steps", default_of(TrainSettings, "steps")))
 
     def judge(text: str) -> Doubt | None:
@@ -453,35 +455,35 @@ def ask_steps(told: Told, gpu: Gpu | None) -> int:
         TrainSettings(steps=steps)
         if advised / FEW <= steps <= advised * FEW:
             return None
-        return Doubt(f"{steps:,} steps are {'few' if steps < advised else 'many'}: most take about {advised:,}.", str(advised))
+        return Doubt(f"{steps:,} steps are {'few' if steps < advised else 'many'}: most people take about {advised:,}.", str(advised))
 
     text = ask_line(question_of(TrainSettings, "steps")[0], judge, str(told.get("steps", advised)))
     return int(parse_value(TrainSettings, "steps", text))
 
 
 def ask_name(told: Told, gpu: Gpu | None) -> str:
-    """The project's name, a free one filled in."""
+    """Ask for the project's name, with a free one filled in."""
     suggested = free_name(suggest_name(class_noun(told["class_prompt"], told.get("identifier", AUTO))))
 
     def judge(text: str) -> Doubt | None:
         check_new_name(text)
         return None
 
-    return ask_line("What shall the project be called?", judge, told.get("name", suggested))
+    return ask_line("What should the project be called?", judge, told.get("name", suggested))
 
 
 # the plan
 
 
 def settle(told: Told, gpu: Gpu | None) -> None:
-    """The plan in four lines and the same as a command; then whether to save. Raises Back, Interrupted."""
+    """Show the plan in four lines and the same as a command, then ask whether to save. Raises Back, Interrupted."""
     plan, facts = plan_of(told, gpu)
     console = messages()
     say(console, "\n" + "\n".join(plan_lines(told, plan, facts, gpu)))
     say(console, "\nThe same as a command:\n")
     console.print(f"  {command_of(told)}\n", soft_wrap=True)
     if told.get("only"):
-        say_why("As a command it takes all photos of the folder; to take yours alone, put them into a folder of their own.")
+        say_why("As a command it takes all photos in the folder; to use only those you picked, put them into a folder of their own.")
     choices = [("yes", "yes"), ("plan", "show the whole plan first"), ("back", "no, change an answer"), ("no", "no, leave nothing behind")]
     while True:
         match choose(f"Save the project {told['name']}?", choices if plan else [one for one in choices if one[0] != "plan"], "yes"):
@@ -496,7 +498,7 @@ def settle(told: Told, gpu: Gpu | None) -> None:
 
 
 def plan_of(told: Told, gpu: Gpu | None) -> tuple[Plan | None, BaseFacts | None]:
-    """What a run would do and take, and what its base is; None where nothing is known of that before it is fetched."""
+    """What a run would do and need, and the facts of its base; None for both if nothing is known before the base is fetched."""
     from ..workflows.plan import known_facts, plan_run
 
     try:
@@ -507,18 +509,18 @@ def plan_of(told: Told, gpu: Gpu | None) -> tuple[Plan | None, BaseFacts | None]
 
 
 def settings_of(told: Told) -> TrainSettings:
-    """The settings of training as they will be."""
+    """The training settings as they will be."""
     return TrainSettings(**{**advice_of(told["model"], "train", told.get("method", AUTO)), **answers_of(told).train})
 
 
 def plan_lines(told: Told, plan: Plan | None, facts: BaseFacts | None, gpu: Gpu | None) -> list[str]:
-    """The plan in four plain lines: what is learned, how long it may take, memory and disk, what it leaves."""
+    """The plan in four plain lines: what is learned, how long it may take, memory and disk, what it leaves behind."""
     entry, settings = find_entry(told["model"]), settings_of(told)
     base = entry.title if entry else told["model"]
     called = instance_prompt(told["class_prompt"], told["identifier"])
     lines = [f'Learns: "{called}", from your photos, in {settings.steps:,} steps on {base}']
     if plan is None or facts is None:
-        fetch = "Time, memory and disk: not known before the base is fetched; train says them then."
+        fetch = "Time, memory and disk: not known until the base is fetched; train shows them then."
         return [*lines, fetch, leaves(told, "")]
     lines[0] += f": {'all layers' if plan.method == 'full' else 'a LoRA'}{', the text encoder too' * plan.train_text_encoder}"
     disk = sum(size for size in plan.disk.values())
@@ -536,8 +538,8 @@ def plan_lines(told: Told, plan: Plan | None, facts: BaseFacts | None, gpu: Gpu 
 
 
 def leaves(told: Told, size: str) -> str:
-    """What is there in the end."""
-    return f"Leaves: the model{size} and copies of your photos, in {projects_folder() / told['name']}. Yours stay as they are."
+    """The line that says what will be there in the end."""
+    return f"Leaves: the model{size} and copies of your photos, in {projects_folder() / told['name']}. Your own are not changed."
 
 
 def command_of(told: Told) -> str:

@@ -1,4 +1,4 @@
-"""What the libraries raise, put into words: memory that runs out, versions that don't go together, and files that can't be used."""
+"""What the libraries raise, put into words: memory that runs out, versions that don't work together, and files that can't be used."""
 
 import errno
 from collections.abc import Iterator

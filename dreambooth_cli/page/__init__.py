@@ -1,1 +1,1 @@
-"""A run on one page: HTML that needs no network, no library and no folder beside it."""
+"""A run on one page: HTML that needs no network, no library and no other files."""

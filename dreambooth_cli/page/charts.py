@@ -1,20 +1,20 @@
-"""Curves as SVG: each told apart by its dashes, its marks and its name, never by colour alone; the colours are the page's."""
+"""Curves as SVG, told apart by dashes, marks and names, never by colour alone; the colours come from the page."""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 360, 210  # units: pixels on a narrow screen, larger on a wide one
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 34
-MOST_POINTS = 400  # of a curve: more can't be seen
+WIDTH, HEIGHT = 360, 210  # SVG units: pixels on a narrow screen, more on a wide one
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 34  # margins, in the same units
+MOST_POINTS = 400  # of a curve: more can't be made out
 DASHES = ("", "6 3", "2 3")
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One curve: its name, its points in the order of x. `faint`: what another curve smooths; `marked`: each point has a mark."""
+    """One curve: its name and its points, in order of x. `faint`: raw values, drawn behind; `marked`: each point gets a mark."""
 
     name: str
     points: Sequence[Point]
@@ -23,8 +23,9 @@ class Curve:
 
 
 def chart(title: str, curves: Sequence[Curve], *, at: float | None = None, at_name: str = "") -> str:
-    """Curves over steps as one SVG with its legend, as HTML; "" where there is nothing to draw. `at`: a step that is marked."""
-    curves = sorted((curve for curve in curves if curve.points), key=lambda curve: curve.faint)  # so that numbers are of those told apart
+    """Curves over steps as one SVG with a legend, as HTML; "" if there is nothing to draw. `at`: a step to mark, named `at_name`."""
+    # faint ones last, so that the others get the first numbers, by which dashes and marks are chosen
+    curves = sorted((curve for curve in curves if curve.points), key=lambda curve: curve.faint)
     if not curves:
         return ""
     low, high = _range([y for curve in curves for _, y in curve.points])
@@ -40,7 +41,7 @@ def chart(title: str, curves: Sequence[Curve], *, at: float | None = None, at_na
         x = place((at, low))[0]
         parts.append(f'<line class="at" x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{HEIGHT - BOTTOM}"/>')
     drawn = [_drawn(curve, [place(point) for point in _thinned(curve.points)], number) for number, curve in enumerate(curves)]
-    parts += [part for one in reversed(drawn) for part in one]  # a faint one lies below
+    parts += [part for one in reversed(drawn) for part in one]  # faint ones first: they lie behind
     said = "; ".join(_summary(curve) for curve in curves)
     legend = "".join(_key(curve, number) for number, curve in enumerate(curves)) if len(curves) > 1 else ""
     marked = f'<li><span class="key at" aria-hidden="true"></span>{escape(at_name)}</li>' if at is not None else ""
@@ -50,7 +51,7 @@ def chart(title: str, curves: Sequence[Curve], *, at: float | None = None, at_na
 
 
 def smoothed(points: Sequence[Point], window: int) -> list[Point]:
-    """Each point's y as the mean of the last `window`."""
+    """The points with each y replaced by the mean of the last `window` values."""
     found: list[Point] = []
     total = 0.0
     for number, (x, y) in enumerate(points):
@@ -65,7 +66,7 @@ def _thinned(points: Sequence[Point]) -> Sequence[Point]:
 
 
 def _range(values: Iterable[float]) -> Point:
-    """From where to where the axis goes: ends that are ticks, zero where it is not far."""
+    """The lowest and highest value of the axis: both are ticks, and it starts at zero if that is not far away."""
     found = list(values)
     low, high = min(found), max(found)
     if low > 0 and low < 0.5 * high:
@@ -77,7 +78,7 @@ def _range(values: Iterable[float]) -> Point:
 
 
 def _step(span: float) -> float:
-    """The distance of ticks: 1, 2 or 5 times a power of ten, so that there are three to six."""
+    """The distance between ticks: 1, 2 or 5 times a power of ten, so that there are three to six of them."""
     power = 10.0 ** math.floor(math.log10(span / 4))
     return next(step * power for step in (1, 2, 5, 10) if step * power * 5 >= span)
 
@@ -111,7 +112,7 @@ def _drawn(curve: Curve, points: Sequence[Point], number: int) -> list[str]:
 
 
 def _mark(x: float, y: float, number: int) -> str:
-    """A circle, a square or a triangle."""
+    """A circle, a square or a triangle, by the curve's number."""
     kind = f'class="mark c{number % 3}"'
     if number % 3 == 0:
         return f'<circle {kind} cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'

@@ -1,4 +1,4 @@
-"""The sections of a run's page, and the page. Whatever comes from outside is escaped here; pictures come as data URIs."""
+"""The sections of a run's page, and the page as a whole. All text is escaped here; pictures are data URIs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,8 @@ TEMPLATE = Path(__file__).with_name("page.html")
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo: its name, the whole of it as a data URI ("": it is no longer there) and its size, the part that is kept, and what is said of
-    it."""
+    """A photo: its name, the whole picture as a data URI ("" if the file is gone), its size in pixels, the part that is kept, a word on it
+    and what was found."""
 
     name: str
     picture: str
@@ -27,7 +27,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Film:
-    """One prompt's pictures from one seed as training went on: by step, 0 for the base model's own, as data URIs."""
+    """One prompt's pictures from one seed in the course of training: step (0: the base model) -> data URI."""
 
     prompt: str
     frames: Mapping[int, str]
@@ -40,14 +40,14 @@ def page(title: str, parts: Sequence[str]) -> str:
 
 
 def heading(title: str, subtitle: str, verdict: str, sentences: Sequence[str]) -> str:
-    """The page's name, and what is to be said of the run first."""
+    """The page's title, and the verdict on the run."""
     said = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
     told = f'<div class="verdict"><p><strong>{escape(verdict)}</strong></p>{said}</div>' if verdict else ""
     return f'<h1>{escape(title)}</h1><p class="faint">{escape(subtitle)}</p>{told}'
 
 
 def section(title: str, *parts: str) -> str:
-    """A section with its heading; "" where there is nothing in it."""
+    """A section with its heading; "" if there is nothing in it."""
     body = "".join(parts)
     return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
 
@@ -58,18 +58,18 @@ def paragraph(text: str) -> str:
 
 
 def photos(shown: Sequence[Photo]) -> str:
-    """The photos, each with what of it is kept and what was found."""
+    """The photos, each with the part that is kept and what was found."""
     return f'<ul class="photos">{"".join(map(_photo, shown))}</ul>' if shown else ""
 
 
 def pairs(films: Sequence[Film]) -> str:
-    """What the base drew of each prompt, and what the finished model draws."""
+    """For each prompt, what the base drew and what the finished model draws."""
     found = [film for film in films if 0 in film.frames and len(film.frames) > 1]
     return f'<ul class="pairs">{"".join(map(_pair, found))}</ul>' if found else ""
 
 
 def filmstrip(films: Sequence[Film]) -> str:
-    """Every prompt's pictures by step, with one slider for all."""
+    """Every prompt's pictures by step, with one slider for all of them."""
     steps = sorted({step for film in films for step in film.frames})
     whole = [film for film in films if list(film.frames) == steps]
     if len(steps) < 2 or not whole:
@@ -89,7 +89,7 @@ def charts(drawn: Sequence[str]) -> str:
 
 
 def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; a row's first cell is its heading."""
+    """A table with a caption; the first cell of each row is a heading. "" if there are no rows."""
     if not rows:
         return ""
     top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
@@ -104,19 +104,19 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> s
 
 
 def folded(summary: str, body: str) -> str:
-    """What is shown on request."""
+    """Something that is shown only when opened."""
     return f"<details><summary>{escape(summary)}</summary>{body}</details>" if body else ""
 
 
 def commands(lines: Sequence[tuple[str, str]]) -> str:
-    """What to type, each with what it is for."""
+    """Commands to type, each after the words that say what it is for."""
     return "".join(f"<p>{escape(why)}</p><pre><code>{escape(line)}</code></pre>" for why, line in lines)
 
 
 def _photo(photo: Photo) -> str:
     said = "".join(f"<br>{escape(words)}" for words in photo.said)
     word = f": {escape(photo.word)}" if photo.word else ""
-    kept = "; the dashed frame shows the part that is trained on" if photo.box else ""
+    kept = "; the dashed frame shows the part that was trained on" if photo.box else ""
     alt = escape(f"The photo {photo.name}{kept}")
     picture = f'<span class="photo"><img src="{photo.picture}" alt="{alt}">{_box(photo)}</span>'
     picture = picture if photo.picture else "<p>no longer there</p>"

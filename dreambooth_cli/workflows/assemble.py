@@ -1,4 +1,4 @@
-"""All that comes before a run's first step: the base loaded, class images, pictures and prompts encoded, the networks placed."""
+"""Everything before a run's first step: load the base, gather class images, encode pictures and prompts, place the networks."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -40,10 +40,10 @@ from .samples import draw_before, sample_prompts
 
 
 def make_training(recipe: Recipe, *, cache: Path | None = None, samples: Path | None = None) -> Yielding[Training]:
-    """All that comes before the first step: load, class images, encode, place. Returns the training at step 0.
+    """Everything before the first step: load, class images, encode, place. Returns the training at step 0.
 
-    `cache` holds the class images that are drawn, if not all projects' own does. `samples`: the folder for what the base answers to the
-    samples' prompts, if that is wanted.
+    `cache`: a folder for the class images that are drawn, in place of the cache that all projects share. `samples`: the folder for what
+    the base itself draws for the samples' prompts, if that is wanted.
     """
     plan, settings = recipe.plan, recipe.settings
     yield PhaseStarted(name="loading the base model")
@@ -102,33 +102,33 @@ def make_training(recipe: Recipe, *, cache: Path | None = None, samples: Path | 
 
 
 def embed_samples(family: LatentDiffusion, recipe: Recipe, device: Any) -> dict[str, Embedded]:
-    """The prompts of the samples, read while the text encoder is there, each beside the denoiser."""
+    """The samples' prompts, encoded while the text encoder is still loaded; each on the device, beside the denoiser."""
     scale = guidance_of(recipe.base.name, family.record)
     wanted = sample_prompts(recipe.prompts, recipe.settings.sample_prompt)
     return {prompt: embed(family, prompt, guidance_scale=scale).to(device) for prompt in wanted}
 
 
 def shrink(family: LatentDiffusion, plan: Plan) -> None:
-    """Have a denoiser that stays as it is in the few bits that the plan says."""
+    """Store a denoiser that is not trained in 4 bits or fp8, if the plan says so."""
     denoiser = denoiser_of(family)
     if plan.quantized:
         quantize(denoiser, DTYPES[plan.precision])
-        # where its 4 bits are made: always there, so always the same
+        # quantized always on this device, so always with the same result
         place(family.pipe, [family.record.denoiser], find_device(plan.device))
     elif plan.fp8:
         store_in_8_bits(denoiser, family.record.parts[family.record.denoiser], DTYPES[plan.precision])
 
 
 def load_base(base: Base, plan: Plan, settings: TrainSettings) -> LatentDiffusion:
-    """The base in the machine's memory, ready to draw and encode, in the number format that its weights have in training; where its
-    networks take turns, ready to encode pictures."""
-    find_device(plan.device)  # asked now, before minutes of loading
+    """The base in the machine's memory, in the number format that its weights have in training, ready to draw and encode; if its networks
+    take turns in memory, ready only to encode pictures."""
+    find_device(plan.device)  # fails now, not after minutes of loading
     if takes_turns(base.facts, settings):
         return load_for_turns(base)
     family = load_family(base, dtype=DTYPES[weights_of(plan)], device=find_device("cpu"))
     shrink(family, plan)
     if DTYPES[weights_of(plan)] != DTYPES["fp32"]:
-        # the VAE encodes once, so its half-precision faults are not worth their speed
+        # the VAE encodes only once, so half precision is not worth its errors
         let_go(family.pipe, [VAE])
         bring_back(family.pipe, base, dtype=DTYPES["fp32"], device=find_device("cpu"))
     return family
@@ -136,7 +136,7 @@ def load_base(base: Base, plan: Plan, settings: TrainSettings) -> LatentDiffusio
 
 @dataclass(frozen=True)
 class Pictures:
-    """The latents of photos, of their mirrored twins (none: not wanted) and of class images."""
+    """The latents of the photos, of their mirrored twins (empty if not wanted) and of the class images."""
 
     instance: list[LatentDistribution]
     mirrored: list[LatentDistribution]
@@ -163,7 +163,7 @@ def encode(family: LatentDiffusion, recipe: Recipe, class_paths: list[Path]) -> 
 def tell_places(
     family: LatentDiffusion, recipe: Recipe, photos: list[LatentDistribution], places: Sequence[str], asked: Conditioning
 ) -> Yielding[list[str]]:
-    """The place that each photo shows, as the base sees it; `asked` is the class prompt with each of the places."""
+    """The place that each photo shows, as the base sees it; `asked`: the class prompt with each of `places`, encoded."""
     yield PhaseStarted(name="the photos' places", total=len(photos), unit="photos")
     found = []
     for number, photo in enumerate(photos, 1):
@@ -172,12 +172,12 @@ def tell_places(
         yield PictureEncoded(number=number, total=len(photos))
     told = ", ".join(f"{one} ({count})" for one, count in Counter(filter(None, found)).items())
     if told:
-        yield Noted(message=f"what the photos show around the subject, as the base sees it, is said in their prompts: {told}")
+        yield Noted(message=f"the photos' prompts will name the place that the base sees in each photo: {told}")
     return found
 
 
 def tell_long(recipe: Recipe, said: Sequence[str]) -> Events:
-    """A warning for each place that makes a prompt longer than what is read; the other prompts were looked at before."""
+    """A warning for each place that makes a prompt longer than the model reads; the other prompts were checked before."""
     longest = [max(prompts_with(recipe, one), key=len) for one in dict.fromkeys(filter(None, said))]
     family = recipe.base.facts.family
     tokenizer = load_tokenizer(recipe.base.vocabulary)
@@ -186,7 +186,8 @@ def tell_long(recipe: Recipe, said: Sequence[str]) -> Events:
 
 
 def make_examples(recipe: Recipe, pictures: Pictures, said: Sequence[str]) -> tuple[dict[str, list[Example]], list[str]]:
-    """The examples by kind, each with the rows of its prompts, and these prompts. `said`: what is said of each photo."""
+    """The examples by kind ("instance", "class"), each with the rows of its prompts, and these prompts. `said`: each photo's caption or
+    place."""
     of_photos = [prompts_with(recipe, one) for one in said]
     texts = prompts_of(recipe, of_photos)
     row = {text: number for number, text in enumerate(texts)}
@@ -204,7 +205,7 @@ def make_examples(recipe: Recipe, pictures: Pictures, said: Sequence[str]) -> tu
 def example_of(
     recipe: Recipe, latents: LatentDistribution, prompts: tuple[int, ...], twin: LatentDistribution | None, photo: PreparedPhoto
 ) -> Example:
-    """A photo as an example, with its mask, and with its sizes where its family is told them."""
+    """A photo as an example, with its mask, and with its sizes if its family takes them."""
     mask = None if photo.mask is None else latent_mask(photo.mask, latents.mean.shape[1:])
     told = is_told_sizes(recipe)
     return Example(
@@ -218,19 +219,19 @@ def example_of(
 
 
 def is_told_sizes(recipe: Recipe) -> bool:
-    """Whether the network is told each picture's sizes: SDXL's is; a run that 0.2 began, of which nothing is known, goes on as it was."""
+    """Whether the network is told each picture's sizes, as SDXL's is; not in a run that 0.2 began, which did not record them."""
     return recipe.base.facts.family.size_numbers > 0 and all(photo.sizes() for photo in recipe.photos)
 
 
 def prompts_with(recipe: Recipe, said: str) -> tuple[str, ...]:
-    """The prompts of a photo of which something is said, a place or its caption, each as often as it is to come."""
+    """The prompts of a photo with this caption or place, each repeated in proportion to how often it is used."""
     prompts = recipe.prompts
     return prompts_in(prompts.instance, prompts.instance_frames, said, dropout=recipe.settings.caption_dropout)
 
 
 def prompts_of(recipe: Recipe, of_photos: Sequence[Sequence[str]]) -> list[str]:
-    """All prompts of a run once: the instance prompt first, then those of its photos, the class prompt, those of its class images; where
-    the LoRA is held against its base, each without the identifier too."""
+    """All prompts of a run, each once: the instance prompt first, then those of its photos, the class prompt, those of its class images;
+    with --prior base, each of them without the identifier too."""
     of_class = class_image_prompts(recipe) if recipe.settings.with_prior else []
     said = [recipe.prompts.instance, *chain(*of_photos), recipe.prompts.class_, *of_class]
     plain = [without_identifier(recipe, text) for text in said] if recipe.settings.with_base_prior else []
@@ -238,11 +239,11 @@ def prompts_of(recipe: Recipe, of_photos: Sequence[Sequence[str]]) -> list[str]:
 
 
 def plain_rows(recipe: Recipe, texts: Sequence[str]) -> list[int]:
-    """Of each of a run's prompts the row of the same without the identifier; its own where it is that."""
+    """For each of a run's prompts, the row of the same prompt without the identifier; its own row if it has none."""
     twins = [without_identifier(recipe, text) for text in texts]
     return [texts.index(twin) if twin in texts else row for row, twin in enumerate(twins)]
 
 
 def without_identifier(recipe: Recipe, text: str) -> str:
-    """A prompt of a run as it would be of any subject of the class."""
+    """A prompt of a run, as it would be for any subject of the class."""
     return plain_class_prompt(text, recipe.prompts.identifier)

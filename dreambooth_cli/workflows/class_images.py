@@ -1,4 +1,4 @@
-"""A run's class images: the user's own, those of the cache, and new ones of the base's own drawing."""
+"""A run's class images: the user's own, those in the cache, and new ones that the base draws."""
 
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -24,18 +24,18 @@ from ..paths import cache_folder
 from .recipe import Recipe
 
 CLASS_IMAGES = "class images"  # the phase
-IN_A_TURN = 16  # class images between two swaps of networks; an interrupted run draws as many again at most
+IN_A_TURN = 16  # class images drawn between two swaps of networks; also the most that an interrupted run has to draw again
 
 
 def gather_class_images(family: LatentDiffusion, recipe: Recipe, cache: Path | None = None) -> Yielding[list[Path]]:
-    """The user's own class images, and of the missing ones the cache's or new ones. Returns their paths."""
+    """The user's own class images, then as many from the cache as are still wanted, drawing those that it lacks. Returns their paths."""
     plan, settings, own = recipe.plan, recipe.settings, list(recipe.own_class_images)
     wanted = max(0, settings.class_images - len(own))
     folder, drawing = class_image_folder(recipe)
     folder = folder if cache is None else cache
     adopt_images(folder)
     if not missing_batches(folder, wanted, plan.class_image_batch):
-        return own + class_image_paths(folder, wanted)  # also from a cache that can only be read
+        return own + class_image_paths(folder, wanted)  # works with a read-only cache too
     if is_held(folder):
         yield PhaseStarted(name="waiting for another run that makes these class images")
     with hold(folder):
@@ -63,7 +63,7 @@ def gather_class_images(family: LatentDiffusion, recipe: Recipe, cache: Path | N
 
 
 def networks_of(family: LatentDiffusion, plan: Plan) -> AtWork:
-    """How the networks that draw the base's own pictures are had ready: all together on the device, or the one at work."""
+    """A context manager that has the networks ready for drawing with the base: all together on the device, or only those at work."""
     device = find_device(plan.device)
     if not plan.class_images_in_parts:
         place(family.pipe, family.record.networks, device)
@@ -78,25 +78,25 @@ def networks_of(family: LatentDiffusion, plan: Plan) -> AtWork:
 
 
 def class_prompts(recipe: Recipe) -> tuple[str, ...]:
-    """The prompts that the class images of the cache take in turn."""
+    """The prompts of the class images in the cache, taken in turn."""
     return class_prompts_in(recipe.prompts.class_, recipe.prompts.places)
 
 
 def class_image_prompts(recipe: Recipe) -> list[str]:
-    """The prompt of each class image of a run, in their order: the user's own are of the class prompt."""
+    """The prompt of each class image of a run, in order; the user's own have the class prompt."""
     own, in_turn = [recipe.prompts.class_] * len(recipe.own_class_images), class_prompts(recipe)
     drawn = max(0, recipe.settings.class_images - len(own))
     return own + [in_turn[number % len(in_turn)] for number in range(drawn)]
 
 
 def class_images_of(recipe: Recipe) -> list[Path]:
-    """The class images of a run, in their order: the user's own, then the cache's."""
+    """The class images of a run, in order: the user's own, then the cache's."""
     own, (folder, _) = list(recipe.own_class_images), class_image_folder(recipe)
     return own + class_image_paths(folder, max(0, recipe.settings.class_images - len(own)))
 
 
 def class_image_folder(recipe: Recipe) -> tuple[Path, Drawing]:
-    """Where these class images lie in the cache, or will, and how they are drawn. Those that 0.1 made lie under the base's revision."""
+    """Where these class images are in the cache, or will be, and how they are drawn. Those made by 0.1 are under the base's revision."""
     base, plan, settings = recipe.base, recipe.plan, recipe.settings
     guidance, family = settings.class_guidance_scale, base.facts.family
     drawing = Drawing(

@@ -1,4 +1,4 @@
-"""`projects compare`: several runs of a project side by side, the same prompts and seeds, on one sheet and one page."""
+"""`projects compare`: several runs of a project side by side, with the same prompts and seeds, on one sheet and one page."""
 
 from collections.abc import Sequence
 from html import escape
@@ -18,13 +18,13 @@ from ..settings import GenerateSettings
 from ..source import Source
 from .generate import draw_all, fill_prompts, read_source, set_up
 
-PLACES = ("", "on the beach", "in the snow", "on the moon")  # where nothing is asked for
+PLACES = ("", "on the beach", "in the snow", "on the moon")  # of the pictures, if no prompt is given
 SIDE = 512  # pixels of a picture's longer side on the page
 
 
 def compare(project: Project, runs: Sequence[Run], prompts: Sequence[str], settings: GenerateSettings) -> Events:
-    """Draw the same with each run, a row each; the sheet and the page lie among the project's pictures. Raises DreamboothError of many
-    kinds."""
+    """Draw the same prompts with each run, one row per run; the sheet and the page go to the project's pictures. Raises DreamboothError
+    of many kinds."""
     records = [run.record() for run in runs]
     asked, count = list(prompts) or prompts_of(records[0]), settings.num_images
     seed, rows, grid = int(settings.seed) if settings.seed != "auto" else 0, [], None
@@ -37,7 +37,7 @@ def compare(project: Project, runs: Sequence[Run], prompts: Sequence[str], setti
             easel = yield from set_up(source, card, settings, texts, 0)
             size = easel.drawing.width, easel.drawing.height
             grid = grid or Grid(len(runs) * len(texts) * count, size, columns=len(texts) * count)
-            yield PhaseStarted(name=f"drawing with run {run.number}")  # no picture is an event: none is kept by itself
+            yield PhaseStarted(name=f"drawing with run {run.number}")  # no event per picture: they are kept only on the sheet
             row = []
             for text in texts:
                 for picture in draw_all(easel.family, text, seed, settings, easel.drawing):
@@ -56,13 +56,13 @@ def compare(project: Project, runs: Sequence[Run], prompts: Sequence[str], setti
 
 
 def prompts_of(record: Record) -> list[str]:
-    """A run's instance prompt, alone and in PLACES where it names none, the placeholder in it, so that each run fills in its own word."""
+    """A run's instance prompt, in PLACES unless it names a place; with the placeholder, so that each run fills in its own word."""
     own = marked(record.prompts.instance, record.prompts.identifier)
     return [own] if names_a_place(record.prompts.class_) else [prompt_with(own, place) for place in PLACES]
 
 
 def page_of(project: Project, runs: Sequence[Run], records: Sequence[Record], rows: Sequence[Sequence[Any]]) -> str:
-    """The page: a row of pictures for each run, then the settings in which the runs differ."""
+    """The page as HTML: a row of pictures for each run, then the settings in which the runs differ."""
     parts = []
     for run, record, row in zip(runs, records, rows, strict=True):
         shown = "".join(
@@ -79,7 +79,7 @@ def page_of(project: Project, runs: Sequence[Run], records: Sequence[Record], ro
 
 
 def differences(records: Sequence[Record]) -> list[tuple[str, ...]]:
-    """The settings that are not the same in all of these runs, with the value of each."""
+    """The settings that are not the same in all of these runs, with each run's value."""
     found = []
     for stage in ("subject", "train"):
         for name in sorted({name for record in records for name in record.asked[stage]}):

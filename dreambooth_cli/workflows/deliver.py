@@ -31,14 +31,12 @@ from ..run import CARD, PART_OF_0_1, Run
 from ..settings import TrainSettings
 from .recipe import Recipe
 
-AGAIN = "see to it, then run this again"
+AGAIN = "fix that, then run this again"
 
 
 def save_model(training: Training, run: Run, recipe: Recipe) -> None:
-    """Write the finished model and its card beside, and the list of its files, then rename it to `runs/N/model`.
-
-    Raises DiskError.
-    """
+    """Write the finished model, its card and the list of its files to a temporary folder, then rename it to `runs/N/model`. Raises
+    DiskError."""
     plan, base = training.plan, recipe.base
     with disk_errors(run.model), temporary(run.path) as part:
         write_model(training, base, part)
@@ -53,8 +51,8 @@ def save_model(training: Training, run: Run, recipe: Recipe) -> None:
 
 
 def write_model(training: Training, base: Base, folder: Path, *, at_most: int | None = None) -> None:
-    """Write what was trained into a new folder: a whole model, for a rehearsal `at_most` bytes of each file, or a LoRA. Raises
-    DiskError."""
+    """Write what was trained into a new folder: a whole model, or a LoRA. `at_most`: for a rehearsal, the bytes to write of each file.
+    Raises DiskError."""
     plan, pipe, dtype = training.plan, training.family.pipe, DTYPES[training.settings.save_dtype]
     folder.mkdir()
     if plan.method == "full":
@@ -64,12 +62,12 @@ def write_model(training: Training, base: Base, folder: Path, *, at_most: int | 
 
 
 def check_place(output_dir: Path | None) -> Path | None:
-    """The output folder's real path, if it can be written when the time comes. Raises UsageError, before any work."""
+    """The output folder's real path. Raises UsageError, before any work, if it can't be written later."""
     return None if output_dir is None else check_model_place(output_dir)
 
 
 def check_output(output_dir: Path | None, run: Run | None) -> None:
-    """Refuse an output folder that holds anything but this run's model, whole or in part. Raises UsageError."""
+    """Refuse an output folder that holds anything other than this run's model, whole or in part. Raises UsageError."""
     if output_dir is None or not output_dir.exists():
         return
     clear_leftovers(output_dir)
@@ -83,21 +81,21 @@ def check_output(output_dir: Path | None, run: Run | None) -> None:
 
 
 def holds_model_of(folder: Path, run: Run) -> bool:
-    """Whether a folder holds this very run's model, by the run's id on its card."""
+    """Whether a folder holds this very run's model, judging by the run's id on its card."""
     card = read_card(folder)
     return card is not None and card.run == run.id
 
 
 def deliver(run: Run, output_dir: Path | None, settings: TrainSettings) -> Events:
-    """Put copies of the finished model's files at the output folder, those that are not there; what was changed there stays.
+    """Copy those files of the finished model to the output folder that are not there yet; files that were changed there stay.
 
-    Copies, not links: what is done to them must never reach the run's own. Raises DiskError, with the model still in the run, and
-    where that is not as it was saved.
+    Copies, not links: whatever is done to them must not affect the run's own. Raises DiskError if copying fails, with the model still in
+    the run, or if the run's model is not as it was saved.
     """
     run.check_model()
     card = read_card(run.model)
     if card is not None and card.settings["train"]["save_dtype"] != settings.save_dtype:
-        yield Noted(message=f"it was saved in {card.settings['train']['save_dtype']}; --restart saves it again")
+        yield Noted(message=f"the model was saved in {card.settings['train']['save_dtype']}; to save it in another format, add --restart")
     if output_dir is None:
         yield ModelSaved(path=run.model, step=settings.steps)
         return
@@ -110,17 +108,17 @@ def deliver(run: Run, output_dir: Path | None, settings: TrainSettings) -> Event
         changed = [name for name, entry in kept.items() if not is_intact(output_dir / name, entry)]
     except (OSError, ValueError) as error:
         what = f"the model can't be put at {output_dir}: {getattr(error, 'strerror', None) or error}"
-        raise DiskError(what, f"{ADVICE.get(getattr(error, 'errno', None) or 0, AGAIN)}; the model lies at {run.model}") from error
-    if changed and run.manifest.exists():  # 0.1 kept no list, and names of places have been taken out since
+        raise DiskError(what, f"{ADVICE.get(getattr(error, 'errno', None) or 0, AGAIN)}; the model is at {run.model}") from error
+    if changed and run.manifest.exists():  # a model of 0.1 has no list, and is changed by `make_public`
         yield Warned(
-            message=f"changed since it was put at {output_dir}, and left so: {', '.join(changed)}; "
-            "to have it as it was, remove it there and run this again"
+            message=f"changed in {output_dir} since the model was put there, and left as they are: {', '.join(changed)}; "
+            "to get the originals back, remove them there and run this again"
         )
     yield ModelSaved(path=output_dir, step=settings.steps)
 
 
 def make_public(model: Path) -> None:
-    """Take the places on this machine out of a model that 0.1 made, before it leaves. Raises OSError, ValueError."""
+    """Take this machine's paths out of a model that 0.1 made, before it is delivered. Raises OSError, ValueError."""
     card = read_card(model)
     if card is not None and card.base.path and (known := public_base(card.base)) != card.base:
         if card.method == "lora":
@@ -131,7 +129,7 @@ def make_public(model: Path) -> None:
 
 
 def place_model(model: Path, files: Iterable[str], output_dir: Path) -> set[str]:
-    """Copy a model's files to a folder, those that it lacks, and return their names. Raises OSError."""
+    """Copy those files of a model to a folder that it lacks, and return their names. Raises OSError."""
     make_folder(output_dir.parent)
     clear_leftovers(output_dir.parent)
     if not output_dir.exists():
@@ -139,7 +137,7 @@ def place_model(model: Path, files: Iterable[str], output_dir: Path) -> set[str]
             copy_files(model, files, part)
             settle(part, output_dir)
         return set(files)
-    # a folder that is there is filled, not replaced: it may be a mount or somebody's working folder
+    # an existing folder is filled, not replaced: it may be a mount or somebody's working folder
     clear_leftovers(output_dir)
     lacking = {name for name in files if is_lacking(output_dir / name, model / name)}
     if not lacking:
@@ -162,5 +160,5 @@ def copy_files(model: Path, names: Iterable[str], part: Path) -> None:
 
 
 def is_lacking(delivered: Path, own: Path) -> bool:
-    """Whether a file must still be delivered: it is not there, or is a hard link to the run's own, as 0.1 made them."""
+    """Whether a file must still be delivered: it is not there, or it is a hard link to the run's own, as 0.1 made them."""
     return not os.path.lexists(delivered) or (not delivered.is_symlink() and delivered.samefile(own))

@@ -1,6 +1,6 @@
-"""`demo`: the whole story in a few minutes on a CPU, offline: an example's project made, trained and drawn with.
+"""`demo`: everything in a few minutes on a CPU, offline: make a project from the example, train, draw.
 
-Nothing is made beforehand but the pocket base. The project is one like any other, and a second call finds it as it is.
+Nothing is prepared beforehand except the pocket base. The project is like any other, and a second call continues it.
 """
 
 import shlex
@@ -38,7 +38,7 @@ PROMPTS = (
 
 
 def demo() -> Events:
-    """Make the example's project, prepare, train, draw. The last event is a StoryTold. Raises DreamboothError of every kind."""
+    """Make the example's project, prepare, train, draw; the last event is StoryTold. Raises DreamboothError of every kind."""
     project = yield from open_demo()
     asked = ask(project.settings())
     base = yield from obtain(ask_for_base(asked.subject.model))
@@ -57,10 +57,10 @@ def demo() -> Events:
 
 
 def open_demo() -> Yielding[Project]:
-    """The demo's project, made where it is not there yet. Returns it."""
+    """The demo's project, made if it does not exist yet. Returns it."""
     project = Project(projects_folder() / NAME)
     if project.config.is_file():
-        yield Noted(message=f"project {NAME} already exists, and goes on from where it stopped")
+        yield Noted(message=f"project {NAME} already exists, and continues where it stopped")
         return project
     yield CommandShown(command=f"dreambooth init {NAME} --example")
     subject = SubjectSettings(photos=draw_example(), class_prompt=CLASS_PROMPT, model=MODEL)
@@ -69,7 +69,7 @@ def open_demo() -> Yielding[Project]:
 
 
 def draw_after(project: Project) -> Yielding[list[Any]]:
-    """What the fine-tuned model makes of the prompts, by `generate` as the user would call it. Returns the pictures."""
+    """Draw the prompts with the fine-tuned model, by `generate` as the user would call it. Returns the pictures."""
     pictures = []
     for prompt in PROMPTS:
         yield CommandShown(command=f"dreambooth generate {NAME} {shlex.quote(prompt)} --seed {SEED}")
@@ -83,8 +83,8 @@ def draw_after(project: Project) -> Yielding[list[Any]]:
 
 
 def draw_before(base: Base, prompts: list[str]) -> Yielding[list[Any]]:
-    """What the base, as it came, makes of the same prompts from the same seed. Returns the pictures."""
-    yield PhaseStarted(name="the base model's answers, to compare", total=len(prompts), unit="images")
+    """Draw the same prompts from the same seed with the untrained base. Returns the pictures."""
+    yield PhaseStarted(name="the base model's pictures, to compare", total=len(prompts), unit="images")
     family = yield from load_model(base, None, "auto")
     drawing = choose_drawing(GenerateSettings(), base, None)
     return [picture for prompt in prompts for picture in draw(family, [prompt], [SEED], drawing)]

@@ -1,4 +1,4 @@
-"""`train`, from whatever it was called with: the direct form makes its project first, or brings it up to date with its folder."""
+"""`train`, whatever it was called with: the direct form first makes its project, or brings it up to date with the photo folder."""
 
 import os
 from contextlib import closing
@@ -30,23 +30,23 @@ def carry_out(order: Order, asked: Asked, *, restart: bool = False, replan: bool
 
 
 def export_finished(format: Format, model: Path, project: str) -> Events:
-    """Export a model that was just finished, unless that was done before. Raises DreamboothError of every kind."""
+    """Export a model that was just finished, unless the export is there already. Raises DreamboothError of every kind."""
     of_run = model.name == "model" and model.parent.parent.name == "runs"
     wanted = export_beside(format, model, project if of_run else model.name)
     if os.path.lexists(wanted.place):
-        yield Noted(message=f"{wanted.place} is there already")
+        yield Noted(message=f"{wanted.place} already exists, so it was not exported again")
         return
     yield from export(Source(model.parent if of_run else model), wanted)
 
 
 def try_resume(order: Order, asked: Asked) -> Events:
-    """Try in a few steps whether a stopped run of what was ordered goes on exactly here. Raises DreamboothError of every kind."""
+    """Try in a few steps whether a stopped run of this order continues exactly on this machine. Raises DreamboothError of every kind."""
     project = yield from project_of(order, asked)
     yield from verify_resume(project, asked)
 
 
 def project_of(order: Order, asked: Asked) -> Yielding[Project]:
-    """The project of an order. Photos that have none get one; one that has been made of them before takes up what is new."""
+    """The project of an order: a new one for photos that have none yet, else the existing one, brought up to date with them."""
     for line in filter(None, (*order.passed_over, order.odd)):
         yield Warned(message=line)
     if order.project is None:
@@ -58,7 +58,7 @@ def project_of(order: Order, asked: Asked) -> Yielding[Project]:
 
 
 def make_project(asked: Asked) -> Yielding[Project]:
-    """A project of the photos that are asked about. Settings of training hold for the call and are not kept."""
+    """Make a project of the photos in question. Training settings hold for this call and are not stored in it."""
     made: Project | None = None
     for event in initialise(None, subject=asked.subject, prep={}, train={}):
         if isinstance(event, ProjectSaved):

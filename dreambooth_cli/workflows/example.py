@@ -1,4 +1,4 @@
-"""The built-in example: a subject of the pocket model's world that the pocket model has never seen, in five pictures."""
+"""The built-in example: five pictures of a subject from the pocket model's world that the pocket model has never seen."""
 
 from pathlib import Path
 from random import Random
@@ -8,8 +8,8 @@ from ..disk import clear_leftovers, disk_errors, make_folder, settle, temporary
 from ..paths import home_folder
 from ..pocket import world
 
-SUBJECT = world.draw_subject(19, "dog")  # a light one, well seen at night as well
-CLASS_PROMPT = "a photo of a dog"  # as its prompts begin: what the class images keep is what is asked later
+SUBJECT = world.draw_subject(19, "dog")  # a light one, easy to see even at night
+CLASS_PROMPT = "a photo of a dog"  # the demo's prompts begin the same way, so the class images preserve what they ask for
 PLACES = ("in a meadow", "on the beach", "in the snow", "in a living room", "in the desert")
 
 
@@ -27,6 +27,6 @@ def draw_example() -> Path:
 
 
 def photos_of_example() -> list[Any]:
-    """The example's photos, as they are drawn."""
+    """Draw the example's photos (Pillow images)."""
     scenes = [world.draw_scene(Random(f"example {number}"), SUBJECT, place) for number, place in enumerate(PLACES, start=1)]
     return [world.render(scene) for scene in scenes]

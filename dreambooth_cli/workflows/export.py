@@ -1,4 +1,4 @@
-"""`export`: a model -> the file or folder that another program reads, opened again and compared before it bears its name."""
+"""`export`: a model -> the file or folder that another program reads, opened again and compared before it gets its name."""
 
 import hashlib
 import itertools
@@ -56,7 +56,7 @@ def export(source: Source, order: Export) -> Events:
 
 
 def remember_base(run: Run) -> None:
-    """Keep where a run's base lies, if that is on this machine: what is exported names no place, and is read back by that base's
+    """Remember where a run's base is, if it is a folder on this machine: the export names no path, but reading it back needs the base's
     configs."""
     base = run.record().base
     if base.repository is None and base.path is not None and os.path.isdir(base.path):
@@ -64,8 +64,8 @@ def remember_base(run: Run) -> None:
 
 
 def extracted(whole: Model, card: Card | None, source: Source, order: Export, part: Path) -> Yielding[Model]:
-    """A whole model as its base and a LoRA of what training has changed; how much of that it keeps is said. Raises UsageError,
-    ModelUnavailable, DiskError."""
+    """A whole model as its base plus a LoRA of what training has changed; a note says how much of the change the LoRA keeps. Raises
+    UsageError, ModelUnavailable, DiskError."""
     base = yield from obtain_base(whole.base.path, card, source.base)
     rank = order.rank or RANK
     yield PhaseStarted(name=f"finding a LoRA of rank {rank}")
@@ -74,13 +74,13 @@ def extracted(whole: Model, card: Card | None, source: Source, order: Export, pa
     try:
         kept = extract(whole, Model(base), rank, file)
     except ValueError as error:
-        raise UsageError(f"no LoRA can be made of {whole.base.path}: {error}", "name the base that it was made of: --model sd15") from error
+        raise UsageError(f"no LoRA can be made of {whole.base.path}: {error}", "name the base it was trained from: --model sd15") from error
     yield Noted(message=f"a LoRA of rank {rank} keeps {kept:.1%} of what training has changed; a higher --rank keeps more")
     return Model(base, file)
 
 
 def save_step(run: Run, step: int, base: Base, folder: Path) -> Path:
-    """Write the model that a run was after a step to a new folder, and return it. Raises DiskError, ModelUnavailable."""
+    """Write the model with a run's weights after a step to a new folder, and return the folder. Raises DiskError, ModelUnavailable."""
     record = run.record()
     settings, plan = record.train_settings(), record.plan
     family = load_family(base, dtype=DTYPES["fp32"], device=find_device("cpu"))
@@ -106,18 +106,18 @@ def write(model: Model, card: Card | None, order: Export, part: Path, source: So
     card = None if card is None else public_card(card)
     texts = modelspec(weights, card, title=order.place.stem, licence=licence_of(model.base, card), of_lora=order.is_adapter)
     yield PhaseStarted(name=f"writing {order.place.name}")
-    new = part / "export"  # whose own name may be that of any file beside
+    new = part / "export"  # a folder of its own, since the export may have any name
     new.mkdir(parents=True)
     place = formats.write(weights, order, new, {**texts, **words_of(model.base, card, order), **thumbnail_of(source)})
     if place.is_dir():
         write_words(model.base, card, order, place, Shown(copy_samples(source, place), verdict_of(source)))
     sync_all(place)  # what is on the disk can leave memory while it is read
-    yield PhaseStarted(name=f"reading {order.place.name} again")
+    yield PhaseStarted(name=f"reading {order.place.name} back")
     yield from deliver(order, place, prove(weights, order, place))
 
 
 def words_of(base: Base, card: Card | None, order: Export) -> dict[str, str]:
-    """What the header of a file holds for people, and for `--model-path`: the card, the notice, and of a whole model the licence."""
+    """What a file's header holds for people and for `--model-path`: the card, the notice, and for a whole model the licence."""
     told = {"notice": notice_of(base, card), **(card_in_header(card) if card else {})}
     text = None if order.is_adapter else text_of(entry_of(base, card))
     return told | ({"license_text": text} if text else {})
@@ -136,7 +136,7 @@ def write_words(base: Base, card: Card | None, order: Export, folder: Path, show
 
 
 def prove(weights: Weights, order: Export, place: Path) -> Proof:
-    """What comes of the proof; a reader that refuses the file is one that differs."""
+    """The result of the proof; a reader that refuses the file counts as a difference."""
     try:
         return formats.check(weights, order, place)
     except (DreamboothError, MemoryError, OSError):
@@ -146,30 +146,30 @@ def prove(weights: Weights, order: Export, place: Path) -> Proof:
 
 
 def deliver(order: Export, place: Path, proof: Proof) -> Events:
-    """Give an export its name, or where it is not proved another one. Raises ExportDiffers, UsageError."""
+    """Give an export its name, or another one if the proof failed. Raises ExportDiffers, UsageError."""
     if proof.differs:
         failed = free_name(order.place)
         settle(place, failed)
         raise ExportDiffers(
-            f"{order.place} is not what it should be: {proof.differs}",
-            f"what was written lies at {failed}; please report this, with the base's name and the command",
+            f"{order.place} does not read back as it should: {proof.differs}",
+            f"what was written is at {failed}; please report this, with the base's name and the command",
         )
     digest = sha256_of(place) if place.is_file() else listed(place)
-    check_free(order)  # somebody may have come in between
+    check_free(order)  # the name may have been taken meanwhile
     for path in beside(place) if order.is_file else ():
-        if path.is_file():  # first: what a file needs beside it is there when it is
+        if path.is_file():  # first, so that what a file needs beside it is there before the file itself
             settle(path, order.place.with_name(path.name))
     settle(place, order.place)
     yield Exported(path=order.place, format=order.format, sha256=digest, largest_difference=proof.largest_difference)
 
 
 def free_name(place: Path) -> Path:
-    """A free name beside an export's own, for one that failed: `model.failed.safetensors`."""
+    """A free name beside an export's own, for one that failed the proof: `model.failed.safetensors`."""
     names = (place.with_name(f"{place.stem}.failed{number or ''}{place.suffix}") for number in itertools.count())
     return next(name for name in names if not os.path.lexists(name))
 
 
 def listed(folder: Path) -> str:
-    """The SHA-256 of a folder: of the list of its files as `sha256sum` prints it."""
+    """The SHA-256 of a folder: that of the list of its files as `sha256sum` prints it."""
     lines = [f"{entry['sha256']}  {name}\n" for name, entry in digests_of(folder).items()]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

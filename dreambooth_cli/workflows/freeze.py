@@ -30,9 +30,9 @@ from ..settings import FORMER, SubjectSettings, TrainSettings, shaping
 from ..text import shortened
 from .recipe import Ingredients, Recipe, choose_prompts, plan_for, with_plan
 
-REPLANNED, MEMORY, NOT_FINITE = "replanned", "out of memory", "not finite"  # why a run goes on under another plan
-DIFFER = {"photos": "other photos or in another order", "class_photos": "other class images", "base": "another base"}
-IMAGES = "class images"  # of what a run began with
+REPLANNED, MEMORY, NOT_FINITE = "replanned", "out of memory", "not finite"  # why a run continues under another plan
+DIFFER = {"photos": "other photos, or photos in another order", "class_photos": "other class images", "base": "another base"}
+IMAGES = "class images"  # their key among the circumstances that a run began with
 
 
 def shape_of(made_of: Ingredients) -> dict[str, Any]:
@@ -46,19 +46,19 @@ def shape_of(made_of: Ingredients) -> dict[str, Any]:
 
 
 def shape_before(asked: Asked, shape: Mapping[str, Any], version: str = FORMER[-1]) -> dict[str, Any]:
-    """The same shape as a former version recorded it, whose defaults were others."""
+    """The same shape, as an earlier version with other defaults recorded it."""
     return {**shape, "asked": asked.shaping(version)}
 
 
 def with_former_photos(made_of: Ingredients, shape: Mapping[str, Any]) -> dict[str, Any]:
-    """The same shape, its photos called as the versions up to 0.2 called them."""
+    """The same shape, with the photos identified as versions up to 0.2 did."""
     return {**shape, "photos": [photo.former_content for photo in made_of.photos]}
 
 
 def find_run(project: Project, made_of: Ingredients, shape: Mapping[str, Any]) -> Run | None:
-    """The newest run of this shape, of this version or one before, finished or not; one that was superseded by `--restart` does not count.
+    """The newest run of this shape, begun by this version or an earlier one, finished or not; one superseded by `--restart` does not count.
 
-    Raises ProjectError where 0.1 began it, and its base is not what it was.
+    Raises ProjectError for a run that 0.1 began if its base has changed since.
     """
     if found := project.find_run(run_digest(**shape)):
         return found
@@ -80,29 +80,29 @@ def find_run(project: Project, made_of: Ingredients, shape: Mapping[str, Any]) -
         was = [former_run_digest(**{**one, "base": record.base.identity}) for one in before]
         if record.digest in was and record.base.path == record_of(base).path:
             raise ProjectError(
-                f"run {run.number} of {project.name} was begun by dreambooth 0.1, and {base.name} is not what it was then: that version "
+                f"run {run.number} of {project.name} was begun by dreambooth 0.1, and {base.name} has changed since: that version "
                 "counted every .json, .txt and .safetensors file in its folder",
-                "put its files back as they were, or begin another run: --restart",
+                "put its files back as they were, or start a new run: --restart",
             )
     return None
 
 
 def told_apart(project: Project, made_of: Ingredients, shape: Mapping[str, Any]) -> Events:
-    """Say why the newest run that was left on its way is not continued, where there is one."""
+    """Say why the newest unfinished run, if there is one, is not continued."""
     for run in reversed(project.runs()):
         if not run.is_finished and (left := checkpoints(run.checkpoints)):
             differs = _what_differs(run, (shape, with_former_photos(made_of, shape)))
-            yield Noted(message=f"run {run.number}, left at step {step_of(left[-1])}, was begun with {differs}; this is a new run")
+            yield Noted(message=f"run {run.number}, which stopped at step {step_of(left[-1])}, was begun with {differs}; this is a new run")
             return
 
 
 def _what_differs(run: Run, shapes: Sequence[Mapping[str, Any]]) -> str:
-    """What a run was begun with that is another now; `shapes` are today's, in the words of today and of former versions."""
+    """What a run was begun with that is different now; `shapes` are the present one, as this version and earlier ones record it."""
     began = run.record().shape if run.has_begun else None
     if began is None or not isinstance(began.get("asked"), dict):
         return "other settings, other photos or another base"
     shape = next((one for one in shapes if _pictures_in(one) == _pictures_in(began)), shapes[0])
-    defaults = {**shaping(SubjectSettings()), **shaping(TrainSettings())}  # of settings that there were not when it began
+    defaults = {**shaping(SubjectSettings()), **shaping(TrainSettings())}  # of settings that did not exist when it began
     asked = {**defaults, **began["asked"]}
     names = [name.replace("_", " ") for name, value in shape["asked"].items() if asked.get(name) != value]
     told = [f"other settings ({', '.join(names)})"] if names else []
@@ -113,16 +113,16 @@ def _what_differs(run: Run, shapes: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _pictures_in(shape: Mapping[str, Any]) -> list[str]:
-    """The sha256 of the photos' pixels alone."""
+    """The sha256 of each photo's pixels, without captions and masks."""
     return [str(content).partition(" ")[0] for content in shape.get("photos") or []]
 
 
 def freeze_plan(
     project: Project, run: Run | None, made_of: Ingredients, shape: Mapping[str, Any], *, replan: bool
 ) -> Yielding[tuple[Run, Recipe]]:
-    """The run and its recipe: the plan and the prompts are made at its first start and kept in plan.json, and are the kept ones later.
+    """The run and its recipe. The plan and the prompts are made at its first start and kept in plan.json; later starts use those.
 
-    With `replan` a run goes on under a plan for the memory that is free now; what gives its state its form stays.
+    With `replan`, a run continues under a plan for the memory that is free now; whatever its saved state depends on stays the same.
     Raises DoesNotFit.
     """
     gpu = as_torch_has_it(find_gpu())
@@ -136,7 +136,7 @@ def freeze_plan(
         run.write_record(record)
     else:
         record = run.record()
-        if record.shape is None:  # 0.1 began it, and is found by this version's name from now on
+        if record.shape is None:  # 0.1 began it; from now on it is found by this version's digest
             before = shape_before(made_of.asked, shape)
             record = replace(record, digest=run_digest(**before), shape=before)
             run.write_record(record)
@@ -151,7 +151,7 @@ def freeze_plan(
 
 
 def as_begun(made_of: Ingredients, record: Record) -> Ingredients:
-    """The ingredients of a run, as it took them when it began: 0.2 and before told no network where a photo was cut from."""
+    """The ingredients of a run as they were when it began: up to 0.2, no network was told where a photo was cut from."""
     if record.photos is not None:
         return made_of
     return replace(made_of, photos=tuple(replace(photo, size=None) for photo in made_of.photos))
@@ -164,7 +164,7 @@ def as_recipe(made_of: Ingredients, run: Run) -> Recipe:
 
 
 def told_slow(recipe: Recipe, gpu: Gpu | None) -> Events:
-    """What the base can't do; how long the run may take; a warning where the machine's free memory is less than the run needs."""
+    """Say what the base can't do and how long the run may take; warn if the machine has less memory free than the run needs."""
     plan, settings = recipe.plan, recipe.settings
     yield from told_limits(recipe)
     found = predict(plan, recipe.base.facts, settings, gpu)
@@ -175,13 +175,13 @@ def told_slow(recipe: Recipe, gpu: Gpu | None) -> Events:
         yield Warned(message=note)
     if plan.ram_needed > (free := free_memory() + resident_memory()):
         yield Warned(
-            message=f"the run needs {plan.ram_needed / 1e9:.1f} GB of the machine's memory and {free / 1e9:.1f} GB are free: "
-            "it may swap, or be killed; close other programs"
+            message=f"the run needs {plan.ram_needed / 1e9:.1f} GB of the machine's memory, but only {free / 1e9:.1f} GB are free: "
+            "it may swap or be killed; close other programs"
         )
 
 
 def told_limits(recipe: Recipe) -> Events:
-    """What a base that knows little can't do, and whether the subject is of a kind that it has never seen."""
+    """Say what a base that knows little can't do, and warn if it has never seen the subject's kind."""
     subject = recipe.asked.subject
     entry = find_entry(subject.model)
     if entry is None or not entry.knows:
@@ -211,8 +211,8 @@ def new_record(recipe: Recipe, shape: Mapping[str, Any]) -> Record:
 
 
 def replanned(run: Run, record: Record, made_of: Ingredients, gpu: Gpu | None) -> Record:
-    """The record with a new plan from the newest checkpoint's step. What a checkpoint holds can't change its form: method,
-    text encoder and optimizer stay where there is one. Raises DoesNotFit."""
+    """The record with a new plan from the newest checkpoint's step on. A checkpoint can't be converted, so if there is one, method,
+    text encoder and optimizer stay the same. Raises DoesNotFit."""
     old, wanted = record.plan, made_of.settings
     checkpoint = latest_checkpoint(run.checkpoints, run.id)
     if checkpoint is not None:
@@ -222,59 +222,59 @@ def replanned(run: Run, record: Record, made_of: Ingredients, gpu: Gpu | None) -
         plan = at_rates_of(old, plan)
     if not plan.fits and checkpoint is not None:
         raise DoesNotFit(
-            f"no plan that goes on from {checkpoint.name} fits: {plan.why}",
-            "free memory, or begin another run with --restart",
+            f"no plan that can continue from {checkpoint.name} fits: {plan.why}",
+            "free memory, or start a new run with --restart",
         )
     check_fits(plan, wanted)
     return record.with_change(plan, step=step_of(checkpoint), kind=REPLANNED, what="asked for")
 
 
 def keep_change(run: Run, further: Plan, kind: str, what: str) -> None:
-    """Write into plan.json that a run goes on under another plan, from its newest checkpoint's step, so that a resume does."""
+    """Write into plan.json that a run continues under another plan from its newest checkpoint's step, so that a resume does too."""
     step = step_of(latest_checkpoint(run.checkpoints, run.id))
     run.write_record(run.record().with_change(further, step=step, kind=kind, what=what))
 
 
 def hold_against_start(run: Run, step: int, now: Mapping[str, Any]) -> Events:
-    """Keep in plan.json on what a run begins, or say in a line what of it is another now, where the run goes on; `now` holds plain
-    values by their names, the digest of the class images among them."""
+    """Record in plan.json the circumstances that a run begins in (versions, threads, the class images' digest), or, when it continues,
+    say which of them are different now. `now`: their names and plain values."""
     record = run.record()
     began = record.began
     if step == 0 or began is None:
         run.write_record(replace(record, began=dict(now)))
         if step:
             yield Noted(
-                message=f"run {run.number} was begun by dreambooth 0.1, which did not record its versions and threads: "
-                "with others, or on another machine, the last digits of its weights may differ"
+                message=f"run {run.number} was begun by dreambooth 0.1, which did not record library versions and threads: "
+                "if these or the machine have changed, the last digits of its weights may differ"
             )
         return
     differ = [key for key in now if began.get(key) != now[key]]
     if IMAGES in differ:
-        yield Warned(message=f"run {run.number} goes on with other class images than those that it began with")
+        yield Warned(message=f"run {run.number} continues with other class images than it began with")
     if told := [key for key in differ if key != IMAGES]:
         was, is_ = (", ".join(f"{key} {shortened(str(each.get(key)))}" for key in told) for each in (began, now))
         yield Warned(
-            message=f"run {run.number} began with {was} and goes on with {is_}: the last digits of its weights may differ"
+            message=f"run {run.number} began with {was} and continues with {is_}: the last digits of its weights may differ"
         )
 
 
 def check_still_fits(plan: Plan, gpu: Gpu | None, settings: TrainSettings) -> None:
-    """Hold a kept plan against the machine, and against the memory of the GPU that is free now. Raises DoesNotFit."""
+    """Check a kept plan against the machine's memory and the GPU memory that is free now. Raises DoesNotFit."""
     if plan.ram_needed > machine_memory():
         check_fits(replace(plan, free=None, fits=False, remedy=""), settings)
     if plan.device == "cpu":
         return
     if gpu is None:
         raise DoesNotFit(
-            "this run was planned for a GPU, and none is found now",
-            "go on under a new plan: the same command with --replan",
+            "this run was planned for a GPU, but none is found now",
+            "continue under a new plan: the same command with --replan",
         )
     if plan.needed > gpu.free:
         check_fits(replace(plan, free=gpu.free, fits=False, remedy=""), settings)
 
 
 def record_of(base: Base) -> BaseRecord:
-    """A base as a run's record names it."""
+    """The entry for a base in a run's record."""
     local = base.repository is None
     path = base.name if find_entry(base.name) else str(base.path)
     return BaseRecord(

@@ -1,4 +1,4 @@
-"""`generate`: a fine-tuned model and a prompt -> pictures, each with what made it in its text chunks."""
+"""`generate`: a fine-tuned model and prompts -> pictures, each with the way it was made in its text chunks."""
 
 import secrets
 from collections.abc import Iterator, Sequence
@@ -45,8 +45,8 @@ from .lora_base import obtain_base, obtain_twin
 from .plan import check_side
 
 BLACK_WORDS = (
-    "is black: the model gave numbers that are not finite or far too dark; "
-    "try --scheduler ddim or another seed, and look whether its training went wrong"
+    "is black: the model's output was not finite, or far too dark; "
+    "try --scheduler ddim or another seed, and check whether the training went wrong"
 )
 
 
@@ -59,7 +59,7 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Easel:
-    """A model that is loaded, ready to draw as these settings say, each prompt from the same seeds."""
+    """A loaded model, ready to draw the way these settings say."""
 
     source: Source
     card: Card | None
@@ -71,10 +71,9 @@ class Easel:
 def generate(
     source: Source, prompts: str | Sequence[str], settings: GenerateSettings, *, output_dir: Path, grid: bool | None = False
 ) -> Events:
-    """Draw pictures of each prompt, each on the disk before the next is begun: any number takes the memory of one batch.
+    """Draw pictures of each prompt. Each is saved before the next is begun, so any number of them needs only the memory of one batch.
 
-    `grid` puts them all on one sheet as well (None: where there are several). Raises UsageError, ModelUnavailable, ProjectError,
-    DiskError.
+    `grid`: also put them all on one sheet (None: if there are several). Raises UsageError, ModelUnavailable, ProjectError, DiskError.
     """
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     with kept_projects(source.path, output_dir):
@@ -89,7 +88,7 @@ def generate(
 
 
 def open_easel(source: Source, settings: GenerateSettings, into: list[Easel]) -> Events:
-    """Load a model for prompts that come later, and put it `into` a list. Raises UsageError, ModelUnavailable, ProjectError,
+    """Load a model for prompts that come later, and append it to the list `into`. Raises UsageError, ModelUnavailable, ProjectError,
     DoesNotFit."""
     card = read_source(source)
     settings = replace(settings, negative_prompt=fill_negative(settings.negative_prompt, card, source.identifier))
@@ -97,7 +96,7 @@ def open_easel(source: Source, settings: GenerateSettings, into: list[Easel]) ->
 
 
 def draw_one(easel: Easel, prompt: str, settings: GenerateSettings, output_dir: Path, *, grid: bool | None) -> Events:
-    """Pictures of one more prompt, with a model that is loaded. Raises UsageError, DiskError, DoesNotFit."""
+    """Draw one more prompt with a loaded model. Raises UsageError, DiskError, DoesNotFit."""
     source, several = easel.source, settings.num_images > 1 if grid is None else grid
     with kept_projects(source.path, output_dir):
         texts = yield from fill_prompts([prompt], easel.card, source)
@@ -109,7 +108,7 @@ def draw_one(easel: Easel, prompt: str, settings: GenerateSettings, output_dir: 
 
 @contextmanager
 def kept_projects(*paths: Path) -> Iterator[None]:
-    """Keep the projects that these paths lie in from being removed. Raises ProjectError."""
+    """Keep the projects that these paths are in from being removed meanwhile. Raises ProjectError."""
     with ExitStack() as held:
         for project in set(map(project_of, paths)):
             if project is not None:
@@ -118,7 +117,7 @@ def kept_projects(*paths: Path) -> Iterator[None]:
 
 
 def read_source(source: Source) -> Card | None:
-    """The card of what is drawn with, after a look at whether that is a model. Raises ModelUnavailable, ProjectError."""
+    """The card of the model to draw with, after checking that it is a model. Raises ModelUnavailable, ProjectError."""
     card = card_for(source)
     if source.step is None and not is_whole(folder := model_folder(source.path)):
         with system_errors(ModelUnavailable, f"the model {source.path} can't be read", source.path):
@@ -127,7 +126,7 @@ def read_source(source: Source) -> Card | None:
 
 
 def fill_prompts(prompts: Sequence[str], card: Card | None, source: Source) -> Yielding[list[str]]:
-    """The prompts with their identifier; what looks forgotten is said, each remark once. Raises UsageError."""
+    """The prompts with the identifier filled in; each remark, such as a missing [identifier], comes once. Raises UsageError."""
     filled, said = [], set()
     for prompt in prompts:
         told = fill_prompt(prompt, card, source.identifier)
@@ -144,7 +143,7 @@ def fill_prompts(prompts: Sequence[str], card: Card | None, source: Source) -> Y
 
 
 def with_seed(settings: GenerateSettings) -> Yielding[GenerateSettings]:
-    """The settings with a seed, drawn and said where none was given."""
+    """The settings with a seed: if none was given, a random one, which is shown."""
     if settings.seed != "auto":
         return settings
     seed = secrets.randbelow(2**31)
@@ -155,8 +154,8 @@ def with_seed(settings: GenerateSettings) -> Yielding[GenerateSettings]:
 def set_up(
     source: Source, card: Card | None, settings: GenerateSettings, texts: Sequence[str], on_sheet: int
 ) -> Yielding[Easel]:
-    """Load a model for these prompts, `on_sheet` of whose pictures go on one sheet. Raises UsageError, ModelUnavailable, DiskError,
-    DoesNotFit."""
+    """Load a model for these prompts. `on_sheet`: how many pictures go on one sheet, 0 for no sheet. Raises UsageError, ModelUnavailable,
+    DiskError, DoesNotFit."""
     folder = source.path if source.step is not None else model_folder(source.path)
     with system_errors(ModelUnavailable, f"the model {folder} can't be read", folder):
         if source.run is not None and source.step is None:
@@ -168,7 +167,7 @@ def set_up(
     if on_sheet:
         tile = Grid(on_sheet, (drawing.width, drawing.height)).tile
         if tile[0] < drawing.width:
-            yield Noted(message=f"on the sheet each picture has {tile[0]} x {tile[1]} pixels, so that it stays a sheet")
+            yield Noted(message=f"to fit on one sheet, each picture is shown there at {tile[0]} x {tile[1]} pixels")
     yield PhaseStarted(name="loading the model")
     family = yield from load_model(base, None if is_whole(folder) else folder, settings.scheduler, source)
     check_steps(family.pipe, drawing.steps, "--steps")
@@ -177,14 +176,14 @@ def set_up(
 
 
 def too_long(texts: Sequence[str], base: Base) -> Events:
-    """A warning for each text of which the base reads only a part."""
+    """A warning for each text that is too long for the base to read to its end."""
     of = base.facts.family
     for remark in length_remarks(texts, load_tokenizer(base.vocabulary), most=of.prompt_length, frame=of.prompt_frame):
         yield Warned(message=remark)
 
 
 def draw_prompts(easel: Easel, texts: Sequence[str], settings: GenerateSettings, output_dir: Path, *, grid: bool) -> Events:
-    """The pictures of prompts, their seeds from the settings', and the sheet of them all."""
+    """Draw the prompts, with seeds counted up from the settings' seed, and the sheet of them all."""
     total, source, seed = len(texts) * settings.num_images, easel.source, int(settings.seed)
     sheet = Grid(total, (easel.drawing.width, easel.drawing.height)) if grid else None
     with disk_errors(output_dir), kept_when_freed() if easel.family.pipe.device.type == "cpu" else nullcontext():
@@ -207,15 +206,15 @@ def draw_prompts(easel: Easel, texts: Sequence[str], settings: GenerateSettings,
 
 
 def label_of(source: Source) -> str:
-    """What a picture's name says of the run that drew it: `run2`, `run2-step600`; "" for a model on its own."""
+    """The part of a picture's file name that says which run drew it: `run2`, `run2-step600`; "" for a model without a run."""
     if source.run is None:
         return ""
     return f"run{source.path.name}" + (f"-step{source.step}" if source.step is not None else "")
 
 
 def choose_drawing(settings: GenerateSettings, base: Base, card: Card | None) -> Drawing:
-    """How the pictures are drawn, every `auto` resolved: by the size the model was trained at, and the base it was made of. Raises
-    UsageError for a size that its family does not draw."""
+    """How the pictures are drawn, with every `auto` resolved: by the size that the model was trained at, and by its base. Raises
+    UsageError for a size that its family can't draw."""
     side = card.resolution if card else base.facts.resolution
     name = card.base.name if card else base.name
     guidance, family = settings.guidance_scale, base.facts.family
@@ -233,7 +232,7 @@ def choose_drawing(settings: GenerateSettings, base: Base, card: Card | None) ->
 
 
 def draw_all(family: LatentDiffusion, text: str, first: int, settings: GenerateSettings, drawing: Drawing) -> Iterator[Picture]:
-    """The pictures in batches, image i from seed `first` + i. Raises DoesNotFit where memory runs out."""
+    """Draw the pictures in batches, picture i from seed `first` + i. Raises DoesNotFit if memory runs out."""
     for start in range(0, settings.num_images, settings.batch_size):
         seeds = [first + number for number in range(start, min(start + settings.batch_size, settings.num_images))]
         try:
@@ -245,8 +244,8 @@ def draw_all(family: LatentDiffusion, text: str, first: int, settings: GenerateS
 
 
 def find_model(folder: Path, card: Card | None, base: str | None, *, fast: bool = False) -> Yielding[Base]:
-    """The base that is loaded: the folder itself where it is a whole model, else the base of the LoRA or of the run, or its distilled
-    twin. Returns it. Raises UsageError where there is no twin, or none is known."""
+    """The base to load: the folder itself if it is a whole model, else the base of the LoRA or of the run, or that base's distilled twin.
+    Raises UsageError if no base is known, or no twin with `fast`."""
     if fast and not is_whole(folder):
         return (yield from obtain_twin(card, base))
     if (family := denoiser_family(folder)) is not None:
@@ -255,12 +254,12 @@ def find_model(folder: Path, card: Card | None, base: str | None, *, fast: bool 
         return (yield from with_denoiser(folder, family, card, base))
     if is_whole(folder):
         if base is not None:
-            yield Warned(message=f"{folder} is a whole model, which needs no base: --model {base} is left out")
+            yield Warned(message=f"{folder} is a whole model, which needs no base: --model {base} is ignored")
         if folder.is_file():
             return replace((yield from obtain(ask_for_base(str(folder)))), path=folder, identity="")
         facts = read_facts(folder)
         if fast and not facts.distilled:
-            raise UsageError(f"{folder} is no distilled model: it does not draw in a few steps", "leave --fast out")
+            raise UsageError(f"{folder} is not a distilled model, so it can't draw in a few steps", "leave --fast out")
         return Base(name=folder.name, path=folder, repository=None, identity="", facts=facts)
     return (yield from obtain_base(folder, card, base))
 
@@ -279,8 +278,8 @@ def with_denoiser(file: Path, family: Family, card: Card | None, named: str | No
 
 
 def load_model(base: Base, lora: Path | None, scheduler: Scheduler, source: Source | None = None) -> Yielding[LatentDiffusion]:
-    """A model on the best device here, ready to draw, in half precision where the GPU has it: a base as it is, with a LoRA, or with the
-    weights of a step of a run. Returns it. Raises DiskError where these are damaged."""
+    """A model on the best device here, ready to draw, in half precision if the GPU supports it: a base as it is, with a LoRA, or with the
+    weights of a run's step. Raises DiskError if those are damaged."""
     device, precision = inference_precision(as_torch_has_it(find_gpu()), base.facts.family)
     family = load_family(base, dtype=DTYPES[precision], device=find_device(device))
     if source is not None and source.step is not None:
@@ -293,13 +292,13 @@ def load_model(base: Base, lora: Path | None, scheduler: Scheduler, source: Sour
 
 
 def put_step(family: LatentDiffusion, run: Run, step: int) -> None:
-    """Put the weights of a step of a run into its base. Raises DiskError where they are not as they were saved."""
+    """Put the weights of a run's step into its base. Raises DiskError if they are not as they were saved."""
     record = run.record()
     fill_trained(add_trained(family, record.plan, record.train_settings()), run.checkpoint(step), run.id)
 
 
 def describe(easel: Easel, prompt: str, settings: GenerateSettings) -> dict[str, str]:
-    """What goes into a picture's text chunks."""
+    """What goes into a picture's text chunks, by name."""
     source, drawing = easel.source, easel.drawing
     record = {
         "prompt": prompt,
@@ -319,7 +318,7 @@ def describe(easel: Easel, prompt: str, settings: GenerateSettings) -> dict[str,
 
 
 def model_words(source: Source) -> str:
-    """What drew a picture: `my-dog run 2`, `my-dog run 2 step 600`, or a model's name."""
+    """What a picture was drawn with: `my-dog run 2`, `my-dog run 2 step 600`, or a model's name."""
     run = source.path
     if run.parent.name != "runs":
         return run.name

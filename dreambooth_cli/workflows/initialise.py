@@ -1,4 +1,4 @@
-"""`init`: a project made whole or not at all; and photos that come later."""
+"""`init`: make a project, whole or not at all; and add photos to it later."""
 
 import os
 import shutil
@@ -35,10 +35,10 @@ def initialise(
     only: Collection[str] | None = None,
     odd: str = "",
 ) -> Events:
-    """Make a project: copy the pictures of a folder, write project.toml. Left early or failed, nothing is there.
+    """Make a project: copy the photos of a folder, write project.toml. If it is left early or fails, nothing is there.
 
-    `name` None takes the class noun, with a number where it is taken. `prep` and `train` hold what was told, no defaults. `only` names
-    the files of the folder that are meant, where it is not all of them. `odd` is what to warn of in the class prompt.
+    `name`: None takes the class noun, with a number if that is taken. `prep` and `train`: the settings that were given, without defaults.
+    `only`: the names of the files to take from the folder, None for all. `odd`: a warning about the class prompt.
     Raises UsageError, PhotoError, ProjectError, ModelUnavailable, DiskError.
     """
     if odd:
@@ -50,7 +50,7 @@ def initialise(
     clear_up()
     with disk_errors(projects_folder()):
         make_folder(projects_folder(), PRIVATE)
-    # on the projects' own disk, and hidden: a half made one is never listed
+    # on the projects' own disk, and hidden: a half-made project is never listed
     with disk_errors(projects_folder()), temporary(projects_folder()) as making_place:
         making = Project(making_place)
         make_folder(making.photos)
@@ -61,10 +61,10 @@ def initialise(
 
 
 def add_photos(project: Project, folder: Path) -> Events:
-    """Let a project use the photos of a folder: new ones, by content, are copied in; ones that are gone are left out, and kept. So are
-    captions and masks; one that was changed takes the place of the project's copy.
+    """Make a project use the photos of a folder: those whose content is new are copied in; those that are gone are no longer used, but
+    kept. The same goes for captions and masks, and changed ones replace the project's copies.
 
-    The caller holds the project's lock. Raises PhotoError where no photo there can be used, DiskError.
+    The caller holds the project's lock. Raises PhotoError if no photo there can be used, DiskError.
     """
     with disk_errors(project.photos):
         make_folder(project.photos)
@@ -92,7 +92,7 @@ def add_photos(project: Project, folder: Path) -> Events:
 
 
 def renew(project: Project, settings: PrepSettings, *, resolution: int, step: int, photos: Path | None) -> Events:
-    """Prepare a project's photos, with a folder's brought in first where one is named. Raises PhotoError, ProjectError, DiskError."""
+    """Prepare a project's photos, after bringing in those of the folder `photos`, if any. Raises PhotoError, ProjectError, DiskError."""
     with project.lock() as unlocked:
         if unlocked:
             yield Warned(message=unlocked)
@@ -103,7 +103,7 @@ def renew(project: Project, settings: PrepSettings, *, resolution: int, step: in
 
 
 def _sections(subject: SubjectSettings, prep: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What project.toml will say. Raises UsageError where an answer is missing or a value is out of bounds."""
+    """What project.toml will say. Raises UsageError if an answer is missing or a value is out of bounds."""
     if subject.photos is None:
         raise UsageError("where are the photos? their folder is missing", "name it: --photos DIR")
     if subject.class_prompt is None:
@@ -112,14 +112,14 @@ def _sections(subject: SubjectSettings, prep: Mapping[str, Any], train: Mapping[
     told = {
         item.name: value
         for item in fields(subject)
-        # the base is always written: a later default must not change a project
+        # the base is always written: a new default in a later version must not change a project
         if (value := getattr(subject, item.name)) != default_of(SubjectSettings, item.name) or item.name == "model"
     }
     base = ask_for_base(subject.model)
     told |= {"photos": real_path(subject.photos)}
     if base.path and not base.entry:
         told["model"] = str(base.path)
-    elif "://" in subject.model:  # in which a password may be
+    elif "://" in subject.model:  # the address may contain a password
         told["model"] = base.asked
     stages = {
         "prep": {key: value for key, value in prep.items() if value is not None},
@@ -131,12 +131,12 @@ def _sections(subject: SubjectSettings, prep: Mapping[str, Any], train: Mapping[
 
 
 def _photo_folder(subject: SubjectSettings) -> Path:
-    assert subject.photos is not None  # `_sections` has seen to it
+    assert subject.photos is not None  # checked by `_sections`
     return expanded(subject.photos)
 
 
 def check_photos(folder: Path) -> None:
-    """Raises PhotoError where a folder is missing or there is no photo in it. The first that looks good is enough."""
+    """Raises PhotoError if a folder is missing or has no photo in it. The first good one is enough."""
     looks = list(_until_ok(find_photos(expanded(folder))))
     if not looks or looks[-1].status != "ok":
         raise no_usable_photo(folder, [(printable(look.path.name), look.reason) for look in looks], HINT)
@@ -152,15 +152,15 @@ def _until_ok(looks: Iterable[Look]) -> Iterator[Look]:
 def _check_free(target: Path) -> None:
     if (target / "project.toml").is_file():
         raise ProjectError(
-            f"there is a project called {target.name} already",
-            f"take another name, or remove it first: dreambooth projects remove {target.name}",
+            f"there is already a project called {target.name}",
+            f"choose another name, or remove it first: dreambooth projects remove {target.name}",
         )
     if target.exists():
-        raise ProjectError(f"{target} is there already, and is no project", "take another name, or move it away")
+        raise ProjectError(f"{target} already exists and is not a project", "choose another name, or move it away")
 
 
 def _publish(making: Project, name: str | None, wanted: str) -> Path:
-    """Rename the finished folder to its place: `name`, or the next free name after `wanted`, and return that."""
+    """Rename the finished folder to `name`, or to the next free name after `wanted`, and return its path."""
     sync_all(making.path)
     while True:
         target = projects_folder() / (name or free_name(wanted))
@@ -169,7 +169,7 @@ def _publish(making: Project, name: str | None, wanted: str) -> Path:
             sync(target.parent)
             return settled
         except OSError:
-            # another process was faster to this name
+            # another process took this name first
             if not target.exists():
                 raise
             if name is not None:
@@ -185,10 +185,10 @@ def _copy_pictures(source: Path, photos: Path, only: Collection[str] | None) -> 
 
 
 def _look_at(folder: Path, *, show_kept: bool, only: Collection[str] | None = None) -> Generator[Event, None, list[Look]]:
-    """Look every file of a folder over. Returns the looks. Raises PhotoError where none can be used.
+    """Check every file of a folder. Returns the looks. Raises PhotoError if none can be used.
 
-    What is not used gets an event; what is used only with `show_kept`: where `prep` follows, it says more of it. `only` names the files
-    that are meant, where it is not all of them.
+    Each file that is not used gets an event; the others only with `show_kept`, because `prep`, if it follows, says more about them.
+    `only`: the names of the files to check, None for all.
     """
     found = [look for look in find_photos(expanded(folder)) if only is None or look.path.name in only]
     yield PhaseStarted(name="looking at the photos", total=len(found), unit="photos")
@@ -216,8 +216,8 @@ def _look_at(folder: Path, *, show_kept: bool, only: Collection[str] | None = No
 
 
 def _copy_beside(looks: Iterable[Look], places: Mapping[str, Path]) -> tuple[list[str], set[str]]:
-    """Bring the captions and masks of a folder to the project's photos, which lie at `places` by their content. Returns the names of
-    those that are new or others than they were, and of those that the project has and the folder has not."""
+    """Copy the captions and masks of a folder beside the project's photos (`places`: sha256 -> path). Returns the names of those that are
+    new or changed, and of those that the project has but the folder has not."""
     renewed, without = [], set()
     for look in looks:
         for ending, path in ((CAPTION, look.beside.caption_file), (MASK, look.beside.mask)):
@@ -231,14 +231,14 @@ def _copy_beside(looks: Iterable[Look], places: Mapping[str, Path]) -> tuple[lis
 
 
 def _copy(path: Path, to: Path) -> None:
-    """Copy a photo beside, then rename it: what is there under its name is whole. Its content alone, not who may read it."""
+    """Copy a photo under a temporary name, then rename it, so that a file with its name is always whole. Permissions are not copied."""
     with temporary(to.parent) as part:
         shutil.copyfile(path, part)
         settle(part, to)
 
 
 def _free_path(folder: Path, name: str) -> Path:
-    """`name` in a folder, or `name-2` where another photo has that name."""
+    """`name` in a folder, or `name-2` and so on if that name is taken."""
     path, number = folder / name, 1
     while path.exists():
         number += 1
@@ -251,7 +251,7 @@ def _free_path(folder: Path, name: str) -> Path:
 
 def _write_left_out(project: Project, names: set[str]) -> None:
     path = project.photos / LEFT_OUT
-    # a name may hold a line's end, but no NUL
+    # a file name may contain a line break, but no NUL
     write_whole(path, b"".join(os.fsencode(name) + b"\0" for name in sorted(names)))
 
 
@@ -259,6 +259,6 @@ def _changes(project: Project, new: int, gone: list[str], back: list[str]) -> Ev
     if new:
         yield Noted(message=f"{new} new {'photo' if new == 1 else 'photos'} copied into project {project.name}")
     if gone:
-        yield Noted(message=f"left out of project {project.name}, but kept: {', '.join(map(printable, gone))}")
+        yield Noted(message=f"no longer used in project {project.name}, but kept: {', '.join(map(printable, gone))}")
     if back:
         yield Noted(message=f"used again in project {project.name}: {', '.join(map(printable, back))}")

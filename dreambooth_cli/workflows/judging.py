@@ -1,5 +1,5 @@
-"""The end of a run: its steps are judged by pictures drawn with their weights; those that are to be kept stay, without the optimizer's
-state. The training is over by then, so that nothing of it is disturbed."""
+"""The end of a run: its steps are judged by pictures drawn with their weights, and only the weights to be kept stay, without the
+optimizer's state. Training is over by then, so nothing disturbs it."""
 
 import math
 import time
@@ -34,17 +34,17 @@ from .generate import load_model
 from .recipe import Recipe
 
 STEPS = 25  # denoising steps of a picture
-PICTURES, MOST_PICTURES = 8, 24  # of each step; of a base whose pictures are small
-SMALL = 128  # pixels: the side up to which they are
-FIRST_SEED = 7_000_000  # of the pictures: far from those that people take
-PATIENCE = 60.0  # seconds: a judge takes these, or a tenth of the run's time
-FEWEST = 2  # pictures that say anything
+PICTURES, MOST_PICTURES = 8, 24  # drawn for each step; on a base whose pictures are small
+SMALL = 128  # pixels a side: pictures up to this size are small
+FIRST_SEED = 7_000_000  # of the pictures: far from the seeds that people choose
+PATIENCE = 60.0  # seconds that judging may take, or a tenth of the run's time if that is longer
+FEWEST = 2  # pictures for each step: fewer say nothing
 TOO_LONG = "it would take more than a tenth of the run's time"
 
 
 @dataclass(frozen=True)
 class Sitting:
-    """What every step is asked to draw: prompts of the subject, the same of the class alone, and their seeds."""
+    """What every step has to draw: prompts with the subject, the same prompts with only the class, and their seeds."""
 
     named: tuple[str, ...]
     plain: tuple[str, ...]
@@ -57,8 +57,8 @@ class Sitting:
 
 
 def conclude(run: Run, recipe: Recipe, seconds: float = 0.0) -> Events:
-    """Judge the steps of a finished run, where that is asked for and was not done, and let go what it need not keep. `seconds`: how long
-    it trained. Raises Interrupted, DiskError."""
+    """Judge the steps of a finished run, if asked for and not done yet, then delete the checkpoints and optimizer state it need not keep.
+    `seconds`: how long it trained. Raises Interrupted, DiskError."""
     settings = recipe.settings
     judged = read_judged(run.judged)
     with disk_errors(run.checkpoints):
@@ -74,14 +74,15 @@ def conclude(run: Run, recipe: Recipe, seconds: float = 0.0) -> Events:
 
 
 def evenly(steps: Sequence[int]) -> list[int]:
-    """At most MOST of some steps, evenly, the last among them."""
+    """At most MOST of these steps, evenly spread, always with the last."""
     return list(steps[:: -math.ceil(len(steps) / MOST)][::-1])
 
 
 def judge(run: Run, recipe: Recipe, steps: Sequence[int], seconds: float) -> Yielding[Judged | None]:
-    """What is said of a run's steps, kept beside them; None, with a line that says why, where nobody can. Raises Interrupted, DiskError."""
+    """The judgement on a run's steps, also saved in the run; None, with a note saying why, if it can't be made. Raises Interrupted,
+    DiskError."""
     found, why = None, ""
-    forget_failed_attempt()  # the card is for the drawing now
+    forget_failed_attempt()  # free the card's memory for drawing
     try:
         found = yield from judge_steps(run, recipe, steps, max(PATIENCE, seconds / 10))
     except Interrupted:
@@ -92,9 +93,9 @@ def judge(run: Run, recipe: Recipe, steps: Sequence[int], seconds: float) -> Yie
         if (words := out_of_memory_words(error)) is None:
             raise
         why = words
-    forget_failed_attempt()  # out here an error's traceback is gone
+    forget_failed_attempt()  # only here: until the `except` ends, the traceback holds on to memory
     if found is None:
-        yield Noted(message=f"which step is best was not judged: {why or TOO_LONG}; the last is kept")
+        yield Noted(message=f"the steps were not judged: {why or TOO_LONG}; the last one is kept")
         return None
     write_judged(run.judged, found)
     yield RunJudged(path=run.judged, judge=found.judge, best=found.best, reason=found.reason)
@@ -102,7 +103,7 @@ def judge(run: Run, recipe: Recipe, steps: Sequence[int], seconds: float) -> Yie
 
 
 def judge_steps(run: Run, recipe: Recipe, steps: Sequence[int], patience: float) -> Yielding[Judged | None]:
-    """Draw with each step's weights from the same noises, and have the pictures looked at; None where that would take too long. Raises
+    """Draw with each step's weights from the same noises, and judge the pictures; None if that would take too long. Raises
     DreamboothError of many kinds."""
     eyes = yield from find_judge(recipe.base)
     yield PhaseStarted(name="judging the steps", total=len(steps), unit="steps")
@@ -134,17 +135,17 @@ def judge_steps(run: Run, recipe: Recipe, steps: Sequence[int], patience: float)
 
 
 def find_judge(base: Base) -> Yielding[Judge]:
-    """Who judges what a base draws: the pocket's own judge, or DINO and CLIP, fetched once. Raises ModelUnavailable, DiskError."""
+    """The judge of a base's pictures: pocket's own, or else DINO and CLIP, fetched once. Raises ModelUnavailable, DiskError."""
     entry = find_entry(base.name)
     if entry is not None and entry.folder is not None:
         return PocketJudge()
     clip, dino = yield from obtain_eyes()
-    with refused("the models that judge pictures can't be loaded", f"remove {clip.parent} and {dino.parent}: they are fetched again"):
+    with refused("the models that judge pictures can't be loaded", f"remove {clip.parent} and {dino.parent}: they will be fetched again"):
         return by_clip_and_dino(clip, dino)
 
 
 def sit(recipe: Recipe) -> Sitting:
-    """What every step of a run is asked to draw: its subject in places, in another sentence than its own where there is one."""
+    """What every step of a run has to draw: its subject in various places, in a sentence it was not trained with if there is one."""
     prompts, is_small = recipe.prompts, recipe.plan.resolution <= SMALL
     count = MOST_PICTURES if is_small else PICTURES
     others = other_frames(prompts.instance, prompts.identifier)
@@ -160,7 +161,7 @@ def sit(recipe: Recipe) -> Sitting:
 
 
 def draw_all(family: LatentDiffusion, sitting: Sitting, prompts: Sequence[str], drawing: Drawing) -> list[Any]:
-    """The pictures of a sitting, of as many of these prompts as it has seeds. Raises Interrupted."""
+    """Draw the pictures of a sitting, one for each of its seeds, with the first of these prompts. Raises Interrupted."""
     pictures = []
     for start in range(0, len(sitting.seeds), sitting.batch):
         seeds = sitting.seeds[start : start + sitting.batch]

@@ -1,4 +1,4 @@
-"""A run that goes on: from its newest whole checkpoint; under another plan where memory ran out or numbers were not finite."""
+"""How a run continues: from its newest whole checkpoint, and under another plan if memory ran out or numbers were not finite."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -33,9 +33,9 @@ SMALLER = "the same command with --restart and --method lora or a smaller --reso
 
 
 def mended(attempt: Callable[[Run, Recipe], Events], run: Run, recipe: Recipe) -> Events:
-    """The events of attempts at a run, until one comes to its end; each further one under a plan that is kept.
+    """Attempt a run until an attempt succeeds, each new one under a changed plan, which is recorded.
 
-    Raises DoesNotFit, TrainingFailed where there is none.
+    Raises DoesNotFit or TrainingFailed if no further plan is left.
     """
     phase = ""
     while True:
@@ -52,41 +52,41 @@ def mended(attempt: Callable[[Run, Recipe], Events], run: Run, recipe: Recipe) -
             if words is None:
                 raise
             further, told = after_memory_ran_out(run, recipe, words, drawing=phase == CLASS_IMAGES)
-        forget_failed_attempt()  # out here the error's traceback is gone
+        forget_failed_attempt()  # only here: until the `except` ends, the traceback holds on to memory
         yield Warned(message=f"{told}; {saved_words(run)}")
         recipe = replace(recipe, plan=further)
 
 
 def after_memory_ran_out(run: Run, recipe: Recipe, words: str, *, drawing: bool) -> tuple[Plan, str]:
-    """The plan with one means more, kept, and what is done in words. Raises DoesNotFit where none keeps the form of the run's
-    state."""
+    """The plan with one more means of saving memory, which is recorded, and what changes, in words. Raises DoesNotFit if there is none
+    with which the run's state can still be loaded."""
     plan, gpu = recipe.plan, as_torch_has_it(find_gpu())
     further = step_down(plan, recipe.base.facts, recipe.settings, gpu=gpu, drawing_class_images=drawing)
     if further is None:
-        raise DoesNotFit(words, f"close what else uses it, or begin another run: {SMALLER}; {saved_words(run)}")
+        raise DoesNotFit(words, f"close other programs that use it, or start a new run: {SMALLER}; {saved_words(run)}")
     keep_change(run, further, MEMORY, words)
     taken = "class images drawn in parts" if drawing else next(one for one in further.means if one not in plan.means)
-    return further, f"{words}; going on with {taken}"
+    return further, f"{words}; continuing with {taken}"
 
 
 def after_not_finite(run: Run, recipe: Recipe, error: NotFinite) -> tuple[Plan, str]:
-    """A calmer plan, kept, and what is done in words. Raises TrainingFailed where the run has had one already."""
+    """A calmer plan, which is recorded, and what changes, in words. Raises TrainingFailed if the run has had one already."""
     if any(change.kind == NOT_FINITE for change in run.record().changes):
         raise TrainingFailed(
             f"{error.message}, for the second time",
-            f"begin another run with --restart and a lower --learning-rate; {saved_words(run)}",
+            f"start a new run with --restart and a lower --learning-rate; {saved_words(run)}",
         ) from error
     further = calm_down(recipe.plan, recipe.base.facts, recipe.settings, gpu=as_torch_has_it(find_gpu()))
     keep_change(run, further, NOT_FINITE, error.message)
     rate = f"half the learning rate, {further.learning_rate:g}"
-    taken = f"{further.precision} in place of fp16" if further.precision != recipe.plan.precision else rate
-    return further, f"{error.message}; going on with {taken}"
+    taken = f"{further.precision} instead of fp16" if further.precision != recipe.plan.precision else rate
+    return further, f"{error.message}; continuing with {taken}"
 
 
 def restore(training: Training, run: Run) -> Events:
-    """Go on from the newest whole checkpoint that is this run's, if there is one. Raises DiskError."""
+    """Continue from this run's newest whole checkpoint, if there is one. Raises DiskError."""
     for kept in put_damaged_aside(run.checkpoints, run.id):
-        yield Warned(message=f"a checkpoint is damaged and was passed over; it is kept as {kept}")
+        yield Warned(message=f"a checkpoint is damaged and was skipped; it is kept as {kept}")
     last = training.settings.steps
     while (path := last_weights(run.checkpoints, last, run.id) or latest_checkpoint(run.checkpoints, run.id)) is not None:
         try:
@@ -95,12 +95,12 @@ def restore(training: Training, run: Run) -> Events:
         except ForeignCheckpoint as error:
             with disk_errors(path):
                 kept = put_aside(path)
-            yield Warned(message=f"{path.name} is not this run's and was passed over: {error}; it is kept as {kept}")
+            yield Warned(message=f"{path.name} does not belong to this run and was skipped: {error}; it is kept as {kept}")
 
 
 def saved_words(run: Run) -> str:
-    """What of a run is saved, in words."""
+    """What is saved of a run, in words."""
     found = checkpoints(run.checkpoints)
     if not found:
-        return "no checkpoint was saved yet"
+        return "no checkpoint has been saved yet"
     return f"the last good checkpoint is {found[-1]}"

@@ -3,15 +3,15 @@
 from collections import deque
 from statistics import median
 
-RECENT = 20  # steps that say what is usual
-LEAST = 10  # of them, before anything is said
-LONGER = 3.0  # times as long as usual
-IN_A_ROW = 3  # one or two steps may wait for anything
-A_MOMENT = 0.5  # seconds; a step under it needs no remark
+RECENT = 20  # steps that show what is usual
+LEAST = 10  # such steps are needed before anything is reported
+LONGER = 3.0  # times as long as usual counts as slow
+IN_A_ROW = 3  # slow steps; one or two may happen for any reason
+A_MOMENT = 0.5  # seconds; a step shorter than this is never slow
 
 
 class Pace:
-    """How long the steps of a run take. Slow ones do not become the usual."""
+    """How long the steps of a run take. Slow steps are left out of what is usual."""
 
     def __init__(self) -> None:
         self.recent: deque[float] = deque(maxlen=RECENT)
@@ -20,11 +20,11 @@ class Pace:
 
     @property
     def usual(self) -> float:
-        """The seconds that a step has taken of late, the median; 0 before there was one."""
+        """The median of the recent steps' times, in seconds; 0 before the first step."""
         return median(self.recent) if self.recent else 0.0
 
     def is_lost(self, seconds: float) -> bool:
-        """Take the time of one more step. Whether it is the last of several that were much slower than usual; True once."""
+        """Add the time of a step, in seconds. Returns True, once in a run, when several steps in a row were much slower than usual."""
         if len(self.recent) >= LEAST and seconds >= max(A_MOMENT, LONGER * self.usual):
             self.slow += 1
         else:

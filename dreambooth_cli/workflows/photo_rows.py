@@ -1,5 +1,5 @@
-"""The photos of a folder, each looked at, cut and written, several at a time: a row of the report each. What has not changed is taken as
-it was: neither is a photo decoded that was looked at before, nor one written again that is cut as it was."""
+"""Measure, crop and write the photos of a folder, several at a time; each gives a row of the report. What has not changed is reused: a
+photo that was measured before is not decoded, and one that is cropped as before is not written again."""
 
 import hashlib
 import json
@@ -25,12 +25,12 @@ from ..photos.opened import Cut, Opened, Part, open_photo, part_of
 from ..photos.pixels import FORMER_LEVEL, pixels_digest, save_png, takes_much
 from ..settings import PrepSettings
 
-RECIPE = 1  # counts up when the same photo would become other pixels
-JUDGES = 4  # counts up when the same photos would be judged otherwise
-WORKERS = min(4, 1 + (os.cpu_count() or 1))  # photos that are worked on at a time; one more than cores, as disks are waited for
-AHEAD = 2 * WORKERS  # photos that are begun before one is waited for
-LEVEL = 1  # of compression: four times as fast as Pillow's own, for an eighth more bytes
-WHOLE = 10**6  # pixels, no side of a photo is as long
+RECIPE = 1  # count up if the same photo would become other pixels
+JUDGES = 4  # count up if the same photos would be judged differently
+WORKERS = min(4, 1 + (os.cpu_count() or 1))  # photos worked on at a time; one more than cores, because of waiting for the disk
+AHEAD = 2 * WORKERS  # photos that are started before the first is waited for
+LEVEL = 1  # PNG compression: four times as fast as Pillow's default, for an eighth more bytes
+WHOLE = 10**6  # pixels: longer than any side of a photo, so it is decoded at full size
 
 Row = dict[str, Any]
 Seen = tuple[Row, Looked | None]
@@ -38,46 +38,46 @@ Seen = tuple[Row, Looked | None]
 
 @dataclass(frozen=True)
 class Preparing:
-    """What shapes the prepared pictures: the files of a folder, as they were found, the side in pixels, which part of each is kept; the
-    sizes that there are where each keeps its shape."""
+    """What shapes the prepared pictures: the files of a folder, as they were found, the side in pixels, how they are cropped; with
+    --crop none, `buckets` are the sizes to choose from."""
 
     folder: Path
     looks: list[Look]
     resolution: int
     settings: PrepSettings
     buckets: tuple[Size, ...] = ()
-    boxes: Mapping[str, Box] = field(default_factory=dict)  # of photos that have one of their own, in `config`
+    boxes: Mapping[str, Box] = field(default_factory=dict)  # by file name, from `config`
     config: Path = Path()
-    judged: bool = True  # whether each photo matters, as a subject's few do
+    judged: bool = True  # False for class images, whose single pictures don't matter
 
     @property
     def cut(self) -> Cut:
-        """How they are cut."""
+        """How they are cropped."""
         return Cut(self.settings.crop, self.resolution, self.buckets)
 
     @property
     def key(self) -> str:
-        """A digest of all of it: the same key, the same pictures."""
+        """A digest of all of it: the same key means the same pictures."""
         files = [[printable(look.path.name), look.status, look.reason, look.sha256, *_beside(look)] for look in self.looks]
         judges = [JUDGES] if self.judged else []
         return _digest([RECIPE, *judges, self.resolution, self.settings.crop, self.buckets, self.boxes, files])
 
     def box_of(self, look: Look) -> Box | None:
-        """The box that a photo has of its own."""
+        """The box that project.toml gives a photo, if any."""
         return self.boxes.get(printable(look.path.name))
 
     def look_key(self, look: Look) -> str:
-        """A digest of a photo as it is decoded."""
+        """A digest of everything that measuring a photo depends on."""
         return _digest([VERSION, look.sha256, _beside(look)[1], self.resolution, self.box_of(look)])
 
     def picture_key(self, look: Look) -> str:
-        """A digest of a photo as it is cut and written."""
+        """A digest of everything that a prepared picture depends on."""
         return _digest([RECIPE, self.look_key(look), self.settings.crop, self.buckets])
 
 
 def photo_rows(preparing: Preparing, folder: Path, kept: Mapping[str, tuple[Path, Row]]) -> Generator[Seen, None, None]:
-    """The rows of all files in their order, what is used of them written into `folder`: `000.png`, ... Rows that are `kept` lie with their
-    pictures in another folder, by their keys. Raises PhotoError where a mask can't be used, OSError."""
+    """The rows of all files in order, with the pictures of those that are used written into `folder` as `000.png`, ... `kept`: rows of an
+    earlier report by key, each with the folder of its picture. Raises PhotoError if a mask can't be used, OSError."""
     count = 0
     work = partial(_row_of, preparing, folder, kept)
     with closing(_in_turn(preparing, work)) as seen:
@@ -94,13 +94,13 @@ def photo_rows(preparing: Preparing, folder: Path, kept: Mapping[str, tuple[Path
 
 
 def kept_rows(folder: Path, rows: Iterable[Row]) -> dict[str, tuple[Path, Row]]:
-    """The rows of a former report on this folder whose pictures can be taken again, by their keys."""
+    """The rows of an earlier report whose pictures can be reused, by key."""
     return {row["key"]: (folder, row) for row in rows if row.get("key") and row["prepared"]}
 
 
 def _in_turn(preparing: Preparing, work: Callable[[Look, int], Seen]) -> Generator[Seen, None, None]:
-    """What work makes of each file, in their order, several at a time; a photo that takes much memory is alone. Left early, what has not
-    begun is left out."""
+    """The result of `work` for each file, in order, several at a time; a photo that needs much memory is worked on alone. If left early,
+    files that were not started are skipped."""
     waiting: deque[Future[Seen]] = deque()
     with _pool() as pool:
         for place, look in enumerate(preparing.looks):
@@ -124,12 +124,12 @@ def _pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def _is_alone(preparing: Preparing, look: Look) -> bool:
-    is_cut = preparing.box_of(look) is not None  # its part may need it at full size
+    is_cut = preparing.box_of(look) is not None  # a small box may need the photo at full size
     return look.status == "ok" and takes_much(look.path, WHOLE if is_cut else preparing.resolution)
 
 
 def _row_of(preparing: Preparing, folder: Path, kept: Mapping[str, tuple[Path, Row]], look: Look, place: int) -> Seen:
-    """One file's row of the report, and what is known of it where it is a photo; where it is used, its picture under a name of its own."""
+    """One file's row of the report, and its measurements if it is a photo; if it is used, its picture is written under a temporary name."""
     row = _bare_row(look)
     if look.status != "ok":
         return row, None
@@ -153,7 +153,7 @@ def _row_of(preparing: Preparing, folder: Path, kept: Mapping[str, tuple[Path, R
         files = _taken(kept.get(row["key"]), folder, place)
         row |= files or _written(opened or _open(preparing, look), part, folder, place, LEVEL if preparing.judged else FORMER_LEVEL)
     except PhotoError as error:
-        if error.hint:  # it is the mask's
+        if error.hint:  # the error is about the mask
             raise
         return _bare_row(look) | {"status": "refused", "reasons": [error.message]}, None
     return row, looked
@@ -186,7 +186,7 @@ def _open(preparing: Preparing, look: Look) -> Opened:
 
 
 def _taken(kept: tuple[Path, Row] | None, folder: Path, place: int) -> Row | None:
-    """The picture of a kept row, and its mask, where they are still as they were written."""
+    """Copy the picture and the mask of a kept row, if they are still as they were written; else None."""
     if kept is None:
         return None
     was, row = kept
@@ -204,7 +204,7 @@ def _taken(kept: tuple[Path, Row] | None, folder: Path, place: int) -> Row | Non
 
 
 def _written(opened: Opened, part: Part, folder: Path, place: int, level: int) -> Row:
-    """The picture and its mask, written."""
+    """Write the picture and its mask. Returns their part of the row."""
     picture, mask = opened.pictures(part)
     row = {"prepared": _name(place, ".png"), "pixels_sha256": pixels_digest(picture)}
     row["sha256"] = save_png(picture, folder / row["prepared"], level)
@@ -215,12 +215,12 @@ def _written(opened: Opened, part: Part, folder: Path, place: int, level: int) -
 
 
 def _name(place: int, ending: str) -> str:
-    """What a picture is called until all before it are there."""
+    """A picture's temporary name, until all those before it are there."""
     return f"file-{place}{ending}"
 
 
 def _beside(look: Look) -> list[str]:
-    """What lies beside a photo, by content."""
+    """A photo's caption and its mask's sha256."""
     return [look.beside.caption, "" if look.beside.mask is None else sha256_of(look.beside.mask)]
 
 

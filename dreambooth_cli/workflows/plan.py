@@ -1,4 +1,4 @@
-"""What a run would do and take, before anything is done: no torch, nothing written."""
+"""What a run would do and need, before anything is done: without torch, and nothing is written."""
 
 import os
 from importlib.util import find_spec
@@ -21,8 +21,7 @@ from ..settings import Auto, PrepSettings, SubjectSettings, TrainSettings, flag_
 
 
 def known_facts(request: BaseRequest) -> BaseFacts | None:
-    """What is known of a base without fetching it: read from disk, or the catalogue's entry; else None. Raises
-    ModelUnavailable."""
+    """What is known about a base without fetching it: read from disk, or from the catalogue; else None. Raises ModelUnavailable."""
     with system_errors(ModelUnavailable, f"the base {request.asked} can't be read", request.path or hub_cache()):
         path = request.path or find_cached(request)
         if path is not None:
@@ -31,8 +30,8 @@ def known_facts(request: BaseRequest) -> BaseFacts | None:
 
 
 def choose_resolution(prep: PrepSettings, facts: BaseFacts) -> int:
-    """The side of the training pictures in pixels: what was asked, else what the base was made for. Raises UsageError for one that its
-    family does not take."""
+    """The side of the training pictures in pixels: what was asked for, else the base's own. Raises UsageError if the base's family can't
+    take it."""
     check_side("resolution", prep.resolution, facts.family)
     return facts.resolution if prep.resolution == "auto" else prep.resolution
 
@@ -46,8 +45,8 @@ def check_side(name: str, side: int | Auto, family: Family) -> None:
 
 
 def sides_of(project: Project, prep: PrepSettings) -> tuple[int, int]:
-    """The side of a project's training pictures in pixels, and the steps in which the sides of those differ that are not square. Raises
-    ModelUnavailable where it follows from a base of which nothing is known yet."""
+    """The side of a project's training pictures in pixels, and the step in pixels between the sides of pictures that are not square.
+    Raises ModelUnavailable if they depend on a base about which nothing is known yet."""
     if prep.resolution != "auto" and prep.crop != "none":
         return prep.resolution, STEP
     request = ask_for_base(merge(SubjectSettings, project.settings()["subject"], {}).values.model)
@@ -56,26 +55,26 @@ def sides_of(project: Project, prep: PrepSettings) -> tuple[int, int]:
         return prep.resolution, STEP
     if facts is None:
         raise ModelUnavailable(
-            f"nothing is known of {request.asked} before it is fetched",
+            f"nothing is known about {request.asked} until it is fetched",
             f"fetch it: dreambooth models pull {request.asked}; or say the size: --resolution 512",
         )
     return choose_resolution(prep, facts), facts.family.size_step
 
 
 def plan_run(model: str, prep: PrepSettings, train: TrainSettings, *, gpu: Gpu | None) -> Plan:
-    """The plan of a run as it would be made now. Raises ModelUnavailable where nothing is known of the base yet."""
+    """The plan of a run as it would be made now. Raises ModelUnavailable if nothing is known about the base yet."""
     request = ask_for_base(model)
     facts = known_facts(request)
     if facts is None:
         raise ModelUnavailable(
-            f"nothing is known of {request.asked} before it is fetched",
+            f"nothing is known about {request.asked} until it is fetched",
             f"fetch it first: dreambooth models pull {request.asked}",
         )
     return plan_with(facts, request.entry.name if request.entry else request.asked, prep, train, gpu=gpu)
 
 
 def plan_with(facts: BaseFacts, name: str, prep: PrepSettings, train: TrainSettings, *, gpu: Gpu | None) -> Plan:
-    """The plan of a run on a base whose facts are known, by the name that messages call it."""
+    """The plan of a run on a base whose facts are known; `name` is what messages call it."""
     has_8bit, train = find_spec("bitsandbytes") is not None, train.of_family(facts.family)
     resolution = choose_resolution(prep, facts)
     largest = largest_of(bucket_sizes(resolution, facts.family.size_step)) if prep.crop == "none" else 0
@@ -83,7 +82,7 @@ def plan_with(facts: BaseFacts, name: str, prep: PrepSettings, train: TrainSetti
 
 
 def plan_of_known(asked: Asked, *, gpu: Gpu | None) -> Plan | None:
-    """The plan of a run as it would be made now, or None where nothing is known of the base before it is fetched. Raises
+    """The plan of a run as it would be made now, or None if nothing is known about the base until it is fetched. Raises
     ModelUnavailable."""
     request = ask_for_base(asked.subject.model)
     facts = known_facts(request)
@@ -93,7 +92,7 @@ def plan_of_known(asked: Asked, *, gpu: Gpu | None) -> Plan | None:
 
 
 def check_class_folder(settings: TrainSettings) -> None:
-    """Refuse a folder of class images that is not there before any work. Raises UsageError."""
+    """Refuse a missing folder of class images before any work. Raises UsageError."""
     folder = settings.class_data_dir
     if folder is not None and settings.with_prior and not os.path.isdir(expanded(folder)):
         raise UsageError(f"--class-data-dir: there is no folder {folder}", "name a folder with pictures of the class")

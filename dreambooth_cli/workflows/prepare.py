@@ -1,4 +1,4 @@
-"""`prep`: photos -> pictures to train on, with a report and a contact sheet. Done again only where something changed."""
+"""`prep`: photos -> pictures to train on, with a report and a contact sheet. Only what has changed is done again."""
 
 import json
 import os
@@ -43,17 +43,17 @@ from .photo_rows import Preparing, kept_rows, photo_rows
 from .prepared import PreparedPhoto
 
 REPORT, SHEET, LEFT_OUT = "report.json", "contact-sheet.jpg", ".left-out"
-OF_THE_WHOLE = {"tiny_subject", "cut_subject"}  # findings that a box of one's own answers
+OF_THE_WHOLE = {"tiny_subject", "cut_subject"}  # findings that do not apply to a photo whose box the user chose
 
 
 def prepare(
     project: Project, settings: PrepSettings, *, resolution: int, step: int = STEP, source: Path | None = None
 ) -> Events:
-    """Turn, crop and resize a project's photos to squares of `resolution` pixels, or to as many pixels in their own shapes, whose sides
-    are multiples of `step`; nothing is written where nothing changed.
+    """Turn a project's photos upright, crop and resize them to squares with sides of `resolution` pixels, or, with --crop none, to about
+    as many pixels in their own shapes, with sides that are multiples of `step`. Nothing is written if nothing has changed.
 
-    `source` is the folder that the photos came from: events name a photo there, as the user gave it.
-    The caller holds the project's lock. Raises PhotoError where no photo can be used, ProjectError, DiskError.
+    `source`: the folder that the photos came from; events name each photo there, as the user gave it.
+    The caller holds the project's lock. Raises PhotoError if no photo can be used, ProjectError, DiskError.
     """
     if not project.photos.is_dir():
         raise ProjectError(
@@ -93,7 +93,7 @@ def prepare(
 def prepared_photos(project: Project) -> list[PreparedPhoto]:
     """The prepared photos of a project, in the order of their names.
 
-    Raises ProjectError where the report or a picture is missing or was changed.
+    Raises ProjectError if the report or a picture is missing or was changed.
     """
     hint = f"prepare them again: dreambooth prep {project.name}"
     report = read_report(project.prepared)
@@ -110,13 +110,13 @@ def prepared_photos(project: Project) -> list[PreparedPhoto]:
 def prepare_class_photos(
     folder: Path, settings: PrepSettings, *, resolution: int
 ) -> Generator[Event, None, list[Path]]:
-    """The user's own class images as squares of `resolution` pixels, in the cache; returns their paths, none where none can
-    be used. Only what is not used gets an event. Raises UsageError where there is no such folder, DiskError."""
+    """Prepare the user's own class images as squares with sides of `resolution` pixels, in the cache. Returns the paths of those that can
+    be used; each of the others gets an event. Raises UsageError if there is no such folder, DiskError."""
     try:
         looks = list(find_photos(expanded(folder)))
     except PhotoError as error:
         raise UsageError(f"--class-data-dir: {error.message}", "name a folder with pictures of the class") from error
-    if settings.crop in (AUTO, "none"):  # they are drawn beside squares, and no one of them is the subject
+    if settings.crop in (AUTO, "none"):  # drawn class images are squares too, and these show no particular subject
         settings = replace(settings, crop="center")
     preparing = Preparing(expanded(folder), looks, resolution, settings, judged=False)
     target = cache_folder() / "class-photos" / preparing.key[:32] / "prepared"
@@ -129,13 +129,13 @@ def prepare_class_photos(
                 if row["prepared"] is None:
                     yield _looked(folder / row["file"], row, folder)
     if not report["usable"]:
-        yield Warned(message=f"{printable(folder)} holds no class image that can be used; all of them are made")
+        yield Warned(message=f"{printable(folder)} has no class image that can be used, so all of them are drawn")
     return [path for path, _ in _pictures(target, report)]
 
 
 def is_kept_central(project: Project) -> bool:
-    """Whether the photos were cropped in the middle, as 0.2 did, a run has begun with them, and nobody has asked for another crop since:
-    so that the same command finds its run."""
+    """Whether the photos were cropped in the middle, as 0.2 did, and a run has begun with them, and nobody has asked for another crop
+    since. They are then cropped that way again, so that the same command finds its run."""
     report = read_report(project.prepared)
     if report is None or report.get("crop") != "center" or not any(run.has_begun for run in project.runs()):
         return False
@@ -143,8 +143,8 @@ def is_kept_central(project: Project) -> bool:
 
 
 def with_own_words(project: Project, looks: list[Look]) -> tuple[list[Look], dict[str, Box]]:
-    """The photos with the captions that project.toml gives them in the place of those beside them, and the boxes that it gives them, by
-    their names. Raises PhotoError, ProjectError."""
+    """The photos, with captions in project.toml replacing those in files, and the boxes given there, by file name. Raises PhotoError,
+    ProjectError."""
     table = project.settings()["photos"] if project.config.is_file() else {}
     check_photo_names(project.config, table, [printable(look.path.name) for look in looks])
     found, boxes = [], {}
@@ -157,13 +157,13 @@ def with_own_words(project: Project, looks: list[Look]) -> tuple[list[Look], dic
             try:
                 look = replace(look, beside=replace(look.beside, caption=plain_caption(own.caption)))
             except ValueError as error:
-                raise PhotoError(f'{project.config}: [photos."{name}"]: {error}', "mend that line") from error
+                raise PhotoError(f'{project.config}: [photos."{name}"]: {error}', "fix that line") from error
         found.append(look)
     return found, boxes
 
 
 def caption_warnings(project: Project, looks: list[Look]) -> list[str]:
-    """What speaks against the photos' captions, a line each."""
+    """A line for each thing that speaks against a photo's caption."""
     subject = project.settings()["subject"] if project.config.is_file() else {}
     about = subject.get("class_prompt") or "", subject.get("identifier") or AUTO
     told = []
@@ -175,7 +175,7 @@ def caption_warnings(project: Project, looks: list[Look]) -> list[str]:
 
 
 def left_out(project: Project) -> set[str]:
-    """The names of the project's photos that are kept but not used."""
+    """The names of the project's photos (and captions and masks) that are kept but not used."""
     path = project.photos / LEFT_OUT
     if not path.is_file():
         return set()
@@ -183,7 +183,7 @@ def left_out(project: Project) -> set[str]:
 
 
 def no_usable_photo(folder: Path, looks: list[tuple[str, str]], hint: str) -> PhotoError:
-    """The error for a folder without a photo that can be used; `looks` are names and the reasons why not."""
+    """The error for a folder without a usable photo; `looks`: the files' names, each with the reason why not."""
     if not looks:
         return PhotoError(f"{printable(folder)} holds no photos", hint)
     told = "; ".join(f"{name}: {reason}" for name, reason in looks[:3])
@@ -192,7 +192,7 @@ def no_usable_photo(folder: Path, looks: list[tuple[str, str]], hint: str) -> Ph
 
 
 def _make(preparing: Preparing, target: Path, source: Path | None) -> Generator[Event, None, dict[str, Any]]:
-    """Prepare every photo in a folder beside `target`, then rename it; returns the report. Left early, nothing is changed."""
+    """Prepare every photo in a temporary folder, then rename that to `target`. Returns the report. If left early, nothing is changed."""
     name = "photos" if preparing.judged else "your class images"
     yield PhaseStarted(name=name, total=len(preparing.looks), unit="photos")
     before = read_report(target)
@@ -222,7 +222,7 @@ def _make(preparing: Preparing, target: Path, source: Path | None) -> Generator[
 
 
 def _hint(rows: list[dict[str, Any]]) -> str:
-    """What to do where no photo can be used: a smaller resolution, where that would help."""
+    """What to do if no photo can be used: a smaller resolution, if that would help."""
     side = max((min(row["size"]) // 8 * 8 for row in rows if row["size"] is not None), default=0)
     if side >= 32:
         return f"take larger photos, or train on smaller pictures: --resolution {side}"
@@ -230,8 +230,8 @@ def _hint(rows: list[dict[str, Any]]) -> str:
 
 
 def _judge(seen: list[tuple[dict[str, Any], Looked | None]], boxes: Mapping[str, Box]) -> list[Finding]:
-    """Write what is found into the rows of the photos that are used; returns what is to be said of the set. Of a photo with a box of its
-    own nothing is said about what part of it the subject has: its user has seen to that."""
+    """Write the findings into the rows of the photos that are used. Returns the findings about the set. For a photo with a box in
+    project.toml, how much of it the subject fills is not judged: the user has decided that."""
     used = [(row, looked.measures) for row, looked in seen if row["prepared"] is not None and looked is not None]
     measured = [measures for _, measures in used]
     if not measured:
@@ -245,18 +245,18 @@ def _judge(seen: list[tuple[dict[str, Any], Looked | None]], boxes: Mapping[str,
 
 
 def _check_strictly(report: dict[str, Any]) -> None:
-    """Raises PhotoError where there is something to say of a photo or of the set."""
+    """Raises PhotoError if there is a finding about a photo or the set."""
     told = [f"{row['file']}: {row['word']}" for row in report["photos"] if row.get("findings")]
     told += [finding["words"] for finding in report["findings"]]
     if told:
         more = f"; and {len(told) - 5} more" if len(told) > 5 else ""
         raise PhotoError(
-            f"refused, as --strict asks: {'; '.join(told[:5])}{more}", "replace these photos, or go on with them: --no-strict"
+            f"refused, as --strict asks: {'; '.join(told[:5])}{more}", "replace these photos, or use them anyway: --no-strict"
         )
 
 
 def _tile_of(row: Mapping[str, Any], picture: Any) -> Tile:
-    """A photo on the contact sheet: the whole of it, what is kept, and what is to be said of it."""
+    """A photo on the contact sheet: the whole photo, the part that is kept, and what was found."""
     size, status = row["size"], row["status"]
     detail = [Path(row["prepared"]).stem] if row["prepared"] else []
     detail += [f"{size[0]} x {size[1]}"] if size else []
@@ -295,12 +295,12 @@ def _write_report(
 
 
 def _sizes(report: dict[str, Any]) -> tuple[Size, ...]:
-    """The sizes that the prepared pictures have, each once."""
+    """The sizes of the prepared pictures, each once."""
     return tuple(dict.fromkeys((row["into"][0], row["into"][1]) for row in report["photos"] if row["prepared"] is not None))
 
 
 def _is_ours(path: Path, report: dict[str, Any] | None = None) -> bool:
-    """Whether we wrote a file of a prepared folder: its report names it, or, where that can't be read, it is called as we would."""
+    """Whether we wrote a file in a prepared folder: its report names it, or, if that can't be read, its name looks like one of ours."""
     if path.name in (REPORT, SHEET):
         return True
     if report is None:
@@ -309,13 +309,13 @@ def _is_ours(path: Path, report: dict[str, Any] | None = None) -> bool:
 
 
 def _free_place(path: Path) -> Path:
-    """A path, or with the next free number: `003.png`, `003-2.png`."""
+    """A path, or the same with the next free number: `003.png`, `003-2.png`."""
     names = (path.with_stem(f"{path.stem}-{number}") if number > 1 else path for number in count(1))
     return next(place for place in names if not os.path.lexists(place))
 
 
 def _exchange(part: Path, target: Path) -> None:
-    """Put the new folder in the place of the old one, and keep what a user has put there."""
+    """Replace the old folder by the new one, keeping whatever a user has put there."""
     report = read_report(target)
     if target.is_dir():
         for path in target.iterdir():
@@ -325,7 +325,7 @@ def _exchange(part: Path, target: Path) -> None:
 
 
 def _clear_up(target: Path) -> None:
-    """Clear up after a process that was killed. 0.1 left `prepared.part`: ours where nothing else is in it."""
+    """Clear up after a process that was killed. 0.1 left `prepared.part`, which is ours if it holds nothing else."""
     clear_leftovers(target.parent)
     clear_leftovers(target)
     part = target.with_name(f"{target.name}.part")
@@ -334,7 +334,7 @@ def _clear_up(target: Path) -> None:
 
 
 def _keep(path: Path, to: Path) -> None:
-    """Copy what a user has put there; a link stays a link: it may lead round in a circle."""
+    """Copy what a user has put there; a link stays a link, since it may lead round in a circle."""
     if path.is_dir() and not path.is_symlink():
         shutil.copytree(path, to, symlinks=True)
     else:
@@ -342,7 +342,7 @@ def _keep(path: Path, to: Path) -> None:
 
 
 def _kept_report(prepared: Path, key: str) -> dict[str, Any] | None:
-    """The report, where it is of this key and all that it names is there as it was written."""
+    """The report, if it has this key and everything that it names is still as it was written; else None."""
     with disk_errors(prepared):
         _clear_up(prepared)
     report = read_report(prepared)
@@ -352,7 +352,7 @@ def _kept_report(prepared: Path, key: str) -> dict[str, Any] | None:
 
 
 def read_report(prepared: Path) -> dict[str, Any] | None:
-    """What report.json holds, or None where it is missing or is no report. Raises ProjectError where it is of a newer schema."""
+    """What report.json holds, or None if it is missing or not a report. Raises ProjectError if its schema is newer."""
     try:
         report = json.loads(read_text(prepared / REPORT))
         check_schema(prepared / REPORT, report)
@@ -382,12 +382,12 @@ def _is_whole(path: Path, digest: str) -> bool:
 
 
 def _findings_of(part: Mapping[str, Any]) -> tuple[Finding, ...]:
-    """The findings that a report, or a row of it, holds."""
+    """The findings in a report, or in a row of it."""
     return tuple(Finding(**finding) for finding in part["findings"])
 
 
 def _looked(path: Path, row: Mapping[str, Any], source: Path | None) -> PhotoLooked:
-    # or it can't be asked any more, in a folder that is another user's now
+    # also False if the folder now belongs to another user and can't be looked into
     is_there = source is not None and os.path.exists(source / path.name)
     given = source / path.name if source is not None and is_there else path
     return PhotoLooked(

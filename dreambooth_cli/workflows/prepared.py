@@ -1,4 +1,4 @@
-"""The prepared photos of a project, as they are trained on: each with its caption, its mask and where it was cut from."""
+"""The prepared photos of a project, as they are trained on: each with its caption, its mask, and where it was cut from."""
 
 import json
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from ..photos.pixels import former_digest
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedPhoto:
-    """A prepared photo: its `path`, the sha256 of that file and of its pixels, and the name of the photo itself. `caption`: what varies in
-    it, "" for nothing; `mask`: the picture that says what of it counts. `size` is the photo's own, upright, of which `box` is kept, and
-    brought to the size `into` (None of these: nothing is known of it)."""
+    """A prepared photo: its `path`, the sha256 of that file and of its pixels, and the original photo's file name. `caption`: what is
+    particular to it, or ""; `mask`: the picture that says which part of it counts. In pixels: `size` of the upright original, of which
+    `box` is kept and resized to `into` (None for all three: not recorded)."""
 
     path: Path
     sha256: str
@@ -29,7 +29,7 @@ class PreparedPhoto:
 
     @classmethod
     def of_row(cls, folder: Path, row: Mapping[str, Any]) -> "PreparedPhoto":
-        """As the row of a report has it, in the prepared folder."""
+        """From a row of the report, in the prepared folder."""
         mask, size, box, into = (row.get(key) for key in ("mask", "size", "crop", "into"))
         return cls(
             path=folder / row["prepared"],
@@ -46,12 +46,12 @@ class PreparedPhoto:
 
     @property
     def content(self) -> str:
-        """What of it shapes the weights: the sha256 of its pixels, and what is beside them."""
+        """What shapes the weights: the sha256 of its pixels, with its caption and mask if it has any."""
         return self._with_beside(self.pixels_sha256 or self.sha256)
 
     @property
     def former_content(self) -> str:
-        """The same in the words of the versions up to 0.2: by the file that they wrote."""
+        """The same as versions up to 0.2 recorded it: by the sha256 of the file that they wrote."""
         return self._with_beside(former_digest(self.path))
 
     def _with_beside(self, digest: str) -> str:
@@ -60,13 +60,13 @@ class PreparedPhoto:
 
     @property
     def pixels(self) -> int:
-        """Those of its picture; 0 where they are not known."""
+        """The number of pixels of its picture; 0 if not known."""
         return self.into[0] * self.into[1] if self.into else 0
 
     def sizes(self, *, mirrored: bool = False) -> tuple[int, ...]:
-        """What SDXL is told of it (Podell et al. 2023, section 2.2): height and width of the whole photo before it was resized, top and
-        left of what was cut out of the resized one, height and width of that. A border that made a photo square is taken for a part of
-        it. None where nothing is known of it."""
+        """What SDXL is told about it (Podell et al. 2023, section 2.2), in pixels: height and width of the whole photo before it was
+        resized, top and left of the part cut out of the resized photo, height and width of that part. A border that made a photo square
+        counts as part of it. Empty if the sizes are not known."""
         if self.size is None or self.box is None or self.into is None:
             return ()
         left, top, right, bottom = self.box
@@ -78,11 +78,11 @@ class PreparedPhoto:
         return (high[1] - low[1], high[0] - low[0], *corner, self.into[1], self.into[0])
 
     def public(self) -> dict[str, Any]:
-        """As a model's card may have it."""
+        """What a model's card may say about it."""
         return {"caption": self.caption, "mask": self.mask is not None, "size": None if self.into is None else list(self.into)}
 
     def told(self) -> dict[str, Any]:
-        """As plan.json has it."""
+        """What plan.json says about it."""
         return {
             "file": self.name,
             "sha256": self.sha256,

@@ -1,5 +1,5 @@
-"""`doctor --try`: what this machine makes of a run, in two minutes and without a download. A stopped run of pocket goes on; pocket is
-trained, and its loss held against what a CPU came to; three steps of a base are taken at its true size, with random weights."""
+"""`doctor --try`: how a run does on this machine, in two minutes and without a download. A stopped run of pocket is continued; pocket is
+trained, and its loss compared with a CPU's; three steps of a base are taken at its true size, with random weights."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -33,19 +33,19 @@ from .train import train
 from .verify import take_steps, verify_resume
 
 POCKET = "pocket"
-STEPS, TAKEN = 40, 3  # of pocket, of the base at true size
+STEPS, TAKEN = 40, 3  # steps of pocket, and of the base at its true size
 WINDOW = 10  # steps over which a loss is averaged
 POCKET_RUN = {"steps": STEPS, "class_images": 4, "frames": "own", "rehearsal": False, "sample_every": 0, "judge": "none"}
-# The means of each ten steps' losses of that run: a core of an AMD EPYC, torch 2.13.0, float32, November 2026; in bf16 there they are
-# 0.2% more. A GPU's other kernels and bf16 are given ten times that.
+# The mean loss of each ten steps of that run on a core of an AMD EPYC: torch 2.13.0, float32, November 2026. In bf16 they are 0.2% higher
+# there; a GPU, with other kernels and bf16, is allowed ten times that.
 CPU_LOSSES = (0.126905, 0.100992, 0.069382, 0.114830)
-APART = 0.02
-SPARE = 2e9  # bytes of disk beside the base's
+APART = 0.02  # share by which a loss may differ
+SPARE = 2e9  # bytes of disk besides the base's
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """What one part came to. `passed` None: it was not tried. `predicted` and `measured`: figures, by the same names."""
+    """The result of one part. `passed` is None if it was not tried. `predicted` and `measured`: figures under the same names."""
 
     name: str
     passed: bool | None
@@ -55,7 +55,8 @@ class Tried:
 
 
 def prove(model: str, parts: list[Tried]) -> Events:
-    """Try all three; `parts` takes up what they came to. Raises UsageError for a base that can't be tried without a download, DiskError."""
+    """Try all three parts and append their results to `parts`. Raises UsageError for a base that can't be tried without a download,
+    DiskError."""
     entry = find_to_try(model)
     make_folder(home_folder())
     clear_leftovers(home_folder())
@@ -74,29 +75,29 @@ def prove(model: str, parts: list[Tried]) -> Events:
 
 
 def bytes_of(entry: CatalogEntry) -> int:
-    """What a base with random weights takes on disk, in half precision."""
+    """The size on disk of a base with random weights, in bytes, in half precision."""
     facts = entry.facts
     return 0 if entry.folder else 2 * (facts.denoiser + facts.vae + sum(facts.text_encoders))
 
 
 def tried(name: str, attempt: Callable[[], Yielding[Tried]]) -> Yielding[Tried]:
-    """What a part came to; of an error its words, since the others go on."""
+    """The result of a part; an error becomes its result, so that the other parts still run."""
     yield PhaseStarted(name=name)
     try:
         return (yield from attempt())
     except Interrupted:
         raise
     except DoesNotFit as error:
-        return Tried(name=name, passed=None, message=f"it does not fit, so it was not tried: {error.message}")
+        return Tried(name=name, passed=None, message=f"not tried, because it does not fit: {error.message}")
     except DreamboothError as error:
         return Tried(name=name, passed=False, message=error.message)
-    except Exception as error:  # what a driver or a compiler says on a machine that nobody has seen
+    except Exception as error:  # a driver or a compiler may raise anything on an unknown machine
         return Tried(name=name, passed=False, message=f"{type(error).__name__}: {error}")
 
 
 @contextmanager
 def moved_home(folder: Path) -> Iterator[None]:
-    """Projects and class images of this time go to a folder of its own."""
+    """Meanwhile, put projects and class images into this folder."""
     before = os.environ.get("DREAMBOOTH_HOME")
     os.environ["DREAMBOOTH_HOME"] = str(folder)
     try:
@@ -107,7 +108,7 @@ def moved_home(folder: Path) -> Iterator[None]:
 
 
 def write_photos(folder: Path, times: int) -> Path:
-    """The example's photos, enlarged so many times, in a new folder. Raises OSError."""
+    """Write the example's photos, enlarged `times` times, to a new folder. Raises OSError."""
     folder.mkdir(parents=True)
     for number, photo in enumerate(photos_of_example(), start=1):
         photo.resize((photo.width * times, photo.height * times)).save(folder / f"photo-{number}.png")
@@ -115,18 +116,18 @@ def write_photos(folder: Path, times: int) -> Path:
 
 
 def make_project(name: str, photos: Path, model: str) -> Yielding[Project]:
-    """A project of the example's photos on a base."""
+    """Make a project of the example's photos on a base."""
     yield from steps_of(initialise(name, subject=SubjectSettings(photos=photos, class_prompt=CLASS_PROMPT, model=model), prep={}, train={}))
     return open_project(name)
 
 
 def asked_of(project: Project, **settings: Any) -> Asked:
-    """What is asked of a run of a project with these settings."""
+    """What is asked for in a run of a project with these training settings."""
     return ask(project.settings(), {TrainSettings: settings})
 
 
 def steps_of(events: Events, losses: list[float] | None = None, told: list[str] | None = None) -> Events:
-    """Of a workflow's events those that move a bar; losses and what was told are taken up."""
+    """Only those events of a workflow that move a bar; losses and messages are appended to the lists."""
     for event in events:
         if isinstance(event, StepDone) and losses is not None:
             losses.append(event.loss)
@@ -137,7 +138,7 @@ def steps_of(events: Events, losses: list[float] | None = None, told: list[str] 
 
 
 def try_resume(project: Project) -> Yielding[Tried]:
-    """Whether a run that was stopped goes on as one that was not."""
+    """Whether a run that was stopped continues like one that was not."""
     told: list[str] = []
     yield from steps_of(verify_resume(project, asked_of(project, **POCKET_RUN)), told=told)
     return Tried(name="a stopped run goes on", passed=told[-1].startswith("verified"), message=told[-1])
@@ -150,17 +151,17 @@ def try_pocket(project: Project) -> Yielding[Tried]:
     here = window_means(losses)
     apart = max(abs(ours - theirs) / theirs for ours, theirs in zip(here, CPU_LOSSES, strict=True))
     name = "pocket learns as on a CPU"
-    said = f"the loss over {STEPS} steps is at most {apart:.1%} from what it was on a CPU, where up to {APART:.0%} is rounding"
+    said = f"over {STEPS} steps the loss differs by at most {apart:.1%} from a CPU's; up to {APART:.0%} is rounding"
     return Tried(name=name, passed=apart <= APART, message=said, predicted={"loss": CPU_LOSSES[-1]}, measured={"loss": here[-1]})
 
 
 def window_means(losses: list[float]) -> list[float]:
-    """The mean of each ten."""
+    """The mean of each ten losses."""
     return [mean(losses[start : start + WINDOW]) for start in range(0, len(losses), WINDOW)]
 
 
 def try_base(entry: CatalogEntry, scratch: Path) -> Yielding[Tried]:
-    """Three steps of a base at its true size, as its plan would do them here; what was predicted beside what was measured."""
+    """Take three steps of a base at its true size, under the plan it would have here; compare prediction and measurement."""
     name = f"{TAKEN} steps of {entry.name} at its true size"
     model = entry.name
     if entry.name in TRUE_SIZES:
@@ -193,13 +194,13 @@ def try_base(entry: CatalogEntry, scratch: Path) -> Yielding[Tried]:
 
 
 def check_is_free(plan: Plan) -> None:
-    """Raises DoesNotFit where the machine's memory would run short now, by which other programs would be ended too."""
+    """Raises DoesNotFit if the machine's free memory is too small, since the system might then kill other programs too."""
     if (most := max(plan.ram.values())) > free_memory():
-        raise DoesNotFit(f"it takes {most / 1e9:.1f} GB of the machine's memory, and {free_memory() / 1e9:.1f} GB are free", "")
+        raise DoesNotFit(f"it needs {most / 1e9:.1f} GB of the machine's memory, but only {free_memory() / 1e9:.1f} GB are free", "")
 
 
 def passed_on(events: Yielding[Any]) -> Yielding[Any]:
-    """The same with only what moves a bar; returns what it returns."""
+    """The same, with only the events that move a bar. Returns what `events` returns."""
     while True:
         try:
             event = next(events)

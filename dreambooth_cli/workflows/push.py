@@ -1,4 +1,4 @@
-"""`push`: a model with its card, its licence and its notice to a repository on the hub."""
+"""`push`: upload a model with its card, its licence and its notice to a repository on the hub."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from .export import export
 
 
 def push(source: Source, repository: str, *, is_whole: bool, public: bool = False) -> Events:
-    """Export a model as diffusers has it, read again and compared, and send it. Raises UsageError, ModelUnavailable, DiskError."""
+    """Export a model in diffusers' form, read it back and compare, then upload it. Raises UsageError, ModelUnavailable, DiskError."""
     check_token()
     with disk_errors(cache_folder()):
         make_folder(cache_folder())
@@ -22,6 +22,6 @@ def push(source: Source, repository: str, *, is_whole: bool, public: bool = Fals
             for event in export(source, Export("diffusers" if is_whole else "lora", place)):
                 if not isinstance(event, Exported):
                     yield event
-            yield PhaseStarted(name=f"sending it to {repository}")
+            yield PhaseStarted(name=f"uploading to {repository}")
             address = upload(Path(place), repository, public=public)
     yield Pushed(repository=repository, address=address, public=public)

@@ -1,4 +1,4 @@
-"""What a run is made of: what was asked, the base, the user's photos and class images; and how, with which prompts."""
+"""What a run is made of: what was asked for, the base, the user's photos and class images; and the plan and prompts it is done with."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from .prepared import PreparedPhoto
 
 @dataclass(frozen=True, kw_only=True)
 class Ingredients:
-    """What a run is made of before it is planned: a base on disk, prepared photos, the user's own class images, prepared too."""
+    """What a run is made of before it is planned: a base on disk, the prepared photos, and the user's own class images, also prepared."""
 
     asked: Asked
     base: Base
@@ -41,22 +41,22 @@ class Ingredients:
 
     @property
     def settings(self) -> TrainSettings:
-        """How the base is fine-tuned, as asked and as its family has it."""
+        """How the base is fine-tuned: as asked for, with its family's prior filled in."""
         return self.asked.train.of_family(self.base.facts.family)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Ingredients):
-    """What a run is made of, how it is done, and the prompts that it trains on. With the class images of the cache, nothing else
-    shapes its weights."""
+    """What a run is made of, how it is done, and the prompts that it trains on. Apart from the class images in the cache, nothing
+    else shapes its weights."""
 
     plan: Plan
     prompts: Prompts
 
 
 def gather(project: Project, asked: Asked) -> Yielding[Ingredients]:
-    """The photos prepared, the base on disk, the user's own class images; the photos first where the size is known, so that
-    bad ones are told before a download. Raises PhotoError, ModelUnavailable, UsageError, DiskError."""
+    """Prepare the photos, obtain the base, prepare the user's own class images. The photos come first if their size is known, so that
+    bad ones are reported before a download. Raises PhotoError, ModelUnavailable, UsageError, DiskError."""
     request = ask_for_base(asked.subject.model)
     facts = known_facts(request)
     if facts is not None:
@@ -69,7 +69,7 @@ def gather(project: Project, asked: Asked) -> Yielding[Ingredients]:
     base = yield from obtain(request)
     check_trainable(base.facts, asked.train.of_family(base.facts.family))
     if base.facts.distilled:
-        yield Warned(message=f"{base.name} is distilled to draw in a few steps: what comes out of training needs more of them")
+        yield Warned(message=f"{base.name} is distilled to draw in a few steps: the trained model will need more steps")
     resolution = choose_resolution(asked.prep, base.facts)
     if facts is None or choose_resolution(asked.prep, facts) != resolution:
         step = base.facts.family.size_step
@@ -91,7 +91,7 @@ def plan_for(made_of: Ingredients, gpu: Gpu | None) -> Plan:
 
 
 def with_plan(made_of: Ingredients, plan: Plan, prompts: Prompts) -> Recipe:
-    """The recipe that ingredients become by a plan and prompts."""
+    """The recipe made from ingredients, a plan and prompts."""
     return Recipe(
         asked=made_of.asked,
         base=made_of.base,
@@ -103,9 +103,9 @@ def with_plan(made_of: Ingredients, plan: Plan, prompts: Prompts) -> Recipe:
 
 
 def choose_prompts(made_of: Ingredients) -> Yielding[Prompts]:
-    """The identifier, chosen or checked against the base's own vocabulary, and the prompts made with it.
+    """The identifier, chosen from or checked against the base's own vocabulary, and the prompts made with it.
 
-    Raises UsageError where it is not certain what the class prompt means.
+    Raises UsageError if it is unclear what the class prompt means.
     """
     asked = made_of.asked
     wanted, identifier, sample = asked.subject.class_prompt or "", asked.subject.identifier, asked.train.sample_prompt or ""
@@ -135,14 +135,14 @@ def choose_prompts(made_of: Ingredients) -> Yielding[Prompts]:
 
 
 def check_caption(photo: PreparedPhoto, prompts: Prompts, tokenizer: Any, family: Family) -> None:
-    """Refuse a caption with which a prompt is longer than what its family reads. Raises PhotoError."""
+    """Refuse a caption that makes a prompt longer than its family can read. Raises PhotoError."""
     if not photo.caption:
         return
     for prompt in (prompts.instance, *prompts.instance_frames):
         text = prompt_with(prompt, filled(photo.caption, prompts.identifier))
         if part := unread_part(text, tokenizer, most=family.prompt_length, frame=family.prompt_frame):
             raise PhotoError(
-                f'the caption of {photo.name} is too long: of "{shortened(text, 80)}" the model reads {family.prompt_length} tokens, '
-                f'and these words are left: "{shortened(part)}"',
+                f'the caption of {photo.name} is too long: the model reads only {family.prompt_length} tokens of "{shortened(text, 80)}", '
+                f'which leaves out "{shortened(part)}"',
                 "say it in fewer words",
             )

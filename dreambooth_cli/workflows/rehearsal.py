@@ -1,6 +1,7 @@
-"""Once through every later phase at true size, before the first class image: what would fail in an hour fails in the first minute.
+"""A rehearsal: every later phase once at true size, before the first class image, so that what would fail in an hour fails in the first
+minute.
 
-All of it is thrown away and the base loaded anew, so that a run comes out the same to the bit with a rehearsal and without.
+All of it is thrown away and the base is loaded anew, so that a run gives the same result, to the bit, with and without a rehearsal.
 """
 
 import time
@@ -29,10 +30,10 @@ from .samples import drawn as drawn_samples
 T = TypeVar("T")
 
 REHEARSAL = "rehearsal: "  # before the name of a phase
-FROM = 50  # steps: a shorter run is a try itself
-STEPS = 2  # the first sets up, the second holds all there is
+FROM = 50  # steps: a shorter run is not worth a rehearsal
+STEPS = 2  # the first sets everything up, the second shows the full memory and the time
 DRAWN = 2  # denoising steps of a picture
-WRITTEN = 2**26  # bytes of a file; the room of the others is reserved, which proves it in no time
+WRITTEN = 2**26  # bytes written of each file; room for the rest is only reserved, which is quick and proves as much
 
 
 def is_rehearsed(settings: TrainSettings) -> bool:
@@ -41,9 +42,9 @@ def is_rehearsed(settings: TrainSettings) -> bool:
 
 
 def rehearse(run: Run, recipe: Recipe) -> Yielding[float]:
-    """One batch of class images where some are lacking, the largest photo encoded, two steps, a checkpoint written and read back, a sample
-    where they are counted, the finished model written. Returns the seconds that a round of samples will take, 0 where none is counted.
-    Raises whatever the phases raise."""
+    """Draw a batch of class images if some are missing, encode the largest photo, take two steps, write a checkpoint and read it back,
+    draw a sample if the plan has room for samples during the run, write the finished model. Returns the seconds that a round of samples
+    will take, 0 without samples. Raises whatever the phases raise."""
     plan, settings, began = recipe.plan, recipe.settings, time.monotonic()
     drawn, lacking = few_class_images(recipe)
     small = replace(recipe, photos=(max(recipe.photos, key=lambda photo: photo.pixels),), own_class_images=tuple(drawn))
@@ -70,7 +71,7 @@ def rehearse(run: Run, recipe: Recipe) -> Yielding[float]:
     run.write_record(run.record().with_rehearsed(held))
     batches = -(-lacking // plan.class_image_batch)
     images = spent.get("class images", 0.0) / DRAWN * settings.class_image_steps * batches if lacking else 0.0
-    # the base's own answers, and those of the run
+    # rounds of samples: the base's own, and those of the run
     rounds = 2 if takes_too_much(round_seconds, steps * settings.steps) else 1 + ROUNDS
     expected = images + steps * settings.steps + rounds * round_seconds
     yield Rehearsed(seconds=time.monotonic() - began, expected=expected, step_seconds=steps, memory=held)
@@ -78,20 +79,21 @@ def rehearse(run: Run, recipe: Recipe) -> Yielding[float]:
 
 
 def time_samples(training: Training, recipe: Recipe) -> float:
-    """A sample is drawn in a few steps, to see that it can be; what a round of them will take, in seconds."""
+    """Draw a sample with few denoising steps, to see that it works. Returns how long a whole round of samples will take, in seconds."""
     prompt, spent = recipe.prompts.instance, []
     for steps in (DRAWN, DRAWN, 2 * DRAWN):  # the first sets up
         began = time.monotonic()
         list(drawn_samples(training, recipe, [prompt], steps=steps))
         spent.append(time.monotonic() - began)
     (_, short, long), steps = spent, recipe.settings.sample_steps
-    # the second is too much, for what is done once counts in it with every step; the first is where the machine was busy for a moment
+    # the second estimate is too high, since it counts one-time work at every step; the first is too high if the machine was busy for a
+    # moment
     each = min(short + max(0.0, long - short) / DRAWN * (steps - DRAWN), long / (2 * DRAWN) * steps)
     return each * len(sample_prompts(recipe.prompts, recipe.settings.sample_prompt))
 
 
 def few_class_images(recipe: Recipe) -> tuple[list[Path], int]:
-    """A class image that is there already, if none is to be drawn, and how many are."""
+    """One existing class image if none has to be drawn, else none; and how many have to be drawn."""
     settings = recipe.settings
     if not settings.with_prior:
         return [], 0
@@ -102,7 +104,7 @@ def few_class_images(recipe: Recipe) -> tuple[list[Path], int]:
 
 
 def named(events: Yielding[T], spent: dict[str, float]) -> Yielding[T]:
-    """Of a phase's events only that it has begun, under the rehearsal's name; `spent` takes up the seconds of each."""
+    """Only the beginnings of phases, under the rehearsal's name; the seconds of each phase are added to `spent`."""
     name, began = "", time.monotonic()
     with closing(events):
         while True:
@@ -119,7 +121,7 @@ def named(events: Yielding[T], spent: dict[str, float]) -> Yielding[T]:
 
 
 def step_and_save(training: Training, scratch: Path) -> Yielding[float]:
-    """Two steps, then a checkpoint written and read back. Returns the seconds of the second step."""
+    """Take two steps, then write a checkpoint and read it back. Returns the seconds of the second step."""
     yield PhaseStarted(name="training")
     with closing(training.steps()) as steps:
         *_, last = islice(steps, STEPS)

@@ -1,4 +1,4 @@
-"""`runs/N/report.html`: all of a run on one page, made of what the run has left on disk."""
+"""`runs/N/report.html`: everything about a run on one page, made from what the run left on disk."""
 
 import json
 import shlex
@@ -28,14 +28,14 @@ from .prepare import read_report
 from .samples import sample_prompts
 
 PHOTO, SAMPLE = 360, 512  # pixels of a picture's longer side on the page
-FOLDERS = ("photos", "class_data_dir")  # settings of which only the name is shown: a page may be passed on
-WINDOW = 50  # steps that a loss is smoothed over, at most
+FOLDERS = ("photos", "class_data_dir")  # settings whose folder's name alone is shown, since a page may be passed on
+WINDOW = 50  # steps that the loss is smoothed over, at most
 WORDS = {"learned": "Learned", "barely": "Barely learned", "copies": "Copies its photos"}
 CLASS_WORDS = {"kept": "the class is kept", "drifting": "the class is drifting"}
 
 
 def write_report(project: Project, run: Run) -> Path:
-    """Write the page of a run, beside and renamed, and return its path. Raises DiskError, ProjectError."""
+    """Write the page of a run and return its path. Raises DiskError, ProjectError."""
     with disk_errors(run.report):
         write_whole(run.report, report_of(project, run).encode("utf-8"))
     return run.report
@@ -52,7 +52,7 @@ def report_of(project: Project, run: Run) -> str:
         page.section("Before and after", page.paragraph("Each pair is drawn from the same seed."), page.pairs(films) or no_samples(record)),
         page.section("Samples by step", page.filmstrip(films)),
         page.section("Curves", page.charts(curves_of(events)), *judged_parts(run)),
-        page.section("The plan beside what was measured", plan_table(run, record, events)),
+        page.section("Planned and measured", plan_table(run, record, events)),
         page.section("What to type next", page.commands(next_lines(project, run, record))),
         page.section("Settings", *settings_tables(record)),
         page.section("The base's licence", page.paragraph(licence_of(record))),
@@ -61,7 +61,7 @@ def report_of(project: Project, run: Run) -> str:
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a run's events.jsonl; one that was cut short is passed over."""
+    """The lines of a run's events.jsonl; one that was cut short is skipped."""
     with suppress(OSError):
         for line in read_text(path).splitlines():
             with suppress(ValueError):
@@ -71,10 +71,10 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def subtitle(record: Record) -> str:
-    """What was trained on what, and when."""
+    """What was trained, how long and when."""
     entry = find_entry(record.base.name)
     method = "all layers" if record.plan.method == "full" else "LoRA"
-    begun = f", {datetime.fromisoformat(record.date):%d %B %Y}" if record.date else ""  # 0.2 wrote none down
+    begun = f", {datetime.fromisoformat(record.date):%d %B %Y}" if record.date else ""  # 0.2 did not record it
     return f"{entry.title if entry else record.base.name}, {method}, {record.asked['train']['steps']} steps{begun}"
 
 
@@ -84,7 +84,7 @@ def verdict_words(record: Record) -> str:
 
 
 def photos_of(project: Project, record: Record) -> list[Photo]:
-    """The photos of a run, with what was found in those that are prepared as they were."""
+    """The photos of a run, with the findings of those that are still in the project's report."""
     prepared = read_report(project.prepared) or {"photos": []}
     found = {row["file"]: row for row in prepared["photos"]}
     rows = [row for row in prepared["photos"] if row["prepared"]] if record.photos is None else record.photos
@@ -92,7 +92,7 @@ def photos_of(project: Project, record: Record) -> list[Photo]:
 
 
 def photo_of(path: Path, row: Mapping[str, Any], found: Mapping[str, Any]) -> Photo:
-    """A photo with the box that it was trained in, and what is said of it."""
+    """A photo with the part of it that was trained on, and what was found."""
     picture = ""
     with suppress(DreamboothError, OSError):
         picture = data_uri(read_photo(path, PHOTO).image, PHOTO)
@@ -105,7 +105,7 @@ def photo_of(path: Path, row: Mapping[str, Any], found: Mapping[str, Any]) -> Ph
 
 
 def films_of(run: Run, record: Record) -> list[Film]:
-    """The samples by prompt and step, in the order that they are drawn in."""
+    """The samples by prompt and step, in the order in which they were drawn."""
     kept: dict[str, dict[int, Path]] = {}
     for path in sorted(run.samples.glob("step-*.png"), key=lambda path: (path.stat().st_mtime, path.name)):
         text = text_of(path)
@@ -119,8 +119,8 @@ def films_of(run: Run, record: Record) -> list[Film]:
 
 
 def no_samples(record: Record) -> str:
-    """Why there are no pairs."""
-    return page.paragraph("No samples were drawn." if record.asked["train"].get("sample_every") == 0 else "There are no pictures of both.")
+    """A paragraph that says why there are no pairs."""
+    return page.paragraph("No samples were drawn." if record.asked["train"].get("sample_every") == 0 else "No pairs of samples were drawn.")
 
 
 def curves_of(events: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -136,7 +136,7 @@ def curves_of(events: Sequence[Mapping[str, Any]]) -> list[str]:
             "Loss of the photos at fixed noise",
             [
                 Curve(name, [(float(step), float(event[key])) for step, event in sorted(fixed.items())], marked=True)
-                for name, key in (("under the instance prompt", "loss"), ("under the class prompt", "class_loss"))
+                for name, key in (("with the instance prompt", "loss"), ("with the class prompt", "class_loss"))
             ],
         ),
         chart("Learning rate", [Curve("learning rate", rates)]),
@@ -144,12 +144,12 @@ def curves_of(events: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def window_of(losses: Sequence[Any]) -> int:
-    """How many steps a loss is smoothed over: fewer where there are few."""
+    """How many steps the loss is smoothed over: fewer in a short run."""
     return max(1, min(WINDOW, len(losses) // 8))
 
 
 def judged_parts(run: Run) -> list[str]:
-    """How good each checkpoint is, where that was judged: the curve, and which one is best and why."""
+    """How good each checkpoint is, if they were judged: the curves, and which one is best and why."""
     judged = read_judged(run.judged)
     if judged is None:
         return []
@@ -162,7 +162,7 @@ def judged_parts(run: Run) -> list[str]:
 
 
 def plan_table(run: Run, record: Record, events: Sequence[Mapping[str, Any]]) -> str:
-    """What was planned or predicted, and what it came to."""
+    """What was planned or predicted, beside what was measured."""
     plan, measured = record.plan, record.measured
     steps = {event["step"]: event["seconds"] for event in events if event.get("event") == "step"}
     rehearsed = next((event for event in reversed(events) if event.get("event") == "rehearsed"), None)
@@ -171,15 +171,15 @@ def plan_table(run: Run, record: Record, events: Sequence[Mapping[str, Any]]) ->
     if steps:
         predicted = (seconds(rehearsed["step_seconds"]), seconds(rehearsed["expected"])) if rehearsed else ("not rehearsed",) * 2
         rows.append(("a step", predicted[0], f"{seconds(median(steps.values()))} (median)"))
-        rows.append(("the run", predicted[1], f"{seconds(sum(steps.values()))} in its steps alone"))
+        rows.append(("the run", predicted[1], f"{seconds(sum(steps.values()))}, its steps only"))
     rows.append(("disk", f"{gigabytes(sum(plan.disk.values()))} at most", gigabytes(bytes_in(run.path))))
     means = ", ".join(plan.means) or "none needed"
-    said = page.paragraph(f"The plan: {plan.why}. Means to save memory: {means}.")
+    said = page.paragraph(f"The plan: {plan.why}. Ways of saving memory: {means}.")
     return said + page.table("Planned and measured", ("what", "planned", "measured"), rows)
 
 
 def settings_tables(record: Record) -> list[str]:
-    """The settings that were given, and all of them, each with where it came from."""
+    """Tables of the settings that were given, and of all settings, each with where it came from."""
     rows = [
         (flag_of(name), shown(record, name, value), record.sources.get(stage, {}).get(name, "default"))
         for stage in ("subject", "prep", "train")
@@ -190,7 +190,7 @@ def settings_tables(record: Record) -> list[str]:
 
 
 def shown(record: Record, name: str, value: Any) -> str:
-    """A setting's value; of one that was left to `auto` what it came to."""
+    """A setting's value; for one that was left at `auto`, what it became."""
     if name in FOLDERS and value:
         return Path(value).name
     came_to = getattr(record.plan, name, None) if value == AUTO else None
@@ -201,20 +201,20 @@ def shown(record: Record, name: str, value: Any) -> str:
 
 
 def next_lines(project: Project, run: Run, record: Record) -> list[tuple[str, str]]:
-    """What to type next, each line with what it is for."""
+    """What to type next: each command after the words that say what it is for."""
     line = generate_line(project, run)
     steps = int(record.asked["train"]["steps"])
-    further = "Longer, where it has not learned enough:" if record.verdict != "copies" else "Shorter, where it copies:"
+    further = "Train longer, if it has not learned enough:" if record.verdict != "copies" else "Train for fewer steps, since it copies:"
     other = 2 * steps if record.verdict != "copies" else max(1, steps // 2)
     return [
-        ("A picture, in the sentence that was trained:", line),
-        ("Four of it on one sheet:", f"{line} --num-images 4 --grid"),
+        ("Draw a picture, with the prompt that was trained:", line),
+        ("Draw four of them on one sheet:", f"{line} --num-images 4 --grid"),
         (further, f"dreambooth train {project.name} --steps {other}"),
     ]
 
 
 def generate_line(project: Project, run: Run) -> str:
-    """What to type to draw with a run, in the frame that it was trained in, in a new place."""
+    """The command that draws with a run: in the sentence that was trained, in a new place."""
     record = run.record()
     prompt = marked(sample_prompts(record.prompts, None)[-1], record.prompts.identifier)
     if prompt == record.prompts.class_:
@@ -225,7 +225,7 @@ def generate_line(project: Project, run: Run) -> str:
 
 
 def quoted(prompt: str) -> str:
-    """A prompt as a shell takes it: in double quotes wherever they do."""
+    """A prompt quoted for the shell: in double quotes if they are enough."""
     return shlex.quote(prompt) if set(prompt) & set('"$`\\!') else f'"{prompt}"'
 
 
@@ -233,9 +233,9 @@ def licence_of(record: Record) -> str:
     """The licence of the base in a sentence."""
     entry = find_entry(record.base.repository or record.base.name) or find_entry(record.base.name)
     if entry is None:
-        return f"The licence of {record.base.name} is not known here: look where it came from before you share what was trained from it."
-    terms = "what is trained from it stays under its terms, so read them before you share the model"
-    return f"{entry.title} comes under the licence {entry.licence}; {terms}."
+        return f"The licence of {record.base.name} is not known here: look it up before you share what was trained from it."
+    terms = "models trained from it stay under its terms, so read them before you share yours"
+    return f"The licence of {entry.title} is {entry.licence}; {terms}."
 
 
 def gigabytes(count: float) -> str:

@@ -1,4 +1,4 @@
-"""Pictures of fixed prompts from one seed: by the base before training, on the way by the weights as they stand, and at the end."""
+"""Pictures of fixed prompts from one seed: drawn by the base before training, then during the run, and at its end."""
 
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -27,14 +27,14 @@ from .class_images import networks_of
 from .recipe import Recipe
 
 NEW_PLACE = "on the moon"  # where no photo was taken
-ROUNDS = 4  # over a run, where nothing else is said
-MOST = 0.1  # of a run's time that they may take
-TRY = 50  # steps: a shorter run is a try
-BEFORE = "step-000000"  # the stem of what the base answers
+ROUNDS = 4  # in a run, with --sample-every auto
+MOST = 0.1  # of a run's time, which the samples may take
+TRY = 50  # steps: a shorter run is only a try
+BEFORE = "step-000000"  # how the file names of the base's pictures begin
 
 
 def sample_prompts(prompts: Prompts, own: str | None) -> list[str]:
-    """The identifier prompt, the class prompt, and the user's own, else the subject in a new place, where the prompt names none."""
+    """The instance prompt, the class prompt, and the user's own prompt, or else the subject in a new place if the prompt names none."""
     wanted = [prompts.instance, prompts.class_]
     if own:
         return [*wanted, fill(understood(own), prompts.identifier)]
@@ -50,8 +50,8 @@ def drawing_of(recipe: Recipe, steps: int) -> Drawing:
 def draw_before(
     family: LatentDiffusion, recipe: Recipe, folder: Path, *, embedded: Mapping[str, Embedded] = MappingProxyType({})
 ) -> Events:
-    """What the base itself answers to the samples' prompts, as `step-000000-*.png`, once; from `embedded` where they were read before, and
-    the denoiser alone is there."""
+    """Draw the samples' prompts with the base itself, once, as `step-000000-*.png`. `embedded`: the prompts encoded beforehand, if only
+    the denoiser is loaded."""
     settings = recipe.settings
     lacking = [
         (number, prompt)
@@ -60,7 +60,7 @@ def draw_before(
     ]
     if not lacking:
         return
-    yield PhaseStarted(name="the base model's answers, to compare")
+    yield PhaseStarted(name="the base model's pictures, to compare")
     remark = ""
     device, drawing = find_device(recipe.plan.device), drawing_of(recipe, settings.sample_steps)
     at_work = networks_of(family, recipe.plan) if not embedded else None
@@ -81,13 +81,13 @@ def draw_before(
 
 
 def save_sample(picture: Any, folder: Path, stem: str, text: Mapping[str, str]) -> Path:
-    """Write a sample with what made it inside. Raises DiskError."""
+    """Write a sample with these text chunks, and return its path. Raises DiskError."""
     with disk_errors(folder):
         return save_new(picture, folder, stem, text)
 
 
 def memory_remark(error: RuntimeError | MemoryError, step: int) -> str:
-    """What to say where memory ran out while samples were drawn: no reason to end a run. Any other error is raised again."""
+    """What to say if memory ran out while drawing samples, which does not end a run. Any other error is raised again."""
     words = out_of_memory_words(error)
     if words is None:
         raise error
@@ -95,14 +95,15 @@ def memory_remark(error: RuntimeError | MemoryError, step: int) -> str:
 
 
 class Samples:
-    """The samples of a run under way. `seconds`: what a round of them takes; 0 where that is not known yet."""
+    """The samples of a run in progress. `seconds`: how long a round of them takes, 0 if not known yet."""
 
     def __init__(self, training: Training, run: Run, recipe: Recipe, *, seconds: float) -> None:
         self.training, self.run, self.recipe, self.seconds = training, run, recipe, seconds
         self.is_told = False
 
     def on_the_way(self, step_seconds: float) -> Events:
-        """A round where one is due after this step, each taking `step_seconds`; the last waits until the optimizer's state is gone."""
+        """Draw a round if one is due after this step; steps take `step_seconds` each. The last round waits until the optimizer's state is
+        gone."""
         settings, step = self.recipe.settings, self.training.step
         if not is_due(settings, step):
             return
@@ -111,12 +112,12 @@ class Samples:
         elif takes_too_much(self.seconds, step_seconds * settings.steps):
             if not self.is_told:
                 self.is_told = True
-                yield Noted(message=f"samples on the way would take more than {MOST:.0%} of the run: they come at its end")
+                yield Noted(message=f"samples on the way would take more than {MOST:.0%} of the run, so they are drawn only at the end")
         elif self.recipe.plan.samples_on_the_way:
             yield from self.draw()
 
     def at_the_end(self) -> Yielding[dict[str, Path]]:
-        """The last round, by the finished weights; the optimizer's state is gone. Returns the pictures by their prompts."""
+        """Draw the last round, with the final weights, after the optimizer's state is gone. Returns the pictures' paths by prompt."""
         paths = {}
         if self.recipe.settings.sample_every != 0:
             yield PhaseStarted(name="drawing samples")
@@ -127,7 +128,7 @@ class Samples:
         return paths
 
     def draw(self, *, in_parts: bool = False) -> Events:
-        """A round. Where memory runs out a warning takes the place of what is left of it."""
+        """Draw a round. If memory runs out, a warning replaces the rest of it."""
         began, remark, settings, step = time.monotonic(), "", self.recipe.settings, self.training.step
         wanted = sample_prompts(self.recipe.prompts, settings.sample_prompt)
         try:
@@ -144,7 +145,7 @@ class Samples:
 
 
 def is_due(settings: TrainSettings, step: int) -> bool:
-    """Whether a round is due after this step, which is not the last. Where nothing is said a run that is no more than a try has none."""
+    """Whether a round is due after this step; never after the last one. With `auto`, a run too short to learn has none."""
     every, steps = settings.sample_every, settings.steps
     if step == steps:
         return False
@@ -154,27 +155,27 @@ def is_due(settings: TrainSettings, step: int) -> bool:
 
 
 def is_quarter(settings: TrainSettings, step: int) -> bool:
-    """Whether another quarter of a run is done with this step, but for the last; a try has none."""
+    """Whether the first, second or third quarter of a run ends with this step; a run too short to learn has no quarters."""
     done, more = divmod(step, quarter_of(settings) or step + 1)
     return more == 0 and 0 < done < ROUNDS
 
 
 def quarter_of(settings: TrainSettings) -> int:
-    """The steps of a quarter of a run; 0 for a try."""
+    """The steps in a quarter of a run; 0 if it is too short to learn."""
     return settings.steps // ROUNDS if settings.steps >= TRY else 0
 
 
 def takes_too_much(round_seconds: float, run_seconds: float) -> bool:
-    """Whether four rounds would take more of a run than they may."""
+    """Whether four rounds would take more than their share of a run's time."""
     return ROUNDS * round_seconds > MOST * run_seconds
 
 
 def drawn(
     training: Training, recipe: Recipe, prompts: Sequence[str], *, steps: int, in_parts: bool = False
 ) -> Generator[tuple[str, Any], None, None]:
-    """A picture of each prompt; the parts that were let go come back for it. `in_parts`: the networks take turns on the card."""
+    """Draw a picture of each prompt, loading again the parts that were freed. `in_parts`: the networks take turns on the card."""
     base, pipe, drawing = recipe.base, training.family.pipe, drawing_of(recipe, steps)
-    known = all(prompt in training.embedded for prompt in prompts)  # those need the VAE alone
+    known = all(prompt in training.embedded for prompt in prompts)  # then only the VAE is needed
     in_parts = in_parts and not known
     held = [name for name in base.facts.family.networks if getattr(pipe, name) is not None]
     where = find_device("cpu") if in_parts else training.device

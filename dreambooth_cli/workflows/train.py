@@ -1,4 +1,4 @@
-"""`train`: photos -> a fine-tuned model. Class images, encode once, fine-tune; the same command again goes on."""
+"""`train`: photos -> a fine-tuned model. Draw class images, encode once, fine-tune; the same command again continues."""
 
 import errno
 import json
@@ -51,30 +51,30 @@ from .samples import Samples, is_quarter, quarter_of
 def train(
     project: Project, asked: Asked, *, output_dir: Path | None = None, restart: bool = False, replan: bool = False
 ) -> Events:
-    """Fine-tune a base model on a project's photos; the same settings again go on with, or deliver, the same run.
+    """Fine-tune a base model on a project's photos; with the same settings again, continue the same run, or deliver it if it is finished.
 
-    Raises DreamboothError of every kind; after an error inside a step the last checkpoint counts.
+    Raises DreamboothError of every kind; after an error inside a step, the run continues from its last checkpoint.
     """
     if asked.subject.class_prompt is None:
         raise UsageError("what is the subject? the class prompt is missing", 'say it: --class-prompt "a dog"')
     began = time.monotonic()
     check_class_folder(asked.train)
     output_dir = check_place(output_dir)
-    ask_for_base(asked.subject.model)  # a name that can be none is told before the lock is taken
+    ask_for_base(asked.subject.model)  # an impossible name is refused before the lock is taken
     clear_up()
     with project.lock() as unlocked:
         if unlocked:
             yield Warned(message=unlocked)
         made_of = yield from gather(project, asked)
-        if made_of.base.repository is not None:  # one on disk was read to the end when it was identified
-            yield PhaseStarted(name="identify the base model")
+        if made_of.base.repository is not None:  # a base in a folder was hashed when it was identified
+            yield PhaseStarted(name="identifying the base model")
         shape = shape_of(made_of)
         run = None if restart else find_run(project, made_of, shape)
         if run is not None:
             run.clear_up()
         check_output(output_dir, run)
         if run is not None and run.is_finished:
-            yield Noted(message=f"run {run.number} of {project.name} is finished already; --restart begins another")
+            yield Noted(message=f"run {run.number} of {project.name} is finished already; --restart starts a new one")
             yield from logged(conclude(run, as_recipe(made_of, run)), run)
             yield from end(project, run, began)
             yield from deliver(run, output_dir, asked.train)
@@ -88,11 +88,11 @@ def train(
             yield from logged(mended(fine_tune, run, recipe), run)
             yield from logged(conclude(run, recipe, time.monotonic() - began), run)
         yield from end(project, run, began)
-        yield from deliver(run, output_dir, asked.train)  # the model is the last event: scripts read it there
+        yield from deliver(run, output_dir, asked.train)  # ModelSaved is the last event: scripts rely on that
 
 
 def end(project: Project, run: Run, began: float) -> Events:
-    """What has come of a run, and its page, where there is none yet. Raises DiskError."""
+    """The end of a run: its page, if there is none yet, and RunEnded. Raises DiskError."""
     if not run.report.exists():
         write_report(project, run)
     record = run.record()
@@ -109,7 +109,7 @@ def end(project: Project, run: Run, began: float) -> Events:
 
 
 def check_disk(run: Run, recipe: Recipe, output_dir: Path | None) -> None:
-    """Hold what the run will still write against the room on the disks. Raises DiskError."""
+    """Check that what the run will still write fits on the disks. Raises DiskError."""
     plan = recipe.plan
     images, _ = class_image_folder(recipe)
     wanted = [
@@ -122,7 +122,7 @@ def check_disk(run: Run, recipe: Recipe, output_dir: Path | None) -> None:
 
 
 def logged(events: Events, run: Run) -> Events:
-    """The same events, each also a line of the run's events.jsonl. Raises DiskError."""
+    """The same events, each also written as a line of the run's events.jsonl. Raises DiskError."""
     with disk_errors(run.events):
         if run.events.exists() and not run.events.is_file():
             raise OSError(errno.EINVAL, "it is not a file", str(run.events))
@@ -135,14 +135,14 @@ def logged(events: Events, run: Run) -> Events:
                     log.flush()
                 yield event
     finally:
-        with suppress(OSError):  # a line that could not be written is written once more
+        with suppress(OSError):  # closing tries again to write a line that could not be written
             log.close()
 
 
 def fine_tune(run: Run, recipe: Recipe) -> Events:
-    """The run itself: load, class images, encode, train, save; before all of it, where it begins, once through in small."""
+    """The run itself: load, draw class images, encode, train, save; at its first start, a rehearsal comes before."""
     settings, prompts = recipe.settings, recipe.prompts
-    a_round = 0.0  # seconds of samples
+    a_round = 0.0  # seconds that a round of samples takes
     if is_rehearsed(settings) and latest_checkpoint(run.checkpoints, run.id) is None:
         a_round = yield from rehearse(run, recipe)
     training = yield from make_training(recipe, samples=run.samples)
@@ -150,7 +150,7 @@ def fine_tune(run: Run, recipe: Recipe) -> Events:
     yield from take_over(training, run, recipe)
     yield from restore(training, run)
     pictures = hold_images(class_images_of(recipe) if settings.with_prior else [])
-    said = {"prompts": training.prompts} if settings.frames == "varied" else {}  # what the base sees in photos may differ by a machine
+    said = {"prompts": training.prompts} if settings.frames == "varied" else {}  # which places the base sees may differ between machines
     yield from hold_against_start(run, training.step, {**circumstances(training.device), IMAGES: pictures, **said})
     yield RunOpened(
         number=run.number,
@@ -175,7 +175,7 @@ def fine_tune(run: Run, recipe: Recipe) -> Events:
 
 
 def take_over(training: Training, run: Run, recipe: Recipe) -> Events:
-    """Begin with the weights of the finished run that this one continues, where it does. Raises ProjectError, DiskError."""
+    """Start from the weights of the finished run that this one continues, if any. Raises ProjectError, DiskError."""
     former = recipe.asked.continues
     if former is None:
         return
@@ -234,17 +234,17 @@ def train_steps(training: Training, run: Run, samples: Samples) -> Events:
                     saved, saved_at = step.number, time.monotonic()
                     yield CheckpointSaved(step=step.number, path=path)
     except (GeneratorExit, Interrupted):
-        # between steps, where the state is whole: nothing done is lost
+        # between steps, where the state is whole, so nothing that was done is lost
         if training.step > saved and training.is_good():
             save_state(training, run)
         raise
 
 
 def is_checkpoint_due(settings: TrainSettings, step: int) -> bool:
-    """Whether a checkpoint is due after this step by its number."""
+    """Whether a checkpoint is due after this step, by --checkpoint-every."""
     return settings.checkpoint_every > 0 and step % settings.checkpoint_every == 0
 
 
 def is_late(settings: TrainSettings, seconds: float) -> bool:
-    """Whether the last checkpoint lies so far back that one is due by the clock."""
+    """Whether a checkpoint is due by --checkpoint-minutes, so many seconds after the last one."""
     return settings.checkpoint_every > 0 and 0 < settings.checkpoint_minutes * 60 <= seconds

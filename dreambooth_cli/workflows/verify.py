@@ -1,4 +1,4 @@
-"""`train --verify-resume`: does a stopped run go on to the bit on this very machine? Four steps, and the two last once more."""
+"""`train --verify-resume`: does a stopped run continue identically, to the bit, on this machine? Four steps, then the last two again."""
 
 from dataclasses import replace
 from itertools import islice
@@ -19,13 +19,13 @@ from ..project import Project
 from .assemble import make_training
 from .recipe import Recipe, choose_prompts, gather, plan_for, with_plan
 
-BEFORE, AFTER = 2, 2  # steps before the checkpoint that is gone back to, and after it
+BEFORE, AFTER = 2, 2  # steps before and after the checkpoint
 
 
 def verify_resume(project: Project, asked: Asked) -> Events:
     """Train a few steps, then the last of them again from a checkpoint, and compare. No run is made.
 
-    Raises TrainingFailed where the two differ and no kernel is known to be at fault.
+    Raises TrainingFailed if the two differ and no kernel is known to be the reason.
     """
     asked = asked.with_train(replace(asked.train, steps=max(asked.train.steps, BEFORE + AFTER)))
     without: set[str] = set()
@@ -33,7 +33,7 @@ def verify_resume(project: Project, asked: Asked) -> Events:
         if unlocked:
             yield Warned(message=unlocked)
         try:
-            with deterministic():  # from here on: before CUDA wakes
+            with deterministic():  # must begin before CUDA starts
                 made_of = yield from gather(project, asked)
                 plan = plan_for(made_of, as_torch_has_it(find_gpu()))
                 check_fits(plan, asked.train)
@@ -42,7 +42,7 @@ def verify_resume(project: Project, asked: Asked) -> Events:
         except NoFixedForm as error:
             without.add(str(error))
             forget_failed_attempt()
-            yield Noted(message=f"{error} has no form that gives the same bits each time: trying once more with what there is")
+            yield Noted(message=f"{error} has no form that gives the same bits each time: trying again, allowing that one")
             with nearly_deterministic() as names:
                 largest, name = yield from stop_and_go_on(recipe, scratch)
             without |= names
@@ -50,7 +50,8 @@ def verify_resume(project: Project, asked: Asked) -> Events:
 
 
 def stop_and_go_on(recipe: Recipe, scratch: Path) -> Yielding[tuple[float, str]]:
-    """Some steps, a checkpoint, some more; then those once more from the checkpoint. Returns the largest difference and where."""
+    """Take some steps, save a checkpoint, take some more; then take those again from the checkpoint. Returns the largest difference and
+    the name of the tensor it is in."""
     training = yield from make_training(recipe)
     yield from take_steps(training, BEFORE)
     saved = save_checkpoint(scratch, training.state(), keep=1)
@@ -65,7 +66,7 @@ def stop_and_go_on(recipe: Recipe, scratch: Path) -> Yielding[tuple[float, str]]
 
 
 def take_steps(training: Training, count: int) -> Events:
-    """Some more steps of a training."""
+    """Take `count` more steps of a training."""
     total = training.settings.steps
     until = training.step + count  # a step's number counts from the run's first
     yield PhaseStarted(name=f"steps {training.step + 1} to {until}", total=until, done=training.step, unit="steps")
@@ -78,10 +79,10 @@ def take_steps(training: Training, count: int) -> Events:
 
 
 def tell(largest: float, name: str, without: list[str]) -> Events:
-    """The result in words."""
+    """Say the result. Raises TrainingFailed if there is a difference that no kernel explains."""
     if not name:
         yield Noted(
-            message=f"verified: {BEFORE} + {AFTER} steps with a stop between them are {BEFORE + AFTER} steps, to the bit"
+            message=f"verified: {BEFORE} + {AFTER} steps with a stop between them give the same as {BEFORE + AFTER} steps, to the bit"
         )
         return
     apart = f"after a stop, {name} differs by up to {largest:.2g}"

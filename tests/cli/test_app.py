@@ -101,7 +101,7 @@ def test_a_pattern_that_the_shell_has_made_files_of(photos: Path, dreambooth: Dr
     ):
         done = dreambooth(*words)
         assert done.code == 2
-        assert f"takes one folder, and {len(files)} files were given" in done.err
+        assert f"takes one folder, but {len(files)} files were given" in done.err
         assert done.err.rstrip().endswith(f" {photos}")
     done = dreambooth("init", "--photos", *files, "--json")
     assert (done.code, done.lines[-1]["kind"]) == (2, "UsageError")
@@ -110,7 +110,7 @@ def test_a_pattern_that_the_shell_has_made_files_of(photos: Path, dreambooth: Dr
 def test_words_without_quotes_are_told_to_have_some(photos: Path, dreambooth: Dreambooth) -> None:
     done = dreambooth("train", "--photos", photos, "--class-prompt", "a", "photo", "of", "a", "dog")
     assert done.code == 2
-    assert 'put quotes around what has spaces: --class-prompt "a dog"' in done.err
+    assert 'put quotes around text with spaces: --class-prompt "a dog"' in done.err
     done = dreambooth("init", "--photos", photos, "--class-prompt", "a", "dog")
     assert (done.code, 'the class prompt "a" names no subject' in done.err) == (2, True)
 
@@ -140,7 +140,7 @@ def test_what_a_library_makes_of_a_second_signal_is_a_stop(
 
     monkeypatch.setattr(models_module, "survey", fail)
     done = dreambooth("models")
-    assert done == Done(130, "", "Stopped at once\n  what was saved before stays\n")
+    assert done == Done(130, "", "Stopped at once\n  what had been saved is kept\n")
 
 
 def test_a_full_disk_is_no_bug(dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +160,7 @@ def test_a_full_disk_is_no_bug(dreambooth: Dreambooth, monkeypatch: pytest.Monke
         (["train", "--method", "most"], "'--method': 'most' is not one of 'auto', 'full', 'lora'", "see dreambooth train --help"),
         (["models", "--gpu-memory", "a"], "Invalid value for '--gpu-memory': it takes a number", "see dreambooth models --help"),
         (["generate", "--run", "a", "a dog"], "Invalid value for '--run': it takes a whole number", "see dreambooth generate --help"),
-        (["models", "--gpu-memory", "0"], "--gpu-memory can't be 0", "it takes the GB that a card is sold with"),
+        (["models", "--gpu-memory", "0"], "--gpu-memory can't be 0", "give the GB that the card is sold with"),
         (["models", "sd15", "sd14"], "models takes one name, not 2", "dreambooth models pull NAME"),
         (["models", "pull"], "pull what?", "dreambooth models pull sd15"),
     ],
@@ -183,7 +183,7 @@ def test_ctrl_c_is_130(dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(models_module, "survey", stop)
     done = dreambooth("models")
-    assert (done.code, done.err) == (130, "Stopped at once\n  what was saved before stays\n")
+    assert (done.code, done.err) == (130, "Stopped at once\n  what had been saved is kept\n")
 
 
 def test_a_question_without_an_answer_is_no_bug() -> None:

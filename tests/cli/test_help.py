@@ -50,7 +50,7 @@ def test_the_defaults_are_those_of_the_base_that_is_meant(dreambooth: Dreambooth
     assert "How far a step moves the weights. [default: 5e-4; for LoRA 2.5e-3]" in pocket
     assert "How far a step moves the weights. [default: 5e-6; for LoRA 1e-4]" in sdxl
     assert ["[default: 512]" in usual, "[default: 64]" in pocket, "[default: 1024]" in sdxl] == [True] * 3
-    assert "those for the base model pocket" in pocket
+    assert "are for the base model pocket" in pocket
     assert "How strictly the prompt is followed. [default: 7.5]" in plain(dreambooth("generate", "--help").out)
 
 
@@ -60,7 +60,7 @@ def test_the_defaults_are_those_of_the_project_that_is_meant(dreambooth: Dreambo
     for words in (["mug"], []):  # the only one
         shown = plain(dreambooth("train", *words, "--help").out)
         assert "[default: 77]" in shown
-        assert "those of the project mug, on pocket" in shown
+        assert "are for the project mug, on pocket" in shown
     assert "[default: 1000]" in plain(dreambooth("train", "--photos", "photos", "--help").out), "photos make a project of their own"
     assert "followed. [default: 5]" in plain(dreambooth("generate", "mug", "--help").out)
     assert dreambooth("train", "none", "--help").code == 0

@@ -105,7 +105,7 @@ def test_clean_says_what_goes_and_what_stays(dreambooth: Dreambooth) -> None:
     cached.mkdir(parents=True)
     (cached / "0.png").write_bytes(b"0" * 7000)
     done = dreambooth("projects", "clean", "dog")
-    assert (done.code, "cleaning up 2 MB needs a yes" in done.err) == (2, True)
+    assert (done.code, "removing 2 MB needs your confirmation" in done.err) == (2, True)
     assert "dog, run 1: optimizer state of the finished run (2 MB)" in done.err
     assert "pictures stay: 1 (5 kB); --images removes them too" in done.err
     assert "class images of all projects stay: 1 (7 kB); --class-images removes them too" in done.err
@@ -125,7 +125,7 @@ def test_clean_says_what_goes_and_what_stays(dreambooth: Dreambooth) -> None:
 def test_remove_needs_a_yes(dreambooth: Dreambooth) -> None:
     project = make("dog")
     done = dreambooth("projects", "remove", "dog")
-    assert (done.code, done.err) == (2, "Error: removing dog needs a yes\n  give it: --yes\n")
+    assert (done.code, done.err) == (2, "Error: removing dog needs your confirmation\n  add --yes\n")
     assert project.config.is_file()
     done = dreambooth("projects", "remove", "dog", "--yes")
     assert (done.code, done.out, done.err) == (0, "", "removed dog\n")

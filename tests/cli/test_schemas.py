@@ -12,7 +12,7 @@ from dreambooth_cli.project import list_projects
 from dreambooth_cli.schemas import SCHEMAS, check_schema
 from tests.cli.conftest import Dreambooth
 
-NEWER = "was written by a newer dreambooth (schema 3; this one reads up to 1): update it"
+NEWER = "was written by a newer dreambooth (schema 3; this one reads up to 1)"
 PROJECT = "dreambooth/projects/full"
 
 

@@ -87,7 +87,7 @@ def test_dry_run_makes_nothing(photos: Path, sd1: Path, dreambooth: Dreambooth) 
     done = dreambooth(*words)
     assert done.code == 0, done.err
     assert "method " in done.out
-    assert "takes at most" in done.out
+    assert "needs at most" in done.out
     done = dreambooth(*words, "--json")
     assert [line["event"] for line in done.lines] == ["start", "plan"]
     assert done.lines[1]["plan"]["resolution"] == 64
@@ -282,7 +282,7 @@ def test_a_stopped_run_saves_says_so_and_goes_on(
     last = max(line["step"] for line in lines if line["event"] == "step")
     (checkpoint,) = project.runs()[0].checkpoints.iterdir()
     assert str(checkpoint) in lines[-1]["message"]
-    assert lines[-1]["hint"] == "run the same command again to go on"
+    assert lines[-1]["hint"] == "run the same command again to continue"
     assert str(last) in checkpoint.name
     child.communicate()
     if number == signal.SIGINT:

@@ -63,7 +63,7 @@ def step(number: int, *, loss: float = 0.5, seconds: float = 2.0, memory_gb: flo
             happened.RunOpened(
                 number=2, path=Path("/r"), step=3, steps=9, instance_prompt="a sks dog", class_prompt="a dog"
             ),
-            'run 2: goes on from step 3 of 9, "a sks dog" for the photos, "a dog" for the class',
+            'run 2: continues from step 3 of 9, "a sks dog" for the photos, "a dog" for the class',
         ),
         (happened.ProjectSaved(name="dog", path=Path("/d"), created=True), "project dog made: /d"),
         (happened.ProjectSaved(name="dog", path=Path("/d"), created=False), "project dog saved: /d"),
@@ -81,15 +81,15 @@ def step(number: int, *, loss: float = 0.5, seconds: float = 2.0, memory_gb: flo
                 report=Path("/r/report.html"),
                 command='dreambooth generate dog "a [identifier] dog"',
             ),
-            "run 2 is done in 2 min, and takes 90 MB of disk: learned, the class kept\nIt has learned.\n"
+            "run 2 is done in 2 min, and uses 90 MB of disk: learned, the class kept\nIt has learned.\n"
             'all of it on one page: /r/report.html\ndraw with it:\n  dreambooth generate dog "a [identifier] dog"',
         ),
-        (happened.BaseReady(name="sd15", path=Path("/b"), revision="x"), "sd15 lies on disk: /b"),
+        (happened.BaseReady(name="sd15", path=Path("/b"), revision="x"), "sd15 is on disk: /b"),
         (happened.ImageSaved(path=Path("/i.png"), seed=3, prompt="x"), "seed 3: /i.png"),
         (happened.GridSaved(path=Path("/g.png")), "all on one sheet: /g.png"),
         (
             happened.PlanMade(plan={"device": "cuda", "needed": 10_800_000_000, "why": "it fits"}),
-            "plan: it fits (takes about 10.8 GB)",
+            "plan: it fits (needs about 10.8 GB)",
         ),
         (happened.PlanMade(plan={"device": "cpu", "needed": 1, "why": "no GPU"}), "plan: no GPU"),
         (step(1), None),

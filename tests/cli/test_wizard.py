@@ -148,7 +148,7 @@ def test_a_wrong_answer_is_asked_again(keys: Keys, photos: Path, tmp_path: Path,
     assert done.code == 0, done.err
     asked = done.err.partition("The same as a command:")[0]
     assert "--" not in asked, "an error speaks of flags"
-    assert "7 steps are few: most take about 1,000" in done.err
+    assert "7 steps are few: most people take about 1,000" in done.err
     project = Project(projects_folder() / "free")
     assert project.settings()["subject"]["class_prompt"] == "a dog"
     assert project.settings()["train"]["steps"] == 7
@@ -216,7 +216,7 @@ def test_an_odd_class_prompt_is_kept_where_it_is_typed_again(keys: Keys, photos:
     keys("一只狗" + ENTER + CLEAR + "一只狗" + ENTER + ENTER + ENTER)  # what the base can't read is not kept
     done = dreambooth("init", "other", *words)
     assert done.code == 0, done.err
-    assert 'Enter takes "a dog"; or say it in other words.' in done.err
+    assert 'Enter takes "a dog"; or put it another way.' in done.err
     assert Project(projects_folder() / "other").settings()["subject"]["class_prompt"] == "a dog"
 
 
@@ -244,7 +244,7 @@ def test_train_asks_about_a_class_prompt_in_doubt(
     for stop in (CTRL_C, CLEAR + CTRL_D):
         keys(stop)
         done = dreambooth(*words)
-        assert (done.code, done.err.splitlines()[-1]) == (130, "Stopped: nothing was begun")
+        assert (done.code, done.err.splitlines()[-1]) == (130, "Stopped: nothing was started")
     keys(ENTER)
     assert dreambooth(*words).code == 0
     done = dreambooth(*words, "--json")
@@ -279,7 +279,7 @@ def test_train_asks_about_an_odd_class_prompt_and_finds_the_answer_s_project(
 def test_where_nobody_is_asked_an_odd_class_prompt_is_warned_of(photos: Path, dreambooth: Dreambooth) -> None:
     done = dreambooth("init", "mine", "--photos", photos, "--class-prompt", "my dog", "--json")
     assert done.code == 0, done.err
-    said = 'the class prompt "my dog" says whose it is, which belongs to this one alone; is "a dog" meant?'
+    said = 'the class prompt "my dog" says whose it is, which is true only of this one; is "a dog" meant?'
     assert [line["message"] for line in done.lines if line["event"] == "warning"] == [said]
     told = {SubjectSettings: {"photos": photos, "class_prompt": "my cat"}}
     assert understand(None, told)[0].odd == said.replace("dog", "cat")
@@ -315,7 +315,7 @@ def test_stopping_at_any_question_leaves_nothing(
 def test_a_name_that_is_taken_is_told_before_a_question(keys: Keys, dreambooth: Dreambooth) -> None:
     (projects_folder() / "dog").mkdir(parents=True)
     done = dreambooth("init", "dog")
-    assert (done.code, done.err.splitlines()[0]) == (3, "Error: there is a project called dog already")
+    assert (done.code, done.err.splitlines()[0]) == (3, "Error: there is already a project called dog")
 
 
 @pytest.mark.parametrize("extra", [[], ["--yes"], ["--json"]])
@@ -378,7 +378,7 @@ def test_dragged_photos_alone_or_all_of_their_folder(keys: Keys, photos: Path, d
     done = dreambooth("init", "few", *words)
     assert done.code == 0, done.err
     assert f"2 photos in {photos}" in done.err
-    assert "As a command it takes all photos of the folder" in done.err
+    assert "As a command it takes all photos in the folder" in done.err
     assert sorted(path.name for path in Project(projects_folder() / "few").photos.iterdir()) == ["one.jpg", "two.jpg"]
     keys(dragged + DOWN + ENTER + ENTER)
     done = dreambooth("init", "all", *words)
@@ -400,7 +400,7 @@ def test_a_folder_of_folders_lists_those_that_hold_photos(keys: Keys, photos: Pa
     assert done.code == 0, done.err
     assert Project(projects_folder() / "mine").settings()["subject"]["photos"] == photos.resolve()
     assert wizard.folders_with_photos(tmp_path)[0][0] == photos  # a level deeper
-    with pytest.raises(PhotoError, match="nor in the folders in it"):
+    with pytest.raises(PhotoError, match="or in the folders inside it"):
         wizard.judge_photos(str(album / "empty"))
 
 
@@ -409,7 +409,7 @@ def test_a_folder_of_many_pictures_is_asked_about(tmp_path: Path) -> None:
         (tmp_path / f"{number}.jpg").write_bytes(b"\xff\xd8\xff")
     doubt = wizard.judge_photos(str(tmp_path))
     assert doubt is not None
-    assert "51 pictures, and 3 to 5 of one subject are wanted" in doubt.words
+    assert "51 pictures, but 3 to 5 of one subject are enough" in doubt.words
 
 
 def test_an_error_speaks_of_the_answer() -> None:

@@ -316,9 +316,9 @@ def test_a_lora_of_the_base_draws_with_its_twin_in_a_few_steps(klein, twin_of, p
     with Image.open(saved.path) as image:
         assert np.array_equal(np.asarray(image), plain_picture(twin, model, num_inference_steps=4, guidance_scale=1.0))
     assert not of_kind(events, Warned)
-    with pytest.raises(UsageError, match="is no distilled twin"):
+    with pytest.raises(UsageError, match="is not a distilled twin"):
         list(generate(Source(model, str(klein)), "a dog", asked, output_dir=tmp_path))
-    with pytest.raises(UsageError, match="none is known of"):
+    with pytest.raises(UsageError, match="none is known for"):
         list(generate(Source(model), "a dog", asked, output_dir=tmp_path))
 
 

@@ -130,7 +130,7 @@ def test_another_weight_in_the_base_is_told_and_another_setting_is_another_run(k
     config = kept_home / "base/scheduler/scheduler_config.json"
     text = config.read_text()
     config.write_text(text.replace("0.012", "0.013"))
-    with pytest.raises(ProjectError, match="is not what it was then"):
+    with pytest.raises(ProjectError, match="has changed since"):
         half.found()
     config.write_text(text)
     half.asked = half.asked.with_train(TrainSettings(seed=4))

@@ -73,8 +73,8 @@ def test_the_told_place_gives_way_to_a_caption(tmp_path, monkeypatch):
     (folder / "1.txt").write_text("upside down")
     project = make_project(folder, "pocket", class_prompt="a photo of a mug")
     events, training = trained(project, monkeypatch)
-    said = [note.message for note in of_kind(events, Noted) if "around the subject" in note.message]
-    assert said == ["what the photos show around the subject, as the base sees it, is said in their prompts: in the snow (2)"]
+    said = [note.message for note in of_kind(events, Noted) if "that the base sees" in note.message]
+    assert said == ["the photos' prompts will name the place that the base sees in each photo: in the snow (2)"]
     places = [{prompt.partition("mug ")[2] for prompt in one} for one in prompts_by_photo(training)]
     assert places == [{"", "in the snow"}, {"", "upside down"}, {"", "in the snow"}]
 
@@ -135,7 +135,7 @@ def test_a_run_that_was_left_says_that_the_captions_are_others(captioned, sd1):
         next(event for event in events if isinstance(event, CheckpointSaved))
     (project.photos / "one.txt").write_text("in the rain")
     told = [note.message for note in of_kind(run(project), Noted)]
-    assert "run 1, left at step 1, was begun with other captions or masks; this is a new run" in told
+    assert "run 1, which stopped at step 1, was begun with other captions or masks; this is a new run" in told
 
 
 # ---- what can't be
@@ -189,8 +189,8 @@ def test_a_caption_that_is_too_long_is_refused_and_never_cut(captioned, sd1):
     project = make_project(captioned, sd1, method="lora")
     with pytest.raises(PhotoError) as caught:
         run(project)
-    assert caught.value.message.startswith("the caption of one.jpg is too long: of \"a photo of a sks dog in the snow in the snow")
-    assert "the model reads 77 tokens" in caught.value.message
+    assert caught.value.message.startswith("the caption of one.jpg is too long: the model reads only 77 tokens of")
+    assert 'of "a photo of a sks dog in the snow in the snow' in caught.value.message
     assert project.runs() == []
 
 
@@ -229,7 +229,7 @@ def test_captions_come_and_go_with_the_folder(captioned, sd1):
     notes = [event.message for event in of_kind(list(add_photos(project, captioned)), Noted)]
     assert notes == [
         f"brought up to date in project {project.name}: one.txt, two.txt",
-        f"left out of project {project.name}, but kept: four.txt",
+        f"no longer used in project {project.name}, but kept: four.txt",
     ]
     assert (project.photos / "four.txt").is_file()
     assert {type(event) for event in add_photos(project, captioned)} == {PhaseStarted, PhotoRead}  # nothing is said

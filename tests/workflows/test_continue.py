@@ -59,5 +59,5 @@ def test_what_does_not_go_together_is_refused_before_any_work(sd1, photos, tmp_p
         check_output(out, project, longer)  # another run's model lies there
     checkpoint = project.runs()[0].checkpoint(1)
     (checkpoint / "weights.safetensors").unlink()
-    with pytest.raises(ProjectError, match="keeps no weights"):
+    with pytest.raises(ProjectError, match="has no weights"):
         continue_from(project, asked, 1)

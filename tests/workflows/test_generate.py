@@ -255,7 +255,7 @@ def test_a_base_for_a_whole_model_is_said_to_be_left_out(trained, tmp_path):
     model = trained[0].runs()[0].model
     events = make(model / "dreambooth.json", base="pocket", folder=tmp_path, seed=0, steps=1)
     assert of_kind(events, ImageSaved)
-    assert any("--model pocket is left out" in event.message for event in of_kind(events, Warned))
+    assert any("--model pocket is ignored" in event.message for event in of_kind(events, Warned))
 
 
 def test_an_unfinished_run_says_how_to_finish_it(trained, tmp_path):
@@ -317,7 +317,7 @@ def test_what_is_said_to_be_cut_is_what_the_model_does_not_read(trained, tmp_pat
     (told,) = [event.message for event in of_kind(events, Warned) if "77 tokens" in event.message]
     cut = unread_part(prompt, load_tokenizer(sd1))
     assert cut.endswith("zxq photo")
-    assert f'what is cut: "{shortened(cut)}"' in told
+    assert f'cut off: "{shortened(cut)}"' in told
     pipe = StableDiffusionPipeline.from_pretrained(sd1, safety_checker=None, feature_extractor=None)
     read, whole, less = (
         pipe.encode_prompt([text], "cpu", 1, False)[0]
@@ -462,7 +462,7 @@ def test_what_a_grid_makes_of_many_pictures_is_said_before_they_are_drawn(traine
         said += [event.message] if isinstance(event, Noted) else []
         if isinstance(event, PhaseStarted):
             break
-    assert any("on the sheet each picture has" in line for line in said)
+    assert any("each picture is shown there at" in line for line in said)
 
 
 @pytest.fixture
@@ -576,7 +576,7 @@ def test_by_hand_it_is_one_start_and_what_is_wrong_is_said(trained, tmp_path, mo
     assert drawn == [("a sks dog", 7), ("a sks dog", 8), ("the sks dog", 7)]
     assert [line["name"] for line in lines if line["event"] == "phase"] == ["loading the model", "drawing", "drawing", "drawing"]
     wrong = " ".join(line["message"] for line in lines if line["event"] == "warning")
-    for part in ("nothing was drawn yet", "[identifer]", ":nothing is no command", "--seed"):
+    for part in ("nothing has been drawn yet", "[identifer]", "there is no command :nothing", "--seed"):
         assert part in wrong
 
 

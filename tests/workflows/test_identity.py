@@ -59,7 +59,7 @@ def test_a_note_in_the_base_s_folder_is_no_other_run_and_other_weights_are(sd1: 
     config.write_text(config.read_text().replace("0.013", "0.014"))
     events = run(project)
     assert opened(events) == (3, 0)
-    assert "run 2, left at step 2, was begun with another base; this is a new run" in messages(events)
+    assert "run 2, which stopped at step 2, was begun with another base; this is a new run" in messages(events)
 
 
 def test_photos_in_another_order_are_another_run(sd1: Path, photos: Path) -> None:
@@ -69,8 +69,8 @@ def test_photos_in_another_order_are_another_run(sd1: Path, photos: Path) -> Non
     first.rename(first.with_stem("zz-last"))
     events = run(project)
     assert opened(events) == (2, 0)
-    assert "run 1, left at step 2, was begun with other photos or in another order; this is a new run" in messages(events)
-    assert "with other settings (seed) and other photos or in another order" in messages(run(project, seed=9))
+    assert "run 1, which stopped at step 2, was begun with other photos, or photos in another order; this is a new run" in messages(events)
+    assert "with other settings (seed) and other photos, or photos in another order" in messages(run(project, seed=9))
     renamed = sorted(project.photos.glob("[!.]*"))[0]
     renamed.rename(renamed.with_stem(f"{renamed.stem}-"))  # its place stays
     assert "finished already" in messages(run(project))
@@ -100,7 +100,7 @@ def test_class_images_that_a_run_was_not_trained_on_are_told(sd1: Path, photos: 
     record = left.record()
     left.write_record(replace(record, began=record.began | {"class images": "0" * 64}))
     events = run(project)
-    assert "run 1 goes on with other class images than those that it began with" in messages(events, Warned)
+    assert "run 1 continues with other class images than it began with" in messages(events, Warned)
 
 
 def test_images_of_0_1_are_taken_as_they_are_once_and_held_from_then_on(sd1: Path, photos: Path) -> None:
@@ -123,7 +123,7 @@ def test_what_can_not_be_undone_is_said_in_one_line_at_resume(sd1: Path, photos:
     assert (began["torch"], began["threads"]) == (torch.__version__, torch.get_num_threads())
     left.write_record(replace(record, began=began | {"torch": "2.13.9", "threads": 7}))
     told = messages(run(project), Warned)
-    assert "run 1 began with torch 2.13.9, threads 7 and goes on with torch " in told
+    assert "run 1 began with torch 2.13.9, threads 7 and continues with torch " in told
     assert told.count("\n") == 0
 
 
@@ -132,7 +132,7 @@ def test_a_run_that_goes_on_undisturbed_says_nothing_and_ends_the_same(sd1: Path
     stopped(project)
     events = run(project)
     assert (messages(events).count("\n"), messages(events, Warned)) == (0, "")
-    assert messages(events).startswith("which step is best was not judged")  # nothing else is said
+    assert messages(events).startswith("the steps were not judged")  # nothing else is said
     whole = run(project, restart=True)
     for part in ("unet", "text_encoder"):
         ours, theirs = (load_file(next((model_of(each) / part).glob("*.safetensors"))) for each in (events, whole))

@@ -100,8 +100,8 @@ def test_an_existing_name(photos):
     before = contents(open_project("my-dog").path)
     with pytest.raises(ProjectError) as caught:
         list(make(photos, "my-dog"))
-    assert caught.value.message == "there is a project called my-dog already"
-    assert caught.value.hint == "take another name, or remove it first: dreambooth projects remove my-dog"
+    assert caught.value.message == "there is already a project called my-dog"
+    assert caught.value.hint == "choose another name, or remove it first: dreambooth projects remove my-dog"
     assert caught.value.exit_code == 3
     assert contents(open_project("my-dog").path) == before
 
@@ -110,8 +110,8 @@ def test_a_folder_in_the_way(photos):
     (projects_folder() / "my-dog").mkdir(parents=True)
     with pytest.raises(ProjectError) as caught:
         list(make(photos, "my-dog"))
-    assert caught.value.message == f"{projects_folder() / 'my-dog'} is there already, and is no project"
-    assert caught.value.hint == "take another name, or move it away"
+    assert caught.value.message == f"{projects_folder() / 'my-dog'} already exists and is not a project"
+    assert caught.value.hint == "choose another name, or move it away"
 
 
 def test_a_name_taken_while_the_photos_are_copied(photos):
@@ -124,7 +124,7 @@ def test_a_name_taken_while_the_photos_are_copied(photos):
     list(make(photos, "cat"))
     with pytest.raises(ProjectError) as caught:
         list(named)
-    assert caught.value.message == "there is a project called cat already"
+    assert caught.value.message == "there is already a project called cat"
     assert not list(home_folder().glob(".making-*"))
 
 
@@ -265,7 +265,7 @@ def test_new_photos_are_copied_gone_ones_left_out_and_taken_back(project, photos
     events = list(add_photos(project, photos))
     assert photos_of(project) == sorted([*NAMES, "six.jpg"])
     assert left_out(project) == {"one.jpg"}
-    assert notes(events) == ["1 new photo copied into project dog", "left out of project dog, but kept: one.jpg"]
+    assert notes(events) == ["1 new photo copied into project dog", "no longer used in project dog, but kept: one.jpg"]
     assert [(Path(event.path).name, event.status) for event in of_kind(events, PhotoLooked)] == [
         ("notes.txt", "skipped")
     ]

@@ -33,4 +33,4 @@ def test_what_is_not_told():
 
 def test_it_is_a_line():
     event = StepsSlowed(step=40, seconds=4.21, usual=0.402, cause="the GPU's memory is full")
-    assert format_event(event) == "step 40 took 4.2 s, those before 0.4 s: the GPU's memory is full"
+    assert format_event(event) == "step 40 took 4.2 s, earlier ones 0.4 s: the GPU's memory is full"

@@ -36,9 +36,9 @@ def prompts_of(project):
 
 def test_the_photos_prompts_say_where_they_were_taken(scenes):
     project = make_project(scenes, "pocket", class_prompt="a photo of a mug")
-    said = [note.message for note in of_kind(run(project), Noted) if "around the subject" in note.message]
+    said = [note.message for note in of_kind(run(project), Noted) if "that the base sees" in note.message]
     assert said == [
-        "what the photos show around the subject, as the base sees it, is said in their prompts: in the snow (2), on the moon (1)"
+        "the photos' prompts will name the place that the base sees in each photo: in the snow (2), on the moon (1)"
     ]
     prompts = prompts_of(project)
     assert (prompts[0], prompts[-1]) == ("a photo of a sks mug", "a photo of a mug")
@@ -60,7 +60,7 @@ def test_one_class_image_of_three_says_a_place(scenes):
 )
 def test_no_place_is_looked_for_where_none_is_to_be_said(settings, scenes):
     project = make_project(scenes, "pocket", **settings)
-    assert not [note for note in of_kind(run(project), Noted) if "around the subject" in note.message]
+    assert not [note for note in of_kind(run(project), Noted) if "that the base sees" in note.message]
     assert not any("snow" in prompt or "moon" in prompt for prompt in prompts_of(project) or ())
 
 

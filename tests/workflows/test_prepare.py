@@ -482,7 +482,7 @@ def test_a_class_folder_without_a_usable_picture(tmp_path):
     events, paths = class_photos(tmp_path / "own")
     assert paths == []
     assert [event.message for event in of_kind(events, Warned)] == [
-        f"{tmp_path / 'own'} holds no class image that can be used; all of them are made"
+        f"{tmp_path / 'own'} has no class image that can be used, so all of them are drawn"
     ]
 
 
@@ -560,7 +560,7 @@ def test_strict_refuses_and_says_which(with_a_dark_one):
         strict(with_a_dark_one)
     assert caught.value.exit_code == 3
     assert "two.jpg: dark" in caught.value.message
-    assert caught.value.hint == "replace these photos, or go on with them: --no-strict"
+    assert caught.value.hint == "replace these photos, or use them anyway: --no-strict"
     assert not with_a_dark_one.prepared.exists()
     assert sorted(path.name for path in with_a_dark_one.path.iterdir()) == ["photos"]
 

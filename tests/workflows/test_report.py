@@ -118,7 +118,7 @@ def test_the_page_says_all_of_a_run_and_needs_nothing_beside_it(run):
         "--steps 40 --steps",
         'dreambooth generate rex "a photo of a [identifier] dog on the moon"',
         "mean of 5 steps",
-        "under the class prompt",
+        "with the class prompt",
         "The licence of",
     ):
         assert words in " ".join(plain.split()), words
@@ -152,15 +152,15 @@ def test_a_run_with_nothing_to_show_has_a_page_all_the_same(run):
     run.write_record(replace(run.record(), verdict="", of_class="", sentences=(), figures=None, photos=None, measured=None))
     text = page_of(run)
     assert Tags(text).of("img") == []
-    assert "There are no pictures of both." in text
+    assert "No pairs of samples were drawn." in text
 
 
 def test_a_curve_says_where_it_begins_and_ends_without_its_colours():
     _, fixed, rate = curves_of([*events()])
     label = Tags(fixed).of("svg")[0]["aria-label"]
     assert label == (
-        "Loss of the photos at fixed noise: under the instance prompt from 0.2 at step 0 to 0.14 at step 40; "
-        "under the class prompt from 0.2 at step 0 to 0.196 at step 40"
+        "Loss of the photos at fixed noise: with the instance prompt from 0.2 at step 0 to 0.14 at step 40; "
+        "with the class prompt from 0.2 at step 0 to 0.196 at step 40"
     )
     assert 'stroke-dasharray="6 3"' in fixed
     assert "circle" in fixed

@@ -52,7 +52,7 @@ def test_where_they_would_take_more_than_a_tenth_they_come_at_the_end(sd1, photo
     monkeypatch.setattr(samples, "MOST", 1e-9)
     events = run(make_project(photos, sd1, method="lora", **SAMPLED))
     assert [event.step for event in of_kind(events, SampleSaved)] == [2, 2, 2, 8, 8, 8], "the first round measures"
-    assert len([event for event in of_kind(events, Noted) if "come at its end" in event.message]) == 1
+    assert len([event for event in of_kind(events, Noted) if "drawn only at the end" in event.message]) == 1
 
 
 def test_memory_that_runs_out_over_a_sample_ends_no_run(sd1, photos, monkeypatch):

@@ -371,7 +371,7 @@ def test_a_delivered_file_that_was_changed_stays_and_is_told_and_the_run_has_its
         (output / WEIGHTS).unlink()
         (output / WEIGHTS).mkdir() if how == "a folder" else (output / WEIGHTS).symlink_to(tmp_path / "nowhere")
     (warned,) = of_kind(run(finished, output_dir=output), Warned)
-    assert f"changed since it was put at {output}, and left so: {WEIGHTS};" in warned.message
+    assert f"changed in {output} since the model was put there, and left as they are: {WEIGHTS};" in warned.message
     if how == "in place":
         assert (output / WEIGHTS).read_bytes()[:7] == b"changed"
     assert files_in(finished.runs()[0].model) == whole
@@ -467,7 +467,7 @@ def test_no_output_folder_lies_within_a_project(inside, finished, monkeypatch):
     monkeypatch.setenv("DREAMBOOTH_HOME", str(finished.path.parent.parent))
     before = files_in(finished.path)
     for refuse in (lambda place: run(finished, output_dir=place), lambda place: check_output(place, finished)):
-        with pytest.raises(UsageError, match="lies within project"):
+        with pytest.raises(UsageError, match="is inside project"):
             refuse(finished.path / inside)
     assert files_in(finished.path) == before
 
@@ -805,7 +805,7 @@ def test_memory_that_runs_out_steps_one_means_down_and_goes_on(sd1, photos, monk
     events = run(project, restart=True)
     assert [event.step for event in of_kind(events, StepDone)] == [1, 2, 3, 3, 4]
     (said,) = (event.message for event in of_kind(events, Warned) if "memory ran out" in event.message)
-    assert "going on with gradient checkpointing; the last good checkpoint is " in said
+    assert "continuing with gradient checkpointing; the last good checkpoint is " in said
     record = project.runs()[-1].record()
     assert [change.step for change in record.changes] == [2]
     assert record.plan.means == ("gradient checkpointing",)
@@ -849,7 +849,7 @@ def test_a_loss_that_is_no_number_goes_back_once_at_half_the_rate(sd1, photos, m
                 break
     assert [event.step for event in of_kind(told, StepDone)] == [1, 2, 3, 3, 4]
     (said,) = (event.message for event in of_kind(told, Warned) if "not finite" in event.message)
-    assert "going on with half the learning rate, 0.0005; the last good checkpoint is " in said
+    assert "continuing with half the learning rate, 0.0005; the last good checkpoint is " in said
     events = run(project)
     assert [(event.step, event.learning_rate) for event in of_kind(events, StepDone)] == [(5, 5e-4), (6, 5e-4)]
     record = project.runs()[0].record()
@@ -861,7 +861,7 @@ def test_a_loss_that_is_no_number_in_fp16_gets_a_wider_format(sd1, photos, monke
     project = make_project(photos, sd1, method="full", steps=3, checkpoint_every=1, precision="fp16")
     lose_numbers(monkeypatch, 1)
     events = run(project)
-    assert any("going on with fp32 in place of fp16" in event.message for event in of_kind(events, Warned))
+    assert any("continuing with fp32 instead of fp16" in event.message for event in of_kind(events, Warned))
     assert project.runs()[0].record().plan.precision == "fp32"
     assert project.runs()[0].record().plan.learning_rate == 1e-3
 
@@ -895,7 +895,7 @@ def test_gradients_that_overflow_20_steps_in_a_row_are_told_apart_from_the_scale
     monkeypatch.setattr(Update, "backward", overflow(20))
     events = run(project, restart=True)
     (said,) = (event.message for event in of_kind(events, Warned) if "not finite" in event.message)
-    assert "20 steps in a row, up to step 20; going on with fp32" in said
+    assert "20 steps in a row, up to step 20; continuing with fp32" in said
 
 
 @pytest.mark.parametrize(("rate", "is_warned"), [(1e-7, True), (2e-3, False)])
@@ -1107,7 +1107,7 @@ def test_memory_that_others_use_is_warned_of_and_the_run_goes_on(sd1, photos, mo
     assert of_kind(events, ModelSaved)
     (said,) = (event.message for event in of_kind(events, Warned) if "GB are free" in event.message)
     assert said == (
-        f"the run needs {plan['ram_gb']:.1f} GB of the machine's memory and 0.1 GB are free: it may swap, or be killed; "
+        f"the run needs {plan['ram_gb']:.1f} GB of the machine's memory, but only 0.1 GB are free: it may swap or be killed; "
         "close other programs"
     )
 

@@ -551,7 +551,7 @@ def test_a_model_of_another_kind_is_named_before_anything_is_fetched(sd1: Path, 
 
 
 def test_a_name_that_no_repository_can_have(server: HubServer) -> None:
-    assert failure("some one/base")[0] == "some one/base can't be a repository of the hub"
+    assert failure("some one/base")[0] == "some one/base can't be a repository on the hub"
     for name in ("some one/base", "../base", "a/..", "a/b--c", "a\\b/c", "a/b\0", "/base", "a/b/c", "a/" + "b" * 97):
         request = replace(ask_for_base("someone/base"), repository=name)
         assert find_cached(request) is None
@@ -929,7 +929,7 @@ def test_the_hubs_address_is_looked_at_before_it_is_asked(address: str, clean: s
         return
     with pytest.raises(UsageError) as caught:
         split_endpoint(address)
-    assert caught.value.message == "HF_ENDPOINT is no web address"
+    assert caught.value.message == "HF_ENDPOINT is not a web address"
 
 
 @pytest.mark.parametrize("body", [b"[1]", b'{"errors": [3]}', b'{"error": {"a": 1}}', b"\x1b[2J"])
