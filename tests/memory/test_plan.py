@@ -648,7 +648,7 @@ def test_a_plan_of_0_1_says_nothing_of_the_machine() -> None:
     ],
 )
 def test_a_step_of_the_flow_families_is_what_was_counted(name: str, side: int, means: dict[str, bool], counted_gb: float) -> None:
-    """The rows in tests/benchmarks/memory.md, within its 3%."""
+    """The rows in tests/benchmarks/memory.md (`python -m tests.benchmarks.flow_memory`), within its 3%."""
     base = facts(name)
     asked = TrainSettings(rank=16).of_family(base.family)
     choice = Choice(method="lora", train_text_encoder=False, precision="bf16", optimizer="adamw", gradient_checkpointing=True)
