@@ -10,6 +10,7 @@ than 3%.
 import argparse
 import sys
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -33,14 +34,14 @@ from .kernels import LARGE, TOLERANCE, UNBOUNDED
 
 STEP = "peak: step"
 # pixels a side, and what differs from bf16 with gradient checkpointing
-AT_1024: tuple[dict[str, bool], ...] = ({}, {"gradient_checkpointing": False}, {"fp8": True}, {"quantized": True})
-FORMS: dict[str, list[tuple[int, dict[str, bool]]]] = {
+AT_1024: tuple[dict[str, Any], ...] = ({}, {"gradient_checkpointing": False}, {"fp8": True}, {"quantized": True})
+FORMS: dict[str, list[tuple[int, dict[str, Any]]]] = {
     "klein": [*((1024, means) for means in AT_1024), (768, {}), (512, {})],
     "z-image": [*((1024, means) for means in AT_1024), (512, {})],
 }
 
 
-def plan_of(name: str, side: int, means: dict[str, bool]) -> Plan:
+def plan_of(name: str, side: int, means: dict[str, Any]) -> Plan:
     """A plan with these means, whether or not a card would need them, and what its ledger says."""
     entry = find_entry(name)
     assert entry is not None
