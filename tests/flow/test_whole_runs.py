@@ -178,12 +178,12 @@ def test_it_is_exported_and_draws_the_same(whole, to: Format, tmp_path):
 @pytest.mark.parametrize("to", ["kohya"])
 def test_a_form_that_it_has_not_is_refused_before_any_work(whole, to: Format, tmp_path, capsys):
     source = Source(whole.project.runs()[0].path)
-    with pytest.raises(UsageError, match="there is no layout"):
+    with pytest.raises(UsageError, match="no kohya layout is known"):
         list(export(source, order_export(Export(to, tmp_path / "out" / "model"))))
     assert not list(tmp_path.glob("out/*"))
     runs = len(whole.project.runs())
     assert run_command(["train", whole.project.name, "--steps", "1", "--export", to]) == 2
-    assert "there is no layout" in capsys.readouterr().err
+    assert "no kohya layout is known" in capsys.readouterr().err
     assert len(whole.project.runs()) == runs
 
 

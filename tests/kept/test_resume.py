@@ -30,7 +30,7 @@ def test_the_run_stopped_half_way_goes_on_to_the_weights_it_would_have_had(
     words = [str(word) for word in ("train", *HALF, *places)]
     assert run([*words, "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert any("step-000006 is not this run's" in line["message"] for line in lines if line["event"] == "warning")
+    assert any("step-000006 does not belong to this run" in line["message"] for line in lines if line["event"] == "warning")
     assert {path.name for path in kept.iterdir()} == {"step-000008", "step-000004-backup", "damaged-step-000006"}
     assert [line for line in lines if line["event"] == "class_image"] == []
     assert any("was begun by dreambooth 0.1" in line["message"] for line in lines if line["event"] == "note")

@@ -40,7 +40,7 @@ def test_a_photo_that_is_drawn_again_is_a_copy(sd1, photos, monkeypatch):
     (told,) = of_kind(run(project), VerdictTold)
     assert told.verdict == "copies"
     assert told.figures["copied"] > 0.99
-    assert f"{told.figures['nearest']} again" in told.sentences[0]
+    assert f"repeats {told.figures['nearest']}" in told.sentences[0]
 
 
 def test_a_run_that_shows_nothing_is_warned_of_unless_it_is_a_try(sd1, photos, monkeypatch):

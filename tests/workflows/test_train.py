@@ -913,7 +913,7 @@ def test_room_that_is_missing_on_the_disk_is_said_before_any_work(sd1, photos, m
     with pytest.raises(DiskError) as caught:
         run(project)
     assert caught.value.exit_code == 6
-    assert "bytes more are needed" in caught.value.message
+    assert "more bytes are needed" in caught.value.message
     assert not list(cache_folder().rglob("*.png"))
 
 

@@ -160,7 +160,7 @@ def test_cut_weights_are_told_with_the_base(sd1, tmp_path):
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ModelUnavailable) as caught:
         load_family(base, dtype=torch.float32, device=CPU)
-    assert "can't be loaded" in caught.value.message
+    assert f"{file} can't be read" in caught.value.message
 
 
 def test_cut_text_encoder_weights_are_told_too(sd1, tmp_path):
