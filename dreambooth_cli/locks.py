@@ -22,7 +22,7 @@ def acquire(lock: filelock.BaseFileLock) -> str:
         raise
     except OSError as error:
         if error.errno in NO_LOCKS and error.filename is None:
-            return f"the disk of {lock.lock_file} does not support file locks ({error.strerror}): make sure that no two runs work there at once"
+            return f"the disk of {lock.lock_file} does not support file locks ({error.strerror}): make sure that only one run works there"
         raise OSError(error.errno, error.strerror, error.filename or lock.lock_file) from error
     return ""
 
