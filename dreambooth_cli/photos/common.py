@@ -154,8 +154,9 @@ def _cut_off(bins: Floats, shared: Floats, own: Floats, others: Floats) -> tuple
         rim[-DEEP:] = rim[:, :DEEP] = rim[:, -DEEP:] = 1
         rim[:DEEP] = 0
         likely = _likely(turned, shared, ((_histogram(turned, rim) + own) / 2 + others) / 2)
-        at_edge, part = _at_edge(likely**4), _shape(likely, TOUCHING_SURE)
+        at_edge = _at_edge(likely**4)
         if at_edge > LEAST_AT_EDGE:
+            part = _shape(likely, TOUCHING_SURE)
             is_ground = bool(part[0, 0] and part[0, -1])
             most = max(most, (at_edge if is_ground else float(np.sqrt(at_edge * _at_edge(part))), edge, is_ground))
     return most

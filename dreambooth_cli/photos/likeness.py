@@ -11,6 +11,7 @@ COARSE, FINE = 20, 48  # pixels a side, at which pictures are held against each 
 CANDIDATE = 0.75  # correlation, over which two are looked at closely
 CERTAIN = 0.995  # correlation of the coarse ones that leaves no doubt
 SAME = 0.965  # correlation, from which two are nearly the same picture
+HOPELESS, WAYS_APART = 0.7, 0.1  # correlation with the best window to begin with: too low to go on, and so much lower than mirrored
 SMALLEST = 0.75 * THUMB  # of a picture's side, that another may show
 Window = tuple[float, float, float, float]  # in pixels of a thumb
 WHOLE: Window = (0, 0, THUMB, THUMB)
@@ -77,19 +78,27 @@ def _alike(grey: Image.Image, whole: Floats) -> Floats:
 
 
 def _closest(grey: Image.Image, other: Image.Image) -> float:
-    """The correlation of the whole of one picture with the window of `grey` that fits it best, found step by step."""
-    target, found = _vector(other, WHOLE, FINE), -1.0
-    for way in (grey, grey.transpose(Image.Transpose.FLIP_LEFT_RIGHT)):
-        best, window = max((float(_vector(way, each, FINE) @ target), each) for each in _windows())
-        step = 2.0
-        while step >= 0.25:
-            nearer = max((float(_vector(way, each, FINE) @ target), each) for each in _moved(window, step))
-            if nearer[0] > best + 1e-5:
-                best, window = nearer
-            else:
-                step /= 2
-        found = max(found, best)
-    return found
+    """The correlation of the whole of one picture with the window of `grey` that fits it best, mirrored or not. The window is sought step
+    by step, of the better of the two, or of both where they fit about as well; not where the best to begin with is too far off."""
+    target = _vector(other, WHOLE, FINE)
+    ways = (grey, grey.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    begun = [(way, *max((float(_vector(way, each, FINE) @ target), each) for each in _windows())) for way in ways]
+    best = max(correlation for _, correlation, _ in begun)
+    if best < HOPELESS:
+        return best
+    return max(_sought(way, target, correlation, window) for way, correlation, window in begun if correlation >= best - WAYS_APART)
+
+
+def _sought(way: Image.Image, target: Floats, best: float, window: Window) -> float:
+    """The correlation with the best window near this one, found step by step."""
+    step = 2.0
+    while step >= 0.25:
+        nearer = max((float(_vector(way, each, FINE) @ target), each) for each in _moved(window, step))
+        if nearer[0] > best + 1e-5:
+            best, window = nearer
+        else:
+            step /= 2
+    return best
 
 
 def _moved(window: Window, step: float) -> Iterator[Window]:
