@@ -23,7 +23,7 @@ from .pixels import Photo
 from .sheet import small_picture
 from .subject import Subject, find_subject
 
-VERSION = 3  # counts up when the same photo would be known otherwise
+VERSION = 4  # counts up when the same photo would be known otherwise
 MOST_KEPT = 2000  # photos, 200 KB each
 FIGURES = ("blur", "bright", "clipped", "paired", "white", "clipped_subject", "heaped", "detail")
 ARRAYS = ("thumb", "colours", "weight")

@@ -21,12 +21,13 @@ from ..photos.crop import Box, Size
 from ..photos.files import Look, printable
 from ..photos.findings import MOST_LOST, TWICE, cut_by_crop, same_file
 from ..photos.looked import VERSION, Looked, keep, look_at, recall
+from ..photos.measures import SIDE
 from ..photos.opened import Cut, Opened, Part, open_photo, part_of
-from ..photos.pixels import FORMER_LEVEL, pixels_digest, save_png, takes_much
+from ..photos.pixels import FORMER_LEVEL, Photo, pixels_digest, read_photo, save_png, takes_much
 from ..settings import PrepSettings
 
 RECIPE = 1  # count up if the same photo would become other pixels
-JUDGES = 4  # count up if the same photos would be judged differently
+JUDGES = 5  # count up if the same photos would be judged differently
 WORKERS = min(4, 1 + (os.cpu_count() or 1))  # photos worked on at a time; one more than cores, because of waiting for the disk
 AHEAD = 2 * WORKERS  # photos that are started before the first is waited for
 LEVEL = 1  # PNG compression: four times as fast as Pillow's default, for an eighth more bytes
@@ -125,7 +126,7 @@ def _pool() -> Iterator[ThreadPoolExecutor]:
 
 def _is_alone(preparing: Preparing, look: Look) -> bool:
     is_cut = preparing.box_of(look) is not None  # a small box may need the photo at full size
-    return look.status == "ok" and takes_much(look.path, WHOLE if is_cut else preparing.resolution)
+    return look.status == "ok" and takes_much(look.path, WHOLE if is_cut else max(preparing.resolution, SIDE))
 
 
 def _row_of(preparing: Preparing, folder: Path, kept: Mapping[str, tuple[Path, Row]], look: Look, place: int) -> Seen:
@@ -138,7 +139,7 @@ def _row_of(preparing: Preparing, folder: Path, kept: Mapping[str, tuple[Path, R
     try:
         if looked is None:
             opened = _open(preparing, look)
-            looked = look_at(opened.photo, opened.mask)
+            looked = look_at(_large_enough(opened.photo, look), opened.mask)
             if preparing.judged:
                 keep(preparing.look_key(look), looked)
         if own is not None:
@@ -183,6 +184,11 @@ def _bare_row(look: Look) -> Row:
 def _open(preparing: Preparing, look: Look) -> Opened:
     mask = look.beside.mask if preparing.judged else None
     return open_photo(look.path, mask, preparing.cut, preparing.box_of(look))
+
+
+def _large_enough(photo: Photo, look: Look) -> Photo:
+    """The photo as it is looked at: what is found in it must not depend on the training size, and a JPEG was decoded to no more than that."""
+    return photo if min(photo.image.size) >= min(SIDE, *photo.size) else read_photo(look.path, SIDE)
 
 
 def _taken(kept: tuple[Path, Row] | None, folder: Path, place: int) -> Row | None:

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
 from dreambooth_cli.errors import DiskError, PhotoError, ProjectError, UsageError
 from dreambooth_cli.events import PhaseStarted, PhotoLooked, PhotoRead, PhotosPrepared, Warned, as_json
@@ -553,6 +553,17 @@ def test_findings_inform_and_refuse_nothing(with_a_dark_one):
     report = report_of(with_a_dark_one)
     assert {row["file"]: row["word"] for row in report["photos"]}["two.jpg"] == "dark"
     assert report["verdict"] == events[-1].verdict
+
+
+def test_what_is_found_does_not_depend_on_the_training_size(project):
+    """A large JPEG is decoded to no more pixels than the training picture needs, which hides what is wrong with it."""
+    for number, path in enumerate(sorted(project.photos.iterdir())):
+        path.unlink()
+        large = project.photos / f"{number}.jpg"
+        with Image.open(draw_photo(large, (400, 400), seed=number)) as drawn:
+            scaled = drawn.resize((1600, 1600))
+        (scaled.filter(ImageFilter.GaussianBlur(8)) if number == 1 else scaled).save(large, quality=92)
+    assert {Path(one.path).name: one.word for one in of_kind(run(project), PhotoLooked)}["1.jpg"] == "soft"
 
 
 def test_strict_refuses_and_says_which(with_a_dark_one):
