@@ -187,7 +187,7 @@ def _open(preparing: Preparing, look: Look) -> Opened:
 
 
 def _large_enough(photo: Photo, look: Look) -> Photo:
-    """The photo as it is looked at: what is found in it must not depend on the training size, and a JPEG was decoded to no more than that."""
+    """The photo as it is looked at: what is found must not depend on the training size, and a JPEG was decoded to no more than that."""
     return photo if min(photo.image.size) >= min(SIDE, *photo.size) else read_photo(look.path, SIDE)
 
 
