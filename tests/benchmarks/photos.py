@@ -1,6 +1,6 @@
 """What is found in photos, measured on the subjects of ../shared/subjects; writes photos.md:
 
-    python -m tests.benchmarks.photos [crops] [triage] [many]
+    python -m tests.benchmarks.photos [crops] [buckets] [triage] [many]
 
 all of its tables, or those that are named.
 """
@@ -8,10 +8,10 @@ all of its tables, or those that are named.
 import sys
 from pathlib import Path
 
-from . import crops, many_photos, triage
+from . import buckets, crops, many_photos, triage
 
 PAGE = Path(__file__).with_name("photos.md")
-TABLES = {"crops": crops.table, "triage": triage.table, "many": many_photos.table}
+TABLES = {"crops": crops.table, "buckets": buckets.table, "triage": triage.table, "many": many_photos.table}
 
 
 def put(name: str, text: str) -> None:
