@@ -118,16 +118,16 @@ def _twins(measured: Sequence[Measures], names: Sequence[str], faults: Sequence[
 def _round(one: Measures) -> Iterator[Finding]:
     if one.frame.is_screen:
         share = 1 - sum(bar.depth for bar in (one.frame.top, one.frame.bottom) if bar)
-        yield Finding("screenshot", round(share, 2), "A screenshot: use the photo itself, or cut away the bars round it.")
+        yield Finding("screenshot", round(share, 2), "A screenshot: use the photo itself, or crop the bars away.")
     elif one.frame.width > 0:
-        yield Finding("border", round(one.frame.width, 3), "There is a border round it: cut it away, or the model learns it.")
+        yield Finding("border", round(one.frame.width, 3), "There is a border around it: crop it away, or the model learns that too.")
 
 
 def _light(one: Measures, others: Sequence[Measures]) -> Iterator[Finding]:
     if one.bright < DARK and one.bright < TIMES_DARK * _usual("bright", [other.bright for other in others]):
         yield Finding("dark", round(one.bright, 2), "Too dark: brighten it, or take it again in more light.")
     if one.heaped > HEAPED and _is_burnt_out(one, others):
-        yield Finding("burnt_out", round(one.clipped, 2), "Burnt out, and what is white has no detail: take it again with less light.")
+        yield Finding("burnt_out", round(one.clipped, 2), "Burnt out, its white parts have no detail: take it again with less light.")
 
 
 def _is_burnt_out(one: Measures, others: Sequence[Measures]) -> bool:
@@ -147,7 +147,7 @@ def _is_burnt_out(one: Measures, others: Sequence[Measures]) -> bool:
 
 def _blur(one: Measures, others: Sequence[Measures]) -> Iterator[Finding]:
     if one.blur > BLUR and one.blur > TIMES_BLUR * _usual("blur", [other.blur for other in others]):
-        yield Finding("blur", round(one.blur, 1), "Blurred beside the others: leave it out, or take it again with a steady hand.")
+        yield Finding("blur", round(one.blur, 1), "Blurrier than the others: leave it out, or take it again with a steady hand.")
 
 
 def _subject(one: Measures, common: Common, each: int, known: set[FindingKind]) -> Iterator[Finding]:
@@ -162,9 +162,9 @@ def _subject(one: Measures, common: Common, each: int, known: set[FindingKind]) 
     is_small = area < AREA and is_lit and not is_burnt and (likeness >= LIKENESS or one.detail < DETAIL_ODD)
     is_tiny = one.detail < DETAIL or is_small
     if likeness < (LIKENESS_CHANGED if is_tiny or is_cut or is_changed or common.ground[each] else LIKENESS) and is_lit:
-        yield Finding("odd_one_out", round(likeness, 2), "It seems to show something else than the others: leave it out if it does.")
+        yield Finding("odd_one_out", round(likeness, 2), "It seems to show something other than the rest: leave it out if so.")
     if is_tiny:
-        yield Finding("tiny_subject", round(min(one.detail, area), 3), "The subject is very small in it: go nearer, or crop it closer.")
+        yield Finding("tiny_subject", round(min(one.detail, area), 3), "The subject is very small in it: go closer, or crop it tighter.")
     if is_cut:
         words = f"The subject seems to be cut off at the {common.edge[each]}: use a photo that shows all of it."
         yield Finding("cut_subject", round(touching, 2), words)
