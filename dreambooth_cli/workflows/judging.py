@@ -107,7 +107,8 @@ def judge_steps(run: Run, recipe: Recipe, steps: Sequence[int], patience: float)
     DreamboothError of many kinds."""
     eyes = yield from find_judge(recipe.base)
     yield PhaseStarted(name="judging the steps", total=len(steps), unit="steps")
-    family = yield from load_model(recipe.base, None, "auto")
+    # PNDM, which Stable Diffusion comes with, needs twice as many steps: with these its pictures of a well trained subject are wrong
+    family = yield from load_model(recipe.base, None, recipe.base.facts.family.class_sampler)
     side = recipe.plan.resolution
     guidance = guidance_of(recipe.base.name, recipe.base.facts.family)
     drawing = Drawing(steps=STEPS, guidance_scale=guidance, width=side, height=side)
