@@ -60,7 +60,7 @@ def kept_when_freed() -> Iterator[None]:
 
 
 def page_out(address: int, size: int) -> None:
-    """Drop the pages that lie entirely in this range (bytes) from memory if a file backs them; changed pages stay.
+    """Drop the pages that lie entirely in this range (bytes) from memory if a file backs them; others stay, or go to swap if there is any.
 
     They are read from the file again when needed. Linux only.
     """

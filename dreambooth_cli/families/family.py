@@ -158,7 +158,7 @@ class Family:
     prompt_length: int  # the most tokens that are read of a prompt, including those of its frame
     prompt_frame: int = 2  # tokens in that frame: start and end, or those of a chat
     rare_words: bool = True  # whether a word of one rare token has no meaning yet; to a language model it may have one
-    class_sampler: SchedulerName | Literal["auto"]  # the scheduler for class images
+    class_sampler: SchedulerName | Literal["auto"]  # the scheduler for class images, samples and judging: good in few steps
     guidance: float  # the default guidance scale, as its pipeline defines it
     no_guidance: float = 1.0  # the guidance scale at which that pipeline leaves the prediction as it is
     prior: Literal["class-images", "base"] = "class-images"  # what preserves the class by default

@@ -12,7 +12,7 @@ from ..captions import prompt_with
 from ..disk import disk_errors
 from ..engine.families.latent_diffusion import LatentDiffusion, autocast
 from ..engine.families.loading import DTYPES, bring_back, find_device, let_go, place
-from ..engine.images.sampling import Drawing, Embedded, decode, draw_in_turn, draw_latents
+from ..engine.images.sampling import Drawing, Embedded, decode, draw_in_turn, draw_latents, scheduled
 from ..engine.refusal import out_of_memory_words
 from ..engine.training.loop import Training
 from ..events import Events, Noted, PhaseStarted, SampleSaved, Warned, Yielding
@@ -67,11 +67,12 @@ def draw_before(
     brought = bring_back(family.pipe, recipe.base, dtype=DTYPES["fp32"], device=device, only=[VAE]) if embedded else []
     try:
         for number, prompt in lacking:
-            if at_work is not None:
-                picture = draw_in_turn(family, prompt, settings.seed, drawing, at_work)
-            else:
-                with autocast(recipe.plan.precision, device):
-                    picture = decode(family, draw_latents(family, [embedded[prompt]], [settings.seed], drawing))[0]
+            with scheduled(family.pipe, family.record.class_sampler):
+                if at_work is not None:
+                    picture = draw_in_turn(family, prompt, settings.seed, drawing, at_work)
+                else:
+                    with autocast(recipe.plan.precision, device):
+                        picture = decode(family, draw_latents(family, [embedded[prompt]], [settings.seed], drawing))[0]
             save_sample(picture, folder, f"{BEFORE}-{number}", {"prompt": prompt, "seed": str(settings.seed), "step": "0"})
     except (RuntimeError, MemoryError) as error:
         remark = memory_remark(error, 0)
@@ -182,7 +183,9 @@ def drawn(
     brought = bring_back(pipe, base, dtype=DTYPES["fp32"], device=where, only=[VAE] if known else None)
     try:
         for prompt in prompts:
-            yield prompt, training.draw(prompt, recipe.settings.seed, drawing, in_parts=in_parts)
+            with scheduled(pipe, training.family.record.class_sampler):  # for which few steps are enough
+                picture = training.draw(prompt, recipe.settings.seed, drawing, in_parts=in_parts)
+            yield prompt, picture
     finally:
         let_go(pipe, brought)
         if in_parts:

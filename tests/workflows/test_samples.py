@@ -1,12 +1,16 @@
 """Samples: four rounds over a run by default, which leave no trace in the weights."""
 
+import json
+
 import pytest
 from PIL import Image
 
 from dreambooth_cli.engine.training import loop
-from dreambooth_cli.events import ModelSaved, Noted, SampleSaved, Warned
-from dreambooth_cli.settings import TrainSettings
+from dreambooth_cli.events import ImageSaved, ModelSaved, Noted, SampleSaved, Warned
+from dreambooth_cli.settings import GenerateSettings, TrainSettings
+from dreambooth_cli.source import Source
 from dreambooth_cli.workflows import samples
+from dreambooth_cli.workflows.generate import generate
 from tests.workflows.kept_training import assert_same
 from tests.workflows.projects import make_project, model_of, of_kind, run
 
@@ -80,3 +84,16 @@ def test_memory_that_runs_out_over_a_sample_ends_no_run(sd1, photos, monkeypatch
 def test_the_third_prompt(class_prompt, settings, third):
     prompts = samples.Prompts("sks", class_prompt.replace("a dog", "a sks dog"), class_prompt)
     assert samples.sample_prompts(prompts, settings.get("sample_prompt"))[2:] == ([third] if third else [])
+
+
+def test_few_steps_are_enough_for_a_sample(sd1, photos, roomy, tmp_path):
+    """It is drawn with the scheduler of class images, before training too; the model keeps the base's own."""
+    project = make_project(photos, sd1, method="full", **SAMPLED | {"sample_steps": 4})
+    events = run(project)
+    (last,) = [event for event in of_kind(events, SampleSaved) if (event.step, event.prompt) == (8, PROMPTS[0])]
+    config = json.loads((model_of(events) / "scheduler" / "scheduler_config.json").read_text())
+    assert config["_class_name"] == json.loads((sd1 / "scheduler" / "scheduler_config.json").read_text())["_class_name"]
+    settings = GenerateSettings(scheduler="dpm++", steps=4, seed=0)
+    (drawn,) = of_kind(list(generate(Source(model_of(events)), PROMPTS[0], settings, output_dir=tmp_path)), ImageSaved)
+    with Image.open(last.path) as sample, Image.open(drawn.path) as picture:
+        assert sample.tobytes() == picture.tobytes()

@@ -20,7 +20,7 @@ from ...errors import TrainingFailed
 from ...families.family import VAE
 from ..families.latent_diffusion import LatentDiffusion
 from ..seeds import seed_of
-from .sampling import AtWork, Drawing, decode, draw_latents, embed, is_black, use_scheduler
+from .sampling import AtWork, Drawing, decode, draw_latents, embed, is_black, scheduled
 
 MANIFEST = "images.json"
 IMAGE = re.compile(r"[0-9]{6,}\.png")
@@ -132,15 +132,11 @@ def make_images(
         with at_work((VAE,)):
             return [decode(family, each) for each in latents]
 
-    own = pipe.scheduler
-    use_scheduler(pipe, record.class_sampler)
-    try:
+    with scheduled(pipe, record.class_sampler):
         for group in _groups(batches, turn):
             for numbers, pictures in zip(group, paint(group, 0), strict=True):
                 good = [_not_black(one, number, paint, prompt_of(number)) for one, number in zip(pictures, numbers, strict=True)]
                 yield from _keep(folder, numbers, good)
-    finally:
-        pipe.scheduler = own
 
 
 def _not_black(

@@ -4,8 +4,8 @@ Every picture has a seed of its own, so that any one can be drawn again by itsel
 equal up to the rounding of the kernels, which depends on the batch.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -69,6 +69,17 @@ def use_scheduler(pipe: Any, name: Scheduler) -> None:
         if (versions := refusal_of(error)) is not None:
             raise versions from error
         raise UsageError(f"the scheduler {name} can't be used with this model: {error}", "try another, or leave --scheduler out") from error
+
+
+@contextmanager
+def scheduled(pipe: Any, name: Scheduler) -> Iterator[None]:
+    """Draw with another noise scheduler for a while, as by `use_scheduler`; then the pipeline has its own again."""
+    own = pipe.scheduler
+    use_scheduler(pipe, name)
+    try:
+        yield
+    finally:
+        pipe.scheduler = own
 
 
 def check_steps(pipe: Any, steps: int, flag: str) -> None:
