@@ -29,6 +29,37 @@ XL: dict[str, Any] = {
     "projection_class_embeddings_input_dim": 2816,
 }
 VAE = (128, 256, 512, 512)
+# FLUX.2 klein's and Z-Image's
+KLEIN_TRANSFORMER: dict[str, Any] = {
+    "num_layers": 5,
+    "num_single_layers": 20,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 7680,
+    "guidance_embeds": False,
+}
+Z_IMAGE_TRANSFORMER: dict[str, Any] = {"axes_lens": [1536, 512, 512]}
+FLUX_VAE: dict[str, Any] = {
+    "block_out_channels": VAE,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "latent_channels": 16,
+    "scaling_factor": 0.3611,
+    "shift_factor": 0.1159,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
+QWEN3_4B: dict[str, Any] = {
+    "vocab_size": 151_936,
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 40_960,
+    "rope_theta": 1_000_000,
+    "tie_word_embeddings": True,
+}
 # A base's UNet, its text encoders (config values each), and its VAE's widths.
 Parts = tuple[dict[str, Any], list[dict[str, int]], tuple[int, ...]]
 TRUE_SIZES: dict[str, Parts] = {
@@ -37,14 +68,17 @@ TRUE_SIZES: dict[str, Parts] = {
     "sd21": (SD2, [CLIP_H], VAE),
     "sdxl": (XL, [CLIP_L, CLIP_G], VAE),
 }
+# A base's transformer, how many layers of its text encoder are read, and the VAE's config ({}: its class's own).
+FlowParts = tuple[dict[str, Any], int, dict[str, Any]]
+FLOW_SIZES: dict[str, FlowParts] = {
+    "klein": (KLEIN_TRANSFORMER, 28, {}),
+    "z-image": (Z_IMAGE_TRANSFORMER, 36, FLUX_VAE),
+}
 
 
 def find_to_try(model: str) -> CatalogEntry:
-    """The catalogue base of this name, if it can be tried without a download. Raises UsageError if not."""
-    known = [entry for entry in CATALOG if entry.name in TRUE_SIZES or entry.folder is not None]
-    hint = f"--model takes one of {', '.join(entry.name for entry in known)}"
+    """The catalogue base of this name, which can be tried without a download. Raises UsageError for any other model."""
     if (entry := find_entry(model)) is None:
-        raise UsageError(f"--try knows only the catalogue's bases, not {model}", hint)
-    if entry not in known:
-        raise UsageError(f"--try does not know the true sizes of {entry.name}: it would have to be fetched", hint)
+        names = ", ".join(entry.name for entry in CATALOG)
+        raise UsageError(f"--try knows only the catalogue's bases, not {model}", f"--model takes one of {names}")
     return entry

@@ -10,7 +10,7 @@ from statistics import mean
 from typing import Any
 
 from ..bases.catalog import CATALOG, CatalogEntry
-from ..bases.true_sizes import TRUE_SIZES, find_to_try
+from ..bases.true_sizes import find_to_try
 from ..config import Asked, ask
 from ..disk import check_space, clear_leftovers, make_folder, temporary
 from ..engine.device import as_torch_has_it, held_memory
@@ -20,6 +20,7 @@ from ..errors import DoesNotFit, DreamboothError, Interrupted
 from ..events import Events, Noted, PhaseStarted, StepDone, Warned, Yielding
 from ..gpu import find_gpu
 from ..machine import free_memory
+from ..memory.duration import predict
 from ..memory.plan import Plan
 from ..memory.search import check_fits
 from ..paths import home_folder
@@ -164,7 +165,7 @@ def try_base(entry: CatalogEntry, scratch: Path) -> Yielding[Tried]:
     """Take three steps of a base at its true size, under the plan it would have here; compare prediction and measurement."""
     name = f"{TAKEN} steps of {entry.name} at its true size"
     model = entry.name
-    if entry.name in TRUE_SIZES:
+    if entry.folder is None:
         yield PhaseStarted(name="random weights")
         tokenizer = CATALOG[-1].folder or Path()
         model = str(write_random_base(entry.name, scratch / entry.name, tokenizer=tokenizer / "tokenizer"))
@@ -184,11 +185,13 @@ def try_base(entry: CatalogEntry, scratch: Path) -> Yielding[Tried]:
             yield event
         held = held_memory(training.device)
     foreseen = plan.needed if plan.device != "cpu" else plan.ram["step"]
+    expected = predict(plan, made_of.base.facts, made_of.settings, find_gpu())
+    step = {} if expected is None else {"step_seconds": round(expected.step, 3)}
     return Tried(
         name=name,
         passed=True,
         message=f"{plan.why}; {seconds[-1]:.2f} s a step, {held / 1e9:.1f} GB held, {foreseen / 1e9:.1f} GB predicted",
-        predicted={"memory_gb": round(foreseen / 1e9, 2)},
+        predicted={"memory_gb": round(foreseen / 1e9, 2), **step},
         measured={"memory_gb": round(held / 1e9, 2), "step_seconds": round(seconds[-1], 3)},
     )
 

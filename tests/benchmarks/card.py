@@ -31,10 +31,10 @@ from unittest import mock
 
 import torch
 
-from tests import small_models
+from tests import small_flow, small_models
 from tests.machine import machine
 
-from .bases import make_base
+from .memory_on_card import made_base
 from .speed import draw_noise
 
 TABLE = Path(__file__).with_name("card.md")
@@ -62,10 +62,12 @@ class Sitting:
         folder = self.work / "bases" / name
         if not (folder / "model_index.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
-            if self.tiny:
-                small_models.build("sdxl" if name == "sdxl" else "sd1", folder)
+            if not self.tiny:
+                made_base(name, folder)
+            elif name in small_flow.KINDS:
+                small_flow.build(name, folder)
             else:
-                make_base(name, folder, dtype=torch.float16, device="cuda")
+                small_models.build("sdxl" if name == "sdxl" else "sd1", folder)
         return folder
 
     def shared(self, module: str, *names: str) -> Path:
@@ -189,15 +191,32 @@ def fidelity(*, on_card: bool) -> Callable[[Sitting], dict[str, Any]]:
     return told
 
 
-def bases(sitting: Sitting) -> dict[str, Any]:
+def bases(*names: str) -> Callable[[Sitting], dict[str, Any]]:
     """Draw what the other parts share, so that no two of them do."""
-    found = {}
-    sitting.photos()
-    for name in ("sd15", "sdxl", "sd21"):
-        began = time.monotonic()
-        sitting.base(name)
-        found[name] = time.monotonic() - began
-    return found
+
+    def told(sitting: Sitting) -> dict[str, Any]:
+        found = {}
+        if "sd15" in names:
+            sitting.photos()
+        for name in names:
+            began = time.monotonic()
+            sitting.base(name)
+            found[name] = time.monotonic() - began
+        return found
+
+    return told
+
+
+def doctor(model: str) -> Callable[[Sitting], dict[str, Any]]:
+    """`dreambooth doctor --try` on a base: what it told of its parts."""
+
+    def told(sitting: Sitting) -> dict[str, Any]:
+        report = sitting.work / f"{sitting.part}.md"
+        (document,), took = sitting.dreambooth("doctor", "--try", "--model", model, "--json", "--report", str(report))
+        checks = [check for check in document["checks"] if check["status"] != "ok"]
+        return {"seconds": took, "ok": document["ok"], "checks": checks, "tried": document["tried"]}
+
+    return told
 
 
 def profile(name: str, **settings: Any) -> Callable[[Sitting], dict[str, Any]]:
@@ -245,16 +264,18 @@ def by_time(averages: Sequence[Any]) -> list[Any]:
     return sorted(averages, key=lambda one: -one.device_time_total)[:40]
 
 
-def other(module: str, *words: str, of: Sequence[str] = ()) -> Callable[[Sitting], dict[str, Any]]:
-    """Another benchmark of this folder on bases that are shared: what it printed, and its exit status."""
+def other(module: str, *words: str, of: Sequence[str] = (), **variables: str) -> Callable[[Sitting], dict[str, Any]]:
+    """Another benchmark of this folder on bases that are shared, with these environment variables: what it printed, and its exit
+    status."""
 
     def told(sitting: Sitting) -> dict[str, Any]:
         peer = ["--peer", str(sitting.peer), *(["--shim", sitting.shim] if sitting.shim else [])] if sitting.peer else []
-        command = [sys.executable, "-m", f"tests.benchmarks.{module}", "--work", str(sitting.shared(module, *of)), *words]
+        work = sitting.shared(f"{module} {sitting.part}" if variables else module, *of)
+        command = [sys.executable, "-m", f"tests.benchmarks.{module}", "--work", str(work), *words]
         command += peer if module == "speed_on_card" else []
         if sitting.tiny:
             return {"command": " ".join(command[1:])}
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)
         return {"printed": done.stdout, "status": done.returncode, "said": done.stderr[-1500:] if done.returncode else ""}
 
     return told
@@ -268,9 +289,9 @@ class Part:
     limit: float
 
 
-def memory(*rows: str, of: Sequence[str]) -> Part:
+def memory(*rows: str, of: Sequence[str], **variables: str) -> Part:
     """Rows of the table of predicted and measured memory."""
-    return Part(other("memory_on_card", *(word for row in rows for word in ("--row", row)), of=of), 240)
+    return Part(other("memory_on_card", *(word for row in rows for word in ("--row", row)), of=of, **variables), 240)
 
 
 def speed(case: str, *, of: str, limit: float = 240) -> Part:
@@ -280,7 +301,30 @@ def speed(case: str, *, of: str, limit: float = 240) -> Part:
 
 # One stage after the other; within a stage, side by side.
 STAGES: tuple[dict[str, Part], ...] = (
-    {"bases": Part(bases, 150), "lean-kernel": Part(lean_kernel, 120)},
+    {
+        "bases": Part(bases("sd15", "sdxl", "sd21"), 150),
+        "bases-klein": Part(bases("klein"), 150),
+        "bases-z-image": Part(bases("z-image"), 150),
+        "lean-kernel": Part(lean_kernel, 120),
+    },
+    {
+        "memory-klein": memory("FLUX.2 klein, 8 GB", "FLUX.2 klein, 12 GB", of=["klein"]),
+        "memory-z-image": memory("Z-Image, 8 GB", "Z-Image, 12 GB", of=["z-image"]),
+        "memory-tight": memory("SD 1.5 full + text encoder, 512, tight", "SDXL LoRA, UNet only, 1024, tight", of=["sd15", "sdxl"]),
+        "memory-expandable": memory(
+            *("SD 1.5 full + text encoder, 512", "SDXL LoRA, UNet only, 1024"),
+            of=["sd15", "sdxl"],
+            PYTORCH_ALLOC_CONF="expandable_segments:True",
+        ),
+        "doctor": Part(doctor("sd15"), 240),
+    },
+    {"flow-whole-card": memory("FLUX.2 klein, 70 GB", "Z-Image, 70 GB", of=["klein", "z-image"])},
+    {"profile-sd15": Part(profile("sd15", method="full", train_text_encoder=False), 60)},
+    {"speed-sdxl-lora": speed("SDXL LoRA, 1024 px, 1+1", of="sdxl")},
+    {
+        "memory-12-16": memory("SD 2.1 full + text encoder, 768", "SDXL full + both text encoders, 1024", of=["sd21", "sdxl"]),
+        "doctor-klein": Part(doctor("klein"), 240),
+    },
     {
         "sd15": Part(story("sd15", "--method", "full"), 240),
         "sdxl-lora": Part(story("sdxl", "--method", "lora"), 240),
@@ -290,14 +334,7 @@ STAGES: tuple[dict[str, Part], ...] = (
     {"speed-sd15": speed("SD 1.5, 512 px, 1+1", of="sd15")},
     {"memory-8": memory("SD 1.5 full + text encoder, 512", "SDXL LoRA, UNet only, 1024", of=["sd15", "sdxl"])},
     {"speed-1000": speed("SD 1.5, 512 px, 1+1, 1,000 steps", of="sd15")},
-    {"speed-sdxl-lora": speed("SDXL LoRA, 1024 px, 1+1", of="sdxl")},
-    {
-        "memory-12-16": memory(
-            "SD 2.1 full + text encoder, 768", "SDXL full + both text encoders, 1024", of=["sd21", "sdxl"]
-        )
-    },
     {"speed-sdxl": speed("SDXL, 1024 px, 1+1", of="sdxl")},
-    {"profile-sd15": Part(profile("sd15", method="full", train_text_encoder=False), 60)},
     {"speed-sd15-16": speed("SD 1.5, 512 px, 16+16", of="sd15")},
     {"speed-sdxl-lora-alone": speed("SDXL LoRA, 1024 px, 1", of="sdxl")},
     {"speed-sdxl-alone": speed("SDXL, 1024 px, 1", of="sdxl")},
@@ -363,6 +400,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--shim", help="the peer's PYTHONPATH")
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--only", action="append", choices=PARTS)
+    parser.add_argument("--one-by-one", action="store_true", help="for a driver that can't tell processes apart")
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--tiny", action="store_true", help="tiny bases: the script itself is tried")
     parser.add_argument("--do", choices=PARTS, help=argparse.SUPPRESS)
@@ -379,7 +417,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if time.monotonic() + SHORTEST > ends:
             print(f"no time left for {', '.join(names)}")
             continue
-        with ThreadPoolExecutor() as beside:
+        with ThreadPoolExecutor(1 if asked.one_by_one else None) as beside:
             for done in [beside.submit(run, name, sitting, ends) for name in names]:
                 done.result()
     if asked.write:

@@ -13,18 +13,9 @@ from diffusers import (
     ZImageTransformer2DModel,
 )
 
+from dreambooth_cli.bases.true_sizes import FLOW_SIZES, FLUX_VAE
 from dreambooth_cli.engine.families.latent_diffusion import Conditioning
 
-FLUX_VAE = {
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-    "latent_channels": 16,
-    "use_quant_conv": False,
-    "use_post_quant_conv": False,
-}
-KLEIN_4B = {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24, "joint_attention_dim": 7680, "guidance_embeds": False}
 # of a base: its transformer and VAE, its pipeline; the tokens and the width of its prompts, what its latents have of channels, and how
 # many pixels stand behind one of them
 Z_PROMPT = 24  # tokens of a short prompt with its chat
@@ -36,9 +27,9 @@ def make_pipe(name: str) -> Any:
     scheduler = FlowMatchEulerDiscreteScheduler()
     with torch.device("meta"):
         if name == "z-image":
-            transformer, plain = ZImageTransformer2DModel(axes_lens=[1536, 512, 512]), AutoencoderKL(**FLUX_VAE)
+            transformer, plain = ZImageTransformer2DModel(**FLOW_SIZES[name][0]), AutoencoderKL(**FLUX_VAE)
             return ZImagePipeline(scheduler, plain, None, None, transformer)
-        other = Flux2Transformer2DModel(**KLEIN_4B)
+        other = Flux2Transformer2DModel(**FLOW_SIZES[name][0])
         vae: Any = AutoencoderKLFlux2()
     vae.bn.running_mean, vae.bn.running_var = torch.zeros(128), torch.ones(128)  # kept when the VAE is gone
     return Flux2KleinPipeline(scheduler, vae, None, None, other)

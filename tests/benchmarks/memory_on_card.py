@@ -3,17 +3,20 @@
     python -m tests.benchmarks.memory_on_card --work FOLDER [--row NAME ...]
 
 Every row is a process of its own, which may use no more of the card than the row's size (`set_per_process_memory_fraction`) and
-is planned for a card of that size: class images, encoding, three steps, saving. What is measured is what the driver shows: the most that
-the allocator has reserved, plus the context, which is everything else on the card. The bases have random weights; they and the rows'
-results are kept in FOLDER, so that a table that was stopped can go on.
+is planned for a card of that size: class images, encoding, three steps (six of the flow families), saving. What is measured is what the
+driver shows: the most that the allocator has reserved, plus the context, which is everything else that the driver counts as this
+process's; where it can't tell processes apart, everything else on the card, so rows must then run one after the other. The bases have
+random weights; they and the rows' results are kept in FOLDER, so that a table that was stopped can go on.
 """
 
 import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +28,10 @@ from PIL import Image
 from dreambooth_cli.bases.base import Base
 from dreambooth_cli.bases.facts import read_facts
 from dreambooth_cli.bases.fingerprint import identify
+from dreambooth_cli.bases.true_sizes import FLOW_SIZES
 from dreambooth_cli.config import ask
-from dreambooth_cli.events import PlanMade, ProjectSaved, Warned
+from dreambooth_cli.engine.families.random_base import write_random_base
+from dreambooth_cli.events import PlanMade, ProjectSaved, StepDone, Warned
 from dreambooth_cli.gpu import Gpu
 from dreambooth_cli.project import Project
 from dreambooth_cli.settings import SubjectSettings
@@ -51,11 +56,20 @@ class Row:
 
 
 FULL = {"method": "full", "train_text_encoder": True}
+LORA = {"method": "lora", "train_text_encoder": False}
 ROWS = (
     Row("SD 1.5 full + text encoder, 512", "sd15", 7.2, 6.5, FULL),
     Row("SD 2.1 full + text encoder, 768", "sd21", 11.2, 9.0, FULL),
     Row("SDXL full + both text encoders, 1024", "sdxl", 14.9, 12.0, FULL),
-    Row("SDXL LoRA, UNet only, 1024", "sdxl", 7.4, 7.0, {"method": "lora", "train_text_encoder": False}),
+    Row("SDXL LoRA, UNet only, 1024", "sdxl", 7.4, 7.0, LORA),
+    # on little more than the plan says that they need
+    Row("SD 1.5 full + text encoder, 512, tight", "sd15", 6.8, 6.8, FULL),
+    Row("SDXL LoRA, UNet only, 1024, tight", "sdxl", 4.6, 4.6, LORA),
+    *(
+        Row(f"{title}, {card}", base, free, free, {"steps": 6, "sample_steps": 2})
+        for title, base in (("FLUX.2 klein", "klein"), ("Z-Image", "z-image"))
+        for card, free in (("8 GB", 7.98), ("12 GB", 11.98), ("16 GB", 15.97), ("70 GB", 70.0))
+    ),
     Row("SD 1.5 LoRA, 512", "sd15", 3.0, 3.0, {"method": "lora"}),
     Row("SD 1.5 LoRA on all layers, 512", "sd15", 8.0, 8.0, {"method": "lora", "lora_layers": "all"}),
     Row(
@@ -89,7 +103,8 @@ def main() -> int:
         return 0
     print(f"{torch.cuda.get_device_name()}; torch {torch.__version__}, CUDA {torch.version.cuda}\n")
     print(
-        "| run | free GB | planned GB | measured GB | planned / measured | at most | means |\n|---|---|---|---|---|---|---|"
+        "| run | free GB | planned GB | measured GB | planned / measured | at most | context | allocated | s a step | means |\n"
+        "|---|---|---|---|---|---|---|---|---|---|"
     )
     return int(not all([tell(row, asked.work) for row in ROWS if asked.row is None or row.name in asked.row]))
 
@@ -100,7 +115,7 @@ def tell(row: Row, work: Path) -> bool:
     if not path.exists():
         command = [sys.executable, "-m", "tests.benchmarks.memory_on_card", "--work", str(work), "--measure", row.name]
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-        shutil.rmtree(work / "home", ignore_errors=True)
+        shutil.rmtree(home_of(row, work), ignore_errors=True)
         if done.returncode:
             print(f"| {row.name} | failed: {done.stderr.strip()[-1500:]} |", flush=True)
             return False
@@ -108,6 +123,7 @@ def tell(row: Row, work: Path) -> bool:
     planned, measured = found["planned"] / 1e9, found["measured"] / 1e9
     print(
         f"| {row.name} | {row.free} | {planned:.2f} | {measured:.2f} | {planned / measured:.3f} | {row.most} | "
+        f"{found['context'] / 1e9:.2f} | {found['allocated'] / 1e9:.2f} | {found['seconds']:.3f} | "
         f"{', '.join(found['means'] + found['warnings'])} |",
         flush=True,
     )
@@ -119,16 +135,41 @@ def result_of(row: Row, work: Path) -> Path:
     return work / f"{row.name.replace(' ', '-').replace(',', '').replace('/', '-')}.json"
 
 
+def home_of(row: Row, work: Path) -> Path:
+    """A row's own, so that rows can run side by side."""
+    return work / f"home {result_of(row, work).stem}"
+
+
+def made_base(name: str, folder: Path) -> Path:
+    """The folder of a base with random weights, which is made where it is missing."""
+    if not (folder / "model_index.json").exists():
+        if name in FLOW_SIZES:
+            write_random_base(name, folder, tokenizer=Path())
+        else:
+            make_base(name, folder, dtype=torch.float16, device="cuda")
+            torch.cuda.empty_cache()
+    return folder
+
+
+def context_bytes() -> int:
+    """What this process has on the card besides what torch's allocator has reserved."""
+    free, total = torch.cuda.mem_get_info()
+    used = total - free
+    with suppress(Exception):  # drivers of virtual machines may not tell
+        import pynvml
+
+        pynvml.nvmlInit()
+        running = pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByIndex(0))
+        (used,) = [one.usedGpuMemory for one in running if one.pid == os.getpid() and one.usedGpuMemory] or [used]
+    return used - torch.cuda.memory_reserved()
+
+
 def measure(row: Row, work: Path) -> None:
     """One run in this process, and its result in the work folder."""
-    os.environ["DREAMBOOTH_HOME"] = str(work / "home")
-    base = work / row.base
-    if not (base / "model_index.json").exists():
-        make_base(row.base, base, dtype=torch.float16, device="cuda")
-        torch.cuda.empty_cache()
+    os.environ["DREAMBOOTH_HOME"] = str(home_of(row, work))
+    base = made_base(row.base, work / row.base)
     total = torch.cuda.get_device_properties(0).total_memory
-    free, _ = torch.cuda.mem_get_info()
-    empty = total - free - torch.cuda.memory_reserved()  # of this process, where no other uses the card
+    empty = context_bytes()
     torch.cuda.set_per_process_memory_fraction(min(1.0, (row.free * 1e9 - empty) / total))
     torch.cuda.reset_peak_memory_stats()
     card = Gpu(name="the card", kind="cuda", total=round(row.free * 1e9), free=round(row.free * 1e9), capability=(9, 0))
@@ -136,14 +177,15 @@ def measure(row: Row, work: Path) -> None:
     with mock.patch(f"{freeze}.find_gpu", return_value=card), mock.patch(f"{freeze}.as_torch_has_it", return_value=card):
         events = list(start(row, base, work))
     (plan,) = [event.plan for event in events if isinstance(event, PlanMade)]
-    free, _ = torch.cuda.mem_get_info()
-    context = total - free - torch.cuda.memory_reserved()  # with the kernels that were loaded since
+    context = context_bytes()  # with the kernels that were loaded since
+    seconds = [event.seconds for event in events if isinstance(event, StepDone)]
     found = {
         "planned": plan["needed"],
         "measured": torch.cuda.max_memory_reserved() + context,
         "allocated": torch.cuda.max_memory_allocated(),
         "context": context,
         "context_at_start": empty,
+        "seconds": statistics.median(seconds),
         "warnings": [event.message for event in events if isinstance(event, Warned)],
         "means": plan["means"],
         "ledger": plan["ledger"],
@@ -153,8 +195,8 @@ def measure(row: Row, work: Path) -> None:
 
 def start(row: Row, base: Path, work: Path) -> Any:
     """The events of the run."""
-    photos = work / "photos"
-    photos.mkdir(exist_ok=True)
+    photos = home_of(row, work) / "photos"
+    photos.mkdir(parents=True)
     for number in range(2):
         Image.effect_noise((1100, 1100), 60 + number).convert("RGB").save(photos / f"{number}.png")
     side = row.resolution or read_facts(base).resolution

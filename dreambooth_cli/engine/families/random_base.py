@@ -6,16 +6,32 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLFlux2,
     DDIMScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     PNDMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3Model,
+)
 
-from ...bases.true_sizes import TRUE_SIZES
+from ...bases.true_sizes import FLOW_SIZES, QWEN3_4B, TRUE_SIZES
+from ...families.qwen3 import CHAT, END, START
 from ...families.stable_diffusion import STABLE_DIFFUSION, TEXT_ENCODER, UNET
 from .parts import load_tokenizer
 
@@ -27,15 +43,19 @@ BETAS: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "steps_offset": 1,
 }
+PAD, THINK, THOUGHT = "<|endoftext|>", "<think>", "</think>"
 POOL = 1_000_003  # random values, repeated end to end; a prime number, so that no two rows begin alike
 
 
 def write_random_base(name: str, folder: Path, *, tokenizer: Path) -> Path:
     """Write a catalogue base with random weights in half precision, in diffusers' layout; returns its folder.
 
-    `tokenizer` is the folder of any CLIP tokenizer of at most CLIP's size. The weights' bytes in half precision are needed on disk and,
-    while this runs, in the machine's memory. Raises OSError, or KeyError for a name whose true size is not known.
+    `tokenizer` is the folder of any CLIP tokenizer of at most CLIP's size, for the bases that have one. The weights' bytes in half
+    precision are needed on disk and, while this runs, in the machine's memory: all of Stable Diffusion's, the largest network's of the
+    flow families. Raises OSError, or KeyError for a name whose true size is not known.
     """
+    if name in FLOW_SIZES:
+        return write_random_flow(name, folder)
     unet, encoders, widths = TRUE_SIZES[name]
     read = load_tokenizer(tokenizer, CLIPTokenizer, STABLE_DIFFUSION.prompt_length)
     ends = {"bos_token_id": read.bos_token_id, "eos_token_id": read.eos_token_id, "pad_token_id": read.eos_token_id}
@@ -50,11 +70,50 @@ def write_random_base(name: str, folder: Path, *, tokenizer: Path) -> Path:
     return folder
 
 
-def fill_randomly(network: Any) -> Any:
-    """A network from the meta device, now on the CPU in half precision, its weights random and scaled so that what passes through keeps
+def write_random_flow(name: str, folder: Path) -> Path:
+    """The same for a base of the flow families, one network after the other, in bf16: its values don't fit into fp16."""
+    transformer, layers, vae = FLOW_SIZES[name]
+    with torch.device("meta"):
+        parts: dict[str, Any] = {
+            "transformer": Flux2Transformer2DModel(**transformer) if name == "klein" else ZImageTransformer2DModel(**transformer),
+            "text_encoder": Qwen3Model(Qwen3Config(**QWEN3_4B, num_hidden_layers=layers)),
+            "vae": AutoencoderKL(**vae) if vae else AutoencoderKLFlux2(),
+        }
+    tokenizer = bytes_tokenizer()
+    if name == "klein":
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+        pipe: Any = Flux2KleinPipeline(scheduler=scheduler, tokenizer=tokenizer, **parts)
+    else:
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=6.0)
+        pipe = ZImagePipeline(scheduler=scheduler, tokenizer=tokenizer, **parts)
+    pipe.save_config(folder)
+    scheduler.save_pretrained(folder / "scheduler")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    for part, network in parts.items():
+        fill_randomly(network, torch.bfloat16)
+        if isinstance(network, AutoencoderKLFlux2):
+            network.bn.reset_running_stats()
+        network.save_pretrained(folder / part)
+        network.to("meta")
+    return folder
+
+
+def bytes_tokenizer() -> Qwen2Tokenizer:
+    """A tokenizer as Qwen3 has it, but a token for each byte: the prompts of the flow families have a fixed length, or almost none."""
+    marks = (PAD, START, END, THINK, THOUGHT)
+    words = {token: number for number, token in enumerate([*sorted(ByteLevel.alphabet()), *marks])}
+    tokenizer = Qwen2Tokenizer(
+        vocab=words, merges=[], unk_token=PAD, pad_token=PAD, eos_token=END, additional_special_tokens=[START, END]
+    )
+    tokenizer.chat_template = CHAT
+    return tokenizer
+
+
+def fill_randomly(network: Any, dtype: torch.dtype = torch.float16) -> Any:
+    """A network from the meta device, now on the CPU in this format, its weights random and scaled so that what passes through keeps
     its size."""
-    pool = torch.randn(POOL, generator=torch.Generator().manual_seed(0)).half()
-    network = network.half().to_empty(device="cpu")
+    pool = torch.randn(POOL, generator=torch.Generator().manual_seed(0)).to(dtype)
+    network = network.to(dtype).to_empty(device="cpu")
     with torch.no_grad():
         for name, weight in network.named_parameters():
             if weight.ndim < 2:  # norms' weights become 1, biases 0
