@@ -31,7 +31,7 @@ from dreambooth_cli.bases.fingerprint import identify
 from dreambooth_cli.bases.true_sizes import FLOW_SIZES
 from dreambooth_cli.config import ask
 from dreambooth_cli.engine.families.random_base import write_random_base
-from dreambooth_cli.events import PlanMade, ProjectSaved, StepDone, Warned
+from dreambooth_cli.events import PhaseStarted, PlanMade, ProjectSaved, StepDone, Warned
 from dreambooth_cli.gpu import Gpu
 from dreambooth_cli.project import Project
 from dreambooth_cli.settings import SubjectSettings
@@ -117,7 +117,7 @@ def tell(row: Row, work: Path) -> bool:
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
         shutil.rmtree(home_of(row, work), ignore_errors=True)
         if done.returncode:
-            print(f"| {row.name} | failed: {done.stderr.strip()[-1500:]} |", flush=True)
+            print(f"| {row.name} | failed: {done.stderr.strip()[-2500:]} |", flush=True)
             return False
     found = json.loads(path.read_text())
     planned, measured = found["planned"] / 1e9, found["measured"] / 1e9
@@ -164,6 +164,27 @@ def context_bytes() -> int:
     return used - torch.cuda.memory_reserved()
 
 
+def watched(events: Any, phases: dict[str, tuple[int, int]]) -> Any:
+    """The same events; `phases` gets the most bytes that were allocated and reserved in each phase of the run, also if it fails."""
+    name = "start"
+    try:
+        torch.cuda.reset_peak_memory_stats()
+        for event in events:
+            if isinstance(event, PhaseStarted):
+                note_peak(name, phases)
+                name = event.name
+            yield event
+    finally:
+        note_peak(name, phases)
+        print({phase: [round(value / 1e9, 2) for value in most] for phase, most in phases.items()}, file=sys.stderr)
+
+
+def note_peak(name: str, phases: dict[str, tuple[int, int]]) -> None:
+    """Keep what has been held since the last phase began, and begin anew."""
+    phases[name] = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+    torch.cuda.reset_peak_memory_stats()
+
+
 def measure(row: Row, work: Path) -> None:
     """One run in this process, and its result in the work folder."""
     os.environ["DREAMBOOTH_HOME"] = str(home_of(row, work))
@@ -171,18 +192,18 @@ def measure(row: Row, work: Path) -> None:
     total = torch.cuda.get_device_properties(0).total_memory
     empty = context_bytes()
     torch.cuda.set_per_process_memory_fraction(min(1.0, (row.free * 1e9 - empty) / total))
-    torch.cuda.reset_peak_memory_stats()
     card = Gpu(name="the card", kind="cuda", total=round(row.free * 1e9), free=round(row.free * 1e9), capability=(9, 0))
     freeze = "dreambooth_cli.workflows.freeze"
     with mock.patch(f"{freeze}.find_gpu", return_value=card), mock.patch(f"{freeze}.as_torch_has_it", return_value=card):
-        events = list(start(row, base, work))
+        events = list(watched(start(row, base, work), phases := {}))
     (plan,) = [event.plan for event in events if isinstance(event, PlanMade)]
     context = context_bytes()  # with the kernels that were loaded since
     seconds = [event.seconds for event in events if isinstance(event, StepDone)]
     found = {
         "planned": plan["needed"],
-        "measured": torch.cuda.max_memory_reserved() + context,
-        "allocated": torch.cuda.max_memory_allocated(),
+        "measured": max(reserved for _, reserved in phases.values()) + context,
+        "allocated": max(allocated for allocated, _ in phases.values()),
+        "phases": phases,
         "context": context,
         "context_at_start": empty,
         "seconds": statistics.median(seconds),
