@@ -22,11 +22,11 @@ from .disk import bytes_in, reason_of, standing_part
 from .errors import DreamboothError
 from .gpu import Driver, Gpu, describe, find_gpu, nvidia_driver
 from .hub_variables import DEFAULT_ENDPOINT, LONGEST_TOKEN, check_variables, split_endpoint
-from .libraries import PACKAGE, install_line, installed, pip, tried_ranges, untried
+from .libraries import DLIB, PACKAGE, fits_here, install_line, installed, pip, tried_ranges, untried
 from .machine import free_memory, machine_memory
 from .paths import cache_folder, projects_folder
 from .torch_builds import build_for, has_kernels, reinstall_line
-from .torch_child import TorchAnswer, ask_torch
+from .torch_child import TorchAnswer, ask_child, ask_torch
 
 OLDEST_PYTHON = (3, 11)
 LEAST_ROOM, LITTLE_ROOM = 2e9, 20e9  # bytes of disk: too little for any run, too little for a base model
@@ -60,6 +60,7 @@ def check_up() -> list[Check]:
         ("memory", check_memory),
         ("bitsandbytes", lambda: check_bitsandbytes(torch, gpu)),
         ("libraries", check_libraries),
+        ("faces", check_faces),
         ("disk", check_disk),
         ("caches", check_caches),
         ("hub", check_hub),
@@ -203,6 +204,19 @@ def check_libraries() -> Check:
         return Check("libraries", "warning", "dreambooth runs from a folder and is not installed, so versions can't be compared", "")
     told = ", ".join(f"{name} {installed(name)}" for name in ("diffusers", "transformers", "peft", "accelerate"))
     return Check("libraries", "ok", f"all in the ranges that were tried: {told}")
+
+
+def check_faces() -> Check:
+    """Check dlib, which finds the faces in photos. It is imported in a child process: on an old CPU that can end the process."""
+    version, error = ask_child("import dlib; print(dlib.__version__)")
+    if not error:
+        return Check("faces", "ok", f"dlib {version.strip()} finds them in photos")
+    without = "faces in photos are not found, so a crop may cut one off"
+    if not fits_here(DLIB):
+        return Check("faces", "warning", f"{without}: there is no build of dlib for this Python and machine")
+    if (here := installed(DLIB)) is None:
+        return Check("faces", "warning", f"{without}: dlib is not installed", install_line([DLIB]))
+    return Check("faces", "warning", f"{without}: dlib {here} can't be imported: {error}", f"{install_line([DLIB])} --force-reinstall")
 
 
 def check_disk() -> Check:

@@ -11,6 +11,7 @@ from .errors import LibraryRefused
 from .events import Events, Warned
 
 PACKAGE = "dreambooth-cli"
+DLIB = "dlib-bin"  # dlib as it is built for each system; it finds faces
 # The package sets no upper bound for torch, because the right build depends on the card. 2.13.0 and 2.14.1 were tried; 2.15.0 is out but
 # was not tried.
 TRIED_TORCH = ">=2.13,<2.15"
@@ -42,13 +43,16 @@ def installed(name: str) -> str | None:
 
 def tried_ranges() -> dict[str, str]:
     """The tried versions of the watched libraries, as pip writes them: what this package asks for, and torch's own."""
+    asked = asked_ranges()
+    return {name: asked[name] for name in WATCHED if name in asked}
+
+
+def asked_ranges() -> dict[str, str]:
+    """The versions of every library that this package asks for, as pip writes them; torch's are those that were tried."""
     from packaging.requirements import Requirement
 
-    found = {"torch": TRIED_TORCH}
-    for asked in map(Requirement, requirements_of(PACKAGE)):
-        if (name := _canonical(asked.name)) in WATCHED and name not in found:
-            found[name] = ",".join(sorted(map(str, asked.specifier), reverse=True))
-    return found
+    asked = {_canonical(each.name): each.specifier for each in map(Requirement, requirements_of(PACKAGE))}
+    return {name: ",".join(sorted(map(str, versions), reverse=True)) for name, versions in asked.items()} | {"torch": TRIED_TORCH}
 
 
 def requirements_of(name: str) -> list[str]:
@@ -57,6 +61,14 @@ def requirements_of(name: str) -> list[str]:
         return requires(name) or []
     except PackageNotFoundError:
         return []
+
+
+def fits_here(name: str) -> bool:
+    """Whether this package asks for a library on this Python and machine: some are not built for all. True for one that it never names."""
+    from packaging.requirements import Requirement
+
+    asked = [each for each in map(Requirement, requirements_of(PACKAGE)) if _canonical(each.name) == name]
+    return not asked or any(each.marker is None or each.marker.evaluate({"extra": ""}) for each in asked)
 
 
 def untried() -> dict[str, tuple[str, str]]:
@@ -99,9 +111,9 @@ def version_lines() -> list[str]:
 
 
 def install_line(names: Iterable[str]) -> str:
-    """The line that installs tried versions of libraries."""
-    tried = tried_ranges()
-    return " ".join([pip(), "install", *(f'"{name}{tried.get(name, "")}"' for name in names)])
+    """The line that installs versions of libraries that this package asks for."""
+    asked = asked_ranges()
+    return " ".join([pip(), "install", *(f'"{name}{asked.get(name, "")}"' for name in names)])
 
 
 def pip() -> str:

@@ -13,7 +13,7 @@ from .checkup import Check
 from .libraries import version_lines
 
 # Checks that show paths or addresses are left out: disk, caches, hub and token.
-TOLD = ("python", "torch", "gpu", "gpu memory", "memory", "bitsandbytes", "libraries")
+TOLD = ("python", "torch", "gpu", "gpu memory", "memory", "bitsandbytes", "libraries", "faces")
 PATH = re.compile(r"(?<![\w:/.])(?:~|[A-Za-z]:)?[\\/](?:[^\s'\"\\/:,;]+[\\/])*[^\s'\"\\/:,;]*")
 
 

@@ -44,17 +44,21 @@ class TorchAnswer:
 
 def ask_torch() -> TorchAnswer:
     """Ask in a child process. If torch can't be imported, the answer says why, with what its files say about the build."""
+    said, error = ask_child(QUESTION)
+    if error:
+        return TorchAnswer(**build_on_disk(), error=error)
+    answer: dict[str, Any] = json.loads(said.splitlines()[-1])
+    return TorchAnswer(**{**answer, "architectures": tuple(answer["architectures"])})
+
+
+def ask_child(code: str) -> tuple[str, str]:
+    """What lines of Python print in a child process, and why they failed ("" if they did not), even where they end the process."""
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", QUESTION], capture_output=True, text=True, errors="replace", timeout=LONGEST, check=False
-        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, errors="replace", timeout=LONGEST, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return TorchAnswer(**build_on_disk(), error=f"it does not answer: {type(error).__name__}")
-    if done.returncode == 0:
-        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return TorchAnswer(**{**answer, "architectures": tuple(answer["architectures"])})
-    last = (done.stderr.strip().splitlines() or [f"its import ended the process ({done.returncode})"])[-1]
-    return TorchAnswer(**build_on_disk(), error=last)
+        return "", f"it does not answer: {type(error).__name__}"
+    failed = (done.stderr.strip().splitlines() or [f"its import ended the process ({done.returncode})"])[-1]
+    return done.stdout, failed if done.returncode else ""
 
 
 def build_on_disk() -> dict[str, Any]:

@@ -18,6 +18,7 @@ from dreambooth_cli import checkup
 from dreambooth_cli.checkup import (
     check_bitsandbytes,
     check_disk,
+    check_faces,
     check_gpu,
     check_hub,
     check_libraries,
@@ -25,8 +26,10 @@ from dreambooth_cli.checkup import (
     check_torch,
 )
 from dreambooth_cli.gpu import Driver, sold_as
+from dreambooth_cli.libraries import DLIB, PACKAGE, pip
 from dreambooth_cli.torch_child import TorchAnswer
 from tests.cli.conftest import Dreambooth, dreambooth  # noqa: F401 - a fixture
+from tests.test_libraries import put
 
 CUDA = TorchAnswer(version="2.13.0+cu130", cuda="13.0", reaches_cuda=True, architectures=("sm_75", "sm_80", "sm_86", "sm_90"))
 CPU = TorchAnswer(version="2.13.0+cpu")
@@ -79,6 +82,40 @@ def test_a_torch_that_is_missing_is_told_with_its_line(monkeypatch: pytest.Monke
     assert "bitsandbytes>=" in without.repair
 
 
+@pytest.mark.parametrize(
+    ("broken", "marker", "said", "repair"),
+    [
+        ("", "", "dlib 20.5 finds them in photos", ""),
+        ("raise ImportError('libopenblas.so.0: cannot open shared object file')", "", "20.5.1 can't be imported: ImportError: libop", True),
+        ("import os; os.abort()", "", "can't be imported: its import ended the process (-6)", True),
+        ("raise ModuleNotFoundError('dlib')", "; python_version < '3'", "there is no build of dlib for this Python and machine", ""),
+    ],
+)
+def test_dlib_s_import_is_tried(
+    broken: str, marker: str, said: str, repair: str | bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, PACKAGE, "0", [f"Requires-Dist: dlib-bin>=19.24.6,<21{marker}"])
+    put(tmp_path, DLIB, "20.5.1")
+    (tmp_path / "dlib.py").write_text(f"__version__ = '20.5'\n{broken}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = check_faces()
+    assert said in found.message
+    assert found.status == ("warning" if broken else "ok")
+    assert found.repair == (f'{pip()} install "dlib-bin>=19.24.6,<21" --force-reinstall' if repair is True else "")
+
+
+def test_where_dlib_is_missing_the_line_that_installs_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, PACKAGE, "0", ["Requires-Dist: dlib-bin>=19.24.6,<21; python_version < '99'"])
+    (tmp_path / "dlib.py").write_text("raise ModuleNotFoundError('dlib')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(checkup, "installed", lambda name: None)
+    found = check_faces()
+    assert (found.status, found.repair) == ("warning", f'{pip()} install "dlib-bin>=19.24.6,<21"')
+    assert found.message == "faces in photos are not found, so a crop may cut one off: dlib is not installed"
+
+
 def test_doctor_works_where_torch_is_broken_and_does_not_load_it(tmp_path: Path) -> None:
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text("raise OSError('libcudart.so.13: cannot open shared object file')")
@@ -105,7 +142,7 @@ def test_in_words_and_as_a_document(monkeypatch: pytest.MonkeyPatch, dreambooth:
     monkeypatch.setattr(checkup, "ask_torch", lambda: CPU)
     done = dreambooth("doctor")
     assert (done.code, "hf_secret" in done.out + done.err) == (0, False)
-    for name in ("python", "torch", "gpu", "memory", "bitsandbytes", "libraries", "disk", "caches", "hub", "token"):
+    for name in ("python", "torch", "gpu", "memory", "bitsandbytes", "libraries", "faces", "disk", "caches", "hub", "token"):
         assert f" {name} " in done.out
     assert "HF_HUB_OFFLINE is set" in done.out
     (document,) = dreambooth("doctor", "--json").lines
