@@ -19,7 +19,6 @@ from diffusers import (
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
-from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -100,6 +99,8 @@ def write_random_flow(name: str, folder: Path) -> Path:
 
 def bytes_tokenizer() -> Qwen2Tokenizer:
     """A tokenizer as Qwen3 has it, but a token for each byte: the prompts of the flow families have a fixed length, or almost none."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
     marks = (PAD, START, END, THINK, THOUGHT)
     words = {token: number for number, token in enumerate([*sorted(ByteLevel.alphabet()), *marks])}
     tokenizer = Qwen2Tokenizer(
