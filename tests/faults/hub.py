@@ -83,7 +83,7 @@ def faults(files: dict[str, int]) -> Iterator[Fault]:
     """Every bad state; `files` are the repository's, with their sizes."""
     yield Fault("gone, told as 401", lambda server: server.repositories.clear(), 5, "is gone or private")
     yield Fault("gone, told as 404", lambda server: server.gone.add(NAME), 5, "is gone or private")
-    yield Fault("gated", lambda server: server.gated.add(NAME), 5, "accept its licence at")
+    yield Fault("gated", lambda server: server.gated.add(NAME), 5, "press Agree and access repository")
     for status in (429, 500, 503):
         yield Fault(f"{status} without end", always(status), 5, f"(it answers {status})", passes=True)
         yield Fault(f"{status} for a while", passing(status, status))

@@ -122,6 +122,16 @@ def test_pictures_of_the_base_are_plain_diffusers_at_any_guidance(scale, base, t
     assert np.array_equal(our_picture(base, tmp_path, guidance_scale=scale), plain_picture(base, guidance_scale=scale))
 
 
+def test_a_base_stored_in_16_bits_draws_in_32_on_a_cpu(base, tmp_path):
+    """As the hub's are stored."""
+    pipe = diffusers.DiffusionPipeline.from_pretrained(base).to(torch.bfloat16)
+    pipe.save_pretrained(tmp_path / "half")
+    for name in ("transformer", "vae", "text_encoder"):
+        getattr(pipe, name).float()
+    pipe.save_pretrained(tmp_path / "wide")
+    assert np.array_equal(our_picture(tmp_path / "half", tmp_path), plain_picture(tmp_path / "wide"))
+
+
 def test_prompts_are_read_as_the_pipeline_reads_them(kind, family):
     """Each with its own length if the family has lengths; and the caller's list is not changed."""
     prompts = ["a photo of a zibo dog", "a dog"]

@@ -1,13 +1,18 @@
 """One whole step compared with plain code, the prior that compares a LoRA with its base, networks that take turns, a base in 8 bits."""
 
 import copy
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dreambooth_cli.engine.families.latent_diffusion import LatentDistribution, denoiser_of, encode_frozen
-from dreambooth_cli.engine.families.loading import load_family, parts_of
+from dreambooth_cli.engine.families.loading import bring_back, load_family, load_for_turns, parts_of
 from dreambooth_cli.engine.families.lora import add_lora, lora_layers_of, store_in_8_bits
 from dreambooth_cli.engine.training.examples import Example
 from dreambooth_cli.engine.training.loop import Training
@@ -16,6 +21,7 @@ from dreambooth_cli.errors import UsageError
 from dreambooth_cli.events import ClassImageMade, StepDone
 from dreambooth_cli.settings import TrainSettings
 from dreambooth_cli.workflows import assemble
+from dreambooth_cli.workflows.assemble import shrink
 from tests.engine.plans import base_of, plan_for
 from tests.small_flow import KINDS
 from tests.workflows.projects import make_project, of_kind, run
@@ -156,6 +162,38 @@ def test_networks_are_in_memory_one_at_a_time(base, photos, monkeypatch):
         looked_at(name)
     run(make_project(photos, base, steps=1, identifier="zibo", sample_every=1, sample_steps=1))
     assert dict(seen) == {"encode_pictures": ["vae"], "encode_frozen": ["text_encoder"], "Training": ["transformer"]}
+
+
+class Held(TorchDispatchMode):
+    """The bytes that tensors made in the machine's memory hold, and the most that they ever held; those mapped from a file hold none."""
+
+    def __init__(self):
+        super().__init__()
+        self.held, self.most = {}, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.device == CPU:
+            given = {each.untyped_storage()._cdata for each in args if isinstance(each, torch.Tensor)}
+            if (storage := made.untyped_storage())._cdata not in given:
+                self.held[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+        self.held = {key: each for key, each in self.held.items() if not each[0].expired()}
+        self.most = max(self.most, sum(size for _, size in self.held.values()))
+        return made
+
+
+@pytest.mark.parametrize(("stored", "fp8", "most"), [(torch.float32, False, 2), (torch.bfloat16, False, 0), (torch.bfloat16, True, 1)])
+def test_weights_are_never_in_memory_twice_while_they_are_read(stored, fp8, most, base, tmp_path):
+    """Each is cast by itself: `most` bytes a value besides the mapped file, and what one layer takes."""
+    base = Path(shutil.copytree(base, tmp_path / "base"))
+    (file,) = (base / "transformer").glob("*.safetensors")
+    save_file({name: weight.to(stored) for name, weight in load_file(file).items()}, file)
+    family = load_for_turns(base_of(base))
+    with Held() as held:
+        bring_back(family.pipe, base_of(base), dtype=torch.bfloat16, device=CPU, only=["transformer"])
+        shrink(family, plan_for(method="lora", precision="bf16", fp8=fp8))
+    count = sum(weight.numel() for weight in denoiser_of(family).parameters())
+    assert most * count / 10 < held.most <= (most + 0.1) * count
 
 
 def test_a_base_in_8_bits_keeps_what_is_precise_and_its_lora_has_gradients(kind, base):

@@ -43,7 +43,7 @@ def _explain(error: Exception, request: BaseRequest) -> DreamboothError:
             page = f"{endpoint()}/{repository}"
             return ModelUnavailable(
                 f"{repository} is gated: its owner asks for consent first",
-                f"accept its licence at {page}, then run: hf auth login",
+                f"log in at {page}, press Agree and access repository to accept its licence, then run: hf auth login",
             )
         case RevisionNotFoundError():
             return no_revision(request)

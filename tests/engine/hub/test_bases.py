@@ -471,7 +471,7 @@ def test_a_gated_repository(sd1: Path, server: HubServer) -> None:
     server.gated.add("someone/gated")
     assert failure("someone/gated") == (
         "someone/gated is gated: its owner asks for consent first",
-        f"accept its licence at {server.url}/someone/gated, then run: hf auth login",
+        f"log in at {server.url}/someone/gated, press Agree and access repository to accept its licence, then run: hf auth login",
         5,
     )
 
