@@ -1,7 +1,7 @@
 """What GPU is here and how much of its memory is free, without torch: NVML for NVIDIA, sysfs for AMD, psutil for Apple.
 
 Looking never raises: a machine without a GPU is an ordinary machine. `why_none` says what could not be seen. If there are several GPUs,
-`hand_over` makes torch use the one that was chosen.
+`hand_over` makes torch use the one that was chosen, and as much of its memory as a plan counts on.
 """
 
 import os
@@ -32,6 +32,7 @@ BOARD = Path("/proc/device-tree/model")  # on a Jetson: what it is, with a NUL a
 SHARED = " (memory shared with the system)"
 NOT_SUPPORTED = 3  # NVML's answer for a memory that is not the card's own: GB10, Jetson
 THERMAL, POWER_BRAKE = 0x20 | 0x40, 0x80  # of NVML's reasons for a lower clock
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # torch's, the newer name first
 NVIDIA_PICK, ROCM_PICK = "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"
 # AMD's runtime takes cards away by the first of these; what is above it counts those that are left, whichever variable it reads
 ROCM_PICKS_LEFT = ("HIP_VISIBLE_DEVICES", NVIDIA_PICK, "GPU_DEVICE_ORDINAL")
@@ -43,7 +44,7 @@ class Gpu:
 
     `shared`: it uses the machine's own memory; `alone`: it is only imagined, so plans ignore this machine's memory; `pick`: the
     environment variable, and its value, that makes torch use this one of several, if the user has not chosen; `tflops`: what an NVIDIA
-    card's cores can do in float32 at their highest clock.
+    card's cores can do in float32 at their highest clock; `virtual`: a hypervisor lends a part of a card (vGPU).
     """
 
     name: str
@@ -55,6 +56,7 @@ class Gpu:
     alone: bool = False
     pick: tuple[str, str] | None = field(default=None, compare=False)
     tflops: float | None = field(default=None, compare=False)
+    virtual: bool = field(default=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """As `models --json` and `plan.json` show it; GB of 1e9 bytes."""
@@ -73,12 +75,24 @@ def find_gpu() -> Gpu | None:
 
 
 def hand_over() -> None:
-    """Make torch see only the chosen card if there are several and the user has not chosen. Must come before torch starts: CUDA and ROCm
-    read the variable only once."""
+    """Make torch see only the chosen card if there are several and the user has not chosen; and have its allocator grow segments of memory
+    instead of adding new ones, which is what a plan counts on, if the user has not set the allocator. Must come before torch starts: CUDA,
+    ROCm and the allocator read their variables only once."""
     gpu = find_gpu()
-    if gpu is not None and gpu.pick is not None:
+    if gpu is None:
+        return
+    if gpu.pick is not None:
         variable, value = gpu.pick
         os.environ[variable] = value
+    if may_grow(gpu) and not any(name in os.environ for name in ALLOCATOR):
+        os.environ[ALLOCATOR[0]] = "expandable_segments:True"
+
+
+def may_grow(gpu: Gpu) -> bool:
+    """Whether torch's allocator can grow a segment on this card. It takes virtual memory management: not on Windows, ROCm, Jetson and vGPU,
+    and under WSL2 not with drivers before 615 (pytorch/pytorch#192330)."""
+    on_linux = sys.platform == "linux" and "microsoft" not in platform.release().lower()
+    return on_linux and gpu.kind == "cuda" and not (gpu.shared or gpu.virtual)
 
 
 def held_back() -> str | None:
@@ -226,8 +240,9 @@ def _gpu_of(nvml: Any, device: Any, pick: tuple[str, str] | None = None) -> Gpu:
     name, capability, memory = _text(nvml.nvmlDeviceGetName(device)), _capability(nvml, device), _memory(nvml, device)
     if memory is None:
         return _sharing(name, capability)
-    tflops = _tflops(nvml, device)
-    return Gpu(name=name, kind="cuda", total=memory[0], free=memory[1], capability=capability, pick=pick, tflops=tflops)
+    total, free = memory
+    of_card: dict[str, Any] = {"capability": capability, "tflops": _tflops(nvml, device), "virtual": _is_virtual(nvml, device)}
+    return Gpu(name=name, kind="cuda", total=total, free=free, pick=pick, **of_card)
 
 
 def _tflops(nvml: Any, device: Any) -> float | None:
@@ -236,6 +251,12 @@ def _tflops(nvml: Any, device: Any) -> float | None:
         cores, mhz = nvml.nvmlDeviceGetNumGpuCores(device), nvml.nvmlDeviceGetMaxClockInfo(device, nvml.NVML_CLOCK_SM)
         return round(2 * int(cores) * int(mhz) / 1e6, 1)
     return None
+
+
+def _is_virtual(nvml: Any, device: Any) -> bool:
+    with suppress(Exception):  # a driver that can't tell
+        return bool(nvml.nvmlDeviceGetVirtualizationMode(device) == nvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU)
+    return False
 
 
 def _chosen(nvml: Any, cards: Sequence[Any], visible: str) -> Any:

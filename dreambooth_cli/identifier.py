@@ -81,14 +81,19 @@ def names() -> frozenset[str]:
     return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
 
 
+def byte_letters() -> list[str]:
+    """The letters that stand for the 256 bytes in vocabularies of bytes: the printable ones first, which stand for themselves."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    return sorted(ByteLevel.alphabet())
+
+
 @cache
 def clip_tokenizer() -> AnyTokenizer:
     """The tokenizer of CLIP's own 49,408 tokens."""
-    from tokenizers.pre_tokenizers import ByteLevel
-
     lines = gzip.decompress(CLIP_MERGES.read_bytes()).decode("utf-8").splitlines()
     merges = [(left, right) for left, right in (line.split(" ") for line in lines)]
-    letters = sorted(ByteLevel.alphabet())  # the printable ones first, which stand for themselves
+    letters = byte_letters()
     tokens = [*letters, *(letter + WORD_END for letter in letters), *(left + right for left, right in merges), START, UNKNOWN]
     return _clip_like({token: rank for rank, token in enumerate(tokens)}, merges)
 

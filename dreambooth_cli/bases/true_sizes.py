@@ -69,7 +69,7 @@ TRUE_SIZES: dict[str, Parts] = {
     "sd21": (SD2, [CLIP_H], VAE),
     "sdxl": (XL, [CLIP_L, CLIP_G], VAE),
 }
-# A base's transformer, how many layers of its text encoder are read, and the VAE's config ({}: its class's own).
+# A base's transformer, how many layers of its text encoder are read, and the VAE: what their configs have other than their classes' own.
 FlowParts = tuple[dict[str, Any], int, dict[str, Any]]
 FLOW_SIZES: dict[str, FlowParts] = {
     "klein": (KLEIN_TRANSFORMER, 28, {}),

@@ -134,6 +134,7 @@ class Family:
     named: tuple[str, ...]  # the classes that model_index.json may name
     denoiser: str  # in a diffusers folder: the name of its denoiser, and below those of its text encoders; the VAE's is always `vae`
     denoiser_title: str
+    beside_denoiser: tuple[str, ...] = ()  # other networks that its pipeline needs while latents are drawn
     text_encoders: tuple[str, ...]
     parts: Mapping[str, Part]  # what each network and tokenizer may be
     left_out: tuple[str, ...] = ()  # parts that training and drawing do without

@@ -69,6 +69,7 @@ KLEIN = Family(
     named=("Flux2KleinPipeline",),
     denoiser=TRANSFORMER,
     denoiser_title="transformer",
+    beside_denoiser=(VAE,),  # its pipeline scales the last latents back by the VAE's statistics, even where it returns latents
     text_encoders=(TEXT_ENCODER,),
     parts={
         TRANSFORMER: Part(

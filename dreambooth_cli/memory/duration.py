@@ -1,7 +1,7 @@
 """How long a run may take, before any of it has been measured: a prediction from counted operations and the card's own figures. No torch.
 
-One card and one kind of processor were measured (tests/benchmarks/card.md, speed.md). Another NVIDIA card is compared with that one by its
-number of cores and their clock; nothing is predicted for other GPUs. A run's first steps correct the prediction.
+One kind of card and one kind of processor were measured (tests/benchmarks/card.md, speed.md). Another NVIDIA card is compared with that one
+by its number of cores and their clock; nothing is predicted for other GPUs. A run's first steps correct the prediction.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,17 @@ from .plan import Plan
 # TFLOP a second of one core: float32 was measured at 0.025 (laptops differ by a factor of two); bf16 on processors that multiply it, by
 # speed.md's run at true size.
 CPU_TFLOPS = {"fp32": 0.03, "bf16": 0.12, "fp16": 0.03}
-MEASURED_TFLOPS = 66.9  # the H100's, in float32, by its cores and clock
-# On it, seconds for a step with one photo and one class image (card.md), and the pictures' side in px.
-MEASURED_STEP = {"sd": (0.242, 512), "sdxl": (0.587, 1024)}
+MEASURED_TFLOPS = 66.9  # the H100's and the H200's, in float32, by their cores and clock
+# TFLOP a second that a step reached on them in bf16 (card.md): 0.242 s for a photo and a class image of 512 px, 0.587 s of 1024 px, 0.350 s
+# for a photo of 1024 px alone. In the first two the card waited for the processor, as it seems. Z-Image was not measured; its products are
+# as large as klein's.
+REACHED = {"sd": 19.9, "sdxl": 68.9, "klein": 227.0, "z-image": 227.0}
+# The matrix units of these cards do fifteen times what their cores do in float32, those of GeForce and workstation cards twice that
+# (NVIDIA's whitepapers). Half of the latter is assumed here, since none of them was measured.
+FOR_DATA_CENTRES = ((8, 0), (9, 0), (10, 0), (10, 3))  # compute capabilities
+OF_CORES = 1.0
 FORWARD = 1 / 3  # share of the forward pass in forward and backward
+OF_BASE_PRIOR = 1 + FORWARD  # passes for the base's own prediction, in the steps that have it: the base's, and the LoRA's with its backward
 SHORT = 180  # seconds; a run that takes no longer needs no warning
 GUIDED = 2  # passes of a denoising step with guidance
 
@@ -49,22 +56,19 @@ def predict(plan: Plan, facts: BaseFacts, settings: TrainSettings, gpu: Gpu | No
     row = tflop_of(facts, plan.resolution)
     again = 1 + FORWARD if plan.gradient_checkpointing else 1
     step = row * again * sum(settings.rows) * settings.gradient_accumulation / rate
+    with_base = 1 + OF_BASE_PRIOR / settings.prior_every if settings.with_base_prior else 1
     images = settings.class_images * settings.class_image_steps * GUIDED * row * FORWARD / rate if settings.with_prior else 0.0
     by = f"{cores} core{'s' if cores > 1 else ''}" if plan.device == "cpu" else "the card's figures"
-    return Prediction(step * settings.steps + images, step, by)
+    return Prediction(step * with_base * settings.steps + images, step, by)
 
 
 def rate_of(gpu: Gpu | None, facts: BaseFacts) -> float | None:
-    """TFLOP a second that a card may reach on a base: what the measured card reached, less in proportion on a slower one. None where
-    nothing is known."""
-    if gpu is None or gpu.tflops is None or facts.family.name not in MEASURED_STEP:
+    """TFLOP a second that a card may reach on a base: what the measured cards reached, less in proportion on a slower one, and no more than
+    its matrix units do. None where nothing is known."""
+    if gpu is None or gpu.tflops is None:
         return None
-    seconds, side = MEASURED_STEP[facts.family.name]
-    figures = facts.family.figures
-    linear, square = figures.tflop
-    pixels = (side / 512) ** 2
-    reached = 2 * (linear * pixels + square * pixels**2) / seconds
-    return reached * min(1.0, gpu.tflops / MEASURED_TFLOPS)
+    rate = REACHED[facts.family.name] * min(1.0, gpu.tflops / MEASURED_TFLOPS)
+    return rate if gpu.capability in FOR_DATA_CENTRES else min(rate, OF_CORES * gpu.tflops)
 
 
 def words_of_time(seconds: float) -> str:

@@ -21,14 +21,13 @@ FP32, HALF = 4, 2  # bytes of a value
 ADAMW_STATE = 8  # bytes of a trained parameter: two float32 moments
 ADAMW_8BIT_STATE = 2.03  # two 8-bit moments and a float32 scale for each block of 256
 
-# What the driver holds for a process besides its tensors; a prediction for the cards that people have. On an H100 (132 multiprocessors,
-# CUDA 13) it was measured: 552 MB at the start, 810 to 817 MB once every kernel of a run is loaded.
+# What the driver holds for a process besides its tensors; a prediction for the cards that people have. On an H100 and an H200 (132
+# multiprocessors, CUDA 13) it was measured: 543 to 552 MB at the start, 797 to 817 MB once every kernel of a run is loaded.
 CONTEXT = 500_000_000
 WORKSPACE = 100_000_000  # workspaces of convolutions and matrix products; a prediction
-# Part of the peak that the allocator holds but can't use. On an H100 it held 0.02 to 0.07 of the planned peak more than that, including
-# workspaces, and 0.39 more in the one run whose base was in 4 bits: this is not explained and not planned for, and whether it would be
-# given back where memory is short was not tried. `expandable_segments` would lower it; that is left to PYTORCH_ALLOC_CONF, since torch's
-# own tests leave it out on Windows, Jetson and ROCm.
+# Part of the peak that the allocator holds but can't use, if its segments may grow (`gpu.hand_over`). On an H200, decoding a picture of
+# 1024 px in float32 holds 3.69 GB for 3.60 GB of tensors where it may hold no more than 3.9; with segments of fixed size it runs out of
+# memory there. Where there is room, more is held: 6.6 and 9.4 GB, of which 1.9 are workspaces that cuDNN does without if need be.
 SLACK = 0.04
 LARGEST_TENSOR = 160_000_000  # saving copies one tensor at a time; the largest is CLIP's embedding in float32
 # The lean AdamW's plain form: values in a piece of a tensor, and bytes for each (a float32 copy, random bits, the rounded value). Its

@@ -180,16 +180,18 @@ def _best_of_ladder(job: Job) -> Plan:
         return _lacking(plan, job.gpu)
 
     for choice in _choices(job):
-        plan = _plan_of(choice, job)
-        for means in _ladder(choice, job):
-            if not lacking(plan):
-                return plan
-            if "off_card" in means and not _machine_holds_state(plan, job.gpu):
-                continue
-            further = replace(choice, **means)
-            lower = _plan_of(further, job)
-            if lacking(lower) < lacking(plan):
-                choice, plan = further, lower
+        plan, before = _plan_of(choice, job), None
+        while before != choice:  # a means that did not help may do so after a later one: another moment is the highest then
+            before = choice
+            for means in _ladder(choice, job):
+                if not lacking(plan):
+                    return plan
+                if "off_card" in means and not _machine_holds_state(plan, job.gpu):
+                    continue
+                further = replace(choice, **means)
+                lower = _plan_of(further, job)
+                if lacking(lower) < lacking(plan):
+                    choice, plan = further, lower
         if not lacking(plan):
             return plan
         plans.append(plan)
@@ -212,7 +214,7 @@ def _machine_holds_state(plan: Plan, gpu: Gpu | None) -> bool:
     """Whether the optimizer state, which is on the card so far, would fit into the machine's free memory."""
     if gpu is not None and gpu.alone:
         return True
-    return PINNED * plan.ledger["optimizer state"] <= free_memory()
+    return PINNED * plan.ledger.get("optimizer state", 0) <= free_memory()
 
 
 def _choices(job: Job) -> Iterator[Choice]:
@@ -246,7 +248,7 @@ def _ladder(choice: Choice, job: Job) -> Iterator[dict[str, Any]]:
     alone = asked.gradient_accumulation == 1 and asked.max_grad_norm == default_of(TrainSettings, "max_grad_norm")
     if asked.gradient_checkpointing == AUTO:
         yield {"gradient_checkpointing": True}
-    if gpu is not None and asked.with_prior and not job.largest:
+    if gpu is not None and asked.with_prior and not job.largest and not choice.inside_backward:
         yield {"rows_in_turn": True}
     # for a LoRA these would gain nothing: its own weights and state are small
     if full and card and job.has_8bit and asked.optimizer == AUTO:

@@ -1,8 +1,8 @@
 """Pictures of fixed prompts from one seed: drawn by the base before training, then during the run, and at its end."""
 
 import time
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,12 +11,13 @@ from ..bases.catalog import guidance_of
 from ..captions import prompt_with
 from ..disk import disk_errors
 from ..engine.families.latent_diffusion import LatentDiffusion, autocast
-from ..engine.families.loading import DTYPES, bring_back, find_device, let_go, place
-from ..engine.images.sampling import Drawing, Embedded, decode, draw_in_turn, draw_latents, scheduled
+from ..engine.families.loading import DTYPES, alone, bring_back, find_device, let_go, place
+from ..engine.images.sampling import AtWork, Drawing, Embedded, draw_in_turn, scheduled
 from ..engine.refusal import out_of_memory_words
 from ..engine.training.loop import Training
 from ..events import Events, Noted, PhaseStarted, SampleSaved, Warned, Yielding
 from ..families.family import VAE
+from ..memory.plan import Plan
 from ..photos.picture import save_new
 from ..places import names_a_place
 from ..prompts import fill, understood
@@ -62,23 +63,38 @@ def draw_before(
         return
     yield PhaseStarted(name="the base model's pictures, to compare")
     remark = ""
-    device, drawing = find_device(recipe.plan.device), drawing_of(recipe, settings.sample_steps)
-    at_work = networks_of(family, recipe.plan) if not embedded else None
-    brought = bring_back(family.pipe, recipe.base, dtype=DTYPES["fp32"], device=device, only=[VAE]) if embedded else []
+    drawing, cpu = drawing_of(recipe, settings.sample_steps), find_device("cpu")
+    brought = bring_back(family.pipe, recipe.base, dtype=DTYPES["fp32"], device=cpu, only=[VAE]) if embedded else []
+    at_work = denoiser_and_vae(family, recipe.plan) if embedded else networks_of(family, recipe.plan)
     try:
         for number, prompt in lacking:
             with scheduled(family.pipe, family.record.class_sampler):
-                if at_work is not None:
-                    picture = draw_in_turn(family, prompt, settings.seed, drawing, at_work)
-                else:
-                    with autocast(recipe.plan.precision, device):
-                        picture = decode(family, draw_latents(family, [embedded[prompt]], [settings.seed], drawing))[0]
+                picture = draw_in_turn(family, prompt, settings.seed, drawing, at_work, read=embedded.get(prompt))
             save_sample(picture, folder, f"{BEFORE}-{number}", {"prompt": prompt, "seed": str(settings.seed), "step": "0"})
     except (RuntimeError, MemoryError) as error:
         remark = memory_remark(error, 0)
     let_go(family.pipe, brought)
+    if embedded:
+        place(family.pipe, [family.record.denoiser], find_device(recipe.plan.device))
     if remark:
         yield Warned(message=remark)
+
+
+def denoiser_and_vae(family: LatentDiffusion, plan: Plan) -> AtWork:
+    """A context manager that has the denoiser or the VAE ready for drawing: both on the device if the plan has room for samples on the way,
+    otherwise each only while it works."""
+    device = find_device(plan.device)
+    together = plan.samples_on_the_way or device.type != "cuda"
+    if together:
+        place(family.pipe, family.record.networks, device)
+
+    @contextmanager
+    def at_work(names: Collection[str]) -> Iterator[None]:
+        turn = nullcontext() if together else alone(family.pipe, names, device)
+        with turn, autocast(plan.precision, device):
+            yield
+
+    return at_work
 
 
 def save_sample(picture: Any, folder: Path, stem: str, text: Mapping[str, str]) -> Path:
@@ -177,7 +193,6 @@ def drawn(
     """Draw a picture of each prompt, loading again the parts that were freed. `in_parts`: the networks take turns on the card."""
     base, pipe, drawing = recipe.base, training.family.pipe, drawing_of(recipe, steps)
     known = all(prompt in training.embedded for prompt in prompts)  # then only the VAE is needed
-    in_parts = in_parts and not known
     held = [name for name in base.facts.family.networks if getattr(pipe, name) is not None]
     where = find_device("cpu") if in_parts else training.device
     brought = bring_back(pipe, base, dtype=DTYPES["fp32"], device=where, only=[VAE] if known else None)

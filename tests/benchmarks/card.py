@@ -308,18 +308,17 @@ STAGES: tuple[dict[str, Part], ...] = (
         "lean-kernel": Part(lean_kernel, 120),
     },
     {
-        "memory-klein": memory("FLUX.2 klein, 8 GB", "FLUX.2 klein, 12 GB", of=["klein"]),
+        "decode": Part(other("decoding", of=["sdxl"]), 60),
+        "decode-growing": Part(other("decoding", of=["sdxl"], PYTORCH_ALLOC_CONF="expandable_segments:True"), 60),
+    },
+    {
+        "memory-klein": memory("FLUX.2 klein, 12 GB", "FLUX.2 klein, 8 GB", of=["klein"]),
         "memory-z-image": memory("Z-Image, 8 GB", "Z-Image, 12 GB", of=["z-image"]),
-        "memory-tight": memory("SD 1.5 full + text encoder, 512, tight", "SDXL LoRA, UNet only, 1024, tight", of=["sd15", "sdxl"]),
-        "memory-expandable": memory(
-            *("SD 1.5 full + text encoder, 512", "SDXL LoRA, UNet only, 1024"),
-            of=["sd15", "sdxl"],
-            PYTORCH_ALLOC_CONF="expandable_segments:True",
-        ),
+        "memory-tight": memory("SDXL LoRA, UNet only, 1024, tight", "SD 1.5 full + text encoder, 512, tight", of=["sd15", "sdxl"]),
         "doctor": Part(doctor("sd15"), 240),
     },
+    {"profile-sd15": Part(profile("sd15", method="full", train_text_encoder=False), 120)},
     {"flow-whole-card": memory("FLUX.2 klein, 70 GB", "Z-Image, 70 GB", of=["klein", "z-image"])},
-    {"profile-sd15": Part(profile("sd15", method="full", train_text_encoder=False), 60)},
     {"speed-sdxl-lora": speed("SDXL LoRA, 1024 px, 1+1", of="sdxl")},
     {
         "memory-12-16": memory("SD 2.1 full + text encoder, 768", "SDXL full + both text encoders, 1024", of=["sd21", "sdxl"]),
@@ -333,6 +332,13 @@ STAGES: tuple[dict[str, Part], ...] = (
     },
     {"speed-sd15": speed("SD 1.5, 512 px, 1+1", of="sd15")},
     {"memory-8": memory("SD 1.5 full + text encoder, 512", "SDXL LoRA, UNet only, 1024", of=["sd15", "sdxl"])},
+    {
+        "memory-8-fixed": memory(
+            *("SD 1.5 full + text encoder, 512", "SDXL LoRA, UNet only, 1024"),
+            of=["sd15", "sdxl"],
+            PYTORCH_ALLOC_CONF="expandable_segments:False",
+        )
+    },
     {"speed-1000": speed("SD 1.5, 512 px, 1+1, 1,000 steps", of="sd15")},
     {"speed-sdxl": speed("SDXL, 1024 px, 1+1", of="sdxl")},
     {"speed-sd15-16": speed("SD 1.5, 512 px, 16+16", of="sd15")},

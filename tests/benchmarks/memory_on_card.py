@@ -32,7 +32,7 @@ from dreambooth_cli.bases.true_sizes import FLOW_SIZES
 from dreambooth_cli.config import ask
 from dreambooth_cli.engine.families.random_base import write_random_base
 from dreambooth_cli.events import PhaseStarted, PlanMade, ProjectSaved, StepDone, Warned
-from dreambooth_cli.gpu import Gpu
+from dreambooth_cli.gpu import Gpu, hand_over
 from dreambooth_cli.project import Project
 from dreambooth_cli.settings import SubjectSettings
 from dreambooth_cli.workflows.initialise import initialise
@@ -98,6 +98,7 @@ def main() -> int:
     parser.add_argument("--measure", choices=[row.name for row in ROWS], help=argparse.SUPPRESS)
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
+    hand_over()  # for the rows' own processes, as the program does
     if asked.measure:
         measure(next(row for row in ROWS if row.name == asked.measure), asked.work)
         return 0
@@ -193,6 +194,7 @@ def measure(row: Row, work: Path) -> None:
     empty = context_bytes()
     torch.cuda.set_per_process_memory_fraction(min(1.0, (row.free * 1e9 - empty) / total))
     card = Gpu(name="the card", kind="cuda", total=round(row.free * 1e9), free=round(row.free * 1e9), capability=(9, 0))
+    phases: dict[str, tuple[int, int]] = {}
     freeze = "dreambooth_cli.workflows.freeze"
     phases: dict[str, tuple[int, int]] = {}
     with mock.patch(f"{freeze}.find_gpu", return_value=card), mock.patch(f"{freeze}.as_torch_has_it", return_value=card):

@@ -21,18 +21,21 @@ from .card import PROPERTIES, Card, Wait, fake_card
 GPU = Gpu(
     name=PROPERTIES.name, kind="cuda", total=PROPERTIES.total_memory, free=22 * 10**9, capability=(PROPERTIES.major, PROPERTIES.minor)
 )
+PREVIEW = "peak: preview"
 STEP = {"engine/training/loop.py:steps": "step"}
 # A run as short as it can be.
 SHORT = {"steps": 2, "checkpoint_every": 1, "sample_steps": 1, "class_images": 1, "class_image_steps": 1}
 
 
 @contextmanager
-def a_card_is_here(gpu: Gpu = GPU, **means: Any) -> Iterator[Card]:
-    """A fake card that the tool finds; plans for it are the tool's own except for these means."""
+def a_card_is_here(gpu: Gpu = GPU, *, room_for_samples: bool = True, **means: Any) -> Iterator[Card]:
+    """A fake card that the tool finds; plans for it are the tool's own except for these means, and `room_for_samples` beside a step."""
     own = plan.plan_with
 
     def plan_with(*args: Any, **options: Any) -> Plan:
-        return replace(own(*args, **options), **means)
+        made = own(*args, **options)
+        ledger = {group: size for group, size in made.ledger.items() if room_for_samples or group != PREVIEW}
+        return replace(made, ledger=ledger, **means)
 
     with ExitStack() as stack:
         card = stack.enter_context(fake_card())

@@ -3,6 +3,7 @@ formats never meet, and no step waits where it must not."""
 
 import pytest
 
+from dreambooth_cli.engine.families.klein import Klein
 from dreambooth_cli.events import CheckpointSaved, ClassImageMade, ModelSaved, SampleSaved, StepDone, Warned
 from tests.workflows.projects import make_project, of_kind
 
@@ -42,7 +43,7 @@ RUNS = {
     "SDXL, lora": ("sdxl", {"rows_in_turn": True, "class_images_in_parts": True}, LORA | SAMPLED),
     "SDXL, samples at its end, in parts": (
         "sdxl",
-        {"rows_in_turn": True, "class_images_in_parts": True},
+        {"rows_in_turn": True, "class_images_in_parts": True, "room_for_samples": False},
         LORA | {"sample_every": "auto"},
     ),
     "SDXL, lora, text encoders, base in 4 bits": ("sdxl", {"quantized": True}, LORA | TEXT),
@@ -70,6 +71,28 @@ LONG = {  # what they have is in the others too, but for the pocket's telling of
     "pocket, the photos' places told",
 }
 EIGHT_BIT = ("8-bit", "8 GB", "all means", "4 bits")
+
+
+@pytest.mark.parametrize("means", [{}, {"quantized": True}], ids=["bf16", "4 bits"])
+def test_without_room_for_samples_the_vae_decodes_alone(means, klein, two_photos, monkeypatch):
+    """Before training and at its end, also where the prompts were encoded beforehand: at 1024 px decoding takes 3.2 GB."""
+    if means:
+        pytest.importorskip("bitsandbytes", reason="the 8bit extra is not installed")
+    own, held = Klein.decode, []
+
+    def decode(family, latents):
+        held.extend([card.now] if latents.device.type == "cuda" else [])  # not where only shapes are tried
+        return own(family, latents)
+
+    monkeypatch.setattr(Klein, "decode", decode)
+    for room in (True, False):
+        with a_card_is_here(room_for_samples=room, **means) as card:
+            events, _ = run_on_card(card, make_project(two_photos, klein, name=f"room-{room}"), **FLOW, sample_every="auto")
+        assert len(of_kind(events, SampleSaved)) == 3
+        assert not [event for event in of_kind(events, Warned) if "samples" in event.message]
+    assert len(held) == 12
+    together, alone = held[:6], held[6:]
+    assert max(alone) < 0.6 * min(together), (together, alone)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long if name in LONG else ()) for name in RUNS])

@@ -335,6 +335,21 @@ def test_stepping_down_lowers_what_a_step_needs_each_time(free_gb: float, name: 
     assert (plan.method, plan.train_text_encoder, plan.optimizer, plan.weights) == form
 
 
+def test_a_means_that_did_not_help_is_tried_again_after_a_later_one() -> None:
+    """At 512 px Z-Image's text encoder is its highest moment, in 4 bits too; once it reads on the CPU, 4 bits make the step fit."""
+    plan = plan_for(7.98, "z-image", resolution=512, prior="base")
+    assert plan.fits
+    assert (plan.quantized, plan.fp8, plan.text_off_card) == (True, False, True)
+    assert plan.needed < plan_for(7.98, "z-image", prior="base").needed
+
+
+def test_a_step_inside_backward_takes_no_rows_in_turn() -> None:
+    for free in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11):
+        for name in ("sd15", "sd21", "sdxl"):
+            plan = plan_for(free, name, method="full")
+            assert not (plan.inside_backward and plan.rows_in_turn), (free, name)
+
+
 def test_class_images_that_do_not_fit_are_drawn_in_parts_and_stay_so() -> None:
     base, plan = facts("sd15"), plan_for(24)
     assert not plan.class_images_in_parts

@@ -1,6 +1,7 @@
 """`doctor --try`: its parts on a CPU, a random base of the same form as the catalogue's, and the report without names or paths."""
 
 import getpass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from dreambooth_cli import checkup
 from dreambooth_cli.bases.catalog import CATALOG, find_entry
 from dreambooth_cli.bases.facts import read_facts
-from dreambooth_cli.bases.true_sizes import TRUE_SIZES
+from dreambooth_cli.bases.true_sizes import FLOW_SIZES, FLUX_VAE, QWEN3_4B, TRUE_SIZES
 from dreambooth_cli.cli.views import Meter
 from dreambooth_cli.engine.families import random_base
 from dreambooth_cli.engine.families.random_base import write_random_base
@@ -19,7 +20,7 @@ from dreambooth_cli.paths import home_folder
 from dreambooth_cli.report_text import report_text, without_names
 from dreambooth_cli.torch_child import TorchAnswer
 from dreambooth_cli.workflows import proving
-from dreambooth_cli.workflows.proving import Tried, prove, tried
+from dreambooth_cli.workflows.proving import Tried, in_time, moved_home, prove, tried, try_base
 from tests.cli.conftest import Dreambooth, dreambooth  # noqa: F401 - a fixture
 
 SMALL: Any = (
@@ -27,6 +28,35 @@ SMALL: Any = (
     [{"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}],
     (32, 32, 64, 64),
 )
+SMALL_QWEN3 = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "vocab_size": 300,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+}
+SMALL_FLOW: Any = {
+    "klein": (
+        {
+            **{"num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2, "joint_attention_dim": 96},
+            **{"timestep_guidance_channels": 32, "axes_dims_rope": (4, 4, 4, 4), "guidance_embeds": False},
+        },
+        28,
+        {
+            **{"block_out_channels": (8, 16), "layers_per_block": 1, "latent_channels": 32, "norm_num_groups": 4, "sample_size": 64},
+            **{"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2},
+        },
+    ),
+    "z-image": (
+        {
+            **{"dim": 32, "n_layers": 1, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2, "cap_feat_dim": 32},
+            **{"axes_dims": [4, 6, 6], "axes_lens": [600, 64, 64]},
+        },
+        3,
+        FLUX_VAE | {"block_out_channels": (32, 32, 32, 32)},
+    ),
+}
 TOKENIZER = (find_entry("pocket").folder or Path()) / "tokenizer"  # type: ignore[union-attr]
 
 
@@ -55,7 +85,16 @@ def test_the_true_sizes_are_the_catalogue_s() -> None:
             networks = [random_base.UNet2DConditionModel(**unet), random_base.make_vae(widths)]
             text = random_base.CLIPTextModel(random_base.text_config(encoders[0], random_base.VOCABULARY))
         assert [count(one) for one in (*networks, text)] == [entry.facts.denoiser, entry.facts.vae, entry.facts.text_encoders[0]]
-    assert set(TRUE_SIZES) <= {entry.name for entry in CATALOG}
+    for name, (transformer, layers, vae) in FLOW_SIZES.items():
+        facts = find_entry(name).facts  # type: ignore[union-attr]
+        with torch.device("meta"):
+            kind = random_base.Flux2Transformer2DModel if name == "klein" else random_base.ZImageTransformer2DModel
+            text = random_base.Qwen3Model(random_base.Qwen3Config(**QWEN3_4B, num_hidden_layers=layers))
+            networks = [kind(**transformer), random_base.AutoencoderKLFlux2() if name == "klein" else random_base.AutoencoderKL(**vae)]
+        norm = 2560  # of the last layer, which the reading of klein's own leaves out
+        assert [count(one) for one in networks] == [facts.denoiser, facts.vae]
+        assert 0 <= count(text) - facts.text_encoders[0] <= norm
+    assert {*TRUE_SIZES, *FLOW_SIZES} == {entry.name for entry in CATALOG if entry.folder is None}
 
 
 def count(network: Any) -> int:
@@ -83,7 +122,28 @@ def test_what_fails_is_told_and_the_rest_goes_on() -> None:
         next(prove("no/such", []))
 
 
-@pytest.mark.parametrize("model", ["klein", "z-image", "black-forest-labs/FLUX.2-klein-base-4B", "no/such"])
+def test_a_flow_base_is_read_as_any_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of the true sizes' form, only smaller: facts, tokenizer and networks fit each other, and its three steps are taken."""
+    monkeypatch.setattr(random_base, "QWEN3_4B", QWEN3_4B | SMALL_QWEN3)
+    for name, sizes in SMALL_FLOW.items():
+        monkeypatch.setitem(FLOW_SIZES, name, sizes)
+        facts = read_facts(write_random_base(name, tmp_path / name, tokenizer=TOKENIZER))
+        assert (facts.family.name, facts.prediction_type, facts.distilled) == (name, "flow", False)
+    entry = replace(find_entry("klein"), facts=replace(find_entry("klein").facts, resolution=64))  # type: ignore[type-var, union-attr]
+    with moved_home(tmp_path / "home"):
+        result = result_of(try_base(entry, tmp_path / "scratch"))
+    assert result.passed, result
+    assert set(result.measured) == {"memory_gb", "step_seconds"}
+
+
+def test_a_late_loss_is_put_in_its_place() -> None:
+    """On a GPU each step tells the loss of the step before, and the last one its own."""
+    losses = [float(step) for step in range(1, 41)]
+    late = [losses[0], *losses[:-2], losses[-1]]
+    assert in_time(late, late=True) == in_time(losses, late=False) == losses[:38]
+
+
+@pytest.mark.parametrize("model", ["someone/else", "no/such"])
 def test_a_base_that_would_have_to_be_fetched_is_refused_at_once(
     model: str, dreambooth: Dreambooth, monkeypatch: pytest.MonkeyPatch, tmp_path: Path  # noqa: F811
 ) -> None:
@@ -91,7 +151,7 @@ def test_a_base_that_would_have_to_be_fetched_is_refused_at_once(
     monkeypatch.setattr("dreambooth_cli.cli.doctor.check_up", lambda: pytest.fail("work before the refusal"))
     done = dreambooth("doctor", "--try", "--model", model)
     assert done.code == 2
-    assert "--model takes one of sd15, sd14, sd21, sdxl, pocket" in done.err
+    assert "--model takes one of sd15, sd14, sd21, sdxl, klein, z-image, pocket" in done.err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -102,7 +162,7 @@ def test_all_of_it_on_this_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     parts: list[Tried] = []
     result_of(prove("sd15", parts))
     assert [part.passed for part in parts] == [True, True, True], parts
-    assert set(parts[2].predicted) == {"memory_gb"}
+    assert set(parts[2].predicted) == {"memory_gb", "step_seconds"}
     assert set(parts[2].measured) == {"memory_gb", "step_seconds"}
     assert parts[2].measured["step_seconds"] > 0
     assert list(home_folder().glob(".dreambooth-*")) == [], "nothing is left behind"

@@ -32,7 +32,8 @@ from transformers import (
 from ...bases.true_sizes import FLOW_SIZES, QWEN3_4B, TRUE_SIZES
 from ...families.qwen3 import CHAT, END, START
 from ...families.stable_diffusion import STABLE_DIFFUSION, TEXT_ENCODER, UNET
-from .parts import load_tokenizer
+from ...identifier import byte_letters
+from .parts import load_tokenizer, quiet
 
 VOCABULARY = 49_408  # CLIP's tokens
 BETAS: dict[str, Any] = {
@@ -53,8 +54,12 @@ def write_random_base(name: str, folder: Path, *, tokenizer: Path) -> Path:
     precision are needed on disk and, while this runs, in the machine's memory: all of Stable Diffusion's, the largest network's of the
     flow families. Raises OSError, or KeyError for a name whose true size is not known.
     """
-    if name in FLOW_SIZES:
-        return write_random_flow(name, folder)
+    with quiet():
+        return write_random_flow(name, folder) if name in FLOW_SIZES else write_random_diffusion(name, folder, tokenizer)
+
+
+def write_random_diffusion(name: str, folder: Path, tokenizer: Path) -> Path:
+    """`write_random_base` for Stable Diffusion."""
     unet, encoders, widths = TRUE_SIZES[name]
     read = load_tokenizer(tokenizer, CLIPTokenizer, STABLE_DIFFUSION.prompt_length)
     ends = {"bos_token_id": read.bos_token_id, "eos_token_id": read.eos_token_id, "pad_token_id": read.eos_token_id}
@@ -70,13 +75,13 @@ def write_random_base(name: str, folder: Path, *, tokenizer: Path) -> Path:
 
 
 def write_random_flow(name: str, folder: Path) -> Path:
-    """The same for a base of the flow families, one network after the other, in bf16: its values don't fit into fp16."""
+    """`write_random_base` for the flow families, one network after the other, in bf16: its values don't fit into fp16."""
     transformer, layers, vae = FLOW_SIZES[name]
     with torch.device("meta"):
         parts: dict[str, Any] = {
             "transformer": Flux2Transformer2DModel(**transformer) if name == "klein" else ZImageTransformer2DModel(**transformer),
             "text_encoder": Qwen3Model(Qwen3Config(**QWEN3_4B, num_hidden_layers=layers)),
-            "vae": AutoencoderKL(**vae) if vae else AutoencoderKLFlux2(),
+            "vae": AutoencoderKLFlux2(**vae) if name == "klein" else AutoencoderKL(**vae),
         }
     tokenizer = bytes_tokenizer()
     if name == "klein":
@@ -102,7 +107,7 @@ def bytes_tokenizer() -> Qwen2Tokenizer:
     from tokenizers.pre_tokenizers import ByteLevel
 
     marks = (PAD, START, END, THINK, THOUGHT)
-    words = {token: number for number, token in enumerate([*sorted(ByteLevel.alphabet()), *marks])}
+    words = {token: number for number, token in enumerate([*byte_letters(), *marks])}
     tokenizer = Qwen2Tokenizer(
         vocab=words, merges=[], unk_token=PAD, pad_token=PAD, eos_token=END, additional_special_tokens=[START, END]
     )

@@ -161,15 +161,19 @@ def draw(
     return decode(family, _denoise(family, seeds, drawing, **family.prompted(prompts, negative_prompt)))
 
 
-def draw_in_turn(family: LatentDiffusion, prompt: str, seed: int, drawing: Drawing, at_work: AtWork) -> Image.Image:
-    """One picture, for which the networks take turns: `at_work` has each of them ready only while it works.
+def draw_in_turn(
+    family: LatentDiffusion, prompt: str, seed: int, drawing: Drawing, at_work: AtWork, *, read: Embedded | None = None
+) -> Image.Image:
+    """One picture, for which the networks take turns: `at_work` has each of them ready only while it works. `read`: the prompt, if it has
+    been encoded already.
 
     Raises Interrupted between denoising steps if a signal has come.
     """
     record = family.record
-    with at_work(record.text_encoders):
-        read = embed(family, prompt, guidance_scale=drawing.guidance_scale)
-    with at_work((record.denoiser,)):
+    if read is None:
+        with at_work(record.text_encoders):
+            read = embed(family, prompt, guidance_scale=drawing.guidance_scale)
+    with at_work((record.denoiser, *record.beside_denoiser)):
         latents = draw_latents(family, [read], [seed], drawing)
     with at_work((VAE,)):
         return decode(family, latents)[0]

@@ -277,11 +277,14 @@ class Training:
     def draw(self, prompt: str, seed: int, drawing: Drawing, *, in_parts: bool = False) -> Image.Image:
         """A sample picture with the weights as they are now (their average, if one is kept). `in_parts`: the networks take turns on the
         device."""
+        read = self.embedded.get(prompt)
         with autocast(self.plan.precision, self.device), self.averaged():
-            if prompt in self.embedded:
-                return decode(self.family, draw_latents(self.family, [self.embedded[prompt]], [seed], drawing))[0]
             if in_parts:
-                return draw_in_turn(self.family, prompt, seed, drawing, lambda names: alone(self.family.pipe, names, self.device))
+                return draw_in_turn(
+                    self.family, prompt, seed, drawing, lambda names: alone(self.family.pipe, names, self.device), read=read
+                )
+            if read is not None:
+                return decode(self.family, draw_latents(self.family, [read], [seed], drawing))[0]
             return draw(self.family, [prompt], [seed], drawing)[0]
 
     @contextmanager
