@@ -9,7 +9,7 @@ kept in FOLDER, so that a table that was stopped can go on. `--write` puts what 
 import argparse
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
 
@@ -19,7 +19,7 @@ from dreambooth_cli.engine import evaluation
 from dreambooth_cli.engine.families.loading import load_family
 from dreambooth_cli.engine.images.sampling import use_scheduler
 from dreambooth_cli.engine.training.trained import add_trained, fill_trained
-from dreambooth_cli.judged import read_judged
+from dreambooth_cli.judged import due_steps, read_judged
 from dreambooth_cli.run import Run
 from tests.machine import machine
 
@@ -65,9 +65,10 @@ class Scored:
 
 
 def variant_of(times: int) -> Variant:
-    """The default with `times` as many steps, and the weights of all judged steps kept."""
-    every = DEFAULT.checkpoint_every
-    return Variant(f"{times} times", {"steps": DEFAULT.steps * times, "checkpoint_every": every, "keep": "all", "judge": "auto"})
+    """The default with `times` as many steps; all steps that such a run judges keep their weights."""
+    longer = replace(DEFAULT, steps=DEFAULT.steps * times, keep="best", judge="auto")
+    every, *_ = due_steps(longer)
+    return Variant(f"{times} times", {"steps": longer.steps, "checkpoint_every": every, "keep": "all", "judge": "auto"})
 
 
 def path_of(bench: Bench, number: int, times: int) -> Path:
