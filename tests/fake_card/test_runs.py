@@ -68,12 +68,16 @@ LONG = {  # what they have is in the others too, but for the pocket's telling of
     "SDXL, lora",
     "SDXL, lora, text encoders, base in 4 bits",
     "klein, base in fp8",
+    "klein, base in 4 bits",
     "pocket, the photos' places told",
+    "lora, text encoder, varied frames",
+    "lora of all layers, base in 4 bits",
+    "accumulation, average, SNR, mirrored",
 }
 EIGHT_BIT = ("8-bit", "8 GB", "all means", "4 bits")
 
 
-@pytest.mark.parametrize("means", [{}, {"quantized": True}], ids=["bf16", "4 bits"])
+@pytest.mark.parametrize("means", [pytest.param({}, marks=pytest.mark.long), {"quantized": True}], ids=["bf16", "4 bits"])
 def test_without_room_for_samples_the_vae_decodes_alone(means, klein, two_photos, monkeypatch):
     """Before training and at its end, also where the prompts were encoded beforehand: at 1024 px decoding takes 3.2 GB."""
     if means:

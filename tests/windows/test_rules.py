@@ -45,7 +45,7 @@ played = "tests.windows.rules" in sys.modules
 under_rules = pytest.mark.skipif(not played, reason="the rules are played in a process of their own")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(played or sys.platform != "linux", reason="plays another system on Linux")
 def test_the_tests_of_files_pass_under_windows_rules() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.windows.rules", "-p", "no:cacheprovider", "-n", "0"]

@@ -104,8 +104,6 @@ def write_random_flow(name: str, folder: Path) -> Path:
 
 def bytes_tokenizer() -> Qwen2Tokenizer:
     """A tokenizer as Qwen3 has it, but a token for each byte: the prompts of the flow families have a fixed length, or almost none."""
-    from tokenizers.pre_tokenizers import ByteLevel
-
     marks = (PAD, START, END, THINK, THOUGHT)
     words = {token: number for number, token in enumerate([*byte_letters(), *marks])}
     tokenizer = Qwen2Tokenizer(
