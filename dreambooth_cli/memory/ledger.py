@@ -13,6 +13,7 @@ from math import sqrt
 
 from ..bases.catalog import VAE_PARAMETERS, BaseFacts
 from ..families.family import Activations, Figures, LoraLayers
+from ..gpu import may_grow
 from ..judged import due_steps
 from ..settings import TrainSettings
 from .plan import Choice, Job, Precision
@@ -51,6 +52,8 @@ CLASS_IMAGE_BATCHES = (8, 4, 2, 1)
 TEXT_ACTIVATIONS, TEXT_CHECKPOINTED = 0.29, 0.012  # bytes for each row and each parameter of a text encoder
 PROMPT_ACTIVATIONS = 205_000_000  # bytes for one prompt of 512 tokens in Qwen3 4B, counted: the outputs of all layers are kept
 VAE_ENCODE, VAE_DECODE = 0.674, 0.806  # GB for one picture of 512 px in float32; all families have the same VAE
+# With segments of fixed size (`gpu.may_grow`), decoding needs more: 1.1 times was too little on an H200, 1.4 was held on an H100 with room.
+FIXED_SEGMENTS = 1.3
 
 
 def works_on_copies(choice: Choice, gradient_accumulation: int) -> bool:
@@ -268,7 +271,7 @@ def _width(facts: BaseFacts) -> float:
 def _other_peaks(choice: Choice, job: Job, *, kept: int) -> dict[str, int]:
     """The peaks outside the step. `kept`: bytes that stay in memory during a preview or a save (gradients have been freed by then). While
     pictures are encoded, a card holds only the VAE; the machine's memory holds the whole base."""
-    facts, resolution = job.facts, job.resolution
+    facts = job.facts
     base = facts.vae * FP32 + (0 if job.gpu else _base_bytes(choice, facts, with_text=True))
     peaks = {
         "peak: encoding": base + round(_picture(VAE_ENCODE, facts, job.pixels)),
@@ -279,12 +282,12 @@ def _other_peaks(choice: Choice, job: Job, *, kept: int) -> dict[str, int]:
         peaks["peak: prompts"] = 0 if choice.text_off_card else text + PROMPT_ACTIVATIONS
         peaks["peak: encoding"] = facts.vae * FP32 + round(_picture(VAE_ENCODE, facts, job.pixels))
     if job.asked.sample_every and takes_turns(facts, job.asked):
-        peaks["peak: preview"] = kept + facts.vae * FP32 + _drawing(facts, resolution, pictures=1)
+        peaks["peak: preview"] = kept + facts.vae * FP32 + _drawing(job, pictures=1)
     elif job.asked.sample_every:
         # The VAE and a frozen text encoder are loaded again, in float32, for as long as it takes.
         back = facts.vae * FP32 + (0 if choice.train_text_encoder else sum(facts.text_encoders) * FP32)
         passing = _passing_copies(_step_groups(choice, job), choice, job.asked)
-        peaks["peak: preview"] = kept + passing + back + _drawing(facts, resolution, pictures=1)
+        peaks["peak: preview"] = kept + passing + back + _drawing(job, pictures=1)
     return peaks
 
 
@@ -306,11 +309,11 @@ def _class_images(choice: Choice, job: Job, *, below: int) -> ClassImages:
     denoiser = _base_bytes(choice, facts, with_text=False)
     others = (
         _base_bytes(choice, facts, with_text=True) - denoiser,
-        facts.vae * FP32 + _picture(VAE_DECODE, facts, resolution**2),
+        facts.vae * FP32 + _decoding(job),
     )
     batches = CLASS_IMAGE_BATCHES if on_gpu else (1,)
     for batch in () if choice.class_images_in_parts else batches:
-        peak = weights + _drawing(facts, resolution, pictures=batch)
+        peak = weights + _drawing(job, pictures=batch)
         if peak <= below or not on_gpu:
             return ClassImages(batch, in_parts=False, peak=peak)
     # once memory has run out, only the smallest batch is safe
@@ -331,9 +334,15 @@ def _base_bytes(choice: Choice, facts: BaseFacts, *, with_text: bool) -> int:
     return round(facts.denoiser * value + (sum(facts.text_encoders) * size if with_text else 0))
 
 
-def _drawing(facts: BaseFacts, resolution: int, *, pictures: int) -> int:
+def _drawing(job: Job, *, pictures: int) -> int:
     """Bytes for drawing pictures as one batch: the denoiser's rows with and without the prompt, then decoding them one at a time."""
-    return round(max(2 * pictures * _row(facts, resolution), _picture(VAE_DECODE, facts, resolution**2)))
+    return round(max(2 * pictures * _row(job.facts, job.resolution), _decoding(job)))
+
+
+def _decoding(job: Job) -> float:
+    """Bytes for decoding one picture, besides the VAE."""
+    is_fixed = job.gpu is not None and job.gpu.kind != "mps" and not may_grow(job.gpu)
+    return _picture(VAE_DECODE, job.facts, job.resolution**2) * (FIXED_SEGMENTS if is_fixed else 1.0)
 
 
 def _row(facts: BaseFacts, resolution: int) -> float:
