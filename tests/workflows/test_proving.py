@@ -129,11 +129,21 @@ def test_a_flow_base_is_read_as_any_other(monkeypatch: pytest.MonkeyPatch, tmp_p
         monkeypatch.setitem(FLOW_SIZES, name, sizes)
         facts = read_facts(write_random_base(name, tmp_path / name, tokenizer=TOKENIZER))
         assert (facts.family.name, facts.prediction_type, facts.distilled) == (name, "flow", False)
-    entry = replace(find_entry("klein"), facts=replace(find_entry("klein").facts, resolution=64))  # type: ignore[type-var, union-attr]
+    facts = replace(find_entry("klein").facts, resolution=64, denoiser=100_000, text_encoders=(300_000,))  # type: ignore[union-attr]
+    entry = replace(find_entry("klein"), facts=facts)  # type: ignore[type-var]
     with moved_home(tmp_path / "home"):
         result = result_of(try_base(entry, tmp_path / "scratch"))
     assert result.passed, result
     assert set(result.measured) == {"memory_gb", "step_seconds"}
+
+
+def test_what_does_not_fit_is_not_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(proving, "find_gpu", lambda: None)
+    monkeypatch.setattr(proving, "free_memory", lambda: 10**9)
+    monkeypatch.setattr(proving, "write_random_base", lambda *_, **__: pytest.fail("written"))
+    result = result_of(tried("klein", lambda: try_base(find_entry("klein"), tmp_path)))  # type: ignore[arg-type]
+    assert result.passed is None
+    assert "does not fit" in result.message
 
 
 def test_a_late_loss_is_put_in_its_place() -> None:
@@ -159,6 +169,7 @@ def test_a_base_that_would_have_to_be_fetched_is_refused_at_once(
 def test_all_of_it_on_this_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TRUE_SIZES, "sd15", SMALL)
     monkeypatch.setattr(proving, "bytes_of", lambda entry: 0)
+    monkeypatch.setattr(proving, "free_memory", lambda: 10**12)  # of a base of true size
     parts: list[Tried] = []
     result_of(prove("sd15", parts))
     assert [part.passed for part in parts] == [True, True, True], parts
