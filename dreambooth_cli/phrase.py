@@ -1,7 +1,7 @@
 """Where the subject stands in a class prompt: the first noun phrase, or the one after "a photo of". English, by plain rules.
 
-The rules know determiners, prepositions and the commonest verbs, and take every other word for an adjective or a noun. What they can't
-read is not guessed: `doubt` says so.
+The rules know determiners, prepositions and the commonest verbs, and take every other word for an adjective or a noun. Where they can't
+tell, they don't guess: `doubt` says why.
 """
 
 import re
@@ -24,11 +24,11 @@ ARTWORKS = word_set(
     "painting paintings drawing drawings sketch sketches illustration illustrations render renders rendering renderings "
     "rendition depiction artwork art watercolor watercolour cartoon doodle etching engraving"
 )
-FRAMES = PICTURES | ARTWORKS  # what shows the subject, where "of" follows
+FRAMES = PICTURES | ARTWORKS  # these show the subject if "of" follows
 OF = word_set("of showing depicting featuring")
 COUNTS = word_set("some any each all both many few several one two three four five six seven eight nine ten")
 DETERMINERS = COUNTS | word_set("a an the my your his her its our their whose this that these those every another no")
-UNITS = word_set("year month week day inch foot euro dollar pound cent")  # a number before one of these is no count: `a 2 year old girl`
+UNITS = word_set("year month week day inch foot euro dollar pound cent")  # a number before them counts no subjects: `a 2 year old girl`
 MEASURES = word_set(
     "pair pairs piece pieces kind type sort breed bit lot lots bunch couple group face head front back side top bottom half "
     "inside outside interior exterior rear example instance specimen"
@@ -38,7 +38,7 @@ PREPOSITIONS = STRICT | word_set(
     "about across after against along alongside among amid around as atop before between beyond during except inside like "
     "near outside over since through throughout toward towards under until upon via within"
 )
-WEAK = word_set("up down off out past next opposite round away close together")  # a preposition before another one alone
+WEAK = word_set("up down off out past next opposite round away close together")  # prepositions only before another one
 RELATIVE = word_set("that which who whom whose where while when")
 NAMING = word_set("called named wearing holding carrying having")
 PARTICIPLES = word_set(
@@ -59,12 +59,12 @@ ORDERS = word_set("draw generate make create show paint imagine give teach learn
 SUBJECTS = word_set("i you he she it we they")
 PRONOUNS = SUBJECTS | word_set("me him them us myself himself herself itself themselves ourselves yourself mine")
 CONJUNCTIONS = word_set("and or & + nor plus vs")
-DESCRIPTIONS = word_set(  # that "and" or a comma may join before one noun
+DESCRIPTIONS = word_set(  # which "and" or a comma may join before one noun
     "black white red green blue yellow brown grey gray orange pink purple golden gold silver tan cream beige big small "
     "large little tiny old young new cute fluffy furry soft round tall short long thin fat warm cold bright dark light shiny "
     "striped spotted happy sad clean dirty nice good beautiful pretty fresh hot wet dry wooden plastic metal"
 )
-STATES = word_set("cold warm happy sad clean dirty wet dry fresh hot")  # of these what varies from photo to photo
+STATES = word_set("cold warm happy sad clean dirty wet dry fresh hot")  # those that vary from photo to photo
 LIGHT = word_set("light lighting lit hour sky day night weather background backdrop shadow shadows")
 BODY = word_set(
     "fur coat hair hairs eye eyes ear ears tail tails nose snout paw paws leg legs skin face beard feather feathers wing wings "
@@ -88,7 +88,7 @@ OTHER_OF = word_set("de di du von van av af avec del da do")
 ABBREVIATIONS = word_set("mr mrs ms dr st mt jr sr lt no vs prof")
 OTHER_LANGUAGES = word_set("vom und avec dans della delle degli nella een het och från für über eine einen une uma d'un d'une")
 SEVERAL = "names several subjects, and only one can be learned at a time"
-READ = 200  # words that are looked at: a model reads 75 tokens
+READ = 200  # words that are read: a model reads 75 tokens
 MARKS = ".,;:!?\"“”„«»‘’'…-–—*_~#@|/\\"
 POSSESSIVE = re.compile(r"[^\W\d_][\w.-]*(?:['’]s|s['’])")
 TWO_NOUNS = re.compile(r"[^\W\d]{3}[/+&,;|]\w{3}")  # `dog/cat`; `AC/DC` and `AT&T` are one name
@@ -98,9 +98,9 @@ BRACKETS = re.compile(r"[\[\]<>{}()［］【】]")
 
 @dataclass(frozen=True)
 class Phrase:
-    """A class prompt's words; `start` is where its noun phrase begins, after the determiner, and `end` where it ends.
+    """A class prompt's words. `start` is where its noun phrase begins, after the determiner, and `end` where it ends.
 
-    `doubt` says why that is not certain; it is empty where it is.
+    `doubt` says why that is not certain; "" if it is.
     """
 
     words: tuple[str, ...]
@@ -110,25 +110,25 @@ class Phrase:
 
     @property
     def noun(self) -> str:
-        """The noun phrase: `red dog` of `a photo of a red dog on a beach`; empty where there is none."""
+        """The noun phrase: `red dog` in `a photo of a red dog on a beach`; "" if there is none."""
         noun = " ".join(self.words[self.start : self.end]).strip(MARKS + " ")
         return noun if any(letter.isalnum() for letter in noun) else ""
 
 
 def read_phrase(text: str) -> Phrase:
-    """Read a class prompt. Where it is in doubt, the identifier's place is the best that is known, or the front."""
+    """Read a class prompt. If it is in doubt, `start` is the best guess, or the front."""
     whole = tuple(text.split())
     words = whole[:READ]
     plain = [word.casefold().replace("’", "'").strip(MARKS) for word in words]
     first, doubt = _after_frames(plain)
     if not any(letter.isalpha() for letter in text):
-        return Phrase(whole, 0, 0, "holds no word")
+        return Phrase(whole, 0, 0, "contains no word")
     foreign = _foreign(text, words, plain)
     if foreign:
         return Phrase(whole, first % len(words), len(words), foreign)
     phrase = _noun_phrase(words, plain, first)
     if not doubt and BRACKETS.search(" ".join(words[: phrase.end])):
-        doubt = "has brackets, which mean nothing but in [identifier]"
+        doubt = "has brackets, which only have a meaning in [identifier]"
     return Phrase(whole, phrase.start, phrase.end, doubt or phrase.doubt or _bad_head(plain, phrase, first))
 
 
@@ -149,7 +149,7 @@ FILE_NAME = re.compile(r"(?:photo|picture|image|pic)s?[-_]of[-_]")
 
 
 def _foreign(text: str, words: Sequence[str], plain: Sequence[str]) -> str:
-    """Why a text is not English words, as far as its script, its letters and its commonest words tell."""
+    """Why a text is not in English, as far as its script, its letters and its commonest words show; "" if it may be."""
     if any(unicodedata.category(letter) in ("Cf", "Cc") for word in words for letter in word):
         return "has characters in it that can't be seen"
     letters = [letter for letter in text if letter.isalpha()]
@@ -169,12 +169,12 @@ def _foreign(text: str, words: Sequence[str], plain: Sequence[str]) -> str:
 
 
 def _beyond_ascii(word: str) -> Iterator[str]:
-    """The letters of a word that are not ASCII, composed."""
+    """The letters of a word that are not ASCII, accents composed with their letters."""
     return (letter for letter in unicodedata.normalize("NFC", word) if letter.isalpha() and not letter.isascii())
 
 
 def _after_frames(plain: Sequence[str]) -> tuple[int, str]:
-    """The number of words up to the subject: past "a close-up photo of". A painting of something may be the subject itself."""
+    """How many words come before the subject ("a close-up photo of"), and a doubt: a painting of something may itself be the subject."""
     first, doubt = 0, ""
     while (end := _frame_end(plain, first)) is not None:
         medium = plain[end - 2]
@@ -185,7 +185,7 @@ def _after_frames(plain: Sequence[str]) -> tuple[int, str]:
 
 
 def _frame_end(plain: Sequence[str], first: int) -> int | None:
-    """The place after the "of" of a frame that begins at `first`, or None where there is none."""
+    """The place after the "of" of a frame that begins at `first`, None if none does."""
     for place in range(first, len(plain)):
         word = plain[place]
         if word in OF and place > first:
@@ -197,7 +197,7 @@ def _frame_end(plain: Sequence[str], first: int) -> int | None:
 
 
 def _noun_phrase(words: tuple[str, ...], plain: Sequence[str], first: int) -> Phrase:
-    """The first noun phrase from a place on."""
+    """The first noun phrase from this place on."""
     start = first
     for place in range(first, len(words)):
         why = _end_at(words, plain, start, place)
@@ -215,7 +215,7 @@ def _phrase(words: tuple[str, ...], start: int, end: int, doubt: str) -> Phrase:
 
 
 def _begins_anew(words: Sequence[str], plain: Sequence[str], start: int, place: int) -> bool:
-    """Whether the noun phrase begins only after a word: a determiner, `Anna's`, or the "of" of `a pair of`."""
+    """Whether the noun phrase only begins after this word: a determiner, `Anna's`, or the "of" in `a pair of`."""
     word, inside = plain[place], place > start
     if word == "of" and place:
         return plain[place - 1] in (MEASURES if inside else COUNTS)
@@ -228,7 +228,7 @@ def _begins_anew(words: Sequence[str], plain: Sequence[str], start: int, place: 
 
 
 def _is_of_the_name(plain: Sequence[str], place: int) -> bool:
-    """Whether a number is no count but belongs to the noun: `a 35 year old man`, `1967 Ford Mustang`, `a no entry sign`."""
+    """Whether a word that looks like a count belongs to the noun: `a 35 year old man`, `1967 Ford Mustang`, `a no entry sign`."""
     word, following = plain[place], plain[place + 1 : place + 2]
     is_count = word.isdigit() or word in COUNTS
     after_a = place > 0 and plain[place - 1] in ("a", "an") and (is_count or word in ("no", "every"))
@@ -239,7 +239,7 @@ def _is_of_the_name(plain: Sequence[str], place: int) -> bool:
 
 
 def _end_at(words: Sequence[str], plain: Sequence[str], start: int, place: int) -> str | None:
-    """None where a word belongs to the phrase that began at `start`. Where the phrase ends before it: why that is in doubt, or ""."""
+    """None if the word belongs to the phrase that began at `start`. If the phrase ends before it: why that is in doubt, or ""."""
     word, following, inside = plain[place], plain[place + 1] if place + 1 < len(plain) else "", place > start
     if _begins_anew(words, plain, start, place) and not (inside and _ends(words[place - 1], plain[place - 1])):
         return None
@@ -264,7 +264,7 @@ def _end_at(words: Sequence[str], plain: Sequence[str], start: int, place: int) 
 
 
 def _no_noun(raw: str, word: str, following: Sequence[str]) -> str | None:
-    """Why a text that begins with this word has no subject to learn: `draw a dog`, `me`; None where it may have one."""
+    """Why a text that begins with this word has no subject to learn: `draw a dog`, `me`; None if it may have one."""
     after = following[0] if following else ""
     if word in ORDERS and (after in DETERMINERS or after in PRONOUNS or word == "please"):
         return f"reads like a sentence: {word!r} is a verb"
@@ -274,7 +274,7 @@ def _no_noun(raw: str, word: str, following: Sequence[str]) -> str | None:
 
 
 def _ends(raw: str, word: str) -> bool:
-    """Whether a word ends its part of the sentence: `dog,` does, `Mr.` does not."""
+    """Whether a part of the sentence ends with this word: with `dog,` it does, with `Mr.` it does not."""
     return raw[-1] in ",;:.!?" and not (raw[-1] == "." and word in ABBREVIATIONS)
 
 
@@ -285,7 +285,7 @@ def _is_verb(word: str, following: str, *, inside: bool) -> bool:
 
 
 def _goes_on(word: str, following: str) -> bool:
-    """Whether a word after a noun begins what is said about it: a preposition or a participle."""
+    """Whether a word after a noun starts to say more about it: a preposition or a participle."""
     if word in PREPOSITIONS or word in NAMING or word.startswith("("):
         return True
     if word.endswith("ing") and following in DETERMINERS:  # catching a ball
@@ -300,19 +300,19 @@ def _is_participle(word: str) -> bool:
 
 
 def _leads_on(following: str) -> bool:
-    """Whether no noun can stand before this word: it ends the text, or is a preposition or a determiner."""
+    """Whether the word before can't describe a noun that follows: the text ends here, or with a preposition or a determiner."""
     return not following or following in PREPOSITIONS or following in WEAK or following in DETERMINERS
 
 
 def _describes(before: Sequence[str], following: str) -> bool:
-    """Whether the words of a phrase so far are adjectives, and another or the noun comes next: black, white and ..."""
+    """Whether the phrase so far is adjectives, and another one or the noun comes next: black, white and ..."""
     return all(word in DESCRIPTIONS or word in ("and", "or", "&") for word in before) and bool(
         following and following not in DETERMINERS
     )
 
 
 def _after_mark(plain: Sequence[str], words: Sequence[str], place: int) -> str:
-    """Why what follows a comma may be another subject; empty where it only says more: `a dog, studio lighting`."""
+    """Why what follows a comma may be another subject; "" if it only adds to the first: `a dog, studio lighting`."""
     part = []
     for word, raw in zip(plain[place:], words[place:], strict=True):
         part.append(word)
@@ -327,7 +327,7 @@ def _after_mark(plain: Sequence[str], words: Sequence[str], place: int) -> str:
 
 
 def _late_verb(rest: Sequence[str]) -> str:
-    """A sentence's verb after the noun phrase, as a doubt; one that belongs to `that` or `who` is none."""
+    """A doubt if a sentence's verb comes after the noun phrase; one that belongs to `that` or `who` does not count."""
     for word in rest:
         if word in RELATIVE:
             break
@@ -337,7 +337,7 @@ def _late_verb(rest: Sequence[str]) -> str:
 
 
 def _bad_head(plain: Sequence[str], phrase: Phrase, first: int) -> str:
-    """Why the noun found is no subject."""
+    """Why the noun that was found is no subject; "" if it may be."""
     head = plain[phrase.end - 1] if phrase.end else ""
     inner = plain[phrase.start : phrase.end - 1]
     is_artwork = head in ARTWORKS and all(word in DESCRIPTIONS or word in MEDIA for word in inner)  # `an oil painting`
@@ -348,7 +348,7 @@ def _bad_head(plain: Sequence[str], phrase: Phrase, first: int) -> str:
     if head in NO_SUBJECT or not phrase.noun:
         return "names no subject"
     if any(is_like(word, "identifier") for word in _parts(plain)):
-        return "has the bare word 'identifier' in it"
+        return "contains 'identifier' without its brackets"
     return ""
 
 

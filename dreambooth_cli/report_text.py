@@ -1,4 +1,4 @@
-"""The report of `doctor --try`, to paste into an issue: what the machine is and what it did, without names or paths."""
+"""The report of `doctor --try`, to paste into an issue: what machine this is and how the try went, without names or paths."""
 
 import getpass
 import os
@@ -12,13 +12,14 @@ from . import __version__
 from .checkup import Check
 from .libraries import version_lines
 
-# Checks that show paths or addresses are left out: disk, caches, hub and token.
+# The others show paths or addresses, or whether there is a token.
 TOLD = ("python", "torch", "gpu", "gpu memory", "memory", "bitsandbytes", "libraries", "faces")
 PATH = re.compile(r"(?<![\w:/.])(?:~|[A-Za-z]:)?[\\/](?:[^\s'\"\\/:,;]+[\\/])*[^\s'\"\\/:,;]*")
 
 
 def report_text(checks: Sequence[Check], tried: Sequence[tuple[str, str, str]], figures: Sequence[tuple[str, str]]) -> str:
-    """The report in Markdown. `tried`: for each part its name, how it ended, and the message."""
+    """The report in Markdown. `tried`: for each part its name, how it went ("passed", "failed", "not tried") and its message; `figures`:
+    a name and a value in words each."""
     lines = [f"# dreambooth {__version__}: doctor --try", ""]
     lines += [f"- {check.name}: {check.status}, {check.message}" for check in checks if check.name in TOLD]
     lines += ["", "| part | | |", "| --- | --- | --- |", *(f"| {' | '.join(part)} |" for part in tried)]
@@ -28,7 +29,7 @@ def report_text(checks: Sequence[Check], tried: Sequence[tuple[str, str, str]], 
 
 
 def without_names(text: str) -> str:
-    """The same without this user's and this machine's name, and without any path."""
+    """The same text without paths and without the names of this user and this machine."""
     text = PATH.sub("PATH", text)
     names = [socket.gethostname(), platform.node()]
     with suppress(Exception):  # a user whom the system does not know

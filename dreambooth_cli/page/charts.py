@@ -1,4 +1,4 @@
-"""Curves as SVG, told apart by dashes, marks and names, never by colour alone; the colours come from the page."""
+"""Curves as SVG. Dashes, marks and names tell them apart, never colour alone; the colours themselves come from the page."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -7,14 +7,14 @@ from html import escape
 
 WIDTH, HEIGHT = 360, 210  # SVG units: pixels on a narrow screen, more on a wide one
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 34  # margins, in the same units
-MOST_POINTS = 400  # of a curve: more can't be made out
+MOST_POINTS = 400  # of a curve: more than this can't be seen
 DASHES = ("", "6 3", "2 3")
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One curve: its name and its points, in order of x. `faint`: raw values, drawn behind; `marked`: each point gets a mark."""
+    """One curve: its name and its points, sorted by x. `faint`: raw values, drawn behind the others; `marked`: each point gets a mark."""
 
     name: str
     points: Sequence[Point]
@@ -24,7 +24,7 @@ class Curve:
 
 def chart(title: str, curves: Sequence[Curve], *, at: float | None = None, at_name: str = "") -> str:
     """Curves over steps as one SVG with a legend, as HTML; "" if there is nothing to draw. `at`: a step to mark, named `at_name`."""
-    # faint ones last, so that the others get the first numbers, by which dashes and marks are chosen
+    # faint ones last: the others get the first numbers, which choose dashes and marks
     curves = sorted((curve for curve in curves if curve.points), key=lambda curve: curve.faint)
     if not curves:
         return ""
@@ -51,7 +51,7 @@ def chart(title: str, curves: Sequence[Curve], *, at: float | None = None, at_na
 
 
 def smoothed(points: Sequence[Point], window: int) -> list[Point]:
-    """The points with each y replaced by the mean of the last `window` values."""
+    """The points with each y replaced by the mean of the last `window` values, or of as many as there are."""
     found: list[Point] = []
     total = 0.0
     for number, (x, y) in enumerate(points):
@@ -66,7 +66,7 @@ def _thinned(points: Sequence[Point]) -> Sequence[Point]:
 
 
 def _range(values: Iterable[float]) -> Point:
-    """The lowest and highest value of the axis: both are ticks, and it starts at zero if that is not far away."""
+    """The lowest and highest value of the axis. Both are ticks; the axis starts at zero if the values come near enough."""
     found = list(values)
     low, high = min(found), max(found)
     if low > 0 and low < 0.5 * high:

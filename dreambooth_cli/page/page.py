@@ -1,4 +1,4 @@
-"""The sections of a run's page, and the page as a whole. All text is escaped here; pictures are data URIs."""
+"""The page of a run as HTML: its sections, and the whole of it. Text is escaped here; pictures are data URIs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,8 @@ TEMPLATE = Path(__file__).with_name("page.html")
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo: its name, the whole picture as a data URI ("" if the file is gone), its size in pixels, the part that is kept, a word on it
-    and what was found."""
+    """A photo: its name, the whole picture as a data URI ("" if the file is gone), its size in pixels (width, height), the part that is
+    kept (left, top, right, bottom), a word that sums it up ("good"), and what was found, in sentences."""
 
     name: str
     picture: str
@@ -27,7 +27,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Film:
-    """One prompt's pictures from one seed in the course of training: step (0: the base model) -> data URI."""
+    """One prompt's pictures during training, all from one seed: step (0: the base model) -> data URI."""
 
     prompt: str
     frames: Mapping[int, str]
@@ -40,7 +40,7 @@ def page(title: str, parts: Sequence[str]) -> str:
 
 
 def heading(title: str, subtitle: str, verdict: str, sentences: Sequence[str]) -> str:
-    """The page's title, and the verdict on the run."""
+    """The page's title, and the verdict on the run with its sentences, if there is one."""
     said = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
     told = f'<div class="verdict"><p><strong>{escape(verdict)}</strong></p>{said}</div>' if verdict else ""
     return f'<h1>{escape(title)}</h1><p class="faint">{escape(subtitle)}</p>{told}'
@@ -69,7 +69,8 @@ def pairs(films: Sequence[Film]) -> str:
 
 
 def filmstrip(films: Sequence[Film]) -> str:
-    """Every prompt's pictures by step, with one slider for all of them."""
+    """Each prompt's pictures by step, with one slider for all prompts. "" if there are fewer than two steps; a prompt that lacks one of
+    the steps is left out."""
     steps = sorted({step for film in films for step in film.frames})
     whole = [film for film in films if list(film.frames) == steps]
     if len(steps) < 2 or not whole:
@@ -104,12 +105,12 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> s
 
 
 def folded(summary: str, body: str) -> str:
-    """Something that is shown only when opened."""
+    """Something that is only shown once it is opened."""
     return f"<details><summary>{escape(summary)}</summary>{body}</details>" if body else ""
 
 
 def commands(lines: Sequence[tuple[str, str]]) -> str:
-    """Commands to type, each after the words that say what it is for."""
+    """Commands to type, each below the words that say what it is for."""
     return "".join(f"<p>{escape(why)}</p><pre><code>{escape(line)}</code></pre>" for why, line in lines)
 
 

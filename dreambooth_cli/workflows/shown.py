@@ -1,4 +1,4 @@
-"""What a run has to show of a model that leaves: the pictures that it has drawn with its weights, and its verdict."""
+"""What goes with a model that is exported or pushed: the samples that its run drew with these weights, and the run's verdict."""
 
 from pathlib import Path
 
@@ -8,18 +8,18 @@ from ..verdict import sentences_of
 
 THUMBNAIL = 256  # pixels
 FOLDER = "samples"
-PUBLIC = ("prompt", "seed", "step")  # of what a picture says of its making
+PUBLIC = ("prompt", "seed", "step")  # the text chunks that are copied
 
 
 def thumbnail_of(source: Source) -> dict[str, str]:
-    """The sample that a run has drawn of its subject with these weights, small, for the header of a file."""
+    """The first sample drawn with these weights, as a small data URI for a file's header: key -> value; empty if there is none."""
     samples = source.run.samples_of(source.step) if source.run is not None else []
     return {"modelspec.thumbnail": data_uri(read_picture(samples[0]), THUMBNAIL)} if samples else {}
 
 
 def copy_samples(source: Source, folder: Path) -> dict[str, str]:
-    """Put what a run has drawn with these weights into a model's folder, its prompt, seed and step inside and nothing else, and return
-    the prompts by the pictures' names. Raises OSError."""
+    """Copy the samples drawn with these weights into a model's folder, with prompt, seed and step as their only text chunks. Returns
+    each copy's name, relative to the folder, with its prompt. Raises OSError."""
     found = {}
     for number, path in enumerate(source.run.samples_of(source.step) if source.run is not None else [], 1):
         text = {key: value for key, value in text_of(path).items() if key in PUBLIC}
@@ -29,7 +29,7 @@ def copy_samples(source: Source, folder: Path) -> dict[str, str]:
 
 
 def verdict_of(source: Source) -> tuple[str, ...]:
-    """What a run has made of its base, in sentences; of a step before its last nothing was measured."""
+    """The run's verdict in sentences; empty for a step before its last, since nothing was measured there."""
     record = None if source.run is None else source.run.record()
     if record is None or not record.figures or source.step not in (None, record.asked["train"]["steps"]):
         return ()
