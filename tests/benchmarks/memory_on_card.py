@@ -194,7 +194,6 @@ def measure(row: Row, work: Path) -> None:
     empty = context_bytes()
     torch.cuda.set_per_process_memory_fraction(min(1.0, (row.free * 1e9 - empty) / total))
     card = Gpu(name="the card", kind="cuda", total=round(row.free * 1e9), free=round(row.free * 1e9), capability=(9, 0))
-    phases: dict[str, tuple[int, int]] = {}
     freeze = "dreambooth_cli.workflows.freeze"
     phases: dict[str, tuple[int, int]] = {}
     with mock.patch(f"{freeze}.find_gpu", return_value=card), mock.patch(f"{freeze}.as_torch_has_it", return_value=card):
