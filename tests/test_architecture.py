@@ -42,7 +42,7 @@ OWNERS: dict[str, set[str]] = {
     "psutil": {"root"},
     "packaging": {"root"},
     "pynvml": {"gpu.py"},
-    "tokenizers": {"identifier.py", "engine/families/random_base.py"},
+    "tokenizers": {"identifier.py"},
 }
 # Imported inside the function that needs it, in whatever layer.
 DEFERRED = {"pynvml", "tokenizers", "bitsandbytes", "pi_heif", "dlib"}

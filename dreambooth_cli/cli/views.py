@@ -298,12 +298,13 @@ class Meter:
         return each * (self.total - self.done)
 
     def count(self) -> str:
-        """`120 of 1000 steps`."""
-        if self.total is None:
-            return f"{self.done} {self.unit}" if self.done else ""
-        if self.unit == "B":
+        """`120 of 1000 steps`; without the unit where the phase's name ends with it, as in `class images: 3 of 40`."""
+        if self.unit == "B" and self.total is not None:
             return f"{format_bytes(self.done)} of {format_bytes(self.total)}"
-        return f"{self.done} of {self.total} {self.unit}".rstrip()
+        unit = "" if self.name.endswith(self.unit) else f" {self.unit}"
+        if self.total is None:
+            return f"{self.done}{unit}" if self.done else ""
+        return f"{self.done} of {self.total}{unit}"
 
     def words(self) -> str:
         """`120 of 1000 steps, loss 0.1234, 1.25 s/step, 18 min left, 9.8 GB`."""

@@ -26,7 +26,7 @@ from ..memory.plan import Plan
 from ..memory.survey import NO_GPU_VERDICT, Row, recommended, survey
 from ..oddity import frame_of
 from ..paths import expanded, projects_folder
-from ..phrase import read_phrase
+from ..phrase import agree, read_phrase
 from ..project import check_new_name, free_name, suggest_name
 from ..prompts import (
     PLACEHOLDER,
@@ -344,7 +344,7 @@ def judge_class_prompt(text: str, identifier: str, knows: tuple[str, ...] = (), 
         return Doubt(f"{refusal}. {PLACEHOLDER} marks where the rare word goes.", proposal(text), firm=True)
     noun = class_noun(text, identifier)
     if knows and noun.split()[-1:] and noun.split()[-1].casefold() not in knows:
-        return Doubt(f"This base has never seen a {noun}: it knows only {', '.join(knows)}.")
+        return Doubt(f"This base has never seen {agree('a', noun)} {noun}: it knows only {', '.join(knows[:-1])} and {knows[-1]}.")
     return None
 
 

@@ -143,7 +143,7 @@ def test_the_meter_of_other_phases() -> None:
     clock.now = 30.0
     meter.advance(happened.ClassImageMade(number=110, total=200, path=Path("x")))
     assert meter.seconds_left() == 270.0
-    assert meter.words() == "110 of 200 images, 4 min left"
+    assert meter.words() == "110 of 200, 4 min left"
     meter.begin(PhaseStarted(name="download sd15", total=4 * 10**9, unit="B"))
     meter.advance(happened.BytesFetched(file="a", done=10**9, total=4 * 10**9))
     assert meter.line() == "download sd15: 1.0 GB of 4.0 GB, 0 s left"
