@@ -35,7 +35,7 @@ CELLS = {
     "event": "事件",
     "fields": "字段",
     # base models
-    "the first try: steady, close to the paper": "初次尝试：最稳定，与论文兼容性好",
+    "the first try: steady, close to the paper": "初次尝试：稳定，接近论文",
     "closest to the paper's own model": "与论文所用的模型最接近",
     "larger pictures, better quality": "更大的图片，质量更高",
     "the best quality and detail": "最高的质量和最佳的细节",
