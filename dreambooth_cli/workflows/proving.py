@@ -38,7 +38,7 @@ POCKET = "pocket"
 STEPS, TAKEN = 40, 3  # steps of pocket, and of the base at its true size
 WINDOW = 10  # steps over which a loss is averaged
 POCKET_RUN = {"steps": STEPS, "class_images": 4, "frames": "own", "rehearsal": False, "sample_every": 0, "judge": "none"}
-TRUE_SIZE_RUN = {"class_images": 1, "class_image_steps": 2, "frames": "own"}
+TRUE_SIZE_RUN: dict[str, Any] = {"class_images": 1, "class_image_steps": 2, "frames": "own"}
 # The mean loss of each ten of that run's first 38 steps on a core of an AMD EPYC: torch 2.13.0, float32, November 2026. In bf16 they are
 # 0.2% higher there; a GPU, with other kernels and bf16, is allowed ten times that.
 CPU_LOSSES = (0.126905, 0.100992, 0.069382, 0.127862)
