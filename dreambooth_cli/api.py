@@ -12,6 +12,7 @@ are those in the README's tables, without the leading dashes and with underscore
 Nothing in your program is changed: no signal handler is installed, and no stream, warning filter or environment variable is touched.
 To stop, close the generator. Ctrl-C raises Python's own KeyboardInterrupt; if it comes inside a step, the run continues from its last
 checkpoint. The libraries show their own warnings. If there are several GPUs, torch's first is used: CUDA_VISIBLE_DEVICES chooses another.
+The plan counts on PYTORCH_ALLOC_CONF=expandable_segments:True, which the commands set on Linux with an NVIDIA card: set it too.
 """
 
 import os
