@@ -3,7 +3,8 @@
     python -m tests.benchmarks.best_step --work FOLDER [--times 1|4] [--subjects 0-11] [--write]
 
 The judge draws with another sentence and other seeds; the score is S x place with the prompts and seeds of `fidelity`. Measurements are
-kept in FOLDER, so that a table that was stopped can go on. `--write` puts what is kept into `best_step.md`, and measures nothing.
+kept in FOLDER, so that a table that was stopped can go on. `--write` puts what is kept between the marks of
+`best_step.md`, and measures nothing.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from .bench import Bench, Variant, agreement, settings_of
 from .recipe import numbers
 from .subjects import Study, drawn_study, name_of
 
-TABLE = Path(__file__).with_name("best_step.md")
+TABLE, MARK = Path(__file__).with_name("best_step.md"), "<!-- steps -->"
 DEFAULT = settings_of(Variant("default"), {}).values
 LENGTHS = (1, 4)  # times the default's steps
 SUBJECTS = 12
@@ -135,17 +136,8 @@ def verdict_of(found: list[Scored]) -> str:
 
 
 def write(bench: Bench) -> None:
-    """Put what is kept into the page, and what is missing."""
-    lines = [
-        "# Is the step that a run keeps as its best the best one?",
-        "",
-        f"Written by `python -m tests.benchmarks.best_step --work FOLDER --write`; {machine()}; float32; weights `{bench.weights}`.",
-        "",
-        "The judge chose in another sentence than the one that is scored here, from other seeds (and so other noises); the places are of "
-        "the same world. S x place: the mean cosine with the photos in the recogniser's space, times the share of pictures whose place is "
-        f"the one asked for, of {len(bench.seeds)} seeds a place. Regret is held against the best of the judged steps by these same "
-        "pictures.",
-    ]
+    """Put what is kept between the page's marks, and what is missing."""
+    lines = [f"{machine()}; float32; weights `{bench.weights}`."]
     for times in LENGTHS:
         kept = {number: path_of(bench, number, times) for number in range(SUBJECTS)}
         found = {number: scored_of(path) for number, path in kept.items() if path.exists()}
@@ -154,7 +146,8 @@ def write(bench: Bench) -> None:
         lines += ["", f"## {steps} steps{' (the default)' if times == 1 else ''}", "", f"{len(found)} of {SUBJECTS} subjects{missing}."]
         if found:
             lines += ["", *HEAD, *(row_of(number, one) for number, one in found.items()), "", verdict_of(list(found.values()))]
-    TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    before, _, after = TABLE.read_text(encoding="utf-8").split(MARK)
+    TABLE.write_text(MARK.join((before, "\n" + "\n".join(lines) + "\n", after)), encoding="utf-8")
 
 
 def main() -> None:
