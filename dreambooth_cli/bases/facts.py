@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,38 @@ def _what_it_is(folder: Path) -> str:
 def _facts_of_folder(folder: Path) -> BaseFacts:
     if (folder / "model_index.json").is_file():  # first, so that another kind of model is not said to lack our parts
         check_index(folder, read_json(folder / "model_index.json"))
-    missing = missing_parts(folder)
+    _check_whole(folder, missing_parts(folder))
+    facts, configs = _facts_of_configs(folder)
+    name, _, *encoders = configs
+    parts = facts.family.parts
+    headers = {part: [read_header(file) for file in weight_files(folder / part)] for part in configs}
+    counts = {part: sum(count_parameters(_read_of(parts[part], each)) for each in found) for part, found in headers.items()}
+    unread = {part: unread_layers(configs[part], {*chain(*headers[part])}) for part in encoders}
+    said = tuple(f"its {part}'s config leaves out the last {_layers(count)} of the weights" for part, count in unread.items() if count)
+    return replace(
+        facts,
+        denoiser=counts[name],
+        text_encoders=tuple(counts[part] for part in encoders),
+        vae=counts[VAE],
+        remarks=(*facts.remarks, *said),
+    )
+
+
+def facts_without_weights(folder: Path) -> BaseFacts:
+    """What a diffusers folder is that has no weights yet: its networks have 0 parameters. Raises ModelUnavailable for anything but a base
+    that can be trained here."""
+    _check_whole(folder, [name for name in missing_parts(folder) if not name.endswith(".safetensors")])
+    return _facts_of_configs(folder)[0]
+
+
+def _check_whole(folder: Path, missing: Sequence[str]) -> None:
     if missing:
         raise ModelUnavailable(f"{folder} is not a whole base model: {', '.join(missing)} missing", _what_it_is(folder))
+
+
+def _facts_of_configs(folder: Path) -> tuple[BaseFacts, dict[str, dict[str, Any]]]:
+    """What a folder's configs say it is, without the numbers of parameters; and the checked config of each network, the denoiser's and
+    the VAE's first."""
     families = families_of(index_of(folder))
     configs = {part: architecture_of(folder / part, part, families) for part in network_parts(folder)}
     name, _, *encoders = configs
@@ -80,24 +110,18 @@ def _facts_of_folder(folder: Path) -> BaseFacts:
     check_latents(folder, family, denoiser, vae)
     _, schedule = schedule_of(folder)
     check_encoders(folder, family, denoiser, encoders, configs[encoders[-1]].get("projection_dim", 512))
-    headers = {part: [read_header(file) for file in weight_files(folder / part)] for part in configs}
-    counts = {part: sum(count_parameters(_read_of(family.parts[part], each)) for each in found) for part, found in headers.items()}
-    unread = {part: unread_layers(configs[part], {*chain(*headers[part])}) for part in encoders}
-    return BaseFacts(
+    facts = BaseFacts(
         family=family,
         prediction_type="flow" if family.noise == "flow" else schedule.get("prediction_type", "epsilon"),
         resolution=_resolution(family, denoiser, vae),
-        denoiser=counts[name],
-        text_encoders=tuple(counts[part] for part in encoders),
-        vae=counts[VAE],
+        denoiser=0,
+        text_encoders=(0,) * len(encoders),
+        vae=0,
         zero_snr=bool(schedule.get("rescale_betas_zero_snr")),
         distilled=_is_distilled(family, index_of(folder), schedule),
-        remarks=(
-            *remarks_on(schedule),
-            *remarks_on_drawing(*_scheduler_of(folder)),
-            *(f"its {part}'s config leaves out the last {_layers(count)} of the weights" for part, count in unread.items() if count),
-        ),
+        remarks=(*remarks_on(schedule), *remarks_on_drawing(*_scheduler_of(folder))),
     )
+    return facts, configs
 
 
 def _is_distilled(family: Family, index: Mapping[str, Any], schedule: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..bases.base import Base, ask_for_base
-from ..bases.catalog import find_entry
+from ..bases.catalog import BaseFacts, find_entry
 from ..bases.places import known_places, remember_place
 from ..engine.hub.bases import obtain
 from ..errors import DreamboothError, ModelUnavailable, ProjectError, UsageError
@@ -38,9 +38,13 @@ def obtain_twin(card: Card | None, named: str | None) -> Yielding[Base]:
         which = named or (card.base.name if card else "this LoRA's base")
         told = f"--fast draws with a base's distilled twin, but none is known for {which}"
         raise UsageError(told, "name it: --model ./its-folder, or leave --fast out")
-    found = yield from obtain(ask_for_base(twin))
-    if not (found.facts.distilled and found.facts.family.fast):
-        raise UsageError(f"{found.name} is not a distilled twin that can draw with a LoRA of its base", "name another, or leave --fast out")
+
+    def check(facts: BaseFacts) -> None:
+        if not (facts.distilled and facts.family.fast):
+            raise UsageError(f"{twin} is not a distilled twin that can draw with a LoRA of its base", "name another, or leave --fast out")
+
+    found = yield from obtain(ask_for_base(twin), check)
+    check(found.facts)
     return found
 
 

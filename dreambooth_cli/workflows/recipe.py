@@ -66,7 +66,7 @@ def gather(project: Project, asked: Asked) -> Yielding[Ingredients]:
         yield from prepare(project, asked.prep, resolution=resolution, step=step, source=asked.subject.photos)
     if request.path is None and find_cached(request) is None:
         check_card()
-    base = yield from obtain(request)
+    base = yield from obtain(request, lambda facts: check_trainable(facts, asked.train.of_family(facts.family)))
     check_trainable(base.facts, asked.train.of_family(base.facts.family))
     if base.facts.distilled:
         yield Warned(message=f"{base.name} is distilled to draw in a few steps: the trained model will need more steps")

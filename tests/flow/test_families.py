@@ -29,6 +29,7 @@ from dreambooth_cli.source import Source
 from dreambooth_cli.workflows.generate import generate
 from tests.benchmarks.others.files import write_lora
 from tests.engine.plans import base_of
+from tests.hub_server import serve_hub, use_hub
 from tests.small_flow import KINDS, build
 from tests.workflows.projects import make_project, model_of, of_kind, run, start
 
@@ -315,6 +316,34 @@ def test_a_distilled_base_is_refused_before_any_work_and_trained_where_it_is_ins
     events = run(project, allow_distilled=True)
     assert [event for event in of_kind(events, Warned) if "is distilled" in event.message]
     assert of_kind(events, ModelSaved)
+
+
+@pytest.mark.parametrize(("distilled", "flags", "refusal"), [(True, {}, ModelUnavailable), (False, {"method": "full"}, UsageError)])
+def test_what_is_not_trained_is_refused_before_its_weights_are_fetched(
+    distilled, flags, refusal, kind, base, twin_of, photos, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    with serve_hub() as hub:
+        use_hub(hub, monkeypatch)
+        hub.add("someone/base", twin_of(kind) if distilled else base, "0" * 40)
+        project = make_project(photos, "someone/base", **SETTINGS)
+        with pytest.raises(refusal):
+            run(project, **flags)
+    assert "model_index.json" in hub.fetched()
+    assert not [name for name in hub.fetched() if name.endswith(".safetensors")]
+    assert not project.runs()
+    assert not project.prepared.exists()
+
+
+def test_what_is_no_twin_is_refused_before_its_weights_are_fetched(klein, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    write_lora(klein, tmp_path / "lora.safetensors")
+    with serve_hub() as hub:
+        use_hub(hub, monkeypatch)
+        hub.add("someone/base", klein, "0" * 40)
+        with pytest.raises(UsageError, match="someone/base is not a distilled twin"):
+            list(generate(Source(tmp_path / "lora.safetensors", "someone/base"), "a dog", GenerateSettings(fast=True), output_dir=tmp_path))
+    assert not [name for name in hub.fetched() if name.endswith(".safetensors")]
 
 
 def test_a_lora_of_the_base_draws_with_its_twin_in_a_few_steps(klein, twin_of, photos, tmp_path):

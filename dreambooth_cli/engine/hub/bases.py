@@ -1,12 +1,12 @@
 """The base model that was asked for: found on disk, or fetched from the hub."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from ...bases.base import Base, BaseRequest, ask_for_base
 from ...bases.cache import find_cached, find_snapshot, hub_cache
-from ...bases.catalog import CATALOG, CatalogEntry, find_entry, moved_note
-from ...bases.facts import layout_of, read_facts, stated_prediction
+from ...bases.catalog import CATALOG, BaseFacts, CatalogEntry, find_entry, moved_note
+from ...bases.facts import facts_without_weights, layout_of, read_facts, stated_prediction
 from ...bases.fingerprint import identify
 from ...bases.folder import missing_parts
 from ...bases.kind import check_index
@@ -22,10 +22,11 @@ from .files import checked_choice, choose_config_files, choose_vae_files
 from .snapshot import fetch_snapshot
 
 
-def obtain(request: BaseRequest) -> Generator[Event, None, Base]:
+def obtain(request: BaseRequest, check: Callable[[BaseFacts], None] | None = None) -> Generator[Event, None, Base]:
     """The requested base, fetched if it is not on disk: `base = yield from obtain(request)`.
 
-    A base in a local folder or in the hub's cache needs no network. Raises ModelUnavailable or DiskError.
+    A base in a local folder or in the hub's cache needs no network. Of one that has to be fetched, `check` is told what it is, without its
+    parameters, before any weights are, and may raise. Raises ModelUnavailable or DiskError.
     """
     note = moved_note(request.asked)
     if note:
@@ -35,7 +36,7 @@ def obtain(request: BaseRequest) -> Generator[Event, None, Base]:
             return (yield from _local_base(request.asked, request.path))
     with system_errors(ModelUnavailable, f"the base {request.asked} can't be read", hub_cache()):
         folder = find_cached(request)
-    folder = folder or (yield from fetch(request))
+    folder = folder or (yield from fetch(request, check))
     with system_errors(ModelUnavailable, f"the base {folder} can't be read", folder):
         facts = read_facts(folder)
     yield from (Warned(message=remark) for remark in facts.remarks)
@@ -49,16 +50,18 @@ def obtain(request: BaseRequest) -> Generator[Event, None, Base]:
     )
 
 
-def fetch(request: BaseRequest) -> Generator[Event, None, Path]:
+def fetch(request: BaseRequest, check: Callable[[BaseFacts], None] | None = None) -> Generator[Event, None, Path]:
     """Download a hub base's files into the cache; what is there already is not fetched again. Returns the snapshot's folder. Raises
-    ModelUnavailable or DiskError."""
+    ModelUnavailable or DiskError; before any weights are fetched for a base that can't be trained here, or that `check` refuses."""
+
+    def look(folder: Path) -> None:
+        check_index(folder, read_json(folder / "model_index.json"))
+        facts = facts_without_weights(folder)
+        if check is not None:
+            check(facts)
+
     with in_words(request):
-        return (yield from fetch_snapshot(request, lambda names: checked_choice(request, names), look_at_index))
-
-
-def look_at_index(folder: Path) -> None:
-    """Raise ModelUnavailable if a folder's model_index.json is that of another kind of model, before its weights are fetched."""
-    check_index(folder, read_json(folder / "model_index.json"))
+        return (yield from fetch_snapshot(request, lambda names: checked_choice(request, names), look))
 
 
 # Bases that are not one hub repository
