@@ -23,6 +23,7 @@ from ..licence import entry_of, licence_of, notice_of, text_of
 from ..machine import kept_when_freed
 from ..model_card import Card, card_in_header, public_card, write_card
 from ..model_readme import Shown, readme_of
+from ..project import clear_up
 from ..run import Run
 from ..source import Source, denoiser_family, is_whole, model_folder
 from .generate import find_model, kept_projects, read_source
@@ -41,6 +42,7 @@ def export(source: Source, order: Export) -> Events:
                 source.run.check_model()
         folder = source.path if source.step is not None else model_folder(source.path)
         extracts = order.is_adapter and source.step is None and is_whole(folder)
+        clear_up()
         base = yield from find_model(folder, card, None if extracts and denoiser_family(folder) is None else source.base)
         check_layout(order.format, base.facts.family, is_file=order.is_file)
         with disk_errors(order.place), kept_when_freed(), temporary(order.place.parent) as part:

@@ -28,7 +28,7 @@ from ..machine import kept_when_freed
 from ..memory.search import inference_precision
 from ..model_card import Card
 from ..photos.picture import Grid, save_new, stem_of, with_parameters
-from ..project import keep, project_of
+from ..project import clear_up, keep, project_of
 from ..run import Run
 from ..settings import GenerateSettings, Scheduler
 from ..source import (
@@ -160,6 +160,7 @@ def set_up(
     with system_errors(ModelUnavailable, f"the model {folder} can't be read", folder):
         if source.run is not None and source.step is None:
             source.run.check_model()
+    clear_up()
     base = yield from find_model(folder, card, source.base, fast=settings.fast)
     yield from too_long([*texts, settings.negative_prompt], base)
     check_sampler(base.facts.family, settings.scheduler)

@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from dreambooth_cli.bases.catalog import CatalogEntry, find_entry
 from dreambooth_cli.cli.app import run as run_command
 from dreambooth_cli.config import ask, write_config
+from dreambooth_cli.disk import OURS
 from dreambooth_cli.engine.hub.eyes import CLIPS, DINOS
 from dreambooth_cli.errors import UsageError
 from dreambooth_cli.events import (
@@ -39,6 +40,7 @@ from dreambooth_cli.memory.plan import Job
 from dreambooth_cli.memory.search import make_plan
 from dreambooth_cli.model_card import read_card
 from dreambooth_cli.order import continue_from
+from dreambooth_cli.paths import cache_folder
 from dreambooth_cli.project import Project
 from dreambooth_cli.settings import GenerateSettings, SubjectSettings
 from dreambooth_cli.source import Source
@@ -173,6 +175,18 @@ def test_it_is_exported_and_draws_the_same(whole, to: Format, tmp_path):
         (saved,) = of_kind(list(generate(model, "a photo of a zibo dog", asked, output_dir=tmp_path / name)), ImageSaved)
         drawn.append(np.asarray(Image.open(saved.path), dtype=float))
     assert abs(drawn[0] - drawn[1]).max() <= 1
+
+
+def test_what_a_killed_process_left_in_the_cache_goes_with_the_next_command(whole, tmp_path):
+    source, left = Source(whole.project.runs()[0].path), cache_folder() / "digests" / f"{OURS}{'0' * 32}.lock"
+    left.parent.mkdir(parents=True, exist_ok=True)
+    for command in (
+        lambda: generate(source, "a zibo dog", GenerateSettings(steps=1), output_dir=tmp_path / "drawn"),
+        lambda: export(source, order_export(Export("lora", tmp_path / "lora"))),
+    ):
+        left.touch()
+        list(command())
+        assert not left.exists()
 
 
 @pytest.mark.parametrize("to", ["kohya"])
