@@ -75,7 +75,7 @@ def _local_base(name: str, path: Path) -> Generator[Event, None, Base]:
         yield Noted(
             message=f"{path.name} does not say what it predicts; it is taken to be {facts.prediction_type}, like others of its kind"
         )
-    yield PhaseStarted(name="identify the base model")
+    yield PhaseStarted(name="identifying the base model")
     return Base(name=name, path=path, repository=None, identity=identify(path), facts=facts, config_path=config)
 
 
