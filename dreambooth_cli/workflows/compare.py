@@ -37,7 +37,8 @@ def compare(project: Project, runs: Sequence[Run], prompts: Sequence[str], setti
             easel = yield from set_up(source, card, settings, texts, 0)
             size = easel.drawing.width, easel.drawing.height
             grid = grid or Grid(len(runs) * len(texts) * count, size, columns=len(texts) * count)
-            yield PhaseStarted(name=f"drawing with run {run.number}")  # no event per picture: they are kept only on the sheet
+            # no event per picture: they are kept only on the sheet
+            yield PhaseStarted(name=f"drawing {len(texts) * count} pictures with run {run.number}")
             row = []
             for text in texts:
                 for picture in draw_all(easel.family, text, seed, settings, easel.drawing):

@@ -174,8 +174,8 @@ def plan_table(run: Run, record: Record, events: Sequence[Mapping[str, Any]]) ->
         rows.append(("the run", predicted[1], f"{seconds(sum(steps.values()))}, its steps only"))
     rows.append(("disk", f"{gigabytes(sum(plan.disk.values()))} at most", gigabytes(bytes_in(run.path))))
     means = ", ".join(plan.means) or "none needed"
-    said = page.paragraph(f"The plan: {plan.why}. Ways of saving memory: {means}.")
-    return said + page.table("Planned and measured", ("what", "planned", "measured"), rows)
+    said = page.paragraph(f"{plan.why[:1].upper()}{plan.why[1:]}. Ways of saving memory: {means}.")
+    return said + page.table("Memory, time and disk", ("what", "planned", "measured"), rows)
 
 
 def settings_tables(record: Record) -> list[str]:
@@ -207,7 +207,7 @@ def next_lines(project: Project, run: Run, record: Record) -> list[tuple[str, st
     further = "Train longer, if it has not learned enough:" if record.verdict != "copies" else "Train for fewer steps, since it copies:"
     other = 2 * steps if record.verdict != "copies" else max(1, steps // 2)
     return [
-        ("Draw a picture, with the prompt that was trained:", line),
+        ("Draw a picture, in the sentence that was trained:", line),
         ("Draw four of them on one sheet:", f"{line} --num-images 4 --grid"),
         (further, f"dreambooth train {project.name} --steps {other}"),
     ]
