@@ -15,6 +15,7 @@ from ..families.qwen3 import QWEN3_4B
 from ..families.sdxl import SDXL, XL_UNET
 from ..families.stable_diffusion import CLIP_L, OPENCLIP_BIGG, OPENCLIP_H, SD1_UNET, SD2_UNET, STABLE_DIFFUSION
 from ..families.z_image import Z_IMAGE, Z_IMAGE_TRANSFORMER
+from ..phrase import agree
 from ..settings import AUTO
 
 
@@ -79,6 +80,12 @@ class CatalogEntry:
             f"{self.name} knows only its drawn world of {self.facts.resolution} pixels ({', '.join(self.knows)}): it shows how the method "
             "works, but can't learn from photos of real things; use sd15 for those"
         )
+
+    def unseen_line(self, noun: str) -> str:
+        """A warning about a noun that is none of the few things that this base knows; "" if it is one, or if the base knows more."""
+        if not self.knows or not noun or noun.split()[-1].casefold() in self.knows:
+            return ""
+        return f"{self.name} has never seen {agree('a', noun)} {noun}: {self.limits.replace(self.name, 'it', 1)}"
 
 
 VAE_PARAMETERS = 83_653_863

@@ -6,13 +6,14 @@ from typing import Annotated, Any
 import typer
 
 from ..bases.base import ask_for_base
+from ..bases.catalog import find_entry
 from ..errors import UsageError
 from ..events import ProjectSaved
 from ..gpu import find_gpu
 from ..paths import real_path
 from ..project import check_new_name
-from ..prompts import oddity_line
-from ..settings import AUTO, PrepSettings, SubjectSettings, TrainSettings
+from ..prompts import class_noun, oddity_line
+from ..settings import PrepSettings, SubjectSettings, TrainSettings
 from .console import can_ask, messages, say
 from .meant import check_meant
 from .options import Flags, Json, Yes, with_flags
@@ -72,11 +73,18 @@ def init(
         require(subject)
     with loading("Pillow"):
         from ..workflows.initialise import initialise
-    odd = "" if asks else oddity_line(subject["class_prompt"], subject.get("identifier", AUTO))
-    events = initialise(name, subject=SubjectSettings(**subject), prep=prep, train=train, only=only, odd=odd)
+    warnings = () if asks else warnings_about(SubjectSettings(**subject))
+    events = initialise(name, subject=SubjectSettings(**subject), prep=prep, train=train, only=only, warnings=warnings)
     made = follow(events, open_view(ProjectSaved, json=json), kept="nothing was made").get(ProjectSaved)
     if not json and made is not None:
         say(messages(), f"next: dreambooth prep {made.name}, and look at its contact sheet; then dreambooth train {made.name}")
+
+
+def warnings_about(subject: SubjectSettings) -> list[str]:
+    """What the interview would ask about again: an odd class prompt, and a subject that the base has never seen."""
+    prompt, entry = subject.class_prompt or "", find_entry(subject.model)
+    unseen = entry.unseen_line(class_noun(prompt, subject.identifier)) if entry is not None else ""
+    return list(filter(None, [oddity_line(prompt, subject.identifier), unseen]))
 
 
 def ask(name: str | None, flags: Flags) -> Any:

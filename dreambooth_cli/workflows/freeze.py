@@ -22,7 +22,6 @@ from ..memory.duration import SHORT, predict, time_line
 from ..memory.plan import Plan
 from ..memory.search import at_rates_of, check_fits
 from ..memory.survey import slow_step_note
-from ..phrase import agree
 from ..project import Project
 from ..prompts import class_noun
 from ..record import BaseRecord, Record
@@ -187,11 +186,8 @@ def told_limits(recipe: Recipe) -> Events:
     entry = find_entry(subject.model)
     if entry is None or not entry.knows:
         return
-    noun = class_noun(subject.class_prompt or "", recipe.prompts.identifier)
-    if noun and noun.split()[-1].casefold() not in entry.knows:
-        yield Warned(message=f"{entry.name} has never seen {agree('a', noun)} {noun}: {entry.limits.replace(entry.name, 'it', 1)}")
-    else:
-        yield Noted(message=entry.limits)
+    unseen = entry.unseen_line(class_noun(subject.class_prompt or "", recipe.prompts.identifier))
+    yield Warned(message=unseen) if unseen else Noted(message=entry.limits)
 
 
 def new_record(recipe: Recipe, shape: Mapping[str, Any]) -> Record:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -33,16 +33,16 @@ def initialise(
     prep: Mapping[str, Any],
     train: Mapping[str, Any],
     only: Collection[str] | None = None,
-    odd: str = "",
+    warnings: Sequence[str] = (),
 ) -> Events:
     """Make a project: copy the photos of a folder, write project.toml. If it is left early or fails, nothing is there.
 
     `name`: None takes the class noun, with a number if that is taken. `prep` and `train`: the settings that were given, without defaults.
-    `only`: the names of the files to take from the folder, None for all. `odd`: a warning about the class prompt.
+    `only`: the names of the files to take from the folder, None for all. `warnings`: what is odd about the answers.
     Raises UsageError, PhotoError, ProjectError, ModelUnavailable, DiskError.
     """
-    if odd:
-        yield Warned(message=odd)
+    for warning in warnings:
+        yield Warned(message=warning)
     sections = _sections(subject, prep, train)
     source, noun = _photo_folder(subject), class_noun(subject.class_prompt or "", subject.identifier)
     if name is not None:

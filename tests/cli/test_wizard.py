@@ -287,6 +287,13 @@ def test_where_nobody_is_asked_an_odd_class_prompt_is_warned_of(photos: Path, dr
     assert understand(None, told)[0].odd == ""
 
 
+def test_where_nobody_is_asked_a_subject_that_pocket_has_never_seen_is_warned_of(photos: Path, dreambooth: Dreambooth) -> None:
+    words = ["init", "--photos", photos, "--model", "pocket", "--json", "--class-prompt"]
+    warned = [[line["message"] for line in dreambooth(*words, noun).lines if line["event"] == "warning"] for noun in ("an owl", "a dog")]
+    assert warned[0][0].startswith("pocket has never seen an owl: it knows only its drawn world of 64 pixels (dog, cat,")
+    assert (len(warned[0]), warned[1]) == (1, [])
+
+
 def test_another_base_than_the_catalogues(keys: Keys, photos: Path, sd1: Path, dreambooth: Dreambooth) -> None:
     up = "\x1b[A"
     keys(up + ENTER + "nosuch" + ENTER + CLEAR + pasted(sd1) + ENTER + "a dog" + ENTER)
