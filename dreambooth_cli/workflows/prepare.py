@@ -3,9 +3,10 @@
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Generator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
@@ -30,7 +31,7 @@ from ..photo_table import check_photo_names
 from ..photos.beside import MASK
 from ..photos.buckets import STEP, bucket_sizes
 from ..photos.crop import Box, Size, scaled_box, within
-from ..photos.files import Look, check_beside, find_photos, printable
+from ..photos.files import Look, check_beside, count_likely, find_photos, printable
 from ..photos.findings import judge_photos, judge_set, verdict_on, word_for
 from ..photos.inspect import judge_count
 from ..photos.looked import Looked, forget_old
@@ -184,11 +185,23 @@ def left_out(project: Project) -> set[str]:
 
 def no_usable_photo(folder: Path, looks: list[tuple[str, str]], hint: str) -> PhotoError:
     """The error for a folder without a usable photo; `looks`: the files' names, each with the reason why not."""
+    if not count_likely(expanded(folder)) and (inner := _folders_with_photos(expanded(folder))):
+        names = ", ".join(printable(each.name) for each in inner[:3])
+        more = f" and {len(inner) - 3} more" if len(inner) > 3 else ""
+        hint = f"there are photos in its folders {names}{more}; name one: --photos {shlex.quote(str(inner[0]))}"
+        return PhotoError(f"{printable(folder)} holds no photos itself", hint)
     if not looks:
         return PhotoError(f"{printable(folder)} holds no photos", hint)
     told = "; ".join(f"{name}: {reason}" for name, reason in looks[:3])
     more = f"; and {len(looks) - 3} more" if len(looks) > 3 else ""
     return PhotoError(f"no photo in {printable(folder)} can be used ({told}{more})", hint)
+
+
+def _folders_with_photos(folder: Path) -> list[Path]:
+    """The folders in a folder that hold photos; none if it can't be read."""
+    with suppress(OSError):
+        return [each for each in sorted(folder.iterdir()) if not each.name.startswith(".") and count_likely(each)]
+    return []
 
 
 def _make(preparing: Preparing, target: Path, source: Path | None) -> Generator[Event, None, dict[str, Any]]:

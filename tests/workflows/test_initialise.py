@@ -294,6 +294,20 @@ def test_another_folder_is_remembered(project, photos, tmp_path, monkeypatch):
     assert left_out(project) == set(NAMES)
 
 
+def test_a_folder_of_folders_is_told_with_those_that_hold_photos(tmp_path):
+    for name in ("cat", "my dog", "none", ".hidden"):
+        (tmp_path / "all" / name).mkdir(parents=True)
+    for name in ("cat/a.jpg", "my dog/b.jpg", ".hidden/c.jpg", "none/notes.txt"):
+        (tmp_path / "all" / name).write_bytes(b"x" if name.endswith("txt") else b"\xff\xd8\xff")
+    with pytest.raises(PhotoError) as caught:
+        list(make(tmp_path / "all"))
+    assert caught.value.message == f"{tmp_path / 'all'} holds no photos itself"
+    assert caught.value.hint == f"there are photos in its folders cat, my dog; name one: --photos {tmp_path / 'all' / 'cat'}"
+    (tmp_path / "all" / "broken.jpg").write_bytes(b"x")
+    with pytest.raises(PhotoError, match=r"broken\.jpg: damaged"):
+        list(make(tmp_path / "all"))
+
+
 def test_a_folder_without_a_usable_photo_changes_nothing(project, tmp_path):
     before = contents(project.photos)
     (tmp_path / "empty").mkdir()
