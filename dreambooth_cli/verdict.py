@@ -21,8 +21,9 @@ OfClass = Literal["kept", "drifting"]
 @dataclass(frozen=True, kw_only=True)
 class Figures:
     """What was measured before and after training: `loss` and `class_loss`, the photos' loss at fixed noises with the instance prompt and
-    with the class prompt; `picture` and `class_picture`, the share of each prompt's picture from one seed that has changed; `copied`, the
-    correlation of the sample that is most like a photo (None: none was drawn), and `nearest`, that photo."""
+    with the class prompt; `picture` and `class_picture`, how much each prompt's picture from one seed has changed, relative to the one
+    before (root mean square of latents: about 1.4 between unrelated pictures); `copied`, the correlation of the sample that is most like
+    a photo (None: none was drawn), and `nearest`, that photo."""
 
     loss: tuple[float, float]
     class_loss: tuple[float, float]
@@ -88,7 +89,7 @@ def sentences_of(told: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _of_subject(word: Word, figures: Figures) -> str:
-    same_seed = f"from the same seed {figures.picture:.0%} of the picture differs"
+    same_seed = f"the picture from the same seed has changed by {figures.picture:.0%} (unrelated pictures: about 140%)"
     measured = f"at the same noise the loss on the photos {_moved(figures.loss)}, and {same_seed}"
     if word == "copies":
         return (
@@ -110,7 +111,7 @@ def _of_class(drifts: bool, figures: Figures) -> str:
     apart = (of_class - own) / own
     return (
         f"The class is kept: the photos' loss is {abs(apart):.1%} {'higher' if apart >= 0 else 'lower'} with the class prompt than "
-        f"with the subject's own ({of_class:.4f} and {own:.4f}), and {figures.class_picture:.0%} of the class's own picture differs."
+        f"with the subject's own ({of_class:.4f} and {own:.4f}), and the class's own picture has changed by {figures.class_picture:.0%}."
     )
 
 

@@ -36,11 +36,11 @@ def test_the_sentences_say_what_was_measured() -> None:
     subject, class_ = judge(LEARNED).sentences
     assert subject == (
         "It has learned the subject: at the same noise the loss on the photos fell by 30.0% (0.2000 to 0.1400), "
-        "and from the same seed 60% of the picture differs."
+        "and the picture from the same seed has changed by 60% (unrelated pictures: about 140%)."
     )
     assert class_ == (
         "The class is kept: the photos' loss is 40.0% higher with the class prompt than with the subject's own (0.1960 and 0.1400), "
-        "and 20% of the class's own picture differs."
+        "and the class's own picture has changed by 20%."
     )
     assert "a sample repeats two.jpg" in judge(replace(LEARNED, copied=0.97)).sentences[0]
     assert "rose by 5.0%" in judge(replace(LEARNED, loss=(0.2, 0.21), picture=0.05)).sentences[0]

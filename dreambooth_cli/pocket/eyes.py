@@ -55,7 +55,7 @@ class PocketClip:
 class PocketJudge:
     """Pocket's own judge of pictures: its recogniser sees the subject, its reader the place that the prompt asks for."""
 
-    name = "the pocket's own"
+    name = "pocket's own judge"
 
     def __init__(self) -> None:
         self.judge = pocket_judge()

@@ -157,7 +157,7 @@ def judged_parts(run: Run) -> list[str]:
         Curve(name, [(float(one.step), getattr(one, key)) for one in judged.steps], marked=True)
         for name, key in (("likeness to the subject", "subject"), ("follows the prompt", "prompt"), ("closeness to a photo", "copied"))
     ]
-    drawn = chart(f"Each checkpoint, as {judged.judge} sees it", curves, at=float(judged.best), at_name="the best")
+    drawn = chart(f"Each checkpoint, judged by {judged.judge}", curves, at=float(judged.best), at_name="the best")
     return [page.charts([drawn]), page.paragraph(f"The best is {judged.reason}.")]
 
 

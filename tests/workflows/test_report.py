@@ -139,7 +139,7 @@ def test_checkpoints_that_were_judged_have_their_curve(run):
     (run.path / "judged.json").write_text(json.dumps(judged))
     text = page_of(run)
     assert "The best is step 30: after it pictures begin to copy IMG_2." in text
-    assert "Each checkpoint, as the pocket&#x27;s judge sees it" in text
+    assert "Each checkpoint, judged by the pocket&#x27;s judge" in text
     (run.path / "judged.json").write_text('{"steps": [3]}')
     assert "The best is" not in page_of(run), "a damaged file is passed over"
 
