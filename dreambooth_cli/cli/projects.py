@@ -224,9 +224,10 @@ def describe(project: Project) -> dict[str, Any]:
 
 def format_project(facts: Mapping[str, Any]) -> str:
     """`dog  a dog, 2 runs (1 finished), 4.3 GB`."""
-    runs = f"{len(facts['runs'])} run{'' if len(facts['runs']) == 1 else 's'}"
+    count, finished = len(facts["runs"]), len(facts["finished"])
+    runs = f"{count or 'no'} run{'' if count == 1 else 's'}" + (f" ({finished or 'none'} finished)" if finished < count else "")
     prompt = visible(shortened(facts["class_prompt"] or "?"))
-    return f"{facts['name']}  {prompt}, {runs} ({len(facts['finished'])} finished), {format_bytes(facts['bytes'])}"
+    return f"{facts['name']}  {prompt}, {runs}, {format_bytes(facts['bytes'])}"
 
 
 def format_runs(runs: Sequence[RunFacts]) -> Table:

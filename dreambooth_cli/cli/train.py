@@ -20,6 +20,7 @@ from ..memory.plan import Plan
 from ..memory.search import check_fits
 from ..order import Order, check_output, check_prompt, continue_from, understand
 from ..project import check_is_free
+from ..prompts import class_noun
 from ..run import Run
 from ..settings import RARE, PrepSettings, SubjectSettings, TrainSettings
 from .console import can_ask, results, say
@@ -161,7 +162,8 @@ def foreseen(asked: Asked, plan: Plan) -> list[str]:
 
     facts, entry = known_facts(ask_for_base(asked.subject.model)), find_entry(asked.subject.model)
     time = time_line(predict(plan, facts, asked.train, find_gpu())) if facts else ""
-    return [line for line in (time, entry.limits if entry else "") if line]
+    unseen = entry.unseen_line(class_noun(asked.subject.class_prompt or "", asked.subject.identifier)) if entry else ""
+    return [line for line in (time, unseen or (entry.limits if entry else "")) if line]
 
 
 def what_was_saved(seen: Seen) -> str:

@@ -37,7 +37,7 @@ def test_list(dreambooth: Dreambooth) -> None:
     (run.model / "dreambooth.json").write_text("{}")
     for words in (["projects"], ["projects", "list"]):
         lines = dreambooth(*words).out.splitlines()
-        assert [line.rpartition(", ")[0] for line in lines] == ["dog  a [dog], 1 run (1 finished)", "mug  a [mug], 0 runs (0 finished)"]
+        assert [line.rpartition(", ")[0] for line in lines] == ["dog  a [dog], 1 run", "mug  a [mug], no runs"]
         assert all(re.fullmatch(r"\d+ kB", line.rpartition(", ")[2]) for line in lines)
         document = json.loads(dreambooth(*words, "--json").out)
         assert document["folder"] == str(projects_folder())
@@ -47,7 +47,7 @@ def test_list(dreambooth: Dreambooth) -> None:
 
 def test_a_broken_project_is_listed(dreambooth: Dreambooth) -> None:
     make("dog").config.write_text("steps = ")
-    assert dreambooth("projects").out == "dog  ?, 0 runs (0 finished), 8 B\n"
+    assert dreambooth("projects").out == "dog  ?, no runs, 8 B\n"
 
 
 def test_path(dreambooth: Dreambooth) -> None:
@@ -76,7 +76,7 @@ def test_show_tells_of_each_run(dreambooth: Dreambooth) -> None:
     assert document == {"project": "dog", "runs": [told]}
     done = dreambooth("projects", "show", "dog")
     assert (done.code, done.err) == (0, "")
-    for words in ("a [dog], 1 run (0 finished)", "2026-11-27 04:05", "tiny", "500 of 1000", "250, 500", "not finished", "pictures: 1 in"):
+    for words in ("a [dog], 1 run (none finished)", "2026-11-27 04:05", "tiny", "500 of 1000", "250, 500", "not finished", "pictures: 1 in"):
         assert words in done.out
     assert all(len(line) <= 80 for line in done.out.splitlines() if str(project.path) not in line)
     project.new_run().write_record(a_record(digest="1" * 64))
