@@ -40,6 +40,9 @@ def draw_by_hand(source: Source, first: list[str], settings: GenerateSettings, d
                 settings = replace(settings, seed=parse_value(GenerateSettings, "seed", line.removeprefix(":seed").strip()))
                 further = settings
                 continue
+            if line == ":help":
+                tell(Noted(message=HELP), json=json)
+                continue
             if line == ":again" and not last:
                 raise UsageError("nothing has been drawn yet", "type a prompt first")
             if line.startswith(":") and line != ":again":
@@ -50,7 +53,8 @@ def draw_by_hand(source: Source, first: list[str], settings: GenerateSettings, d
         except Interrupted:
             raise
         except DreamboothError as error:
-            tell(Warned(message="; ".join(filter(None, [error.message, error.hint]))), json=json)
+            words = "; ".join(filter(None, [error.message, error.hint])).replace("--seed", ":seed")  # what was typed here
+            tell(Warned(message=words), json=json)
 
 
 def tell(event: Event, *, json: bool) -> None:

@@ -301,7 +301,7 @@ class Meter:
         """`120 of 1000 steps`; without the unit where the phase's name ends with it, as in `class images: 3 of 40`."""
         if self.unit == "B" and self.total is not None:
             return f"{format_bytes(self.done)} of {format_bytes(self.total)}"
-        unit = "" if self.name.endswith(self.unit) else f" {self.unit}"
+        unit = "" if self.name.endswith(self.unit) else f" {self.unit.removesuffix('s') if self.total == 1 else self.unit}"
         if self.total is None:
             return f"{self.done}{unit}" if self.done else ""
         return f"{self.done} of {self.total}{unit}"

@@ -18,7 +18,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from dreambooth_cli.cli.interactive import draw_by_hand
+from dreambooth_cli.cli.interactive import HELP, draw_by_hand
 from dreambooth_cli.disk import temporary
 from dreambooth_cli.errors import DoesNotFit, DreamboothError, ModelUnavailable, ProjectError, UsageError
 from dreambooth_cli.events import GridSaved, ImageSaved, Noted, PageWritten, PhaseStarted, Warned
@@ -566,7 +566,8 @@ def test_a_step_of_a_run_draws_as_its_model_did(trained, tmp_path):
 
 def test_by_hand_it_is_one_start_and_what_is_wrong_is_said(trained, tmp_path, monkeypatch, capsys):
     """`-i` with lines from a pipe: prompts, `:seed`, `:again`, and typing errors."""
-    words = ":again\n:seed 7\na [identifier] dog\n\n:again\na [identifer] dog\n:nothing\n:seed x\nthe [identifier] dog\n:quit\na dog\n"
+    words = ":help\n:again\n:seed 7\na [identifier] dog\n\n:again\na [identifer] dog\n:nothing\n:seed x\n"
+    words += "the [identifier] dog\n:quit\na dog\n"
     monkeypatch.setattr("sys.stdin", io.StringIO(words))
     run = trained[0].runs()[0]
     settings = GenerateSettings(steps=1)
@@ -576,8 +577,9 @@ def test_by_hand_it_is_one_start_and_what_is_wrong_is_said(trained, tmp_path, mo
     assert drawn == [("a sks dog", 7), ("a sks dog", 8), ("the sks dog", 7)]
     assert [line["name"] for line in lines if line["event"] == "phase"] == ["loading the model", "drawing", "drawing", "drawing"]
     wrong = " ".join(line["message"] for line in lines if line["event"] == "warning")
-    for part in ("nothing has been drawn yet", "[identifer]", "there is no command :nothing", "--seed"):
+    for part in ("nothing has been drawn yet", "[identifer]", "there is no command :nothing", ":seed can't be 'x'"):
         assert part in wrong
+    assert [line["message"] for line in lines if line["event"] == "note"].count(HELP) == 2
 
 
 def test_runs_side_by_side_are_one_sheet_and_one_page(copied):
