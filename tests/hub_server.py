@@ -72,6 +72,9 @@ class HubServer:
     bodies: dict[str, Callable[[bytes], tuple[bytes, dict[str, str]]]] = field(default_factory=dict)  # file -> other bytes, headers
     created: dict[str, bool] = field(default_factory=dict)  # repositories made by a client -> whether they are private
     commits: list[dict[str, bytes]] = field(default_factory=list)  # files by their names
+    pointers: dict[str, str] = field(default_factory=dict)  # files that a commit names by their SHA-256: they went to the store before
+    xet: str | None = None  # where large files go first (`local://FOLDER` is a store of the client's own), or within the commit
+    xet_refusal: int | None = None  # what a client gets that wants to write there
     cut_uploads: int = 0  # how many commits end in a broken connection
     held: str | None = None  # the file whose second half waits
     is_held: threading.Event = field(default_factory=threading.Event)  # its first half is sent
@@ -145,9 +148,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/api/validate-yaml":
             self._answer({"errors": [], "warnings": []})
         elif path.endswith("/preupload/main"):
-            # all go within the commit: the client sends larger ones to a store of its own kind (Xet), which is not played here
+            large = LARGE if self.hub.xet else ()
             files = [each["path"] for each in json.loads(body)["files"]]
-            self._answer({"files": [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in files]})
+            modes = [{"path": name, "uploadMode": "lfs" if name.endswith(large) else "regular", "shouldIgnore": False} for name in files]
+            self._answer({"files": modes})
         elif path.endswith("/commit/main") and self.hub.cut_uploads:
             self.hub.cut_uploads -= 1
             self.connection.close()
@@ -159,6 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _commit(self, lines: list[dict[str, Any]]) -> None:
         files = [line["value"] for line in lines if line["key"] == "file"]
         self.hub.commits.append({file["path"]: base64.b64decode(file["content"]) for file in files})
+        self.hub.pointers |= {line["value"]["path"]: line["value"]["oid"] for line in lines if line["key"] == "lfsFile"}
         oid = "0" * 40
         self._answer({"success": True, "commitOid": oid, "commitUrl": f"{self.hub.url}/me/dog/commit/{oid}"})
 
@@ -183,6 +188,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(307, b"", {"Location": (there + path if "//" in there else path.replace(moved, there)) + query})
         elif self.hub.answer is not None:
             self._send(self.hub.answer, b"<html>out of order</html>")
+        elif path.endswith("/xet-write-token/main"):
+            told = {"casUrl": self.hub.xet, "accessToken": "xet_unmistakable", "exp": 4_000_000_000}
+            self._send(self.hub.xet_refusal or 200, json.dumps(told).encode(), {"Content-Type": "application/json"})
         elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)", path):
             self._list(*found.groups())
         elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):

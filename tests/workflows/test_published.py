@@ -3,26 +3,30 @@
 import getpass
 import json
 import shutil
+import signal
 import socket
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from huggingface_hub.utils._xet import abort_xet_session
 from PIL import Image
 
+from dreambooth_cli import stopping
 from dreambooth_cli.bases.metadata import read_header
 from dreambooth_cli.bases.places import known_places
 from dreambooth_cli.disk import sha256_of
 from dreambooth_cli.engine.exports.proof import Proof
+from dreambooth_cli.engine.hub.upload import upload
 from dreambooth_cli.engine.saving import forget_places
-from dreambooth_cli.errors import DiskError, ExportDiffers, ModelUnavailable, UsageError
+from dreambooth_cli.errors import DiskError, ExportDiffers, Interrupted, ModelUnavailable, UsageError
 from dreambooth_cli.events import Exported, ImageSaved, Noted, Pushed, SampleSaved, Warned
 from dreambooth_cli.export_order import Export, order_export
 from dreambooth_cli.model_card import read_card
 from dreambooth_cli.photos.picture import read_picture
 from dreambooth_cli.project import open_project
 from dreambooth_cli.push_order import order_push, shows_a_person
-from dreambooth_cli.run import Run
+from dreambooth_cli.run import LORA_FILE, Run
 from dreambooth_cli.settings import GenerateSettings, TrainSettings
 from dreambooth_cli.source import Source
 from dreambooth_cli.workflows.deliver import deliver
@@ -254,26 +258,55 @@ def hub(monkeypatch):
         yield served
 
 
-def test_a_push_sends_the_model_with_its_card_and_goes_on_after_a_cut(published, hub, tmp_path, monkeypatch):
+def test_a_push_sends_the_model_with_its_card_and_goes_on_after_a_cut(published, exported, hub, tmp_path, monkeypatch):
+    """The weights go to a store in a folder, by the Xet library of the hub's own client: the next push sends no chunk again."""
     source = Source(published / "data/projects/lora/runs/1")
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # between its own tries
-    hub.cut_uploads = 99
+    hub.xet, hub.cut_uploads = f"local://{tmp_path}", 99
     with pytest.raises(DiskError, match="was cut") as caught:
-        list(push(source, "me/dog", is_whole=False))
+        list(push(source, "me/lora", is_whole=False))
     assert "hf_unmistakable" not in caught.value.message
+    chunks = {path: path.stat().st_mtime_ns for path in (tmp_path / "xet/xorbs/xorbs").iterdir()}
+    assert chunks
     hub.cut_uploads = 0
-    (done,) = of_kind(list(push(source, "me/dog", is_whole=False)), Pushed)
-    assert (done.address, done.public, hub.created) == (f"{hub.url}/me/dog", False, {"me/dog": True})
+    (done,) = of_kind(list(push(source, "me/lora", is_whole=False)), Pushed)
+    assert (done.address, done.public, hub.created) == (f"{hub.url}/me/lora", False, {"me/lora": True})
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "xet/xorbs/xorbs").iterdir()} == chunks
     (files,) = hub.commits
-    wanted = {"README.md", "NOTICE", "dreambooth.json", "pytorch_lora_weights.safetensors"}
-    assert wanted | {f"samples/{number}.png" for number in (1, 2, 3)} <= files.keys()
+    assert {"README.md", "NOTICE", "dreambooth.json"} | {f"samples/{number}.png" for number in (1, 2, 3)} <= files.keys()
     assert not [name for name, content in files.items() if USER.encode() in content]
+    # the title in the header is the repository's own name, as the exported folder's is
+    assert hub.pointers == {LORA_FILE: sha256_of(published / "exports/lora" / LORA_FILE)}
     hub.answer = 403
     with pytest.raises(ModelUnavailable, match="refuses"):
-        list(push(source, "me/dog", is_whole=False))
+        list(push(source, "me/lora", is_whole=False))
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(UsageError, match="no token"):
-        list(push(source, "me/dog", is_whole=False))
+        list(push(source, "me/lora", is_whole=False))
+
+
+@pytest.mark.parametrize(
+    ("store", "refusal", "error", "words"),
+    [
+        ("local://nowhere", 403, ModelUnavailable, "refuses me/dog"),
+        ("http://127.0.0.1:9", None, DiskError, "was cut off"),
+        ("http://127.0.0.1:9", "stop", Interrupted, "Ctrl-C"),
+    ],
+)
+def test_a_store_that_takes_no_weights_is_told(store, refusal, error, words, hub, tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_bytes(bytes(1_000_000))
+    abort_xet_session()  # of the session before: a new one reads how often it may try
+    if refusal == "stop":
+        monkeypatch.setattr(stopping, "_received", [signal.SIGINT])
+    else:
+        monkeypatch.setenv("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "1")
+        hub.xet_refusal = refusal
+    hub.xet = store
+    with pytest.raises(error, match=words) as caught:
+        upload(tmp_path / "model", "me/dog", public=False)
+    assert "unmistakable" not in f"{caught.value}{caught.value.__dict__}"
+    assert hub.commits == []
 
 
 def test_what_has_no_known_licence_is_not_pushed_and_a_person_is_known_by_the_noun(published):

@@ -1,9 +1,13 @@
-"""Uploading a folder to a repository of one's own on the hub. Files that are there already are recognised by their hash and not sent again,
-so repeating a call that was cut off goes on from there."""
+"""Uploading a folder to a repository of one's own on the hub. Weights go to its store in chunks (Xet), small files with the commit. Files
+and chunks that are there already are recognised by their hash and not sent again, so repeating a call that was cut off continues it."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: what the client raises, whatever its library
@@ -13,10 +17,13 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError:
     RepositoryNotFoundError,
 )
 
+from ... import stopping
 from ...errors import DiskError, ModelUnavailable, UsageError
 from .download import endpoint
 
 LOG_IN = "log in with a token that may write: hf auth login, or set HF_TOKEN"
+# The store's client raises ConnectionError, whatever happened; what the hub has answered stands only in its text.
+REFUSED = re.compile(r"HTTP status client error \((40[134])\b")
 
 
 def check_token() -> None:
@@ -29,12 +36,28 @@ def check_token() -> None:
 
 def upload(folder: Path, repository: str, *, public: bool) -> str:
     """Send a folder's files to a repository, which is created if it does not exist, and return its address. Raises ModelUnavailable if
-    the hub refuses it, DiskError if the upload is cut off."""
+    the hub refuses it, DiskError if the upload is cut off, Interrupted if a signal has come."""
     with _in_words(repository):
         api = HfApi(endpoint=endpoint(), token=get_token())
         address = str(api.create_repo(repository, private=not public, exist_ok=True))
-        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Add the model")
+        _until_stopped(lambda: api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Add the model"))
     return address
+
+
+def _until_stopped(work: Callable[[], Any]) -> None:
+    """Do work that may take an hour and calls nothing back: in a thread, which is left to itself if a signal comes."""
+    done: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    while not wait([done], timeout=0.2).done:
+        stopping.check()
+    done.result()
 
 
 @contextmanager
@@ -51,6 +74,8 @@ def _in_words(repository: str) -> Iterator[None]:
             raise ModelUnavailable(f"the hub refuses {repository} (it answers {status})", LOG_IN) from error
         raise _cut(repository, f"it answers {status}") from error
     except (HTTPError, OSError) as error:
+        if (refused := REFUSED.search(str(error))) is not None:
+            raise ModelUnavailable(f"the hub refuses {repository} (it answers {refused[1]})", LOG_IN) from error
         raise _cut(repository, type(error).__name__) from error
 
 
