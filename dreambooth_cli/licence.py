@@ -1,5 +1,5 @@
-"""The licences of bases: their names and texts, and the notice that the weights of a model were changed. A derived model carries both: the
-OpenRAIL licences and Apache's ask for it."""
+"""The licences of bases: their names and texts, and the notice that the weights of a model were changed. A derived model carries both, as
+the OpenRAIL licences and Apache's require."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from .model_card import Card
 
 UNKNOWN = "the base's licence is not known"
 TEXTS = Path(__file__).parent / "licences"
-# of the catalogue's bases, each from the repository of who published it
+# of the catalogue's bases, each from its publisher's repository
 FILES = {
     "sd14": "openrail-m.txt",
     "sd15": "openrail-m.txt",
@@ -17,18 +17,18 @@ FILES = {
     "sdxl": "openrail++-m-xl.txt",
 }
 LIKENESS = (
-    "No content filter runs when this model draws: what it draws is for whoever draws to answer for. "
+    "No content filter runs when this model draws pictures: whoever draws them is responsible for them. "
     "A person may be drawn only with their consent."
 )
 
 
 def entry_of(base: Base, card: Card | None) -> CatalogEntry | None:
-    """The catalogue's entry of the base that a model was made of: the card knows it, else it is the base that is loaded."""
+    """The catalogue's entry for the base that a model was made from: the one its card names, or without a card the base that is loaded."""
     return entry_of_card(card) if card else _entry(base.repository, base.name)
 
 
 def entry_of_card(card: Card) -> CatalogEntry | None:
-    """The catalogue's entry of the base that a card names."""
+    """The catalogue's entry for the base that a card names."""
     return _entry(card.base.repository, card.base.name)
 
 
@@ -49,12 +49,12 @@ def text_of(entry: CatalogEntry | None) -> str | None:
 
 
 def notice_of(base: Base, card: Card | None) -> str:
-    """What is said beside a model of its base, that its weights were changed, and of its licence."""
+    """The text of NOTICE: which base a model was made from, that its weights were changed, and under which licence it is."""
     entry = entry_of(base, card)
     named = entry.title if entry else (card.base.name if card else base.name)
     where = f" (https://huggingface.co/{entry.repository})" if entry and entry.repository else ""
-    changed = f"This model was made of {named}{where}. Its weights were changed: fine-tuned on photos of one subject (DreamBooth)."
+    changed = f"This model was made from {named}{where}. Its weights were changed: fine-tuned on photos of one subject (DreamBooth)."
     if entry is None or text_of(entry) is None:
-        return f"{changed}\nThe licence of {named} is not known here: find it before this model is passed on. {LIKENESS}\n"
-    restrictions = " and its restrictions of use pass" if "RAIL" in entry.licence else " passes"
-    return f"{changed}\nThe licence of {named}, {entry.licence},{restrictions} on to this model. {LIKENESS}\n"
+        return f"{changed}\nThe licence of {named} is not known here: find it before you pass this model on. {LIKENESS}\n"
+    applies = ", and its restrictions on use apply" if "RAIL" in entry.licence else ", applies"
+    return f"{changed}\nThe licence of {named}, {entry.licence}{applies} to this model too. {LIKENESS}\n"

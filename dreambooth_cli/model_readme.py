@@ -1,14 +1,17 @@
-"""The card of a model for people: README.md in its folder, as the hub shows it. It names no path, no user and no machine."""
+"""What a model's folder says to people: README.md, as the hub shows it, the base's licence and a notice. None names a path, a user or a
+machine."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from .bases.base import Base
 from .bases.catalog import CatalogEntry
 from .families.family import Family
-from .licence import LIKENESS
-from .model_card import Card
+from .licence import LIKENESS, entry_of, notice_of, text_of
+from .model_card import Card, write_card
 from .run import LORA_FILE
 
 HUB_LICENCES = {"CreativeML OpenRAIL-M": "creativeml-openrail-m", "OpenRAIL++": "openrail++", "Apache-2.0": "apache-2.0"}
@@ -17,14 +20,26 @@ TOLD = ("method", "resolution", "precision", "optimizer", "learning_rate", "text
 
 @dataclass(frozen=True)
 class Shown:
-    """What a run has to show of its model: pictures by their names in the model's folder, each with its prompt; a verdict in sentences."""
+    """What a run has to show for its model: pictures by their names in the model's folder, each with its prompt; a verdict in sentences."""
 
     pictures: Mapping[str, str] = field(default_factory=dict)
     verdict: tuple[str, ...] = ()
 
 
+def write_words(base: Base, card: Card | None, folder: Path, shown: Shown, *, of_lora: bool) -> None:
+    """Write the base's licence and the notice into a model's folder, and with a card README.md and `dreambooth.json`. Raises OSError."""
+    entry = entry_of(base, card)
+    texts = {"NOTICE": notice_of(base, card), "LICENSE": text_of(entry)}
+    if card is not None:
+        texts["README.md"] = readme_of(card, entry, base.facts.family, shown, of_lora=of_lora)
+        write_card(card, folder)
+    for name, text in texts.items():
+        if text is not None:
+            (folder / name).write_text(text, encoding="utf-8")
+
+
 def readme_of(card: Card, entry: CatalogEntry | None, family: Family, shown: Shown, *, of_lora: bool) -> str:
-    """The card of a model in Markdown, with what the hub reads of it at its top."""
+    """A model's README.md, with the fields that the hub reads at its top."""
     base = entry.title if entry else card.base.name
     repository = card.base.repository or (entry.repository if entry else None)
     head: dict[str, Any] = {
@@ -44,16 +59,18 @@ def readme_of(card: Card, entry: CatalogEntry | None, family: Family, shown: Sho
 
 def _about(card: Card, base: str, repository: str | None, entry: CatalogEntry | None, of_lora: bool) -> list[str]:
     link = f"[{base}](https://huggingface.co/{repository})" if repository else f"`{base}`"
-    what = "A LoRA for" if of_lora else "Made of"
-    licence = f"its licence, {entry.licence} (LICENSE)" if entry else "its licence, which is not known here"
-    restrictions = ", with the restrictions of use that it passes on" if entry and "RAIL" in entry.licence else ""
+    what = f"A LoRA for {link}, trained" if of_lora else f"{link}, fine-tuned"
+    licence = f"The licence of {base} is not known here: find it before you pass this model on."
+    if entry is not None and text_of(entry) is not None:
+        applies = ", and its restrictions on use apply" if "RAIL" in entry.licence else ", applies"
+        licence = f"The licence of {base}, {entry.licence} ([LICENSE](LICENSE)){applies} to this model too."
     return [
         f"# {card.instance_prompt}",
         "",
-        f"{what} {link}, fine-tuned on a few photos of one subject by DreamBooth (Ruiz et al. 2022). The subject is called",
-        f"`{card.identifier}`: write `{card.instance_prompt}`, and what else you want to see after it.",
+        f"{what} on a few photos of one subject with DreamBooth (Ruiz et al. 2022). In prompts, `{card.identifier}` stands for",
+        f"the subject: write `{card.instance_prompt}`, and then whatever else the picture should show.",
         "",
-        f"For it holds {licence}{restrictions}. NOTICE says what was changed.",
+        f"{licence} [NOTICE](NOTICE) says what was changed.",
         "",
         LIKENESS,
         "",
@@ -86,10 +103,10 @@ def _use(card: Card, repository: str | None, family: Family, of_lora: bool) -> l
 
 
 def _elsewhere(family: Family, of_lora: bool) -> list[str]:
-    """How other programs come to read it."""
+    """How other programs get to read it."""
     command = "`dreambooth export --model-path THIS-FOLDER --to"
     if family.single_file is None and of_lora:
-        return [f"ComfyUI reads `{LORA_FILE}` as it is: put it into `models/loras`."]
+        return [f"ComfyUI reads `{LORA_FILE}` as it is: put it in `models/loras`."]
     if family.single_file is None:
         written = f"writes the {family.denoiser_title} in one file, for ComfyUI's `models/diffusion_models`."
         return [f"{command} single-file -o my-model`", written] if family.denoiser_file else []

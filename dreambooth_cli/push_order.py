@@ -21,11 +21,11 @@ def order_push(source: Source, repository: str) -> tuple[Card, bool]:
         raise UsageError(f"{repository!r} can't be a hub repository's name", "write it as owner/name")
     card = card_for(source)
     if card is None:
-        raise UsageError(f"{source.path} has no dreambooth.json: nothing says what it was made of", "push a model that dreambooth trained")
+        raise UsageError(f"{source.path} has no dreambooth.json to say what it was made from", "push a model that dreambooth trained")
     if text_of(entry_of_card(card)) is None:
         raise UsageError(
-            f"the licence of {card.base.name} is not known here, and what was made of it is not pushed without it",
-            "dreambooth export it, add the licence's text, and upload it yourself",
+            f"the licence of {card.base.name} is not known here, and a model made from it is not pushed without its text",
+            "write it to a folder with dreambooth export, add the licence's text, and upload it yourself",
         )
     whole = card.method == "full" if source.step is not None else is_whole(model_folder(source.path))
     return card, whole

@@ -26,6 +26,7 @@ from ..engine.training.loop import Training
 from ..errors import DiskError, UsageError
 from ..events import Events, ModelSaved, Noted, Warned
 from ..model_card import card_of_run, public_base, public_settings, read_card, write_card
+from ..model_readme import Shown, write_words
 from ..project import ANOTHER_PLACE, check_model_place
 from ..run import CARD, PART_OF_0_1, Run
 from ..settings import TrainSettings
@@ -35,8 +36,8 @@ AGAIN = "fix that, then run this again"
 
 
 def save_model(training: Training, run: Run, recipe: Recipe) -> None:
-    """Write the finished model, its card and the list of its files to a temporary folder, then rename it to `runs/N/model`. Raises
-    DiskError."""
+    """Write the finished model, its card, its base's licence and the list of its files to a temporary folder, then rename it to
+    `runs/N/model`. Raises DiskError."""
     plan, base = training.plan, recipe.base
     with disk_errors(run.model), temporary(run.path) as part:
         write_model(training, base, part)
@@ -45,7 +46,8 @@ def save_model(training: Training, run: Run, recipe: Recipe) -> None:
         if plan.method == "lora" and known.path is None and base.repository is None:
             remember_place(base.identity, base.path)
         versions = {"dreambooth": __version__, **library_versions()}
-        write_card(card_of_run(record, versions=versions, photos=tuple(photo.public() for photo in recipe.photos)), part)
+        card = card_of_run(record, versions=versions, photos=tuple(photo.public() for photo in recipe.photos))
+        write_words(base, card, part, Shown(), of_lora=plan.method == "lora")
         run.write_manifest(part)
         settle(part, run.model)
 

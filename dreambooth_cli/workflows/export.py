@@ -21,8 +21,8 @@ from ..events import Events, Exported, Noted, PhaseStarted, Warned, Yielding
 from ..export_order import RANK, Export, beside, check_format, check_free, check_layout
 from ..licence import entry_of, licence_of, notice_of, text_of
 from ..machine import kept_when_freed
-from ..model_card import Card, card_in_header, public_card, write_card
-from ..model_readme import Shown, readme_of
+from ..model_card import Card, card_in_header, public_card
+from ..model_readme import Shown, write_words
 from ..project import clear_up
 from ..run import Run
 from ..source import Source, denoiser_family, is_whole, model_folder
@@ -112,7 +112,8 @@ def write(model: Model, card: Card | None, order: Export, part: Path, source: So
     new.mkdir(parents=True)
     place = formats.write(weights, order, new, {**texts, **words_of(model.base, card, order), **thumbnail_of(source)})
     if place.is_dir():
-        write_words(model.base, card, order, place, Shown(copy_samples(source, place), verdict_of(source)))
+        shown = Shown(copy_samples(source, place), verdict_of(source))
+        write_words(model.base, card, place, shown, of_lora=order.is_adapter)
     sync_all(place)  # what is on the disk can leave memory while it is read
     yield PhaseStarted(name=f"reading {order.place.name} back")
     yield from deliver(order, place, prove(weights, order, place))
@@ -123,18 +124,6 @@ def words_of(base: Base, card: Card | None, order: Export) -> dict[str, str]:
     told = {"notice": notice_of(base, card), **(card_in_header(card) if card else {})}
     text = None if order.is_adapter else text_of(entry_of(base, card))
     return told | ({"license_text": text} if text else {})
-
-
-def write_words(base: Base, card: Card | None, order: Export, folder: Path, shown: Shown) -> None:
-    """Licence and notice as files in a folder, with a card for people and one for the tool. Raises OSError."""
-    entry = entry_of(base, card)
-    texts = {"NOTICE": notice_of(base, card), "LICENSE": text_of(entry)}
-    if card is not None:
-        texts["README.md"] = readme_of(card, entry, base.facts.family, shown, of_lora=order.is_adapter)
-        write_card(card, folder)
-    for name, text in texts.items():
-        if text is not None:
-            (folder / name).write_text(text, encoding="utf-8")
 
 
 def prove(weights: Weights, order: Export, place: Path) -> Proof:

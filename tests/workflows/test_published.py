@@ -13,6 +13,7 @@ from huggingface_hub.utils._xet import abort_xet_session
 from PIL import Image
 
 from dreambooth_cli import stopping
+from dreambooth_cli.bases.catalog import CATALOG, find_entry
 from dreambooth_cli.bases.metadata import read_header
 from dreambooth_cli.bases.places import known_places
 from dreambooth_cli.disk import sha256_of
@@ -23,6 +24,7 @@ from dreambooth_cli.errors import DiskError, ExportDiffers, Interrupted, ModelUn
 from dreambooth_cli.events import Exported, ImageSaved, Noted, Pushed, SampleSaved, Warned
 from dreambooth_cli.export_order import Export, order_export
 from dreambooth_cli.model_card import read_card
+from dreambooth_cli.model_readme import HUB_LICENCES, Shown, write_words
 from dreambooth_cli.photos.picture import read_picture
 from dreambooth_cli.project import open_project
 from dreambooth_cli.push_order import order_push, shows_a_person
@@ -36,6 +38,7 @@ from dreambooth_cli.workflows.generate import generate
 from dreambooth_cli.workflows.push import push
 from tests.cli import conftest as command_line
 from tests.conftest import draw_photo
+from tests.engine.plans import base_of
 from tests.hub_server import serve_hub, use_hub
 from tests.workflows.projects import make_project, of_kind, run
 
@@ -307,6 +310,29 @@ def test_a_store_that_takes_no_weights_is_told(store, refusal, error, words, hub
         upload(tmp_path / "model", "me/dog", public=False)
     assert "unmistakable" not in f"{caught.value}{caught.value.__dict__}"
     assert hub.commits == []
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in CATALOG])
+def test_a_model_s_folder_has_the_licence_of_its_base_and_a_notice(name, published, sd1, tmp_path):
+    entry, card = find_entry(name), read_card(published / "out-full")
+    base = replace(card.base, name=entry.name, repository=entry.repository)
+    write_words(base_of(sd1), replace(card, base=base), tmp_path, Shown(), of_lora=False)
+    notice, licence, readme = ((tmp_path / file).read_text(encoding="utf-8") for file in ("NOTICE", "LICENSE", "README.md"))
+    assert "Its weights were changed" in notice
+    assert f"The licence of {entry.title}, {entry.licence}" in notice
+    assert ("restrictions on use" in notice) == ("restrictions on use" in readme) == ("Attachment A" in licence)
+    assert ("Apache License" in licence) == (entry.licence == "Apache-2.0")
+    assert f"license: {json.dumps(HUB_LICENCES[entry.licence])}\n" in readme
+    for text in (notice, readme):
+        assert "No content filter runs" in text
+        assert "only with their consent" in text
+
+
+def test_a_finished_model_says_that_its_base_s_licence_is_not_known(published):
+    for folder in (published / "out-full", published / "data/projects/lora/runs/1/model"):
+        assert "The licence of my-base is not known here" in (folder / "NOTICE").read_text()
+        assert "The licence of my-base is not known here" in (folder / "README.md").read_text()
+        assert not (folder / "LICENSE").exists()
 
 
 def test_what_has_no_known_licence_is_not_pushed_and_a_person_is_known_by_the_noun(published):

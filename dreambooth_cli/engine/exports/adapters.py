@@ -1,7 +1,7 @@
 """A LoRA beside its base in one file, as diffusers and as kohya's scripts name its layers; read again by `load_lora_weights`, and where
 that can't by our own reader.
 
-Each layer keeps its two matrices; what their product is times goes into the second matrix (diffusers, whose oldest readers know no alpha)
+Each layer keeps its two matrices; the factor of their product goes into the second matrix (diffusers, whose oldest readers know no alpha)
 or into alpha (kohya).
 """
 
@@ -28,7 +28,7 @@ from .proof import Open, Proof, prove
 from .weights import Weights
 
 Tensors = dict[str, Tensor]
-ROUNDING = 4.0  # last digits, of the number format that is written, by which a product may differ from what it was
+ROUNDING = 4.0  # by how many last digits of the number format that is written a product may be off
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> None:
@@ -37,7 +37,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -
 
 
 def format_of(weights: Weights, dtype: torch.dtype | None) -> torch.dtype:
-    """The number format that a LoRA is written in: this one, or the one that it is stored in."""
+    """The number format that a LoRA is written in: `dtype`, or without one the format that it is stored in."""
     assert weights.file is not None
     stored = {"F16": torch.float16, "BF16": torch.bfloat16}
     words = {weights.file.dtypes[pair.tensors["up"]] for pair in weights.pairs}
@@ -67,9 +67,9 @@ def in_kohya(weights: Weights, dtype: torch.dtype) -> tuple[Tensors, dict[str, s
     assert weights.file is not None
     family = weights.base.facts.family
     if not isinstance(weights.networks[family.denoiser], UNet2DConditionModel):
-        raise ModelUnavailable(f"for {family.title} there is no layout of kohya's that is known here", "say --to lora: others read that")
+        raise ModelUnavailable(f"no kohya layout is known here for {family.title}", "say --to lora: ComfyUI and others read that")
     found: Tensors = {}
-    # one alpha for all layers, though ranks differ: diffusers passes over that of single layers of attention
+    # one alpha for all layers, though ranks differ: diffusers ignores that of a single attention layer
     ((alpha, _),) = Counter(pair.scale * pair.rank for pair in weights.pairs).most_common(1)
     for pair in weights.pairs:
         tensors, layer = read_pair(weights.file, pair), kohya_name(family, weights.networks, pair.network, pair.layer)
@@ -106,7 +106,7 @@ def kohya_name(family: Family, networks: Mapping[str, Any], network: str, layer:
 
 
 def check(weights: Weights, path: Path, dtype: torch.dtype) -> Proof:
-    """Open the file `path` again with diffusers, beside its base, and hold it against the LoRA that it was made of."""
+    """Open the file `path` again with diffusers, beside its base, and compare it with the LoRA that it was made from."""
     ours, theirs = readers(weights, path)
     return prove(weights, ours, theirs, partial(differing_pairs, weights, dtype), dtype)
 
@@ -130,7 +130,7 @@ def open_ours(weights: Weights, file: LoraFile, pairs: Sequence[Pair], names: Se
 
 
 def open_theirs(weights: Weights, path: Path, names: Sequence[str]) -> Any:
-    """Some of the base's networks with a LoRA's layers, by diffusers' reader. It wants all of them: the others have no values."""
+    """Some of the base's networks with a LoRA's layers, by diffusers' reader. It wants all networks: the others have no values."""
     pipe = load_pipeline(weights.base, dtype=torch.float32, only=names, lean=True)
     absent = {name: network for name, network in parts_of(load_empty(weights.base)).items() if name not in parts_of(pipe)}
     pipe.register_modules(**absent)
@@ -141,12 +141,12 @@ def open_theirs(weights: Weights, path: Path, names: Sequence[str]) -> Any:
 
 
 def not_for_diffusers(path: Path) -> bool:
-    """Whether diffusers would leave out a part of a LoRA: of kohya's layout it does not read a DoRA's scales."""
+    """Whether diffusers would leave out a part of a LoRA: it does not read a DoRA's scales in kohya's layout."""
     return any(name.endswith(".dora_scale") for name in read_header(path))
 
 
 def differing_pairs(weights: Weights, dtype: torch.dtype, pipe: Any) -> str:
-    """In words, what a reader has made of the LoRA's layers of some networks that is not what was written; "" where nothing is."""
+    """In words, how a LoRA's layers in the networks that a reader has opened differ from what was written; "" if they don't."""
     assert weights.file is not None
     networks = parts_of(pipe)
     pairs = [pair for pair in weights.pairs if pair.network in networks]

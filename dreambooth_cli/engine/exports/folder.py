@@ -24,7 +24,7 @@ def write(weights: Weights, folder: Path) -> None:
 
 
 def check(weights: Weights, folder: Path) -> Proof:
-    """Open the folder again with diffusers and hold it against what was to be written."""
+    """Open the folder again with diffusers and compare it with what was to be written."""
 
     def read(names: Sequence[str]) -> Any:
         return open_folder(weights, folder, names)

@@ -46,7 +46,7 @@ def write(weights: Weights, order: Export, part: Path, texts: Mapping[str, str])
 
 
 def check(weights: Weights, order: Export, place: Path) -> Proof:
-    """Open an export again, and hold it against the model."""
+    """Open an export again, and compare it with the model."""
     if order.is_adapter:
         file = place if order.is_file else place / LORA_FILE
         return adapters.check(weights, file, lora_format(weights, order))

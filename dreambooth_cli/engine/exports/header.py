@@ -1,5 +1,5 @@
-"""What the header of a file says of its model: Stability's ModelSpec (github.com/Stability-AI/ModelSpec), which ComfyUI, A1111, Forge and
-InvokeAI show in their lists, and kohya's word for the base."""
+"""What the header of a file says about its model: Stability's ModelSpec (github.com/Stability-AI/ModelSpec), which ComfyUI, A1111, Forge
+and InvokeAI show in their lists, and kohya's name for the base."""
 
 from collections.abc import Mapping
 
@@ -24,7 +24,7 @@ def is_second(weights: Weights) -> bool:
 
 
 def modelspec(weights: Weights, card: Card | None, *, title: str, licence: str, of_lora: bool) -> dict[str, str]:
-    """The header's texts. Without a card a model has its file's name for a title, and no phrase that calls its subject."""
+    """The header's texts. Without a card there is no trigger phrase, and the resolution is the base's."""
     facts, second = weights.base.facts, is_second(weights)
     name = ARCHITECTURES.get(facts.family.name, (facts.family.name,) * 2)[second]
     if name == "stable-diffusion-v2":
@@ -40,13 +40,13 @@ def modelspec(weights: Weights, card: Card | None, *, title: str, licence: str, 
         "license": licence,
     }
     if card is not None:
-        told |= {"trigger_phrase": card.instance_prompt, "usage_hint": f'write "{card.identifier}" before what it is'}
-        told["description"] = f"{card.class_prompt}, of a few photos, by DreamBooth"
+        told |= {"trigger_phrase": card.instance_prompt, "usage_hint": f'in prompts, "{card.identifier}" stands for the subject'}
+        told["description"] = f"{card.class_prompt}: one subject, learned from a few photos with DreamBooth"
     return {f"modelspec.{key}": value for key, value in told.items() if value}
 
 
 def kohyas(weights: Weights) -> Mapping[str, str]:
-    """What kohya's scripts say of a LoRA's base."""
+    """What kohya's scripts write about a LoRA's base."""
     facts, second = weights.base.facts, is_second(weights)
     told = {"ss_base_model_version": KOHYAS[facts.family.name][second], "ss_v2": str(second)}
     return told | ({"ss_v_parameterization": "True"} if facts.prediction_type == "v_prediction" else {})

@@ -1,8 +1,8 @@
-"""The names of the original checkpoints, which ComfyUI, A1111, Forge, InvokeAI and stable-diffusion.cpp read: of what
-weights of a diffusers folder each of their tensors is made, and how.
+"""The names of the original checkpoints, which ComfyUI, A1111, Forge, InvokeAI and stable-diffusion.cpp read: which
+weights of a diffusers folder each of their tensors is made from, and how.
 
-CompVis/stable-diffusion (1), Stability-AI/stablediffusion (2: OpenCLIP's text encoder), Stability-AI/generative-models (XL); of the
-families of which only the denoiser is in such a file, their records have the names.
+CompVis/stable-diffusion (1), Stability-AI/stablediffusion (2: OpenCLIP's text encoder), Stability-AI/generative-models (XL); for the
+families whose denoiser alone is in such a file, their records have the names.
 """
 
 import re
@@ -38,7 +38,7 @@ OPENCLIP_LAYER = {
 
 @dataclass(frozen=True)
 class Made:
-    """A tensor of the file: of which weights of which network it is made, and how."""
+    """A tensor of the file: which weights of which network it is made from, and how."""
 
     network: str
     sources: tuple[str, ...]
@@ -51,8 +51,8 @@ def first(tensors: list[Tensor]) -> Tensor:
 
 
 def layout(family: Family, networks: Mapping[str, Any]) -> dict[str, Made]:
-    """The tensors of the single file of a model with these networks, which may be on the meta device, by their names in it: of a family
-    that has none, of its denoiser's own file."""
+    """The tensors of the single file of a model with these networks, which may be on the meta device, by their names in it; for a
+    family that has none, those of its denoiser's own file."""
     if family.single_file is None and family.denoiser_file is not None:
         return denoiser_layout(family.denoiser, family.denoiser_file, networks[family.denoiser].state_dict())
     starts, found = layout_of(family).starts, {}

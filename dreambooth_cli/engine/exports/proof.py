@@ -33,16 +33,16 @@ Open = Callable[[Sequence[str]], Any]
 
 @dataclass(frozen=True)
 class Proof:
-    """What came of it: the largest difference between the two pictures, of a channel's range of 0 to 1, and in words what differs, ""
-    where it is proved."""
+    """The result: the largest difference between the two pictures, of a channel's range of 0 to 1, and in words what differs, "" if the
+    export is proved."""
 
     largest_difference: float
     differs: str = ""
 
 
 def prove(weights: Weights, ours: Open, read: Open, look: Callable[[Any], str], written: torch.dtype) -> Proof:
-    """Open what was written by `read`, and hold its weights, of which `look` says what differs, and its picture against that of the
-    model, which `ours` opens.
+    """Open what was written with `read`, have `look` say which of its weights differ, and compare the picture that it draws with that of
+    the model, which `ours` opens.
 
     Both are drawn in float32 and with the model's scheduler, one network in memory at a time where the reader can do that.
     """

@@ -1,4 +1,4 @@
-"""A whole model in one .safetensors file, in the original's layout, or of families that have none their denoiser alone; read again by
+"""A whole model in one .safetensors file in the original's layout, or for families that have none their denoiser alone; read again by
 diffusers' `from_single_file`."""
 
 import hashlib
@@ -47,7 +47,7 @@ def seal(path: Path) -> None:
 
 
 def check(weights: Weights, path: Path) -> Proof:
-    """Open the file again with diffusers and hold it against what was to be written."""
+    """Open the file again with diffusers and compare it with what was to be written."""
 
     def read(names: Sequence[str]) -> Any:
         return open_file(weights, path, names)
@@ -94,5 +94,5 @@ def open_denoiser(weights: Weights, path: Path, names: Collection[str]) -> Any:
 
 
 def coarsest(formats: Mapping[str, torch.dtype]) -> torch.dtype:
-    """Of some number formats the one with the fewest digits."""
+    """The number format with the fewest digits."""
     return max(formats.values(), key=lambda dtype: torch.finfo(dtype).eps)

@@ -31,7 +31,7 @@ class Model:
 class Weights:
     """The weights of a model by network and name, as a diffusers folder calls them, in the number format that is written.
 
-    `empty` is its pipeline without weights, `formats` the number format of each network, `remarks` what must be told of the LoRA.
+    `empty` is its pipeline without weights, `formats` the number format of each network, `remarks` what the user should know of the LoRA.
     """
 
     def __init__(self, model: Model, dtype: torch.dtype | None) -> None:
@@ -72,7 +72,7 @@ class Weights:
         return weight
 
     def let_go(self) -> None:
-        """Let the network leave memory that was read last, and whatever else has been let go."""
+        """Let the network that was read last leave memory, and whatever else has been let go."""
         self._held, self._read = ("", {}), None
         if max(sum(value.numel() for value in network.parameters()) for network in self.networks.values()) > LARGE:
             give_back()
@@ -108,7 +108,7 @@ def digest_of(weight: Tensor) -> str:
 
 
 def differing(network: str, live: nn.Module, written: Mapping[tuple[str, str], str]) -> str:
-    """In words, what a network that was read has that is not what was written; "" where nothing is."""
+    """In words, how a network that was read differs from what was written; "" if it doesn't."""
     wanted = {name: digest for (owner, name), digest in written.items() if owner == network}
     state = nested(live, live.state_dict())
     found = {}

@@ -21,7 +21,7 @@ from ... import stopping
 from ...errors import DiskError, ModelUnavailable, UsageError
 from .download import endpoint
 
-LOG_IN = "log in with a token that may write: hf auth login, or set HF_TOKEN"
+LOG_IN = "log in with a token that has write access: hf auth login, or set HF_TOKEN"
 # The store's client raises ConnectionError, whatever happened; what the hub has answered stands only in its text.
 REFUSED = re.compile(r"HTTP status client error \((40[134])\b")
 

@@ -97,7 +97,7 @@ def flow_model(kind: str, config: dict[str, Any]) -> Any:
 
 def flow_lora(file: Path, base: Path) -> None:
     """Tell what they made of a flow family's LoRA: what they would add to each weight, brought to diffusers' names by diffusers' own reader
-    of the original's files, held against the product of the file's two matrices."""
+    of the original's files, compared with the product of the file's two matrices."""
     import comfy.lora
     import comfy.utils
 

@@ -33,7 +33,7 @@ def load(path: Path) -> tuple[Any, list[nn.Module], nn.Module]:
 
 
 def single_file(path: Path) -> tuple[Any, list[nn.Module], nn.Module]:
-    """What they read of a single file, and the verdict told: every number of it has to be in one of the networks."""
+    """What they read of a single file; prints the verdict. Every number of the file has to be in one of the networks."""
     calls = Calls()
     vae, encoders, unet = load(path)
     with safe_open(path, "pt") as file:
@@ -66,7 +66,7 @@ def lora(path: Path, vae: Any, encoders: list[nn.Module], unet: nn.Module) -> No
 
 
 def main(checkout: Path, folder: Path) -> None:
-    """Tell what they make of a base's files."""
+    """Print what they make of a base's files."""
     Absent(WITHOUT)
     sys.path.insert(0, str(checkout))
     lora(folder / KOHYA, *single_file(folder / SINGLE))

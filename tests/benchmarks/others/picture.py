@@ -1,5 +1,5 @@
-"""The picture that others' are held against: by plain diffusers of the exported single file. Run by `python -m tests.benchmarks.others` in
-a process of its own: `picture FOLDER OUT [LORA]`."""
+"""The picture that others' are compared with: drawn by plain diffusers from the exported single file. Run by
+`python -m tests.benchmarks.others` in a process of its own: `picture FOLDER OUT [LORA]`."""
 
 import sys
 from pathlib import Path

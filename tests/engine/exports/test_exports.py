@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from dreambooth_cli.bases.metadata import read_header
+from dreambooth_cli.bases.true_sizes import CLIP_H, SD2
 from dreambooth_cli.disk import sync_all
 from dreambooth_cli.engine.exports import adapters, folder, formats, single_file
 from dreambooth_cli.engine.exports.original import layout
@@ -193,9 +194,11 @@ def test_what_was_looked_at_leaves_memory(tmp_path):
 # What other programs look for, with where that stands; beginnings of a file's tensors, and how many there are of each.
 # CompVis/stable-diffusion v1-inference.yaml's model, Stability-AI/generative-models sd_xl_base.yaml's: a true file of 1 has 1,131 tensors,
 # one of XL 2,515, of which the scale of OpenCLIP's loss is in no diffusers folder and read by nothing. ComfyUI tells the text encoders by
-# these beginnings (comfy/supported_models.py), A1111 too (modules/sd_models_config.py).
+# these beginnings (comfy/supported_models.py), A1111 too (modules/sd_models_config.py). The text encoder of a true file of 2 has a 24th
+# layer, which nothing uses: what comes out of the last but one is read, and diffusers' folders end there (kohya's model_util.py drops it).
 FILES = {
     "sd": {"model.diffusion_model.": 686, "first_stage_model.": 248, "cond_stage_model.transformer.text_model.": 197},
+    "sd2": {"model.diffusion_model.": 686, "first_stage_model.": 248, "cond_stage_model.model.": 280},
     "sdxl": {
         "model.diffusion_model.": 1680,
         "first_stage_model.": 248,
@@ -209,6 +212,10 @@ KOHYAS = {
     "sd": {
         r"lora_unet_(down_blocks_\d|up_blocks_\d|mid_block)_attentions_\d_(proj_in|proj_out|transformer_blocks_\d_.+)": 192,
         r"lora_te_text_model_encoder_layers_\d+_(self_attn_(q|k|v|out)_proj|mlp_fc[12])": 72,
+    },
+    "sd2": {
+        r"lora_unet_(down_blocks_\d|up_blocks_\d|mid_block)_attentions_\d_(proj_in|proj_out|transformer_blocks_\d_.+)": 192,
+        r"lora_te_text_model_encoder_layers_\d+_(self_attn_(q|k|v|out)_proj|mlp_fc[12])": 138,
     },
     "sdxl": {
         r"lora_unet_(input_blocks_\d|output_blocks_\d|middle_block)_1_(proj_in|proj_out|transformer_blocks_\d_.+)": 722,
@@ -277,24 +284,35 @@ def test_a_flow_denoiser_s_file_that_is_wrong_is_told(kind, request, tmp_path):
     assert "read with other values" in single_file.check(weights, path).differs
 
 
-def true_networks(family):
-    """A family's networks at their true size, without weights."""
+# what the loaders look up by its full name: comfy/utils.py, clip_text_transformers_convert; A1111's modules/sd_models_config.py
+LOOKED_UP = {
+    "sd": "cond_stage_model.transformer.text_model.embeddings.position_ids",
+    "sd2": "cond_stage_model.model.transformer.resblocks.22.attn.in_proj_weight",
+    "sdxl": "conditioner.embedders.1.model.text_projection",
+}
+
+
+def true_networks(kind):
+    """A base's networks at their true size, without weights."""
     with torch.device("meta"):
-        first = CLIPTextModel(CLIPTextConfig(hidden_act="quick_gelu", **CLIP_L))
+        encoder = CLIPTextConfig(hidden_act="quick_gelu", **CLIP_L)
+        if kind == "sd2":
+            encoder = CLIPTextConfig(hidden_act="gelu", vocab_size=encoder.vocab_size, **CLIP_H)
+        unet = UNet2DConditionModel(**{"sd": {"cross_attention_dim": 768}, "sd2": SD2, "sdxl": XL_UNET}[kind])
         vae = AutoencoderKL(layers_per_block=2, latent_channels=4, **VAE)
-        unet = UNet2DConditionModel(cross_attention_dim=768) if family is STABLE_DIFFUSION else UNet2DConditionModel(**XL_UNET)
-        networks = {"unet": unet, "vae": vae, "text_encoder": first}
-        if family is SDXL:
+        networks = {"unet": unet, "vae": vae, "text_encoder": CLIPTextModel(encoder)}
+        if kind == "sdxl":
             networks["text_encoder_2"] = CLIPTextModelWithProjection(CLIPTextConfig(hidden_act="gelu", projection_dim=1280, **BIG_G))
     return networks
 
 
-@pytest.mark.parametrize("family", [STABLE_DIFFUSION, SDXL], ids=lambda family: family.name)
-def test_the_true_models_have_the_names_that_other_programs_look_for(family):
-    networks = true_networks(family)
+@pytest.mark.parametrize("kind", FILES)
+def test_the_true_models_have_the_names_that_other_programs_look_for(kind):
+    family, networks = SDXL if kind == "sdxl" else STABLE_DIFFUSION, true_networks(kind)
     names = list(layout(family, networks))
-    assert {start: sum(name.startswith(start) for name in names) for start in FILES[family.name]} == FILES[family.name]
-    assert len(names) == sum(FILES[family.name].values())
+    assert {start: sum(name.startswith(start) for name in names) for start in FILES[kind]} == FILES[kind]
+    assert len(names) == sum(FILES[kind].values())
+    assert LOOKED_UP[kind] in names
     named = [
         adapters.kohya_name(family, networks, network, layer)
         for network, module in networks.items()
@@ -302,6 +320,6 @@ def test_the_true_models_have_the_names_that_other_programs_look_for(family):
         if isinstance(each, torch.nn.Linear | torch.nn.Conv2d) and (".attentions." in layer or ".layers." in layer) and network != "vae"
     ]
     assert len(set(named)) == len(named)
-    found = {form: sum(re.fullmatch(form, name) is not None for name in named) for form in KOHYAS[family.name]}
-    assert found == KOHYAS[family.name]
+    found = {form: sum(re.fullmatch(form, name) is not None for name in named) for form in KOHYAS[kind]}
+    assert found == KOHYAS[kind]
     assert len(named) == sum(found.values())
