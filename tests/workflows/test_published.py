@@ -159,6 +159,14 @@ def test_the_command_exports_a_run_as_it_was_after_a_step(project, step, to, nam
     assert abs(ours - theirs).max() <= (8 if to == "kohya" else 1)
 
 
+def test_train_exports_at_the_end_and_once(published, dreambooth, tmp_path, monkeypatch):
+    monkeypatch.setenv("DREAMBOOTH_HOME", str(published / "data"))
+    words = ("train", "lora", "--output-dir", tmp_path / "out", "--export", "kohya", "--json")
+    told, place = dreambooth(*words).lines[-1], tmp_path / "out-kohya.safetensors"
+    assert (told["event"], told["path"], told["format"], told["sha256"]) == ("exported", str(place), "kohya", sha256_of(place))
+    assert f"{place} already exists" in dreambooth(*words).lines[-1]["message"]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "kind"),
     [
