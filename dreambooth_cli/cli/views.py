@@ -443,6 +443,8 @@ class LiveBars:
         if isinstance(event, self.results):
             self.found.append(cast(Path, result_of(event)))
         if (line := spoken(event, self.results)) is not None:
+            if self.meter.done == self.meter.total:
+                self.finish()  # what comes after a phase stands below it
             say(self.console, line, "yellow" if isinstance(event, Warned) else "")
 
     def draw(self) -> None:

@@ -202,6 +202,7 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "warning: look at [identifier]" in shown
     assert "training [x]" in shown
     assert "training [x]: 100 of 100 steps, loss 0.5000, 2.00 s/step, 10.5 GB\n" in shown
+    assert shown.index("training [x]: 100 of 100") < shown.index("warning: look at"), "what comes after a phase stands below it"
     assert "…" not in shown
     assert re.search("1 of 1 image\\b", shown)
     assert shown.count("\n") < 200, "it is not drawn anew for every step"
