@@ -209,8 +209,10 @@ def tell(error: Exception, *, as_json: bool, debug: bool) -> int:
 
 
 def stopped_words(message: str) -> str:
-    """`Stopped: by Ctrl-C`; the word is not repeated before a message that begins with it."""
-    return f"S{message[1:]}" if message.startswith("stopped") else f"Stopped: {message}"
+    """`Stopped by Ctrl-C; ...`, `Stopped: nothing was made`; the word is not repeated before a message that begins with it."""
+    if message.startswith("stopped"):
+        return f"S{message[1:]}"
+    return f"Stopped {message}" if message.startswith("by ") else f"Stopped: {message}"
 
 
 def in_words(error: Exception) -> DreamboothError | None:

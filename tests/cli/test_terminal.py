@@ -185,7 +185,7 @@ def test_bars_while_it_trains_and_ctrl_c_saves(photos: Path, sd1: Path) -> None:
     )
     child.expect(re.compile(r"training.*\d+ of 5000 steps.*loss \d\.\d+.*left", re.DOTALL))
     child.sendintr()
-    child.expect(re.compile(r"Stopped: by Ctrl-C.*checkpoints/step-\d+", re.DOTALL))
+    child.expect(re.compile(r"Stopped by Ctrl-C.*checkpoints/step-\d+", re.DOTALL))
     child.expect_exact("run the same command again to continue")
     child.expect(pexpect.EOF)
     child.close()
