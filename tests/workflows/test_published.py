@@ -347,8 +347,10 @@ def test_what_has_no_known_licence_is_not_pushed_and_a_person_is_known_by_the_no
     with pytest.raises(UsageError, match="licence of my-base is not known"):
         order_push(Source(published / "out-full"), "me/dog")
     card = read_card(published / "out-full")
-    assert not shows_a_person(card)
-    assert shows_a_person(replace(card, class_prompt="a photo of an old man"))
+    for noun in ("a dog", "a snowman", "a woman's hat", "a statue of a king", "perro"):
+        assert not shows_a_person(replace(card, class_prompt=noun)), noun
+    for noun in ("a photo of an old man", "a man in a suit", "my girlfriend", "two toddlers", "ladies", "a young woman doctor", "mujer"):
+        assert shows_a_person(replace(card, class_prompt=noun)), noun
 
 
 @pytest.fixture
