@@ -13,7 +13,8 @@ from ..events import GridSaved, ImageSaved
 from ..libraries import warned
 from ..paths import expanded
 from ..project import Project, choose_project
-from ..settings import RARE, GenerateSettings
+from ..prompts import class_noun
+from ..settings import AUTO, RARE, GenerateSettings
 from ..source import Source, check_source, find_source, read_prompts
 from .console import can_ask
 from .interactive import draw_by_hand
@@ -72,7 +73,7 @@ def generate(
     where, asked = understand(project, words, prompt or [], model_path)
     texts = [*asked, *(read_prompts(expanded(prompts)) if prompts is not None else [])]
     if not interactive or texts:
-        check_prompts(texts)
+        check_prompts(texts, where)
     path, stored, folder = find_source(where, run, step)
     settings = merge(GenerateSettings, stored, flags[GenerateSettings]).values
     source, place = Source(path, base, identifier, step), expanded(output_dir or folder)
@@ -105,7 +106,9 @@ def understand(
     return (expanded(model_path) if model_path is not None else choose_project(name)), texts
 
 
-def check_prompts(texts: Sequence[str]) -> None:
-    """Raises UsageError if there is no prompt, or an empty one."""
+def check_prompts(texts: Sequence[str], where: Project | Path) -> None:
+    """Raises UsageError if there is no prompt, or an empty one; it shows one for the project's own subject."""
     if not texts or not all(text.strip() for text in texts):
-        raise UsageError("the prompt is missing", 'say what to draw: --prompt "a [identifier] dog on the moon"')
+        subject = where.settings().get("subject", {}) if isinstance(where, Project) else {}
+        noun = class_noun(subject.get("class_prompt", ""), subject.get("identifier", AUTO)) or "dog"
+        raise UsageError("the prompt is missing", f'say what to draw: --prompt "a [identifier] {noun} on the moon"')

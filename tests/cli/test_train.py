@@ -245,6 +245,9 @@ def test_generate_without_a_prompt(words: list[str], dreambooth: Dreambooth) -> 
     done = dreambooth("generate", *words)
     assert (done.code, done.err.splitlines()[0]) == (2, "Error: the prompt is missing")
     assert '--prompt "a [identifier] dog on the moon"' in done.err
+    (projects_folder() / "dog" / "project.toml").write_text('[subject]\nclass_prompt = "a photo of a red mug"\n')
+    noun = "red mug" if words[0] == "dog" else "dog"
+    assert f'--prompt "a [identifier] {noun} on the moon"' in dreambooth("generate", *words).err
 
 
 def test_generate_without_a_project(dreambooth: Dreambooth) -> None:
