@@ -15,6 +15,9 @@ from .plan import Plan
 # TFLOP a second of one core: float32 was measured at 0.025 (laptops differ by a factor of two); bf16 on processors that multiply it, by
 # speed.md's run at true size.
 CPU_TFLOPS = {"fp32": 0.03, "bf16": 0.12, "fp16": 0.03}
+# pictures of at most so many pixels a side keep one core busy, and that one less: 0.2 s for a step of pocket with four photos and two class
+# images
+SMALL, SMALL_TFLOPS = 128, 0.01
 MEASURED_TFLOPS = 66.9  # the H100's and the H200's, in float32, by their cores and clock
 # TFLOP a second that a step reached on them in bf16 (card.md): 0.242 s for a photo and a class image of 512 px, 0.587 s of 1024 px, 0.350 s
 # for a photo of 1024 px alone. In the first two the card waited for the processor, as it seems. Z-Image was not measured; its products are
@@ -50,7 +53,7 @@ def tflop_of(facts: BaseFacts, resolution: int) -> float:
 def predict(plan: Plan, facts: BaseFacts, settings: TrainSettings, gpu: Gpu | None, *, cores: int | None = None) -> Prediction | None:
     """How long a run may take; None on a card that nothing is known about. `cores` are the processor's (None: looked up)."""
     cores = cores or cores_allowed()
-    rate = rate_of(gpu, facts) if plan.device != "cpu" else CPU_TFLOPS[plan.precision] * cores
+    rate = rate_of(gpu, facts) if plan.device != "cpu" else cpu_rate(plan, cores)
     if rate is None:
         return None
     row = tflop_of(facts, plan.resolution)
@@ -60,6 +63,11 @@ def predict(plan: Plan, facts: BaseFacts, settings: TrainSettings, gpu: Gpu | No
     images = settings.class_images * settings.class_image_steps * GUIDED * row * FORWARD / rate if settings.with_prior else 0.0
     by = f"{cores} core{'s' if cores > 1 else ''}" if plan.device == "cpu" else "the card's figures"
     return Prediction(step * with_base * settings.steps + images, step, by)
+
+
+def cpu_rate(plan: Plan, cores: int) -> float:
+    """TFLOP a second that a processor with so many cores may reach."""
+    return SMALL_TFLOPS if plan.resolution <= SMALL else CPU_TFLOPS[plan.precision] * cores
 
 
 def rate_of(gpu: Gpu | None, facts: BaseFacts) -> float | None:
