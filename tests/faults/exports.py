@@ -13,6 +13,7 @@ from .row import Row
 from .scenario import Exporting, Scenario
 
 FORMATS = {"sd1": "single-file", "klein": "merged"}  # of a whole model, and of a LoRA with its base
+EVERY = {"single-file": 1, "merged": 10}  # changes from one that is tried to the next: a folder takes many more of them
 
 
 def exporting(scenario: Scenario, format: str) -> Exporting:
@@ -34,4 +35,4 @@ def rows() -> Iterator[Row]:
     """The table's lines. The process must have the watch loaded."""
     for kind, format in FORMATS.items():
         with small_scenario(kind) as scenario:
-            yield from rows_of(scenario, format, every=1)
+            yield from rows_of(scenario, format, every=EVERY[format])
