@@ -40,7 +40,7 @@ CELLS = {
     "larger pictures, better quality": "更大的图片，质量更高",
     "the best quality and detail": "最高的质量和最佳的细节",
     "the newest, on cards from 8 GB; draws in 4 steps with its twin": "最新；8 GB 显存起；配合其孪生模型 4 步出图",
-    "photographs, on cards from 12 GB": "照片风格；12 GB 显存起",
+    "photographs, on cards from 8 GB": "照片风格；8 GB 显存起",
     "seeing it work: drawn scenes of 64 px, no GPU, no model to download": "看它如何工作：64 像素的手绘场景，不需要 GPU，不需要下载模型",
     "16 GB or more": "16 GB 以上",
     "no GPU": "不需要 GPU",

@@ -194,7 +194,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
     CatalogEntry(
         name="z-image",
         title="Z-Image",
-        good_for="photographs, on cards from 12 GB",
+        good_for="photographs, on cards from 8 GB",
         repository="Tongyi-MAI/Z-Image",
         revision="main",
         aliases=(),

@@ -1,4 +1,5 @@
-"""The sizes of the networks of the catalogue's bases, for trials at true size with random weights."""
+"""The sizes of the networks of the catalogue's Stable Diffusions, for trials at true size with random weights. A family of one base says
+its own (`Family.true_size`)."""
 
 from typing import Any
 
@@ -29,38 +30,6 @@ XL: dict[str, Any] = {
     "projection_class_embeddings_input_dim": 2816,
 }
 VAE = (128, 256, 512, 512)
-# FLUX.2 klein's and Z-Image's
-KLEIN_TRANSFORMER: dict[str, Any] = {
-    "num_layers": 5,
-    "num_single_layers": 20,
-    "num_attention_heads": 24,
-    "joint_attention_dim": 7680,
-    "guidance_embeds": False,
-}
-Z_IMAGE_TRANSFORMER: dict[str, Any] = {"axes_lens": [1536, 512, 512]}
-FLUX_VAE: dict[str, Any] = {
-    "block_out_channels": VAE,
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-    "latent_channels": 16,
-    "sample_size": 1024,
-    "scaling_factor": 0.3611,
-    "shift_factor": 0.1159,
-    "use_quant_conv": False,
-    "use_post_quant_conv": False,
-}
-QWEN3_4B: dict[str, Any] = {
-    "vocab_size": 151_936,
-    "hidden_size": 2560,
-    "intermediate_size": 9728,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "max_position_embeddings": 40_960,
-    "rope_theta": 1_000_000,
-    "tie_word_embeddings": True,
-}
 # A base's UNet, its text encoders (config values each), and its VAE's widths.
 Parts = tuple[dict[str, Any], list[dict[str, int]], tuple[int, ...]]
 TRUE_SIZES: dict[str, Parts] = {
@@ -68,12 +37,6 @@ TRUE_SIZES: dict[str, Parts] = {
     "sd15": (SD1, [CLIP_L], VAE),
     "sd21": (SD2, [CLIP_H], VAE),
     "sdxl": (XL, [CLIP_L, CLIP_G], VAE),
-}
-# A base's transformer, how many layers of its text encoder are read, and the VAE: what their configs have other than their classes' own.
-FlowParts = tuple[dict[str, Any], int, dict[str, Any]]
-FLOW_SIZES: dict[str, FlowParts] = {
-    "klein": (KLEIN_TRANSFORMER, 28, {}),
-    "z-image": (Z_IMAGE_TRANSFORMER, 36, FLUX_VAE),
 }
 
 

@@ -137,6 +137,8 @@ class Family:
     beside_denoiser: tuple[str, ...] = ()  # other networks that its pipeline needs while latents are drawn
     text_encoders: tuple[str, ...]
     parts: Mapping[str, Part]  # what each network and tokenizer may be
+    # of a family of one base: what the configs of its networks and its scheduler have other than their classes' own, for trials
+    true_size: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()  # parts that training and drawing do without
     pipeline_options: Mapping[str, Any] = field(default_factory=dict)  # arguments of the pipeline
     pipeline_flags: Mapping[str, bool] = field(default_factory=dict)  # arguments that model_index.json may give; these are the defaults

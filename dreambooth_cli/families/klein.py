@@ -2,7 +2,7 @@
 
 from .family import VAE, Activations, DenoiserFile, Family, Figures, Part, Rates
 from .part_config import KL_VAE, eps, layers, many, number, whole, width
-from .qwen3 import FRAME_WITHOUT_THOUGHT, TOKENIZER_PART, text_encoder_part
+from .qwen3 import FRAME_WITHOUT_THOUGHT, QWEN3_4B_SIZE, TOKENIZER_PART, text_encoder_part
 
 TRANSFORMER, TEXT_ENCODER = "transformer", "text_encoder"
 KLEIN_4B = 3_875_544_576  # parameters, counted from its config
@@ -88,6 +88,18 @@ KLEIN = Family(
         # one layer more than is read, since the last layer's output is normalised
         TEXT_ENCODER: text_encoder_part("Qwen3ForCausalLM", "Qwen3Model", layers=max(READ_LAYERS) + 1),
         "tokenizer": TOKENIZER_PART,
+    },
+    true_size={
+        TRANSFORMER: {
+            "num_layers": 5,
+            "num_single_layers": 20,
+            "num_attention_heads": 24,
+            "joint_attention_dim": 7680,
+            "guidance_embeds": False,
+        },
+        TEXT_ENCODER: QWEN3_4B_SIZE | {"num_hidden_layers": max(READ_LAYERS) + 1},  # of 36, the others are not read
+        VAE: {},
+        "scheduler": {"shift": 3.0, "use_dynamic_shifting": True},
     },
     pipeline_flags={"is_distilled": False},
     distilled_index={"is_distilled": True},  # not by the schedule: both state a shift of 3, which has no effect

@@ -4,6 +4,18 @@ from .family import Part
 from .part_config import QWEN3
 
 QWEN3_4B = 4_022_468_096  # parameters without a head, counted from its config
+QWEN3_4B_SIZE = {
+    "vocab_size": 151_936,
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 40_960,
+    "rope_theta": 1_000_000,
+    "tie_word_embeddings": True,
+}
 TOKENIZER_PART = Part(classes=("Qwen2Tokenizer", "Qwen2TokenizerFast"))
 START, END = "<|im_start|>", "<|im_end|>"
 # The user's message and the beginning of the answer, as the model's own chat template writes them; that one is a program, which is never

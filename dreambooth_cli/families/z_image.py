@@ -2,7 +2,7 @@
 
 from .family import VAE, Activations, DenoiserFile, Family, Figures, Part, Rates
 from .part_config import KL_VAE, flag, layers, many, nothing, number, whole, width
-from .qwen3 import FRAME, TOKENIZER_PART, text_encoder_part
+from .qwen3 import FRAME, QWEN3_4B_SIZE, TOKENIZER_PART, text_encoder_part
 
 TRANSFORMER, TEXT_ENCODER = "transformer", "text_encoder"
 Z_IMAGE_TRANSFORMER = 6_154_908_736  # parameters, counted from its config
@@ -57,6 +57,23 @@ Z_IMAGE = Family(
         VAE: Part(classes=("AutoencoderKL",), config=KL_VAE),
         TEXT_ENCODER: text_encoder_part("Qwen3Model", "Qwen3ForCausalLM"),
         "tokenizer": TOKENIZER_PART,
+    },
+    true_size={
+        TRANSFORMER: {"axes_lens": [1536, 512, 512]},
+        TEXT_ENCODER: QWEN3_4B_SIZE,
+        VAE: {
+            "block_out_channels": (128, 256, 512, 512),
+            "down_block_types": ("DownEncoderBlock2D",) * 4,
+            "up_block_types": ("UpDecoderBlock2D",) * 4,
+            "layers_per_block": 2,
+            "latent_channels": 16,
+            "sample_size": 1024,
+            "scaling_factor": 0.3611,
+            "shift_factor": 0.1159,
+            "use_quant_conv": False,
+            "use_post_quant_conv": False,
+        },
+        "scheduler": {"shift": 6.0},
     },
     denoiser_file=ALONE,
     distilled_schedule={"shift": 3.0, "use_dynamic_shifting": False},  # Turbo; the base's is 6

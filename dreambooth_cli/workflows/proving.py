@@ -178,7 +178,7 @@ def try_base(entry: CatalogEntry, scratch: Path) -> Yielding[Tried]:
         check_room(plan_with(entry.facts, entry.name, PrepSettings(), settings, gpu=gpu), settings)  # before gigabytes are written
         yield PhaseStarted(name="random weights")
         tokenizer = CATALOG[-1].folder or Path()
-        model = str(write_random_base(entry.name, scratch / entry.name, tokenizer=tokenizer / "tokenizer"))
+        model = str(write_random_base(entry, scratch / entry.name, tokenizer=tokenizer / "tokenizer"))
     photos = write_photos(scratch / "large", max(1, entry.facts.resolution // 64))
     project = yield from make_project("true-size", photos, model)
     asked = asked_of(project, **TRUE_SIZE_RUN)

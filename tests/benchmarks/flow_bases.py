@@ -13,8 +13,9 @@ from diffusers import (
     ZImageTransformer2DModel,
 )
 
-from dreambooth_cli.bases.true_sizes import FLOW_SIZES, FLUX_VAE
 from dreambooth_cli.engine.families.latent_diffusion import Conditioning
+from dreambooth_cli.families.klein import KLEIN
+from dreambooth_cli.families.z_image import Z_IMAGE
 
 # of a base: its transformer and VAE, its pipeline; the tokens and the width of its prompts, what its latents have of channels, and how
 # many pixels stand behind one of them
@@ -27,9 +28,9 @@ def make_pipe(name: str) -> Any:
     scheduler = FlowMatchEulerDiscreteScheduler()
     with torch.device("meta"):
         if name == "z-image":
-            transformer, plain = ZImageTransformer2DModel(**FLOW_SIZES[name][0]), AutoencoderKL(**FLUX_VAE)
+            transformer, plain = ZImageTransformer2DModel(**Z_IMAGE.true_size["transformer"]), AutoencoderKL(**Z_IMAGE.true_size["vae"])
             return ZImagePipeline(scheduler, plain, None, None, transformer)
-        other = Flux2Transformer2DModel(**FLOW_SIZES[name][0])
+        other = Flux2Transformer2DModel(**KLEIN.true_size["transformer"])
         vae: Any = AutoencoderKLFlux2()
     vae.bn.running_mean, vae.bn.running_var = torch.zeros(128), torch.ones(128)  # kept when the VAE is gone
     return Flux2KleinPipeline(scheduler, vae, None, None, other)

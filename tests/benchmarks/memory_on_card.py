@@ -26,9 +26,9 @@ import torch
 from PIL import Image
 
 from dreambooth_cli.bases.base import Base
+from dreambooth_cli.bases.catalog import find_entry
 from dreambooth_cli.bases.facts import read_facts
 from dreambooth_cli.bases.fingerprint import identify
-from dreambooth_cli.bases.true_sizes import FLOW_SIZES
 from dreambooth_cli.config import ask
 from dreambooth_cli.engine.families.random_base import write_random_base
 from dreambooth_cli.events import PhaseStarted, PlanMade, ProjectSaved, StepDone, Warned
@@ -144,8 +144,9 @@ def home_of(row: Row, work: Path) -> Path:
 def made_base(name: str, folder: Path) -> Path:
     """The folder of a base with random weights, which is made where it is missing."""
     if not (folder / "model_index.json").exists():
-        if name in FLOW_SIZES:
-            write_random_base(name, folder, tokenizer=Path())
+        entry = find_entry(name)
+        if entry is not None and entry.facts.family.true_size:
+            write_random_base(entry, folder, tokenizer=Path())
         else:
             make_base(name, folder, dtype=torch.float16, device="cuda")
             torch.cuda.empty_cache()

@@ -124,7 +124,7 @@ def test_another_users_project_stops_nobody(tmp_path: Path) -> None:
     for path in (projects_folder() / "foreign", projects_folder() / "half" / "runs" / "1", shut.path / "photos"):
         path.chmod(0o755)
     lines = told.splitlines()
-    assert lines[0].startswith("dog  a dog, 0 runs")
+    assert lines[0].startswith("dog  a dog, no runs")
     assert f"warning: project foreign can't be read: {projects_folder() / 'foreign' / 'project.toml'}: Permission denied" in lines
     assert f"warning: project half can't be read: {projects_folder() / 'half/runs/1/model/dreambooth.json'}: " in told
     document = next(json.loads(line) for line in lines if line.startswith("{"))

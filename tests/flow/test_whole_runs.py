@@ -88,7 +88,7 @@ def whole(request, tmp_path_factory, drawn_photos):
         homes(folder, patch)
         use_hub(hub, patch)
         patch.setattr(rehearsal, "FROM", 4)
-        patch.setattr(judging, "STEPS", 1)
+        patch.setattr(judging, "FEW_STEPS", 1)
         patch.setattr(judging, "MOST_PICTURES", 3)
         hub.add(entry.repository, base, COMMIT)
         eyes = small_models.build_eyes(folder / "eyes")

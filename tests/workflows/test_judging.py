@@ -31,7 +31,7 @@ def eyes(tmp_path_factory):
 @pytest.fixture
 def quick(monkeypatch):
     """Few pictures in few denoising steps."""
-    monkeypatch.setattr(judging, "STEPS", 2)
+    monkeypatch.setattr(judging, "FEW_STEPS", 2)
     monkeypatch.setattr(judging, "MOST_PICTURES", 4)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from dreambooth_cli import checkup
-from dreambooth_cli.bases.catalog import CATALOG, find_entry
+from dreambooth_cli.bases.catalog import CATALOG, CatalogEntry, find_entry
 from dreambooth_cli.bases.facts import read_facts
-from dreambooth_cli.bases.true_sizes import FLOW_SIZES, FLUX_VAE, QWEN3_4B, TRUE_SIZES
+from dreambooth_cli.bases.true_sizes import TRUE_SIZES
 from dreambooth_cli.cli.views import Meter
 from dreambooth_cli.engine.families import random_base
 from dreambooth_cli.engine.families.random_base import write_random_base
@@ -37,25 +37,25 @@ SMALL_QWEN3 = {
     "head_dim": 16,
 }
 SMALL_FLOW: Any = {
-    "klein": (
-        {
+    "klein": {
+        "transformer": {
             **{"num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2, "joint_attention_dim": 96},
-            **{"timestep_guidance_channels": 32, "axes_dims_rope": (4, 4, 4, 4), "guidance_embeds": False},
+            **{"timestep_guidance_channels": 32, "axes_dims_rope": (4, 4, 4, 4)},
         },
-        28,
-        {
+        "text_encoder": SMALL_QWEN3,
+        "vae": {
             **{"block_out_channels": (8, 16), "layers_per_block": 1, "latent_channels": 32, "norm_num_groups": 4, "sample_size": 64},
             **{"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2},
         },
-    ),
-    "z-image": (
-        {
+    },
+    "z-image": {
+        "transformer": {
             **{"dim": 32, "n_layers": 1, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2, "cap_feat_dim": 32},
             **{"axes_dims": [4, 6, 6], "axes_lens": [600, 64, 64]},
         },
-        3,
-        FLUX_VAE | {"block_out_channels": (32, 32, 32, 32)},
-    ),
+        "text_encoder": SMALL_QWEN3 | {"num_hidden_layers": 3},
+        "vae": {"block_out_channels": (32, 32, 32, 32)},
+    },
 }
 TOKENIZER = (find_entry("pocket").folder or Path()) / "tokenizer"  # type: ignore[union-attr]
 
@@ -85,16 +85,29 @@ def test_the_true_sizes_are_the_catalogue_s() -> None:
             networks = [random_base.UNet2DConditionModel(**unet), random_base.make_vae(widths)]
             text = random_base.CLIPTextModel(random_base.text_config(encoders[0], random_base.VOCABULARY))
         assert [count(one) for one in (*networks, text)] == [entry.facts.denoiser, entry.facts.vae, entry.facts.text_encoders[0]]
-    for name, (transformer, layers, vae) in FLOW_SIZES.items():
-        facts = find_entry(name).facts  # type: ignore[union-attr]
+    for name in ("klein", "z-image"):
+        facts = entry_of(name).facts
+        record, norm = facts.family, 2560  # klein's reading leaves out the text encoder's last norm
         with torch.device("meta"):
-            kind = random_base.Flux2Transformer2DModel if name == "klein" else random_base.ZImageTransformer2DModel
-            text = random_base.Qwen3Model(random_base.Qwen3Config(**QWEN3_4B, num_hidden_layers=layers))
-            networks = [kind(**transformer), random_base.AutoencoderKLFlux2() if name == "klein" else random_base.AutoencoderKL(**vae)]
-        norm = 2560  # of the last layer, which the reading of klein's own leaves out
-        assert [count(one) for one in networks] == [facts.denoiser, facts.vae]
-        assert 0 <= count(text) - facts.text_encoders[0] <= norm
-    assert {*TRUE_SIZES, *FLOW_SIZES} == {entry.name for entry in CATALOG if entry.folder is None}
+            networks = {part: random_base.network_of(record.parts[part], record.true_size[part]) for part in record.networks}
+        assert [count(networks[part]) for part in ("transformer", "vae")] == [facts.denoiser, facts.vae]
+        assert 0 <= count(networks["text_encoder"]) - facts.text_encoders[0] <= norm
+    assert all(entry.name in TRUE_SIZES or entry.facts.family.true_size for entry in CATALOG if entry.folder is None)
+
+
+def entry_of(name: str) -> CatalogEntry:
+    entry = find_entry(name)
+    assert entry is not None
+    return entry
+
+
+def small_entry(name: str) -> CatalogEntry:
+    """The catalogue's, but of a small size."""
+    entry = entry_of(name)
+    record, sizes = entry.facts.family, SMALL_FLOW[name]
+    small = {part: {**config, **sizes.get(part, {})} for part, config in record.true_size.items()}
+    facts = replace(entry.facts, family=replace(record, true_size=small), denoiser=100_000, text_encoders=(300_000,), resolution=64)
+    return replace(entry, facts=facts)
 
 
 def count(network: Any) -> int:
@@ -103,7 +116,7 @@ def count(network: Any) -> int:
 
 def test_a_random_base_is_read_as_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TRUE_SIZES, "sd15", SMALL)
-    facts = read_facts(write_random_base("sd15", tmp_path / "base", tokenizer=TOKENIZER))
+    facts = read_facts(write_random_base(entry_of("sd15"), tmp_path / "base", tokenizer=TOKENIZER))
     assert (facts.family.name, facts.prediction_type, facts.resolution) == ("sd", "epsilon", 64)
 
 
@@ -122,17 +135,13 @@ def test_what_fails_is_told_and_the_rest_goes_on() -> None:
         next(prove("no/such", []))
 
 
-def test_a_flow_base_is_read_as_any_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_flow_base_is_read_as_any_other(tmp_path: Path) -> None:
     """Of the true sizes' form, only smaller: facts, tokenizer and networks fit each other, and its three steps are taken."""
-    monkeypatch.setattr(random_base, "QWEN3_4B", QWEN3_4B | SMALL_QWEN3)
-    for name, sizes in SMALL_FLOW.items():
-        monkeypatch.setitem(FLOW_SIZES, name, sizes)
-        facts = read_facts(write_random_base(name, tmp_path / name, tokenizer=TOKENIZER))
+    for name in SMALL_FLOW:
+        facts = read_facts(write_random_base(small_entry(name), tmp_path / name, tokenizer=TOKENIZER))
         assert (facts.family.name, facts.prediction_type, facts.distilled) == (name, "flow", False)
-    facts = replace(find_entry("klein").facts, resolution=64, denoiser=100_000, text_encoders=(300_000,))  # type: ignore[union-attr]
-    entry = replace(find_entry("klein"), facts=facts)  # type: ignore[type-var]
     with moved_home(tmp_path / "home"):
-        result = result_of(try_base(entry, tmp_path / "scratch"))
+        result = result_of(try_base(small_entry("klein"), tmp_path / "scratch"))
     assert result.passed, result
     assert set(result.measured) == {"memory_gb", "step_seconds"}
 

@@ -1,38 +1,38 @@
 """The catalogue's bases at their true size with random weights, to try what a machine can do with them: nothing is fetched."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
+import transformers
 from diffusers import (
     AutoencoderKL,
-    AutoencoderKLFlux2,
     DDIMScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
-    Flux2KleinPipeline,
-    Flux2Transformer2DModel,
     PNDMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
-    ZImagePipeline,
-    ZImageTransformer2DModel,
 )
+from torch import nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
     Qwen2Tokenizer,
-    Qwen3Config,
-    Qwen3Model,
 )
 
-from ...bases.true_sizes import FLOW_SIZES, QWEN3_4B, TRUE_SIZES
+from ...bases.catalog import CatalogEntry
+from ...bases.true_sizes import TRUE_SIZES
+from ...families.family import Family, Part
 from ...families.qwen3 import CHAT, END, START
 from ...families.stable_diffusion import STABLE_DIFFUSION, TEXT_ENCODER, UNET
 from ...identifier import byte_letters
+from .loading import pipeline_class
 from .parts import load_tokenizer, quiet
 
 VOCABULARY = 49_408  # CLIP's tokens
@@ -47,15 +47,16 @@ PAD, THINK, THOUGHT = "<|endoftext|>", "<think>", "</think>"
 POOL = 1_000_003  # random values, repeated end to end; a prime number, so that no two rows begin alike
 
 
-def write_random_base(name: str, folder: Path, *, tokenizer: Path) -> Path:
+def write_random_base(entry: CatalogEntry, folder: Path, *, tokenizer: Path) -> Path:
     """Write a catalogue base with random weights in half precision, in diffusers' layout; returns its folder.
 
     `tokenizer` is the folder of any CLIP tokenizer of at most CLIP's size, for the bases that have one. The weights' bytes in half
     precision are needed on disk and, while this runs, in the machine's memory: all of Stable Diffusion's, the largest network's of the
-    flow families. Raises OSError, or KeyError for a name whose true size is not known.
+    others. Raises OSError, or KeyError for a base whose true size is not known.
     """
+    record = entry.facts.family
     with quiet():
-        return write_random_flow(name, folder) if name in FLOW_SIZES else write_random_diffusion(name, folder, tokenizer)
+        return write_random_flow(record, folder) if record.true_size else write_random_diffusion(entry.name, folder, tokenizer)
 
 
 def write_random_diffusion(name: str, folder: Path, tokenizer: Path) -> Path:
@@ -74,32 +75,31 @@ def write_random_diffusion(name: str, folder: Path, tokenizer: Path) -> Path:
     return folder
 
 
-def write_random_flow(name: str, folder: Path) -> Path:
-    """`write_random_base` for the flow families, one network after the other, in bf16: its values don't fit into fp16."""
-    transformer, layers, vae = FLOW_SIZES[name]
+def write_random_flow(record: Family, folder: Path) -> Path:
+    """`write_random_base` for a family that says its true size, one network after the other, in bf16, since not all fit into fp16."""
     with torch.device("meta"):
-        parts: dict[str, Any] = {
-            "transformer": Flux2Transformer2DModel(**transformer) if name == "klein" else ZImageTransformer2DModel(**transformer),
-            "text_encoder": Qwen3Model(Qwen3Config(**QWEN3_4B, num_hidden_layers=layers)),
-            "vae": AutoencoderKLFlux2(**vae) if name == "klein" else AutoencoderKL(**vae),
-        }
-    tokenizer = bytes_tokenizer()
-    if name == "klein":
-        scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
-        pipe: Any = Flux2KleinPipeline(scheduler=scheduler, tokenizer=tokenizer, **parts)
-    else:
-        scheduler = FlowMatchEulerDiscreteScheduler(shift=6.0)
-        pipe = ZImagePipeline(scheduler=scheduler, tokenizer=tokenizer, **parts)
-    pipe.save_config(folder)
+        parts = {name: network_of(record.parts[name], record.true_size[name]) for name in record.networks}
+    scheduler, tokenizer = FlowMatchEulerDiscreteScheduler(**record.true_size["scheduler"]), bytes_tokenizer()
+    pipeline_class(record)(scheduler=scheduler, tokenizer=tokenizer, **parts).save_config(folder)
     scheduler.save_pretrained(folder / "scheduler")
     tokenizer.save_pretrained(folder / "tokenizer")
-    for part, network in parts.items():
+    for name, network in parts.items():
         fill_randomly(network, torch.bfloat16)
-        if isinstance(network, AutoencoderKLFlux2):
-            network.bn.reset_running_stats()
-        network.save_pretrained(folder / part)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.reset_running_stats()
+        network.save_pretrained(folder / name)
         network.to("meta")
     return folder
+
+
+def network_of(part: Part, config: Mapping[str, Any]) -> Any:
+    """A network of the part's class, with these values in its config."""
+    kind: Any = getattr(diffusers, part.built or part.classes[0], None)
+    if kind is not None:
+        return kind(**config)
+    kind = getattr(transformers, part.built or part.classes[0])
+    return kind(kind.config_class(**config))
 
 
 def bytes_tokenizer() -> Qwen2Tokenizer:
