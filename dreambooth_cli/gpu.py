@@ -241,8 +241,8 @@ def _gpu_of(nvml: Any, device: Any, pick: tuple[str, str] | None = None) -> Gpu:
     if memory is None:
         return _sharing(name, capability)
     total, free = memory
-    of_card: dict[str, Any] = {"capability": capability, "tflops": _tflops(nvml, device), "virtual": _is_virtual(nvml, device)}
-    return Gpu(name=name, kind="cuda", total=total, free=free, pick=pick, **of_card)
+    tflops, virtual = _tflops(nvml, device), _is_virtual(nvml, device)
+    return Gpu(name=name, kind="cuda", total=total, free=free, capability=capability, pick=pick, tflops=tflops, virtual=virtual)
 
 
 def _tflops(nvml: Any, device: Any) -> float | None:

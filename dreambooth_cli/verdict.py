@@ -22,7 +22,7 @@ OfClass = Literal["kept", "drifting"]
 class Figures:
     """What was measured before and after training: `loss` and `class_loss`, the photos' loss at fixed noises with the instance prompt and
     with the class prompt; `picture` and `class_picture`, how much each prompt's picture from one seed has changed, relative to the one
-    before (root mean square of latents: about 1.4 between unrelated pictures); `copied`, the correlation of the sample that is most like
+    before (root mean square of latents; √2 for pictures with nothing in common); `copied`, the correlation of the sample that is most like
     a photo (None: none was drawn), and `nearest`, that photo."""
 
     loss: tuple[float, float]

@@ -103,7 +103,8 @@ class Figures:
     16 bits. `lora`, `lora_text`: how many values a LoRA of rank 16 has, by its layers; exact, and proportional to the rank. `quantized`,
     `lora` and `lora_text` are keyed by a network's parameters. `largest`: values in the denoiser's largest tensor; `largest_with_text`:
     in that of denoiser and text encoders. `tflop`: (a, b) of a x + b x^2, the TFLOP for forward and backward of one row, where x is the
-    number of pixels relative to 512 x 512 (the square is attention).
+    number of pixels relative to 512 x 512 (the square is attention). `reached`: TFLOP a second of a step in bf16 on the cards that were
+    measured (memory/duration.py).
     """
 
     side: int
@@ -116,6 +117,7 @@ class Figures:
     lora: Mapping[LoraLayers, Mapping[int, int]]
     lora_text: Mapping[LoraLayers, Mapping[int, int]]
     tflop: tuple[float, float]
+    reached: float
     largest: int
     largest_with_text: int
     prompt_pixels: int = 0

@@ -136,6 +136,7 @@ KLEIN = Family(
         lora={"attention": {KLEIN_4B: 16_711_680}, "all": {KLEIN_4B: 24_084_480}},
         lora_text={},
         tflop=(20.0, 2.17),
+        reached=227.0,  # 0.350 s for a photo of 1024 px
         largest=84_934_656,
         largest_with_text=84_934_656,
         prompt_pixels=512 * 16**2,

@@ -111,6 +111,7 @@ Z_IMAGE = Family(
         lora={"attention": {Z_IMAGE_TRANSFORMER: 16_711_680}, "all": {Z_IMAGE_TRANSFORMER: 39_690_240}},
         lora_text={},
         tflop=(25.0, 1.64),
+        reached=227.0,  # not measured: FLUX.2 klein's, whose products are as large
         largest=39_321_600,
         largest_with_text=39_321_600,
         prompt_pixels=32 * 16**2,

@@ -15,14 +15,12 @@ from .plan import Plan
 # TFLOP a second of one core: float32 was measured at 0.025 (laptops differ by a factor of two); bf16 on processors that multiply it, by
 # speed.md's run at true size.
 CPU_TFLOPS = {"fp32": 0.03, "bf16": 0.12, "fp16": 0.03}
-# pictures of at most so many pixels a side keep one core busy, and that one less: 0.2 s for a step of pocket with four photos and two class
-# images
+# Pictures of at most so many pixels a side keep one core busy, and that one less: 0.2 s for a step of pocket with four photos and two class
+# images.
 SMALL, SMALL_TFLOPS = 128, 0.01
-MEASURED_TFLOPS = 66.9  # the H100's and the H200's, in float32, by their cores and clock
-# TFLOP a second that a step reached on them in bf16 (card.md): 0.242 s for a photo and a class image of 512 px, 0.587 s of 1024 px, 0.350 s
-# for a photo of 1024 px alone. In the first two the card waited for the processor, as it seems. Z-Image was not measured; its products are
-# as large as klein's.
-REACHED = {"sd": 19.9, "sdxl": 68.9, "klein": 227.0, "z-image": 227.0}
+# The H100's and the H200's, in float32, by their cores and clock. What a step reached on them stands in each family's figures. Stable
+# Diffusion's steps waited for the processor, as it seems; klein's large products kept the card at work.
+MEASURED_TFLOPS = 66.9
 # The matrix units of these cards do fifteen times what their cores do in float32, those of GeForce and workstation cards twice that
 # (NVIDIA's whitepapers). Half of the latter is assumed here, since none of them was measured.
 FOR_DATA_CENTRES = ((8, 0), (9, 0), (10, 0), (10, 3))  # compute capabilities
@@ -52,8 +50,10 @@ def tflop_of(facts: BaseFacts, resolution: int) -> float:
 
 def predict(plan: Plan, facts: BaseFacts, settings: TrainSettings, gpu: Gpu | None, *, cores: int | None = None) -> Prediction | None:
     """How long a run may take; None on a card that nothing is known about. `cores` are the processor's (None: looked up)."""
-    cores = cores or cores_allowed()
-    rate = rate_of(gpu, facts) if plan.device != "cpu" else cpu_rate(plan, cores)
+    is_small = plan.resolution <= SMALL
+    cores = 1 if is_small else cores or cores_allowed()
+    a_core = SMALL_TFLOPS if is_small else CPU_TFLOPS[plan.precision]
+    rate = rate_of(gpu, facts) if plan.device != "cpu" else a_core * cores
     if rate is None:
         return None
     row = tflop_of(facts, plan.resolution)
@@ -65,17 +65,12 @@ def predict(plan: Plan, facts: BaseFacts, settings: TrainSettings, gpu: Gpu | No
     return Prediction(step * with_base * settings.steps + images, step, by)
 
 
-def cpu_rate(plan: Plan, cores: int) -> float:
-    """TFLOP a second that a processor with so many cores may reach."""
-    return SMALL_TFLOPS if plan.resolution <= SMALL else CPU_TFLOPS[plan.precision] * cores
-
-
 def rate_of(gpu: Gpu | None, facts: BaseFacts) -> float | None:
     """TFLOP a second that a card may reach on a base: what the measured cards reached, less in proportion on a slower one, and no more than
     its matrix units do. None where nothing is known."""
     if gpu is None or gpu.tflops is None:
         return None
-    rate = REACHED[facts.family.name] * min(1.0, gpu.tflops / MEASURED_TFLOPS)
+    rate = facts.family.figures.reached * min(1.0, gpu.tflops / MEASURED_TFLOPS)
     return rate if gpu.capability in FOR_DATA_CENTRES else min(rate, OF_CORES * gpu.tflops)
 
 

@@ -52,7 +52,7 @@ def gather_class_images(family: LatentDiffusion, recipe: Recipe, cache: Path | N
                 prompts=class_prompts(recipe),
                 drawing=drawing,
                 seed=settings.seed,
-                at_work=networks_of(family, plan),
+                at_work=networks_of(family, plan, in_parts=plan.class_images_in_parts),
                 turn=IN_A_TURN if plan.class_images_in_parts else 1,
             )
             with closing(images):
@@ -62,15 +62,16 @@ def gather_class_images(family: LatentDiffusion, recipe: Recipe, cache: Path | N
     return own + class_image_paths(folder, wanted)
 
 
-def networks_of(family: LatentDiffusion, plan: Plan) -> AtWork:
-    """A context manager that has the networks ready for drawing with the base: all together on the device, or only those at work."""
+def networks_of(family: LatentDiffusion, plan: Plan, *, in_parts: bool) -> AtWork:
+    """A context manager that has the networks ready for drawing with the base: all together on the device, or (`in_parts`) only those at
+    work."""
     device = find_device(plan.device)
-    if not plan.class_images_in_parts:
+    if not in_parts:
         place(family.pipe, family.record.networks, device)
 
     @contextmanager
     def at_work(names: Collection[str]) -> Iterator[None]:
-        turn = alone(family.pipe, names, device) if plan.class_images_in_parts else nullcontext()
+        turn = alone(family.pipe, names, device) if in_parts else nullcontext()
         with turn, autocast(plan.precision, device):
             yield
 

@@ -1,8 +1,8 @@
 """Pictures of fixed prompts from one seed: drawn by the base before training, then during the run, and at its end."""
 
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -10,9 +10,9 @@ from typing import Any
 from ..bases.catalog import guidance_of
 from ..captions import prompt_with
 from ..disk import disk_errors
-from ..engine.families.latent_diffusion import LatentDiffusion, autocast
-from ..engine.families.loading import DTYPES, alone, bring_back, find_device, let_go, place
-from ..engine.images.sampling import AtWork, Drawing, Embedded, draw_in_turn, scheduled
+from ..engine.families.latent_diffusion import LatentDiffusion
+from ..engine.families.loading import DTYPES, bring_back, find_device, let_go, place
+from ..engine.images.sampling import Drawing, Embedded, draw_in_turn, scheduled
 from ..engine.refusal import out_of_memory_words
 from ..engine.training.loop import Training
 from ..events import Events, Noted, PhaseStarted, SampleSaved, Warned, Yielding
@@ -65,7 +65,8 @@ def draw_before(
     remark = ""
     drawing, cpu = drawing_of(recipe, settings.sample_steps), find_device("cpu")
     brought = bring_back(family.pipe, recipe.base, dtype=DTYPES["fp32"], device=cpu, only=[VAE]) if embedded else []
-    at_work = denoiser_and_vae(family, recipe.plan) if embedded else networks_of(family, recipe.plan)
+    in_parts = lacks_room(recipe.plan) if embedded else recipe.plan.class_images_in_parts
+    at_work = networks_of(family, recipe.plan, in_parts=in_parts)
     try:
         for number, prompt in lacking:
             with scheduled(family.pipe, family.record.class_sampler):
@@ -80,21 +81,9 @@ def draw_before(
         yield Warned(message=remark)
 
 
-def denoiser_and_vae(family: LatentDiffusion, plan: Plan) -> AtWork:
-    """A context manager that has the denoiser or the VAE ready for drawing: both on the device if the plan has room for samples on the way,
-    otherwise each only while it works."""
-    device = find_device(plan.device)
-    together = plan.samples_on_the_way or device.type != "cuda"
-    if together:
-        place(family.pipe, family.record.networks, device)
-
-    @contextmanager
-    def at_work(names: Collection[str]) -> Iterator[None]:
-        turn = nullcontext() if together else alone(family.pipe, names, device)
-        with turn, autocast(plan.precision, device):
-            yield
-
-    return at_work
+def lacks_room(plan: Plan) -> bool:
+    """Whether the networks must take turns on the card when a sample is drawn: if the plan has no room for samples on the way."""
+    return plan.device == "cuda" and not plan.samples_on_the_way
 
 
 def save_sample(picture: Any, folder: Path, stem: str, text: Mapping[str, str]) -> Path:
@@ -138,7 +127,7 @@ class Samples:
         paths = {}
         if self.recipe.settings.sample_every != 0:
             yield PhaseStarted(name="drawing samples")
-            for event in self.draw(in_parts=not self.recipe.plan.samples_on_the_way and self.training.device.type == "cuda"):
+            for event in self.draw(in_parts=lacks_room(self.recipe.plan)):
                 if isinstance(event, SampleSaved):
                     paths[event.prompt] = event.path
                 yield event
