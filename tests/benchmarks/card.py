@@ -420,7 +420,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = asked.only or list(PARTS)
     for stage in STAGES:
         names = [name for name in stage if name in wanted and not (sitting.work / f"{name}.json").exists()]
-        if time.monotonic() + SHORTEST > ends:
+        if names and time.monotonic() + SHORTEST > ends:
             print(f"no time left for {', '.join(names)}")
             continue
         with ThreadPoolExecutor(1 if asked.one_by_one else None) as beside:

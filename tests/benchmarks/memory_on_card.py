@@ -114,6 +114,7 @@ def tell(row: Row, work: Path) -> bool:
     """Print one row; whether the plan was right, the target met, and nothing warned of: a plan that was changed on the way, say."""
     path = result_of(row, work)
     if not path.exists():
+        shutil.rmtree(home_of(row, work), ignore_errors=True)  # of a row that was stopped
         command = [sys.executable, "-m", "tests.benchmarks.memory_on_card", "--work", str(work), "--measure", row.name]
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
         shutil.rmtree(home_of(row, work), ignore_errors=True)
@@ -221,7 +222,7 @@ def start(row: Row, base: Path, work: Path) -> Any:
     """The events of the run."""
     photos = home_of(row, work) / "photos"
     photos.mkdir(parents=True)
-    for number in range(2):
+    for number in range(3):
         Image.effect_noise((1100, 1100), 60 + number).convert("RGB").save(photos / f"{number}.png")
     side = row.resolution or read_facts(base).resolution
     known = Base(name=row.base, path=base, repository=None, identity=identify(base), facts=read_facts(base))
