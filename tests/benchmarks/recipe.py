@@ -1,18 +1,19 @@
 """What was tried to have a LoRA come near full fine-tuning, and the word hold in any sentence: arms on the pocket, side by side.
 
-    python -m tests.benchmarks.recipe --work FOLDER [--arm NAME ...] [--subjects 0-11] [--json] [--write]
+    python -m tests.benchmarks.recipe --work FOLDER [--arm NAME ...] [--subjects 0-11] [--training-seeds 0-2] [--json] [--write]
 
-Each subject is trained once under an arm and measured as in `fidelity`; what was measured is kept in FOLDER, so that a stopped table
-goes on where it was. Every difference is paired: the same subjects, prompts and seeds. Any frame: the same places asked for in
-sentences that no training uses. Subject 19 is the built-in example. `--write` puts what is kept, of any subject up to 199, into
-`recipe.md`.
+Each subject is trained once under an arm, or once from each of several seeds, and measured as in `fidelity`; what was measured is kept
+in FOLDER, so that a stopped table goes on where it was. Every difference is paired: the same subjects, prompts and seeds. Any frame: the
+same places asked for in sentences that no training uses. Subject 19 is the built-in example. `--write` puts what is kept, of any subject
+up to 199, into `recipe.md`.
 """
 
 import argparse
 import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ ARMS = (
     Arm(Variant("all layers, rank 32, 2.5e-3, 5e-4", {**ALL, **rates(2.5e-3, 5e-4), "rank": 32}), ALL_OWN, "S + .03", "dropped"),
 )
 MAIN = (BEFORE, FULL, LORA)
+TRAINING_SEEDS = range(3)
 LOOKED_AT = 200  # subjects from here on are kept to check with
 TABLE, MARK = Path(__file__).with_name("recipe.md"), "<!-- arms -->"
 # All that was measured, by its settings. Not by the code: take out what a change of the code has made untrue.
@@ -115,6 +117,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder that keeps the measurements")
     parser.add_argument("--arm", action="append", choices=[arm.name for arm in ARMS], help=f"by default {', '.join(MAIN)}")
     parser.add_argument("--subjects", type=numbers, default=numbers("0-11,19"), help="such as 200-203 or 0,4,19")
+    parser.add_argument("--training-seeds", type=numbers, default=[0], help="each subject is trained from each; its figures are the means")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--write", action="store_true", help=f"write {TABLE.name} of what is kept, and measure nothing")
     asked = parser.parse_args()
@@ -127,7 +130,7 @@ def main() -> None:
         found[arm.name] = {}
         for number in asked.subjects:
             study = drawn_study(number, bench.individuals, bench.seeds, bench.class_seeds)
-            found[arm.name][number] = bench.measure(study, arm.variant)
+            found[arm.name][number] = mean_of([bench.measure(study, seeded(arm.variant, seed)) for seed in asked.training_seeds])
         if asked.json:
             print(json.dumps({"arm": arm.name, "subjects": asked.subjects, **told(list(found[arm.name].values()))}), flush=True)
         else:
@@ -136,20 +139,50 @@ def main() -> None:
         print("\n".join([f"\n{machine()}\n", *HEAD, *(row_of(arm, found) for arm in ARMS if arm.name in found)]))
 
 
-def kept(bench: Bench) -> dict[str, dict[int, Measured]]:
-    """What was measured of each arm, by the subject's number: in the folder, or before, as KEPT has it; KEPT then has all of it."""
+def seeded(variant: Variant, seed: int) -> Variant:
+    """The same training from another seed."""
+    return replace(variant, train={**variant.train, "seed": seed})
+
+
+def mean_of(trainings: Sequence[Measured]) -> Measured:
+    """One subject's measurements, each the mean over several trainings of it."""
+    first, *_ = values = [asdict(one) for one in trainings]
+
+    def mean(name: str) -> Any:
+        found = [one[name] for one in values]
+        return [statistics.mean(part) for part in zip(*found, strict=True)] if name.endswith("_loss") else statistics.mean(found)
+
+    return measured_of({name: mean(name) for name in first})
+
+
+def kept(bench: Bench) -> dict[int, dict[str, dict[int, Measured]]]:
+    """What was measured from each training seed of each arm, by the subject's number: in the folder, or before, as KEPT has it; KEPT then
+    has all of it."""
     before: dict[str, Any] = json.loads(KEPT.read_text(encoding="utf-8"))
-    found: dict[str, dict[int, Measured]] = {arm.name: {} for arm in ARMS}
-    for arm in ARMS:
-        for number in range(LOOKED_AT):
-            path = bench.path_of(name_of(number), arm.variant)
-            name = f"{path.parent.name}/{path.name}"
-            measured = bench.kept(path) or (measured_of(before[name]) if name in before else None)
-            if measured is not None:
-                found[arm.name][number] = measured
-                before[name] = asdict(measured)
+    found: dict[int, dict[str, dict[int, Measured]]] = {seed: {arm.name: {} for arm in ARMS} for seed in TRAINING_SEEDS}
+    for seed, arm, number in product(TRAINING_SEEDS, ARMS, range(LOOKED_AT)):
+        path = bench.path_of(name_of(number), seeded(arm.variant, seed))
+        name = f"{path.parent.name}/{path.name}"
+        measured = bench.kept(path) or (measured_of(before[name]) if name in before else None)
+        if measured is not None:
+            found[seed][arm.name][number] = measured
+            before[name] = asdict(measured)
     KEPT.write_text(json.dumps(dict(sorted(before.items())), indent=0) + "\n", encoding="utf-8")
-    return {name: measured for name, measured in found.items() if measured}
+    return {seed: {name: measured for name, measured in arms.items() if measured} for seed, arms in found.items()}
+
+
+def trained_thrice(found: dict[int, dict[str, dict[int, Measured]]], subjects: Sequence[int]) -> dict[str, dict[int, Measured]]:
+    """The means over all training seeds, of the subjects and arms that were trained from each."""
+    first, *others = found.values()
+    means = {
+        name: {
+            number: mean_of([one, *(other[name][number] for other in others)])
+            for number, one in measured.items()
+            if number in subjects and all(number in other.get(name, {}) for other in others)
+        }
+        for name, measured in first.items()
+    }
+    return {name: measured for name, measured in means.items() if measured}
 
 
 def chosen(found: dict[str, dict[int, Measured]], subjects: Sequence[int]) -> dict[str, dict[int, Measured]]:
@@ -160,13 +193,18 @@ def chosen(found: dict[str, dict[int, Measured]], subjects: Sequence[int]) -> di
 
 def write(bench: Bench) -> None:
     """Put what is kept into the page, between its marks."""
-    found = kept(bench)
+    of_seeds = kept(bench)
+    found = of_seeds[0]
     twelve = chosen(found, range(12))
+    thrice = trained_thrice(of_seeds, range(12))
     example = chosen(found, [EXAMPLE])
     told_of = [
         "The subjects 0 to 11:\n",
         *HEAD,
         *(row_of(arm, twelve) for arm in ARMS if arm.name in twelve and arm.name in MAIN),
+        "\nThe same, each subject trained three times, from the training seeds 0 to 2; its figures are the three trainings' means:\n",
+        *HEAD,
+        *(row_of(arm, thrice) for arm in ARMS if arm.name in thrice),
         "\nThe built-in example:\n",
         *HEAD,
         *(row_of(arm, example) for arm in ARMS if arm.name in example),
