@@ -220,6 +220,18 @@ def test_what_the_chinese_page_lacks_is_named() -> None:
     assert list(differences(theirs.replace("## 照片\n", ""), README.read_text(encoding="utf-8"))) != []
 
 
+def test_what_pocket_learns_is_what_was_measured() -> None:
+    """The full way and the LoRA, each by three figures of the twelve subjects: S, retrieved, place."""
+    page = (CHECKOUT / "tests/benchmarks/recipe.md").read_text(encoding="utf-8")
+    rows = [row.split("|") for row in page.splitlines() if row.startswith(("| full | 12 ", "| LoRA | 12 "))]
+    assert len(rows) >= 2
+    for row in rows[:2]:
+        figures = [f"{float(row[column].split()[0]):.0%}" for column in (3, 5, 6)]
+        for readme, pattern in ((README, "{}, {} and {}"), (CHINESE, "{}、{} 和 {}")):
+            told = " ".join(readme.read_text(encoding="utf-8").split())
+            assert pattern.format(*figures) in told, (readme.name, figures)
+
+
 def test_the_tree_is_what_lies_on_disk() -> None:
     tree = tree_of(README.read_text(encoding="utf-8"))
     assert set(tree) == on_disk()

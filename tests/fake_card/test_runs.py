@@ -73,6 +73,9 @@ LONG = {  # what they have is in the others too, but for the pocket's telling of
     "lora, text encoder, varied frames",
     "lora of all layers, base in 4 bits",
     "accumulation, average, SNR, mirrored",
+    "SDXL, full, all means",
+    "full, text encoder that stops",
+    "Z-Image, base in 4 bits, prompts of several lengths",
 }
 EIGHT_BIT = ("8-bit", "8 GB", "all means", "4 bits")
 
