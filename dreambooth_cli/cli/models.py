@@ -10,7 +10,7 @@ from ..bases.catalog import CATALOG
 from ..errors import UsageError
 from ..events import BaseReady
 from ..gpu import Gpu
-from ..memory.survey import details, ledger_lines, recommended, row_of, survey, to_json
+from ..memory.survey import NO_GPU, details, ledger_lines, recommended, row_of, survey, to_json
 from .console import results, say
 from .options import Json, with_flags
 from .start import loading
@@ -81,9 +81,8 @@ def show_all(gpu: Gpu | None, *, json: bool) -> None:
     console = results()
     say(console, f"GPU: {gpus.describe(gpu)}\n")
     console.print(format_models(rows))
-    say(console, f"\nFor a first try: {recommended(rows).entry.name}. More about one: dreambooth models NAME")
-    if gpu is None:
-        say(console, "To see it work without a GPU: dreambooth demo")
+    first = f"{NO_GPU}\nFor a first try: dreambooth demo." if gpu is None else f"For a first try: {recommended(rows).entry.name}."
+    say(console, f"\n{first} More about one: dreambooth models NAME")
 
 
 def show_one(name: str, gpu: Gpu | None, *, json: bool) -> None:

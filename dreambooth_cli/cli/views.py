@@ -241,7 +241,7 @@ def format_models(rows: list[Row]) -> Table:
     table.add_column("good for", max_width=18)
     table.add_column("advised\nGPU", no_wrap=True)
     table.add_column("a run here needs", max_width=23)
-    table.add_column("verdict", max_width=12)
+    table.add_column("verdict", max_width=13)
     table.add_column("on\ndisk", no_wrap=True)
     for row in rows:
         entry = row.entry

@@ -5,7 +5,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ..gpu import Gpu, describe
 from ..identifier import FALLBACK, candidates, clip_tokenizer, identifier_remarks, load_tokenizer
 from ..memory.duration import predict, time_line, words_of_time
 from ..memory.plan import Plan
-from ..memory.survey import NO_GPU_VERDICT, Row, recommended, survey
+from ..memory.survey import NO_GPU, Row, recommended, survey
 from ..oddity import frame_of
 from ..paths import expanded, projects_folder
 from ..phrase import agree, read_phrase
@@ -50,7 +50,6 @@ METHODS = {
     "full": "full: all layers, the closest likeness",
     "lora": "LoRA: small added layers, for small GPUs",
 }
-NO_GPU = "Without a GPU, a full-size model takes hours or days to train. The demo shows every step in minutes, on any machine."
 MANY = 50  # pictures in a folder: more than anybody takes of one subject
 LISTED = 20  # folders to choose from, at most
 FEW = 10  # a number of steps is odd if it is this many times smaller or larger than advised
@@ -133,8 +132,7 @@ def ask_model(told: Told, gpu: Gpu | None) -> str:
     there is no GPU."""
     rows = survey(gpu)
     say(messages(), f"\nGPU: {describe(gpu)}\n")
-    # here `slow` is not enough: say how slow
-    messages().print(format_models([replace(row, verdict="hours or days") if row.verdict == NO_GPU_VERDICT else row for row in rows]))
+    messages().print(format_models(rows))
     say(messages(), "")
     best = recommended(rows).entry.name
     choices = [(row.entry.name, f"{row.entry.title}: {verdict_of(row, gpu)}") for row in rows]

@@ -15,7 +15,8 @@ from .duration import CPU_TFLOPS, tflop_of
 from .plan import NEED_8BIT, Plan, job_of
 from .search import make_plan
 
-NO_GPU_VERDICT = "no GPU: slow"
+NO_GPU_VERDICT = "no GPU: hours or days"
+NO_GPU = "Without a GPU, a full-size model takes hours or days to train.\nThe demo shows every step in minutes, on any machine."
 SLOW = 3.0  # seconds; a step under this needs no warning
 
 

@@ -35,7 +35,11 @@ def test_the_table_fits_80_columns(words: list[str], dreambooth: Dreambooth) -> 
 def test_the_table_without_a_gpu_and_for_another_card(dreambooth: Dreambooth) -> None:
     done = dreambooth("models")
     assert done.out.startswith("GPU: no NVIDIA driver found\n")
-    assert "no GPU: slow" in done.out
+    assert "no GPU: hours" in done.out
+    assert "takes hours or days to train" in " ".join(done.out.split())
+    assert "For a first try: dreambooth demo." in done.out
+    assert "slow" not in done.out
+    assert "verdict             no GPU: hours or days\n" in dreambooth("models", "sdxl").out
     done = dreambooth("models", "--gpu-memory", "24")
     assert done.out.startswith("GPU: a card of 24 GB")
     assert "fits" in done.out

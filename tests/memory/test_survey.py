@@ -78,7 +78,7 @@ def test_without_a_gpu_and_on_an_apple_gpu(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("dreambooth_cli.memory.search.free_memory", lambda: 10**12)
     rows = survey(None, has_8bit=False)
     assert to_json(rows, None)["gpu"] is None
-    assert [row.verdict for row in rows] == ["no GPU: slow"] * 6 + ["runs anywhere"]
+    assert [row.verdict for row in rows] == ["no GPU: hours or days"] * 6 + ["runs anywhere"]
     assert all(row.plan.fits and row.plan.method == row.entry.facts.family.methods[0] for row in rows)
     apple = Gpu(name="Apple GPU", kind="mps", total=16 * 10**9, free=10 * 10**9)
     assert survey(apple, has_8bit=True)[0].verdict == "fits as LoRA"
