@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import questionary  # noqa: TID253 - imported only to ask
-from prompt_toolkit.filters import to_filter  # noqa: TID253
+from prompt_toolkit.buffer import Buffer  # noqa: TID253
+from prompt_toolkit.filters import shift_selection_mode, to_filter  # noqa: TID253
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent, merge_key_bindings  # noqa: TID253
+from prompt_toolkit.keys import Keys  # noqa: TID253
 from questionary import Choice, Question  # noqa: TID253
 from questionary.prompts.common import InquirerControl  # noqa: TID253
 
@@ -35,23 +37,26 @@ def ask_line(
     question: str, judge: Callable[[str], Doubt | None], default: str = "", doubted: Doubt | None = None, **looks: Any
 ) -> str:
     """Ask for a line of text until it can be accepted. An odd one is queried once, with what may be meant filled in; typed again, it is
-    accepted. `judge` returns its doubt, and raises DreamboothError for an answer that can't be accepted; `doubted` is its doubt about the
-    default; `looks` go to prompt_toolkit. Raises Back."""
+    accepted. What is filled in gives way to the first key, unless it is a refused answer, which is there to be corrected. `judge` returns
+    its doubt, and raises DreamboothError for an answer that can't be accepted; `doubted` is its doubt about the default; `looks` go to
+    prompt_toolkit. Raises Back."""
+    gives_way = True
     if doubted is not None:
         default = show_doubt(doubted) or default
     while True:
-        text = str(_answered(questionary.text(question, default=default, qmark=MARK, **looks))).strip()
+        asked = questionary.text(question, default=default, qmark=MARK, **looks)
+        text = str(_answered(_selected(asked) if gives_way else asked)).strip()
         if text.endswith(BACK):
             raise Back
         try:
             doubt = judge(text)
         except DreamboothError as error:
             say_why(of_the_answer(error))
-            default = text
+            default, gives_way = text, False
             continue
         if doubt is None or (doubt == doubted and not doubt.firm):
             return text
-        doubted, default = doubt, show_doubt(doubt) or text
+        doubted, default, gives_way = doubt, show_doubt(doubt) or text, True
 
 
 def show_doubt(doubt: Doubt) -> str:
@@ -76,6 +81,36 @@ def choose(question: str, choices: Sequence[tuple[Any, str]], default: Any = Non
         if isinstance(window.content, InquirerControl):
             window.wrap_lines = to_filter(True)  # so that long choices are not cut off in a narrow window
     return _answered(asked, back=BACK)
+
+
+def _selected(question: Question) -> Question:
+    """A line of text that begins with all of it selected: the first key replaces it, and the arrow keys leave it there."""
+    keys = KeyBindings()
+
+    def paste(event: KeyPressEvent) -> None:  # which alone would leave the selection standing
+        event.current_buffer.cut_selection()
+        event.current_buffer.insert_text(event.data)
+
+    def leave_it(event: KeyPressEvent) -> None:
+        event.current_buffer.exit_selection()
+        event.key_processor.feed(event.key_sequence[0], first=True)
+
+    keys.add(Keys.BracketedPaste, filter=shift_selection_mode)(paste)
+    for key in ("enter", "c-a", "c-e", "c-b", "c-f"):  # prompt_toolkit does the same for the arrow keys
+        keys.add(key, filter=shift_selection_mode)(leave_it)
+    app = question.application
+    app.key_bindings = merge_key_bindings([app.key_bindings, keys] if app.key_bindings else [keys])
+    app.pre_run_callables.append(lambda: _select_all(app.current_buffer))
+    return question
+
+
+def _select_all(buffer: Buffer) -> None:
+    if buffer.text:
+        buffer.cursor_position = 0
+        buffer.start_selection()
+        buffer.cursor_position = len(buffer.text)
+        assert buffer.selection_state is not None
+        buffer.selection_state.enter_shift_mode()  # as if Shift were held: prompt_toolkit then lets what is typed replace it
 
 
 def _answered(question: Question, back: str = "") -> Any:

@@ -55,7 +55,7 @@ LISTED = 20  # folders to choose from, at most
 FEW = 10  # a number of steps is odd if it is this many times smaller or larger than advised
 QUIET = Style([("bottom-toolbar", "noreverse"), ("bottom-toolbar.text", "fg:ansiyellow")])
 NAME_WHY = "You will type this name from now on: dreambooth train NAME. Most people take the noun."
-INTRODUCTION = "Enter accepts what is filled in, Esc (or <) goes back a question, Ctrl-C quits. Nothing is saved before the end."
+INTRODUCTION = "Enter takes what is filled in, typing replaces it. Esc (or <) goes back, Ctrl-C quits; nothing is saved before the end."
 Told = dict[str, Any]  # the answers so far and what flags said, by the setting's name, and `name` and `only`
 
 

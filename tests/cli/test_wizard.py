@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ from dreambooth_cli.workflows.plan import plan_run
 
 from .conftest import Dreambooth
 
-DOWN, ENTER, CTRL_C, CTRL_D, CLEAR, ESC, BACK = "\x1b[B", "\r", "\x03", "\x04", "\x15", "\x1b", "<"
+DOWN, ENTER, CTRL_C, CTRL_D, CTRL_E, CLEAR, ESC, BACK = "\x1b[B", "\r", "\x03", "\x04", "\x05", "\x15", "\x1b", "<"
+LEFT = "\x1b[D"
 Keys = Callable[[str], None]
 
 
@@ -101,6 +103,28 @@ def test_the_demo_is_offered_first_where_there_is_no_gpu(
     done = dreambooth("init")
     assert done.code == 0
     assert re.search(r"Time: about \d+ (hours|days), predicted from \d+ cores?;", done.err)
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("500", "500"),
+        (pasted("600"), "600"),
+        (LEFT + "7", "3070"),
+        (CTRL_E + "0", "3000"),
+        ("\x7f" + "180", "180"),
+        ("0" + ENTER + "250", "250"),  # what was refused is there to be corrected
+        (BACK + ENTER + ENTER, "300"),
+    ],
+)
+def test_what_is_filled_in_gives_way_to_the_first_key(typed: str, kept: str, keys: Keys) -> None:
+    given: wizard.Told = {"model": "sd15", "method": "full", "steps": 300}
+    keys(typed + ENTER)
+    with suppress(asking.Back):
+        assert wizard.ask_steps(given, None) == int(kept)
+        return
+    assert typed.startswith(BACK)
+    assert wizard.ask_steps(given, None) == int(kept)
 
 
 def test_back_to_an_answer(keys: Keys, photos: Path, dreambooth: Dreambooth) -> None:
