@@ -102,7 +102,8 @@ class PhotoLooked(Event):
 class PhotosPrepared(Event):
     """The photos are turned upright, cropped and saved. `findings` are about the set (`same_place`, `few_views`), `verdict` sums it up.
 
-    `sizes` lists each size that occurs among the prepared photos: width and height in pixels.
+    `sizes` lists each size that occurs among the prepared photos: width and height in pixels; `unchanged`: all this was done and said
+    before, and `train` says only this line of it.
     """
 
     event: ClassVar[str] = "prepared"
@@ -114,6 +115,7 @@ class PhotosPrepared(Event):
     sizes: tuple[tuple[int, int], ...] = ()
     findings: tuple[Finding, ...] = ()
     verdict: str = ""
+    unchanged: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +240,14 @@ class SampleSaved(Event):
     step: int
     path: Path
     prompt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplesPutOff(Event):
+    """The samples wait for the end of the run, because on the way they would take more than a tenth of it; sent once."""
+
+    event: ClassVar[str] = "samples_put_off"
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True)

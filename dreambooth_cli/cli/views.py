@@ -42,6 +42,7 @@ from ..events import (
     RunJudged,
     RunOpened,
     SampleSaved,
+    SamplesPutOff,
     StepDone,
     StepJudged,
     StepsSlowed,
@@ -69,12 +70,15 @@ def format_event(event: Event) -> str | None:
     match event:
         case Warned():
             return f"warning: {event.message}"
-        case Noted():
+        case Noted() | SamplesPutOff():
             return event.message
         case PhotoLooked():
             return format_photo(event)
         case PhotosPrepared():
             photos = "1 photo" if event.count == 1 else f"{event.count} photos"
+            if event.unchanged:
+                verdict = f" ({event.verdict})" if event.verdict else ""
+                return f"{photos} ready at {format_sizes(event)}, as before{verdict}: {event.contact_sheet}"
             told = ([event.verdict] if event.verdict else []) + [finding.words for finding in event.findings]
             return "\n".join([*told, f"{photos} ready at {format_sizes(event)}; look them over: {event.contact_sheet}"])
         case ProjectSaved():
@@ -434,6 +438,8 @@ class LiveBars:
                 self.finish()  # what it says comes last
             case RunOpened():
                 self.run = event
+            case SamplesPutOff() if self.run is not None:
+                self.run = replace(self.run, sample_every=self.run.steps)
             case StepDone():
                 self.chart.take(event.step, event.loss)
             case SampleSaved() if shows_pictures(self.console):

@@ -1,6 +1,7 @@
 """What a run is made of: what was asked for, the base, the user's photos and class images; and the plan and prompts it is done with."""
 
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..engine.device import as_torch_has_it
 from ..engine.families.loading import find_device
 from ..engine.hub.bases import obtain
 from ..errors import PhotoError
-from ..events import Noted, Warned, Yielding
+from ..events import Events, Noted, PhaseStarted, PhotosPrepared, Warned, Yielding
 from ..families.family import Family
 from ..frames import other_frames
 from ..gpu import Gpu, find_gpu
@@ -63,7 +64,7 @@ def gather(project: Project, asked: Asked) -> Yielding[Ingredients]:
         check_trainable(facts, asked.train.of_family(facts.family))
         resolution = choose_resolution(asked.prep, facts)
         step = facts.family.size_step
-        yield from prepare(project, asked.prep, resolution=resolution, step=step, source=asked.subject.photos)
+        yield from only_news(prepare(project, asked.prep, resolution=resolution, step=step, source=asked.subject.photos))
     if request.path is None and find_cached(request) is None:
         check_card()
     base = yield from obtain(request, lambda facts: check_trainable(facts, asked.train.of_family(facts.family)))
@@ -73,11 +74,23 @@ def gather(project: Project, asked: Asked) -> Yielding[Ingredients]:
     resolution = choose_resolution(asked.prep, base.facts)
     if facts is None or choose_resolution(asked.prep, facts) != resolution:
         step = base.facts.family.size_step
-        yield from prepare(project, asked.prep, resolution=resolution, step=step, source=asked.subject.photos)
+        yield from only_news(prepare(project, asked.prep, resolution=resolution, step=step, source=asked.subject.photos))
     own: list[Path] = []
     if asked.train.class_data_dir is not None and asked.train.with_prior:
         own = yield from prepare_class_photos(asked.train.class_data_dir, asked.prep, resolution=resolution)
     return Ingredients(asked=asked, base=base, photos=tuple(prepared_photos(project)), own_class_images=tuple(own))
+
+
+def only_news(events: Events) -> Events:
+    """What `prepare` says if there was anything to do; else one line, since all of it was said before."""
+    is_news = False
+    with closing(events):
+        for event in events:
+            is_news = is_news or isinstance(event, PhaseStarted)
+            if is_news:
+                yield event
+            elif isinstance(event, PhotosPrepared):
+                yield replace(event, unchanged=True)
 
 
 def check_card() -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
+from math import ceil
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +16,7 @@ from ..engine.families.loading import DTYPES, bring_back, find_device, let_go, p
 from ..engine.images.sampling import Drawing, Embedded, draw_in_turn, scheduled
 from ..engine.refusal import out_of_memory_words
 from ..engine.training.loop import Training
-from ..events import Events, Noted, PhaseStarted, SampleSaved, Warned, Yielding
+from ..events import Events, PhaseStarted, SampleSaved, SamplesPutOff, Warned, Yielding
 from ..families.family import VAE
 from ..memory.plan import Plan
 from ..photos.picture import save_new
@@ -105,20 +106,19 @@ class Samples:
 
     def __init__(self, training: Training, run: Run, recipe: Recipe, *, seconds: float) -> None:
         self.training, self.run, self.recipe, self.seconds = training, run, recipe, seconds
-        self.is_told = False
+        self.wait_for_end = False
 
     def on_the_way(self, step_seconds: float) -> Events:
         """Draw a round if one is due after this step; steps take `step_seconds` each. The last round waits until the optimizer's state is
-        gone."""
+        gone, and once rounds would take too much of the run, all the others wait for it."""
         settings, step = self.recipe.settings, self.training.step
-        if not is_due(settings, step):
+        if self.wait_for_end or not is_due(settings, step):
             return
         if settings.sample_every != AUTO:
             yield from self.draw()
         elif takes_too_much(self.seconds, step_seconds * settings.steps):
-            if not self.is_told:
-                self.is_told = True
-                yield Noted(message=f"samples on the way would take more than {MOST:.0%} of the run, so they are drawn only at the end")
+            self.wait_for_end = True
+            yield SamplesPutOff(message=f"samples on the way would take more than {MOST:.0%} of the run, so they are drawn only at the end")
         elif self.recipe.plan.samples_on_the_way:
             yield from self.draw()
 
@@ -167,8 +167,15 @@ def is_quarter(settings: TrainSettings, step: int) -> bool:
 
 
 def quarter_of(settings: TrainSettings) -> int:
-    """The steps in a quarter of a run; 0 if it is too short to learn."""
-    return settings.steps // ROUNDS if settings.steps >= TRY else 0
+    """The steps in a quarter of a run, rounded up, so that the fourth ends with it; 0 if it is too short to learn."""
+    return ceil(settings.steps / ROUNDS) if settings.steps >= TRY else 0
+
+
+def announced_every(settings: TrainSettings, plan: Plan) -> int:
+    """The steps between two rounds, as far as is known before the first; all of them if a round comes only at the end, 0 if none comes."""
+    if settings.sample_every != AUTO:
+        return int(settings.sample_every)
+    return (plan.samples_on_the_way and quarter_of(settings)) or settings.steps
 
 
 def takes_too_much(round_seconds: float, run_seconds: float) -> bool:

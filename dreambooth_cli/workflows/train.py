@@ -45,7 +45,7 @@ from .plan import check_class_folder
 from .recipe import Recipe, gather
 from .rehearsal import is_rehearsed, rehearse
 from .report import generate_line, write_report
-from .samples import Samples, is_quarter, quarter_of
+from .samples import Samples, announced_every, is_quarter
 
 
 def train(
@@ -159,7 +159,7 @@ def fine_tune(run: Run, recipe: Recipe) -> Events:
         steps=settings.steps,
         instance_prompt=prompts.instance,
         class_prompt=prompts.class_,
-        sample_every=quarter_of(settings) if isinstance(settings.sample_every, str) else settings.sample_every,
+        sample_every=announced_every(settings, recipe.plan),
         checkpoint_every=settings.checkpoint_every,
         memory_total=memory_of(training.device),
     )

@@ -15,7 +15,7 @@ from dreambooth_cli import stopping
 from dreambooth_cli.cli import live, views
 from dreambooth_cli.cli.live import Board, Chart, Foot, half_blocks, spark
 from dreambooth_cli.cli.views import LiveBars, next_words
-from dreambooth_cli.events import PhaseStarted, RunOpened, SampleSaved, StepDone
+from dreambooth_cli.events import PhaseStarted, RunOpened, SampleSaved, SamplesPutOff, StepDone
 from dreambooth_cli.photos.picture import save_new
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -103,6 +103,14 @@ def test_what_comes_next() -> None:
     assert next_words(RUN, 250) == "next: samples at step 500, a checkpoint at step 500"
     assert next_words(RUN, 990) == "next: samples at step 1000, a checkpoint at step 1000"
     assert next_words(RUN, 1000) == ""
+
+
+def test_samples_that_are_put_off_are_announced_for_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    view = at_work(terminal(80), monkeypatch, tmp_path)
+    assert view.foot.board.coming == "next: samples at step 500, a checkpoint at step 500"
+    view.show(SamplesPutOff(message="they wait"))
+    view.draw()
+    assert view.foot.board.coming == "next: samples at step 1000, a checkpoint at step 500"
 
 
 class Watched(io.StringIO):

@@ -55,6 +55,13 @@ def step(number: int, *, loss: float = 0.5, seconds: float = 2.0, memory_gb: flo
             "5 photos ready at 512 px; look them over: /p/contact-sheet.jpg",
         ),
         (
+            happened.PhotosPrepared(
+                count=5, resolution=512, path=Path("/p"), contact_sheet=SHEET, report=Path("/p/r"), verdict="a good set", unchanged=True
+            ),
+            "5 photos ready at 512 px, as before (a good set): /p/contact-sheet.jpg",
+        ),
+        (happened.SamplesPutOff(message="they come at the end"), "they come at the end"),
+        (
             happened.RunOpened(
                 number=1, path=Path("/r"), step=0, steps=9, instance_prompt="a sks dog", class_prompt="a dog"
             ),

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from dreambooth_cli.project import Project
 from dreambooth_cli.settings import PrepSettings
 from dreambooth_cli.workflows import photo_rows
 from dreambooth_cli.workflows.prepare import prepare, prepare_class_photos, prepared_photos
+from dreambooth_cli.workflows.recipe import only_news
 from tests.conftest import draw_photo
 from tests.workflows.projects import of_kind
 
@@ -192,6 +194,18 @@ def test_events_name_photos_as_the_user_gave_them(project, tmp_path, monkeypatch
     }
     assert {event.path for event in of_kind(run(project, source=Path("mine")), PhotoLooked)} == paths
     assert all(json.dumps(as_json(event)) for event in events)
+
+
+def test_train_says_in_one_line_what_prep_has_said(project):
+    (project.photos / "one.jpg").unlink()
+    (project.photos / "two.jpg").write_bytes(b"no photo")
+    first = list(only_news(prepare(project, PrepSettings(crop="center"), resolution=64)))
+    assert of_kind(first, PhotoLooked)
+    (again,) = only_news(prepare(project, PrepSettings(crop="center"), resolution=64))
+    assert again == replace(first[-1], unchanged=True)
+    draw_photo(project.photos / "six.jpg", (300, 300), seed=6)
+    news = list(only_news(prepare(project, PrepSettings(crop="center"), resolution=64)))
+    assert (len(of_kind(news, PhotoLooked)), news[-1].count, news[-1].unchanged) == (5, 4, False)
 
 
 @pytest.mark.parametrize("count", [2, 3, 20, 21])

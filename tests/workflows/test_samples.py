@@ -6,11 +6,12 @@ import pytest
 from PIL import Image
 
 from dreambooth_cli.engine.training import loop
-from dreambooth_cli.events import ImageSaved, ModelSaved, Noted, SampleSaved, Warned
+from dreambooth_cli.events import ImageSaved, ModelSaved, RunOpened, SampleSaved, SamplesPutOff, Warned
 from dreambooth_cli.settings import GenerateSettings, TrainSettings
 from dreambooth_cli.source import Source
 from dreambooth_cli.workflows import samples
 from dreambooth_cli.workflows.generate import generate
+from tests.memory.test_plan import plan_for
 from tests.workflows.kept_training import assert_same
 from tests.workflows.projects import make_project, model_of, of_kind, run
 
@@ -29,8 +30,19 @@ def test_where_nothing_is_said_there_are_four_in_a_run_but_at_its_end_in_a_try()
     run_of = TrainSettings(steps=380)
     assert [step for step in range(1, 380) if samples.is_due(run_of, step)] == [95, 190, 285]
     assert not samples.is_due(run_of, 380), "the last waits for the optimizer's state to go"
+    odd = TrainSettings(steps=399)
+    assert [step for step in range(1, 400) if samples.is_due(odd, step)] == [100, 200, 300]
     assert not any(samples.is_due(TrainSettings(steps=40), step) for step in range(1, 41))
     assert [step for step in range(1, 9) if samples.is_due(TrainSettings(steps=8, sample_every=3), step)] == [3, 6]
+
+
+def test_what_is_said_about_them_beforehand():
+    plan = plan_for(None)
+    assert samples.announced_every(TrainSettings(steps=399), plan) == 100
+    assert samples.announced_every(TrainSettings(steps=399), plan_for(14, "sdxl")) == 399
+    assert samples.announced_every(TrainSettings(steps=40), plan) == 40, "a try"
+    assert samples.announced_every(TrainSettings(steps=40, sample_every=7), plan) == 7
+    assert samples.announced_every(TrainSettings(steps=40, sample_every=0), plan) == 0
 
 
 @pytest.mark.parametrize(("method", "settings"), [("full", {"ema": True, "train_text_encoder": True}), ("lora", {})])
@@ -56,7 +68,8 @@ def test_where_they_would_take_more_than_a_tenth_they_come_at_the_end(sd1, photo
     monkeypatch.setattr(samples, "MOST", 1e-9)
     events = run(make_project(photos, sd1, method="lora", **SAMPLED))
     assert [event.step for event in of_kind(events, SampleSaved)] == [2, 2, 2, 8, 8, 8], "the first round measures"
-    assert len([event for event in of_kind(events, Noted) if "drawn only at the end" in event.message]) == 1
+    assert len(of_kind(events, SamplesPutOff)) == 1
+    assert [event.sample_every for event in of_kind(events, RunOpened)] == [2]
 
 
 def test_memory_that_runs_out_over_a_sample_ends_no_run(sd1, photos, monkeypatch):
