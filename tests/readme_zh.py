@@ -135,6 +135,7 @@ CELLS = {
     "Draw in a few steps with the distilled twin of the LoRA's base (klein has one).": "用 LoRA 基础模型的蒸馏孪生模型，几步就画出：klein 有这样一个。",
     "An export that another program would read differently; it is kept under another name.": "别的程序读出的导出文件与原意不符；它以另一个名称放在旁边。",
     "A picture of a fixed prompt and seed, drawn before, during or at the end of training.": "固定提示词和种子的图片，在训练前、途中或结束时画出。",
+    "The samples wait for the end of the run, because on the way they would take more than a tenth of it; sent once.": "途中画样图会占去训练时间的十分之一以上，所以留到结束时再画；只说一次。",
     "The photos' loss at noise that is the same each time, with the instance prompt (`loss`) and with the class prompt (`class_loss`).": "照片在每次都相同的噪声下的损失：用主题的提示词（`loss`）和类别提示词（`class_loss`）。",
     "What the run has made of its base. `verdict`: learned, barely or copies; `of_class`: kept or drifting; `figures` give the reasons.": "训练让基础模型变成了什么。`verdict`：learned（学会了）、barely（几乎没有）或 copies（照抄照片）；`of_class`：kept（类别保持）或 drifting（漂移）；`figures` 是依据。",
     "A model was exported and read back. No pixel value (0 to 1) of its test picture is off by more than `largest_difference`.": "模型已导出并重新读过。试画的图片中没有一个像素值（0 到 1）相差超过 `largest_difference`。",
