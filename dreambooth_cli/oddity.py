@@ -19,6 +19,10 @@ PLACED = word_set(
 )
 OWN = word_set("my your his her its our their whose")
 POINTED = word_set("the this that these those")
+TITLES = word_set(
+    "mr mrs ms miss mister dr doctor prof professor sir dame lord lady captain prince princess uncle aunt auntie "
+    "grandma grandpa granny herr frau monsieur madame señor señora"
+)
 PAIRED = word_set(  # one thing with a plural name
     "glasses sunglasses eyeglasses spectacles goggles binoculars scissors pliers tweezers jeans trousers pants shorts tights leggings "
     "pyjamas pajamas overalls headphones earphones earbuds clothes stairs shoes sneakers trainers boots sandals slippers heels socks "
@@ -142,6 +146,8 @@ def _individual(text: str) -> Oddity | None:
     is_any = phrase.start and plain[phrase.start - 1] in ("a", "an") and inner and inner[0].islower()  # a daisy, a lily
     if inner and not is_any and all(word.casefold().strip(MARKS) in names() for word in inner):
         return Oddity("has a name, and does not say what it is", "")
+    if len(words) > 1 and plain[0].rstrip(".") in TITLES and words[1][0].isupper():  # Mr Whiskers
+        return Oddity("names one individual", "")
     if not inner or phrase.doubt:
         return None
     if len(inner) > 1 and (name := inner[-1].strip(MARKS)).casefold() in names():
@@ -153,7 +159,8 @@ def _individual(text: str) -> Oddity | None:
         noun = inner[-1].casefold() if all(word[0].isupper() for word in inner) else phrase.noun  # the Eiffel Tower
         return Oddity("means one in particular, but the question is what it is in general", _replaced(phrase, noun))
     if len(inner) > 1 and inner[0].strip(MARKS).casefold() in names() and inner[0][0].isupper() and not phrase.start:
-        return Oddity(f"names one individual, {inner[0]}", _replaced(phrase, " ".join(inner[1:])))
+        rest = " ".join(inner[1:])
+        return Oddity(f"names one individual, {inner[0]}", _replaced(phrase, rest) if rest.islower() else "")  # not of Taylor Swift
     return None
 
 

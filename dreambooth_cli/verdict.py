@@ -23,7 +23,8 @@ class Figures:
     """What was measured before and after training: `loss` and `class_loss`, the photos' loss at fixed noises with the instance prompt and
     with the class prompt; `picture` and `class_picture`, how much each prompt's picture from one seed has changed, relative to the one
     before (root mean square of latents; √2 for pictures with nothing in common); `copied`, the correlation of the sample that is most like
-    a photo (None: none was drawn), and `nearest`, that photo."""
+    a photo (None: none was drawn), and `nearest`, that photo; `foreign`, the loss before training from which on photos show nothing that
+    the base knows (None: it knows more than a few things)."""
 
     loss: tuple[float, float]
     class_loss: tuple[float, float]
@@ -31,6 +32,7 @@ class Figures:
     class_picture: float
     copied: float | None = None
     nearest: str = ""
+    foreign: float | None = None
 
     def told(self) -> dict[str, Any]:
         """The figures as JSON values."""
@@ -54,6 +56,11 @@ class Figures:
         return (self.class_loss[1] - self.loss[1]) / part if part > 0 else inf
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether the photos show nothing that the base knows."""
+        return self.foreign is not None and self.loss[0] >= self.foreign
+
+    @property
     def shows(self) -> bool:
         """Whether a person would see that something was learned."""
         return self.picture >= LEAST_PICTURE or self.fallen >= LEAST_LOSS
@@ -70,7 +77,7 @@ class Verdict:
 
 def judge(figures: Figures) -> Verdict:
     """The verdict on what was measured."""
-    word: Word = "learned" if figures.shows else "barely"
+    word: Word = "learned" if figures.shows and not figures.is_foreign else "barely"
     if figures.copied is not None and figures.copied >= COPY:
         word = "copies"
     drifts = figures.shows and figures.class_fallen >= LEAST_LOSS and figures.apart < APART
@@ -83,7 +90,7 @@ def judge(figures: Figures) -> Verdict:
 
 def sentences_of(told: Mapping[str, Any]) -> tuple[str, ...]:
     """The verdict's sentences once more, of figures as JSON has them, for people who have not the photos: none is named."""
-    known: dict[str, Any] = {item.name: told[item.name] for item in fields(Figures)}
+    known: dict[str, Any] = {item.name: told[item.name] for item in fields(Figures) if item.name in told}
     known |= {key: tuple(value) for key, value in known.items() if isinstance(value, list)}
     return judge(replace(Figures(**known), nearest="one of its photos")).sentences
 
@@ -95,6 +102,12 @@ def _of_subject(word: Word, figures: Figures) -> str:
         return (
             f"It copies its photos: a sample repeats {figures.nearest} (their pixels correlate by {figures.copied:.2f}). "
             "An earlier checkpoint, fewer --steps or a lower --learning-rate keep more of the base."
+        )
+    if word == "barely" and figures.is_foreign:
+        return (
+            "It has hardly learned the subject: the photos show nothing of the small world that this base knows (before training its loss "
+            f"on them was {figures.loss[0]:.2f}; on pictures of that world it stays below {figures.foreign}). For photos of real things, "
+            f"take another base, such as --model sd15. Here, {measured}."
         )
     if word == "barely":
         return f"It has hardly learned anything: {measured}. Train longer (--steps) or faster (--learning-rate)."

@@ -49,7 +49,7 @@ class CatalogEntry:
 
     A base that comes with this package has a `folder` and no repository. `advised` holds, by stage, the settings that replace the defaults
     for this base; under `train lora`, those that are added if a LoRA is asked for. `knows`: the only kinds of things that it knows, if
-    they are few.
+    they are few; `foreign_loss`: the loss at fixed noises, before training, from which on photos show none of them.
     """
 
     name: str
@@ -70,6 +70,7 @@ class CatalogEntry:
     folder: Path | None = None
     advised: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     knows: tuple[str, ...] = ()
+    foreign_loss: float | None = None
 
     @property
     def limits(self) -> str:
@@ -231,6 +232,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         download_gb=0.0,
         folder=Path(__file__).parents[1] / "pocket" / "model",
         knows=("dog", "cat", "bird", "fish", "robot", "car", "boat", "rocket", "house", "mug", "teapot", "ball"),
+        foreign_loss=0.15,
         advised={
             "train": {
                 "learning_rate": 5e-4,

@@ -109,7 +109,7 @@ def compare(
 def numbers_in(words: str) -> list[int]:
     """`1,2,3` as numbers. Raises UsageError."""
     parts = [part for part in re.split(r"[,\s]+", words) if part]
-    if len(parts) < 2 or not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
+    if len(set(parts)) < 2 or not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
         raise UsageError(f"--runs {words} does not name two or more runs", "give their numbers: --runs 1,2,3")
     return list(dict.fromkeys(map(int, parts)))
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from ..bases.catalog import find_entry
 from ..engine.evaluation import copy_scores
 from ..engine.training.effect import Answer, compare
 from ..engine.training.loop import Training
@@ -26,7 +27,13 @@ def is_try(recipe: Recipe) -> bool:
 
 def rows_of(recipe: Recipe) -> int:
     """At how many noises the losses of a run are measured."""
-    return ROWS_OF_A_TRY if is_try(recipe) else ROWS
+    return ROWS_OF_A_TRY if is_try(recipe) and foreign_loss(recipe) is None else ROWS
+
+
+def foreign_loss(recipe: Recipe) -> float | None:
+    """The loss from which on photos show nothing that the base knows; None for a base that knows more than a few things."""
+    entry = find_entry(recipe.base.name)
+    return entry.foreign_loss if entry is not None else None
 
 
 def answer_of(training: Training, recipe: Recipe) -> Answer:
@@ -55,7 +62,7 @@ def loss_now(training: Training, recipe: Recipe) -> FixedNoiseLoss:
 def tell_verdict(training: Training, before: Answer, run: Run, recipe: Recipe, samples: Mapping[str, Path]) -> Events:
     """The verdict on a run with its final weights, which is also stored in its record; `samples`: its last pictures, by prompt."""
     after = answer_of(training, recipe)
-    figures = with_copies(compare(before, after), recipe, samples)
+    figures = with_copies(replace(compare(before, after), foreign=foreign_loss(recipe)), recipe, samples)
     verdict, measured = judge(figures), figures.told()
     yield FixedNoiseLoss(step=training.step, loss=after.loss, class_loss=after.class_loss)
     if verdict.word == "barely" and not is_try(recipe):

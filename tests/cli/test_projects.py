@@ -87,6 +87,13 @@ def test_show_tells_of_each_run(dreambooth: Dreambooth) -> None:
     assert dreambooth("projects", "show", "cat").code == 3
 
 
+@pytest.mark.parametrize("runs", ["1", "1,1", "1,two", "", "1-3"])
+def test_compare_takes_several_runs(runs: str, dreambooth: Dreambooth) -> None:
+    make("dog")
+    done = dreambooth("projects", "compare", "dog", "--runs", runs)
+    assert (done.code, "give their numbers: --runs 1,2,3" in done.err) == (2, True)
+
+
 def test_clean_says_what_goes_and_what_stays(dreambooth: Dreambooth) -> None:
     project = make("dog")
     run, unfinished = project.new_run(), Run(project.path / "runs" / "2")

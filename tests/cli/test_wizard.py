@@ -211,7 +211,7 @@ ODD = [
 ]
 PLAIN = ["a dog", "dog", "a photo of dog", "glasses", "a pair of shoes", "a dress", "a German shepherd", "a Siamese cat", "a bus"]
 PLAIN += ["a toy robot", "a backpack with a patch", "a red vase", "a painting of a dog", "a teddy bear", "a cup of coffee"]
-PLAIN += ["a photo of a [identifier] dog", "a daisy", "a photo of a lily"]
+PLAIN += ["a photo of a [identifier] dog", "a daisy", "a photo of a lily", "a lady", "captain", "King Charles spaniel"]
 
 
 @pytest.mark.parametrize(("text", "offer"), ODD)
@@ -227,7 +227,10 @@ def test_a_plain_class_prompt_is_not_asked_about(text: str) -> None:
     assert wizard.judge_class_prompt(text, "auto") is None
 
 
-@pytest.mark.parametrize("text", ["Rex", "Luna", "a photo of Anna", "собака", "a dog and a cat", "my dog and my cat"])
+NAMED = ["Rex", "Luna", "a photo of Anna", "Mr Whiskers", "Dr. Who", "Taylor Swift"]
+
+
+@pytest.mark.parametrize("text", [*NAMED, "собака", "a dog and a cat", "my dog and my cat"])
 def test_what_is_odd_and_has_no_other_words_is_asked_about_too(text: str) -> None:
     assert wizard.judge_class_prompt(text, "auto") is not None
 

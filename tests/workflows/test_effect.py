@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from contextlib import closing
 
+from dreambooth_cli.bases.catalog import find_entry
 from dreambooth_cli.events import FixedNoiseLoss, VerdictTold, Warned
 from dreambooth_cli.workflows import effect
-from tests.workflows.projects import make_project, of_kind, run
+from dreambooth_cli.workflows.example import photos_of_example
+from tests.workflows.projects import make_project, of_kind, run, start
 
 
 def test_a_run_ends_with_a_verdict_that_its_record_keeps(sd1, photos):
@@ -22,6 +25,19 @@ def test_a_run_ends_with_a_verdict_that_its_record_keeps(sd1, photos):
     assert told.figures["nearest"] in {"one.jpg", "two.jpg", "three.jpg", "four.png", "five.webp"}
     logged = [json.loads(line) for line in project.runs()[0].events.read_text().splitlines()]
     assert [line["verdict"] for line in logged if line["event"] == "verdict"] == [told.verdict]
+
+
+def test_pocket_tells_its_own_world_from_photos(photos):
+    drawn = photos.parent / "drawn"
+    drawn.mkdir()
+    for number, picture in enumerate(photos_of_example()):
+        picture.save(drawn / f"{number}.png")
+    first = {}
+    for folder in (drawn, photos):
+        project = make_project(folder, "pocket", name=folder.name, class_images=1, class_image_steps=1)
+        with closing(start(project)) as events:
+            first[folder.name] = next(event.loss for event in events if isinstance(event, FixedNoiseLoss))
+    assert first["drawn"] < 0.11 < find_entry("pocket").foreign_loss < 0.2 < first["photos"]
 
 
 def test_a_photo_that_is_drawn_again_is_a_copy(sd1, photos, monkeypatch):
