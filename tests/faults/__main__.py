@@ -39,7 +39,7 @@ from . import (
     terminals,
 )
 from .row import Row
-from .watched import can_watch, is_loaded, relaunch
+from .watched import can_watch, is_loaded, relaunch, until_ended
 
 README, TABLE = Path(__file__).parents[2] / "README.md", Path(__file__).with_name("table.md")
 KEPT = Path(__file__).with_name("kept")
@@ -179,9 +179,9 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="write the tables of what is kept")
     asked = parser.parse_args()
     if can_watch() and not is_loaded():
-        return relaunch("tests.faults", sys.argv[1:])
-    tried = short_rows() if asked.short else (row for name in asked.only or PARTS for row in run_part(name, asked.work).rows)
-    rows = list(tried)
+        relaunch("tests.faults", sys.argv[1:])
+    with until_ended():
+        rows = list(short_rows() if asked.short else (row for name in asked.only or PARTS for row in run_part(name, asked.work).rows))
     print(table_of(rows), *(f"{row.what}: {remark}" for row in rows for remark in row.remarks), sep="\n")
     if asked.write:
         write([part for name in PARTS if (part := kept_part(name, asked.work))])

@@ -4,11 +4,10 @@
 """
 
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from dataclasses import replace
 
 from . import full_disk
-from .kills import small_scenario, try_every
+from .kills import small_scenario, try_every, warm_up
 from .row import Row
 from .scenario import Exporting, Scenario
 
@@ -19,8 +18,7 @@ EVERY = {"single-file": 1, "merged": 10}  # changes from one that is tried to th
 def exporting(scenario: Scenario, format: str) -> Exporting:
     """The export of what the scenario's first run made, done once, so that what it imports is here."""
     made = Exporting(scenario.folder, scenario.base, scenario.photos, model=scenario.folder / "warm" / "out", format=format)
-    with (scenario.folder / "warm.out").open("w") as output, redirect_stdout(output):
-        made.run(made.home("warm-export"))
+    warm_up(made, "warm-export")
     return made
 
 

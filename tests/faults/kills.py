@@ -128,8 +128,21 @@ def try_instants(scenario: Scenario, name: str, *, count: int) -> Row:
     return Row(f"{name} at random instants, {len(phases)} phases in turn", count, lost, unequal, slowest, remarks)
 
 
+def warm_up(scenario: Scenario, name: str) -> None:
+    """Run in this very process, which imports everything that its children need. Signals then mean again what they meant before, so that
+    they can end this process. Raises SystemExit if the run does not succeed."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    printed = scenario.folder / "warm.out"
+    with printed.open("w") as output, redirect_stdout(output):
+        code = scenario.run(scenario.home(name))
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    if code != 0:  # a signal has stopped it, or it failed
+        raise SystemExit(f"the first run ended with {code}: {printed.read_text()[-600:]}")
+
+
 def prepare_scenario(folder: Path, kind: str) -> Scenario:
-    """Make the small base of a kind and the photos. A first run in this very process imports everything that its children need."""
+    """Make the small base of a kind and the photos."""
     import torch
     from PIL import Image
 
@@ -144,8 +157,7 @@ def prepare_scenario(folder: Path, kind: str) -> Scenario:
     Image.new("L", (96, 80), 255).save(photos / "1.mask.png")
     build = small_flow.build if kind in small_flow.KINDS else small_models.build
     scenario = Scenario(folder, build(kind, folder / "base"), photos)
-    with (folder / "warm.out").open("w") as output, redirect_stdout(output):
-        scenario.run(scenario.home("warm"))
+    warm_up(scenario, "warm")
     # or each child goes through all that was imported whenever its run gives memory back: more than half of its time
     gc.collect()
     gc.freeze()

@@ -10,10 +10,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import NoReturn
 
 GO, KILL = 0, -1  # answers to a change; any other is the errno that it fails with
 SOURCE = Path(__file__).with_name("watch.c")
@@ -35,16 +37,23 @@ def can_watch() -> bool:
     return sys.platform == "linux" and shutil.which("cc") is not None
 
 
-def relaunch(module: str, arguments: list[str]) -> int:
-    """Run a module in a new process that has the watch loaded. Returns its exit status."""
-    folder = Path(mkdtemp())
+def relaunch(module: str, arguments: list[str]) -> NoReturn:
+    """Run a module in place of this process, with the watch loaded."""
+    library = Path(mkdtemp()) / "watch.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, SOURCE, "-ldl", "-lpthread"], check=True)
+    environment = os.environ | {"LD_PRELOAD": str(library), LOADED: str(library.parent), "OMP_NUM_THREADS": "1"}
+    os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment)
+
+
+@contextmanager
+def until_ended() -> Iterator[None]:
+    """Inside a `with` block, SIGTERM ends this process in order; afterwards the watch's library is removed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        library = folder / "watch.so"
-        subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, SOURCE, "-ldl", "-lpthread"], check=True)
-        environment = os.environ | {"LD_PRELOAD": str(library), LOADED: "1", "OMP_NUM_THREADS": "1"}
-        return subprocess.run([sys.executable, "-m", module, *arguments], env=environment, check=False).returncode
+        yield
     finally:
-        shutil.rmtree(folder)
+        if is_loaded():
+            shutil.rmtree(os.environ[LOADED])
 
 
 def is_loaded() -> bool:
