@@ -58,7 +58,7 @@ def check_denoiser(where: Path, config: Mapping[str, Any], families: Sequence[Fa
         words = f"its network is a {kind} with {shortened(str(channels), 80)} channels in{', like that of ' + told if told else ''}"
         raise refuse(where, f"{words} ({name}/config.json: _class_name, in_channels, out_channels)")
     for key, words in part.refused.items():
-        if config.get(key) is not None:
+        if config.get(key):
             raise refuse(where, f"its network {words} ({name}/config.json: {key})")
     for key in {key: None for family in families for key in family.marks}:
         if config.get(key) not in (None, *(family.marks.get(key) for family in families)):
@@ -138,8 +138,14 @@ def scheduler_that_draws(named: str, *, zero_snr: bool) -> str:
 
 
 def checked_flow_schedule(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """The part of a rectified flow's scheduler config that is used: how sigmas are shifted. Raises ModelUnavailable."""
-    return {key: value for key, value in checked_config(FLOW_SCHEDULER, config, file).items() if value is not None}
+    """The part of a rectified flow's scheduler config that is used: how sigmas are spread and shifted. Raises ModelUnavailable."""
+    return _that_draws({key: value for key, value in checked_config(FLOW_SCHEDULER, config, file).items() if value is not None})
+
+
+def _that_draws(schedule: dict[str, Any]) -> dict[str, Any]:
+    """A schedule without what needs a package that is not installed."""
+    without = "use_beta_sigmas" if installed(BETA_SIGMAS_NEED) is None else ""
+    return {key: value for key, value in schedule.items() if key != without}
 
 
 def checked_schedule(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
@@ -150,9 +156,7 @@ def checked_schedule(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
     sigmas = [key for key in ("sigma_min", "sigma_max", "sigma_data") if config.get(key) is not None]
     if sigmas or config.get("timestep_type") == "continuous":
         raise refuse(file, f"it was trained on continuous noise ({', '.join(sigmas) or 'timestep_type'}), as EDM models are")
-    checked = {key: value for key, value in checked_config(SCHEDULER, config, file).items() if value is not None}
-    if checked.get("use_beta_sigmas") and installed(BETA_SIGMAS_NEED) is None:
-        del checked["use_beta_sigmas"]
+    checked = _that_draws({key: value for key, value in checked_config(SCHEDULER, config, file).items() if value is not None})
     predicted = checked.get("prediction_type", "epsilon")
     if predicted not in PREDICTIONS:
         raise refuse(

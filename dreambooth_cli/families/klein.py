@@ -1,7 +1,7 @@
 """FLUX.2 klein: rectified flow, a transformer of two kinds of blocks, Qwen3 as its text encoder, latents scaled channel by channel."""
 
 from .family import VAE, Activations, DenoiserFile, Family, Figures, Part, Rates
-from .part_config import KL_VAE, eps, layers, many, number, whole, width
+from .part_config import KL_VAE, eps, flag, layers, many, number, whole, width
 from .qwen3 import FRAME_WITHOUT_THOUGHT, QWEN3_4B_SIZE, TOKENIZER_PART, text_encoder_part
 
 TRANSFORMER, TEXT_ENCODER = "transformer", "text_encoder"
@@ -21,7 +21,7 @@ CONFIG = {
     "axes_dims_rope": many(whole(2, 512)),
     "rope_theta": number(1, 1e7),
     "eps": eps,
-    "guidance_embeds": lambda value: value is False,  # true in FLUX.2 dev, which is told the guidance scale
+    "guidance_embeds": flag,
 }
 FLUX2_VAE = {
     **{key: bound for key, bound in KL_VAE.items() if key not in ("scaling_factor", "shift_factor")},
@@ -75,6 +75,7 @@ KLEIN = Family(
         TRANSFORMER: Part(
             classes=("Flux2Transformer2DModel",),
             config=CONFIG,
+            refused={"guidance_embeds": "is told the guidance scale, like FLUX.2 dev's"},
             # those of diffusers' script; without the single blocks' to_out another trainer drew the wrong dogs (unslothai/unsloth#8267)
             lora=("to_q", "to_k", "to_v", "to_out.0", "to_qkv_mlp_proj", "attn.to_out"),
             # everything that leads into the blocks, and what time does in them

@@ -165,7 +165,9 @@ QWEN3: Mapping[str, Bound] = {
     "rms_norm_eps": eps,
     # transformers 5 writes the second, earlier versions the first; without either it assumes a base of 10,000 where Qwen3 has 1,000,000
     "rope_theta": number(1, 1e9),
-    "rope_parameters": only({"rope_theta": number(1, 1e9), "rope_type": lambda value: value == "default"}),
+    "rope_parameters": only(
+        {"rope_theta": number(1, 1e9), "rope_type": lambda value: value == "default", "partial_rotary_factor": lambda value: value == 1}
+    ),
     "rope_scaling": nothing,
     "attention_bias": flag,
     "attention_dropout": share,
@@ -218,6 +220,10 @@ FLOW_SCHEDULER: Mapping[str, Bound] = {
     "max_image_seq_len": maybe(whole(1, 2**20)),
     "shift_terminal": maybe(number(0, 1)),
     "time_shift_type": word,
+    "invert_sigmas": flag,
+    "use_karras_sigmas": maybe(flag),
+    "use_exponential_sigmas": maybe(flag),
+    "use_beta_sigmas": maybe(flag),
 }
 
 

@@ -140,9 +140,11 @@ def check_trainable(facts: BaseFacts, asked: TrainSettings) -> None:
 def _check_family(family: Family, asked: TrainSettings) -> None:
     """Raise UsageError for a setting that does not work with a family."""
     if asked.method not in (AUTO, *family.methods):
-        raise UsageError(f"--method {asked.method} does not work with {family.title}", f"use --method {family.methods[0]}, or leave it out")
+        told = f"--method {asked.method} does not work with {family.title}: only a LoRA on its {family.denoiser_title} is trained"
+        raise UsageError(told, f"use --method {family.methods[0]}, or leave it out")
     if asked.train_text_encoder is True and not family.may_train_text:
-        raise UsageError(f"the text encoder of {family.title} is never trained", "leave out --train-text-encoder")
+        told = f"the text encoder of {family.title} is never trained: it reads the prompts once, before training, and is then freed"
+        raise UsageError(told, "leave out --train-text-encoder")
     if asked.method == "full" and asked.with_base_prior:
         told = "--prior base compares a LoRA with the base beneath it, but --method full changes the base itself"
         raise UsageError(told, "use --prior class-images")

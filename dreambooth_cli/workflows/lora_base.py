@@ -12,6 +12,7 @@ from ..bases.places import known_places, remember_place
 from ..engine.hub.bases import obtain
 from ..errors import DreamboothError, ModelUnavailable, ProjectError, UsageError
 from ..events import Warned, Yielding
+from ..families.family import Family
 from ..identity import is_same_base
 from ..model_card import Card
 from ..record import BaseRecord
@@ -34,18 +35,26 @@ def obtain_twin(card: Card | None, named: str | None) -> Yielding[Base]:
     in the catalogue, else the card's. Raises UsageError if none is known or it is not a twin."""
     entry = find_entry(named or str((card.base.repository or card.base.path) if card else ""))
     twin = (entry.twin if entry else named) or (card.twin if card and not named else None)
+    if entry is not None:
+        _check_has_twin(entry.facts.family)
     if twin is None:
         which = named or (card.base.name if card else "this LoRA's base")
         told = f"--fast draws with a base's distilled twin, but none is known for {which}"
         raise UsageError(told, "name it: --model ./its-folder, or leave --fast out")
 
     def check(facts: BaseFacts) -> None:
-        if not (facts.distilled and facts.family.fast):
+        _check_has_twin(facts.family)
+        if not facts.distilled:
             raise UsageError(f"{twin} is not a distilled twin that can draw with a LoRA of its base", "name another, or leave --fast out")
 
     found = yield from obtain(ask_for_base(twin), check)
     check(found.facts)
     return found
+
+
+def _check_has_twin(family: Family) -> None:
+    if family.fast is None:
+        raise UsageError(f"no distilled twin of {family.title} is known to draw with a LoRA of its base", "leave --fast out")
 
 
 def obtain_named(card: Card | None, named: str) -> Yielding[Base]:

@@ -57,6 +57,7 @@ OTHERS = [
     ("sd1", INDEX, {"_class_name": "StableDiffusionInpaintPipeline"}, "StableDiffusionInpaintPipeline"),
     ("sd1", INDEX, {"_class_name": ["pipeline_x", "Own"]}, "pipeline_x"),
     ("sd1", INDEX, {"text_encoder": ["transformers", "T5EncoderModel"]}, "T5EncoderModel"),
+    ("klein", "transformer/config.json", {"guidance_embeds": True}, "is told the guidance scale, like FLUX.2 dev's"),
 ]
 
 

@@ -27,6 +27,7 @@ from dreambooth_cli.identifier import choose_identifier, identifier_remarks, loa
 from dreambooth_cli.settings import GenerateSettings
 from dreambooth_cli.source import Source
 from dreambooth_cli.workflows.generate import generate
+from tests.bases.test_base import with_value
 from tests.benchmarks.others.files import write_lora
 from tests.engine.plans import base_of
 from tests.hub_server import serve_hub, use_hub
@@ -133,6 +134,12 @@ def test_a_base_stored_in_16_bits_draws_in_32_on_a_cpu(base, tmp_path):
     assert np.array_equal(our_picture(tmp_path / "half", tmp_path), plain_picture(tmp_path / "wide"))
 
 
+def test_what_its_configs_say_of_padding_and_sigmas_is_obeyed(base, tmp_path):
+    folder = with_value(base, tmp_path / "left", "tokenizer/tokenizer_config.json", padding_side="left")
+    folder = with_value(folder, tmp_path / "karras", "scheduler/scheduler_config.json", use_karras_sigmas=True)
+    assert np.array_equal(our_picture(folder, tmp_path, steps=3), plain_picture(folder, num_inference_steps=3))
+
+
 def test_prompts_are_read_as_the_pipeline_reads_them(kind, family):
     """Each with its own length if the family has lengths; and the caller's list is not changed."""
     prompts = ["a photo of a zibo dog", "a dog"]
@@ -178,8 +185,8 @@ def test_a_picture_is_encoded_and_decoded_back(family):
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        ({"method": "full"}, "--method full"),
-        ({"train_text_encoder": True}, "text encoder"),
+        ({"method": "full"}, "--method full .*: only a LoRA on its transformer is trained"),
+        ({"train_text_encoder": True}, "the text encoder of .* is never trained: it reads the prompts once"),
         ({"snr_gamma": 5.0}, "--snr-gamma"),
     ],
 )
@@ -357,6 +364,8 @@ def test_a_lora_of_the_base_draws_with_its_twin_in_a_few_steps(klein, twin_of, p
     assert not of_kind(events, Warned)
     with pytest.raises(UsageError, match="is not a distilled twin"):
         list(generate(Source(model, str(klein)), "a dog", asked, output_dir=tmp_path))
+    with pytest.raises(UsageError, match="no distilled twin of Z-Image is known"):
+        list(generate(Source(model, str(twin_of("z-image"))), "a dog", asked, output_dir=tmp_path))
     with pytest.raises(UsageError, match="none is known for"):
         list(generate(Source(model), "a dog", asked, output_dir=tmp_path))
 

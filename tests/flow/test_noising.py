@@ -3,9 +3,13 @@
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch.testing import assert_close
 
+from dreambooth_cli.engine.families.latent_diffusion import denoiser_of
+from dreambooth_cli.engine.families.loading import load_family
 from dreambooth_cli.engine.families.noising import RectifiedFlow, shifted
+from tests.engine.plans import base_of
 
 
 def test_it_is_the_same_by_hand():
@@ -41,6 +45,27 @@ def test_it_is_the_noise_of_the_scheduler_that_draws(shift):
     ours = FlowMatchEulerDiscreteScheduler(shift=shift)
     ours.set_timesteps(sigmas=straight.tolist())
     assert_close(ours.sigmas[:-1], shifted(straight, shift))
+
+
+# the shift of the family's own training by the tokens' rows and columns: FLUX.1's for klein at 512, 768, 1024 and 512 x 1024 px
+SHIFTS = {"klein": {(32, 32): 1.88, (48, 48): 2.33, (64, 64): 3.16, (32, 64): 2.23}, "z-image": {(64, 64): 1.0, (128, 128): 1.0}}
+
+
+@pytest.mark.parametrize("kind", SHIFTS)
+def test_each_family_has_its_own_shift_and_its_scheduler_s_noise(kind, request):
+    family = load_family(base_of(request.getfixturevalue(kind.replace("-", "_"))), dtype=torch.float32, device=torch.device("cpu"))
+    scheduler, straight = family.pipe.scheduler, torch.linspace(1, 0, 9 + 1)[:-1]
+    for (height, width), shift in SHIFTS[kind].items():
+        generator, shape = torch.Generator().manual_seed(2), torch.Size([denoiser_of(family).config.in_channels, height, width])
+        own = family.noising.shift(shape)
+        assert own == pytest.approx(shift, abs=0.005)
+        plain = torch.randn((), generator=torch.Generator().manual_seed(2), dtype=torch.float64).sigmoid()
+        assert family.noising.random_time(generator, shape) == own * plain / (1 + (own - 1) * plain)
+        scheduler.set_timesteps(sigmas=straight.tolist(), mu=calculate_shift(height * width))
+        assert_close(scheduler.sigmas[:-1], shifted(straight, own if kind == "klein" else 6.0))  # Z-Image's 6 is for drawing
+    z, eps = (torch.randn(1, *shape, generator=generator) for _ in range(2))
+    for sigma, timestep in zip(scheduler.sigmas[:-1], scheduler.timesteps, strict=True):
+        assert_close(family.noising.add_noise(z, eps, sigma[None]), scheduler.scale_noise(z, timestep[None], eps))
 
 
 def sigmas(shift):

@@ -214,7 +214,7 @@ def test_the_twin_that_its_card_names_draws_with_it(whole, tmp_path):
     asked = GenerateSettings(seed=5, fast=True)
     source = Source(whole.project.runs()[0].path)
     if whole.entry.twin is None:
-        with pytest.raises(UsageError, match="none is known for"):
+        with pytest.raises(UsageError, match="no distilled twin of Z-Image is known to draw with a LoRA of its base"):
             list(generate(source, "a dog", asked, output_dir=tmp_path))
         return
     twin = build(whole.entry.name, whole.folder / "twin", seed=1, distilled=True)

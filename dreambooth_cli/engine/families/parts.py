@@ -54,7 +54,10 @@ LEFT_BY_TRAINING = ("loss.", "model_ema.")  # found besides a VAE's own weights 
 COUNTER = ".num_batches_tracked"  # of a batch norm: a whole number that only training reads
 OTHER_HALF = ("vision_model.", "visual_projection.")
 TOKENIZER_CONFIG, TOKENIZER_MAP = "tokenizer_config.json", "special_tokens_map.json"
-TOKENIZER_KEYS = ("bos_token", "eos_token", "unk_token", "pad_token", "added_tokens_decoder", "additional_special_tokens")
+TOKENIZER_KEYS = (
+    *("bos_token", "eos_token", "unk_token", "pad_token", "added_tokens_decoder", "additional_special_tokens"),
+    "padding_side",  # some text encoders read the padding too
+)
 TOKEN_FIELDS = ("__type", "content", "lstrip", "normalized", "rstrip", "single_word", "special")
 
 
@@ -271,7 +274,7 @@ def nested_name(network: nn.Module, layer: str) -> str:
 def load_tokenizer(source: Path, Tokenizer: type[Any], positions: int) -> Any:
     """The tokenizer in a folder, of this class, with prompts of at most `positions` tokens. Raises ModelUnavailable.
 
-    transformers is shown a temporary folder with only the vocabulary's files and, of the configs, only the special tokens.
+    transformers is shown a temporary folder with only the vocabulary's files and, of the configs, only what `_special_tokens` keeps.
     """
     config = source / TOKENIZER_CONFIG
     with TemporaryDirectory(prefix="dreambooth-tokenizer-") as made, refused(f"the tokenizer in {source} can't be read"):
@@ -294,14 +297,14 @@ def load_tokenizer(source: Path, Tokenizer: type[Any], positions: int) -> Any:
         ids = tokenizer("a photo", padding="max_length", max_length=tokenizer.model_max_length, truncation=True).input_ids
         if len(ids) != tokenizer.model_max_length or (is_clip and tokenizer.eos_token_id not in ids):
             raise ValueError("it does not mark the end of a prompt")
-        if ids[1] in (tokenizer.unk_token_id, tokenizer.eos_token_id):
+        if tokenizer("a photo").input_ids[1] in (tokenizer.unk_token_id, tokenizer.eos_token_id):
             raise ValueError("it knows no word of a prompt")
     return tokenizer
 
 
 def _special_tokens(file: Path) -> dict[str, Any]:
-    """What a tokenizer's config says about its special tokens; anything else in it would end up in the saved model. Raises
-    ModelUnavailable."""
+    """What a tokenizer's config says about its special tokens and where padding goes; anything else in it would end up in the saved
+    model. Raises ModelUnavailable."""
     told = read_json(file) if file.is_file() else {}
     return {key: _token(value) for key, value in told.items() if key in TOKENIZER_KEYS}
 
