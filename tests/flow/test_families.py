@@ -182,6 +182,24 @@ def test_a_picture_is_encoded_and_decoded_back(family):
         assert_close(family.decode(latents), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_latents_are_scaled_as_its_transformer_reads_them(kind, family):
+    """Z-Image's are shifted, then scaled; klein's are the most likely ones, patches of 2 x 2 whose channels the VAE's statistics scale."""
+    generator, vae = torch.Generator().manual_seed(0), family.pipe.vae
+    pixels = torch.rand(2, 3, 32, 48, generator=generator) * 2 - 1
+    encoded = family.encode_images(pixels)
+    noise = torch.randn(encoded.mean.shape, generator=generator)
+    with torch.no_grad():
+        found = vae.encode(pixels).latent_dist
+    if kind == "z-image":
+        expected = (found.mean + found.std * noise - 0.1159) * 0.3611
+    else:
+        patches = torch.stack([found.mean[:, channel, i::2, j::2] for channel in range(4) for i in (0, 1) for j in (0, 1)], dim=1)
+        mean, variance = (values[:, None, None] for values in (vae.bn.running_mean, vae.bn.running_var))
+        expected = (patches - mean) / torch.sqrt(variance + 1e-4)
+        assert_close(family.pipe._encode_vae_image(pixels, None), expected)
+    assert_close(family.sample_latents(encoded, noise), expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
