@@ -34,6 +34,10 @@ WORD_END = "</w>"  # CLIP's mark on the last piece of a word
 UNKNOWN = "<|endoftext|>"
 READ = 77  # tokens of a prompt, with its two ends, that CLIP's text encoders read
 RAREST = 0.9  # tokens outside the rarest tenth of a vocabulary count as common: `zebra` is number 22,549 of CLIP's 49,408
+# What Qwen splits a text into before it merges: words with the space or sign in front of them, single digits, runs of signs, spaces.
+QWEN_WORD = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 # What CLIP splits a text into before it merges: words, single digits, runs of signs.
 CLIP_WORD = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
@@ -264,7 +268,19 @@ def _read_tokenizer(folder: Path, stamps: tuple[tuple[int, int], ...]) -> AnyTok
     vocabulary, lines = json.loads(_text_of(folder / "vocab.json")), _text_of(folder / "merges.txt").split("\n")
     pairs = (line.split() for line in lines if line.strip() and not line.startswith("#version"))
     merges = [(left, right) for left, right in pairs]
-    return _clip_like(vocabulary, merges)
+    is_clip = any(token.endswith(WORD_END) for token in vocabulary)
+    return _clip_like(vocabulary, merges) if is_clip else _qwen_like(vocabulary, merges)
+
+
+def _qwen_like(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> AnyTokenizer:
+    """A tokenizer that splits words as Qwen's does, without its marks."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.normalizer = normalizers.NFC()
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(QWEN_WORD), "isolated"), byte_level])
+    return tokenizer
 
 
 def _clip_like(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> AnyTokenizer:

@@ -28,6 +28,32 @@ def build(kind: str, folder: Path, *, seed: int = 0, distilled: bool = False) ->
     return folder
 
 
+def split_tokenizer(folder: Path) -> Path:
+    """Put a base's tokenizer into two files with its marks beside them, as transformers 4 saved it, and return the base's folder."""
+    import json
+
+    tokenizer = folder / "tokenizer"
+    words, added = _words(), {}
+    for mark in SPECIALS:
+        added[words.pop(mark)] = mark
+    (tokenizer / "tokenizer.json").unlink()
+    (tokenizer / "vocab.json").write_text(json.dumps(words))
+    (tokenizer / "merges.txt").write_text("#version: 0.2\n")
+    (tokenizer / "added_tokens.json").write_text(json.dumps({mark: number for number, mark in added.items()}))
+    ways = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    config = {
+        "added_tokens_decoder": {str(number): {"content": mark, **ways} for number, mark in added.items()},
+        "additional_special_tokens": ["<|im_start|>", "<|im_end|>"],
+        "chat_template": TEMPLATE,
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "unk_token": None,
+        "tokenizer_class": "Qwen2Tokenizer",
+    }
+    (tokenizer / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
 def _z_image(distilled: bool) -> Any:
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
     from transformers import Qwen3Model

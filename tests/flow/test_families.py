@@ -31,7 +31,7 @@ from tests.bases.test_base import with_value
 from tests.benchmarks.others.files import write_lora
 from tests.engine.plans import base_of
 from tests.hub_server import serve_hub, use_hub
-from tests.small_flow import KINDS, build
+from tests.small_flow import KINDS, build, split_tokenizer
 from tests.workflows.projects import make_project, model_of, of_kind, run, start
 
 SETTINGS = {"steps": 6, "identifier": "zibo", "class_image_steps": 2, "seed": 3}
@@ -161,6 +161,14 @@ def test_its_own_template_says_what_the_base_s_does(kind, base, family):
     asked, thinking = [{"role": "user", "content": "a dog "}], kind == "z-image"
     own = family.pipe.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
     assert own == theirs.apply_chat_template(asked, tokenize=False, add_generation_prompt=True, enable_thinking=thinking)
+
+
+def test_its_tokenizer_may_be_in_two_files(z_image, tmp_path):
+    folder = split_tokenizer(Path(shutil.copytree(z_image, tmp_path / "split")))
+    whole, split = load_tokenizer(z_image), load_tokenizer(folder)
+    for text in ("a photo of a zibo dog, 32 o'clock", "Ünder the tree\n  it's  raining!"):
+        assert split.encode(text).ids == whole.encode(text).ids
+    assert np.array_equal(our_picture(folder, tmp_path), plain_picture(folder))
 
 
 def test_the_nearest_identifier_is_not_held_against_itself(base):

@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from dreambooth_cli.events import BaseReady, Noted, Warned
 from dreambooth_cli.workflows.pull import pull
 
 from ..hub_server import serve_hub, use_hub
+from ..small_flow import split_tokenizer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -27,6 +29,15 @@ def test_pull_fetches_a_base_under_the_guides_name(sd2: Path, monkeypatch: pytes
     assert events[-1].path.name == COMMIT
     again = list(pull("sd21"))  # the hub is gone, the base is there
     assert again == [events[-1]]
+
+
+def test_a_language_model_s_tokenizer_may_be_in_two_files(z_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = split_tokenizer(Path(shutil.copytree(z_image, tmp_path / "base")))
+    with serve_hub() as server:
+        use_hub(server, monkeypatch)
+        server.add("someone/small", folder, COMMIT)
+        (ready,) = (event for event in pull("someone/small") if isinstance(event, BaseReady))
+    assert (ready.path / "tokenizer" / "merges.txt").is_file()
 
 
 @pytest.mark.parametrize(("told", "warned"), [("openrail++", False), ("other", True), ({"odd": 1}, False), ("\x1b[31m", False)])

@@ -55,7 +55,7 @@ COUNTER = ".num_batches_tracked"  # of a batch norm: a whole number that only tr
 OTHER_HALF = ("vision_model.", "visual_projection.")
 TOKENIZER_CONFIG, TOKENIZER_MAP = "tokenizer_config.json", "special_tokens_map.json"
 TOKENIZER_KEYS = (
-    *("bos_token", "eos_token", "unk_token", "pad_token", "added_tokens_decoder", "additional_special_tokens"),
+    *("bos_token", "eos_token", "unk_token", "pad_token", "added_tokens_decoder", "additional_special_tokens", "extra_special_tokens"),
     "padding_side",  # some text encoders read the padding too
 )
 TOKEN_FIELDS = ("__type", "content", "lstrip", "normalized", "rstrip", "single_word", "special")

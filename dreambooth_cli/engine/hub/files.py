@@ -63,10 +63,7 @@ def checked_choice(request: BaseRequest, names: list[str]) -> list[str]:
     denoiser, *_ = _parts_there(denoiser_names(), names)
     families = [family for family in FAMILIES if family.denoiser == denoiser]
     encoders = _parts_there(text_encoder_names(), names)
-    # the transformers that are trained here read prompts by one language model, whose tokenizer is one file; Flux 1 and Stable Diffusion 3
-    # read them by CLIP
-    by_clip = denoiser != denoiser_names()[0] and f"{tokenizer_of(encoders[0])}/tokenizer.json" not in names
-    if by_clip or not any(set(encoders) <= set(family.text_encoders) for family in families):
+    if not any(set(encoders) <= set(family.text_encoders) for family in families):
         raise refuse(Path(str(repository)), OTHER_TRANSFORMER)
     lacking = [
         part

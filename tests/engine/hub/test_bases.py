@@ -544,6 +544,7 @@ def test_half_a_base(sd1: Path, tmp_path: Path, server: HubServer) -> None:
 def test_a_model_of_another_kind_is_named_before_anything_is_fetched(sd1: Path, tmp_path: Path, server: HubServer) -> None:
     folder = Path(shutil.copytree(sd1, tmp_path / "flux"))
     (folder / "unet").rename(folder / "transformer")
+    shutil.copytree(folder / "text_encoder", folder / "text_encoder_2")
     server.add("someone/flux", folder, COMMIT)
     message, _, code = failure("someone/flux")
     assert (message.startswith("someone/flux is not a base that can be trained: it has a transformer"), code) == (True, 5)
