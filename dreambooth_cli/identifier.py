@@ -134,9 +134,11 @@ def _choose_invented(tokenizer: AnyTokenizer) -> tuple[str, str | None]:
 
 
 def invented_remarks(identifier: str, tokenizer: AnyTokenizer | None) -> list[str]:
-    """What speaks against an identifier that a language model reads: it already means something, has other characters than letters, or
-    splits into too many pieces."""
-    remarks = []
+    """What speaks against an identifier that a language model reads: it is a name, already means something, has other characters than
+    letters, or splits into too many pieces. Without the model's tokenizer, the words that it knows are judged by CLIP's."""
+    remarks, known = [], f"so it already means something; better, for example, {invented_words()[0]}"
+    if identifier.casefold() in names():
+        remarks.append(f"{identifier} is a name, {known}")
     if identifier.lower() == FALLBACK:
         remarks.append(
             f"{identifier} is a rifle, and not a rare word to a language model, which reads it like any other: a rifle can turn up in "
@@ -144,11 +146,13 @@ def invented_remarks(identifier: str, tokenizer: AnyTokenizer | None) -> list[st
         )
     if not identifier.isalpha():
         remarks.append(f"{identifier} has digits or signs in it, which are read one by one; better, for example, {invented_words()[0]}")
-    if tokenizer is None or remarks:
+    if remarks:
         return remarks
+    if tokenizer is None:
+        return [f"{identifier} is a common word, {known}"] if _is_common(identifier, clip_tokenizer()) else []
     parts = pieces_in_prompt(tokenizer, identifier)
     if len(parts) < FEWEST_PIECES:
-        return [f"{identifier} is a word that the model knows, so it already means something; better, for example, {invented_words()[0]}"]
+        return [f"{identifier} is a word that the model knows, {known}"]
     better = _choose_invented(tokenizer)[0]
     if len(parts) > max(MOST_PIECES, len(pieces_in_prompt(tokenizer, better))):  # else there is no better one
         return [
@@ -187,10 +191,10 @@ def identifier_remarks(identifier: str, tokenizer: AnyTokenizer | None, *, by_ra
     rank = single_token(tokenizer, identifier)
     if rank is None:
         remarks.append(_describe_split(identifier, tokenizer))
-    elif rank < RAREST * (size := tokenizer.get_vocab_size()) and identifier.casefold() not in names():
+    elif _is_common(identifier, tokenizer) and identifier.casefold() not in names():
         remarks.append(
             f"{identifier} is a common word that already means something to the model "
-            f"(number {rank + 1:,} of {size:,}, commonest first): the subject has to overcome that; "
+            f"(number {rank + 1:,} of {tokenizer.get_vocab_size():,}, commonest first): the subject has to overcome that; "
             f"a rare word is easier{_example(tokenizer)}"
         )
     return remarks
@@ -241,6 +245,11 @@ def single_token(tokenizer: AnyTokenizer, word: str) -> int | None:
     encoding = tokenizer.encode(word, add_special_tokens=False)
     known = len(encoding.ids) == 1 and encoding.tokens[0] not in (UNKNOWN, _unknown_token(tokenizer))
     return int(encoding.ids[0]) if known else None
+
+
+def _is_common(word: str, tokenizer: AnyTokenizer) -> bool:
+    rank = single_token(tokenizer, word)
+    return rank is not None and rank < RAREST * tokenizer.get_vocab_size()
 
 
 def pieces(tokenizer: AnyTokenizer, word: str) -> list[str]:
@@ -316,8 +325,9 @@ def _describe_split(identifier: str, tokenizer: AnyTokenizer) -> str:
     parts = pieces(tokenizer, identifier)
     if len(parts) < 2:
         return f"{identifier} is unknown to the base model: choose another{_example(tokenizer)}"
+    told = " + ".join(parts) if "".join(parts) == identifier else f"{len(parts)} pieces"  # a Chinese character may be several
     return (
-        f"{identifier} splits into {' + '.join(parts)}: what these pieces mean to the model mixes into the subject; "
+        f"{identifier} splits into {told}: what these pieces mean to the model mixes into the subject; "
         f"a word that is one token is learned better{_example(tokenizer)}"
     )
 

@@ -11,7 +11,9 @@ from tokenizers import Tokenizer
 from dreambooth_cli.errors import LibraryRefused, ModelUnavailable
 from dreambooth_cli.identifier import (
     choose_identifier,
+    clip_tokenizer,
     identifier_remarks,
+    invented_words,
     length_remarks,
     load_tokenizer,
     pieces,
@@ -137,6 +139,17 @@ def test_sks_is_a_rifle_with_and_without_a_base(base: Path) -> None:
     assert identifier_remarks("sks", None) == [rifle]
     assert identifier_remarks("sks", load_tokenizer(base)) == [rifle]
     assert identifier_remarks("zxqy", None) == []
+
+
+@pytest.mark.parametrize(("word", "why"), [("rex", "is a name"), ("Emma", "is a name"), ("table", "is a common word")])
+def test_a_language_model_s_words_are_judged_before_it_is_fetched(word: str, why: str) -> None:
+    (remark,) = identifier_remarks(word, None, by_rarity=False)
+    assert remark.startswith(f"{word} {why}, so it already means something; better, for example, ")
+    assert not any(identifier_remarks(one, None, by_rarity=False) for one in invented_words())
+
+
+def test_a_character_that_is_several_pieces_is_not_repeated() -> None:
+    assert identifier_remarks("狗", clip_tokenizer())[0].startswith("狗 splits into 3 pieces: ")
 
 
 def test_a_word_of_letters_that_the_vocabulary_lacks_is_unknown(tmp_path: Path) -> None:
