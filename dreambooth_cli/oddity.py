@@ -116,7 +116,7 @@ def _other_language(text: str) -> Oddity | None:
     if not english:
         return None
     language = "is Chinese" if CHINESE.search(text) else "is not English"
-    return Oddity(f"{language}, and the base model learned its words from English", english)
+    return Oddity(f"{language}, and most base models know only English", english)
 
 
 def _file_name(text: str) -> Oddity | None:
