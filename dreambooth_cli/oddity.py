@@ -40,6 +40,8 @@ IRREGULAR = {
     "zombies": "zombie", "selfies": "selfie", "hoodies": "hoodie", "collies": "collie", "birdies": "birdie", "axes": "axe",
 }  # fmt: skip
 UNCHANGED = word_set("series species lens jeans swiss lotus news gas bias atlas texas christmas")
+AGAIN = 3  # oddities that may be taken from a class prompt, one after another
+OF_MINE = re.compile(r"(.+) of (?:mine|yours|his|hers|ours|theirs)\b", re.IGNORECASE)
 PICTURE_FILE = re.compile(r"\.(?:jpe?g|png|webp|heic|gif|bmp|tiff?)$", re.IGNORECASE)
 HUMPS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 CHINESE = re.compile("[\u3400-\u9fff]")
@@ -57,8 +59,16 @@ class Oddity:
 def find_oddity(class_prompt: str) -> Oddity | None:
     """What is odd about a class prompt; None if it says what the subject is in general, or if nothing is known about it."""
     text = " ".join(class_prompt.split())
-    if "[" in text:
-        return None
+    odd = None if "[" in text else _first_oddity(text)
+    for _ in range(AGAIN):  # what may be meant can be odd in another way: my_dog -> my dog -> a dog
+        further = _first_oddity(odd.offer) if odd is not None and odd.offer else None
+        if odd is None or further is None or not further.offer:
+            break
+        odd = Oddity(odd.words, further.offer)
+    return odd
+
+
+def _first_oddity(text: str) -> Oddity | None:
     return _other_language(text) or _file_name(text) or _individual(text) or _sentence(text) or _plural(text) or _place(text)
 
 
@@ -121,9 +131,10 @@ def _other_language(text: str) -> Oddity | None:
 
 def _file_name(text: str) -> Oddity | None:
     plain = PICTURE_FILE.sub("", text)
-    if " " not in plain and (plain != text or "_" in plain or HUMPS.search(plain)):
+    if plain != text or (" " not in plain and ("_" in plain or HUMPS.search(plain))):
         words = HUMPS.sub(" ", plain).replace("_", " ").casefold().strip()
-        offer = with_article(words) if words.replace(" ", "").isalpha() else ""
+        says = words if words.split()[:1] and words.split()[0] in DETERMINERS else with_article(words) if words else ""
+        offer = says if words.replace(" ", "").isalpha() else ""
         return Oddity("looks like a file name", offer)
     if "_" in text:
         return Oddity("has _ where words have spaces", text.replace("_", " "))
@@ -135,12 +146,16 @@ def _individual(text: str) -> Oddity | None:
     words = text.split()
     plain = [word.casefold().replace("’", "'").strip(MARKS) for word in words]
     for place, word in enumerate(plain[1:-1], start=1):
-        if word == "the" and place == 1 and plain[0] not in DETERMINERS and plain[0] not in OF:
-            return Oddity("names one individual", _general(words[place + 1 :]))
+        before, is_named = plain[place - 1], place > 1 and plain[place - 2] in OF and _is_name(words[place - 1])  # photo of Rex the dog
+        if word == "the" and before not in DETERMINERS and before not in OF and (place == 1 or is_named):
+            general = _general(words[place + 1 :])
+            return Oddity("names one individual", " ".join([*words[: place - 1], general]) if general else "")
         if word in NAMING and word in ("called", "named"):
             return Oddity("names one individual", _general(words[:place]))
     if len(words) > 1 and words[0].endswith(",") and _is_name(words[0].strip(MARKS)) and plain[1] in DETERMINERS:
         return Oddity("names one individual", _general(words[1:]))
+    if mine := OF_MINE.match(text):
+        return Oddity("says whose it is, which is true only of this one", _general(mine[1].split()))
     phrase = read_phrase(text)
     inner = words[phrase.start : phrase.end]
     is_any = phrase.start and plain[phrase.start - 1] in ("a", "an") and inner and inner[0].islower()  # a daisy, a lily
@@ -188,13 +203,19 @@ def _plural(text: str) -> Oddity | None:
 def _place(text: str) -> Oddity | None:
     phrase = read_phrase(text)
     rest = [word.casefold().strip(MARKS) for word in phrase.words[phrase.end :]]
-    place = next((place for place, word in enumerate(rest) if word in PLACED), None)
+    place = next((place for place in range(len(rest)) if _begins_a_place(rest[place:])), None)
     if phrase.doubt or place is None:
         return None
     is_doing = rest[0].endswith(("ing", "ed"))  # sitting on a sofa
     kept = " ".join(phrase.words[: phrase.end + (0 if is_doing else place)]).rstrip(",; ")
     said = " ".join(phrase.words[phrase.end + place :])
     return Oddity(f'says where it is or how it looks there ("{said}"): that would be learned with it', kept)
+
+
+def _begins_a_place(words: list[str]) -> bool:
+    """Whether these words begin with a place: `on a sofa`, `next to a car`, `by the sea`; `by Gucci` is none."""
+    first, then = words[0], words[1] if len(words) > 1 else ""
+    return first in PLACED or (first in ("next", "close") and then == "to") or (first == "by" and then in DETERMINERS)
 
 
 def _is_name(word: str) -> bool:

@@ -190,6 +190,13 @@ ODD = [
     ("robot_toy", "a robot toy"),
     ("robotToy", "a robot toy"),
     ("dog.jpg", "a dog"),
+    ("my_dog", "a dog"),
+    ("my dog.png", "a dog"),
+    ("robot_toy on a table", "robot toy"),
+    ("a photo of Rex the dog at the beach", "a photo of a dog"),
+    ("a dog of mine", "a dog"),
+    ("a dog next to a car", "a dog"),
+    ("a dog by the sea", "a dog"),
     ("Rex the dog", "a dog"),
     ("my dog Rex", "a dog"),
     ("a dog named Rex", "a dog"),
@@ -211,7 +218,7 @@ ODD = [
 ]
 PLAIN = ["a dog", "dog", "a photo of dog", "glasses", "a pair of shoes", "a dress", "a German shepherd", "a Siamese cat", "a bus"]
 PLAIN += ["a toy robot", "a backpack with a patch", "a red vase", "a painting of a dog", "a teddy bear", "a cup of coffee"]
-PLAIN += ["a photo of a [identifier] dog", "a daisy", "a photo of a lily", "a lady", "captain", "King Charles spaniel"]
+PLAIN += ["a photo of a [identifier] dog", "a daisy", "a photo of a lily", "a lady", "captain", "King Charles spaniel", "a bag by Gucci"]
 
 
 @pytest.mark.parametrize(("text", "offer"), ODD)
