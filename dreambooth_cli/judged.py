@@ -15,9 +15,9 @@ from .verdict import COPY
 
 MOST = 8  # steps that are judged, and whose weights are kept until then
 FALL = 0.1  # a share that falls by this much is mentioned as the reason
-# Standard errors of the pictures' differences that an earlier step must be better by: with two, a run that is far too long keeps its last
+# Standard errors of the pictures' differences that an earlier step must be better by: with more, runs that are far too long keep their last
 # step (tests/benchmarks/best_step.md).
-SURE = 1.5
+SURE = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -113,7 +113,10 @@ def test_no_frozen_weight_is_cast_in_a_step(name, request):
 
 @pytest.mark.parametrize(
     ("base", "means"),
-    [("sd15", {"method": "lora", "train_text_encoder": False, "quantized": True}), ("sd21", ALL_MEANS)],
+    [
+        ("sd15", {"method": "lora", "train_text_encoder": False, "quantized": True}),
+        pytest.param("sd21", ALL_MEANS, marks=pytest.mark.long),
+    ],
     ids=["LoRA, base in 4 bits", "all means"],
 )
 def test_the_ledger_says_what_a_step_holds(base, means):
