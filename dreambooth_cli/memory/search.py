@@ -129,7 +129,7 @@ def _check_optimizer(job: Job) -> None:
 def check_trainable(facts: BaseFacts, asked: TrainSettings) -> None:
     """Before any work: raise UsageError for a setting that does not work with a base's family, ModelUnavailable for a distilled base
     unless it is allowed."""
-    _check_family(facts.family, asked)
+    check_family(facts.family, asked)
     if facts.distilled and not asked.allow_distilled:
         raise ModelUnavailable(
             f"this {facts.family.title} is distilled to draw in a few steps, which training undoes",
@@ -137,7 +137,7 @@ def check_trainable(facts: BaseFacts, asked: TrainSettings) -> None:
         )
 
 
-def _check_family(family: Family, asked: TrainSettings) -> None:
+def check_family(family: Family, asked: TrainSettings) -> None:
     """Raise UsageError for a setting that does not work with a family."""
     if asked.method not in (AUTO, *family.methods):
         told = f"--method {asked.method} does not work with {family.title}: only a LoRA on its {family.denoiser_title} is trained"

@@ -7,11 +7,25 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..bases.base import ask_for_base
+from ..bases.base import BaseRequest, ask_for_base
+from ..bases.facts import read_facts
 from ..config import write_config
-from ..disk import clear_leftovers, disk_errors, make_folder, settle, sha256_of, sync, sync_all, temporary, write_whole
-from ..errors import ProjectError, UsageError
+from ..disk import (
+    clear_leftovers,
+    disk_errors,
+    make_folder,
+    settle,
+    sha256_of,
+    sync,
+    sync_all,
+    system_errors,
+    temporary,
+    write_whole,
+)
+from ..errors import ModelUnavailable, ProjectError, UsageError
 from ..events import Event, Events, Noted, PhaseStarted, PhotoLooked, PhotoRead, ProjectSaved, Warned
+from ..families.family import Family
+from ..memory.search import check_family
 from ..paths import PRIVATE, expanded, projects_folder, real_path
 from ..photos.beside import CAPTION, MASK
 from ..photos.files import Look, check_beside, decoded_look, find_photos, printable
@@ -103,7 +117,8 @@ def renew(project: Project, settings: PrepSettings, *, resolution: int, step: in
 
 
 def _sections(subject: SubjectSettings, prep: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What project.toml will say. Raises UsageError if an answer is missing or a value is out of bounds."""
+    """What project.toml will say. Raises UsageError if an answer is missing, a value is out of bounds or the base is not trained so,
+    ModelUnavailable for what is no base."""
     if subject.photos is None:
         raise UsageError("where are the photos? their folder is missing", "name it: --photos DIR")
     if subject.class_prompt is None:
@@ -126,8 +141,19 @@ def _sections(subject: SubjectSettings, prep: Mapping[str, Any], train: Mapping[
         "train": {key: value for key, value in train.items() if value is not None},
     }
     PrepSettings(**stages["prep"])
-    TrainSettings(**stages["train"])
+    asked = TrainSettings(**stages["train"])
+    if base.entry or base.path:  # others are known only once they are fetched
+        family = _family_of(base)
+        check_family(family, asked.of_family(family))
     return {"subject": told, **stages}
+
+
+def _family_of(base: BaseRequest) -> Family:
+    if base.entry is not None:
+        return base.entry.facts.family
+    assert base.path is not None
+    with system_errors(ModelUnavailable, f"the base {base.path} can't be read", base.path):
+        return read_facts(base.path).family
 
 
 def _photo_folder(subject: SubjectSettings) -> Path:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
@@ -24,9 +25,11 @@ from dreambooth_cli.errors import ModelUnavailable, UsageError
 from dreambooth_cli.events import CheckpointSaved, ClassImageMade, ImageSaved, ModelSaved, SampleSaved, StepDone, Warned
 from dreambooth_cli.families.known import FAMILIES
 from dreambooth_cli.identifier import choose_identifier, identifier_remarks, load_tokenizer
-from dreambooth_cli.settings import GenerateSettings
+from dreambooth_cli.paths import projects_folder
+from dreambooth_cli.settings import GenerateSettings, SubjectSettings
 from dreambooth_cli.source import Source
 from dreambooth_cli.workflows.generate import generate
+from dreambooth_cli.workflows.initialise import initialise
 from tests.bases.test_base import with_value
 from tests.benchmarks.others.files import write_lora
 from tests.engine.plans import base_of
@@ -216,11 +219,16 @@ def test_latents_are_scaled_as_its_transformer_reads_them(kind, family):
         ({"snr_gamma": 5.0}, "--snr-gamma"),
     ],
 )
-def test_what_is_not_done_with_it_is_refused_before_any_work(flags, told, base, photos):
+def test_what_is_not_done_with_it_is_refused_before_any_work(flags, told, kind, base, photos):
     project = make_project(photos, base, **SETTINGS)
     with pytest.raises(UsageError, match=told):
         run(project, **flags)
     assert not project.runs()
+    subject = SubjectSettings(photos=photos, class_prompt="a dog", model=str(base))
+    for asked in (subject, replace(subject, model=kind)):
+        with pytest.raises(UsageError, match=told):
+            list(initialise("new", subject=asked, prep={}, train=flags))
+    assert [found.name for found in projects_folder().iterdir()] == [project.name]
 
 
 def test_a_side_that_its_patches_do_not_divide_is_refused(base, photos, tmp_path):
