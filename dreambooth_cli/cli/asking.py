@@ -84,20 +84,22 @@ def choose(question: str, choices: Sequence[tuple[Any, str]], default: Any = Non
 
 
 def _selected(question: Question) -> Question:
-    """A line of text that begins with all of it selected: the first key replaces it, and the arrow keys leave it there."""
+    """A line of text that begins with all of it selected: what is typed replaces it, and every other key does what it does in any line."""
     keys = KeyBindings()
 
     def paste(event: KeyPressEvent) -> None:  # which alone would leave the selection standing
         event.current_buffer.cut_selection()
         event.current_buffer.insert_text(event.data)
 
-    def leave_it(event: KeyPressEvent) -> None:
-        event.current_buffer.exit_selection()
-        event.key_processor.feed(event.key_sequence[0], first=True)
+    def take(event: KeyPressEvent) -> None:
+        if event.data.isprintable():
+            paste(event)
+        else:  # prompt_toolkit would insert it: a ^U, say
+            event.current_buffer.exit_selection()
+            event.key_processor.feed(event.key_sequence[0], first=True)
 
     keys.add(Keys.BracketedPaste, filter=shift_selection_mode)(paste)
-    for key in ("enter", "c-a", "c-e", "c-b", "c-f"):  # prompt_toolkit does the same for the arrow keys
-        keys.add(key, filter=shift_selection_mode)(leave_it)
+    keys.add(Keys.Any, filter=shift_selection_mode)(take)
     app = question.application
     app.key_bindings = merge_key_bindings([app.key_bindings, keys] if app.key_bindings else [keys])
     app.pre_run_callables.append(lambda: _select_all(app.current_buffer))
