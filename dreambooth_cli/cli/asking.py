@@ -84,22 +84,20 @@ def choose(question: str, choices: Sequence[tuple[Any, str]], default: Any = Non
 
 
 def _selected(question: Question) -> Question:
-    """A line of text that begins with all of it selected: what is typed replaces it, and every other key does what it does in any line."""
+    """A line of text that begins with all of it selected: what is typed replaces it, and other keys do to it what they do in any line."""
     keys = KeyBindings()
 
     def paste(event: KeyPressEvent) -> None:  # which alone would leave the selection standing
         event.current_buffer.cut_selection()
         event.current_buffer.insert_text(event.data)
 
-    def take(event: KeyPressEvent) -> None:
-        if event.data.isprintable():
-            paste(event)
-        else:  # prompt_toolkit would insert it: a ^U, say
-            event.current_buffer.exit_selection()
-            event.key_processor.feed(event.key_sequence[0], first=True)
+    def leave_it(event: KeyPressEvent) -> None:
+        event.current_buffer.exit_selection()
+        event.key_processor.feed(event.key_sequence[0], first=True)
 
     keys.add(Keys.BracketedPaste, filter=shift_selection_mode)(paste)
-    keys.add(Keys.Any, filter=shift_selection_mode)(take)
+    for key in ("enter", "c-a", "c-e", "c-b", "c-f", "c-u", "c-w", "c-k"):  # prompt_toolkit does the same for the arrow keys alone
+        keys.add(key, filter=shift_selection_mode)(leave_it)
     app = question.application
     app.key_bindings = merge_key_bindings([app.key_bindings, keys] if app.key_bindings else [keys])
     app.pre_run_callables.append(lambda: _select_all(app.current_buffer))
