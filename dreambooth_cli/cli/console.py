@@ -108,8 +108,8 @@ class Outlet(io.FileIO):
 
 def harden_streams() -> None:
     """Make sure that every character can be written somehow, and that a closed stream swallows what it is sent."""
-    if not os.environ.get("COLUMNS", "").strip("0"):
-        os.environ.pop("COLUMNS", None)  # width 0: Rich would print nothing
+    if os.environ.get("COLUMNS", "").lstrip("0") in ("", *"123456789"):
+        os.environ.pop("COLUMNS", None)  # in a width of one digit, Rich's tables have hardly a letter, and in none they are empty
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream: Any = getattr(sys, name)
         if stream is None:
