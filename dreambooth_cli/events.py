@@ -85,7 +85,7 @@ class PhotoLooked(Event):
     """A file of the photo folder. `status`: kept, warned, skipped or refused. `findings` (`kind`, `value`, `words`) only inform.
 
     `path` is as the user gave it; `word` sums up the findings: good, soft, dark, ...; `size` is the upright photo's width and height,
-    and `box` (left, top, right, bottom) the part of it that is kept, both in pixels.
+    and `box` (left, top, right, bottom) the part of it that is kept, both in pixels; `unchanged`: all this was said before.
     """
 
     event: ClassVar[str] = "photo"
@@ -96,6 +96,7 @@ class PhotoLooked(Event):
     word: str = ""
     box: tuple[int, ...] | None = None
     size: tuple[int, ...] | None = None
+    unchanged: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,7 @@ class PhotosPrepared(Event):
     """The photos are turned upright, cropped and saved. `findings` are about the set (`same_place`, `few_views`), `verdict` sums it up.
 
     `sizes` lists each size that occurs among the prepared photos: width and height in pixels; `unchanged`: all this was done and said
-    before, and `train` says only this line of it.
+    before.
     """
 
     event: ClassVar[str] = "prepared"

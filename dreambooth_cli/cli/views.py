@@ -73,7 +73,7 @@ def format_event(event: Event) -> str | None:
         case Noted() | SamplesPutOff():
             return event.message
         case PhotoLooked():
-            return format_photo(event)
+            return None if event.unchanged else format_photo(event)
         case PhotosPrepared():
             photos = "1 photo" if event.count == 1 else f"{event.count} photos"
             if event.unchanged:

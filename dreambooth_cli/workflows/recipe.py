@@ -13,7 +13,7 @@ from ..engine.device import as_torch_has_it
 from ..engine.families.loading import find_device
 from ..engine.hub.bases import obtain
 from ..errors import PhotoError
-from ..events import Events, Noted, PhaseStarted, PhotosPrepared, Warned, Yielding
+from ..events import Events, Noted, PhaseStarted, PhotoLooked, PhotosPrepared, Warned, Yielding
 from ..families.family import Family
 from ..frames import other_frames
 from ..gpu import Gpu, find_gpu
@@ -64,7 +64,7 @@ def gather(project: Project, asked: Asked) -> Yielding[Ingredients]:
         check_trainable(facts, asked.train.of_family(facts.family))
         resolution = choose_resolution(asked.prep, facts)
         step = facts.family.size_step
-        yield from only_news(prepare(project, asked.prep, resolution=resolution, step=step, source=asked.subject.photos))
+        yield from marked(prepare(project, asked.prep, resolution=resolution, step=step, source=asked.subject.photos))
     if request.path is None and find_cached(request) is None:
         check_card()
     base = yield from obtain(request, lambda facts: check_trainable(facts, asked.train.of_family(facts.family)))
@@ -74,23 +74,21 @@ def gather(project: Project, asked: Asked) -> Yielding[Ingredients]:
     resolution = choose_resolution(asked.prep, base.facts)
     if facts is None or choose_resolution(asked.prep, facts) != resolution:
         step = base.facts.family.size_step
-        yield from only_news(prepare(project, asked.prep, resolution=resolution, step=step, source=asked.subject.photos))
+        yield from marked(prepare(project, asked.prep, resolution=resolution, step=step, source=asked.subject.photos))
     own: list[Path] = []
     if asked.train.class_data_dir is not None and asked.train.with_prior:
         own = yield from prepare_class_photos(asked.train.class_data_dir, asked.prep, resolution=resolution)
     return Ingredients(asked=asked, base=base, photos=tuple(prepared_photos(project)), own_class_images=tuple(own))
 
 
-def only_news(events: Events) -> Events:
-    """What `prepare` says if there was anything to do; else one line, since all of it was said before."""
+def marked(events: Events) -> Events:
+    """What `prepare` says; where there was nothing to do, it is marked as said before."""
     is_news = False
     with closing(events):
         for event in events:
             is_news = is_news or isinstance(event, PhaseStarted)
-            if is_news:
-                yield event
-            elif isinstance(event, PhotosPrepared):
-                yield replace(event, unchanged=True)
+            is_old = not is_news and isinstance(event, PhotoLooked | PhotosPrepared)
+            yield replace(event, unchanged=True) if is_old else event
 
 
 def check_card() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
+from dreambooth_cli.cli.views import format_event
 from dreambooth_cli.errors import DiskError, PhotoError, ProjectError, UsageError
 from dreambooth_cli.events import PhaseStarted, PhotoLooked, PhotoRead, PhotosPrepared, Warned, as_json
 from dreambooth_cli.paths import cache_folder, projects_folder
@@ -19,7 +20,7 @@ from dreambooth_cli.project import Project
 from dreambooth_cli.settings import PrepSettings
 from dreambooth_cli.workflows import photo_rows
 from dreambooth_cli.workflows.prepare import prepare, prepare_class_photos, prepared_photos
-from dreambooth_cli.workflows.recipe import only_news
+from dreambooth_cli.workflows.recipe import marked
 from tests.conftest import draw_photo
 from tests.workflows.projects import of_kind
 
@@ -196,15 +197,17 @@ def test_events_name_photos_as_the_user_gave_them(project, tmp_path, monkeypatch
     assert all(json.dumps(as_json(event)) for event in events)
 
 
-def test_train_says_in_one_line_what_prep_has_said(project):
+def test_what_prep_has_said_is_marked(project):
     (project.photos / "one.jpg").unlink()
     (project.photos / "two.jpg").write_bytes(b"no photo")
-    first = list(only_news(prepare(project, PrepSettings(crop="center"), resolution=64)))
-    assert of_kind(first, PhotoLooked)
-    (again,) = only_news(prepare(project, PrepSettings(crop="center"), resolution=64))
-    assert again == replace(first[-1], unchanged=True)
+    first = list(marked(prepare(project, PrepSettings(crop="center"), resolution=64)))
+    *looked, whole = again = list(marked(prepare(project, PrepSettings(crop="center"), resolution=64)))
+    assert again == [replace(event, unchanged=True) for event in first if isinstance(event, PhotoLooked | PhotosPrepared)]
+    assert (len(looked), [format_event(event) for event in looked if format_event(event)]) == (4, [])
+    assert "as before" in str(format_event(whole))
     draw_photo(project.photos / "six.jpg", (300, 300), seed=6)
-    news = list(only_news(prepare(project, PrepSettings(crop="center"), resolution=64)))
+    news = list(marked(prepare(project, PrepSettings(crop="center"), resolution=64)))
+    assert {event.unchanged for event in of_kind(news, PhotoLooked)} == {False}
     assert (len(of_kind(news, PhotoLooked)), news[-1].count, news[-1].unchanged) == (5, 4, False)
 
 
