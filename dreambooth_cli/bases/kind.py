@@ -58,7 +58,7 @@ def check_denoiser(where: Path, config: Mapping[str, Any], families: Sequence[Fa
         words = f"its network is a {kind} with {shortened(str(channels), 80)} channels in{', like that of ' + told if told else ''}"
         raise refuse(where, f"{words} ({name}/config.json: _class_name, in_channels, out_channels)")
     for key, words in part.refused.items():
-        if config.get(key):
+        if config.get(key) is not None and config[key] is not False:
             raise refuse(where, f"its network {words} ({name}/config.json: {key})")
     for key in {key: None for family in families for key in family.marks}:
         if config.get(key) not in (None, *(family.marks.get(key) for family in families)):

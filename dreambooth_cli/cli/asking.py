@@ -98,8 +98,8 @@ def _selected(question: Question) -> Question:
     keys.add(Keys.BracketedPaste, filter=shift_selection_mode)(paste)
     for key in ("enter", "c-a", "c-e", "c-b", "c-f", "c-u", "c-w", "c-k"):  # prompt_toolkit does the same for the arrow keys alone
         keys.add(key, filter=shift_selection_mode)(leave_it)
+    _bind(question, keys)
     app = question.application
-    app.key_bindings = merge_key_bindings([app.key_bindings, keys] if app.key_bindings else [keys])
     app.pre_run_callables.append(lambda: _select_all(app.current_buffer))
     return question
 
@@ -127,9 +127,13 @@ def _answered(question: Question, back: str = "") -> Any:
         keys.add(key, eager=True)(go_back)
     if back:  # a line of text knows Ctrl-D itself
         keys.add("c-d", eager=True)(leave)
+    _bind(question, keys)
+    return question.unsafe_ask()
+
+
+def _bind(question: Question, keys: KeyBindings) -> None:
     app = question.application
     app.key_bindings = merge_key_bindings([app.key_bindings, keys] if app.key_bindings else [keys])
-    return question.unsafe_ask()
 
 
 def say_why(words: str) -> None:

@@ -40,6 +40,7 @@ OTHERS = [
     ("sd1", "unet/config.json", {"time_cond_proj_dim": 256}, "LCM"),
     ("sd1", "unet/config.json", {"class_embed_type": "projection"}, "class embeddings"),
     ("sd1", "unet/config.json", {"num_class_embeds": 1000}, "class embeddings"),
+    ("sd1", "unet/config.json", {"num_class_embeds": 0}, "class embeddings"),
     ("sd1", "unet/config.json", {"encoder_hid_dim": 4096}, "Kolors"),
     ("sd1", "unet/config.json", {"_class_name": "UNet3DConditionModel"}, "UNet3DConditionModel"),
     ("sd1", "unet/config.json", {"quantization_config": {"quant_method": "bitsandbytes"}}, "quantized"),
