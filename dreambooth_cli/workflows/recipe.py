@@ -87,8 +87,9 @@ def marked(events: Events) -> Events:
     with closing(events):
         for event in events:
             is_news = is_news or isinstance(event, PhaseStarted)
-            is_old = not is_news and isinstance(event, PhotoLooked | PhotosPrepared)
-            yield replace(event, unchanged=True) if is_old else event
+            if isinstance(event, PhotoLooked | PhotosPrepared) and not is_news:
+                event = replace(event, unchanged=True)
+            yield event
 
 
 def check_card() -> None:
