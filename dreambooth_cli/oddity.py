@@ -4,6 +4,7 @@ The class prompt says what the subject is in general. Anything that is true only
 is) would also be in the class images, which would then preserve that instead of the class.
 """
 
+import gzip
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +14,7 @@ from .identifier import names
 from .phrase import DETERMINERS, MARKS, NAMING, OF, POSSESSIVE, VERBS, Phrase, agree, read_phrase, word_set
 
 NOUNS = Path(__file__).with_name("nouns.txt")
+DICTIONARY = Path(__file__).with_name("dictionary")
 PLACED = word_set(
     "in on at beside besides behind above below beneath underneath under near inside outside among amid against atop over across along "
     "between around outdoors indoors"
@@ -69,7 +71,8 @@ def find_oddity(class_prompt: str) -> Oddity | None:
 
 
 def _first_oddity(text: str) -> Oddity | None:
-    return _other_language(text) or _file_name(text) or _individual(text) or _sentence(text) or _plural(text) or _place(text)
+    kinds = (_other_language, _file_name, _individual, _sentence, _plural, _place, _unknown)
+    return next(filter(None, (kind(text) for kind in kinds)), None)
 
 
 @cache
@@ -78,6 +81,15 @@ def known_nouns() -> dict[str, str]:
     lines = NOUNS.read_text(encoding="utf-8").splitlines()
     pairs = [line.split(": ") for line in lines if not line.startswith("#")]
     return {noun.casefold(): english for english, nouns in pairs for noun in nouns.split()}
+
+
+@cache
+def english_nouns() -> frozenset[str]:
+    """What a subject may be called in English, in small letters and in the singular: WordNet's nouns of things, people and places, and
+    newer ones."""
+    old = gzip.decompress((DICTIONARY / "nouns.txt.gz").read_bytes()).decode("ascii").split()
+    newer = (DICTIONARY / "newer_nouns.txt").read_text(encoding="ascii").splitlines()
+    return frozenset([*old, *(word for line in newer if not line.startswith("#") for word in line.split())])
 
 
 def in_english(text: str) -> str:
@@ -210,6 +222,21 @@ def _place(text: str) -> Oddity | None:
     kept = " ".join(phrase.words[: phrase.end + (0 if is_doing else place)]).rstrip(",; ")
     said = " ".join(phrase.words[phrase.end + place :])
     return Oddity(f'says where it is or how it looks there ("{said}"): that would be learned with it', kept)
+
+
+def _unknown(text: str) -> Oddity | None:
+    """A name, or a noun of another language, that no table has: Barack Obama, a kot."""
+    phrase = read_phrase(text)
+    words = phrase.noun.split()
+    if phrase.doubt or not words or len(words[-1]) == 1 or any(letter.isdigit() for letter in words[-1]):  # vitamin C, a PS5
+        return None
+    head = words[-1].casefold()
+    last = head.replace("-", " ").split()[-1:]  # a coffee-cup
+    if {head, singular(head), *last} & (english_nouns() | PAIRED):
+        return None
+    if words[-1][0].isupper():
+        return Oddity("has a name, and does not say what it is", "")
+    return Oddity(f'calls it "{words[-1]}", a word that our English dictionary lacks, and most base models know only English', "")
 
 
 def _begins_a_place(words: list[str]) -> bool:

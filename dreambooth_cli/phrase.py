@@ -87,6 +87,7 @@ OTHER_NOUNS = word_set("perro perra gato hombre mujer niña chien chienne homme 
 OTHER_OF = word_set("de di du von van av af avec del da do")
 ABBREVIATIONS = word_set("mr mrs ms dr st mt jr sr lt no vs prof")
 OTHER_LANGUAGES = word_set("vom und avec dans della delle degli nella een het och från für über eine einen une uma d'un d'une")
+NOT_LATIN, NOT_ENGLISH = "is not written in Latin letters", "does not read as English"
 SEVERAL = "names several subjects, and only one can be learned at a time"
 READ = 200  # words that are read: a model reads 75 tokens
 MARKS = ".,;:!?\"“”„«»‘’'…-–—*_~#@|/\\"
@@ -107,6 +108,11 @@ class Phrase:
     start: int
     end: int
     doubt: str = ""
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is certainly not in English."""
+        return self.doubt in (NOT_LATIN, NOT_ENGLISH)
 
     @property
     def noun(self) -> str:
@@ -154,17 +160,17 @@ def _foreign(text: str, words: Sequence[str], plain: Sequence[str]) -> str:
         return "has characters in it that can't be seen"
     letters = [letter for letter in text if letter.isalpha()]
     if not all(letter.isascii() or unicodedata.name(letter, "").startswith("LATIN") for letter in letters):
-        return "is not written in Latin letters"
+        return NOT_LATIN
     for place in {0, _after_frames(plain)[0]}:
         # `Los Angeles` and `El Greco` are names
         is_name = all(word[0].isupper() for word in words[place : place + 2])
         if plain[place : place + 1] and plain[place] in OTHER_ARTICLES and len(plain) > place + 1 and not is_name:
-            return "does not read as English"
+            return NOT_ENGLISH
     is_frame_of = any(word in OTHER_OF and before in FRAMES for before, word in zip(plain, words[1:], strict=False))
     if OTHER_LANGUAGES & set(plain) or OTHER_NOUNS & set(plain) or "mit" in words[1:] or is_frame_of:
-        return "does not read as English"
+        return NOT_ENGLISH
     if any(word.islower() and not word.isascii() and not LOANED.issuperset(_beyond_ascii(word)) for word in words):
-        return "does not read as English"
+        return NOT_ENGLISH
     return "looks like a file name" if FILE_NAME.search(text.casefold()) else ""
 
 

@@ -129,6 +129,8 @@ def check_class_prompt(class_prompt: str, identifier: str, *, with_class_images:
     phrase = read_phrase(text)
     if phrase.doubt:
         english = f'say it in English: --class-prompt "{in_english(text)}"; or ' if in_english(text) else ""
+        if phrase.is_foreign and not english:
+            english = 'say it in English, as in --class-prompt "a dog"; or '
         raise UsageError(
             f'the class prompt "{shown}" {phrase.doubt}',
             f'{english}mark the subject\'s place in it: --class-prompt "{proposal(text)}"',

@@ -336,10 +336,12 @@ def judge_class_prompt(text: str, identifier: str, knows: tuple[str, ...] = (), 
         check_class_prompt(text, identifier, with_class_images=with_class_images)
     except UsageError as error:
         refusal = error.message
+    guess = proposal(text) if refusal and not read_phrase(text).is_foreign else ""
     if odd is not None:
-        return Doubt(f'"{shortened(text)}" {odd.words}.', odd.offer or (proposal(text) if refusal else ""), firm=bool(refusal))
+        return Doubt(f'"{shortened(text)}" {odd.words}.', odd.offer or guess, firm=bool(refusal))
     if refusal:
-        return Doubt(f"{refusal}. {PLACEHOLDER} marks where the rare word goes.", proposal(text), firm=True)
+        way = f"{PLACEHOLDER} marks where the rare word goes." if guess else "Most base models know only English."
+        return Doubt(f"{refusal}. {way}", guess, firm=True)
     noun = class_noun(text, identifier)
     if knows and noun.split()[-1:] and noun.split()[-1].casefold() not in knows:
         return Doubt(f"This base has never seen {agree('a', noun)} {noun}: it knows only {', '.join(knows[:-1])} and {knows[-1]}.")

@@ -22,6 +22,7 @@ from dreambooth_cli.errors import ModelUnavailable, PhotoError, UsageError
 from dreambooth_cli.gpu import Gpu, sold_as
 from dreambooth_cli.identifier import identifier_remarks, invented_words
 from dreambooth_cli.memory.duration import predict, time_line
+from dreambooth_cli.oddity import english_nouns, find_oddity, known_nouns
 from dreambooth_cli.order import Order, understand
 from dreambooth_cli.paths import projects_folder
 from dreambooth_cli.project import Project, list_projects
@@ -212,6 +213,8 @@ ODD = [
     ("我的小狗在海滩上", "a puppy"),
     ("一隻貓的照片", "a cat"),
     ("玩具车", "a toy car"),
+    ("a kot", "a cat"),
+    ("собака на траве", "a dog"),
     ("a dog on the beach", "a dog"),
     ("a photo of a dog sitting on a sofa", "a photo of a dog"),
     ("a woman with a hat in Paris", "a woman with a hat"),
@@ -219,6 +222,8 @@ ODD = [
 PLAIN = ["a dog", "dog", "a photo of dog", "glasses", "a pair of shoes", "a dress", "a German shepherd", "a Siamese cat", "a bus"]
 PLAIN += ["a toy robot", "a backpack with a patch", "a red vase", "a painting of a dog", "a teddy bear", "a cup of coffee"]
 PLAIN += ["a photo of a [identifier] dog", "a daisy", "a photo of a lily", "a lady", "captain", "King Charles spaniel", "a bag by Gucci"]
+PLAIN += ["a Shih Tzu", "a labradoodle", "a Shiba Inu", "a funko pop", "a t-shirt", "a coffee-cup", "an axolotl", "a smartphone", "a logo"]
+PLAIN += ["a blonde woman", "a baby", "a 3D printer", "a T-Rex", "a PS5", "an SUV", "a mountain bike", "a pair of sunglasses", "a bouquet"]
 
 
 @pytest.mark.parametrize(("text", "offer"), ODD)
@@ -234,12 +239,31 @@ def test_a_plain_class_prompt_is_not_asked_about(text: str) -> None:
     assert wizard.judge_class_prompt(text, "auto") is None
 
 
-NAMED = ["Rex", "Luna", "a photo of Anna", "Mr Whiskers", "Dr. Who", "Taylor Swift"]
+NAMED = ["Rex", "Luna", "a photo of Anna", "Mr Whiskers", "Dr. Who", "Taylor Swift", "Barack Obama", "a Honda Civic", "Katarzyna"]
+FOREIGN = ["a kociak", "a photo of a szczeniak", "tava", "a red valp", "a photo of a villahegy"]
 
 
-@pytest.mark.parametrize("text", [*NAMED, "собака", "a dog and a cat", "my dog and my cat"])
+@pytest.mark.parametrize("text", [*NAMED, *FOREIGN, "a dog and a cat", "my dog and my cat"])
 def test_what_is_odd_and_has_no_other_words_is_asked_about_too(text: str) -> None:
     assert wizard.judge_class_prompt(text, "auto") is not None
+
+
+@pytest.mark.parametrize("text", ["сковорода", "ein Vogelhaus", "μια γάτα"])
+def test_another_language_is_not_offered_with_the_identifier(text: str) -> None:
+    doubt = wizard.judge_class_prompt(text, "auto")
+    assert doubt is not None
+    assert (doubt.firm, doubt.offer) == (True, "")
+    assert "only English" in doubt.words
+
+
+def test_no_noun_of_another_language_is_english() -> None:
+    borrowed = {"lapin", "poulet", "mouton", "mariposa", "mensch", "hombre", "fille", "camion", "autobus", "tasse", "chapeau", "bota"}
+    borrowed |= {"collier", "tableau"}  # in the dictionary, but it is the other language's word that is meant
+    assert english_nouns() & known_nouns().keys() == borrowed
+
+
+def test_every_english_class_prompt_of_the_table_is_plain() -> None:
+    assert [text for text in known_nouns().values() if find_oddity(text)] == []
 
 
 def test_an_odd_class_prompt_is_kept_where_it_is_typed_again(keys: Keys, photos: Path, dreambooth: Dreambooth) -> None:
