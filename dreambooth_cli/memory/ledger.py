@@ -67,9 +67,9 @@ def works_on_copies(choice: Choice, gradient_accumulation: int) -> bool:
     return choice.method == "lora" or not _gradients_at_once(choice, gradient_accumulation)
 
 
-def takes_turns(facts: BaseFacts, asked: TrainSettings) -> bool:
-    """Whether a run's networks are in memory one at a time: if no text encoder is ever trained and no class images are drawn."""
-    return not (facts.family.may_train_text or asked.with_prior)
+def takes_turns(facts: BaseFacts) -> bool:
+    """Whether a run's networks are in memory one at a time: if no text encoder of the family is ever trained."""
+    return not facts.family.may_train_text
 
 
 def _gradients_at_once(choice: Choice, gradient_accumulation: int) -> bool:
@@ -136,7 +136,7 @@ def count_ram(choice: Choice, job: Job, ledger: Mapping[str, int], *, in_parts: 
     facts, asked, gpu = job.facts, job.asked, job.gpu
     vae = facts.vae * FP32
     base = _base_bytes(choice, facts, with_text=True) + vae
-    turns = takes_turns(facts, asked)
+    turns = takes_turns(facts)
     if turns:  # weights are cast as they are read, so that no network is there twice
         text = sum(facts.text_encoders) * _value_bytes(choice.precision)
         base = max(vae, text, facts.denoiser * _value_bytes(choice.precision))
@@ -158,7 +158,7 @@ def count_ram(choice: Choice, job: Job, ledger: Mapping[str, int], *, in_parts: 
         off_card = state if choice.off_card else 0
         moments = {
             "loading": base + largest,
-            "class images": base if in_parts else 0,
+            "class images": (_base_bytes(choice, facts, with_text=not turns) + vae) if in_parts else 0,
             "encoding": 0 if turns else base - vae,
             "step": off_card,
             "checkpoint": off_card + largest,
@@ -277,11 +277,11 @@ def _other_peaks(choice: Choice, job: Job, *, kept: int) -> dict[str, int]:
         "peak: encoding": base + round(_picture(VAE_ENCODE, facts, job.pixels)),
         "peak: saving": kept + LARGEST_TENSOR if _width(facts) == 1 else kept,
     }
-    if takes_turns(facts, job.asked):
+    if takes_turns(facts):
         text = sum(facts.text_encoders) * _value_bytes(choice.precision)
         peaks["peak: prompts"] = 0 if choice.text_off_card else text + PROMPT_ACTIVATIONS
         peaks["peak: encoding"] = facts.vae * FP32 + round(_picture(VAE_ENCODE, facts, job.pixels))
-    if job.asked.sample_every and takes_turns(facts, job.asked):
+    if job.asked.sample_every and takes_turns(facts):
         peaks["peak: preview"] = kept + facts.vae * FP32 + _drawing(job, pictures=1)
     elif job.asked.sample_every:
         # The VAE and a frozen text encoder are loaded again, in float32, for as long as it takes.
@@ -305,12 +305,10 @@ def _class_images(choice: Choice, job: Job, *, below: int) -> ClassImages:
     """The largest batch that stays below the run's other peaks, with all networks together if that is possible; else, on a card, in
     parts."""
     facts, resolution, on_gpu = job.facts, job.resolution, job.gpu is not None
-    weights = _base_bytes(choice, facts, with_text=True) + facts.vae * FP32
-    denoiser = _base_bytes(choice, facts, with_text=False)
-    others = (
-        _base_bytes(choice, facts, with_text=True) - denoiser,
-        facts.vae * FP32 + _decoding(job),
-    )
+    with_text = not takes_turns(facts)  # if they do, the prompts have been read before
+    denoiser, loaded = _base_bytes(choice, facts, with_text=False), _base_bytes(choice, facts, with_text=with_text)
+    weights = loaded + facts.vae * FP32
+    others = (loaded - denoiser, facts.vae * FP32 + _decoding(job))
     batches = CLASS_IMAGE_BATCHES if on_gpu else (1,)
     for batch in () if choice.class_images_in_parts else batches:
         peak = weights + _drawing(job, pictures=batch)

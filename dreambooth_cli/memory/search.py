@@ -266,7 +266,7 @@ def _ladder(choice: Choice, job: Job) -> Iterator[dict[str, Any]]:
         yield {"fp8": True, "gradient_checkpointing": True}
     if not full and card and job.has_8bit:
         yield {"quantized": True, "fp8": False}
-    if card and not choice.train_text_encoder and takes_turns(job.facts, asked):
+    if card and not choice.train_text_encoder and takes_turns(job.facts):
         yield {"text_off_card": True}
 
 

@@ -7,7 +7,6 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
-from ..bases.base import Base
 from ..bases.catalog import guidance_of
 from ..captions import filled, prompt_with
 from ..engine.families.latent_diffusion import (
@@ -15,11 +14,9 @@ from ..engine.families.latent_diffusion import (
     LatentDiffusion,
     LatentDistribution,
     autocast,
-    denoiser_of,
     encode_frozen,
 )
-from ..engine.families.loading import DTYPES, bring_back, find_device, let_go, load_family, load_for_turns, place
-from ..engine.families.lora import quantize, store_in_8_bits
+from ..engine.families.loading import DTYPES, find_device, let_go, place
 from ..engine.images.sampling import Embedded, check_steps, embed
 from ..engine.training.examples import Example, encode_pictures, latent_mask
 from ..engine.training.loop import Training
@@ -30,10 +27,10 @@ from ..families.family import VAE
 from ..frames import prompts_in
 from ..identifier import length_remarks, load_tokenizer
 from ..memory.ledger import takes_turns
-from ..memory.plan import Plan, weights_of
+from ..memory.plan import weights_of
 from ..prompts import plain_class_prompt
-from ..settings import TrainSettings
 from .class_images import class_image_prompts, gather_class_images
+from .networks import bring, load_base
 from .prepared import PreparedPhoto
 from .recipe import Recipe
 from .samples import draw_before, sample_prompts
@@ -48,7 +45,7 @@ def make_training(recipe: Recipe, *, cache: Path | None = None, samples: Path | 
     plan, settings = recipe.plan, recipe.settings
     yield PhaseStarted(name="loading the base model")
     take_a_step(recipe.base.facts.family, plan, settings, DTYPES[weights_of(plan)])
-    family = load_base(recipe.base, plan, settings)
+    family = load_base(recipe.base, plan)
     if settings.with_prior:
         check_steps(family.pipe, settings.class_image_steps, "--class-image-steps")
     if settings.sample_every:
@@ -56,14 +53,14 @@ def make_training(recipe: Recipe, *, cache: Path | None = None, samples: Path | 
     class_paths: list[Path] = []
     if settings.with_prior:
         class_paths = yield from gather_class_images(family, recipe, cache)
-    turns = takes_turns(recipe.base.facts, settings)
+    turns = takes_turns(recipe.base.facts)
     wanted = samples if settings.sample_every != 0 else None
     if wanted is not None and not turns:
         yield from draw_before(family, recipe, wanted)
     pictures = yield from encode(family, recipe, class_paths)
     device, encoders = find_device(plan.device), list(recipe.base.facts.family.text_encoders)
     let_go(family.pipe, [VAE])
-    bring_back(family.pipe, recipe.base, dtype=DTYPES[weights_of(plan)], device=find_device("cpu"), only=encoders)
+    bring(family, recipe.base, plan, encoders)
     place(family.pipe, encoders, find_device("cpu") if plan.text_off_card else device)
     places = (*recipe.prompts.places, "")
     captions = [filled(photo.caption, recipe.prompts.identifier) for photo in recipe.photos]
@@ -75,8 +72,7 @@ def make_training(recipe: Recipe, *, cache: Path | None = None, samples: Path | 
         kept = encode_frozen(family, possible).to(device)
         embedded = embed_samples(family, recipe, device) if turns and settings.sample_every != 0 else {}
         let_go(family.pipe, encoders)
-    if bring_back(family.pipe, recipe.base, dtype=DTYPES[weights_of(plan)], device=find_device("cpu"), only=[family.record.denoiser]):
-        shrink(family, plan)
+    bring(family, recipe.base, plan, [family.record.denoiser])
     place(family.pipe, [family.record.denoiser, *encoders], device)
     if wanted is not None and turns:
         yield from draw_before(family, recipe, wanted, embedded=embedded)
@@ -106,32 +102,6 @@ def embed_samples(family: LatentDiffusion, recipe: Recipe, device: Any) -> dict[
     scale = guidance_of(recipe.base.name, family.record)
     wanted = sample_prompts(recipe.prompts, recipe.settings.sample_prompt)
     return {prompt: embed(family, prompt, guidance_scale=scale).to(device) for prompt in wanted}
-
-
-def shrink(family: LatentDiffusion, plan: Plan) -> None:
-    """Store a denoiser that is not trained in 4 bits or fp8, if the plan says so."""
-    denoiser = denoiser_of(family)
-    if plan.quantized:
-        quantize(denoiser, DTYPES[plan.precision])
-        # quantized always on this device, so always with the same result
-        place(family.pipe, [family.record.denoiser], find_device(plan.device))
-    elif plan.fp8:
-        store_in_8_bits(denoiser, family.record.parts[family.record.denoiser], DTYPES[plan.precision])
-
-
-def load_base(base: Base, plan: Plan, settings: TrainSettings) -> LatentDiffusion:
-    """The base in the machine's memory, in the number format that its weights have in training, ready to draw and encode; if its networks
-    take turns in memory, ready only to encode pictures."""
-    find_device(plan.device)  # fails now, not after minutes of loading
-    if takes_turns(base.facts, settings):
-        return load_for_turns(base)
-    family = load_family(base, dtype=DTYPES[weights_of(plan)], device=find_device("cpu"))
-    shrink(family, plan)
-    if DTYPES[weights_of(plan)] != DTYPES["fp32"]:
-        # the VAE encodes only once, so half precision is not worth its errors
-        let_go(family.pipe, [VAE])
-        bring_back(family.pipe, base, dtype=DTYPES["fp32"], device=find_device("cpu"))
-    return family
 
 
 @dataclass(frozen=True)

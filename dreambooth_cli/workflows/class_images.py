@@ -1,12 +1,11 @@
 """A run's class images: the user's own, those in the cache, and new ones that the base draws."""
 
-from collections.abc import Collection, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing
 from pathlib import Path
 
 from ..disk import clear_leftovers
-from ..engine.families.latent_diffusion import LatentDiffusion, autocast
-from ..engine.families.loading import alone, find_device, place
+from ..engine.families.latent_diffusion import LatentDiffusion
+from ..engine.families.loading import let_go
 from ..engine.images.class_cache import (
     adopt_images,
     cache_key,
@@ -14,13 +13,15 @@ from ..engine.images.class_cache import (
     make_images,
     missing_batches,
 )
-from ..engine.images.sampling import AtWork, Drawing
+from ..engine.images.sampling import Drawing
 from ..events import ClassImageMade, PhaseStarted, Yielding
 from ..frames import class_prompts_in
 from ..identity import content_of
 from ..locks import hold, is_held
-from ..memory.plan import Plan, weights_of
+from ..memory.ledger import takes_turns
+from ..memory.plan import weights_of
 from ..paths import cache_folder
+from .networks import networks_in_turn, networks_of
 from .recipe import Recipe
 
 CLASS_IMAGES = "class images"  # the phase
@@ -45,6 +46,7 @@ def gather_class_images(family: LatentDiffusion, recipe: Recipe, cache: Path | N
             done = wanted - sum(number < wanted for batch in missing for number in batch)
             yield PhaseStarted(name=CLASS_IMAGES, total=wanted, done=done, unit="images")
             numbers = [number for batch in missing for number in batch]
+            turns, in_parts = takes_turns(recipe.base.facts), plan.class_images_in_parts
             images = make_images(
                 family,
                 folder,
@@ -52,30 +54,16 @@ def gather_class_images(family: LatentDiffusion, recipe: Recipe, cache: Path | N
                 prompts=class_prompts(recipe),
                 drawing=drawing,
                 seed=settings.seed,
-                at_work=networks_of(family, plan, in_parts=plan.class_images_in_parts),
-                turn=IN_A_TURN if plan.class_images_in_parts else 1,
+                at_work=networks_in_turn(family, recipe.base, plan) if turns else networks_of(family, plan, in_parts=in_parts),
+                turn=IN_A_TURN if in_parts else 1,
             )
             with closing(images):
                 for number, path in zip(numbers, images, strict=True):
                     if number < wanted:
                         yield ClassImageMade(number=number + 1, total=wanted, path=path)
+            if turns:
+                let_go(family.pipe, [family.record.denoiser])
     return own + class_image_paths(folder, wanted)
-
-
-def networks_of(family: LatentDiffusion, plan: Plan, *, in_parts: bool) -> AtWork:
-    """A context manager that has the networks ready for drawing with the base: all together on the device, or (`in_parts`) only those at
-    work."""
-    device = find_device(plan.device)
-    if not in_parts:
-        place(family.pipe, family.record.networks, device)
-
-    @contextmanager
-    def at_work(names: Collection[str]) -> Iterator[None]:
-        turn = alone(family.pipe, names, device) if in_parts else nullcontext()
-        with turn, autocast(plan.precision, device):
-            yield
-
-    return at_work
 
 
 def class_prompts(recipe: Recipe) -> tuple[str, ...]:

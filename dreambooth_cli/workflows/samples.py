@@ -25,7 +25,7 @@ from ..prompts import fill, understood
 from ..record import Prompts
 from ..run import Run
 from ..settings import AUTO, TrainSettings
-from .class_images import networks_of
+from .networks import networks_of
 from .recipe import Recipe
 
 NEW_PLACE = "on the moon"  # where no photo was taken

@@ -151,7 +151,7 @@ def test_what_does_not_wait(card, what):
 
 def test_weights_left_on_the_cpu_fail_a_run(sd1, two_photos, monkeypatch):
     """Teeth: nothing comes along."""
-    for name in ("assemble", "class_images"):
+    for name in ("assemble", "networks"):
         monkeypatch.setattr(f"dreambooth_cli.workflows.{name}.place", lambda pipe, names, device: None)
     project = make_project(two_photos, sd1)
     with a_card_is_here() as card, pytest.raises(NotOneDevice):

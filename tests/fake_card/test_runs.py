@@ -17,6 +17,7 @@ LORA = {"method": "lora"} | NO_TEXT
 ALL_LAYERS = {"lora_layers": "all"}
 SAMPLED = {"sample_every": 2}
 FLOW = {"method": "lora", "class_images": 0, "prior": "base", "prior_every": 1}
+OF_CLASS = {"method": "lora", "prior": "class-images"}
 # base, means of the plan, settings. A run takes seconds, so what has nothing to do with each other goes in one.
 RUNS = {
     "full": ("sd1", {}, NO_TEXT | SAMPLED),
@@ -51,6 +52,12 @@ RUNS = {
     "klein, base in 4 bits": ("klein", {"quantized": True}, FLOW),
     "Z-Image, base in fp8": ("z_image", {"fp8": True, "gradient_checkpointing": True}, FLOW | SAMPLED),
     "Z-Image, base in 4 bits, prompts of several lengths": ("z_image", {"quantized": True}, FLOW | {"frames": "varied", "batch_size": 2}),
+    "Z-Image in fp8, class images by networks in turn, prompts read on the CPU": (
+        "z_image",
+        {"fp8": True, "gradient_checkpointing": True, "class_images_in_parts": True, "text_off_card": True},
+        OF_CLASS | SAMPLED,
+    ),
+    "klein, base in 4 bits, class images": ("klein", {"quantized": True}, OF_CLASS | SAMPLED),
     "pocket, the photos' places told": ("pocket", {}, TEXT),
 }
 LONG = {  # what they have is in the others too, but for the pocket's telling of places, which takes a minute
@@ -69,6 +76,7 @@ LONG = {  # what they have is in the others too, but for the pocket's telling of
     "SDXL, lora, text encoders, base in 4 bits",
     "klein, base in fp8",
     "klein, base in 4 bits",
+    "klein, base in 4 bits, class images",
     "pocket, the photos' places told",
     "lora, text encoder, varied frames",
     "lora of all layers, base in 4 bits",
@@ -80,7 +88,8 @@ LONG = {  # what they have is in the others too, but for the pocket's telling of
 EIGHT_BIT = ("8-bit", "8 GB", "all means", "4 bits")
 
 
-@pytest.mark.parametrize("means", [pytest.param({}, marks=pytest.mark.long), {"quantized": True}], ids=["bf16", "4 bits"])
+@pytest.mark.long
+@pytest.mark.parametrize("means", [{}, {"quantized": True}], ids=["bf16", "4 bits"])
 def test_without_room_for_samples_the_vae_decodes_alone(means, klein, two_photos, monkeypatch):
     """Before training and at its end, also where the prompts were encoded beforehand: at 1024 px decoding takes 3.2 GB."""
     if means:

@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dreambooth_cli.engine.families.latent_diffusion import LatentDistribution, denoiser_of, encode_frozen
 from dreambooth_cli.engine.families.loading import bring_back, load_family, load_for_turns, parts_of
 from dreambooth_cli.engine.families.lora import add_lora, lora_layers_of, store_in_8_bits
+from dreambooth_cli.engine.images import class_cache
 from dreambooth_cli.engine.training.examples import Example
 from dreambooth_cli.engine.training.loop import Training
 from dreambooth_cli.engine.training.trained import checkpoint_gradients
@@ -21,7 +23,7 @@ from dreambooth_cli.errors import UsageError
 from dreambooth_cli.events import ClassImageMade, StepDone
 from dreambooth_cli.settings import TrainSettings
 from dreambooth_cli.workflows import assemble
-from dreambooth_cli.workflows.assemble import shrink
+from dreambooth_cli.workflows.networks import shrink
 from tests.engine.plans import base_of, plan_for
 from tests.small_flow import KINDS
 from tests.workflows.projects import make_project, of_kind, run
@@ -146,22 +148,29 @@ def test_a_lora_of_stable_diffusion_may_be_held_against_its_base_too(sd1, photos
         run(project, method="full")
 
 
-def test_networks_are_in_memory_one_at_a_time(base, photos, monkeypatch):
-    seen = []
+@pytest.mark.parametrize("prior", ["base", "class-images"])
+def test_networks_are_in_memory_one_at_a_time(prior, base, photos, monkeypatch):
+    """Also while class images are drawn, but for the VAE, which is small beside a transformer."""
+    seen = defaultdict(set)
 
-    def looked_at(name):
-        own = getattr(assemble, name)
+    def looked_at(module, name):
+        own = getattr(module, name)
 
         def look(family, *args, **options):
-            seen.append((name, sorted(parts_of(family.pipe))))
+            seen[name] |= {" ".join(sorted(parts_of(family.pipe)))}
             return own(family, *args, **options)
 
-        monkeypatch.setattr(assemble, name, look)
+        monkeypatch.setattr(module, name, look)
 
-    for name in ("encode_pictures", "encode_frozen", "Training"):
-        looked_at(name)
-    run(make_project(photos, base, steps=1, identifier="zibo", sample_every=1, sample_steps=1))
-    assert dict(seen) == {"encode_pictures": ["vae"], "encode_frozen": ["text_encoder"], "Training": ["transformer"]}
+    in_training, of_class = ("encode_pictures", "encode_frozen", "Training"), ("embed", "draw_latents", "decode")
+    for module, names in ((assemble, in_training), (class_cache, of_class)):
+        for name in names:
+            looked_at(module, name)
+    settings = {"class_images": 2, "class_image_steps": 2, "sample_every": 1, "sample_steps": 1}
+    run(make_project(photos, base, steps=1, identifier="zibo", **settings), prior=prior)
+    there = {"encode_pictures": {"vae"}, "encode_frozen": {"text_encoder"}, "Training": {"transformer"}}
+    together = {"embed": {"text_encoder"}, "draw_latents": {"transformer vae"}, "decode": {"transformer vae"}}
+    assert seen == there | (together if prior == "class-images" else {})
 
 
 class Held(TorchDispatchMode):

@@ -18,7 +18,7 @@ from PIL import Image
 from ...disk import disk_errors, make_folder, read_text, settle, sha256_of, temporary, write_json
 from ...errors import TrainingFailed
 from ...families.family import VAE
-from ..families.latent_diffusion import LatentDiffusion
+from ..families.latent_diffusion import LatentDiffusion, denoiser_of
 from ..seeds import seed_of
 from .sampling import AtWork, Drawing, decode, draw_latents, embed, is_black, scheduled
 
@@ -125,8 +125,9 @@ def make_images(
     def paint(group: list[list[int]], attempt: int) -> list[list[Image.Image]]:
         seeds = [[seed_of(seed, "class image", number, attempt) for number in numbers] for numbers in group]
         with at_work((record.denoiser,)):
+            device = next(denoiser_of(family).parameters()).device
             latents = [
-                draw_latents(family, [read[prompt_of(number)] for number in numbers], each, drawing)
+                draw_latents(family, [read[prompt_of(number)].to(device) for number in numbers], each, drawing)
                 for numbers, each in zip(group, seeds, strict=True)
             ]
         with at_work((VAE,)):
