@@ -9,7 +9,6 @@ can go on. `--write` puts what is kept there, or was before, between the marks o
 
 import argparse
 import json
-import math
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -39,6 +38,7 @@ SEEDS = {1: range(2), 4: range(6)}
 KEPT = TABLE.with_suffix(".json")  # all that was measured, by its settings
 SUBJECTS = 12
 MOST_REGRET, LEAST_GAIN = 0.03, -0.01
+HOURS = 1e6  # seconds for the judge, so that it draws all of its pictures
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def score(bench: Bench, number: int, times: int) -> Scored:
     path = path_of(bench, number, times)
     if not path.exists():
         study = drawn_study(number, bench.individuals, bench.seeds, bench.class_seeds)
-        with mock.patch("dreambooth_cli.workflows.judging.PATIENCE", math.inf):
+        with mock.patch("dreambooth_cli.workflows.judging.PATIENCE", HOURS):
             run = bench.train(bench.project(study), study.noun, variant_of(times))
         found = draw_and_score(bench, study, run)
         shutil.rmtree(run.path)
