@@ -147,7 +147,7 @@ def of_the_answer(error: DreamboothError) -> str:
 
 
 def _without_flags(words: str) -> str:
-    words = re.sub(r"(?:; or|, or)[^;]*?--(?:class-images|json|yes|restart)\b[^;]*", "", words)
+    words = re.sub(r"(?:; or|, or)[^;]*?--(?:class-images|json|yes|restart|allow-distilled)\b[^;]*", "", words)
     words = re.sub(r"--[a-z][a-z-]* can't", "it can't", words)
     words = re.sub(r" (?:of|to|with) --[a-z][a-z-]*(?![a-z -])", "", words)
     words = re.sub(r"--[a-z][a-z-]*[ =]?", "", words).strip(" :")

@@ -23,6 +23,7 @@ from ..gpu import Gpu, describe
 from ..identifier import FALLBACK, candidates, clip_tokenizer, identifier_remarks, load_tokenizer
 from ..memory.duration import predict, time_line, words_of_time
 from ..memory.plan import Plan
+from ..memory.search import check_trainable
 from ..memory.survey import NO_GPU, Row, recommended, survey
 from ..oddity import frame_of
 from ..paths import expanded, projects_folder
@@ -143,7 +144,7 @@ def ask_model(told: Told, gpu: Gpu | None) -> str:
     choices.append((OTHER, "another: a path or a hub repository"))
     chosen = str(choose("Which base model?", choices, told.get("model") if told.get("model") in dict(choices) else best))
     if chosen == OTHER:
-        text = ask_line("Which one?", judge_model)
+        text = ask_line("Which one?", lambda text: judge_model(text, allow_distilled=told.get("allow_distilled", False)))
         chosen = str(read_path(text)) if read_path(text).exists() else text
     show_limits(chosen)
     return chosen
@@ -160,9 +161,13 @@ def verdict_of(row: Row, gpu: Gpu | None) -> str:
     return time if gpu is None else ", ".join(filter(None, [row.verdict, time]))
 
 
-def judge_model(text: str) -> None:
-    """Accept what may be a base model. Raises ModelUnavailable."""
-    ask_for_base(text or "?")
+def judge_model(text: str, *, allow_distilled: bool = False) -> None:
+    """Accept what may be a base model that can be trained. Raises ModelUnavailable."""
+    from ..workflows.plan import known_facts
+
+    facts = known_facts(ask_for_base(text or "?"))
+    if facts is not None:
+        check_trainable(facts, TrainSettings(allow_distilled=allow_distilled))
 
 
 def show_limits(model: str) -> None:

@@ -7,8 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..bases.base import BaseRequest, ask_for_base
-from ..bases.facts import read_facts
+from ..bases.base import ask_for_base
 from ..config import write_config
 from ..disk import (
     clear_leftovers,
@@ -18,14 +17,12 @@ from ..disk import (
     sha256_of,
     sync,
     sync_all,
-    system_errors,
     temporary,
     write_whole,
 )
-from ..errors import ModelUnavailable, ProjectError, UsageError
+from ..errors import ProjectError, UsageError
 from ..events import Event, Events, Noted, PhaseStarted, PhotoLooked, PhotoRead, ProjectSaved, Warned
-from ..families.family import Family
-from ..memory.search import check_family
+from ..memory.search import check_trainable
 from ..paths import PRIVATE, expanded, projects_folder, real_path
 from ..photos.beside import CAPTION, MASK
 from ..photos.files import Look, check_beside, decoded_look, find_photos, printable
@@ -34,6 +31,7 @@ from ..photos.mask import read_mask
 from ..project import Project, check_name, clear_up, free_name, suggest_name
 from ..prompts import check_class_prompt, class_noun
 from ..settings import PrepSettings, SubjectSettings, TrainSettings, default_of
+from .plan import known_facts
 from .prepare import LEFT_OUT, left_out, no_usable_photo, prepare
 
 LONGEST_NAME = 255  # bytes, on nearly every file system
@@ -142,18 +140,10 @@ def _sections(subject: SubjectSettings, prep: Mapping[str, Any], train: Mapping[
     }
     PrepSettings(**stages["prep"])
     asked = TrainSettings(**stages["train"])
-    if base.entry or base.path:  # others are known only once they are fetched
-        family = _family_of(base)
-        check_family(family, asked.of_family(family))
+    facts = known_facts(base)
+    if facts is not None:  # others are known only once they are fetched
+        check_trainable(facts, asked.of_family(facts.family))
     return {"subject": told, **stages}
-
-
-def _family_of(base: BaseRequest) -> Family:
-    if base.entry is not None:
-        return base.entry.facts.family
-    assert base.path is not None
-    with system_errors(ModelUnavailable, f"the base {base.path} can't be read", base.path):
-        return read_facts(base.path).family
 
 
 def _photo_folder(subject: SubjectSettings) -> Path:

@@ -130,7 +130,7 @@ def test_what_is_filled_in_gives_way_to_the_first_key(typed: str, kept: str, key
 
 def test_back_to_an_answer(keys: Keys, photos: Path, dreambooth: Dreambooth) -> None:
     keys(ESC)  # there is none before the first
-    keys(ENTER + pasted(photos) + ENTER + "a dgo" + ENTER)
+    keys(ENTER + pasted(photos) + ENTER + "a cat" + ENTER)
     keys(BACK + ENTER + CLEAR + "a dog" + ENTER)  # from the identifier to the class prompt
     keys(ENTER + BACK + ENTER + ENTER + ENTER)  # from the method to the identifier, in a list
     keys(ENTER + DOWN + DOWN + ENTER)  # the name; then "change an answer"

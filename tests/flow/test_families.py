@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from dreambooth_cli.bases.facts import read_facts
+from dreambooth_cli.cli.asking import of_the_answer
+from dreambooth_cli.cli.wizard import judge_model
 from dreambooth_cli.engine.exports import single_file
 from dreambooth_cli.engine.exports.weights import Model, Weights
 from dreambooth_cli.engine.families.latent_diffusion import denoiser_of
@@ -26,6 +28,7 @@ from dreambooth_cli.events import CheckpointSaved, ClassImageMade, ImageSaved, M
 from dreambooth_cli.families.known import FAMILIES
 from dreambooth_cli.identifier import choose_identifier, identifier_remarks, load_tokenizer
 from dreambooth_cli.paths import projects_folder
+from dreambooth_cli.project import list_projects
 from dreambooth_cli.settings import GenerateSettings, SubjectSettings
 from dreambooth_cli.source import Source
 from dreambooth_cli.workflows.generate import generate
@@ -348,13 +351,21 @@ def twin_of(tmp_path_factory):
 
 
 def test_a_distilled_base_is_refused_before_any_work_and_trained_where_it_is_insisted_on(kind, twin_of, photos):
-    project = make_project(photos, twin_of(kind), **SETTINGS | {"steps": 2})
-    with pytest.raises(ModelUnavailable, match="distilled to draw in a few steps") as caught:
-        run(project)
+    refused = pytest.raises(ModelUnavailable, match="distilled to draw in a few steps")
+    with refused as caught:
+        judge_model(str(twin_of(kind)))
+    assert of_the_answer(caught.value).endswith(f"train the base that it was made from: {kind}")
+    judge_model(str(twin_of(kind)), allow_distilled=True)
+    with refused:
+        make_project(photos, twin_of(kind))
+    assert not list_projects()
+    project = make_project(photos, twin_of(kind), **SETTINGS | {"steps": 2}, allow_distilled=True)
+    with refused as caught:
+        run(project, allow_distilled=False)
     assert f"--model {kind}" in caught.value.hint
     assert not project.runs()
     assert not project.prepared.exists()
-    events = run(project, allow_distilled=True)
+    events = run(project)
     assert [event for event in of_kind(events, Warned) if "is distilled" in event.message]
     assert of_kind(events, ModelSaved)
 
