@@ -178,7 +178,8 @@ def _individual(text: str) -> Oddity | None:
     if not inner or phrase.doubt:
         return None
     if len(inner) > 1 and (name := inner[-1].strip(MARKS)).casefold() in names():
-        return Oddity(f"names one individual, {name}", _replaced(phrase, " ".join(inner[:-1])))
+        rest = " ".join(inner[:-1])
+        return Oddity(f"names one individual, {name}", _replaced(phrase, rest) if phrase.start or rest.islower() else "")  # not of Big Ben
     before = plain[phrase.start - 1] if phrase.start else ""
     if before in OWN or (phrase.start and POSSESSIVE.fullmatch(words[phrase.start - 1])):
         return Oddity("says whose it is, which is true only of this one", _replaced(phrase, phrase.noun))

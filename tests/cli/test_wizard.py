@@ -240,12 +240,20 @@ def test_a_plain_class_prompt_is_not_asked_about(text: str) -> None:
 
 
 NAMED = ["Rex", "Luna", "a photo of Anna", "Mr Whiskers", "Dr. Who", "Taylor Swift", "Barack Obama", "a Honda Civic", "Katarzyna"]
+NAMED += ["Donald Trump", "Big Ben", "Mickey Mouse"]
 FOREIGN = ["a kociak", "a photo of a szczeniak", "tava", "a red valp", "a photo of a villahegy"]
 
 
 @pytest.mark.parametrize("text", [*NAMED, *FOREIGN, "a dog and a cat", "my dog and my cat"])
 def test_what_is_odd_and_has_no_other_words_is_asked_about_too(text: str) -> None:
     assert wizard.judge_class_prompt(text, "auto") is not None
+
+
+@pytest.mark.parametrize("text", NAMED)
+def test_a_name_is_not_offered_as_what_it_is(text: str) -> None:
+    doubt = wizard.judge_class_prompt(text, "auto")
+    assert doubt is not None
+    assert doubt.offer == ""
 
 
 @pytest.mark.parametrize("text", ["сковорода", "ein Vogelhaus", "μια γάτα"])
