@@ -132,6 +132,7 @@ def work(line: Connection, place: Path) -> None:
     """Answer requests, in a folder of its own, until the connection ends."""
     know_bounds()
     os.environ["DREAMBOOTH_HOME"] = str(place / "home")
+    sys.dont_write_bytecode = True  # Python's own writing at the first import of a module
     sys.addaudithook(watch)
     with suppress(EOFError):
         while True:

@@ -42,6 +42,7 @@ def relaunch(module: str, arguments: list[str]) -> NoReturn:
     library = Path(mkdtemp()) / "watch.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, SOURCE, "-ldl", "-lpthread"], check=True)
     environment = os.environ | {"LD_PRELOAD": str(library), LOADED: str(library.parent), "OMP_NUM_THREADS": "1"}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"  # compiled modules are no changes of the program's, and come only once
     os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment)
 
 
