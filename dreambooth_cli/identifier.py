@@ -20,6 +20,7 @@ from .bases.fingerprint import MOST_VOCABULARY
 from .disk import read_text
 from .errors import ModelUnavailable
 from .libraries import refusal_of
+from .phrase import word_set
 from .text import shortened
 
 AnyTokenizer = Any  # a tokenizers.Tokenizer; that package is loaded only when a base on disk is read
@@ -81,8 +82,7 @@ def candidates(tokenizer: AnyTokenizer | None, count: int, *, avoid: str = "", b
 @cache
 def names() -> frozenset[str]:
     """The package's table of names of people and animals, in lower case."""
-    lines = NAMES.read_text(encoding="utf-8").splitlines()
-    return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
+    return word_set(NAMES.read_text(encoding="utf-8"))
 
 
 def byte_letters() -> list[str]:

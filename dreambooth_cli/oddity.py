@@ -87,9 +87,8 @@ def known_nouns() -> dict[str, str]:
 def english_nouns() -> frozenset[str]:
     """What a subject may be called in English, in small letters and in the singular: WordNet's nouns of things, people and places, and
     newer ones."""
-    old = gzip.decompress((DICTIONARY / "nouns.txt.gz").read_bytes()).decode("ascii").split()
-    newer = (DICTIONARY / "newer_nouns.txt").read_text(encoding="ascii").splitlines()
-    return frozenset([*old, *(word for line in newer if not line.startswith("#") for word in line.split())])
+    old = gzip.decompress((DICTIONARY / "nouns.txt.gz").read_bytes()).decode("ascii")
+    return word_set(old) | word_set((DICTIONARY / "newer_nouns.txt").read_text(encoding="ascii"))
 
 
 def in_english(text: str) -> str:

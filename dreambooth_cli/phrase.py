@@ -12,8 +12,8 @@ from difflib import SequenceMatcher
 
 
 def word_set(text: str) -> frozenset[str]:
-    """The words of a text."""
-    return frozenset(text.split())
+    """The words of a text, without its lines that begin with #."""
+    return frozenset(word for line in text.splitlines() if not line.startswith("#") for word in line.split())
 
 
 PICTURES = word_set(

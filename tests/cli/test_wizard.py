@@ -26,6 +26,7 @@ from dreambooth_cli.oddity import english_nouns, find_oddity, known_nouns
 from dreambooth_cli.order import Order, understand
 from dreambooth_cli.paths import projects_folder
 from dreambooth_cli.project import Project, list_projects
+from dreambooth_cli.prompts import check_class_prompt
 from dreambooth_cli.settings import PrepSettings, SubjectSettings, TrainSettings, parse_value
 from dreambooth_cli.workflows.plan import plan_run
 
@@ -262,6 +263,9 @@ def test_another_language_is_not_offered_with_the_identifier(text: str) -> None:
     assert doubt is not None
     assert (doubt.firm, doubt.offer) == (True, "")
     assert "only English" in doubt.words
+    with pytest.raises(UsageError) as refused:
+        check_class_prompt(text, "auto")
+    assert refused.value.hint.startswith('say it in English, as in --class-prompt "a dog"; or mark')
 
 
 def test_no_noun_of_another_language_is_english() -> None:

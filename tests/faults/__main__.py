@@ -70,17 +70,17 @@ def short_rows() -> Iterator[Row]:
     hub have samples of their own in the test suite."""
     with kills.small_scenario() as scenario:
         for power_cut in (False, True):
-            yield kills.try_every(scenario, power_cut=power_cut, every=1181)
+            yield kills.try_every(scenario, power_cut=power_cut, every=587)
         for name in ("kill -9", "Ctrl-C twice"):
             yield kills.try_instants(scenario, name, count=1)
-        yield from full_disk.rows_of(scenario, every=1181)
+        yield from full_disk.rows_of(scenario, every=587)
         yield from permissions.rows_of(scenario, every=1229)
-        yield file_systems.try_changes(scenario, every=1181)
+        yield file_systems.try_changes(scenario, every=587)
         yield file_systems.try_limits(scenario, [40_000])
         for trouble in terminals.TROUBLES[:2]:
             yield terminals.try_trouble(scenario, trouble, count=1)
         yield long_run.row_of(scenario, steps=50)
-    yield from hub.rows(every=73, signals=("kill -9", "Ctrl-C"))
+    yield from hub.rows(every=37, signals=("kill -9", "Ctrl-C"))
 
 
 def table_of(rows: list[Row]) -> str:
