@@ -203,7 +203,7 @@ def format_plan(plan: Mapping[str, Any]) -> str:
         ("needs at most", f"{plan['needed'] / 1e9:.2f} GB"),
         ("machine's memory", format_ram(plan.get("ram", {}))),
         ("writes at most", ", ".join(f"{what} {format_bytes(size)}" for what, size in plan["disk"].items() if size)),
-        ("free", "not known" if free is None else f"{free / 1e9:.2f} GB"),
+        ("free", "" if free is None else f"{free / 1e9:.2f} GB"),  # None without a GPU
         ("fits", "yes" if plan["fits"] else "no"),
         ("why", plan["why"]),
         ("what would fit", plan.get("remedy", "")),
