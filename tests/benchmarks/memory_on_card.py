@@ -16,6 +16,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,15 +168,18 @@ def context_bytes() -> int:
     return used - torch.cuda.memory_reserved()
 
 
-def watched(events: Any, phases: dict[str, tuple[int, int]]) -> Any:
-    """The same events; `phases` gets the most bytes that were allocated and reserved in each phase of the run, also if it fails."""
-    name = "start"
+def watched(events: Any, phases: dict[str, tuple[int, int]], progress: Path) -> Any:
+    """The same events; `phases` gets the most bytes that were allocated and reserved in each phase of the run, also if it fails. The file
+    `progress` gets each event's kind as it comes, and when: a row that is stopped shows where it was."""
+    name, began = "start", time.monotonic()
     try:
         torch.cuda.reset_peak_memory_stats()
         for event in events:
             if isinstance(event, PhaseStarted):
                 note_peak(name, phases)
                 name = event.name
+            with progress.open("a", encoding="utf-8") as file:
+                file.write(f"{time.monotonic() - began:.1f} s: {name}: {type(event).__name__}\n")
             yield event
     finally:
         note_peak(name, phases)
@@ -199,7 +203,7 @@ def measure(row: Row, work: Path) -> None:
     freeze = "dreambooth_cli.workflows.freeze"
     phases: dict[str, tuple[int, int]] = {}
     with mock.patch(f"{freeze}.find_gpu", return_value=card), mock.patch(f"{freeze}.as_torch_has_it", return_value=card):
-        events = list(watched(start(row, base, work), phases))
+        events = list(watched(start(row, base, work), phases, result_of(row, work).with_suffix(".txt")))
     (plan,) = [event.plan for event in events if isinstance(event, PlanMade)]
     context = context_bytes()  # with the kernels that were loaded since
     seconds = [event.seconds for event in events if isinstance(event, StepDone)]
