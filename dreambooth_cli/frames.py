@@ -3,8 +3,8 @@
 A subject that is always trained in one sentence may be learned as that sentence, and not come where another is asked for. Textual
 Inversion (Gal et al. 2022, arXiv 2208.01618) trains its word in a frame that is chosen anew for every row; so do we where
 `--frames varied` says so, in one row of four. In more of them a whole network learns that what stands around the word means nothing,
-and no longer hears where the subject shall be (tests/benchmarks/recipe.md). Class images keep the user's one sentence; one of three
-says a place after it, so that prior preservation holds the base to what it knows of places, too.
+and no longer hears where the subject shall be (tests/benchmarks/recipe.md). Class images keep the user's one sentence; one of
+a few says a place after it, so that prior preservation holds the base to what it knows of places, too.
 """
 
 import re
@@ -63,6 +63,6 @@ def prompts_in(own: str, others: Sequence[str], place: str, *, dropout: float) -
     return (*[own] * bare, *said[:1] * (once - bare), *said[1:] * PARTS)
 
 
-def class_prompts_in(own: str, places: Sequence[str]) -> tuple[str, ...]:
-    """The prompts that class images take in turn: the user's `own` twice, then once with a place, going through the places."""
-    return tuple(prompt for place in places for prompt in (own, own, prompt_with(own, place))) or (own,)
+def class_prompts_in(own: str, places: Sequence[str], *, every: int) -> tuple[str, ...]:
+    """The prompts that class images take in turn: the user's `own`, and at each `every`-th turn with a place, going through the places."""
+    return tuple(prompt for place in places for prompt in (*[own] * (every - 1), prompt_with(own, place))) or (own,)

@@ -85,6 +85,8 @@ class RunSettings(TypedDict, total=False):
     """Sentences to train the subject in: own (your prompt), or varied (now and then another, naming the place that the photo shows)."""
     caption_dropout: float
     """How often the prompt leaves out the photo's caption or place, from 0 to 1."""
+    class_place_every: int
+    """With --frames varied: every how many class images one is set in a place."""
     allow_distilled: bool
     """Train a distilled base anyway, although it then no longer draws in a few steps."""
     mirror: bool

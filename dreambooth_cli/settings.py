@@ -302,6 +302,9 @@ class TrainSettings(Settings):
         was=NEW,
         group=SENTENCES,
     )
+    class_place_every: int = setting(
+        3, "With --frames varied: every how many class images one is set in a place.", at_least=1, shapes=True, was=NEW, group=SENTENCES
+    )
     allow_distilled: bool = setting(
         False, "Train a distilled base anyway, although it then no longer draws in a few steps.", was=NEW, group=RARE
     )

@@ -110,6 +110,7 @@ CELLS = {
     "Guidance scale for the class images; auto: 7.5, or 4 for klein and Z-Image.": "类别图片的引导系数；auto：7.5，klein 和 Z-Image 为 4。",
     "Sentences to train the subject in: own (your prompt), or varied (now and then another, naming the place that the photo shows).": "用哪些句子训练主题：您自己的（own），或不时换成别的句子、并说出照片里的地点（varied）。",
     "How often the prompt leaves out the photo's caption or place, from 0 to 1.": "您自己的句子不带照片说明或地点出现的比例，0 到 1。",
+    "With --frames varied: every how many class images one is set in a place.": "--frames varied 时：每隔几张类别图片有一张画在某个地点。",
     "Also mirror the photos; not for text or asymmetric things.": "同时使用左右翻转的照片；有文字或不对称的主题请勿使用。",
     "Seed of the run; all its random numbers follow from it.": "训练的随机种子；所有随机数都由它得出。",
     "Steps between checkpoints; 0: only at the end.": "两个检查点之间的步数；0：只在结束时保存。",

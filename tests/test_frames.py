@@ -56,8 +56,11 @@ def test_without_a_place_the_user_s_own_sentence_comes_three_times_of_four():
 def test_class_images_take_the_places_in_turn():
     plain = "a photo of a dog"
     beach, snow = f"{plain} on the beach", f"{plain} in the snow"
-    assert class_prompts_in(plain, ("on the beach", "in the snow")) == (plain, plain, beach, plain, plain, snow)
-    assert class_prompts_in(plain, ()) == (plain,)
+    places = ("on the beach", "in the snow")
+    assert class_prompts_in(plain, places, every=3) == (plain, plain, beach, plain, plain, snow)
+    assert class_prompts_in(plain, places, every=2) == (plain, beach, plain, snow)
+    assert class_prompts_in(plain, places, every=1) == (beach, snow)
+    assert class_prompts_in(plain, (), every=3) == (plain,)
 
 
 def test_no_place_is_added_where_the_class_prompt_may_name_one():

@@ -68,7 +68,7 @@ def gather_class_images(family: LatentDiffusion, recipe: Recipe, cache: Path | N
 
 def class_prompts(recipe: Recipe) -> tuple[str, ...]:
     """The prompts of the class images in the cache, taken in turn."""
-    return class_prompts_in(recipe.prompts.class_, recipe.prompts.places)
+    return class_prompts_in(recipe.prompts.class_, recipe.prompts.places, every=recipe.settings.class_place_every)
 
 
 def class_image_prompts(recipe: Recipe) -> list[str]:

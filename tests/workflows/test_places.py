@@ -46,13 +46,16 @@ def test_the_photos_prompts_say_where_they_were_taken(scenes):
     assert len(set(prompts)) == len(prompts)
 
 
-def test_one_class_image_of_three_says_a_place(scenes):
-    project = make_project(scenes, "pocket", class_prompt="a photo of a mug", class_images=6)
+@pytest.mark.parametrize(
+    ("every", "settings"), [(5, {}), (3, {"method": "lora"}), (2, {"class_place_every": 2})], ids=["full", "lora", "told"]
+)
+def test_one_class_image_of_a_few_says_a_place(every, settings, scenes):
+    project = make_project(scenes, "pocket", class_prompt="a photo of a mug", class_images=2 * every, **settings)
     run(project)
     of_class = [prompt for prompt in prompts_of(project) if "sks" not in prompt]
     assert of_class == ["a photo of a mug", *(f"a photo of a mug {place}" for place in ("in a living room", "in a meadow"))]
     folders = [folder for folder in (cache_folder() / "class-images").iterdir() if folder.is_dir()]
-    assert [len(list(folder.glob("0*.png"))) for folder in folders] == [6], "all in one folder"
+    assert [len(list(folder.glob("0*.png"))) for folder in folders] == [2 * every], "all in one folder"
 
 
 @pytest.mark.parametrize(
