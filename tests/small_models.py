@@ -283,9 +283,10 @@ def _clip_merges() -> list[tuple[str, str]] | None:
 
 
 def _small_merges() -> Iterator[tuple[str, str]]:
-    """Merges that make each of WORDS and most of the package's rare tokens one token, each pair once."""
+    """Merges that make each of WORDS and most of the package's rare tokens one token, each pair once; the rarest, which the package lists
+    first, get the highest numbers, as in CLIP's."""
     seen = set()
-    for word in (*WORDS, *rare_tokens()):
+    for word in (*WORDS, *reversed(rare_tokens())):
         pieces = [*word[:-1], word[-1] + "</w>"]
         for place in range(1, len(pieces)):
             pair = ("".join(pieces[:place]), pieces[place])
