@@ -61,12 +61,6 @@ ARMS = (
     Arm(Variant(BEFORE, FULL_OWN), BEFORE, "as 0.2 stood", "the default until now"),
     Arm(Variant(FULL, {"method": "full"}), BEFORE, "beside one of three at a place: S + .03, place - .04", "**the default**"),
     Arm(Variant("full, 80 class images", {"method": "full", "class_images": 80}), BEFORE, "the same", "LoRA had 70.3% of its passes"),
-    Arm(
-        Variant("full, 80 class images, one of three at a place", {"method": "full", "class_images": 80, "class_place_every": 3}),
-        BEFORE,
-        "as with 40, S + .02",
-        "dropped",
-    ),
     Arm(Variant(FULL_FEWER, OF_FEWER), BEFORE, "place + .1, copied - .1, S as before", "dropped"),
     Arm(Variant(LORA, {"method": "lora"}), FULL, "S + .05 by twice the rank", "**the default**"),
     Arm(Variant("LoRA, rank 16", {"method": "lora", "rank": 16}), LORA, "S - .05", "dropped"),
