@@ -575,11 +575,14 @@ def test_what_the_machine_can_not_hold_does_not_fit(free_gb: float | None, monke
     assert caught.value.hint
 
 
-def test_sdxl_in_full_without_a_gpu_does_not_fit_in_23_gb(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("multiplies", "needed"), [(True, "14.9"), (False, "21.6")])
+def test_sdxl_in_full_without_a_gpu_does_not_fit_in_23_gb(multiplies: bool, needed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a processor that multiplies bf16, and on one that does not."""
     machine_of(monkeypatch, 23)
+    monkeypatch.setattr("dreambooth_cli.memory.search.multiplies_bf16", lambda: multiplies)
     plan = plan_for(None, "sdxl", method="full", train_text_encoder=True)
     assert not plan.fits
-    assert plan.remedy.startswith("drop --method full: it then needs 14.9 GB of the machine's memory: LoRA")
+    assert plan.remedy.startswith(f"drop --method full: it then needs {needed} GB of the machine's memory: LoRA")
 
 
 @pytest.mark.parametrize(("free_gb", "gb"), [(None, 23), (60, 12)])

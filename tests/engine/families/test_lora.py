@@ -60,9 +60,9 @@ def test_alpha_over_rank_scales_what_is_learned(sd1):
     assert not torch.equal(predict(plain), predict(scaled))
 
 
-@pytest.mark.parametrize(("layers", "rounding"), [("attention", 1e-6), ("all", 1e-5)])
+@pytest.mark.parametrize("layers", ["attention", "all"])
 @pytest.mark.parametrize("reads_header", [True, False])
-def test_another_reader_scales_it_alike(reads_header, layers, rounding, sd1, tmp_path):
+def test_another_reader_scales_it_alike(reads_header, layers, sd1, tmp_path):
     """Rank 4 and alpha 12: plain diffusers predicts the same, with the file's header and without it."""
     unet = adapted(sd1, layers=layers)
     save_lora(StableDiffusionPipeline, tmp_path, {"unet": unet}, torch.float32)
@@ -74,7 +74,7 @@ def test_another_reader_scales_it_alike(reads_header, layers, rounding, sd1, tmp
         save_file(load_file(file), file)
     pipe = StableDiffusionPipeline.from_pretrained(sd1, safety_checker=None, feature_extractor=None)
     pipe.load_lora_weights(tmp_path)
-    assert predict(pipe.unet) == pytest.approx(predict(unet), abs=rounding)
+    assert predict(pipe.unet) == pytest.approx(predict(unet), abs=1e-5)  # another order of sums
 
 
 def test_all_layers_are_every_linear_layer_and_convolution_within_the_blocks(sd1, sdxl):
