@@ -7,6 +7,7 @@ merely adding a field does not count.
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -42,7 +43,7 @@ def check_values(expected: type[Any], values: Any) -> None:
     """Check the values of a JSON file against the fields of a dataclass. Raises ValueError, which names the first that does not fit."""
     if not isinstance(values, dict):
         raise ValueError(f"it holds no {expected.__name__.lower()}")
-    hints = get_type_hints(expected)
+    hints = _hints(expected)
     for item in fields(expected):
         if item.name not in values and item.default is MISSING and item.default_factory is MISSING:
             raise ValueError(f"{item.name} is missing")
@@ -50,6 +51,9 @@ def check_values(expected: type[Any], values: Any) -> None:
             check_values(hints[item.name], values[item.name])
         elif item.name in values and not _fits(values[item.name], hints[item.name]):
             raise ValueError(f"{item.name} can't be {shortened(repr(values[item.name]))}")
+
+
+_hints = cache(get_type_hints)
 
 
 def _fits(value: Any, expected: Any) -> bool:

@@ -77,6 +77,7 @@ LONG = {  # what they have is in the others too, but for the pocket's telling of
     "klein, base in fp8",
     "klein, base in 4 bits",
     "klein, base in 4 bits, class images",
+    "Z-Image, base in fp8",
     "pocket, the photos' places told",
     "lora, text encoder, varied frames",
     "lora of all layers, base in 4 bits",

@@ -70,12 +70,12 @@ def short_rows() -> Iterator[Row]:
     hub have samples of their own in the test suite."""
     with kills.small_scenario() as scenario:
         for power_cut in (False, True):
-            yield kills.try_every(scenario, power_cut=power_cut, every=587)
+            yield kills.try_every(scenario, power_cut=power_cut, every=700)
         for name in ("kill -9", "Ctrl-C twice"):
             yield kills.try_instants(scenario, name, count=1)
-        yield from full_disk.rows_of(scenario, every=587)
+        yield from full_disk.rows_of(scenario, every=700)
         yield from permissions.rows_of(scenario, every=1229)
-        yield file_systems.try_changes(scenario, every=587)
+        yield file_systems.try_changes(scenario, every=700)
         yield file_systems.try_limits(scenario, [40_000])
         for trouble in terminals.TROUBLES[:2]:
             yield terminals.try_trouble(scenario, trouble, count=1)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .kills import faults_after, small_scenario
 from .row import Row
-from .scenario import Scenario, events_in
+from .scenario import Scenario, events_in, every_so_often
 from .watched import GO, Change, run_followed, run_watched
 
 REFUSALS = (errno.EIO, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.ESTALE, errno.EMFILE, errno.ELOOP)
@@ -65,7 +65,7 @@ def faults_of(code: int, output: Path) -> list[str]:
 def try_changes(scenario: Scenario, *, every: int) -> Row:
     """Refuse every `every`-th change, with the next of the error numbers that are its own."""
     changes, wanted = scenario.undisturbed
-    numbers = range(0, len(changes), every)
+    numbers, which = every_so_often(len(changes), every)
     turns: dict[str, int] = {}
     lost, unequal, slowest, remarks = 0, 0, 0.0, []
     for number in numbers:
@@ -84,7 +84,6 @@ def try_changes(scenario: Scenario, *, every: int) -> Row:
         what = "none was left" if refused is None else f"{refused.operation} {refused.path.name}"
         where = f"{errno.errorcode[refusal]} at change {number} ({what})"
         remarks += [f"{where}: {'; '.join([*missing, *other])}"] if missing or other else []
-    which = "each" if every == 1 else f"change 1, {1 + every}, ..."
     return Row(f"file systems: one refusal at {which} of {len(changes)} changes", len(numbers), lost, unequal, slowest, remarks)
 
 

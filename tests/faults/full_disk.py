@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .kills import faults_after, small_scenario
 from .row import Row
-from .scenario import Scenario, events_in
+from .scenario import Scenario, events_in, every_so_often
 from .watched import GO, Change, run_watched
 
 SIZE = "200m"
@@ -70,7 +70,7 @@ def try_every(scenario: Scenario, disk: Path, *, every: int) -> Row:
     """Fill the disk before every `every`-th change."""
     on_disk = replace(scenario, folder=disk)
     changes, wanted = on_disk.undisturbed
-    numbers = range(0, len(changes), every)
+    numbers, which = every_so_often(len(changes), every)
     lost, unequal, slowest, remarks = 0, 0, 0.0, []
     for number in numbers:
         home, output = on_disk.home("home"), scenario.folder / "home.out"
@@ -84,7 +84,6 @@ def try_every(scenario: Scenario, disk: Path, *, every: int) -> Row:
         lost, unequal = lost + bool(missing), unequal + bool(other)
         where = f"before change {number} ({changes[number].operation} {changes[number].path.name})"
         remarks += [f"{where}: {'; '.join([*missing, *other])}"] if missing or other else []
-    which = "each" if every == 1 else f"change 1, {1 + every}, ..."
     return Row(f"disk full from {which} of {len(changes)} changes on", len(numbers), lost, unequal, slowest, remarks)
 
 

@@ -19,7 +19,7 @@ from threading import Timer
 
 from .power import Disk
 from .row import Row
-from .scenario import Scenario, events_in, leftovers, phase_in, weights_of
+from .scenario import Scenario, events_in, every_so_often, leftovers, phase_in, weights_of
 from .watched import GO, KILL, Change, run_followed, run_unwatched, run_watched
 
 SIGNALS = {
@@ -73,7 +73,7 @@ def try_every(scenario: Scenario, *, power_cut: bool, every: int) -> Row:
     """Kill, or cut the power, before every `every`-th change."""
     changes, wanted = scenario.undisturbed
     lost, unequal, slowest, remarks = 0, 0, 0.0, []
-    numbers = range(0, len(changes), every)
+    numbers, which = every_so_often(len(changes), every)
     for number in numbers:
         home = scenario.home("home")
         printed = kill_before(scenario, home, number, power_cut=power_cut)
@@ -84,7 +84,6 @@ def try_every(scenario: Scenario, *, power_cut: bool, every: int) -> Row:
         where = f"before change {number} ({changes[number].operation} {changes[number].path.name})"
         remarks += [f"{where}: {'; '.join([*missing, *other])}"] if missing or other else []
     what = "power cut" if power_cut else "kill -9"
-    which = "each" if every == 1 else f"change 1, {1 + every}, ..."
     return Row(f"{what} before {which} of {len(changes)} changes", len(numbers), lost, unequal, slowest, remarks)
 
 

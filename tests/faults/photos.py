@@ -51,15 +51,18 @@ class Batch:
 def rows(count: int = FULL) -> Iterator[Row]:
     """A row for each kind of bad photo; `count` photos in all."""
     each = max(1, count // len(KINDS))
-    for kind in KINDS:
-        yield try_kind(kind, each)
+    watched = Watched()
+    try:
+        for kind in KINDS:
+            yield try_kind(watched, kind, each)
+    finally:
+        watched.close()
 
 
-def try_kind(kind: str, count: int) -> Row:
-    """All mutants of a kind, in batches, in a process of their own; one that hangs or dies is replaced."""
-    watched, row_failures, slowest, memory, lost, by_command = None, [], 0.0, 0, 0, 0
+def try_kind(watched: "Watched", kind: str, count: int) -> Row:
+    """All mutants of a kind, in batches."""
+    row_failures, slowest, memory, lost, by_command = [], 0.0, 0, 0, 0
     for number, start in enumerate(range(0, count, BATCH)):
-        watched = watched or Watched()
         size = min(BATCH, count - start)
         on_command_line = number % COMMAND_LINE_EVERY == 1
         batch = watched.ask(kind, start, size, on_command_line)
@@ -67,10 +70,6 @@ def try_kind(kind: str, count: int) -> Row:
         slowest, memory = max(slowest, batch.slowest), max(memory, batch.memory)
         lost += min(size, len(batch.failures))
         row_failures += batch.failures
-        if not watched.is_alive():
-            watched = None
-    if watched is not None:
-        watched.close()
     if memory > MOST_MEMORY:
         lost += 1
         row_failures.append(f"{memory / 1e6:.0f} MB of memory")
@@ -79,9 +78,13 @@ def try_kind(kind: str, count: int) -> Row:
 
 
 class Watched:
-    """A process that tries batches, and the patience that ends it."""
+    """A process that tries batches, and the patience that ends it. One that hung or died is replaced when it is asked again."""
 
     def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Start the process, in a folder of its own."""
         context = multiprocessing.get_context("spawn")
         self.line, theirs = context.Pipe()
         self.folder = TemporaryDirectory(prefix="dreambooth-faults-")
@@ -91,6 +94,9 @@ class Watched:
 
     def ask(self, kind: str, start: int, count: int, on_command_line: bool) -> Batch:
         """The result for a batch; if the process hangs or dies, that is a failure."""
+        if not self.process.is_alive():
+            self.close()
+            self.start()
         name = f"{kind} {start} to {start + count - 1}"
         before = ""
         with suppress(OSError):  # a dead process is seen below
@@ -109,10 +115,6 @@ class Watched:
             if isinstance(said, Batch):
                 return said
             before = said
-
-    def is_alive(self) -> bool:
-        """Whether it can be asked again."""
-        return self.process.is_alive()
 
     def close(self) -> None:
         """End it."""

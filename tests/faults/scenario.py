@@ -120,6 +120,14 @@ def phase_in(line: str) -> str | None:
     return found[1] if found else None
 
 
+def every_so_often(count: int, every: int) -> tuple[range, str]:
+    """The numbers, from 0, of every `every`-th of so many changes, from the middle of the first stretch on, and how a row names them."""
+    numbers = range(every // 2, count, every)
+    if every == 1:
+        return numbers, "each"
+    return numbers, f"change {', '.join(str(number + 1) for number in numbers[:2])}{', ...' if len(numbers) > 2 else ''}"
+
+
 def weights_of(home: Path) -> dict[str, str]:
     """The sha256 of every file of weights of the delivered model, its header in order: the library's own order is another each time."""
     found = {}

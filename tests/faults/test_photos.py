@@ -48,6 +48,6 @@ def test_what_is_lost_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(photos.judge(["d.jpg"], True, batch)) == ["'d.jpg' is whole, but refused: cut"]
     assert list(photos.judge(["b.jpg"], True, batch)) == []
     monkeypatch.setattr(photos, "work", os._exit)
-    row = photos.try_kind("bit flips", 1)
+    row = photos.try_kind(photos.Watched(), "bit flips", 1)
     assert (row.tried, row.lost) == (1, 1)
     assert "the process died" in row.remarks[-1]

@@ -37,7 +37,7 @@ def test_a_picture_file_that_was_cut_short_is_drawn_on(tmp_path):
     assert len(np.unique(whole.reshape(24, -1), axis=0)) == 24
 
 
-@pytest.mark.parametrize("name", ["vae", "clip", "reader"])
+@pytest.mark.parametrize("name", [pytest.param("vae", marks=pytest.mark.long), "clip", "reader"])
 def test_a_stopped_part_goes_on_as_if_it_had_not_been(short, tmp_path, name):
     """Stopped after every step (the clock says so at once), it ends with the weights of one that ran through."""
     found = few(tmp_path / "pictures")

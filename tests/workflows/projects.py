@@ -1,7 +1,10 @@
 """Projects made and trained as by the commands."""
 
+from contextlib import closing
+from itertools import takewhile
+
 from dreambooth_cli.config import ask
-from dreambooth_cli.events import ModelSaved, ProjectSaved
+from dreambooth_cli.events import ModelSaved, ProjectSaved, StepDone
 from dreambooth_cli.project import Project
 from dreambooth_cli.settings import PrepSettings, SubjectSettings, TrainSettings
 from dreambooth_cli.workflows.initialise import initialise
@@ -38,6 +41,12 @@ def start(project, *, output_dir=None, restart=False, replan=False, subject=None
 def run(project, **options):
     """Train to the end; all events."""
     return list(start(project, **options))
+
+
+def begin(project, **options):
+    """Train to the first step, when all is read, told and drawn; the events until then."""
+    with closing(start(project, **options)) as events:
+        return list(takewhile(lambda event: not isinstance(event, StepDone), events))
 
 
 def model_of(events):

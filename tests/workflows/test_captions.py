@@ -17,7 +17,7 @@ from dreambooth_cli.prompts import instance_prompt
 from dreambooth_cli.workflows.initialise import add_photos
 from dreambooth_cli.workflows.prepare import prepared_photos
 from tests.workflows.kept_training import assert_same, trained
-from tests.workflows.projects import make_project, model_of, of_kind, run, start
+from tests.workflows.projects import begin, make_project, model_of, of_kind, run, start
 from tests.workflows.test_places import draw_scenes
 
 CAPTIONS = {"one.jpg": "in the snow, seen from behind", "four.png": "on a beach"}
@@ -87,7 +87,7 @@ def test_a_place_that_makes_a_prompt_too_long_is_told(tmp_path):
         own = instance_prompt(class_prompt, "sks")
         longest = max((own, *other_frames(own, "sks")), key=lambda prompt: len(tokenizer.encode(prompt).ids))
     project = make_project(draw_scenes(tmp_path), "pocket", class_prompt=class_prompt)
-    told = [warning.message for warning in of_kind(run(project), Warned) if "longer than the 77 tokens" in warning.message]
+    told = [warning.message for warning in of_kind(begin(project), Warned) if "longer than the 77 tokens" in warning.message]
     assert told  # of places: without one every prompt is read to its end
     assert all("mug" not in message for message in told)
 

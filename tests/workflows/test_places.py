@@ -8,7 +8,7 @@ from dreambooth_cli.events import Noted
 from dreambooth_cli.paths import cache_folder
 from dreambooth_cli.pocket import world
 from dreambooth_cli.workflows.verify import verify_resume
-from tests.workflows.projects import asked_of, make_project, of_kind, run
+from tests.workflows.projects import asked_of, begin, make_project, of_kind
 
 SHOWN = ("in the snow", "on the moon", "in the snow")
 
@@ -36,7 +36,7 @@ def prompts_of(project):
 
 def test_the_photos_prompts_say_where_they_were_taken(scenes):
     project = make_project(scenes, "pocket", class_prompt="a photo of a mug")
-    said = [note.message for note in of_kind(run(project), Noted) if "that the base sees" in note.message]
+    said = [note.message for note in of_kind(begin(project), Noted) if "that the base sees" in note.message]
     assert said == [
         "the photos' prompts will name the place that the base sees in each photo: in the snow (2), on the moon (1)"
     ]
@@ -49,7 +49,7 @@ def test_the_photos_prompts_say_where_they_were_taken(scenes):
 @pytest.mark.parametrize(("every", "settings"), [(5, {}), (2, {"class_place_every": 2})], ids=["pocket's own", "told"])
 def test_one_class_image_of_a_few_says_a_place(every, settings, scenes):
     project = make_project(scenes, "pocket", class_prompt="a photo of a mug", class_images=2 * every, **settings)
-    run(project)
+    begin(project)
     of_class = [prompt for prompt in prompts_of(project) if "sks" not in prompt]
     assert of_class == ["a photo of a mug", *(f"a photo of a mug {place}" for place in ("in a living room", "in a meadow"))]
     folders = [folder for folder in (cache_folder() / "class-images").iterdir() if folder.is_dir()]
@@ -61,7 +61,7 @@ def test_one_class_image_of_a_few_says_a_place(every, settings, scenes):
 )
 def test_no_place_is_looked_for_where_none_is_to_be_said(settings, scenes):
     project = make_project(scenes, "pocket", **settings)
-    assert not [note for note in of_kind(run(project), Noted) if "that the base sees" in note.message]
+    assert not [note for note in of_kind(begin(project), Noted) if "that the base sees" in note.message]
     assert not any("snow" in prompt or "moon" in prompt for prompt in prompts_of(project) or ())
 
 

@@ -216,7 +216,6 @@ def pictures(path, folder, *, base=None, step=None, grid=False):
     return list(generate(Source(path, base, step=step), "a [identifier] dog", settings, output_dir=folder, grid=grid))
 
 
-@pytest.mark.slow
 def test_no_file_that_leaves_the_project_names_a_place_or_a_person(published, exported):
     private = [USER, published.parent.name, "pytest-of-"]
     private += [name for name in (socket.gethostname(), getpass.getuser()) if len(name) > 5]
