@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -81,23 +82,28 @@ def module_parts(file: Path) -> tuple[str, ...]:
     return parts[:-1] if parts[-1] == "__init__" else parts
 
 
-def imports_of(file: Path) -> Iterator[Import]:
+@cache
+def tree_of(file: Path) -> ast.Module:
+    """A file's syntax tree, read once."""
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+@cache
+def imports_of(file: Path) -> tuple[Import, ...]:
     """Every import in a file, with relative ones spelled out, including those inside functions or only for types."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    later = {
-        id(node)
-        for block in ast.walk(tree)
-        if isinstance(block, ast.FunctionDef | ast.AsyncFunctionDef)
-        or (isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING")
-        for node in ast.walk(block)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield Import(alias.name, node.lineno, id(node) not in later)
-        elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                yield Import(f"{_spelled_out(file, node)}.{alias.name}", node.lineno, id(node) not in later)
+    return tuple(_imports_below(file, tree_of(file), at_top=True))
+
+
+def _imports_below(file: Path, node: ast.AST, *, at_top: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (Import(alias.name, child.lineno, at_top) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            yield from (Import(f"{_spelled_out(file, child)}.{alias.name}", child.lineno, at_top) for alias in child.names)
+        elif isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
+            later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            later |= isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+            yield from _imports_below(file, child, at_top=at_top and not later)
 
 
 def _spelled_out(file: Path, node: ast.ImportFrom) -> str:
@@ -148,6 +154,7 @@ def imported_files() -> dict[Path, set[Path]]:
     return graph
 
 
+@cache
 def room_of(file: Path) -> Path:
     """The folder of a file; files at the top level count as a folder of their own each."""
     beside = [each for each in FILES if file.parent in each.parents and each.parent != file.parent]
@@ -179,7 +186,7 @@ def test_the_command_line_loads_what_is_slow_inside_a_command(file: Path) -> Non
 def test_a_workflow_is_imported_before_anything_else_in_a_function_is_done_or_while_it_is_said(file: Path) -> None:
     """An import that takes a while is inside `with loading...:`, the only thing that shows a spinner, and nothing else is inside it."""
     late = []
-    for function in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for function in ast.walk(tree_of(file)):
         if not isinstance(function, ast.FunctionDef):
             continue
         statements = function.body[1:] if ast.get_docstring(function) is not None else function.body
@@ -211,7 +218,7 @@ def is_loading(statement: ast.stmt) -> bool:
 )
 def test_the_command_line_has_no_workflow_of_its_own(file: Path) -> None:
     """Words in, pictures out: what happens, and in which order, is for the workflows to say."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = tree_of(file)
     yields = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Yield | ast.YieldFrom)]
     contexts = [
         node
@@ -223,11 +230,6 @@ def test_the_command_line_has_no_workflow_of_its_own(file: Path) -> None:
     assert [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith("load_")] == []
 
 
-FUNCTIONS = [
-    node for file in FILES for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef)
-]
-
-
 def values_of(function: ast.FunctionDef) -> list[str]:
     """The names of a function's parameters, without the object that it belongs to."""
     given = function.args
@@ -237,10 +239,11 @@ def values_of(function: ast.FunctionDef) -> list[str]:
 
 def test_functions_are_short_and_are_given_few_values() -> None:
     """Values that are passed on through function after function deserve a noun of their own (a Recipe, a Base, a Batch)."""
-    lines = sorted((node.end_lineno or 0) - node.lineno + 1 for node in FUNCTIONS)
+    functions = [node for file in FILES for node in ast.walk(tree_of(file)) if isinstance(node, ast.FunctionDef)]
+    lines = sorted((node.end_lineno or 0) - node.lineno + 1 for node in functions)
     assert lines[-1] <= 80
     assert lines[len(lines) * 9 // 10] <= 22
-    given_many = [node.name for node in FUNCTIONS if len(values_of(node)) >= 6 and not node.decorator_list]  # a command's are its flags
+    given_many = [node.name for node in functions if len(values_of(node)) >= 6 and not node.decorator_list]  # a command's are its flags
     assert len(given_many) <= 15, given_many
 
 
@@ -270,7 +273,7 @@ ASK_FOR_A_PEFT = {
 def test_adapters_are_peft_s_own_work(file: Path) -> None:
     called = [
         f"line {node.lineno}: {node.attr}"
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for node in ast.walk(tree_of(file))
         if isinstance(node, ast.Attribute) and node.attr in ASK_FOR_A_PEFT
     ]
     assert called == []
@@ -304,7 +307,7 @@ NEVER = {"torch.load", "pickle.load", "pickle.loads", "joblib.load"}
 def test_a_models_files_are_opened_in_the_guarded_place_alone(file: Path) -> None:
     name = file.relative_to(PACKAGE).as_posix()
     wrong = []
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(file)):
         called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
         last = called.rpartition(".")[2]
         allowed = name in MAY_OPEN or (last == "from_config" and name in BUILT_FROM_A_LIVE_ONE)
@@ -394,7 +397,7 @@ READS_ITSELF = {
 def test_a_lora_comes_in_by_one_door_and_a_pickle_by_none(file: Path) -> None:
     """The libraries' own readers fall back to a pickle if they find no safetensors."""
     wrong = [f"line {found.line}: {found.module}" for found in imports_of(file) if found.module.split(".")[0] in UNPICKLES]
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(file)):
         is_proof = file.parent.name == "exports"  # of a file that was just written, named as safetensors
         if isinstance(node, ast.Attribute) and (
             (node.attr in READS_ITSELF and not is_proof) or ast.unparse(node) == "torch.load"
