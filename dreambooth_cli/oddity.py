@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from string import ascii_lowercase
 
 from .identifier import names
 from .phrase import DETERMINERS, MARKS, NAMING, OF, POSSESSIVE, VERBS, Phrase, agree, read_phrase, word_set
@@ -42,6 +43,7 @@ IRREGULAR = {
     "zombies": "zombie", "selfies": "selfie", "hoodies": "hoodie", "collies": "collie", "birdies": "birdie", "axes": "axe",
 }  # fmt: skip
 UNCHANGED = word_set("series species lens jeans swiss lotus news gas bias atlas texas christmas")
+NOT_SHORT = 5  # letters: a short word of another language is one letter away from some English one
 AGAIN = 3  # oddities that may be taken from a class prompt, one after another
 OF_MINE = re.compile(r"(.+) of (?:mine|yours|his|hers|ours|theirs)\b", re.IGNORECASE)
 PICTURE_FILE = re.compile(r"\.(?:jpe?g|png|webp|heic|gif|bmp|tiff?)$", re.IGNORECASE)
@@ -236,7 +238,21 @@ def _unknown(text: str) -> Oddity | None:
         return None
     if words[-1][0].isupper():
         return Oddity("has a name, and does not say what it is", "")
-    return Oddity(f'calls it "{words[-1]}", a word that our English dictionary lacks, and most base models know only English', "")
+    meant = mistyped(words[-1])
+    offer = _replaced(phrase, " ".join([*words[:-1], meant])) if meant else ""
+    return Oddity(f'calls it "{words[-1]}", a word that our English dictionary lacks, and most base models know only English', offer)
+
+
+def mistyped(word: str) -> str:
+    """The English noun for which this one may be a slip of the finger: two letters that changed places, or, in a word that is not short,
+    one left out or typed twice. "" if there is none, or several."""
+    parts = [(word[:place], word[place:]) for place in range(len(word) + 1)]
+    near = {f"{before}{after[1]}{after[0]}{after[2:]}" for before, after in parts if len(after) > 1}
+    if len(word) >= NOT_SHORT:
+        near |= {before + after[1:] for before, after in parts if before[-1:] == after[:1] != ""}
+        near |= {before + letter + after for before, after in parts for letter in ascii_lowercase}
+    found = near & english_nouns()
+    return found.pop() if len(found) == 1 else ""
 
 
 def _begins_a_place(words: list[str]) -> bool:

@@ -43,7 +43,7 @@ def check_values(expected: type[Any], values: Any) -> None:
     """Check the values of a JSON file against the fields of a dataclass. Raises ValueError, which names the first that does not fit."""
     if not isinstance(values, dict):
         raise ValueError(f"it holds no {expected.__name__.lower()}")
-    hints = _hints(expected)
+    hints = _hints(expected)  # type: ignore[arg-type] # mypy takes the class's hash for its instances'
     for item in fields(expected):
         if item.name not in values and item.default is MISSING and item.default_factory is MISSING:
             raise ValueError(f"{item.name} is missing")

@@ -242,12 +242,25 @@ def test_a_plain_class_prompt_is_not_asked_about(text: str) -> None:
 
 NAMED = ["Rex", "Luna", "a photo of Anna", "Mr Whiskers", "Dr. Who", "Taylor Swift", "Barack Obama", "a Honda Civic", "Katarzyna"]
 NAMED += ["Donald Trump", "Big Ben", "Mickey Mouse"]
-FOREIGN = ["a kociak", "a photo of a szczeniak", "tava", "a red valp", "a photo of a villahegy"]
+FOREIGN = ["a kociak", "a kissa", "a koirat", "a photo of a szczeniak", "tava", "a red valp", "a photo of a villahegy"]
 
 
 @pytest.mark.parametrize("text", [*NAMED, *FOREIGN, "a dog and a cat", "my dog and my cat"])
 def test_what_is_odd_and_has_no_other_words_is_asked_about_too(text: str) -> None:
     assert wizard.judge_class_prompt(text, "auto") is not None
+
+
+@pytest.mark.parametrize(
+    ("slip", "offer"),
+    [
+        ("a backpak", "a backpack"), ("a dgo", "a dog"), ("a photo of my red teapto", "a photo of a red teapot"),
+        ("a robott", "a robot"), ("a kissa", ""), ("a red valp", ""), ("a kociak", ""),
+    ],
+)  # fmt: skip
+def test_a_slip_of_the_finger_is_not_taken_for_another_language(slip: str, offer: str) -> None:
+    doubt = wizard.judge_class_prompt(slip, "auto")
+    assert doubt is not None
+    assert doubt.offer == offer
 
 
 @pytest.mark.parametrize("text", NAMED)
