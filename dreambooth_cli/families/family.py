@@ -189,6 +189,10 @@ class Family:
         """Whether its text encoders are ever trained."""
         return all(self.parts[name].lora for name in self.text_encoders)
 
+    def guidance_of_class_images(self, asked: float | Literal["auto"]) -> float:
+        """The guidance scale for class images, where so much is asked for."""
+        return self.class_guidance if asked == "auto" else asked
+
 
 def tokenizer_of(text_encoder: str) -> str:
     """The name of a text encoder's tokenizer."""

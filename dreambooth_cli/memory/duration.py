@@ -60,7 +60,8 @@ def predict(plan: Plan, facts: BaseFacts, settings: TrainSettings, gpu: Gpu | No
     again = 1 + FORWARD if plan.gradient_checkpointing else 1
     step = row * again * sum(settings.rows) * settings.gradient_accumulation / rate
     with_base = 1 + OF_BASE_PRIOR / settings.prior_every if settings.with_base_prior else 1
-    images = settings.class_images * settings.class_image_steps * GUIDED * row * FORWARD / rate if settings.with_prior else 0.0
+    passes = GUIDED if facts.family.guidance_of_class_images(settings.class_guidance_scale) > facts.family.no_guidance else 1
+    images = settings.class_images * settings.class_image_steps * passes * row * FORWARD / rate if settings.with_prior else 0.0
     by = f"{cores} core{'s' if cores > 1 else ''}" if plan.device == "cpu" else "the card's figures"
     return Prediction(step * with_base * settings.steps + images, step, by)
 

@@ -87,10 +87,10 @@ def class_images_of(recipe: Recipe) -> list[Path]:
 def class_image_folder(recipe: Recipe) -> tuple[Path, Drawing]:
     """Where these class images are in the cache, or will be, and how they are drawn. Those made by 0.1 are under the base's revision."""
     base, plan, settings = recipe.base, recipe.plan, recipe.settings
-    guidance, family = settings.class_guidance_scale, base.facts.family
+    family = base.facts.family
     drawing = Drawing(
         steps=settings.class_image_steps,
-        guidance_scale=family.class_guidance if isinstance(guidance, str) else guidance,
+        guidance_scale=family.guidance_of_class_images(settings.class_guidance_scale),
         width=plan.resolution,
         height=plan.resolution,
     )

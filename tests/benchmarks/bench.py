@@ -302,11 +302,13 @@ def settings_of(variant: Variant, stored: dict[str, Any]) -> Resolved[TrainSetti
 
 
 def passes_of(settings: TrainSettings, places: int) -> int:
-    """What a run costs in passes of one row through the denoiser, where backward counts as two: its class images (with guidance), finding
-    the `places` of its photos, if they are found, and its steps."""
+    """What a run costs in passes of one row through the denoiser, where backward and guidance count as two: its class images, finding the
+    `places` of its photos, if they are found, and its steps."""
     rows = sum(settings.rows) * settings.gradient_accumulation
     told = places if settings.frames == "varied" else 0
-    return told + settings.steps * rows * 3 + (settings.class_images * settings.class_image_steps * 2 if settings.with_prior else 0)
+    guided = STABLE_DIFFUSION.guidance_of_class_images(settings.class_guidance_scale) > STABLE_DIFFUSION.no_guidance
+    drawn = settings.class_images * settings.class_image_steps * (2 if guided else 1) if settings.with_prior else 0
+    return told + settings.steps * rows * 3 + drawn
 
 
 def digest_of_weights() -> str:

@@ -534,6 +534,19 @@ def test_time_is_predicted_from_the_cards_figures(gpu: Gpu, seconds: float | Non
         assert "predicted from the card's figures" in time_line(found)
 
 
+def test_class_images_without_guidance_are_predicted_to_take_half_as_long() -> None:
+    card = Gpu(name="H100", kind="cuda", total=80 * 10**9, free=79 * 10**9, tflops=66.9)
+    plan = plan_run("sd15", PrepSettings(), TrainSettings(), gpu=card)
+    guided, unguided = (
+        predict(plan, CATALOG[0].facts, TrainSettings(class_guidance_scale=scale), card)
+        for scale in ("auto", 1.0)
+    )
+    assert guided is not None
+    assert unguided is not None
+    training = guided.step * TrainSettings().steps
+    assert guided.seconds - training == pytest.approx(2 * (unguided.seconds - training))
+
+
 @pytest.mark.skipif(os.name == "nt", reason="a backslash parts folders there")
 def test_a_folder_whose_name_has_a_backslash(tmp_path: Path) -> None:
     folder = tmp_path / "a\\ b"
