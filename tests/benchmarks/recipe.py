@@ -42,8 +42,10 @@ class Arm:
 
 BEFORE, FULL, LORA = "full, one sentence", "full", "LoRA"
 FULL_FEWER = "full, 40 class images of 25 steps"
+FULL_UNGUIDED, LORA_UNGUIDED = "full, class images without guidance", "LoRA, class images without guidance"
 FEWER: dict[str, Any] = {"class_images": 40, "class_image_steps": 25, "class_place_every": 3}
 OF_FEWER: dict[str, Any] = {**FEWER, "method": "full"}
+UNGUIDED = {"class_guidance_scale": 1.0}
 OWN: dict[str, Any] = {"frames": "own", "rank": 16, "class_batch_size": AUTO, "caption_dropout": 0.1}
 FULL_OWN: dict[str, Any] = {**OWN, **FEWER, "method": "full", "steps": 300}
 ATTENTION: dict[str, Any] = {**OWN, "method": "lora", "lora_layers": "attention", "steps": 300, "class_image_steps": 25}
@@ -62,7 +64,14 @@ ARMS = (
     Arm(Variant(FULL, {"method": "full"}), BEFORE, "beside one of three at a place: S + .03, place - .04", "**the default**"),
     Arm(Variant("full, 80 class images", {"method": "full", "class_images": 80}), BEFORE, "the same", "LoRA had 70.3% of its passes"),
     Arm(Variant(FULL_FEWER, OF_FEWER), BEFORE, "place + .1, copied - .1, S as before", "dropped"),
+    Arm(
+        Variant(FULL_UNGUIDED, {"method": "full", "class_images": 168, **UNGUIDED}),
+        BEFORE,
+        "beside the default: S + .01, class less burnt",
+        "to be the default, with a LoRA like it",
+    ),
     Arm(Variant(LORA, {"method": "lora"}), FULL, "S + .05 by twice the rank", "**the default**"),
+    Arm(Variant(LORA_UNGUIDED, {"method": "lora", "class_images": 80, **UNGUIDED}), FULL_UNGUIDED, "as for full"),
     Arm(Variant("LoRA, rank 16", {"method": "lora", "rank": 16}), LORA, "S - .05", "dropped"),
     Arm(Variant("LoRA, text encoder at 5e-4", {"method": "lora", **rates(2.5e-3, 5e-4)}), LORA, "place + .03", "dropped"),
     Arm(Variant("LoRA, dropout .25", {"method": "lora", "caption_dropout": 0.25}), LORA, "place + .03", "dropped"),
