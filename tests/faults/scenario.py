@@ -122,7 +122,7 @@ def phase_in(line: str) -> str | None:
 
 def every_so_often(count: int, every: int) -> tuple[range, str]:
     """The numbers, from 0, of every `every`-th of so many changes, from the middle of the first stretch on, and how a row names them."""
-    numbers = range(every // 2, count, every)
+    numbers = range(min(every, count) // 2, count, every)  # at least one, however few the changes
     if every == 1:
         return numbers, "each"
     return numbers, f"change {', '.join(str(number + 1) for number in numbers[:2])}{', ...' if len(numbers) > 2 else ''}"

@@ -46,7 +46,9 @@ def test_the_photos_prompts_say_where_they_were_taken(scenes):
     assert len(set(prompts)) == len(prompts)
 
 
-@pytest.mark.parametrize(("every", "settings"), [(5, {}), (2, {"class_place_every": 2})], ids=["pocket's own", "told"])
+@pytest.mark.parametrize(
+    ("every", "settings"), [(5, {}), (3, {"method": "lora"}), (2, {"class_place_every": 2})], ids=["full", "lora", "told"]
+)
 def test_one_class_image_of_a_few_says_a_place(every, settings, scenes):
     project = make_project(scenes, "pocket", class_prompt="a photo of a mug", class_images=2 * every, **settings)
     begin(project)
