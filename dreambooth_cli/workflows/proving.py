@@ -37,7 +37,7 @@ from .verify import take_steps, verify_resume
 POCKET = "pocket"
 STEPS, TAKEN = 40, 3  # steps of pocket, and of the base at its true size
 WINDOW = 10  # steps over which a loss is averaged
-CLASS_IMAGES = {"class_images": 4, "class_image_steps": 25}
+CLASS_IMAGES = {"class_images": 4, "class_image_steps": 25, "class_guidance_scale": 5.0}
 POCKET_RUN = {**CLASS_IMAGES, "steps": STEPS, "frames": "own", "rehearsal": False, "sample_every": 0, "judge": "none"}
 TRUE_SIZE_RUN: dict[str, Any] = {"class_images": 1, "class_image_steps": 2, "frames": "own"}
 # The mean loss of each ten of that run's first 38 steps on a core of an AMD EPYC: torch 2.13.0, float32, November 2026. In bf16 they are
