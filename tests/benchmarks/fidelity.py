@@ -186,7 +186,7 @@ def told(found: evaluation.Interval) -> str:
     return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
-FEW: dict[str, Any] = {"steps": 100, "class_images": 12, "class_image_steps": 10, "rehearsal": False}
+FEW: dict[str, Any] = {"steps": 100, "class_images": 24, "class_image_steps": 10, "rehearsal": False}
 QUICK = Variant("quick", {**FEW, "learning_rate": 8e-4})
 QUICK_LORA = Variant("quick LoRA", {**FEW, "steps": 60, "method": "lora", "rank": 16, "learning_rate": 4e-3})
 
