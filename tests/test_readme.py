@@ -221,7 +221,7 @@ def test_what_the_chinese_page_lacks_is_named() -> None:
 
 
 def test_what_pocket_learns_is_what_was_measured() -> None:
-    """The full way and the LoRA, each by three figures of the twelve subjects: S, retrieved, place."""
+    """The full way and the LoRA, each by three figures of the twelve subjects: S, retrieved, place; and what the LoRA costs beside it."""
     page = (CHECKOUT / "tests/benchmarks/recipe.md").read_text(encoding="utf-8")
     rows = [row.split("|") for row in page.splitlines() if row.startswith(("| full | 12 ", "| LoRA | 12 "))]
     assert len(rows) >= 2
@@ -230,6 +230,9 @@ def test_what_pocket_learns_is_what_was_measured() -> None:
         for readme, pattern in ((README, "{}, {} and {}"), (CHINESE, "{}、{} 和 {}")):
             told = " ".join(readme.read_text(encoding="utf-8").split())
             assert pattern.format(*figures) in told, (readme.name, figures)
+    full, lora = (float(row[10]) for row in rows[:2])
+    assert f"with {lora / full:.0%} of the passes" in " ".join(README.read_text(encoding="utf-8").split())
+    assert f"用 {lora / full:.0%} 的计算" in CHINESE.read_text(encoding="utf-8")
 
 
 def test_the_tree_is_what_lies_on_disk() -> None:
