@@ -235,6 +235,19 @@ def test_what_pocket_learns_is_what_was_measured() -> None:
     assert f"用 {lora / full:.0%} 的计算" in CHINESE.read_text(encoding="utf-8")
 
 
+def test_how_far_the_word_holds_is_what_was_measured() -> None:
+    """In sentences that no training uses: of the twelve subjects, and of the built-in example before and now."""
+    page = (CHECKOUT / "tests/benchmarks/recipe.md").read_text(encoding="utf-8").splitlines()
+
+    def share(beginning: str) -> str:
+        return f"{float(next(row for row in page if row.startswith(beginning)).split('|')[8]):.0%}"
+
+    told = " ".join(README.read_text(encoding="utf-8").split())
+    assert f"any other sentence reaches {share('| full | 12 ')} of that likeness" in told
+    before, now = share("| full, one sentence | 1 "), share("| full | 1 ")
+    assert f"used to reach {before} of the likeness that the trained sentence reached, and now reach {now} " in told
+
+
 def test_the_tree_is_what_lies_on_disk() -> None:
     tree = tree_of(README.read_text(encoding="utf-8"))
     assert set(tree) == on_disk()

@@ -246,13 +246,13 @@ def rows(*, every: int = 1, signals: Collection[str] = tuple(SIGNALS)) -> Iterat
             wrong, seconds = try_fault(server, fault, folder / f"home{number}")
             remarks, slowest = remarks + wrong, max(slowest, seconds)
         remarks += [*try_offline(server, folder), *try_signals(server, folder, signals)]
-        count = len(tried) + 2 + len(signals)
+        count, skipped = len(tried) + 2 + len(signals), list[str]()
         try:
             remarks += try_full_disk(server, folder)
             count += 1
-        except MayNotMount:
-            pass
-        yield Row("a hub in a bad state", count, lost=len(remarks), slowest=slowest, remarks=remarks)
+        except MayNotMount as error:
+            skipped = [f"a full disk, not tried: {error}"]
+        yield Row("a hub in a bad state", count, lost=len(remarks), slowest=slowest, remarks=[*remarks, *skipped])
 
 
 if __name__ == "__main__":
